@@ -1,0 +1,86 @@
+"""One table of settings: name, default, unit, help.
+
+A setting's value is, first found: an argument of the call, the environment (``P2P_LEASE=60``), the default
+here. ``Settings.load()`` reads the environment; everything below the entry points gets a ``Settings`` and
+never looks at the environment itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from p2p_ipython.errors import ConfigError
+
+MIB = 1 << 20
+
+
+def _setting(default: float, unit: str, text: str) -> Any:
+    return field(default=default, metadata={"unit": unit, "help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings; README.md's table is made from it (a test compares them)."""
+
+    attempts: int = _setting(3, "", "How many workers may start a task before it fails as WorkerLost.")
+    heartbeat: float = _setting(5.0, "s", "How often an idle link is probed.")
+    lease: float = _setting(30.0, "s", "How long a link may be away before its tasks are given to others.")
+    meet: float = _setting(20.0, "s", "How long a client waits for a worker that it asked to meet.")
+    request_every: float = _setting(15.0, "s", "How often a client asks the board for a worker while it has none.")
+    presence: float = _setting(30.0, "s", "How often a member says hello on the board.")
+    backlog: int = _setting(16, "tasks", "How many short tasks may wait at a worker for each of its slots.")
+    hold: float = _setting(0.25, "s", "How long a task may wait at a worker before it is handed back.")
+    cancel_grace: float = _setting(2.0, "s", "How long an interrupted task may tidy up before it is killed.")
+    client_cache: int = _setting(256 * MIB, "bytes", "Large buffers the client keeps, to send them again.")
+    worker_cache: int = _setting(512 * MIB, "bytes", "Large buffers a worker keeps, so as not to get them again.")
+    runner_cache: int = _setting(512 * MIB, "bytes", "Large buffers a runner keeps.")
+    large: int = _setting(MIB, "bytes", "From this size on a buffer travels by its hash, once a worker.")
+    output_limit: int = _setting(8 * MIB, "bytes", "Output of one task that is sent; the rest is counted.")
+    task_memory: int = _setting(0, "bytes", "Memory a task may use; 0 is three quarters of the machine's, shared by its slots.")
+    connect_timeout: float = _setting(15.0, "s", "How long connecting to a board may take.")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+        """Read the settings; ``given`` ones (None: not given) win over the environment.
+
+        Raises ``ConfigError`` for a name that doesn't exist or a value that isn't a non-negative number.
+        """
+        environ = os.environ if environ is None else environ
+        known = {f.name: f for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, setting in known.items():
+            variable = f"P2P_{name.upper()}"
+            if variable in environ:
+                values[name] = _number(variable, environ[variable], type(setting.default))
+        for name, value in given.items():
+            if name not in known:
+                raise ConfigError(f"there is no setting {name!r}", hint=f"The settings are: {', '.join(known)}.")
+            if value is not None:
+                values[name] = _number(name, value, type(known[name].default))
+        return cls(**values)
+
+
+def _number(name: str, value: object, kind: type) -> float | int:
+    try:
+        number = kind(value)  # type: ignore[call-arg]
+        if number != number or number < 0 or number == float("inf"):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{name} is {str(value)[:40]!r}, which is not a number of 0 or more",
+            hint=f"Set it to {'a whole number' if kind is int else 'a number'}.",
+        ) from None
+    return number  # type: ignore[no-any-return]
+
+
+def data_dir() -> Path:
+    """The folder of this user's p2p_ipython data, made with mode 0700 where it is missing."""
+    import platformdirs
+
+    path = Path(os.environ.get("P2P_DATA") or platformdirs.user_data_dir("p2p_ipython", appauthor=False))
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,189 @@
+"""Every error that this package raises on purpose, and what to do about each.
+
+::
+
+    P2PError                      anything below; has .hint: what to do next
+    ├── UsageError                ours to mend: the call, the cell or the settings
+    │   ├── NotConnected          a task was submitted before %p2p_connect
+    │   ├── CaptureError          a cell or a call can't be shipped; nothing was sent
+    │   │   └── NotPicklable      one of its names can't be pickled; .name says which
+    │   └── ConfigError           a setting or a file of settings is not usable
+    ├── BoardError                the message board
+    │   ├── BoardUnreachable      no answer at that address
+    │   ├── HostKeyUnknown        the board's host key has not been accepted yet
+    │   ├── HostKeyChanged        the board's host key is not the one that was accepted
+    │   ├── KeyRefused            the board did not let our key in
+    │   ├── NoKey                 no SSH key to offer, or the agent is locked
+    │   └── BoardRefused          the board answered a command with an error
+    ├── LinkError                 the way between a client and a worker
+    │   ├── MailboxUnreachable    the wormhole mailbox server
+    │   ├── RelayUnreachable      the transit relay
+    │   ├── LinkTimeout           nobody at the other end in time
+    │   ├── WrongPeer             somebody is there, and it is not who it should be
+    │   └── LinkLost              a link that was up is gone for good
+    ├── ProtocolError             bytes that break the protocol
+    │   ├── LocalProtocolError    we were about to send them: a bug of ours
+    │   └── RemoteProtocolError   a peer sent them; .peer says who
+    └── TaskError                 the task, not the machinery
+        ├── RemoteError           the task raised a class that can't be imported here
+        ├── TaskDied              the task ended its process (os._exit, a crash)
+        ├── ResultNotPicklable    the task ran; its value can't travel
+        ├── PythonMismatch        the task needs another Python minor version
+        ├── NameMissing           a module or a name isn't there on the worker
+        └── WorkerLost            its worker went away, after every attempt
+
+A task that raises an exception whose class can be imported here raises that same class from
+``result()``; it is not wrapped in a ``TaskError``.
+"""
+
+from __future__ import annotations
+
+
+class P2PError(Exception):
+    """Base of all errors of this package.
+
+    ``hint`` says in a sentence what the user does next; it is part of ``str(error)``.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.__dict__.copy()))
+
+
+def _rebuild(cls: type[P2PError], message: str, state: dict[str, object]) -> P2PError:
+    """Unpickle an error: subclasses may take more arguments than the message, so go around ``__init__``."""
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class UsageError(P2PError):
+    """The call, the cell or the settings are ours to mend."""
+
+
+class NotConnected(UsageError):
+    """A task was submitted before ``%p2p_connect``."""
+
+
+class CaptureError(UsageError):
+    """A cell or a call can't be shipped. Nothing was sent."""
+
+
+class NotPicklable(CaptureError):
+    """A name that a cell uses can't be pickled; ``name`` says which. Nothing was sent."""
+
+    def __init__(self, message: str, *, name: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+class ConfigError(UsageError):
+    """A setting, or a file that holds settings, is not usable."""
+
+
+class BoardError(P2PError):
+    """The message board can't be used as asked."""
+
+
+class BoardUnreachable(BoardError):
+    """Nothing answers at the board's address."""
+
+
+class HostKeyUnknown(BoardError):
+    """The board shows a host key that nobody has accepted yet."""
+
+
+class HostKeyChanged(BoardError):
+    """The board shows another host key than the one that was accepted."""
+
+
+class KeyRefused(BoardError):
+    """The board did not let our key in."""
+
+
+class NoKey(BoardError):
+    """There is no SSH key to offer, it can't be read, or the agent is locked."""
+
+
+class BoardRefused(BoardError):
+    """The board answered a command with an error; its words are in the message."""
+
+
+class LinkError(P2PError):
+    """The way between a client and a worker could not be made, or is gone."""
+
+
+class MailboxUnreachable(LinkError):
+    """The wormhole mailbox server does not answer."""
+
+
+class RelayUnreachable(LinkError):
+    """The transit relay does not answer."""
+
+
+class LinkTimeout(LinkError):
+    """Nobody came to the other end in time."""
+
+
+class WrongPeer(LinkError):
+    """Somebody is at the other end, and could not prove to be who was expected. Never retried."""
+
+
+class LinkLost(LinkError):
+    """A link that was up is gone for good: the other end did not come back within the lease."""
+
+
+class ProtocolError(P2PError):
+    """Bytes that break the protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We were about to send them: a bug of this package, please report it."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer sent them; ``peer`` names it where it is known."""
+
+    def __init__(self, message: str, *, peer: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.peer = peer
+
+
+class TaskError(P2PError):
+    """The task itself failed, not the machinery around it."""
+
+
+class RemoteError(TaskError):
+    """The task raised an exception of a class that can't be imported here; ``class_name`` names it."""
+
+    def __init__(self, message: str, *, class_name: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.class_name = class_name
+
+
+class TaskDied(TaskError):
+    """The task ended the process that ran it: ``os._exit``, a crash in compiled code, too much memory."""
+
+
+class ResultNotPicklable(TaskError):
+    """The task ran to its end, but its value can't be pickled; its output is kept on the future."""
+
+
+class PythonMismatch(TaskError):
+    """The task holds pickled functions, which need the same Python minor version on both sides."""
+
+
+class NameMissing(TaskError):
+    """A module or a name that the task needs is not there on the worker."""
+
+
+class WorkerLost(TaskError):
+    """The task's worker went away, and no attempt is left (or running it again was not allowed)."""

@@ -1,0 +1,138 @@
+"""The link as its users see it: frames in, frames out, each exactly once, until it is lost for good.
+
+One link joins one client process and one worker process and carries all their tasks. It reconnects by
+itself and then goes on where it stopped: a frame that was handed to ``send`` is delivered once and in
+order (within its class), or the link ends as LOST and says so. Implementations: ``link/tls.py`` (through
+``link/rendezvous.py``) and ``link/memory.py`` (a shipped fake, both ends in one process). Both pass
+tests/conformance/test_link.py.
+
+All methods and callbacks belong to one event loop; none of them blocks it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from p2p_ipython.protocol.frames import Buffer, Header
+
+
+class LinkState(enum.Enum):
+    """Where a link stands. The value is what people read."""
+
+    UP = "up"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"  # by us or by the peer, in order
+    LOST = "lost"  # the peer did not come back within the lease
+
+
+class LinkHandler(Protocol):
+    """Who uses a link. Called on the event loop; must not block."""
+
+    def on_frame(self, header: Header, body: Buffer) -> None:
+        """A frame has arrived whole. ``body`` is the handler's own from now on."""
+
+    def buffer_for(self, header: Header, size: int) -> memoryview | None:
+        """Where a bulk body of ``size`` bytes is to land, or None for a fresh buffer.
+
+        Asked before the body has been read, for bodies of 64 KiB and more; ``on_frame`` then gets the same
+        memoryview. The link may be cut in between: then ``on_frame`` doesn't come, and ``buffer_for`` is
+        asked again when the frame is sent again.
+        """
+
+    def on_link(self, state: LinkState, detail: str) -> None:
+        """The state has changed; ``detail`` says why, in words."""
+
+    def on_drain(self) -> None:
+        """``Link.pending`` has fallen below the low-water mark after having been above the high one."""
+
+
+class Link(Protocol):
+    """One end of a link that has been made and proved (see ``Linker.open``)."""
+
+    @property
+    def kind(self) -> str:
+        """"direct", "relay" or "memory"; may change over a reconnect."""
+        ...
+
+    @property
+    def state(self) -> LinkState: ...
+
+    @property
+    def rtt(self) -> float | None:
+        """Last measured round trip, seconds; None before the first heartbeat."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Bytes handed to ``send`` that have not been written yet."""
+        ...
+
+    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
+        """Queue a frame; returns at once. ``body`` must not change until it has been delivered.
+
+        Frames of one class (``bulk`` or not) keep their order; those that aren't bulk overtake those that are.
+        Raises ``LinkLost`` when the link is closed or lost, ``FrameError`` when over the bounds.
+        """
+
+    async def close(self) -> None:
+        """Write what is queued (for at most 1 s), tell the peer, end. Idempotent."""
+
+    def abort(self) -> None:
+        """End at once, telling nobody. Idempotent."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """What both ends need in order to meet, once.
+
+    ``code`` is the wormhole code: a secret, and used once. ``mailbox`` is a websocket URL, ``relay`` the
+    ``tcp:HOST:PORT`` of a transit relay or None. ``deadline`` is how long to wait for the peer, seconds.
+
+    ``prove(verifier)`` returns this end's proof, some bytes over the wormhole's verifier; ``check(verifier,
+    proof)`` raises ``WrongPeer`` unless the peer's proof is right. They are the link's first frame in each
+    direction, before any payload.
+    """
+
+    code: Secret
+    mailbox: str
+    relay: str | None
+    deadline: float
+    prove: Callable[[bytes], bytes]
+    check: Callable[[bytes, bytes], None]
+
+
+class Secret:
+    """Some text that must not be shown: ``reveal()`` is the only way to it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a secret does not travel in a pickle")
+
+
+class Linker(Protocol):
+    """Makes links. One per process; the worker's keeps a listening socket as long as it lives."""
+
+    async def open(self, meeting: Meeting, handler: LinkHandler) -> Link:
+        """Meet the peer, make the link and prove both ends to each other.
+
+        Raises ``MailboxUnreachable``, ``RelayUnreachable``, ``LinkTimeout`` or ``WrongPeer``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Abort all links and stop listening. Idempotent."""

@@ -1,0 +1,110 @@
+"""Frames: what travels on a link and between a worker's agent and its runner.
+
+A frame is a small JSON object, its *header*, and a *body* of raw bytes::
+
+    header length  4 bytes, big endian
+    body length    4 bytes, big endian
+    header         UTF-8 JSON, an object whose "t" names the kind of frame
+    body           as many bytes as were said
+
+Both lengths are bounded before anything is allocated: the header by ``MAX_HEADER``, the body by
+``MAX_BODY``. What is larger travels as several ``chunk`` frames, so that small frames can pass it.
+
+The header is JSON rather than a pickle because its reader may hold keys, and rather than a packed
+format because a person can read it in a trace; parsing one takes a few microseconds.
+
+This module is pure and uses the standard library only: the runner imports it inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+Header = dict[str, Any]
+Buffer = bytes | bytearray | memoryview
+
+PREFIX = 8
+"""Bytes before the header."""
+
+MAX_HEADER = 1 << 20
+"""Largest header, bytes. A cell's source travels in one, so it is far above any real one."""
+
+MAX_BODY = 1 << 20
+"""Largest body, bytes: 1 MiB moved fastest over TLS, and takes about a millisecond, during which
+small frames wait."""
+
+INLINE = 256 << 10
+"""Bytes of a task's or a result's segments that travel in the frame itself; the rest is chunked."""
+
+
+class FrameError(ValueError):
+    """Bytes that are not a frame. Whoever reads them turns it into an error that names the peer."""
+
+
+_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_loads = json.JSONDecoder().decode
+
+
+def encode(header: Header, body_size: int = 0) -> bytes:
+    """Return the bytes that precede a body of ``body_size`` bytes.
+
+    The body isn't copied in: the caller writes it after these bytes, so that 100 MB stay where they are.
+    Raises ``FrameError`` for a header or a body over its bound.
+    """
+    # A lone surrogate in user text must not kill the connection: it is shown as "?".
+    text = _dumps(header).encode("utf-8", "replace")
+    if len(text) > MAX_HEADER:
+        raise FrameError(f"a frame's header of {len(text)} bytes is over {MAX_HEADER}")
+    if body_size > MAX_BODY:
+        raise FrameError(f"a frame's body of {body_size} bytes is over {MAX_BODY}")
+    return len(text).to_bytes(4, "big") + body_size.to_bytes(4, "big") + text
+
+
+def sizes(prefix: Buffer) -> tuple[int, int]:
+    """Return (header size, body size) from the first 8 bytes; raise ``FrameError`` where over the bounds."""
+    header = int.from_bytes(prefix[:4], "big")
+    body = int.from_bytes(prefix[4:8], "big")
+    if header > MAX_HEADER or body > MAX_BODY:
+        raise FrameError(f"a frame of {header} + {body} bytes is over {MAX_HEADER} + {MAX_BODY}")
+    return header, body
+
+
+def decode_header(text: Buffer) -> Header:
+    """Parse a header; raise ``FrameError`` unless it is a JSON object with a string under "t"."""
+    try:
+        header = _loads(bytes(text).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FrameError("a frame's header is not JSON") from error
+    if not isinstance(header, dict) or not isinstance(header.get("t"), str):
+        raise FrameError("a frame's header is not an object with a kind")
+    return header
+
+
+class FrameReader:
+    """Cut a stream into frames: ``feed`` it bytes as they come, iterate over what is complete.
+
+    Bodies are ``bytes``. For bulk, read straight into a buffer instead (see link/tls.py and sandbox/runner.py).
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: Buffer) -> Iterator[tuple[Header, bytes]]:
+        """Take ``data`` and yield each complete (header, body). Raises ``FrameError``."""
+        self._buffer += data
+        start = 0
+        try:
+            while len(self._buffer) - start >= PREFIX:
+                header_size, body_size = sizes(self._buffer[start : start + PREFIX])
+                middle = start + PREFIX + header_size
+                end = middle + body_size
+                if len(self._buffer) < end:
+                    break
+                header = decode_header(self._buffer[start + PREFIX : middle])
+                body = bytes(self._buffer[middle:end])
+                start = end
+                yield header, body
+        finally:
+            del self._buffer[:start]
