@@ -1,0 +1,112 @@
+"""The event loop of a process, shared by asyncio and Twisted.
+
+Magic Wormhole and its servers are written for Twisted, everything else here for asyncio. Twisted's asyncio
+reactor lets both live on one loop; a process has one reactor, so it has one such loop:
+
+* in a program of ours (board, worker) it is the main thread's: ``adopt()`` inside ``asyncio.run``;
+* in a kernel it is a background thread's, because IPython and the user own the main thread's loop:
+  ``background()``. It is started once per process and never stopped.
+
+``Deferred``s become awaitable by ``await deferred.asFuture(asyncio.get_running_loop())``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future as ConcurrentFuture
+from typing import Any, TypeVar
+
+from p2p_ipython.errors import UsageError
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_background: BackgroundLoop | None = None
+_adopted: asyncio.AbstractEventLoop | None = None
+
+
+def adopt() -> None:
+    """Make the running loop this process's Twisted reactor. Does nothing when it is already.
+
+    Call it before anything imports ``twisted.internet.reactor`` (the wormhole servers do on import).
+    Raises ``UsageError`` when the process has another reactor.
+    """
+    global _adopted  # noqa: PLW0603 - one reactor a process is Twisted's own rule
+    loop = asyncio.get_running_loop()
+    if _adopted is loop:
+        return
+    if "twisted.internet.reactor" in sys.modules:
+        raise UsageError(
+            "another Twisted reactor is installed in this process",
+            hint="Load p2p_ipython before the program that starts Twisted, or use a kernel of its own.",
+        )
+    from twisted.internet import asyncioreactor
+
+    asyncioreactor.install(loop)
+    from twisted.internet import reactor
+
+    # What reactor.run() does, less running the loop, which runs already, and less the signal handlers.
+    reactor.startRunning(installSignalHandlers=False)  # type: ignore[attr-defined]
+    _adopted = loop
+
+
+class BackgroundLoop:
+    """A thread that runs the loop which asyncio and Twisted share."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.loop: asyncio.AbstractEventLoop
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="p2p-loop", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    def _main(self) -> None:
+        # A selector loop everywhere: on Windows, Twisted's asyncio reactor can't use the proactor.
+        self.loop = asyncio.SelectorEventLoop()
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(self._started.set)
+        self.loop.run_forever()
+
+    def is_current(self) -> bool:
+        """Whether the caller is on the loop's own thread, where waiting for the loop would never end."""
+        return threading.current_thread() is self._thread
+
+    def start(self, work: Coroutine[Any, Any, T]) -> ConcurrentFuture[T]:
+        """Start ``work`` on the loop, from any thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run ``work`` on the loop and wait for it; a timeout or an interrupt cancels it there.
+
+        Raises what ``work`` raises, ``TimeoutError`` after ``timeout`` seconds, and ``UsageError`` on the
+        loop's own thread.
+        """
+        if self.is_current():
+            work.close()
+            raise UsageError(
+                "this call waits for the cluster, on the very thread that serves it",
+                hint="Don't wait for a future in a done-callback; start a thread, or await it elsewhere.",
+            )
+        future = self.start(work)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
+
+def background() -> BackgroundLoop:
+    """The process's background loop, started on first use.
+
+    After a fork the child has none of its parent's threads: it gets a loop of its own, without Twisted.
+    """
+    global _background  # noqa: PLW0603 - one loop a process, like the reactor that it serves
+    with _lock:
+        if _background is None or _background.pid != os.getpid():
+            _background = BackgroundLoop()
+        return _background
