@@ -1,0 +1,437 @@
+"""The bytes of a task and of a result: pickle protocol 5, large buffers beside the pickle.
+
+A value becomes *segments*: the first is the pickle itself, the others are its out-of-band buffers, in order.
+Small segments travel inline, in the body of one frame; large ones travel apart, each under a *ref*. In a task
+the ref is the hash of the bytes, so a worker that has them already need not get them again; in a result it is
+a plain number.
+
+Functions and classes of the notebook are pickled by value (cloudpickle), everything importable by reference.
+What is pickled by value is tied to the Python minor version; ``Packed.needs_python`` says so.
+
+A task is frozen when it is packed: ``pack_task`` copies what the notebook could still change. A result isn't
+copied: send it before its value can change.
+
+Both sides import this module, the runner inside the sandbox: standard library and cloudpickle only.
+``unpack`` runs what a pickle says. Who may be trusted with that is decided by its callers.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import count
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from p2p_ipython.errors import CaptureError
+from p2p_ipython.protocol.frames import INLINE, Buffer
+from p2p_ipython.task.settled import settled
+
+LARGE = 1 << 20
+"""From this size on a segment always travels by ref, bytes; the default of ``Settings.large``."""
+
+IN_BAND = 4 << 10
+"""Buffers below this many bytes stay in the pickle: copying them costs less than describing them."""
+
+MAX_SEGMENTS = 1024
+"""Segments of one task or result: more buffers than that stay in the pickle. It bounds the frame's header."""
+
+_STEP = 4 << 20
+"""Bytes that are copied and hashed at a time: enough for several threads, and still near the cache."""
+
+
+class PayloadError(ValueError):
+    """Segments and bytes that don't fit together."""
+
+
+class Segment(NamedTuple):
+    """One piece of a payload: ``size`` bytes, inline when ``ref`` is None, else those under ``ref``."""
+
+    size: int
+    ref: str | None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A value as bytes. ``needs_python``: it holds code, so both sides need the same Python minor version."""
+
+    segments: tuple[Segment, ...]
+    inline: bytes
+    large: Mapping[str, memoryview]
+    needs_python: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes in all, each ref counted once."""
+        return len(self.inline) + sum(view.nbytes for view in self.large.values())
+
+    def __repr__(self) -> str:
+        return f"<Packed {len(self.segments)} segments, {self.size} bytes>"
+
+
+def pack_result(value: object) -> Packed:
+    """Pickle a result; its large segments are called r0, r1, … and are views of ``value``, not copies.
+
+    Raises what pickling raises.
+    """
+    numbers = count()
+    return _pack(value, None, LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
+
+
+def pack_task(
+    value: object,
+    store: BufferStore,
+    *,
+    large: int = LARGE,
+    shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
+) -> Packed:
+    """Pickle and freeze what a task needs; its large segments are in ``store``, pinned, called by their hash.
+
+    The caller calls ``store.unpin(packed.large)`` when the task is over. ``shared_globals`` is
+    (the notebook's namespace, the part of it inside ``value`` that travels): functions defined in the first
+    have the second as their globals when they are unpickled, so a cell's assignments are seen by them.
+    Segments of ``large`` bytes or more are never inline.
+
+    Raises what pickling raises, and ``CaptureError`` for a future that isn't over.
+    """
+    pinned: list[str] = []
+
+    def freeze(view: memoryview, ours: bool) -> tuple[str, memoryview]:
+        ref, frozen = store.freeze(view, ours=ours)
+        if ref in pinned:
+            store.unpin((ref,))  # one pin a task, however often the bytes occur in it
+        else:
+            pinned.append(ref)
+        return ref, frozen
+
+    try:
+        return _pack(value, shared_globals, large, freeze)
+    except BaseException:
+        store.unpin(pinned)
+        raise
+
+
+def unpack(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str, Buffer]) -> Any:
+    """Unpickle a value from its segments, as ``(size, ref)`` pairs, and its bytes.
+
+    Buffers that were writable are writable again: inline ones are copied, large ones are used as they are.
+    Raises ``PayloadError`` when the sizes don't fit, and whatever unpickling raises.
+    """
+    pieces: list[Buffer] = []
+    rest = memoryview(inline)
+    for segment in segments:
+        size, ref = _checked(segment)
+        if ref is None:
+            if size > rest.nbytes:
+                raise PayloadError("the inline segments are longer than the body")
+            pieces.append(rest[:size] if not pieces else bytearray(rest[:size]))
+            rest = rest[size:]
+        else:
+            piece = large.get(ref)
+            if piece is None:
+                raise PayloadError(f"the buffer {ref[:16]!r} is missing")
+            if memoryview(piece).nbytes != size:
+                raise PayloadError(f"the buffer {ref[:16]!r} does not have the {size} bytes that were said")
+            pieces.append(piece)
+    if rest.nbytes:
+        raise PayloadError("the inline segments are shorter than the body")
+    if not pieces:
+        raise PayloadError("there is no segment")
+    return pickle.loads(pieces[0], buffers=pieces[1:])
+
+
+def _checked(segment: Sequence[Any]) -> Segment:
+    if not isinstance(segment, list | tuple) or len(segment) != 2:
+        raise PayloadError("a segment is not a pair")
+    size, ref = segment
+    if type(size) is not int or size < 0:
+        raise PayloadError("a segment's size is not a whole number")
+    if ref is not None and not isinstance(ref, str):
+        raise PayloadError("a segment's ref is not text")
+    return Segment(size, ref)
+
+
+def _pack(
+    value: object,
+    shared_globals: tuple[dict[str, Any], dict[str, Any]] | None,
+    large: int,
+    keep: Callable[[memoryview, bool], tuple[str, memoryview]],
+) -> Packed:
+    stream, buffers, needs_python = _pickled(value, shared_globals)
+    if not buffers and isinstance(stream, bytes) and len(stream) <= INLINE and len(stream) < large:
+        return Packed((Segment(len(stream), None),), stream, {}, needs_python)
+    segments: list[Segment] = []
+    inline: list[Buffer] = []
+    room = INLINE
+    refs: dict[str, memoryview] = {}
+    for view in (memoryview(stream), *buffers):
+        size = view.nbytes
+        if size < large and size <= room:
+            room -= size
+            inline.append(view)
+            segments.append(Segment(size, None))
+        else:
+            ref, kept = keep(view, not segments)
+            refs[ref] = kept
+            segments.append(Segment(size, ref))
+    return Packed(tuple(segments), b"".join(inline), refs, needs_python)
+
+
+def _pickled(
+    value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None
+) -> tuple[Buffer, list[memoryview], bool]:
+    written: list[Buffer] = []
+    buffers: list[memoryview] = []
+
+    def stays_in_band(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if view.nbytes < IN_BAND or len(buffers) >= MAX_SEGMENTS - 1:
+            return True
+        buffers.append(view)
+        return False
+
+    pickler = _Pickler(written, stays_in_band, shared_globals)
+    pickler.dump(value)
+    return _joined(written), buffers, pickler.needs_python
+
+
+def _joined(written: list[Buffer]) -> Buffer:
+    size = sum(map(len, written))
+    if size < _STEP:
+        return b"".join(written)
+    whole = _fresh(size)
+    position = 0
+    for piece in written:
+        whole[position : position + len(piece)] = piece
+        position += len(piece)
+    return whole.toreadonly()
+
+
+class _Writer:
+    """What a pickler writes to. It hands over a large ``bytes`` object itself: nothing is copied until the end."""
+
+    def __init__(self, written: list[Buffer]) -> None:
+        self.write = written.append
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's, that shares one globals dict, says whether code travels, and settles futures.
+
+    cloudpickle gives unpickled functions a globals dict that ``globals_ref`` keeps by the id of the original.
+    Putting the namespace that is being pickled there makes that dict the functions' own.
+    """
+
+    def __init__(
+        self,
+        written: list[Buffer],
+        stays_in_band: Callable[[pickle.PickleBuffer], bool],
+        shared_globals: tuple[dict[str, Any], dict[str, Any]] | None,
+    ) -> None:
+        super().__init__(_Writer(written), protocol=5, buffer_callback=stays_in_band)
+        self.needs_python = False
+        self._shared = shared_globals
+        if shared_globals is not None:
+            original, namespace = shared_globals
+            self.globals_ref[id(original)] = namespace
+
+    def reducer_override(self, value: Any) -> Any:
+        reduced = super().reducer_override(value)
+        if reduced is NotImplemented:
+            if isinstance(value, Future):
+                return _settle(value)
+            if isinstance(value, CodeType):
+                self.needs_python = True
+            return reduced
+        if len(reduced) > 2:  # built-in types are rebuilt from two items; functions and classes have a state
+            self.needs_python = True
+            if self._shared is not None and isinstance(value, FunctionType):
+                original, namespace = self._shared
+                if value.__globals__ is original:
+                    # The namespace may hold a stand-in for a value (see capture.py): functions get it, too.
+                    used = reduced[2][1]["__globals__"]
+                    for name in used:
+                        if name in namespace:
+                            used[name] = namespace[name]
+        return reduced
+
+
+def _settle(future: Future[Any]) -> Any:
+    if not future.done():
+        raise CaptureError(
+            "a future that is not finished can't travel inside a task",
+            hint="Wait for it first: `await` it, or call its result().",
+        )
+    if future.cancelled():
+        raise CaptureError("a future that was cancelled can't travel inside a task", hint="Leave it out.")
+    error = future.exception()
+    return settled, ((None, error) if error is not None else (future.result(),))
+
+
+class _Entry:
+    __slots__ = ("pins", "view")
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.pins = 0
+
+
+class BufferStore:
+    """The client's large buffers by the hash of their bytes; thread-safe.
+
+    Buffers in use are pinned. Those that nobody uses are kept, the least recently used first to go, while
+    all unpinned ones together stay within ``limit`` bytes: the same array is likely to be sent again.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._sizes: Counter[int] = Counter()
+        self._idle = 0
+        self._lock = threading.Lock()
+
+    def freeze(self, buffer: Buffer, *, ours: bool = False) -> tuple[str, memoryview]:
+        """Take ``buffer``'s bytes as they are now; return (ref, read-only view), pinned once.
+
+        The bytes are copied unless they are here already, are a ``bytes`` object, or the caller says with
+        ``ours`` that nobody else can change them.
+        """
+        view = memoryview(buffer).cast("B")
+        frozen = ours or type(view.obj) is bytes
+        if frozen or self._sizes[view.nbytes]:
+            # Cheap where it is likely to be all: for what can't change, and for what was sent before.
+            ref = _hash(view)
+            if (known := self._pinned(ref)) is not None:
+                return ref, known
+            if frozen:
+                return ref, self._add(ref, view)
+        ref, copy = _copy_and_hash(view)
+        return ref, self._add(ref, copy.toreadonly())
+
+    def get(self, ref: str) -> memoryview:
+        """The bytes of ``ref``. Raises ``KeyError`` when they are not here (any more)."""
+        with self._lock:
+            return self._entries[ref].view
+
+    def pin(self, refs: Iterable[str]) -> None:
+        """Keep ``refs`` until they are unpinned as often as they were pinned. Raises ``KeyError``."""
+        for ref in refs:
+            if self._pinned(ref) is None:
+                raise KeyError(ref)
+
+    def unpin(self, refs: Iterable[str]) -> None:
+        """Let go of each of ``refs`` once."""
+        with self._lock:
+            for ref in refs:
+                entry = self._entries[ref]
+                assert entry.pins > 0, "unpinned more often than pinned"
+                entry.pins -= 1
+                if entry.pins == 0:
+                    self._idle += entry.view.nbytes
+            self._evict()
+
+    def clear(self) -> None:
+        """Forget every buffer, pinned or not."""
+        with self._lock:
+            self._entries.clear()
+            self._sizes.clear()
+            self._idle = 0
+
+    def __contains__(self, ref: object) -> bool:
+        with self._lock:
+            return ref in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def idle(self) -> int:
+        """Bytes that are kept though no task needs them."""
+        return self._idle
+
+    def __repr__(self) -> str:
+        return f"<BufferStore {len(self)} buffers, {self._idle} of {self.limit} bytes idle>"
+
+    def _pinned(self, ref: str) -> memoryview | None:
+        with self._lock:
+            entry = self._entries.get(ref)
+            if entry is None:
+                return None
+            if entry.pins == 0:
+                self._idle -= entry.view.nbytes
+            entry.pins += 1
+            self._entries.move_to_end(ref)
+            return entry.view
+
+    def _add(self, ref: str, view: memoryview) -> memoryview:
+        with self._lock:
+            entry = self._entries.get(ref)
+            if entry is None:
+                entry = self._entries[ref] = _Entry(view)
+                self._sizes[view.nbytes] += 1
+            elif entry.pins == 0:
+                self._idle -= entry.view.nbytes
+            entry.pins += 1
+            self._entries.move_to_end(ref)
+            return entry.view
+
+    def _evict(self) -> None:
+        if self._idle <= self.limit:
+            return
+        for ref, entry in list(self._entries.items()):
+            if entry.pins == 0:
+                del self._entries[ref]
+                self._sizes[entry.view.nbytes] -= 1
+                self._idle -= entry.view.nbytes
+                if self._idle <= self.limit:
+                    return
+
+
+_PID = os.getpid()
+
+
+def _hasher() -> Any:
+    import blake3
+
+    # Its threads don't survive a fork: a forked child would wait for them for ever.
+    threads = blake3.blake3.AUTO if os.getpid() == _PID else 1
+    return blake3.blake3(max_threads=threads)
+
+
+def _hash(view: memoryview) -> str:
+    hasher = _hasher()
+    hasher.update(view)
+    return str(hasher.hexdigest())
+
+
+def _copy_and_hash(view: memoryview) -> tuple[str, memoryview]:
+    """Copy, and hash the copy: what another thread changes meanwhile can't come apart from its hash."""
+    copy = _fresh(view.nbytes)
+    hasher = _hasher()
+    for start in range(0, view.nbytes, _STEP):
+        step = copy[start : start + _STEP]
+        step[:] = view[start : start + _STEP]
+        hasher.update(step)
+    return str(hasher.hexdigest()), copy
+
+
+def _fresh(size: int) -> memoryview:
+    """New memory. Page faults are three quarters of the cost of copying 100 MB; huge pages save them."""
+    if size < _STEP or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memoryview(bytearray(size))
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # a kernel without them
+        pass
+    return memoryview(pages)
