@@ -40,7 +40,7 @@ class Settings:
     runner_cache: int = _setting(512 * MIB, "bytes", "Large buffers a runner keeps.")
     large: int = _setting(MIB, "bytes", "From this size on a buffer travels by its hash, once a worker.")
     output_limit: int = _setting(8 * MIB, "bytes", "Output of one task that is sent; the rest is counted.")
-    task_memory: int = _setting(0, "bytes", "Memory a task may use; 0 is three quarters of the machine's, shared by its slots.")
+    task_memory: int = _setting(0, "bytes", "Memory a task may use; 0 is 3/4 of the machine's, shared by all slots.")
     connect_timeout: float = _setting(15.0, "s", "How long connecting to a board may take.")
 
     @classmethod
@@ -67,7 +67,7 @@ class Settings:
 def _number(name: str, value: object, kind: type) -> float | int:
     try:
         number = kind(value)  # type: ignore[call-arg]
-        if number != number or number < 0 or number == float("inf"):
+        if not 0 <= number < float("inf"):
             raise ValueError
     except (TypeError, ValueError):
         raise ConfigError(

@@ -1,0 +1,300 @@
+"""Who somebody is: an SSH key, and the session keys that it vouches for.
+
+A member is an SSH key (ed25519, ECDSA or RSA), in a file or in an agent. Once per process it signs a
+*certificate* for two session keys that live in this process only: Ed25519, which signs board lines and link
+proofs, and X25519, to which wormhole codes are sealed. The signature is an OpenSSH one (PROTOCOL.sshsig, as
+``ssh-keygen -Y sign`` makes them), so that ``ssh-keygen -Y verify`` can check it, and the SSH key itself is
+asked for one signature a process only.
+
+This module is pure: keys, randomness and time are given to it. It opens no file and asks no agent; a
+``Signer`` (any paramiko key, from a file or from an agent) does the signing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import nacl.exceptions
+import nacl.public
+import nacl.signing
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from p2p_ipython.errors import NoKey, WrongPeer
+
+SESSION_NAMESPACE = "p2p-ipython-session@v1"
+PERSONAL_NAMESPACE = "p2p-ipython-personal@v1"
+LINK_PREFIX = b"p2p-link/v1\0"
+
+MAX_LIFE = 24 * 3600.0
+"""Longest life of a certificate, seconds; a longer one is refused whoever signed it."""
+
+CLOCK_SLACK = 600.0
+"""How far a peer's clock may be ahead of ours, seconds."""
+
+SID_SIZE = 16
+MAX_CERTIFICATE = 1800
+"""Bytes; the largest real one, with an RSA-4096 key, has about 1,500."""
+
+
+class BadIdentity(ValueError):
+    """A certificate or a signature that doesn't hold; the message says why."""
+
+
+class Signer(Protocol):
+    """An SSH private key as paramiko has it (``PKey`` or ``AgentKey``)."""
+
+    def asbytes(self) -> bytes: ...
+    def get_name(self) -> str: ...
+    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> Any: ...
+
+
+def fingerprint(public_blob: bytes) -> str:
+    """``SHA256:…`` of a public key in SSH's wire form, as ``ssh-keygen -l`` prints it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(public_blob).digest()).rstrip(b"=").decode()
+
+
+# --- SSHSIG (OpenSSH's PROTOCOL.sshsig) -------------------------------------------------------------
+
+
+def _string(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def _strings(data: bytes, count: int) -> list[bytes]:
+    """Read exactly ``count`` SSH strings that fill ``data``."""
+    found = []
+    for _ in range(count):
+        size = int.from_bytes(data[:4], "big")
+        if len(data) < 4 + size:
+            raise BadIdentity("a signature is cut short")
+        found.append(data[4 : 4 + size])
+        data = data[4 + size :]
+    if data:
+        raise BadIdentity("a signature has bytes left over")
+    return found
+
+
+def _signed_text(message: bytes, namespace: str) -> bytes:
+    digest = hashlib.sha512(message).digest()
+    return b"SSHSIG" + _string(namespace.encode()) + _string(b"") + _string(b"sha512") + _string(digest)
+
+
+def sign(signer: Signer, message: bytes, namespace: str) -> bytes:
+    """Return an SSHSIG blob over ``message``. Raises ``NoKey`` when an agent refuses."""
+    algorithm = "rsa-sha2-512" if signer.get_name() == "ssh-rsa" else None
+    try:
+        signature = signer.sign_ssh_data(_signed_text(message, namespace), algorithm)
+    except Exception as error:  # paramiko raises its own and the agent's; neither text helps, both may be long
+        raise NoKey(
+            f"the SSH key could not sign ({type(error).__name__})",
+            hint="If it is in an agent, unlock the agent (ssh-add -X) or confirm its question, and try again.",
+        ) from None
+    blob = signature if isinstance(signature, bytes) else bytes(signature.asbytes())
+    return (
+        b"SSHSIG\0\0\0\1"
+        + _string(signer.asbytes())
+        + _string(namespace.encode())
+        + _string(b"")
+        + _string(b"sha512")
+        + _string(blob)
+    )
+
+
+def verify(sshsig: bytes, message: bytes, namespace: str) -> bytes:
+    """Check an SSHSIG blob and return the public key (SSH wire form) that made it. Raises ``BadIdentity``."""
+    if sshsig[:10] != b"SSHSIG\0\0\0\1":
+        raise BadIdentity("not an SSH signature")
+    public, used, reserved, algorithm, signature = _strings(sshsig[10:], 5)
+    if used != namespace.encode() or reserved or algorithm != b"sha512":
+        raise BadIdentity("a signature made for another purpose")
+    _verify_raw(public, signature, _signed_text(message, namespace))
+    return public
+
+
+def _verify_raw(public: bytes, signature: bytes, text: bytes) -> None:
+    """Check a raw SSH signature; the key's kind decides which algorithms are good enough."""
+    name, raw = _strings(signature, 2)
+    kind = public[4 : 4 + int.from_bytes(public[:4], "big")]
+    try:
+        key = load_ssh_public_key(kind + b" " + base64.b64encode(public))
+        match key:
+            case ed25519.Ed25519PublicKey() if name == b"ssh-ed25519":
+                key.verify(raw, text)
+            case rsa.RSAPublicKey() if name == b"rsa-sha2-512" and key.key_size >= 2048:
+                key.verify(raw, text, padding.PKCS1v15(), hashes.SHA512())
+            case ec.EllipticCurvePublicKey() if name == kind:
+                digest = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}[key.curve.key_size]
+                r, s = (int.from_bytes(part, "big") for part in _strings(raw, 2))
+                key.verify(encode_dss_signature(r, s), text, ec.ECDSA(digest))
+            case _:
+                # ssh-rsa (SHA-1) and short RSA keys land here, with all that is unknown.
+                raise BadIdentity("a kind of signature that is not accepted")
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, KeyError) as error:
+        raise BadIdentity(str(error) if isinstance(error, BadIdentity) else "a signature that does not hold") from None
+
+
+# --- session keys and certificates ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a member's SSH key says about one process of his.
+
+    ``role`` is "client" or "worker"; ``until`` is Unix time, seconds; ``signer`` the fingerprint of the key.
+    """
+
+    cluster: str
+    sid: bytes
+    verify_key: bytes
+    seal_key: bytes
+    role: str
+    until: float
+    signer: str
+    wire: bytes
+
+    @classmethod
+    def parse(cls, wire: bytes, now: float) -> Certificate:
+        """Read and check a certificate that a stranger sent; raises ``BadIdentity``.
+
+        Holds when this returns: somebody who has the key ``signer`` vouched for the session keys, and the
+        certificate has not ended. Whether ``signer`` is a member is for the caller to ask.
+        """
+        if len(wire) > MAX_CERTIFICATE:
+            raise BadIdentity("a certificate that is too large")
+        body, sshsig = _strings(wire, 2)
+        signer = fingerprint(verify(sshsig, body, SESSION_NAMESPACE))
+        try:
+            fields = json.loads(body)
+            cluster, role, until = fields["cluster"], fields["role"], fields["until"]
+            sid, verify_key, seal_key = (bytes.fromhex(fields[name]) for name in ("sid", "ed25519", "x25519"))
+            if not (isinstance(cluster, str) and isinstance(until, int) and role in ("client", "worker")):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise BadIdentity("a certificate that does not parse") from None
+        if len(sid) != SID_SIZE or len(verify_key) != 32 or len(seal_key) != 32:
+            raise BadIdentity("a certificate with keys of a wrong size")
+        certificate = cls(cluster, sid, verify_key, seal_key, role, float(until), signer, wire)
+        certificate.check_time(now)
+        return certificate
+
+    def check_time(self, now: float) -> None:
+        """Raise ``BadIdentity`` if the certificate has ended, or claims a life that nobody may have."""
+        if now > self.until:
+            raise BadIdentity("a certificate that has expired")
+        if self.until - now > MAX_LIFE + CLOCK_SLACK:
+            raise BadIdentity("a certificate that lives too long")
+
+
+class Session:
+    """This process's keys and their certificate. Its repr shows no key."""
+
+    def __init__(self, signer: Signer, *, cluster: str, role: str, now: float, random: Callable[[int], bytes]) -> None:
+        """Make session keys and have ``signer`` vouch for them, for 24 hours from ``now`` (Unix time)."""
+        self._signing = nacl.signing.SigningKey(random(32))
+        self._sealing = nacl.public.PrivateKey(random(32))
+        self.sid = random(SID_SIZE)
+        body = json.dumps(
+            {
+                "cluster": cluster,
+                "sid": self.sid.hex(),
+                "ed25519": bytes(self._signing.verify_key).hex(),
+                "x25519": bytes(self._sealing.public_key).hex(),
+                "role": role,
+                "until": int(now + MAX_LIFE),
+            },
+            separators=(",", ":"),
+        ).encode()
+        wire = _string(body) + _string(sign(signer, body, SESSION_NAMESPACE))
+        self.certificate = Certificate.parse(wire, now)
+
+    def sign(self, text: bytes) -> bytes:
+        """A 64-byte Ed25519 signature."""
+        return bytes(self._signing.sign(text).signature)
+
+    def unseal(self, box: bytes) -> bytes:
+        """Open what was sealed to this session; raises ``BadIdentity``."""
+        try:
+            return nacl.public.SealedBox(self._sealing).decrypt(box)
+        except (nacl.exceptions.CryptoError, ValueError, TypeError):
+            raise BadIdentity("a sealed text that is not for us") from None
+
+    def __repr__(self) -> str:
+        return f"<Session {self.sid.hex()[:8]} of {self.certificate.signer}>"
+
+
+def seal(certificate: Certificate, text: bytes) -> bytes:
+    """Seal ``text`` so that only the session of ``certificate`` can read it."""
+    return nacl.public.SealedBox(nacl.public.PublicKey(certificate.seal_key)).encrypt(text)
+
+
+def check_signature(certificate: Certificate, text: bytes, signature: bytes) -> bool:
+    """Whether the session of ``certificate`` signed ``text``."""
+    try:
+        nacl.signing.VerifyKey(certificate.verify_key).verify(text, signature)
+    except (nacl.exceptions.CryptoError, ValueError, TypeError):
+        return False
+    return True
+
+
+# --- link proofs ------------------------------------------------------------------------------------
+
+
+def link_proof(session: Session, verifier: bytes, client: bytes, worker: bytes) -> bytes:
+    """What one end shows the other as the first frame on a link (see PROTOCOL.md, "Link")."""
+    return session.sign(LINK_PREFIX + _string(verifier) + client + worker)
+
+
+def check_link_proof(peer: Certificate, verifier: bytes, client: bytes, worker: bytes, proof: bytes) -> None:
+    """Raise ``WrongPeer`` unless the session of ``peer`` made ``proof`` for this very link."""
+    if not check_signature(peer, LINK_PREFIX + _string(verifier) + client + worker, proof):
+        raise WrongPeer(
+            "the other end of a link could not prove who it is",
+            hint="Somebody may be interfering. Nothing was sent; the task goes to another worker.",
+        )
+
+
+# --- personal clusters ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClusterSecret:
+    """What the members of a cluster share: its id, its topic and the key of its board lines."""
+
+    cluster: str
+    topic: str
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"<ClusterSecret of {self.cluster}>"
+
+
+def personal_secret(signer: Signer, name: str) -> ClusterSecret:
+    """The secret of the personal cluster ``name``: the same wherever the same SSH key is, and known nowhere else.
+
+    It is derived from the key's signature over the name, so that a key in an agent will do. That needs
+    signatures to be deterministic: Ed25519's (RFC 8032) and RSA's (PKCS#1 v1.5) are, ECDSA's are not.
+    The signature itself is used for nothing else and never leaves the process. Raises ``NoKey`` for ECDSA.
+    """
+    kind = signer.get_name()
+    if kind not in ("ssh-ed25519", "ssh-rsa"):
+        raise NoKey(
+            f"a personal cluster can't be derived from a key of kind {kind}",
+            hint="Use an ed25519 key (ssh-keygen -t ed25519), by --identity FILE.",
+        )
+    cluster = f"{fingerprint(signer.asbytes())}/{name}"
+    root = hashlib.sha512(sign(signer, cluster.encode(), PERSONAL_NAMESPACE)).digest()
+
+    def derive(purpose: bytes, size: int) -> bytes:
+        return hmac.digest(root, b"p2p-ipython/personal/v1\0" + purpose, "sha512")[:size]
+
+    return ClusterSecret(cluster, "p2p-" + derive(b"topic", 16).hex(), derive(b"key", 32))

@@ -1,0 +1,191 @@
+"""Board lines: how a message becomes a line that only members can make, read and not replay.
+
+::
+
+    line      = "p1 " base64( nonce[24]  XChaCha20-Poly1305(key, plain) )      at most 4096 bytes
+    plain     = signature[64]  signed
+    signed    = sid[16]  seq[8]  certificate size[2]  certificate  message     numbers big endian
+    signature = Ed25519 by the session sid over "p2p-ipython/board/v1\\0" + signed
+
+The key is the cluster's, so that an outsider can neither read nor make lines; the signature is the session's,
+so that no member can speak for another. A line of a session that the reader has not heard yet must bring its
+certificate; ``hello`` always does. ``seq`` rises with each line of a session: a reader remembers the last 64,
+so that a line counts once however often it is resent, echoed or replayed, in whatever base64 spelling.
+
+Nothing of a message is parsed before its signature has been verified. Pure: time and randomness are given.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import nacl.bindings
+import nacl.exceptions
+
+from p2p_ipython.protocol.identity import (
+    MAX_CERTIFICATE,
+    SID_SIZE,
+    BadIdentity,
+    Certificate,
+    ClusterSecret,
+    Session,
+    check_signature,
+)
+from p2p_ipython.protocol.messages import BadMessage, Message, decode, encode
+
+MAGIC = b"p1 "
+MAX_LINE = 4096
+PREFIX = b"p2p-ipython/board/v1\0"
+WINDOW = 64
+MAX_SESSIONS = 10_000
+"""Sessions whose numbers are remembered, about 2 kB each; beyond that the one heard longest ago is forgotten
+(it must then bring its certificate again, and its old lines are still refused by the certificate's end)."""
+
+_HEAD = 64 + SID_SIZE + 8 + 2
+
+
+class LineTooLong(ValueError):
+    """A message that doesn't fit a line: a bug of ours, since messages are bounded."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A message, and the session that certainly said it."""
+
+    certificate: Certificate
+    message: Message
+
+
+class LineWriter:
+    """Makes a session's lines. One per process: the numbers must not repeat."""
+
+    def __init__(self, session: Session, secret: ClusterSecret, random: Callable[[int], bytes]) -> None:
+        self._session = session
+        self._key = secret.key
+        self._random = random
+        self._seq = 0
+
+    def write(self, message: Message, *, introduce: bool = False) -> bytes:
+        """Return the line, without newlines; ``introduce`` adds our certificate."""
+        self._seq += 1
+        certificate = self._session.certificate.wire if introduce else b""
+        signed = b"".join(
+            (
+                self._session.sid,
+                self._seq.to_bytes(8, "big"),
+                len(certificate).to_bytes(2, "big"),
+                certificate,
+                encode(message),
+            )
+        )
+        plain = self._session.sign(PREFIX + signed) + signed
+        nonce = self._random(24)
+        sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plain, PREFIX, nonce, self._key)
+        line = MAGIC + base64.b64encode(nonce + sealed)
+        if len(line) > MAX_LINE:
+            raise LineTooLong(f"a line of {len(line)} bytes is over {MAX_LINE}")
+        return line
+
+
+class LineReader:
+    """Reads everybody's lines; whatever is wrong with one, it is None and costs microseconds.
+
+    ``admit`` says whether a certificate's holder is a member; it is asked when the session is first heard.
+    ``refused`` counts the lines that were not accepted, by reason, for the doctor and the tests.
+    """
+
+    def __init__(self, secret: ClusterSecret, admit: Callable[[Certificate], bool]) -> None:
+        self._secret = secret
+        self._admit = admit
+        self._sessions: dict[bytes, _Known] = {}
+        self.refused: dict[str, int] = {}
+
+    def read(self, line: bytes, now: float) -> Heard | None:
+        """Return what was said, or None: not a line of this cluster, forged, replayed, expired, malformed."""
+        try:
+            return self._read(line, now)
+        except (BadIdentity, BadMessage, _Refused) as error:
+            reason = str(error)
+            if reason in self.refused or len(self.refused) < 100:  # reasons are ours, but bound them all the same
+                self.refused[reason] = self.refused.get(reason, 0) + 1
+            return None
+
+    def _read(self, line: bytes, now: float) -> Heard:
+        if not line.startswith(MAGIC) or len(line) > MAX_LINE:
+            raise _Refused("not a line of ours")
+        try:
+            sealed = base64.b64decode(line[len(MAGIC) :], validate=True)
+            plain = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(
+                sealed[24:], PREFIX, sealed[:24], self._secret.key
+            )
+        except (binascii.Error, nacl.exceptions.CryptoError, ValueError, TypeError):
+            raise _Refused("not a line of this cluster") from None
+        if len(plain) < _HEAD:
+            raise _Refused("a line that is too short")
+        signature, signed = plain[:64], plain[64:]
+        sid = signed[:SID_SIZE]
+        seq = int.from_bytes(signed[SID_SIZE : SID_SIZE + 8], "big")
+        size = int.from_bytes(signed[SID_SIZE + 8 : SID_SIZE + 10], "big")
+        rest = signed[SID_SIZE + 10 :]
+        if size > min(len(rest), MAX_CERTIFICATE):
+            raise _Refused("a certificate that is too large")
+
+        known = self._sessions.get(sid)
+        if known is None:
+            known = self._introduced(sid, rest[:size], now)
+        known.certificate.check_time(now)
+        if not check_signature(known.certificate, PREFIX + signed, signature):
+            raise _Refused("a line with a forged signature")
+        if not known.window.take(seq):
+            raise _Refused("a line that was heard before")
+        # Only now is the session remembered: a forger must not be able to fill the memory.
+        self._sessions.pop(sid, None)
+        self._sessions[sid] = known
+        if len(self._sessions) > MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        return Heard(known.certificate, decode(rest[size:]))
+
+    def _introduced(self, sid: bytes, wire: bytes, now: float) -> _Known:
+        if not wire:
+            raise _Refused("a session that has not introduced itself")
+        certificate = Certificate.parse(wire, now)
+        if certificate.sid != sid:
+            raise _Refused("somebody else's certificate")
+        if certificate.cluster != self._secret.cluster:
+            raise _Refused("a certificate for another cluster")
+        if not self._admit(certificate):
+            raise _Refused("somebody who is not a member")
+        return _Known(certificate, Window())
+
+
+class Window:
+    """Which of a session's numbers have been taken: the highest, and a bit for each of the 63 below it."""
+
+    def __init__(self) -> None:
+        self._highest = 0
+        self._taken = 0
+
+    def take(self, seq: int) -> bool:
+        """Take ``seq``; False when it has been taken before, or is too old to tell."""
+        if seq > self._highest:
+            self._taken = ((self._taken << min(seq - self._highest, WINDOW)) | 1) & ((1 << WINDOW) - 1)
+            self._highest = seq
+            return True
+        bit = 1 << (self._highest - seq) if self._highest - seq < WINDOW else 0
+        if seq < 1 or not bit or self._taken & bit:
+            return False
+        self._taken |= bit
+        return True
+
+
+@dataclass
+class _Known:
+    certificate: Certificate
+    window: Window
+
+
+class _Refused(ValueError):
+    """Why a line was not accepted."""
