@@ -196,8 +196,10 @@ class WorkerMachine:
     def task(self, link: int, task: str, attempt: int, now: float) -> list[Action]:
         """A task has arrived by a link (its large buffers may still be on their way)."""
         job = _Job(link, task, attempt)
+        if link not in self._links or any(slot.job == job for slot in self._slots):
+            return self._done()
         held = self._held.setdefault(link, {})
-        if link not in self._links or job in held or any(slot.job == job for slot in self._slots):
+        if job in held:
             return self._done()
         if self._closing or len(held) >= MAX_HELD:
             self._nack(job, "closing" if self._closing else "busy")
@@ -283,11 +285,15 @@ class WorkerMachine:
 
     def tick(self, now: float, wall: float) -> list[Action]:
         """Time has passed."""
+        starting = not all(slot.ready for slot in self._slots)
         for held in self._held.values():
             for job, since in list(held.items()):
                 if now - since < self._settings.hold:
                     break
-                self._hand_back(job, "busy")
+                if starting:
+                    held[job] = now  # a runner is about to be there: elsewhere it would hardly be sooner
+                else:
+                    self._hand_back(job, "busy")
         for slot in self._slots:
             if slot.job is not None and slot.wanted and not slot.announced and now - slot.since >= ANNOUNCE:
                 slot.announced = True
