@@ -22,7 +22,7 @@ import os
 import pickle
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
@@ -34,6 +34,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.protocol.frames import INLINE, Buffer
 from p2p_ipython.task.settled import settled
+from p2p_ipython.task.shell_names import belongs_to_shell
 
 LARGE = 1 << 20
 """From this size on a segment always travels by ref, bytes; the default of ``Settings.large``."""
@@ -83,7 +84,7 @@ def pack_result(value: object) -> Packed:
     Raises what pickling raises.
     """
     numbers = count()
-    return _pack(value, None, LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
+    return _pack(_pickled(value), LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
 
 
 def pack_task(
@@ -92,12 +93,14 @@ def pack_task(
     *,
     large: int = LARGE,
     shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    left_out: Container[str] = (),
 ) -> Packed:
     """Pickle and freeze what a task needs; its large segments are in ``store``, pinned, called by their hash.
 
     The caller calls ``store.unpin(packed.large)`` when the task is over. ``shared_globals`` is
     (the notebook's namespace, the part of it inside ``value`` that travels): functions defined in the first
     have the second as their globals when they are unpickled, so a cell's assignments are seen by them.
+    Names in ``left_out`` don't travel with these functions either, nor do those of the shell itself.
     Segments of ``large`` bytes or more are never inline.
 
     Raises what pickling raises, and ``CaptureError`` for a future that isn't over.
@@ -113,7 +116,7 @@ def pack_task(
         return ref, frozen
 
     try:
-        return _pack(value, shared_globals, large, freeze)
+        return _pack(_pickled(value, shared_globals, left_out), large, freeze)
     except BaseException:
         store.unpin(pinned)
         raise
@@ -159,13 +162,18 @@ def _checked(segment: Sequence[Any]) -> Segment:
     return Segment(size, ref)
 
 
+def measure(value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None) -> int:
+    """Bytes that ``value`` would take in a task. Raises what ``pack_task`` raises."""
+    stream, buffers, _ = _pickled(value, shared_globals)
+    return len(stream) + sum(view.nbytes for view in buffers)
+
+
 def _pack(
-    value: object,
-    shared_globals: tuple[dict[str, Any], dict[str, Any]] | None,
+    pickled: tuple[Buffer, list[memoryview], bool],
     large: int,
     keep: Callable[[memoryview, bool], tuple[str, memoryview]],
 ) -> Packed:
-    stream, buffers, needs_python = _pickled(value, shared_globals)
+    stream, buffers, needs_python = pickled
     if not buffers and isinstance(stream, bytes) and len(stream) <= INLINE and len(stream) < large:
         return Packed((Segment(len(stream), None),), stream, {}, needs_python)
     segments: list[Segment] = []
@@ -186,7 +194,9 @@ def _pack(
 
 
 def _pickled(
-    value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None
+    value: object,
+    shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    left_out: Container[str] = (),
 ) -> tuple[Buffer, list[memoryview], bool]:
     written: list[Buffer] = []
     buffers: list[memoryview] = []
@@ -201,7 +211,7 @@ def _pickled(
         buffers.append(view)
         return False
 
-    pickler = _Pickler(written, stays_in_band, shared_globals)
+    pickler = _Pickler(written, stays_in_band, shared_globals, left_out)
     pickler.dump(value)
     return _joined(written), buffers, pickler.needs_python
 
@@ -237,10 +247,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         written: list[Buffer],
         stays_in_band: Callable[[pickle.PickleBuffer], bool],
         shared_globals: tuple[dict[str, Any], dict[str, Any]] | None,
+        left_out: Container[str],
     ) -> None:
         super().__init__(_Writer(written), protocol=5, buffer_callback=stays_in_band)
         self.needs_python = False
         self._shared = shared_globals
+        self._left_out = left_out
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
@@ -255,15 +267,22 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduced
         if len(reduced) > 2:  # built-in types are rebuilt from two items; functions and classes have a state
             self.needs_python = True
-            if self._shared is not None and isinstance(value, FunctionType):
-                original, namespace = self._shared
-                if value.__globals__ is original:
-                    # The namespace may hold a stand-in for a value (see capture.py): functions get it, too.
-                    used = reduced[2][1]["__globals__"]
-                    for name in used:
-                        if name in namespace:
-                            used[name] = namespace[name]
+            if isinstance(value, FunctionType):
+                self._choose_globals(value, reduced[2][1]["__globals__"])
         return reduced
+
+    def _choose_globals(self, function: FunctionType, used: dict[str, Any]) -> None:
+        """Change ``used``, the globals that cloudpickle would send with a function, to what should travel."""
+        home = function.__globals__
+        for name in [name for name in used if belongs_to_shell(name, home)]:
+            del used[name]
+        if self._shared is not None and home is self._shared[0]:
+            namespace = self._shared[1]
+            for name in list(used):
+                if name in self._left_out:
+                    del used[name]
+                elif name in namespace:  # it may hold a stand-in for the value: functions get it, too
+                    used[name] = namespace[name]
 
 
 def _settle(future: Future[Any]) -> Any:

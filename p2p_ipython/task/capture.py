@@ -1,0 +1,297 @@
+"""Which values of the notebook does a cell use, and can they travel?
+
+A cell is captured in three steps: ``reads`` says which names its source reads; ``capture_cell`` takes their
+values and follows the notebook's own functions and classes to what *they* use; ``freeze`` pickles all of it at
+once, so that what is changed afterwards doesn't reach the task.
+
+What travels: the values of those names, modules as imports, functions and classes of the notebook with their
+code. ``_`` and ``_12`` travel like any other name. What doesn't: IPython's own names (``In``, ``Out``,
+``get_ipython``, …), built-ins, and names that the cell certainly sets before it reads them. A finished future
+travels as a finished future, so ``tile.result()`` means there what it means here.
+
+Names in strings (``eval("x")``, ``globals()["x"]``) are not seen; ``include`` adds them.
+Modules are imported on the worker, which must have them; files beside the notebook are not sent.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
+from p2p_ipython.task.reads import Transform, parsed, reads
+from p2p_ipython.task.shell_names import belongs_to_shell
+
+CELL = "the cell"
+
+_LOOK_INTO = 100
+"""Items of a container that are searched for functions of the notebook; pickling finds the others' globals."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A cell and the values it needs; nothing is copied yet.
+
+    ``names`` is the namespace that travels, ``used_by`` says for each name who reads it (the cell, or a
+    function of the notebook), ``left_out`` what must not travel, ``home`` is the notebook's own namespace.
+    """
+
+    source: str
+    names: Mapping[str, Any]
+    used_by: Mapping[str, str]
+    left_out: frozenset[str]
+    home: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Captured {', '.join(self.names) or 'no names'}>"
+
+
+class Row(NamedTuple):
+    """A line of ``--dry-run``: ``size`` in bytes, or None with the ``trouble`` that keeps it here."""
+
+    name: str
+    type: str
+    size: int | None
+    used_by: str
+    trouble: str = ""
+
+
+def capture_cell(
+    source: str,
+    home: dict[str, Any],
+    *,
+    transform: Transform,
+    automatic: bool = True,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+) -> Captured:
+    """Find what ``source`` uses of ``home``, the notebook's namespace.
+
+    ``transform`` is IPython's ``transform_cell``. ``include`` names travel in any case, ``exclude`` names never
+    do; with ``automatic`` False only the included ones do.
+
+    Raises ``CaptureError`` for an empty cell, a missing included name or a future that isn't finished, and
+    ``SyntaxError`` with the cell's own line numbers.
+    """
+    try:
+        if not parsed(source, transform).body:
+            raise CaptureError("the cell is empty", hint="Write some code below %%p2p.")
+        read = reads(source, transform)
+    except RecursionError:
+        raise CaptureError("the cell's code is nested too deeply", hint="Split its longest expression.") from None
+    left_out = frozenset(exclude)
+    include = tuple(include)
+    if missing := [name for name in include if name not in home]:
+        raise CaptureError(
+            f"there is no {missing[0]!r} in this notebook", hint="Set it first, or leave it out of --globals."
+        )
+    used_by: dict[str, str] = {}
+
+    def found(names: Iterable[str], by: str) -> Iterator[str]:
+        for name in names:
+            if name not in used_by and name in home and name not in left_out and not belongs_to_shell(name, home):
+                used_by[name] = by
+                yield name
+
+    todo = list(found((*include, *read.names) if automatic else include, CELL))
+    while automatic and todo:
+        name = todo.pop(0)
+        for label, used in _code_of(home[name], home):
+            todo += found(used, label)
+    names = {name: _travelling(name, home[name], read.dotted) for name in used_by}
+    return Captured(source, names, used_by, left_out, home)
+
+
+def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Packed:
+    """Pickle the captured namespace as it is now; see ``pack_task`` for what the caller has to unpin.
+
+    Raises ``NotPicklable``, or ``CaptureError`` for a future deep inside, with the name that is to blame.
+    """
+    names = dict(captured.names)
+    try:
+        return pack_task(names, store, large=large, shared_globals=(captured.home, names), left_out=captured.left_out)
+    except Exception as error:
+        raise _blamed(captured, error) from error
+
+
+def listing(captured: Captured) -> list[Row]:
+    """What would travel, in the order of use. Objects that several names share count at each of them."""
+    rows = []
+    for name, value in captured.names.items():
+        size, trouble = None, ""
+        try:
+            size = _measured(captured, name)
+        except Exception as error:
+            trouble = _reason(error)
+        rows.append(Row(name, _kind(value), size, captured.used_by[name], trouble))
+    return rows
+
+
+def _measured(captured: Captured, name: str) -> int:
+    """Size of one name alone: the functions among the others are left at home."""
+    alone = {name: captured.names[name]}
+    others = dict.fromkeys(captured.names)
+    return measure(alone, (captured.home, others | alone))
+
+
+def _blamed(captured: Captured, error: Exception) -> CaptureError:
+    for name, value in captured.names.items():
+        try:
+            _measured(captured, name)
+        except Exception as own:
+            where = f"{name!r} ({_kind(value)}, used by {captured.used_by[name]})"
+            if isinstance(own, CaptureError):
+                return CaptureError(f"{where}: {own.message}", hint=own.hint)
+            return NotPicklable(f"{where} can't be pickled: {_reason(own)}", name=name, hint=_advice(value, name))
+    if isinstance(error, CaptureError):
+        return error
+    return NotPicklable(
+        f"the cell's values can't be pickled together: {_reason(error)}", name="", hint="Make some of them in the cell."
+    )
+
+
+def not_picklable(name: str, value: object, error: Exception) -> CaptureError:
+    """The error that says ``name`` can't travel, and what to do; ``error`` is what pickling it raised."""
+    if isinstance(error, CaptureError):
+        return error
+    return NotPicklable(
+        f"{name} ({_kind(value)}) can't be pickled: {_reason(error)}", name=name, hint=_advice(value, name)
+    )
+
+
+def _advice(value: object, name: str) -> str:
+    if hasattr(value, "read") or hasattr(value, "fileno"):
+        return "Open it inside the cell, or read what you need first: the worker can't use what is open here."
+    if isinstance(value, FunctionType | type) or _is_ours(type(value)):
+        return f"Something that {name} refers to can't travel; make that inside the function."
+    return "Make it inside the cell, or leave it out with --globals."
+
+
+def _reason(error: BaseException) -> str:
+    lines = (str(error) or type(error).__name__).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, _Module):
+        return "module"
+    shape = getattr(value, "shape", None)
+    text = type(value).__name__
+    return f"{text} {shape}" if isinstance(shape, tuple) and shape else text
+
+
+def _travelling(name: str, value: Any, dotted: Iterable[str]) -> Any:
+    """What travels under ``name``: the value itself, a module as an import."""
+    if isinstance(value, Future) and not value.done():
+        raise CaptureError(
+            f"{name!r} is a future that is not finished, and the cell uses it",
+            hint=f"Wait for it before this cell: `await {name}` or {name}.result().",
+        )
+    if isinstance(value, ModuleType) and sys.modules.get(value.__name__) is value:
+        return _Module(value.__name__, tuple(sorted(_submodules(name, value, dotted))))
+    return value
+
+
+def _submodules(name: str, module: ModuleType, dotted: Iterable[str]) -> Iterator[str]:
+    """Submodules that the cell reaches as attributes: importing the module alone need not load them."""
+    for chain in dotted:
+        first, *rest = chain.split(".")
+        if first == name:
+            for end in range(len(rest), 0, -1):
+                path = ".".join([module.__name__, *rest[:end]])
+                if path in sys.modules:
+                    yield path
+                    break
+
+
+class _Module:
+    """A module on its way: the worker imports it, and the submodules that are used through it."""
+
+    def __init__(self, name: str, submodules: tuple[str, ...]) -> None:
+        self.name = name
+        self.submodules = submodules
+
+    def __reduce__(self) -> tuple[Callable[..., ModuleType], tuple[str, tuple[str, ...]]]:
+        return import_module_with, (self.name, self.submodules)
+
+
+def import_module_with(name: str, submodules: tuple[str, ...]) -> ModuleType:
+    """Import a module and submodules of it; runs on the worker. Raises ``ModuleNotFoundError``."""
+    for path in submodules:
+        importlib.import_module(path)
+    return importlib.import_module(name)
+
+
+def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(function's name, globals it uses) of each function of this notebook that ``value`` is or holds."""
+    seen: set[int] = set()
+    todo: list[object] = [value]
+    budget = 10 * _LOOK_INTO
+    while todo and budget:
+        budget -= 1
+        item = todo.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, FunctionType):
+            if item.__globals__ is not home:
+                continue
+            yield item.__qualname__, _globals_of(item.__code__)
+            todo += _closed_over(item)
+            todo += (*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values())
+            todo += item.__dict__.values()
+        elif isinstance(item, MethodType):
+            todo += (item.__func__, item.__self__)
+        elif isinstance(item, functools.partial):
+            todo += (item.func, *item.args, *item.keywords.values())
+        elif isinstance(item, staticmethod | classmethod):
+            todo.append(item.__func__)
+        elif isinstance(item, property):
+            todo += (item.fget, item.fset, item.fdel)
+        elif isinstance(item, functools.cached_property):
+            todo.append(item.func)
+        elif isinstance(item, type):
+            if _is_ours(item):
+                todo += item.__dict__.values()
+                todo += item.__bases__
+        elif isinstance(item, list | tuple | set | frozenset):
+            todo += (part for part, _ in zip(item, range(_LOOK_INTO), strict=False))
+        elif isinstance(item, dict):
+            todo += (part for part, _ in zip(item.values(), range(_LOOK_INTO), strict=False))
+        elif _is_ours(type(item)):
+            todo.append(type(item))
+            todo += getattr(item, "__dict__", {}).values()
+        elif hasattr(type(item), "__wrapped__") or isinstance(item, functools._lru_cache_wrapper):
+            todo.append(getattr(item, "__wrapped__", None))
+
+
+def _is_ours(cls: type) -> bool:
+    return getattr(cls, "__module__", None) == "__main__"
+
+
+def _closed_over(function: FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not bound yet
+            pass
+
+
+_GLOBAL_OPS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "DELETE_GLOBAL", "STORE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"))
+
+
+@functools.lru_cache(maxsize=512)
+def _globals_of(code: CodeType) -> tuple[str, ...]:
+    names = dict.fromkeys(str(step.argval) for step in dis.get_instructions(code) if step.opname in _GLOBAL_OPS)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names.update(dict.fromkeys(_globals_of(constant)))
+    return tuple(names)
