@@ -177,7 +177,7 @@ def _board_arguments(parser: argparse.ArgumentParser) -> None:
         "--users",
         type=Path,
         metavar="FILE",
-        help="names for keys, a line each: NAME ssh-ed25519 AAAA…; read again when it changes (default: all are `public`)",
+        help="names for keys, a line each: NAME ssh-ed25519 AAAA…; read again when it changes (default: no names)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one line of JSON with the addresses, once it is ready"
