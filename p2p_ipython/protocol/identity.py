@@ -23,7 +23,6 @@ from typing import Any, Protocol
 import nacl.exceptions
 import nacl.public
 import nacl.signing
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -90,7 +89,10 @@ def _signed_text(message: bytes, namespace: str) -> bytes:
 
 
 def sign(signer: Signer, message: bytes, namespace: str) -> bytes:
-    """Return an SSHSIG blob over ``message``. Raises ``NoKey`` when an agent refuses."""
+    """Return an SSHSIG blob over ``message``.
+
+    Raises ``NoKey`` when an agent refuses, or when peers would not accept what the key makes.
+    """
     algorithm = "rsa-sha2-512" if signer.get_name() == "ssh-rsa" else None
     try:
         signature = signer.sign_ssh_data(_signed_text(message, namespace), algorithm)
@@ -100,7 +102,7 @@ def sign(signer: Signer, message: bytes, namespace: str) -> bytes:
             hint="If it is in an agent, unlock the agent (ssh-add -X) or confirm its question, and try again.",
         ) from None
     blob = signature if isinstance(signature, bytes) else bytes(signature.asbytes())
-    return (
+    sshsig = (
         b"SSHSIG\0\0\0\1"
         + _string(signer.asbytes())
         + _string(namespace.encode())
@@ -108,6 +110,15 @@ def sign(signer: Signer, message: bytes, namespace: str) -> bytes:
         + _string(b"sha512")
         + _string(blob)
     )
+    try:
+        # Old agents answer with SHA-1 whatever they were asked for. Peers would drop our lines without a word.
+        verify(sshsig, message, namespace)
+    except BadIdentity as error:
+        raise NoKey(
+            f"the SSH key ({signer.get_name()}) makes {error}",
+            hint="Use an ed25519 key (ssh-keygen -t ed25519), or RSA of 2048 bits or more with a newer ssh-agent.",
+        ) from None
+    return sshsig
 
 
 def verify(sshsig: bytes, message: bytes, namespace: str) -> bytes:
@@ -139,8 +150,12 @@ def _verify_raw(public: bytes, signature: bytes, text: bytes) -> None:
             case _:
                 # ssh-rsa (SHA-1) and short RSA keys land here, with all that is unknown.
                 raise BadIdentity("a kind of signature that is not accepted")
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, KeyError) as error:
-        raise BadIdentity(str(error) if isinstance(error, BadIdentity) else "a signature that does not hold") from None
+    except BadIdentity:
+        raise
+    except Exception:
+        # A stranger chose the key's bytes. Besides ValueError and InvalidSignature the library raises, for one,
+        # NotImplementedError (compressed points); however it gives up on them, the signature does not hold.
+        raise BadIdentity("a signature that does not hold") from None
 
 
 # --- session keys and certificates ------------------------------------------------------------------
@@ -179,11 +194,12 @@ class Certificate:
             sid, verify_key, seal_key = (bytes.fromhex(fields[name]) for name in ("sid", "ed25519", "x25519"))
             if not (isinstance(cluster, str) and isinstance(until, int) and role in ("client", "worker")):
                 raise TypeError
-        except (ValueError, KeyError, TypeError, RecursionError):
+            until = float(until)
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             raise BadIdentity("a certificate that does not parse") from None
         if len(sid) != SID_SIZE or len(verify_key) != 32 or len(seal_key) != 32:
             raise BadIdentity("a certificate with keys of a wrong size")
-        certificate = cls(cluster, sid, verify_key, seal_key, role, float(until), signer, wire)
+        certificate = cls(cluster, sid, verify_key, seal_key, role, until, signer, wire)
         certificate.check_time(now)
         return certificate
 
@@ -227,6 +243,9 @@ class Session:
             return nacl.public.SealedBox(self._sealing).decrypt(box)
         except (nacl.exceptions.CryptoError, ValueError, TypeError):
             raise BadIdentity("a sealed text that is not for us") from None
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("session keys live in their process only")
 
     def __repr__(self) -> str:
         return f"<Session {self.sid.hex()[:8]} of {self.certificate.signer}>"
