@@ -1,0 +1,494 @@
+"""The bridge: performs the client machine's actions on a board and on links.
+
+It lives on the process's background loop (p2p_ipython/loop.py). Other threads reach it in three ways only:
+``submit`` and ``withdraw`` put something into an inbox that the loop empties, and ``view`` reads.
+
+The route of a task: ``submit`` → ``ClientMachine`` → ``Send`` → the link; of a result: the link →
+``_WorkerLink`` (bytes land in buffers) → ``ClientMachine`` (does it count?) → ``Settle`` → the future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from p2p_ipython.board.base import Board, BoardReport, BoardState
+from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import LinkError, LinkLost, P2PError
+from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
+from p2p_ipython.protocol.client_machine import (
+    Action,
+    ClientMachine,
+    Meet,
+    Note,
+    Recall,
+    Say,
+    Send,
+    SendBuffers,
+    Settle,
+    TaskSpec,
+    TaskState,
+)
+from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header
+from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session, check_link_proof, link_proof, seal
+from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Rendezvous, encode_rendezvous
+from p2p_ipython.protocol.wire import LineReader, LineWriter
+from p2p_ipython.task.task import Task
+
+log = logging.getLogger(__name__)
+
+
+class BufferSource(Protocol):
+    """Where the bytes of large buffers are: the cluster's store."""
+
+    def get(self, ref: str) -> memoryview: ...
+    def unpin(self, refs: Any) -> None: ...
+
+
+class _Submitted:
+    """A task, its future, and where its output goes."""
+
+    __slots__ = ("future", "output", "partial", "result", "sink", "task")
+
+    def __init__(self, task: Task, future: Future[Any], sink: OutputSink | None) -> None:
+        self.task = task
+        self.future = future
+        self.sink = sink
+        self.output = 0
+        self.partial = bytearray()
+        self.result: Arrived | None = None
+
+
+class Bridge:
+    """One client session on one cluster. Make it and use it on the background loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        name: str,
+        session: Session,
+        secret: ClusterSecret,
+        admit: Callable[[Certificate], bool],
+        linker: Linker,
+        store: BufferSource,
+        new_code: Callable[[], Secret],
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._session = session
+        self._linker = linker
+        self._store = store
+        self._new_code = new_code
+        self._writer = LineWriter(session, secret, os.urandom)
+        self._reader = LineReader(secret, admit)
+        self._loop = asyncio.get_running_loop()
+        self.machine = ClientMachine(settings, now=self._loop.time())
+        self.board: Board | None = None
+        self.mailbox = ""
+        self.relay = ""
+        self._tasks: dict[str, _Submitted] = {}
+        self.links: dict[bytes, _WorkerLink] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._inbox: deque[tuple[_Submitted | None, str]] = deque()
+        self._woken = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._hello_at = 0.0
+        self._closed = False
+
+    # -- from any thread --
+
+    def submit(self, task: Task, future: Future[Any], sink: OutputSink | None) -> None:
+        """Take a task; returns at once."""
+        self._inbox.append((_Submitted(task, future, sink), ""))
+        self._wake()
+
+    def withdraw(self, task_id: str) -> None:
+        """Cancel a task; returns at once."""
+        self._inbox.append((None, task_id))
+        self._wake()
+
+    def _wake(self) -> None:
+        # One wake-up for however many tasks: it costs a system call and a switch of threads.
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._empty_inbox)
+
+    def open_tasks(self, limit: int) -> list[tuple[str, str]]:
+        """Label and state in words of tasks that aren't over, at most ``limit``, the oldest first."""
+        first = list(self._tasks.values())[:limit]
+        return [(s.task.label, self.machine.why(s.task.id)) for s in first]
+
+    # -- on the loop: the beginning and the end --
+
+    async def open(self, board: Board, mailbox: str, relay: str) -> None:
+        """Say hello on a board that is joined already. Large frames and links follow by themselves."""
+        self.board, self.mailbox, self.relay = board, mailbox, relay
+        self._say_hello()
+        self._act([])
+
+    async def close(self) -> None:
+        """Cancel what isn't over, leave the board, end the links. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for submitted in list(self._tasks.values()):
+            self._perform(self.machine.cancel(submitted.task.id, self._loop.time()))
+            submitted.future.withdrawn()
+        self._empty_inbox()
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        if self.board is not None:
+            self._say(Bye())
+            await self.board.close()
+        await asyncio.gather(*(link.close() for link in list(self.links.values())), return_exceptions=True)
+        await self._linker.close()
+
+    # -- on the loop: what happens --
+
+    def on_line(self, line: bytes) -> None:
+        """A line of the board."""
+        heard = self._reader.read(line, time.time())
+        if heard is None or self._closed:
+            return
+        if isinstance(heard.message, Hello) and heard.message.offer is not None:
+            log.debug("%s offers %d slots", heard.message.name, heard.message.offer.slots)
+        self._act(self.machine.heard(heard.certificate, heard.message, self._loop.time()))
+
+    def on_board(self, report: BoardReport) -> None:
+        """The board's state has changed. Whoever came meanwhile hasn't heard us: say hello again."""
+        log.info("board: %s %s", report.state.value, report.detail)
+        if report.state is BoardState.CONNECTED and self.board is not None and not self._closed:
+            self._say_hello()
+
+    def worker_gone(self, sid: bytes, detail: str) -> None:
+        """Somebody knows for certain that the worker's process has ended: don't wait for the lease."""
+        link = self.links.pop(sid, None)
+        if link is not None and link.link is not None:
+            link.link.abort()
+        self._act(self.machine.link_lost(sid, detail, self._loop.time()))
+
+    def _empty_inbox(self) -> None:
+        self._woken = False
+        now = self._loop.time()
+        while self._inbox:
+            submitted, task_id = self._inbox.popleft()
+            if submitted is None:
+                self._act(self.machine.cancel(task_id, now))
+            elif self._closed:
+                submitted.future.withdrawn()
+                self._store.unpin(submitted.task.packed.large)
+            elif not submitted.future.cancelled():
+                task = submitted.task
+                self._tasks[task.id] = submitted
+                refs = {ref: view.nbytes for ref, view in task.packed.large.items()}
+                spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once)
+                self._act(self.machine.submit(spec, now))
+            else:
+                self._store.unpin(submitted.task.packed.large)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        now = self._loop.time()
+        if now >= self._hello_at:
+            self._say_hello()
+        self._act(self.machine.tick(now))
+
+    def _act(self, actions: list[Action]) -> None:
+        if self._closed:
+            return
+        self._perform(actions)
+        deadline = self.machine.deadline()
+        due = self._hello_at if deadline is None else min(deadline, self._hello_at)
+        # A timer that is due too early only ticks in vain; re-arming one for each event costs more.
+        if due < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._loop.call_at(max(due, self._loop.time() + 0.001), self._tick)
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Note(task=task_id, state=state):
+                    submitted = self._tasks.get(task_id)
+                    if submitted is not None:
+                        submitted.future.started(state is TaskState.RUNNING)
+                case Send():
+                    self._send(action)
+                case Settle(task=task_id):
+                    self._settle(action, self._tasks.pop(task_id, None))
+                case SendBuffers(sid=sid, task=task_id, refs=refs):
+                    if sid in self.links and task_id in self._tasks:
+                        self._send_buffers(self.links[sid], self._tasks[task_id].task, refs)
+                case Recall(sid=sid, task=task_id, attempt=attempt):
+                    if sid in self.links:
+                        self.links[sid].send({"t": "recall", "id": task_id, "attempt": attempt})
+                case Meet(worker=worker):
+                    self._start(self._meet(worker))
+                case Say(message=message):
+                    self._say(message)
+
+    def _start(self, work: Any) -> None:
+        job = self._loop.create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    # -- the board --
+
+    def _say(self, message: Message, *, introduce: bool = False) -> None:
+        if self.board is not None:
+            # A request may be the first line that a newcomer hears of us; an accept has to be understood by
+            # one worker only, but at once.
+            self.board.post(self._writer.write(message, introduce=introduce or not isinstance(message, Bye)))
+
+    def _say_hello(self) -> None:
+        self._hello_at = self._loop.time() + self._settings.presence
+        self._say(Hello(name=self._name, time=int(time.time())), introduce=True)
+
+    # -- links --
+
+    async def _meet(self, worker: Certificate) -> None:
+        code = self._new_code()
+        us, them = self._session.sid, worker.sid
+        rendezvous = Rendezvous(code.reveal(), self.mailbox, self.relay)
+        self._say(Accept(to=them, box=seal(worker, encode_rendezvous(rendezvous))))
+        meeting = Meeting(
+            code=code,
+            mailbox=self.mailbox,
+            relay=self.relay or None,
+            deadline=self._settings.meet,
+            prove=lambda verifier: link_proof(self._session, verifier, us, them),
+            check=lambda verifier, proof: check_link_proof(worker, verifier, us, them, proof),
+        )
+        handler = _WorkerLink(self, them)
+        try:
+            handler.link = await self._linker.open(meeting, handler)
+        except P2PError as error:
+            log.info("could not meet worker %s: %s", them.hex()[:8], error)
+            self._act(self.machine.meet_failed(them, error, self._loop.time()))
+        except Exception as error:  # a bug must not leave the worker in "meeting" for ever
+            log.exception("could not meet worker %s", them.hex()[:8])
+            failure = LinkError(f"could not meet the worker ({type(error).__name__})")
+            self._act(self.machine.meet_failed(them, failure, self._loop.time()))
+        else:
+            self.links[them] = handler
+            self._act(self.machine.link_up(them, self._loop.time()))
+            if handler.link.state is not LinkState.UP:  # it changed before anybody could be told
+                self.link_changed(handler, handler.link.state, "")
+
+    def link_changed(self, handler: _WorkerLink, state: LinkState, detail: str) -> None:
+        """A link says that its state has changed."""
+        sid = handler.sid
+        if self.links.get(sid) is not handler:
+            return
+        now = self._loop.time()
+        match state:
+            case LinkState.UP:
+                self._act(self.machine.link_up(sid, now))
+            case LinkState.RECONNECTING:
+                self._act(self.machine.link_away(sid, detail, now))
+            case LinkState.CLOSED | LinkState.LOST:
+                del self.links[sid]
+                self._act(self.machine.link_lost(sid, detail or state.value, now))
+
+    # -- tasks out --
+
+    def _send(self, action: Send) -> None:
+        task = self._tasks[action.task].task
+        link = self.links[action.sid]
+        header: Header = {
+            "t": "task",
+            "id": task.id,
+            "attempt": action.attempt,
+            "kind": task.kind,
+            "segments": task.packed.segments,
+            "label": task.label[:100],
+            "coming": action.missing,
+        }
+        if task.source is not None:
+            header["source"] = task.source
+        link.send(header, task.packed.inline)
+        if action.missing:
+            self._send_buffers(link, task, action.missing)
+
+    def _send_buffers(self, link: _WorkerLink, task: Task, refs: tuple[str, ...]) -> None:
+        for ref in refs:
+            view = task.packed.large[ref]
+            for start in range(0, view.nbytes, MAX_BODY):
+                header: Header = {"t": "chunk", "ref": ref, "size": view.nbytes, "off": start}
+                link.send(header, view[start : start + MAX_BODY], bulk=True)
+
+    # -- results in --
+
+    def result_came(self, handler: _WorkerLink, header: Header, body: Buffer) -> None:
+        """A result, whole; the machine decides whether it counts."""
+        task_id = header.get("id")
+        if not self.machine.expects(handler.sid, task_id, header.get("attempt")):
+            return
+        submitted = self._tasks.get(str(task_id))
+        worker = self.machine.workers[handler.sid].name
+        large = handler.take_buffers(str(task_id), header["attempt"])
+        if submitted is not None:
+            submitted.result = Arrived(header, body, large, worker)
+        self._act(self.machine.frame(handler.sid, header, self._loop.time()))
+
+    def _settle(self, action: Settle, submitted: _Submitted | None) -> None:
+        if submitted is None:
+            return
+        self._store.unpin(submitted.task.packed.large)
+        if action.error is not None:
+            submitted.future.failed(action.error)
+        elif submitted.result is not None:
+            submitted.future.arrived(submitted.result)
+        else:
+            submitted.future.withdrawn()
+
+    def output_came(self, handler: _WorkerLink, header: Header, body: Buffer) -> None:
+        """Output of a task: check it, keep it, show it."""
+        if not self.machine.expects(handler.sid, header.get("id"), header.get("attempt")):
+            return
+        submitted = self._tasks[header["id"]]
+        submitted.output += len(body)
+        if submitted.output > 2 * self._settings.output_limit + MAX_BODY:
+            return  # the runner stops at the limit and says so; only a worker that misbehaves comes here
+        if header.get("more") is True:
+            submitted.partial += body
+            return
+        whole = bytes(submitted.partial) + bytes(body)
+        submitted.partial = bytearray()
+        message = _output(header, whole)
+        if message is None:
+            return
+        submitted.future.outputs.append(message)
+        if submitted.sink is not None:
+            try:
+                submitted.sink(message)
+            except Exception:  # what shows the output must not decide over the task
+                log.exception("could not show a task's output")
+
+
+class _WorkerLink:
+    """The client's end of a link to one worker: the bytes of results land here."""
+
+    def __init__(self, bridge: Bridge, sid: bytes) -> None:
+        self.sid = sid
+        self.link: Link | None = None
+        self._bridge = bridge
+        self._incoming: dict[tuple[str, int], dict[str, _Incoming]] = {}  # by task and attempt, by ref
+
+    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
+        """Send, if the link is still there; if not, ``on_link`` says so and the task goes elsewhere."""
+        if self.link is None:
+            return
+        try:
+            self.link.send(header, body, bulk=bulk)
+        except LinkLost:
+            pass
+
+    async def close(self) -> None:
+        if self.link is not None:
+            await self.link.close()
+
+    def take_buffers(self, task_id: str, attempt: int) -> dict[str, Buffer]:
+        """The large segments that have come for an attempt of a task."""
+        found = self._incoming.pop((task_id, attempt), {})
+        return {ref: part.data for ref, part in found.items() if part.filled == len(part.data)}
+
+    # -- LinkHandler --
+
+    def buffer_for(self, header: Header, size: int) -> memoryview | None:
+        if header.get("t") != "chunk":
+            return None
+        incoming = self._part(header)
+        if incoming is None:
+            return None
+        return memoryview(incoming.data)[incoming.filled : incoming.filled + size]
+
+    def on_frame(self, header: Header, body: Buffer) -> None:
+        bridge = self._bridge
+        match header["t"]:
+            case "result":
+                bridge.result_came(self, header, body)
+            case "output":
+                bridge.output_came(self, header, body)
+            case "chunk":
+                incoming = self._part(header)
+                if incoming is not None:
+                    incoming.land(body)
+            case _:
+                bridge._act(bridge.machine.frame(self.sid, header, bridge._loop.time()))
+
+    def on_link(self, state: LinkState, detail: str) -> None:
+        self._bridge.link_changed(self, state, detail)
+
+    def on_drain(self) -> None:
+        pass  # what is sent lies in the store anyway: nothing grows while it waits
+
+    def _part(self, header: Header) -> _Incoming | None:
+        """The buffer that a chunk belongs to; None for a chunk that nobody asked for or that doesn't fit."""
+        task_id, ref, size, offset = (header.get(name) for name in ("id", "ref", "size", "off"))
+        if not (isinstance(task_id, str) and isinstance(ref, str) and isinstance(size, int) and len(ref) <= 128):
+            return None
+        attempt = header.get("attempt")
+        if not (isinstance(attempt, int) and self._bridge.machine.expects(self.sid, task_id, attempt)):
+            return None
+        if (task_id, attempt) not in self._incoming:
+            # Whatever came of attempts that were withdrawn meanwhile is let go here.
+            self._incoming = {k: v for k, v in self._incoming.items() if self._bridge.machine.expects(self.sid, *k)}
+        parts = self._incoming.setdefault((task_id, attempt), {})
+        incoming = parts.get(ref)
+        if incoming is None:
+            if offset != 0 or not 0 < size <= _MAX_RESULT or len(parts) >= 1024:
+                return None
+            incoming = parts[ref] = _Incoming(size)
+        if offset != incoming.filled or size != len(incoming.data):
+            return None
+        return incoming
+
+
+_MAX_RESULT = 1 << 36
+"""Largest segment of a result that is accepted, bytes (64 GiB): more is a lie or a mistake."""
+
+
+class _Incoming:
+    """A large segment of a result while it arrives."""
+
+    __slots__ = ("data", "filled")
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+        self.filled = 0
+
+    def land(self, body: Buffer) -> None:
+        view = memoryview(self.data)[self.filled : self.filled + len(body)]
+        if not (isinstance(body, memoryview) and body.obj is self.data):
+            view[:] = body
+        self.filled += len(body)
+
+
+def _output(header: Mapping[str, Any], body: bytes) -> OutputMessage | None:
+    """A message for a sink, from a frame that a worker sent; None if it is not one."""
+    kind = header.get("kind")
+    if kind == "stream":
+        name = "stderr" if header.get("name") == "stderr" else "stdout"
+        return {"kind": "stream", "name": name, "text": body.decode("utf-8", "replace")}
+    if kind in ("display_data", "update_display_data", "clear_output"):
+        try:
+            content = json.loads(body or b"{}")
+        except (ValueError, RecursionError):
+            return None
+        return {"kind": kind, "content": content} if isinstance(content, dict) else None
+    return None

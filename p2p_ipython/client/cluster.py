@@ -1,0 +1,403 @@
+"""A cluster, as the person at the notebook has it: submit, map, status, close.
+
+``connect()`` makes one. Everything that waits for a network happens on the background loop; the calls here
+either return at once (``submit``) or wait for it with a deadline (``connect``, ``close``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from p2p_ipython.client.future import Arrived, Future, OutputSink
+from p2p_ipython.client.status import ClusterStatus, MemberStatus, TaskStatus
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import BoardError, ConfigError, UsageError
+from p2p_ipython.loop import adopt, background
+
+if TYPE_CHECKING:
+    from p2p_ipython.board.ssh import SSHBoard
+    from p2p_ipython.client.bridge import Bridge
+    from p2p_ipython.client.local import LocalCluster
+    from p2p_ipython.task.task import Task
+
+T = TypeVar("T")
+
+PERSONAL = "personal"
+"""Name of the cluster where none is given."""
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a busy main thread lets the loop's thread run. Python's 0.005 would add 5 ms to each
+message that comes while the notebook computes."""
+
+
+def connect(
+    target: str | None = None,
+    *,
+    cluster: str | None = None,
+    workers: int | None = None,
+    name: str | None = None,
+    identity: str | os.PathLike[str] | None = None,
+    accept_host_key: str | None = None,
+    progress: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Cluster:
+    """Join a cluster; returns once its board is joined (workers come by themselves, in moments).
+
+    Without ``target`` a personal cluster is started on this machine: a board and ``workers`` worker processes
+    (default: one a core), on loopback, no account and no key needed. They end with the cluster or with this
+    process, whatever comes first.
+
+    ``target`` is the ``HOST[:PORT]`` of a board that runs elsewhere; ``cluster`` names the personal cluster on
+    it (default "personal"): whoever holds the same SSH key is in it. ``identity`` is that key's file (default:
+    as ssh would choose, one only); ``accept_host_key`` the fingerprint of the board's host key, once.
+
+    ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
+    settings, see config.py.
+
+    Raises a ``BoardError`` that says what to do, ``ConfigError``, or ``UsageError``.
+    """
+    if target is None and (identity is not None or accept_host_key is not None):
+        raise UsageError(
+            "--identity and --accept-host-key are for a board that runs elsewhere", hint="Say which: HOST[:PORT]."
+        )
+    if target is not None and workers is not None:
+        raise UsageError(
+            "--workers is for a personal cluster on this machine",
+            hint=f"On a board that runs elsewhere, start workers with: p2p worker --board {target}",
+        )
+    if workers is not None and not 1 <= workers <= 256:
+        raise ConfigError(f"--workers is {workers}", hint="Give a number from 1 to 256.")
+    made = Cluster(
+        target,
+        cluster=cluster or PERSONAL,
+        workers=workers or _cores(),
+        name=name,
+        identity=Path(identity).expanduser() if identity is not None else None,
+        accept_host_key=accept_host_key,
+        progress=progress or (lambda _text: None),
+        settings=Settings.load(**settings),
+    )
+    made._open()
+    return made
+
+
+class Cluster(concurrent.futures.Executor):
+    """A cluster that this process has joined; make it with ``connect()``.
+
+    It is a ``concurrent.futures.Executor``: ``submit``, ``map``, and a context manager that waits for its
+    tasks at the end (or ends at once when an exception leaves the block).
+    """
+
+    def __init__(
+        self,
+        target: str | None,
+        *,
+        cluster: str,
+        workers: int,
+        name: str | None,
+        identity: Path | None,
+        accept_host_key: str | None,
+        progress: Callable[[str], None],
+        settings: Settings,
+    ) -> None:
+        """For ``connect()``."""
+        from p2p_ipython.task.payload import BufferStore
+
+        self.target = target
+        self.cluster = cluster
+        self.name = name or _user()
+        self.settings = settings
+        self.store = BufferStore(settings.client_cache)
+        self._workers = workers
+        self._identity = identity
+        self._accept_host_key = accept_host_key
+        self._progress = progress
+        self._pid = os.getpid()
+        self._bridge: Bridge | None = None
+        self._board: SSHBoard | None = None
+        self._local: LocalCluster | None = None
+        self._open_tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        self._closing = threading.Lock()
+        self._switch_interval: float | None = None
+        self.closed = False
+
+    # -- tasks --
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run ``fn(*args, **kwargs)`` on a worker; returns its future at once.
+
+        What the call needs is frozen now: later changes to the arguments don't matter. Raises ``NotPicklable``
+        before anything is sent, and ``UsageError`` after ``close``.
+        """
+        from p2p_ipython.task.task import make_call
+
+        self._check_open()
+        return self.submit_task(make_call(fn, args, kwargs, self.store, large=self.settings.large))
+
+    def submit_task(self, task: Task, sink: OutputSink | None = None) -> Future[Any]:
+        """Submit a task that is made already; ``sink`` shows its output (default: as if printed here)."""
+        self._check_open()
+        assert self._bridge is not None
+        future: Future[Any] = Future(task.id, task.label, self, _decode)
+        self._open_tasks.add(future)
+        self._bridge.submit(task, future, sink)
+        return future
+
+    def withdraw(self, task_id: str) -> None:
+        """For a future's ``cancel``."""
+        if self._bridge is not None and self._pid == os.getpid():
+            self._bridge.withdraw(task_id)
+
+    def why(self, task_id: str) -> str:
+        """Where a task is, or why it waits, in words; "" when it is over."""
+        return self._bridge.machine.why(task_id) if self._bridge is not None else ""
+
+    # -- what it looks like --
+
+    def status(self) -> ClusterStatus:
+        """Board, members, offers and tasks, as they are now."""
+        if self.closed or self._bridge is None:
+            return ClusterStatus(self.cluster, self._where(), "closed", "", self.name, (), (), 0, 0)
+        return background().run(self._status(), timeout=10)
+
+    def __str__(self) -> str:
+        return self.status().text()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.cluster} at {self._where()}{', closed' if self.closed else ''}>"
+
+    def _repr_html_(self) -> str:
+        return self.status().html()
+
+    # -- the end --
+
+    def close(self) -> None:
+        """Cancel what isn't over, leave the board, end this cluster's own processes. Idempotent."""
+        with self._closing:
+            if self.closed or self._pid != os.getpid():
+                return
+            self.closed = True
+            atexit.unregister(self.close)
+            if self._switch_interval is not None and sys.getswitchinterval() == SWITCH_INTERVAL:
+                sys.setswitchinterval(self._switch_interval)
+            background().run(self._close(), timeout=60)
+            self.store.clear()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Close; with ``wait``, when its tasks are over. (As for any executor.)"""
+        if wait and not cancel_futures and not self.closed:
+            concurrent.futures.wait(list(self._open_tasks))
+        self.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.shutdown(wait=kind is None)
+
+    # -- inside --
+
+    def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise UsageError(
+                "this cluster was connected by another process, of which this one is a fork",
+                hint="Connect in this process, with p2p_ipython.connect().",
+            )
+        if self.closed:
+            raise UsageError("this cluster is closed", hint="Connect again: %p2p_connect, or p2p_ipython.connect().")
+
+    def _where(self) -> str:
+        return self.target or "this machine"
+
+    def _open(self) -> None:
+        try:
+            background().run(self._join(), timeout=120)
+        except BaseException:
+            self.close()
+            raise
+        # The loop's thread gets its turn while the main thread computes; put back at the end.
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_INTERVAL, self._switch_interval))
+        atexit.register(self.close)
+
+    async def _join(self) -> None:
+        if self.target is None:
+            await self._start_here()
+        else:
+            await self._join_elsewhere(self.target)
+
+    async def _start_here(self) -> None:
+        from p2p_ipython.client.local import LocalCluster
+
+        self._progress(f"starting a board and {self._workers} workers on this machine")
+        private, public = _new_key()
+        self._local = LocalCluster(
+            key=private,
+            public_key=public,
+            user=self.name,
+            cluster=self.cluster,
+            workers=self._workers,
+            settings=self.settings,
+            path=[os.getcwd(), *(entry for entry in sys.path if entry)],
+            on_worker_end=self._worker_ended,
+        )
+        import io
+
+        import paramiko
+
+        key = paramiko.Ed25519Key.from_private_key(io.StringIO(private))
+        adopt()
+        bridge = self._make_bridge(key, listen="127.0.0.1")
+        board = await self._local.board()
+        self._progress("joining the board")
+        await self._join_board(bridge, board.address, key, pin=board.host_key)
+        await bridge.open(self._joined(), board.mailbox, board.relay)
+
+    async def _join_elsewhere(self, target: str) -> None:
+        adopt()
+        from p2p_ipython.board.keys import choose_key
+
+        key = choose_key(target, identity=self._identity).key
+        bridge = self._make_bridge(key, listen=None)
+        self._progress(f"joining the board at {target}")
+        await self._join_board(bridge, target, key, pin=self._accept_host_key)
+        board = self._joined()
+        services = await board.services()
+        if services is None:
+            raise BoardError(
+                f"the board at {target} does not say where its wormhole mailbox is",
+                hint="Use a board that `p2p board` runs: it carries a mailbox and a relay of its own.",
+            )
+        await bridge.open(board, services["mailbox"], services["relay"])
+
+    def _make_bridge(self, key: Any, listen: str | None) -> Bridge:
+        from p2p_ipython.client.bridge import Bridge
+        from p2p_ipython.link.rendezvous import new_code
+        from p2p_ipython.link.tls import TLSLinker
+        from p2p_ipython.protocol.identity import Session, fingerprint, personal_secret
+
+        secret = personal_secret(key, self.cluster)
+        owner = fingerprint(key.asbytes())
+        self._secret = secret
+        self._bridge = Bridge(
+            settings=self.settings,
+            name=self.name,
+            session=Session(key, cluster=secret.cluster, role="client", now=time.time(), random=os.urandom),
+            secret=secret,
+            # A personal cluster: whoever holds the key is me, and nobody else is anybody.
+            admit=lambda certificate: certificate.signer == owner,
+            linker=TLSLinker("client", settings=self.settings, listen_host=listen),
+            store=self.store,
+            new_code=new_code,
+        )
+        return self._bridge
+
+    async def _join_board(self, bridge: Bridge, address: str, key: Any, pin: str | None) -> None:
+        from p2p_ipython.board.address import BoardAddress
+        from p2p_ipython.board.ssh import SSHBoard
+
+        self._board = SSHBoard(
+            BoardAddress.parse(address), self._secret.topic, bridge, key, settings=self.settings, pin=pin
+        )
+        await self._board.open()
+
+    def _joined(self) -> SSHBoard:
+        assert self._board is not None
+        return self._board
+
+    def _worker_ended(self, sid: bytes, why: str) -> None:
+        if self._bridge is not None:
+            self._bridge.worker_gone(sid, why)
+
+    async def _status(self) -> ClusterStatus:
+        bridge = self._bridge
+        assert bridge is not None
+        members = []
+        for worker in bridge.machine.workers.values():
+            end = bridge.links.get(worker.sid)
+            link = end.link if end is not None else None
+            members.append(
+                MemberStatus(
+                    name=worker.name,
+                    state=worker.state.value + (f" ({worker.detail})" if worker.detail else ""),
+                    slots=worker.terms.slots,
+                    busy=min(len(worker.tasks), worker.terms.slots),
+                    python=worker.terms.python,
+                    platform=worker.terms.platform,
+                    link=link.kind if link is not None else "",
+                    rtt=link.rtt if link is not None else None,
+                    done=worker.done,
+                )
+            )
+        members.sort(key=lambda member: member.name)
+        tasks = tuple(TaskStatus(label, state) for label, state in bridge.open_tasks(limit=20))
+        counts = {state.value: number for state, number in bridge.machine.counts().items()}
+        report = self._joined().report
+        return ClusterStatus(
+            cluster=f"{self.cluster} (personal)",
+            board=self._where(),
+            board_state=report.state.value + (f": {report.detail}" if report.detail else ""),
+            user=self._joined().user,
+            name=self.name,
+            members=tuple(members),
+            tasks=tasks,
+            pending=counts["waiting"],
+            running=counts["sent"] + counts["running"],
+        )
+
+    async def _close(self) -> None:
+        try:
+            if self._bridge is not None:
+                await self._bridge.close()
+            if self._board is not None:
+                await self._board.close()
+        finally:
+            if self._local is not None:
+                await self._local.close()
+
+
+def _decode(result: Arrived) -> Any:
+    """A result of a worker that holds the user's own key: its pickles are as good as the user's."""
+    from p2p_ipython.task.outcome import decode
+
+    return decode(result.header, result.inline, result.large, worker=result.worker)
+
+
+def _new_key() -> tuple[str, str]:
+    """A fresh ed25519 key: private in OpenSSH's format, and the public line."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return private.decode(), public.decode()
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _user() -> str:
+    """This user's name, as a board would have it (letters and digits)."""
+    import getpass
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = ""
+    return "".join(c for c in name if c.isascii() and c.isalnum())[:50].lower() or "me"

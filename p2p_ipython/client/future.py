@@ -1,0 +1,191 @@
+"""The future of a task: ``concurrent.futures.Future``, awaitable, with the task's output.
+
+A value that arrives is kept as bytes and unpickled by the thread that first asks for it: unpickling may take
+long and runs code, and the loop that serves the links must do neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from p2p_ipython.errors import UsageError
+from p2p_ipython.loop import background
+from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.protocol.messages import plain
+
+T = TypeVar("T")
+
+OutputMessage = dict[str, Any]
+"""{"kind": "stream", "name", "text"} or {"kind": "display_data" | "update_display_data" | "clear_output",
+"content": {…}}, the contents as Jupyter's messaging protocol has them."""
+
+OutputSink = Callable[[OutputMessage], None]
+"""Shows a message; called on the loop's thread, in order, must not block."""
+
+
+class Owner(Protocol):
+    """Who runs the task: the cluster."""
+
+    def withdraw(self, task_id: str) -> None:
+        """Cancel the task; returns at once."""
+
+    def why(self, task_id: str) -> str:
+        """Where the task is, or why it waits, in words."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A result's bytes, as they came: the header of its frame, the frame's body, its large segments by ref."""
+
+    header: Mapping[str, Any]
+    inline: Buffer
+    large: Mapping[str, Buffer]
+    worker: str
+
+
+class Future(concurrent.futures.Future[T]):
+    """What a submitted task will give. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
+
+    ``result()`` raises what the task raised, as the same class where that can be imported here, with the
+    remote traceback. ``cancel()`` also stops a task that runs already; it is then never delivered.
+    ``outputs`` holds what the task printed and displayed, in order; ``replay()`` shows it again.
+    """
+
+    def __init__(self, task_id: str, label: str, owner: Owner, decode: Callable[[Arrived], T]) -> None:
+        super().__init__()
+        self.task_id = task_id
+        self.label = label
+        self.worker = ""
+        """Name of the worker that ran it, once it is over."""
+        self.outputs: list[OutputMessage] = []
+        self._owner = owner
+        self._decode = decode
+        self._runs = False
+        self._decoding = threading.Lock()
+
+    # -- for its user --
+
+    def result(self, timeout: float | None = None) -> T:
+        """The value, waiting ``timeout`` seconds for it (None: as long as it takes).
+
+        Raises what the task raised, ``TimeoutError``, ``concurrent.futures.CancelledError``, or a ``TaskError``.
+        """
+        self._wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None; waits like ``result``."""
+        self._wait(timeout)
+        return super().exception(0)
+
+    def running(self) -> bool:
+        """Whether a worker runs it now."""
+        return self._runs and not self.done()
+
+    def cancel(self) -> bool:
+        """Withdraw the task, also if it runs; False if it is over already. Returns at once."""
+        if not super().cancel():
+            return False
+        self._owner.withdraw(self.task_id)
+        self._notify()
+        return True
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """``await future`` in any event loop: a notebook's, or a program's."""
+        return asyncio.wrap_future(self).__await__()
+
+    @property
+    def state_text(self) -> str:
+        """Where the task is, in words: "on worker-1", "waiting for a free slot of 2", "done on worker-2"."""
+        if self.cancelled():
+            return "cancelled"
+        if self.done():
+            return f"{'failed' if self._exception_at_hand() else 'done'}{f' on {self.worker}' if self.worker else ''}"
+        return self._owner.why(self.task_id) or "submitted"
+
+    def replay(self) -> None:
+        """Show the task's output again, in the cell that runs now."""
+        import sys
+
+        for message in list(self.outputs):
+            if message["kind"] == "stream":
+                stream = sys.stderr if message["name"] == "stderr" else sys.stdout
+                stream.write(message["text"])
+            elif message["kind"] == "display_data":
+                from IPython.display import publish_display_data
+
+                content = message["content"]
+                publish_display_data(content.get("data", {}), content.get("metadata", {}))
+
+    def __repr__(self) -> str:
+        return f"<Future {plain(self.label, 40)}: {self.state_text}>"
+
+    # -- for the bridge; on the loop's thread --
+
+    def started(self, running: bool) -> None:
+        """A worker runs it, or doesn't any more."""
+        self._runs = running
+
+    def arrived(self, result: Arrived) -> None:
+        """The task is over; what came of it is unpickled when somebody asks."""
+        self.worker = result.worker
+        self._settle(result)
+
+    def failed(self, error: BaseException) -> None:
+        """The task is over, without a result."""
+        try:
+            self.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            pass  # cancelled in the same moment: a cancelled future is never delivered
+
+    def withdrawn(self) -> None:
+        """The task was cancelled by the cluster's end."""
+        if super().cancel():
+            self._notify()
+
+    # -- inside --
+
+    def _settle(self, result: Arrived) -> None:
+        try:
+            # Undecoded for now: see _wait. The base class keeps and hands out whatever it is given.
+            self.set_result(result)  # type: ignore[arg-type]
+        except concurrent.futures.InvalidStateError:
+            pass
+
+    def _notify(self) -> None:
+        with self._condition:
+            if self._state == "CANCELLED":
+                self.set_running_or_notify_cancel()
+
+    def _exception_at_hand(self) -> bool:
+        kept: Any = self._result
+        if isinstance(kept, Arrived):
+            return kept.header.get("ok") is not True
+        return self._exception is not None
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until the task is over, and turn what arrived into the value or the exception, once."""
+        if not self.done() and background().is_current():
+            raise UsageError(
+                "this would wait for a task on the thread that serves the cluster",
+                hint="In a done-callback, ask only futures that are done.",
+            )
+        if super().exception(timeout) is not None:
+            return
+        with self._decoding:
+            kept: Any = self._result
+            if not isinstance(kept, Arrived):
+                return
+            try:
+                value = self._decode(kept)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and kept.header.get("ok") is True:
+                    raise  # the user's own, while unpickling: ask again later
+                self._exception, self._result = error, None
+            else:
+                self._result = value

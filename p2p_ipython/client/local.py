@@ -1,0 +1,245 @@
+"""A personal cluster on this machine: a board and workers, processes of ours on loopback.
+
+All are started at once; the workers load what they need while the board starts, and are then told where it is.
+Their keys go over standard input, which stays open: when it ends, because we close it or because this process
+is gone, however it went, they end (see lifeline.py). Nothing is written to disk but the runners' scratch
+folders, which the workers remove.
+
+The key of such a cluster is made for it, lives in these processes' memory and ends with them: no key of the
+user's is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import BoardError, P2PError
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT = 60.0
+"""Seconds that a child may take to be ready; on a busy machine the imports alone have taken 10."""
+
+END_TIMEOUT = 5.0
+"""Seconds that a child may take to end by itself before it is killed."""
+
+RESTARTS = 5
+"""How often in a row a worker that ends within ``LIVELY`` seconds is started again."""
+
+LIVELY = 10.0
+
+
+class Child:
+    """A process of ours that says one line of JSON when it is ready. Threads read it; callbacks are the loop's."""
+
+    def __init__(self, module: str, loop: asyncio.AbstractEventLoop, on_end: Callable[[Child], None]) -> None:
+        self.module = module
+        self.ready: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self.ended: asyncio.Future[int] = loop.create_future()
+        self.last_words: deque[str] = deque(maxlen=20)
+        self._loop = loop
+        self._on_end = on_end
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A terminal's Ctrl-C is for whoever started the cluster; it ends its children in order.
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self._threads = [
+            threading.Thread(target=work, name=f"p2p-{module.rsplit('.', 1)[-1]}-{self.pid}", daemon=True)
+            for work in (self._read_errors, self._read_output)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Write a line of options. A child that has ended meanwhile says so by ``ended``."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            log.debug("%s ended before it was told everything", self.module)
+
+    async def close(self) -> None:
+        """End the child: by the end of its input, else by force."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass
+        try:
+            await asyncio.wait_for(asyncio.shield(self.ended), END_TIMEOUT)
+        except TimeoutError:
+            log.warning("%s did not end in time; killing it", self.module)
+            self._process.kill()
+            await self.ended
+        for thread in self._threads:
+            await self._loop.run_in_executor(None, thread.join, END_TIMEOUT)
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                text = line.decode(errors="replace").rstrip()
+                self.last_words.append(text)
+                log.info("%s[%d]: %s", self.module, self.pid, text)
+
+    def _read_output(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                self._post(self._is_ready, json.loads(line))
+        code = self._process.wait()
+        self._post(self._has_ended, code)
+
+    def _post(self, call: Callable[[Any], None], value: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, value)
+        except RuntimeError:  # the loop is gone: the interpreter is on its way out
+            pass
+
+    def _is_ready(self, said: dict[str, Any]) -> None:
+        if not self.ready.done():
+            self.ready.set_result(said)
+
+    def _has_ended(self, code: int) -> None:
+        if not self.ready.done():
+            words = " ".join(self.last_words)[-500:]
+            self.ready.set_exception(
+                P2PError(f"{self.module} ended with status {code} before it was ready: {words or 'it said nothing'}")
+            )
+            self.ready.exception()  # seen, even if nobody waits for it any more
+        self.ended.set_result(code)
+        self._on_end(self)
+
+
+@dataclass(frozen=True)
+class LocalBoard:
+    """Where the board of a personal cluster is."""
+
+    address: str
+    host_key: str
+    mailbox: str
+    relay: str
+
+
+class LocalCluster:
+    """The processes of a personal cluster. Make it and use it on the background loop."""
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        public_key: str,
+        user: str,
+        cluster: str,
+        workers: int,
+        settings: Settings,
+        path: list[str],
+        on_worker_end: Callable[[bytes, str], None],
+    ) -> None:
+        """``key`` is a private key in OpenSSH's format; ``on_worker_end(sid, why)`` is told of workers that end."""
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._on_worker_end = on_worker_end
+        self._closing = False
+        self._first: dict[str, Any] = {
+            "key": key,
+            "cluster": cluster,
+            "slots": 1,
+            "settings": asdict(settings),
+            "path": path,
+            "log_level": logging.getLogger("p2p_ipython").getEffectiveLevel(),
+        }
+        self._second: dict[str, Any] | None = None
+        self._workers: dict[Child, str] = {}
+        self._started: dict[Child, float] = {}
+        self._failures: dict[str, int] = {}
+        self._restarts: set[asyncio.Task[None]] = set()
+        self._board = Child("p2p_ipython.board", self._loop, self._board_ended)
+        self._board.tell({"users": {user: public_key}, "log_level": self._first["log_level"]})
+        for number in range(1, workers + 1):
+            self._start_worker(f"worker-{number}")
+
+    async def board(self) -> LocalBoard:
+        """Wait for the board, tell the workers where it is, and return that. Raises ``BoardError``."""
+        try:
+            said = await asyncio.wait_for(asyncio.shield(self._board.ready), START_TIMEOUT)
+        except TimeoutError:
+            raise BoardError(
+                f"the board of the personal cluster was not ready after {START_TIMEOUT:.0f} s",
+                hint="Is this machine very busy? Try %p2p_connect again.",
+            ) from None
+        except P2PError as error:
+            raise BoardError(
+                f"the board of the personal cluster could not start: {error.message}",
+                hint="Run `p2p board --port 0` in a terminal to see more.",
+            ) from None
+        board = LocalBoard(
+            f"{said['ssh']['host']}:{said['ssh']['port']}", said["host_key"], said["mailbox"], said["relay"]
+        )
+        self._second = {"board": board.address, "host_key": board.host_key}
+        for worker in self._workers:
+            worker.tell(self._second)
+        return board
+
+    @property
+    def pids(self) -> list[int]:
+        """Processes of the cluster, the board's first."""
+        return [self._board.pid, *(worker.pid for worker in self._workers)]
+
+    async def close(self) -> None:
+        """End all processes. Idempotent."""
+        self._closing = True
+        for task in self._restarts:
+            task.cancel()
+        await asyncio.gather(*self._restarts, return_exceptions=True)
+        # The workers first: they say good-bye on the board.
+        await asyncio.gather(*(worker.close() for worker in list(self._workers)))
+        await self._board.close()
+
+    def _start_worker(self, name: str) -> None:
+        worker = Child("p2p_ipython.worker", self._loop, self._worker_ended)
+        self._workers[worker] = name
+        self._started[worker] = self._loop.time()
+        worker.tell({**self._first, "name": name})
+        if self._second is not None:
+            worker.tell(self._second)
+
+    def _worker_ended(self, worker: Child) -> None:
+        name = self._workers.pop(worker, "")
+        lived = self._loop.time() - self._started.pop(worker, 0.0)
+        if self._closing:
+            return
+        log.warning("%s has ended with status %s: %s", name, worker.ended.result(), " ".join(worker.last_words)[-300:])
+        if worker.ready.exception() is None:
+            self._on_worker_end(bytes.fromhex(worker.ready.result()["sid"]), "its process has ended")
+        failures = self._failures[name] = 0 if lived > LIVELY else self._failures.get(name, 0) + 1
+        if failures > RESTARTS:
+            log.error("%s ended %d times in a row; it is not started again", name, failures)
+            return
+        task = self._loop.create_task(self._restart(name, after=0.1 * 2**failures))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, name: str, after: float) -> None:
+        await asyncio.sleep(after)
+        self._start_worker(name)
+
+    def _board_ended(self, _board: Child) -> None:
+        if not self._closing:
+            log.error("the personal cluster's board has ended; links that are up go on without it")

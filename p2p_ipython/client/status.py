@@ -1,0 +1,110 @@
+"""A cluster's state as a value, and as text and HTML for people.
+
+Names come from members, so they are strangers' text: messages.py has stripped what isn't printable, and the
+HTML escapes all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class MemberStatus:
+    """A worker: ``link`` is "direct", "relay", "memory" or "" for none; ``rtt`` seconds; ``state`` in words."""
+
+    name: str
+    state: str
+    slots: int
+    busy: int
+    python: str
+    platform: str
+    link: str
+    rtt: float | None
+    done: int
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """A task that isn't over; ``state`` in words, with its reason."""
+
+    label: str
+    state: str
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """What ``%p2p_status`` shows."""
+
+    cluster: str
+    board: str
+    board_state: str
+    user: str
+    name: str
+    members: tuple[MemberStatus, ...]
+    tasks: tuple[TaskStatus, ...]
+    pending: int
+    running: int
+
+    @property
+    def slots(self) -> int:
+        return sum(member.slots for member in self.members)
+
+    @property
+    def free(self) -> int:
+        return sum(member.slots - member.busy for member in self.members)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The rows above the table."""
+        me = f"{self.name} (on the board: {self.user})" if self.user else self.name
+        return [
+            ("cluster", self.cluster),
+            ("board", f"{self.board}, {self.board_state}"),
+            ("I am", me),
+            ("offers", f"{self.free} of {self.slots} slots free, {len(self.members)} workers"),
+            ("tasks", f"{self.pending} pending, {self.running} running"),
+        ]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table of members, its head first."""
+        rows: list[tuple[str, ...]] = [("worker", "state", "slots", "link", "round trip", "python", "platform", "done")]
+        for m in self.members:
+            rtt = "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms"
+            rows.append(
+                (m.name, m.state, f"{m.busy} of {m.slots} busy", m.link, rtt, m.python, m.platform, str(m.done))
+            )
+        return rows
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [f"{name + ':':<9} {value}" for name, value in self.facts()]
+        if self.members:
+            rows = self.rows()
+            widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+            lines += ["", *("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
+        else:
+            lines += ["", "No worker is here yet. Start one: p2p worker --board HOST:PORT --cluster NAME"]
+        for task in self.tasks:
+            lines.append(f"  {task.label}: {task.state}")
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """For a notebook: a table, with all text escaped."""
+
+        def row(cells: tuple[str, ...], tag: str) -> str:
+            return "<tr>" + "".join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in cells) + "</tr>"
+
+        facts = "".join(row((name, value), "td") for name, value in self.facts())
+        head, *members = self.rows()
+        body = "".join(row(cells, "td") for cells in members)
+        if not members:
+            body = row(("No worker is here yet.",), "td")
+        tasks = "".join(row((task.label, task.state), "td") for task in self.tasks)
+        table = (
+            f"<table><caption>{escape(self.cluster)}</caption><tbody>{facts}</tbody></table>"
+            f"<table><caption>Workers</caption><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
+        )
+        if tasks:
+            table += f"<table><caption>Tasks</caption><tbody>{tasks}</tbody></table>"
+        return table

@@ -1,0 +1,51 @@
+"""How a process of ours ends with the one that started it, however that one ends.
+
+The starter keeps the other end of our standard input open and never writes to it after the options. When it
+ends, by SIGKILL too, the system closes that end and we read the end of the file. A fork of the starter may
+hold a copy of it, so we also look whether we have become somebody else's child.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+
+LOOK = 2.0
+"""Seconds between two looks at who our parent is."""
+
+
+def hold(lost: Callable[[], None], *, fd: int = 0) -> None:
+    """Call ``lost`` once, from a thread of its own, when the process that started us has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            if sys.platform != "win32":  # select knows sockets only there
+                ready, _, _ = select.select([fd], [], [], LOOK)
+                if not ready:
+                    continue
+            try:
+                if not os.read(fd, 65536):
+                    break
+            except OSError:
+                break
+        lost()
+
+    threading.Thread(target=watch, name="p2p-lifeline", daemon=True).start()
+
+
+def read_line(*, fd: int = 0, limit: int = 1 << 20) -> bytes:
+    """Read a line from ``fd``, byte by byte so as to leave what follows it; b"" at the end of the file.
+
+    Unbuffered on purpose: options are short, and they may hold a key, which no buffer should keep.
+    """
+    line = bytearray()
+    while len(line) < limit:
+        byte = os.read(fd, 1)
+        if not byte or byte == b"\n":
+            break
+        line += byte
+    return bytes(line)

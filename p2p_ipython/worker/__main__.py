@@ -1,0 +1,64 @@
+"""``python -m p2p_ipython.worker``: a worker of a personal cluster.
+
+Standard input: a line of JSON with what is known at once, a second one with the board's address once there is
+a board; then nothing, until its end, which is the worker's end too. Standard output: one line of JSON when
+the worker is ready. See client/local.py, which is at the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import sys
+
+from p2p_ipython import lifeline
+
+
+def main() -> int:
+    """Run the worker that standard input describes."""
+    first = json.loads(lifeline.read_line() or b"null")
+    if first is None:
+        return 0
+    logging.basicConfig(
+        level=first["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    # The heavy imports come while the board starts.
+    import paramiko
+
+    import p2p_ipython.board.ssh  # noqa: F401 - see above
+    import p2p_ipython.link.tls  # noqa: F401
+    from p2p_ipython.config import Settings
+    from p2p_ipython.worker.main import WorkerOptions, run_worker
+
+    second = json.loads(lifeline.read_line() or b"null")
+    if second is None:
+        return 0
+    options = WorkerOptions(
+        board=second["board"],
+        accept_host_key=second["host_key"],
+        cluster=first["cluster"],
+        name=first["name"],
+        slots=first["slots"],
+        settings=Settings(**first["settings"]),
+        key=paramiko.Ed25519Key.from_private_key(io.StringIO(first.pop("key"))),
+        path=tuple(first["path"]),
+        listen="127.0.0.1",
+    )
+
+    def ready(name: str, sid: bytes) -> None:
+        os.write(1, json.dumps({"name": name, "sid": sid.hex()}).encode() + b"\n")
+
+    async def run() -> int:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        lifeline.hold(lambda: loop.call_soon_threadsafe(ended.set))
+        return await run_worker(options, ready=ready, ended=ended)
+
+    return asyncio.run(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,421 @@
+"""The agent: performs the worker machine's actions on a board, on links and on slots.
+
+It holds the worker's keys and its network; the tasks run in runners, children that have neither. It never
+unpickles anything: a task's bytes go from the link to a runner, a result's from a runner to the link.
+
+The route of a task: link → ``_ClientLink`` (buffers land in the cache) → ``WorkerMachine`` → ``Start`` → the
+slot's runner, to which buffers stream while they still arrive; of a result: runner → slot → link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from p2p_ipython.board.base import Board, BoardReport, BoardState
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import LinkLost, P2PError
+from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
+from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.protocol.identity import (
+    BadIdentity,
+    Certificate,
+    ClusterSecret,
+    Session,
+    check_link_proof,
+    link_proof,
+)
+from p2p_ipython.protocol.messages import BadMessage, Message, Terms, decode_rendezvous
+from p2p_ipython.protocol.wire import LineReader, LineWriter
+from p2p_ipython.protocol.worker_machine import Action, Forget, Meet, Reply, Say, Start, Stop, WorkerMachine
+from p2p_ipython.worker.cache import BufferCache, Inbound, Source
+from p2p_ipython.worker.slots import Death, Slot
+
+log = logging.getLogger(__name__)
+
+HIGH_WATER = 16 << 20
+"""Bytes waiting on a link above which the runner that fills it is not read."""
+
+_Job = tuple[int, str, int]
+
+
+@dataclass
+class _Arrived:
+    """A task as it came, until it is over."""
+
+    header: Header
+    body: Buffer
+    sources: list[Source] = field(default_factory=list)
+    refs: list[str] = field(default_factory=list)
+
+
+class Agent:
+    """One worker on one cluster. Make it and use it on the process's loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        name: str,
+        terms: Terms,
+        session: Session,
+        secret: ClusterSecret,
+        admit: Callable[[Certificate], bool],
+        linker: Linker,
+        make_slot: Callable[[Agent], Slot],
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._linker = linker
+        self._loop = asyncio.get_running_loop()
+        self._writer = LineWriter(session, secret, os.urandom)
+        self._reader = LineReader(secret, admit)
+        self.machine = WorkerMachine(settings, sid=session.sid, name=name, terms=terms, now=self._loop.time())
+        self._slots = [make_slot(self) for _ in range(terms.slots)]
+        self._numbers = {slot: number for number, slot in enumerate(self._slots)}
+        self._cache = BufferCache(settings.worker_cache, on_evict=self._evicted)
+        self._board: Board | None = None
+        self._links: dict[int, _ClientLink] = {}
+        self._arrived: dict[_Job, _Arrived] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._next_link = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._idle = asyncio.Event()
+        self._closed = False
+
+    # -- the beginning and the end --
+
+    async def start_slots(self) -> None:
+        """Start the runners; needs no board."""
+        await asyncio.gather(*(slot.start() for slot in self._slots))
+
+    def join(self, board: Board) -> None:
+        """Say hello on a board that is joined already."""
+        self._board = board
+        self._act(self.machine.tick(self._loop.time(), time.time()))
+
+    async def drain(self, grace: float) -> None:
+        """Take no more tasks and wait until those that run are over, at most ``grace`` seconds."""
+        self._idle.clear()
+        self._act(self.machine.close(self._loop.time()))
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace)
+        except TimeoutError:
+            log.warning("tasks that still run after %.0f s are ended", grace)
+
+    async def close(self) -> None:
+        """Say good-bye, end links and runners. Idempotent."""
+        if self._closed:
+            return
+        self._act(self.machine.close(self._loop.time()))
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        endings: list[Coroutine[Any, Any, None]] = [link.close() for link in self._links.values()]
+        endings += [slot.close() for slot in self._slots]
+        if self._board is not None:
+            endings.append(self._board.close())
+        await asyncio.gather(*endings, return_exceptions=True)
+        await self._linker.close()
+
+    # -- BoardListener --
+
+    def on_line(self, line: bytes) -> None:
+        """A line of the board."""
+        heard = self._reader.read(line, time.time())
+        if heard is not None:
+            self._act(self.machine.heard(heard.certificate, heard.message, self._loop.time(), time.time()))
+
+    def on_board(self, report: BoardReport) -> None:
+        """The board's state has changed. Whoever came meanwhile hasn't heard us: say hello again."""
+        log.info("board: %s %s", report.state.value, report.detail)
+        if report.state is BoardState.CONNECTED and self._board is not None and not self._closed:
+            self._say(self.machine.hello(time.time()))
+
+    # -- SlotListener --
+
+    def on_ready(self, slot: Slot) -> None:
+        self._act(self.machine.slot_ready(self._numbers[slot], self._loop.time()))
+
+    def on_output(self, slot: Slot, header: Header, body: Buffer) -> None:
+        self._pass_on(slot, header, body, bulk=False)
+
+    def on_chunk(self, slot: Slot, header: Header, body: Buffer) -> None:
+        self._pass_on(slot, header, body, bulk=True)
+
+    def on_result(self, slot: Slot, header: Header, body: Buffer) -> None:
+        now = self._loop.time()
+        target = self.machine.slot_result(self._numbers[slot], now)
+        if target is not None:
+            link, attempt = target
+            # A result with large segments must not overtake them.
+            large = any(segment[1] is not None for segment in header["segments"])
+            self._links[link].send({**header, "attempt": attempt}, body, bulk=large)
+        self._act(self.machine.fill(now))
+
+    def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:
+        if task_id is not None:
+            log.warning("a runner ended while it ran a task: %s", death.detail)
+        self._act(
+            self.machine.slot_died(
+                self._numbers[slot], killed=death.kind == "killed", detail=death.detail, now=self._loop.time()
+            )
+        )
+
+    def _pass_on(self, slot: Slot, header: Header, body: Buffer, *, bulk: bool) -> None:
+        current = self.machine.current(self._numbers[slot])
+        if current is None or header.get("id") != current[1]:
+            return
+        link = self._links.get(current[0])
+        if link is None:
+            return
+        link.send({**header, "attempt": current[2]}, body, bulk=bulk)
+        if link.pending > HIGH_WATER:
+            slot.pause()
+            link.paused.add(slot)
+
+    # -- what links bring --
+
+    def task_came(self, link: int, header: Header, body: Buffer) -> None:
+        """A task; its header is a stranger's."""
+        try:
+            task_id, attempt, segments = _checked(header)
+        except ValueError as error:
+            log.warning("a client sent a task that is not one: %s", error)
+            return
+        job = (link, task_id, attempt)
+        if job in self._arrived:
+            return
+        runner_header: Header = {
+            name: header[name] for name in ("t", "id", "kind", "segments", "label", "source") if name in header
+        }
+        arrived = self._arrived[job] = _Arrived(runner_header, body)
+        self._gather(link, job, arrived, segments, header.get("coming"))
+        self._act(self.machine.task(link, task_id, attempt, self._loop.time()))
+
+    def _gather(
+        self, link: int, job: _Job, arrived: _Arrived, segments: list[tuple[int, str | None]], coming: object
+    ) -> None:
+        """Find the task's large buffers: in the cache, on their way, or to be asked for."""
+        owner = str(link)
+        announced = set(coming) if isinstance(coming, list) else set()
+        wanted = []
+        for size, ref in segments:
+            if ref is None or ref in arrived.refs:
+                continue
+            source = self._cache.get(owner, ref)
+            if source is None:
+                source = self._cache.begin(owner, ref, size)
+                if ref not in announced:
+                    wanted.append(ref)
+            self._cache.pin(owner, ref)
+            arrived.refs.append(ref)
+            arrived.sources.append(source)
+        if wanted:
+            self._links[link].send({"t": "want", "id": job[1], "attempt": job[2], "refs": wanted})
+
+    def inbound(self, link: int, header: Header, size: int) -> Inbound | None:
+        """Where a chunk of a large buffer belongs; None if nobody waits for just this one."""
+        ref, total, offset = header.get("ref"), header.get("size"), header.get("off")
+        if not isinstance(ref, str):
+            return None
+        source = self._cache.get(str(link), ref)
+        if not isinstance(source, Inbound) or source.complete or source.size != total or source.filled != offset:
+            return None
+        return source if source.filled + size <= source.size else None
+
+    def recalled(self, link: int, header: Header) -> None:
+        """The client doesn't want a task any more."""
+        task_id, attempt = header.get("id"), header.get("attempt")
+        if isinstance(task_id, str) and isinstance(attempt, int):
+            self._act(self.machine.recall(link, task_id, attempt, self._loop.time()))
+
+    def link_ended(self, link: int, detail: str) -> None:
+        """A link is gone for good."""
+        if self._links.pop(link, None) is None:
+            return
+        log.info("a client's link has ended: %s", detail)
+        self._act(self.machine.link_lost(link, self._loop.time()))
+        self._cache.drop_owner(str(link))
+
+    def _evicted(self, owner: str, refs: list[str]) -> None:
+        link = self._links.get(int(owner))
+        if link is not None:
+            link.send({"t": "evicted", "refs": refs})
+
+    # -- actions --
+
+    def _act(self, actions: list[Action]) -> None:
+        if self._closed:
+            return
+        for action in actions:
+            match action:
+                case Start(slot=number, link=link, task=task_id, attempt=attempt):
+                    arrived = self._arrived[link, task_id, attempt]
+                    client = self.machine.owner_of(link)
+                    owner = client.signer if client is not None else ""
+                    self._slots[number].run(arrived.header, arrived.body, arrived.sources, owner=owner)
+                case Reply(link=link, header=header):
+                    if link in self._links:
+                        self._links[link].send(dict(header))
+                case Forget(link=link, task=task_id, attempt=attempt):
+                    over = self._arrived.pop((link, task_id, attempt), None)
+                    for ref in over.refs if over else ():
+                        self._cache.unpin(str(link), ref)
+                case Stop(slot=number, task=task_id):
+                    self._slots[number].cancel(task_id)
+                case Meet(client=client, box=box):
+                    job = self._loop.create_task(self._meet(client, box))
+                    self._jobs.add(job)
+                    job.add_done_callback(self._jobs.discard)
+                case Say(message=message):
+                    self._say(message)
+        if not self.machine.busy():
+            self._idle.set()
+        due = self.machine.deadline()
+        if due < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._loop.call_at(max(due, self._loop.time() + 0.001), self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, float("inf")
+        self._act(self.machine.tick(self._loop.time(), time.time()))
+
+    def _say(self, message: Message) -> None:
+        if self._board is not None:
+            self._board.post(self._writer.write(message, introduce=True))
+
+    async def _meet(self, client: Certificate, box: bytes) -> None:
+        us, them = self._session.sid, client.sid
+        try:
+            where = decode_rendezvous(self._session.unseal(box))
+            handler = _ClientLink(self, self._next_link)
+            self._next_link += 1
+            meeting = Meeting(
+                code=Secret(where.code),
+                mailbox=where.mailbox,
+                relay=where.relay or None,
+                deadline=self._settings.meet,
+                prove=lambda verifier: link_proof(self._session, verifier, them, us),
+                check=lambda verifier, proof: check_link_proof(client, verifier, them, us, proof),
+            )
+            handler.link = await self._linker.open(meeting, handler)
+        except (BadIdentity, BadMessage, P2PError) as error:
+            log.info("could not meet client %s: %s", them.hex()[:8], error)
+            self._act(self.machine.meet_failed())
+        except Exception:
+            log.exception("could not meet client %s", them.hex()[:8])
+            self._act(self.machine.meet_failed())
+        else:
+            self._links[handler.number] = handler
+            self._act(self.machine.link_up(handler.number, client))
+            handler.begin()
+
+
+class _ClientLink:
+    """The worker's end of a link to one client."""
+
+    def __init__(self, agent: Agent, number: int) -> None:
+        self.number = number
+        self.link: Link | None = None
+        self.paused: set[Slot] = set()
+        self._agent = agent
+        self._early: list[tuple[Header, Buffer]] | None = []
+
+    @property
+    def pending(self) -> int:
+        return self.link.pending if self.link is not None else 0
+
+    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
+        """Send, if the link is still there; if not, nobody waits for it."""
+        if self.link is None:
+            return
+        try:
+            self.link.send(header, body, bulk=bulk)
+        except LinkLost:
+            pass
+
+    async def close(self) -> None:
+        if self.link is not None:
+            await self.link.close()
+
+    def begin(self) -> None:
+        """Take what arrived before the link was known to the machine."""
+        early, self._early = self._early or [], None
+        for header, body in early:
+            self.on_frame(header, body)
+        if self.link is not None and self.link.state in (LinkState.CLOSED, LinkState.LOST):
+            self._agent.link_ended(self.number, self.link.state.value)
+
+    # -- LinkHandler --
+
+    def buffer_for(self, header: Header, size: int) -> memoryview | None:
+        if header.get("t") != "chunk" or self._early is not None:
+            return None
+        inbound = self._agent.inbound(self.number, header, size)
+        return inbound.buffer_at(inbound.filled, size) if inbound is not None else None
+
+    def on_frame(self, header: Header, body: Buffer) -> None:
+        if self._early is not None:
+            self._early.append((header, body))
+            return
+        match header["t"]:
+            case "task":
+                self._agent.task_came(self.number, header, body)
+            case "chunk":
+                inbound = self._agent.inbound(self.number, header, len(body))
+                if inbound is not None:
+                    inbound.land(body)
+            case "recall":
+                self._agent.recalled(self.number, header)
+            case _:
+                pass  # a later version's; what it must not miss, it says in its hello
+
+    def on_link(self, state: LinkState, detail: str) -> None:
+        if state in (LinkState.CLOSED, LinkState.LOST):
+            self._resume()
+            self._agent.link_ended(self.number, detail or state.value)
+
+    def on_drain(self) -> None:
+        self._resume()
+
+    def _resume(self) -> None:
+        for slot in self.paused:
+            slot.resume()
+        self.paused.clear()
+
+
+MAX_BUFFER = 1 << 36
+"""Largest buffer that a client may announce, bytes (64 GiB)."""
+
+
+def _checked(header: Header) -> tuple[str, int, list[tuple[int, str | None]]]:
+    """Check the header of a task; return its id, attempt and segments. Raises ``ValueError``."""
+    task_id, attempt, segments = header.get("id"), header.get("attempt"), header.get("segments")
+    if not (isinstance(task_id, str) and 0 < len(task_id) <= 64):
+        raise ValueError("no id")
+    if not (isinstance(attempt, int) and attempt > 0):
+        raise ValueError("no attempt")
+    if header.get("kind") not in ("cell", "call") or not isinstance(header.get("source", ""), str):
+        raise ValueError("an unknown kind")
+    if not (isinstance(segments, list) and 0 < len(segments) <= 4096):
+        raise ValueError("no segments")
+    found: list[tuple[int, str | None]] = []
+    for segment in segments:
+        match segment:
+            case [int(size), None | str() as ref] if 0 <= size <= MAX_BUFFER and (ref is None or len(ref) <= 128):
+                found.append((size, ref))
+            case _:
+                raise ValueError("a segment that is not (size, ref)")
+    return task_id, attempt, found
