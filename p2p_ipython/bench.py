@@ -315,5 +315,6 @@ def _worker_rss() -> float | None:
 
 
 def is_worker_agent(command: list[str]) -> bool:
-    """Whether a process's command line is that of a worker's agent."""
-    return "worker" in command and any("p2p" in word for word in command[: command.index("worker")])
+    """Whether a process's command line is that of a worker's agent: a personal cluster's, or ``p2p worker``."""
+    words = [Path(word).name for word in command]
+    return "p2p_ipython.worker" in words or ("p2p" in words and "worker" in words)
