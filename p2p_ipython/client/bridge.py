@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from p2p_ipython.board.base import Board, BoardReport, BoardState
@@ -241,10 +241,15 @@ class Bridge:
                 case Say(message=message):
                     self._say(message)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         job = self._loop.create_task(work)
         self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job.add_done_callback(self._done)
+
+    def _done(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and job.exception() is not None:
+            log.error("%s", job.exception())
 
     # -- the board --
 
@@ -256,6 +261,8 @@ class Bridge:
 
     def _say_hello(self) -> None:
         self._hello_at = self._loop.time() + self._settings.presence
+        if self._session.is_due(time.time()):
+            self._start(asyncio.to_thread(self._session.renew, time.time()))
         self._say(Hello(name=self._name, time=int(time.time())), introduce=True)
 
     # -- links --

@@ -25,6 +25,8 @@ from p2p_ipython.errors import BoardError, ConfigError, UsageError
 from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
+    from p2p_ipython.board.address import BoardAddress
+    from p2p_ipython.board.keys import KeyChoice
     from p2p_ipython.board.ssh import SSHBoard
     from p2p_ipython.client.bridge import Bridge
     from p2p_ipython.client.local import LocalCluster
@@ -254,22 +256,26 @@ class Cluster(concurrent.futures.Executor):
 
         import paramiko
 
+        from p2p_ipython.board.address import BoardAddress
+        from p2p_ipython.board.keys import KeyChoice
+
         key = paramiko.Ed25519Key.from_private_key(io.StringIO(private))
         adopt()
         bridge = self._make_bridge(key, listen="127.0.0.1")
         board = await self._local.board()
         self._progress("joining the board")
-        await self._join_board(bridge, board.address, key, pin=board.host_key)
+        choice = KeyChoice(key, "made for this cluster")
+        await self._join_board(bridge, BoardAddress.parse(board.address), choice, pin=board.host_key)
         await bridge.open(self._joined(), board.mailbox, board.relay)
 
     async def _join_elsewhere(self, target: str) -> None:
         adopt()
-        from p2p_ipython.board.keys import choose_key
+        from p2p_ipython.board.login import choose_login
 
-        key = choose_key(target, identity=self._identity).key
-        bridge = self._make_bridge(key, listen=None)
+        address, choice = await choose_login(target, self._identity)
+        bridge = self._make_bridge(choice.key, listen=None)
         self._progress(f"joining the board at {target}")
-        await self._join_board(bridge, target, key, pin=self._accept_host_key)
+        await self._join_board(bridge, address, choice, pin=self._accept_host_key)
         board = self._joined()
         services = await board.services()
         if services is None:
@@ -301,13 +307,10 @@ class Cluster(concurrent.futures.Executor):
         )
         return self._bridge
 
-    async def _join_board(self, bridge: Bridge, address: str, key: Any, pin: str | None) -> None:
-        from p2p_ipython.board.address import BoardAddress
+    async def _join_board(self, bridge: Bridge, address: BoardAddress, key: KeyChoice, pin: str | None) -> None:
         from p2p_ipython.board.ssh import SSHBoard
 
-        self._board = SSHBoard(
-            BoardAddress.parse(address), self._secret.topic, bridge, key, settings=self.settings, pin=pin
-        )
+        self._board = SSHBoard(address, self._secret.topic, bridge, key=key, settings=self.settings, pin=pin)
         await self._board.open()
 
     def _joined(self) -> SSHBoard:

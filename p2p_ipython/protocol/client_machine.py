@@ -449,6 +449,11 @@ class ClientMachine:
         self._actions.append(Settle(task.spec.id, header=header))
 
     def _nack(self, task: _Task, worker: WorkerView, header: Mapping[str, Any], now: float) -> None:
+        if header.get("reason") == "refused":
+            # It can't take this very task; asking again and again would not end.
+            self._leave(task)
+            self._lost(task, f"{worker.name}: it refused the task")
+            return
         if header.get("reason") == "closing":
             worker.state, worker.detail = WorkerState.LEAVING, "is closing"
         else:

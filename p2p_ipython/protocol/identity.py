@@ -218,20 +218,30 @@ class Session:
         """Make session keys and have ``signer`` vouch for them, for 24 hours from ``now`` (Unix time)."""
         self._signing = nacl.signing.SigningKey(random(32))
         self._sealing = nacl.public.PrivateKey(random(32))
+        self._signer = signer
+        self._cluster, self._role = cluster, role
         self.sid = random(SID_SIZE)
+        self.renew(now)
+
+    def renew(self, now: float) -> None:
+        """Have the key vouch for another 24 hours from ``now``. Raises ``NoKey`` when an agent refuses."""
         body = json.dumps(
             {
-                "cluster": cluster,
+                "cluster": self._cluster,
                 "sid": self.sid.hex(),
                 "ed25519": bytes(self._signing.verify_key).hex(),
                 "x25519": bytes(self._sealing.public_key).hex(),
-                "role": role,
+                "role": self._role,
                 "until": int(now + MAX_LIFE),
             },
             separators=(",", ":"),
         ).encode()
-        wire = _string(body) + _string(sign(signer, body, SESSION_NAMESPACE))
+        wire = _string(body) + _string(sign(self._signer, body, SESSION_NAMESPACE))
         self.certificate = Certificate.parse(wire, now)
+
+    def is_due(self, now: float) -> bool:
+        """Whether less than a quarter of the certificate's life is left."""
+        return self.certificate.until - now < MAX_LIFE / 4
 
     def sign(self, text: bytes) -> bytes:
         """A 64-byte Ed25519 signature."""

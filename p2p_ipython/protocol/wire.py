@@ -10,7 +10,8 @@
 The key is the cluster's, so that an outsider can neither read nor make lines; the signature is the session's,
 so that no member can speak for another. A line of a session that the reader has not heard yet must bring its
 certificate; ``hello`` always does. ``seq`` rises with each line of a session: a reader remembers the last 64,
-so that a line counts once however often it is resent, echoed or replayed, in whatever base64 spelling.
+so that a line counts once however often it is resent, echoed or replayed, in whatever base64 spelling. A session
+that lives longer than its certificate shows a new one, for the same keys, before the old one ends.
 
 Nothing of a message is parsed before its signature has been verified. Pure: time and randomness are given.
 """
@@ -136,9 +137,11 @@ class LineReader:
         known = self._sessions.get(sid)
         if known is None:
             known = self._introduced(sid, rest[:size], now)
-        known.certificate.check_time(now)
         if not check_signature(known.certificate, PREFIX + signed, signature):
             raise _Refused("a line with a forged signature")
+        if size and rest[:size] != known.certificate.wire:
+            self._renewed(known, rest[:size], now)
+        known.certificate.check_time(now)
         if not known.window.take(seq):
             raise _Refused("a line that was heard before")
         # Only now is the session remembered: a forger must not be able to fill the memory.
@@ -159,6 +162,16 @@ class LineReader:
         if not self._admit(certificate):
             raise _Refused("somebody who is not a member")
         return _Known(certificate, Window())
+
+    def _renewed(self, known: _Known, wire: bytes, now: float) -> None:
+        """The session shows a new certificate: the same keys of the same member, for longer."""
+        certificate = self._introduced(known.certificate.sid, wire, now).certificate
+        old = known.certificate
+        same = (certificate.verify_key, certificate.seal_key, certificate.signer, certificate.role)
+        if same != (old.verify_key, old.seal_key, old.signer, old.role):
+            raise _Refused("a session that has changed its keys")
+        if certificate.until > old.until:
+            known.certificate = certificate
 
 
 class Window:

@@ -28,8 +28,9 @@ def main() -> int:
     # The heavy imports come while the board starts.
     import paramiko
 
-    import p2p_ipython.board.ssh  # noqa: F401 - see above
+    import p2p_ipython.board.ssh
     import p2p_ipython.link.tls  # noqa: F401
+    from p2p_ipython.board.keys import KeyChoice
     from p2p_ipython.config import Settings
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 
@@ -43,7 +44,7 @@ def main() -> int:
         name=first["name"],
         slots=first["slots"],
         settings=Settings(**first["settings"]),
-        key=paramiko.Ed25519Key.from_private_key(io.StringIO(first.pop("key"))),
+        key=KeyChoice(paramiko.Ed25519Key.from_private_key(io.StringIO(first.pop("key"))), "made for this cluster"),
         path=tuple(first["path"]),
         listen="127.0.0.1",
     )
@@ -54,7 +55,11 @@ def main() -> int:
     async def run() -> int:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
-        lifeline.hold(lambda: loop.call_soon_threadsafe(ended.set))
+
+        def lost() -> None:
+            loop.call_soon_threadsafe(ended.set)
+
+        lifeline.hold(lost)
         return await run_worker(options, ready=ready, ended=ended)
 
     return asyncio.run(run())

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from p2p_ipython.board.base import Board, BoardReport, BoardState
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkLost, P2PError
+from p2p_ipython.errors import LinkLost, P2PError, RemoteProtocolError
 from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import (
@@ -165,11 +166,11 @@ class Agent:
     def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:
         if task_id is not None:
             log.warning("a runner ended while it ran a task: %s", death.detail)
-        self._act(
-            self.machine.slot_died(
-                self._numbers[slot], killed=death.kind == "killed", detail=death.detail, now=self._loop.time()
-            )
-        )
+        # Signal 9 comes from outside the task, and a runner that broke the protocol or never started is ours to
+        # answer for: another worker may do better. What the task does by itself, it would do there, too.
+        killed = death.kind in ("protocol", "start") or (death.kind == "signal" and death.code == signal.SIGKILL)
+        now = self._loop.time()
+        self._act(self.machine.slot_died(self._numbers[slot], killed=killed, detail=death.detail, now=now))
 
     def _pass_on(self, slot: Slot, header: Header, body: Buffer, *, bulk: bool) -> None:
         current = self.machine.current(self._numbers[slot])
@@ -199,7 +200,13 @@ class Agent:
             name: header[name] for name in ("t", "id", "kind", "segments", "label", "source") if name in header
         }
         arrived = self._arrived[job] = _Arrived(runner_header, body)
-        self._gather(link, job, arrived, segments, header.get("coming"))
+        try:
+            self._gather(link, job, arrived, segments, header.get("coming"))
+        except RemoteProtocolError as error:
+            log.warning("a client sent a task with a buffer that can't be taken: %s", error)
+            refusal = {"t": "nack", "id": task_id, "attempt": attempt, "reason": "refused"}
+            self._act([Forget(*job), Reply(link, refusal)])
+            return
         self._act(self.machine.task(link, task_id, attempt, self._loop.time()))
 
     def _gather(
@@ -229,9 +236,9 @@ class Agent:
         if not isinstance(ref, str):
             return None
         source = self._cache.get(str(link), ref)
-        if not isinstance(source, Inbound) or source.complete or source.size != total or source.filled != offset:
+        if source is None or source.complete or source.size != total or source.received != offset:
             return None
-        return source if source.filled + size <= source.size else None
+        return source if source.received + size <= source.size else None
 
     def recalled(self, link: int, header: Header) -> None:
         """The client doesn't want a task any more."""
@@ -245,12 +252,12 @@ class Agent:
             return
         log.info("a client's link has ended: %s", detail)
         self._act(self.machine.link_lost(link, self._loop.time()))
-        self._cache.drop_owner(str(link))
+        self._cache.forget(str(link))
 
-    def _evicted(self, owner: str, refs: list[str]) -> None:
+    def _evicted(self, owner: str, refs: Sequence[str]) -> None:
         link = self._links.get(int(owner))
         if link is not None:
-            link.send({"t": "evicted", "refs": refs})
+            link.send({"t": "evicted", "refs": list(refs)})
 
     # -- actions --
 
@@ -274,9 +281,7 @@ class Agent:
                 case Stop(slot=number, task=task_id):
                     self._slots[number].cancel(task_id)
                 case Meet(client=client, box=box):
-                    job = self._loop.create_task(self._meet(client, box))
-                    self._jobs.add(job)
-                    job.add_done_callback(self._jobs.discard)
+                    self._start(self._meet(client, box))
                 case Say(message=message):
                     self._say(message)
         if not self.machine.busy():
@@ -288,11 +293,23 @@ class Agent:
             self._timer_at = due
             self._timer = self._loop.call_at(max(due, self._loop.time() + 0.001), self._tick)
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        job = self._loop.create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._done)
+
+    def _done(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and job.exception() is not None:
+            log.error("%s", job.exception())
+
     def _tick(self) -> None:
         self._timer, self._timer_at = None, float("inf")
         self._act(self.machine.tick(self._loop.time(), time.time()))
 
     def _say(self, message: Message) -> None:
+        if self._session.is_due(time.time()) and not self._closed:
+            self._start(asyncio.to_thread(self._session.renew, time.time()))
         if self._board is not None:
             self._board.post(self._writer.write(message, introduce=True))
 
@@ -331,6 +348,7 @@ class _ClientLink:
         self.link: Link | None = None
         self.paused: set[Slot] = set()
         self._agent = agent
+        self._landing: memoryview | None = None
         self._early: list[tuple[Header, Buffer]] | None = []
 
     @property
@@ -364,7 +382,8 @@ class _ClientLink:
         if header.get("t") != "chunk" or self._early is not None:
             return None
         inbound = self._agent.inbound(self.number, header, size)
-        return inbound.buffer_at(inbound.filled, size) if inbound is not None else None
+        self._landing = inbound.buffer_at(inbound.received, size) if inbound is not None else None
+        return self._landing
 
     def on_frame(self, header: Header, body: Buffer) -> None:
         if self._early is not None:
@@ -375,8 +394,11 @@ class _ClientLink:
                 self._agent.task_came(self.number, header, body)
             case "chunk":
                 inbound = self._agent.inbound(self.number, header, len(body))
-                if inbound is not None:
-                    inbound.land(body)
+                if inbound is not None and body is self._landing:
+                    inbound.advance(len(body))
+                elif inbound is not None:
+                    inbound.feed(body)
+                self._landing = None
             case "recall":
                 self._agent.recalled(self.number, header)
             case _:

@@ -18,11 +18,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardError
 from p2p_ipython.loop import adopt
+
+if TYPE_CHECKING:
+    from p2p_ipython.board.address import BoardAddress
+    from p2p_ipython.board.keys import KeyChoice
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ DRAIN = 60.0
 class WorkerOptions:
     """What a worker needs to know.
 
-    ``duration``: seconds, None for until it is ended. ``key``: a paramiko key, instead of ``identity`` and the
+    ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
     usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``listen``: address
     that links may come to; None for all.
     """
@@ -47,7 +51,7 @@ class WorkerOptions:
     identity: Path | None = None
     accept_host_key: str | None = None
     settings: Settings = field(default_factory=Settings)
-    key: Any = None
+    key: KeyChoice | None = None
     path: tuple[str, ...] = ()
     listen: str | None = None
 
@@ -69,7 +73,14 @@ async def run_worker(
     can't join.
     """
     adopt()
-    worker = _Worker(options)
+    from p2p_ipython.board.address import BoardAddress
+    from p2p_ipython.board.login import choose_login
+
+    if options.key is not None:
+        address, key = BoardAddress.parse(options.board), options.key
+    else:
+        address, key = await choose_login(options.board, options.identity)
+    worker = _Worker(options, address, key)
     ended = ended or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -110,23 +121,22 @@ async def _first(starting: asyncio.Task[None], ended: asyncio.Event) -> None:
 class _Worker:
     """The parts of a worker, put together."""
 
-    def __init__(self, options: WorkerOptions) -> None:
-        from p2p_ipython.board.keys import choose_key
+    def __init__(self, options: WorkerOptions, address: BoardAddress, choice: KeyChoice) -> None:
         from p2p_ipython.link.tls import TLSLinker
         from p2p_ipython.protocol.identity import Session, fingerprint, personal_secret
         from p2p_ipython.protocol.messages import Terms
+        from p2p_ipython.sandbox.launch import LaunchOptions
         from p2p_ipython.sandbox.limits import become_subreaper
         from p2p_ipython.worker.agent import Agent
-        from p2p_ipython.worker.slots import Slot, launch_options
+        from p2p_ipython.worker.slots import Slot
 
         self._options = options
         settings = options.settings
         self.name = options.name or default_name()
         become_subreaper()
-        key = options.key
-        if key is None:
-            key = choose_key(options.board, identity=options.identity).key
-        self._key = key
+        self._address = address
+        self._choice = choice
+        key = choice.key
         self.secret = personal_secret(key, options.cluster)
         owner = fingerprint(key.asbytes())
         self.session = Session(key, cluster=self.secret.cluster, role="worker", now=time.time(), random=os.urandom)
@@ -139,7 +149,11 @@ class _Worker:
             memory=_memory(),
             until=int(time.time() + options.duration) if options.duration else 0,
         )
-        launch = launch_options(settings, slots=options.slots, path=options.path)
+        launch = LaunchOptions(
+            memory=settings.task_memory or _memory() * 3 // 4 // options.slots,
+            output_limit=settings.output_limit,
+            path=options.path,
+        )
         self.agent = Agent(
             settings=settings,
             name=self.name,
@@ -153,17 +167,15 @@ class _Worker:
         )
 
     async def join(self) -> None:
-        from p2p_ipython.board.address import BoardAddress
         from p2p_ipython.board.ssh import SSHBoard
 
-        options = self._options
         board = SSHBoard(
-            BoardAddress.parse(options.board),
+            self._address,
             self.secret.topic,
             self.agent,
-            self._key,
-            settings=options.settings,
-            pin=options.accept_host_key,
+            key=self._choice,
+            settings=self._options.settings,
+            pin=self._options.accept_host_key,
         )
         try:
             await board.open()
