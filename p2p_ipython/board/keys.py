@@ -1,0 +1,194 @@
+"""Which SSH key to show to a board. Exactly one is offered: pico's boards let the first one in, whoever it is.
+
+The first of these that is there is taken:
+
+1. the file given as ``--identity``;
+2. the first ``IdentityFile`` of ``~/.ssh/config`` for the board's host that exists;
+3. the agent's first key;
+4. ``id_ed25519``, ``id_ecdsa`` or ``id_rsa`` in ``~/.ssh``.
+
+A file's key that the agent holds as well is used through the agent, so that no passphrase is asked for. A file may
+be a public key alone (``.pub``), for a key that only the agent has.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paramiko
+
+from p2p_ipython.board.address import BoardAddress, SSHFiles, route
+from p2p_ipython.errors import NoKey
+
+log = logging.getLogger(__name__)
+
+DEFAULT_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
+MAX_KEY_FILE = 64 << 10
+
+Passphrase = Callable[[Path], str]
+"""Asks the user for the passphrase of a key file."""
+
+
+@dataclass(frozen=True)
+class KeyChoice:
+    """The key to show. ``source`` says in words where it is from. Never shows what is private."""
+
+    key: paramiko.PKey = field(repr=False)
+    source: str
+
+    @property
+    def fingerprint(self) -> str:
+        """``SHA256:…``, as ``ssh-keygen -l`` prints it."""
+        return fingerprint(self.key.asbytes())
+
+    @property
+    def public_line(self) -> str:
+        """``ssh-ed25519 AAAA…``, as in a ``.pub`` file."""
+        return f"{self.key.get_name()} {self.key.get_base64()}"
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} ({self.source})"
+
+
+class AgentSigner(paramiko.AgentKey):  # type: ignore[misc]
+    """A key of the agent's. Each signature has its own connection, so threads may share the key."""
+
+    def __init__(self, blob: bytes, comment: str) -> None:
+        super().__init__(None, blob, comment)
+
+    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:
+        """Have the agent sign. Raises ``NoKey`` when it won't."""
+        try:
+            agent = paramiko.Agent()
+            try:
+                signed: bytes = paramiko.AgentKey(agent, self.blob).sign_ssh_data(data, algorithm)
+                return signed
+            finally:
+                agent.close()
+        except (paramiko.SSHException, OSError, AttributeError) as error:
+            # An agent that has gone has no connection to send on: paramiko answers with any of these.
+            raise NoKey(
+                f"the SSH agent does not sign with {fingerprint(self.blob)}: {error}",
+                hint="Is it locked (unlock it: `ssh-add -X`), or was the key removed (add it: `ssh-add`)?",
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"<agent key {fingerprint(self.blob)}>"
+
+
+def fingerprint(blob: bytes) -> str:
+    """The SHA256 fingerprint of a public key in SSH's wire format."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def choose_key(
+    address: BoardAddress | str,
+    *,
+    identity: Path | None = None,
+    passphrase: Passphrase | None = None,
+    files: SSHFiles | None = None,
+) -> KeyChoice:
+    """Choose the key to show to the board at ``address``. May block: on the agent, on ``passphrase``.
+
+    Raises ``NoKey``, with what to type, when there is none or it can't be used, and ``ConfigError``.
+    """
+    files = files or SSHFiles.default()
+    address = BoardAddress.parse(address) if isinstance(address, str) else address
+    configured = route(address, files).identities if identity is None else ()
+    return choose_among(files, identity=identity, configured=configured, passphrase=passphrase)
+
+
+def choose_among(
+    files: SSHFiles,
+    *,
+    identity: Path | None = None,
+    configured: Iterable[Path] = (),
+    passphrase: Passphrase | None = None,
+) -> KeyChoice:
+    """Choose a key for a route that is known; ``configured`` is its ``identities``. See ``choose_key``."""
+    held = _held(files)
+    if identity is not None:
+        return _from_file(identity.expanduser(), held, passphrase)
+    for path in configured:
+        if path.exists() or _public(path).exists():
+            return _from_file(path, held, passphrase)
+    if held:
+        return KeyChoice(held[0], "from the SSH agent")
+    for name in DEFAULT_NAMES:
+        if (files.folder / name).exists():
+            return _from_file(files.folder / name, held, passphrase)
+    raise NoKey(
+        f"there is no SSH key in {files.folder}, nor in an SSH agent",
+        hint="Make one with `ssh-keygen -t ed25519`; or, if the agent is locked, unlock it with `ssh-add -X`.",
+    )
+
+
+def _held(files: SSHFiles) -> list[AgentSigner]:
+    """The keys in the agent, in its order."""
+    if not files.agent:
+        return []
+    try:
+        agent = paramiko.Agent()
+    except (paramiko.SSHException, OSError) as error:
+        log.warning("the SSH agent can't be asked: %s", error)
+        return []
+    try:
+        return [AgentSigner(key.blob, key.comment) for key in agent.get_keys() if b"-cert-" not in key.blob[:40]]
+    finally:
+        agent.close()
+
+
+def _public(path: Path) -> Path:
+    return path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
+
+
+def _from_file(path: Path, held: list[AgentSigner], passphrase: Passphrase | None) -> KeyChoice:
+    blob = _read_public(_public(path))
+    for key in held:
+        if key.blob == blob:
+            return KeyChoice(key, f"{path}, in the SSH agent")
+    if path.suffix == ".pub":
+        raise NoKey(f"the agent doesn't hold the key of {path}", hint=f"Type: ssh-add {path.with_suffix('')}")
+    try:
+        return KeyChoice(_load(path, None), str(path))
+    except paramiko.PasswordRequiredException:
+        pass
+    if passphrase is None:
+        raise NoKey(
+            f"the key {path} has a passphrase",
+            hint=f"Give it to the agent: `ssh-add {path}` (if the agent is locked, `ssh-add -X` first).",
+        )
+    try:
+        return KeyChoice(_load(path, passphrase(path)), str(path))
+    except paramiko.PasswordRequiredException:
+        raise NoKey(f"no passphrase was given for the key {path}", hint=f"Type it, or: ssh-add {path}") from None
+
+
+def _read_public(path: Path) -> bytes | None:
+    try:
+        if path.stat().st_size > MAX_KEY_FILE:
+            return None
+        return base64.b64decode(path.read_text(encoding="utf-8").split()[1], validate=True)
+    except (OSError, ValueError, IndexError, binascii.Error):
+        return None
+
+
+def _load(path: Path, passphrase: str | None) -> paramiko.PKey:
+    """Load a private key. What went wrong is told without the key's text, which paramiko may quote."""
+    why = "it is no private key of a known kind, or the passphrase is wrong"
+    try:
+        return paramiko.PKey.from_path(path, passphrase.encode() if passphrase is not None else None)
+    except paramiko.PasswordRequiredException:
+        raise
+    except OSError as error:
+        why = error.strerror or "it can't be read"
+    except Exception as error:
+        # cryptography and paramiko raise some ten different classes for bytes that are no key.
+        log.debug("%s: %s", path, type(error).__name__)
+    raise NoKey(f"the key {path} can't be used: {why}", hint="Give another file, or make a key: ssh-keygen -t ed25519")
