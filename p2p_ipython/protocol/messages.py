@@ -119,7 +119,8 @@ def decode(text: bytes) -> Message:
         case "request":
             return Request(python=_text(fields, "python", 16))
         case "accept":
-            return Accept(to=_bytes(fields, "to", bytes.fromhex, 16), box=_bytes(fields, "box", _unbase64, MAX_BOX))
+            to = _bytes(fields, "to", bytes.fromhex, 16, least=16)
+            return Accept(to=to, box=_bytes(fields, "box", _unbase64, MAX_BOX))
         case "bye":
             return Bye()
         case _:
@@ -144,12 +145,17 @@ def decode_rendezvous(text: bytes) -> Rendezvous:
 
 
 def plain(text: str, limit: int) -> str:
-    """``text`` without control, format and surrogate characters, cut to ``limit`` characters.
+    """``text`` without control, format, surrogate and line-breaking characters, cut to ``limit`` characters.
 
     Format characters include those that reverse the reading direction, which could make one name look like
     another.
     """
-    return "".join(c for c in text[: 4 * limit] if unicodedata.category(c)[0] != "C")[:limit]
+    return "".join(c for c in text[: 4 * limit] if not _controls(unicodedata.category(c)))[:limit]
+
+
+def _controls(category: str) -> bool:
+    """Whether characters of a Unicode category are control, format, surrogate, unassigned, or break lines."""
+    return category[0] == "C" or category in ("Zl", "Zp")
 
 
 def _terms(fields: Any) -> Terms:
@@ -197,12 +203,12 @@ def _unbase64(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def _bytes(fields: dict[str, Any], name: str, read: Callable[[str], bytes], limit: int) -> bytes:
+def _bytes(fields: dict[str, Any], name: str, read: Callable[[str], bytes], limit: int, least: int = 1) -> bytes:
     value = fields.get(name)
     try:
         data = read(value) if isinstance(value, str) and len(value) <= 2 * limit else b""
     except ValueError:
         data = b""
-    if not 0 < len(data) <= limit:
-        raise BadMessage(f"{name} is not 1 to {limit} bytes")
+    if not least <= len(data) <= limit:
+        raise BadMessage(f"{name} is not {least} to {limit} bytes")
     return data
