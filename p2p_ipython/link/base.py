@@ -18,6 +18,18 @@ from typing import Protocol
 
 from p2p_ipython.protocol.frames import Buffer, Header
 
+HIGH_WATER = 8 << 20
+"""Pending bytes above which a sender should wait for ``on_drain``; nothing is refused above it."""
+
+LOW_WATER = 2 << 20
+"""Pending bytes at which ``on_drain`` is called."""
+
+LANDING = 64 << 10
+"""From this size on, bytes, a body lands where ``buffer_for`` says."""
+
+RESERVED = "link."
+"""Frames whose kind begins so are the link's own; ``send`` refuses them."""
+
 
 class LinkState(enum.Enum):
     """Where a link stands. The value is what people read."""
@@ -43,7 +55,10 @@ class LinkHandler(Protocol):
         """
 
     def on_link(self, state: LinkState, detail: str) -> None:
-        """The state has changed; ``detail`` says why, in words."""
+        """The state has changed; ``detail`` says why, in words.
+
+        Not called for the first UP, which is ``Linker.open``'s return, nor for our own ``close`` and ``abort``.
+        """
 
     def on_drain(self) -> None:
         """``Link.pending`` has fallen below the low-water mark after having been above the high one."""
@@ -62,19 +77,20 @@ class Link(Protocol):
 
     @property
     def rtt(self) -> float | None:
-        """Last measured round trip, seconds; None before the first heartbeat."""
+        """Last measured round trip, seconds; None before the first one."""
         ...
 
     @property
     def pending(self) -> int:
-        """Bytes handed to ``send`` that have not been written yet."""
+        """Bytes handed to ``send`` that have not been written yet (see ``HIGH_WATER``)."""
         ...
 
     def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
         """Queue a frame; returns at once. ``body`` must not change until it has been delivered.
 
         Frames of one class (``bulk`` or not) keep their order; those that aren't bulk overtake those that are.
-        Raises ``LinkLost`` when the link is closed or lost, ``FrameError`` when over the bounds.
+        Raises ``LinkLost`` when the link is closed or lost, ``FrameError`` when over the bounds, and
+        ``LocalProtocolError`` for a kind that begins with ``link.``, which is the link's own.
         """
 
     async def close(self) -> None:
@@ -82,6 +98,12 @@ class Link(Protocol):
 
     def abort(self) -> None:
         """End at once, telling nobody. Idempotent."""
+
+    def cut(self) -> None:
+        """Cut the connection under the link, as a failing network would; the link then mends itself.
+
+        For drills and tests. Does nothing while there is no connection.
+        """
 
 
 @dataclass(frozen=True)
@@ -130,7 +152,8 @@ class Linker(Protocol):
     async def open(self, meeting: Meeting, handler: LinkHandler) -> Link:
         """Meet the peer, make the link and prove both ends to each other.
 
-        Raises ``MailboxUnreachable``, ``RelayUnreachable``, ``LinkTimeout`` or ``WrongPeer``.
+        The handler hears nothing before ``await open(…)`` has returned. A cancelled ``open`` leaves nothing
+        behind. Raises ``MailboxUnreachable``, ``RelayUnreachable``, ``LinkTimeout`` or ``WrongPeer``.
         """
         ...
 

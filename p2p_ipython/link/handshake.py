@@ -1,0 +1,151 @@
+"""How a connection becomes part of a link.
+
+First a line in the clear, so that a stranger at a port costs one line and no cryptography::
+
+    dialler    p2p-link/1 <64 hex: a key that only the two know>      relay: please relay <64 hex> for side <16 hex>
+    other end  p2p-link/1 <64 hex: another one>                              ok
+
+Then TLS 1.3, in which the *client* is the TLS client whoever dialled: it is the client that decides which of several
+connections is used, by starting TLS on it. Then, as the first frames in each direction::
+
+    link.hello   the link's session, how many frames this end has got; its proof as the body
+    link.ready   the peer's hello is accepted   (link.refused: it is not)
+
+A connection is part of the link once both are ready. A payload frame can't come before that.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from p2p_ipython.errors import ProtocolError, RemoteProtocolError, WrongPeer
+from p2p_ipython.link.rendezvous import KeyFor, Role
+from p2p_ipython.link.transport import Connection, ConnectionGone
+from p2p_ipython.protocol.frames import Buffer, Header, encode
+
+_GREETING = b"p2p-link/1 "
+
+MAX_PROOF = 32 << 10
+"""Largest proof, bytes."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the two ends of one link show in the clear, each line once made from a key for this purpose alone.
+
+    Somebody who overhears one can knock with it, and then fails at TLS.
+    """
+
+    dial: bytes = field(repr=False)
+    """What we say when we dial."""
+    dialled: bytes = field(repr=False)
+    """What the peer says when it dials; what a listening socket tells its links apart by."""
+    answer: bytes = field(repr=False)
+    """What we answer."""
+    answered: bytes = field(repr=False)
+    """What the peer answers."""
+    relay: bytes = field(repr=False)
+    session: str = field(repr=False)
+
+    @classmethod
+    def of(cls, key_for: KeyFor, role: Role) -> Tokens:
+        """The tokens of the end that has ``role``."""
+        other = "worker" if role == "client" else "client"
+
+        def line(purpose: str) -> bytes:
+            return _GREETING + key_for(purpose).hex().encode()
+
+        return cls(
+            dial=line(f"dial/{role}"),
+            dialled=line(f"dial/{other}"),
+            answer=line(f"answer/{role}"),
+            answered=line(f"answer/{other}"),
+            relay=key_for("relay").hex().encode(),
+            session=key_for("session").hex()[:32],
+        )
+
+
+async def greet(connection: Connection, tokens: Tokens) -> None:
+    """Knock at a peer's listening socket. Raises ``ConnectionGone`` unless it is our peer's."""
+    connection.write_line(tokens.dial)
+    if not hmac.compare_digest(await connection.read_line(), tokens.answered):
+        raise ConnectionGone("another program answered")
+
+
+async def greet_relay(connection: Connection, tokens: Tokens, side: bytes) -> None:
+    """Wait at a relay until the peer is there too. Raises ``ConnectionGone`` when the relay refuses."""
+    connection.write_line(b"please relay " + tokens.relay + b" for side " + side)
+    if await connection.read_line() != b"ok":
+        raise ConnectionGone("the relay refused")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an end brings to a connection, and what it asks of the peer."""
+
+    context: ssl.SSLContext
+    certificate: bytes
+    """The peer's, DER."""
+    session: str
+    proof: bytes
+    check: Callable[[bytes], None]
+    """Raises ``WrongPeer`` unless the peer's proof is right."""
+    count: Callable[[], int]
+    """How many frames we have got. Called when the peer is known; no other connection may deliver after it."""
+
+
+async def establish(connection: Connection, terms: Terms, role: Role) -> int:
+    """Make ``connection`` part of the link; return how many of our frames the peer has got.
+
+    Raises ``WrongPeer``, ``ConnectionGone``, ``RemoteProtocolError``. The caller limits the time.
+    """
+    server = role == "worker"
+    shown = await connection.start_tls(terms.context, server=server)
+    if shown != terms.certificate:
+        raise WrongPeer("the other end of a connection shows another certificate than the one that was agreed on")
+    # The worker's answer waits for the client's hello, which comes with the client's last words of the
+    # handshake: so it costs no time, and only a client that has proved its certificate can end an older connection.
+    if not server:
+        _send_hello(connection, terms)
+    received, proof = _parse_hello(*await _expect(connection, "link.hello"), terms.session)
+    try:
+        terms.check(proof)
+    except WrongPeer:
+        connection.write([encode({"t": "link.refused"})])
+        connection.close()
+        raise
+    if server:
+        _send_hello(connection, terms)
+    connection.write([encode({"t": "link.ready"})])
+    await _expect(connection, "link.ready")
+    return received
+
+
+def _send_hello(connection: Connection, terms: Terms) -> None:
+    header: Header = {"t": "link.hello", "session": terms.session, "received": terms.count()}
+    connection.write([encode(header, len(terms.proof)) + terms.proof])
+
+
+async def _expect(connection: Connection, kind: str) -> tuple[Header, Buffer]:
+    header, body = await connection.read_frame()
+    if header["t"] == "link.refused":
+        raise WrongPeer("the peer refused our proof of who we are", hint="Has the membership of this cluster ended?")
+    if header["t"] != kind:
+        raise RemoteProtocolError(f"the peer sent {header['t'][:40]!r} where {kind} was due")
+    return header, body
+
+
+def _parse_hello(header: Header, body: Buffer, session: str) -> tuple[int, bytes]:
+    received = header.get("received")
+    if not isinstance(received, int) or isinstance(received, bool) or received < 0 or len(body) > MAX_PROOF:
+        raise RemoteProtocolError("the peer's hello makes no sense")
+    if header.get("session") != session:
+        raise WrongPeer("the peer is on another link")
+    return received, bytes(body)
+
+
+FAILURES = (ConnectionGone, ProtocolError, OSError, TimeoutError)
+"""What ends one connection only: another one may do."""

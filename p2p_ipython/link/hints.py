@@ -1,0 +1,111 @@
+"""Where a process can be reached: its own addresses, and those that a peer names.
+
+A peer's hints make us connect to where it says, before we know more of it than that it knew the code. So
+they are IP addresses only (no look-ups on its behalf), few, of unprivileged ports, and loopback only in a cluster
+whose mailbox is on this machine. All that such an address gets from us is one line of 75 bytes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from p2p_ipython.errors import ConfigError, WrongPeer
+
+MAX_HINTS = 16
+_FIRST_PORT = 1024
+
+
+@dataclass(frozen=True)
+class Hint:
+    """An address to connect to: an IP address and a port."""
+
+    host: str
+    port: int
+
+
+def is_local(mailbox: str) -> bool:
+    """Whether a mailbox's URL is on this machine's loopback."""
+    host = urlsplit(mailbox).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def own_hints(port: int, listen_host: str | None, *, local: bool) -> list[Hint]:
+    """Where a peer may reach our ``port``, the likeliest first.
+
+    ``listen_host`` is the one address that we listen on, None for all. ``local``: see ``is_local``.
+    """
+    if listen_host is not None:
+        return [Hint(listen_host, port)]
+    import psutil
+
+    loopback: list[Hint] = []
+    other: list[Hint] = []
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family not in (socket.AF_INET, socket.AF_INET6):
+                continue
+            try:
+                parsed = ipaddress.ip_address(address.address)
+            except ValueError:  # with a scope ("fe80::1%eth0"), which means nothing elsewhere
+                continue
+            if parsed.is_link_local:
+                continue
+            (loopback if parsed.is_loopback else other).append(Hint(str(parsed), port))
+    ordered = sorted(other, key=lambda hint: ":" in hint.host)  # IPv4 first: in home networks it is what works
+    return ((loopback if local else []) + ordered)[:MAX_HINTS]
+
+
+def parse_hints(value: object, *, local: bool) -> list[Hint]:
+    """The hints in a peer's message, a list of [host, port]; unusable ones are left out.
+
+    Raises ``WrongPeer`` when it is no such list.
+    """
+    if not isinstance(value, list) or len(value) > MAX_HINTS:
+        raise _nonsense()
+    hints: dict[Hint, None] = {}
+    for pair in value:
+        match pair:
+            case [str(host), int(port)] if len(host) < 64 and not isinstance(port, bool):
+                hint = _usable(host, port, local=local)
+                if hint is not None:
+                    hints[hint] = None
+            case _:
+                raise _nonsense()
+    return list(hints)
+
+
+def _usable(host: str, port: int, *, local: bool) -> Hint | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if not _FIRST_PORT <= port < 1 << 16 or address.is_multicast or address.is_unspecified or address.is_link_local:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    if (mapped or address).is_loopback and not local:
+        return None
+    return Hint(str(address), port)
+
+
+def _nonsense() -> WrongPeer:
+    return WrongPeer(
+        "the peer's addresses make no sense", hint="Its p2p_ipython may be of another version: update both."
+    )
+
+
+def parse_relay(text: str) -> tuple[str, int]:
+    """(host, port) of a relay given as ``tcp:HOST:PORT``. Raises ``ConfigError``."""
+    kind, _, rest = text.partition(":")
+    host, _, port = rest.rpartition(":")
+    host = host.replace("\\", "").strip("[]")
+    if kind != "tcp" or not host or len(host) > 253 or not port.isascii() or not port.isdigit() or int(port) >= 1 << 16:
+        raise ConfigError(f"{text[:80]!r} is not the address of a relay", hint="It is written tcp:HOST:PORT.")
+    return host, int(port)

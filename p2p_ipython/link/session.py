@@ -1,0 +1,277 @@
+"""What one end of a link remembers and when it acts: pure, with time as an argument.
+
+A link outlives its connections. Each end counts the frames that it has written and the frames that it has
+got whole; both counts start at 0 with the link and leave out the link's own frames (``"t": "link.…"``)::
+
+    queue ─────▶ take ─────▶ written, kept ─────▶ acknowledge(count): forgotten
+      ▲                          │
+      └──── rewind(count) ◀──────┘    a new connection: the peer has ``count`` of them, the others go again
+
+What the peer did not get returns to the front of its queue, so that small frames overtake bulk after a
+reconnect as before it. Frames are kept by reference: no byte is copied for the sake of a resend.
+
+``Liveness`` says when to probe, when a connection is dead and when a link is lost; ``Refusals`` says when
+the peer's process must be gone, although its machine still answers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from p2p_ipython.errors import RemoteProtocolError
+from p2p_ipython.link.base import HIGH_WATER, LOW_WATER
+from p2p_ipython.protocol.frames import Buffer
+
+ACK_BYTES = 4 << 20
+"""Bytes received after which an acknowledgement is sent at once: bounds what the sender keeps."""
+
+ACK_DELAY = 0.1
+"""Seconds after which what was received is acknowledged in any case: few enough to cost nothing."""
+
+MISSES = 3
+"""Heartbeats without a byte from the peer after which its connection is given up."""
+
+REFUSED_GRACE = 3.0
+"""Seconds for which every known address of the peer has to refuse us before it counts as gone. A process that
+ended takes its listening socket with it, and tasks should not wait out the whole lease for it; a
+process that is merely unreachable doesn't refuse, it is silent."""
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """A frame on its way out: the bytes before its body, its body, and the size of both."""
+
+    head: bytes
+    body: Buffer
+    size: int
+    bulk: bool
+
+
+class Outbox:
+    """What is to be sent, and what was sent and may have to be sent again."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.small: deque[Frame] = deque()
+        self.bulk: deque[Frame] = deque()
+        self._kept: deque[Frame] = deque()
+        self._forgotten = 0
+        self._above = False
+
+    @property
+    def written(self) -> int:
+        """Frames written since the link began."""
+        return self._forgotten + len(self._kept)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Frames written that the peer has not acknowledged."""
+        return len(self._kept)
+
+    def queue(self, frame: Frame) -> None:
+        """Put ``frame`` at the end of its class."""
+        (self.bulk if frame.bulk else self.small).append(frame)
+        self.pending += frame.size
+        if self.pending > HIGH_WATER:
+            self._above = True
+
+    def take(self, *, bulk: bool) -> Frame | None:
+        """The next frame of a class, which counts as written from now on; None when there is none."""
+        queue = self.bulk if bulk else self.small
+        if not queue:
+            return None
+        frame = queue.popleft()
+        self._kept.append(frame)
+        self.pending -= frame.size
+        return frame
+
+    def drained(self) -> bool:
+        """Whether ``pending`` has fallen to the low-water mark since it was above the high one; says so once."""
+        if self._above and self.pending <= LOW_WATER:
+            self._above = False
+            return True
+        return False
+
+    def acknowledge(self, count: int) -> None:
+        """Forget the first ``count`` frames. Raises ``RemoteProtocolError`` unless they were written."""
+        if not self._forgotten <= count <= self.written:
+            raise RemoteProtocolError(
+                f"the peer says it has {count} frames; it was sent {self.written} and had {self._forgotten}"
+            )
+        for _ in range(count - self._forgotten):
+            self._kept.popleft()
+        self._forgotten = count
+
+    def rewind(self, count: int) -> None:
+        """Start a new connection on which the peer says it has ``count`` frames: the others are queued again.
+
+        Raises ``RemoteProtocolError`` as ``acknowledge`` does.
+        """
+        self.acknowledge(count)
+        while self._kept:
+            frame = self._kept.pop()
+            (self.bulk if frame.bulk else self.small).appendleft(frame)
+            self.pending += frame.size
+        if self.pending > HIGH_WATER:
+            self._above = True
+
+    def clear(self) -> None:
+        """Let go of everything: the link has ended."""
+        for frames in (self.small, self.bulk, self._kept):
+            frames.clear()
+        self.pending = 0
+        self._above = False
+
+
+class Inbox:
+    """How many frames have come, and how many of them the peer knows of."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._told = 0
+        self._bytes = 0
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something to acknowledge."""
+        return self._told != self.received
+
+    def receive(self, size: int) -> bool:
+        """Count a frame of ``size`` bytes; True when an acknowledgement is due at once."""
+        self.received += 1
+        self._bytes += size
+        return self._bytes >= ACK_BYTES
+
+    def tell(self) -> int:
+        """The count to acknowledge; it counts as told."""
+        self._told = self.received
+        self._bytes = 0
+        return self.received
+
+
+class Tick(enum.Enum):
+    """What ``Liveness.tick`` asks for."""
+
+    NOTHING = enum.auto()
+    PROBE = enum.auto()
+    CUT = enum.auto()
+    LOSE = enum.auto()
+
+
+class Liveness:
+    """When to probe an idle link, when its connection is dead, when the link is lost.
+
+    Times are those of one monotonic clock, seconds.
+    """
+
+    def __init__(self, *, heartbeat: float, lease: float, now: float) -> None:
+        self._heartbeat = heartbeat
+        self._lease = lease
+        self._up = False
+        self._away_since = now
+        self._heard = now
+        self._probe_at = now
+        self._deadline = now
+        self._probes: dict[int, float] = {}
+        self._number = 0
+        self.rtt: float | None = None
+
+    def connected(self, now: float) -> None:
+        """A connection is there."""
+        self._up = True
+        self._heard = self._probe_at = now
+        self._probes.clear()
+        self._deadline = now + MISSES * self._heartbeat
+
+    def cut(self, now: float) -> None:
+        """The connection is gone; the lease begins."""
+        self._up = False
+        self._away_since = now
+
+    def heard(self, now: float) -> None:
+        """Some bytes came from the peer."""
+        self._heard = now
+        self._deadline = now + MISSES * self._heartbeat
+
+    def suspect(self, now: float) -> None:
+        """There is reason to believe that the connection is dead: it has one heartbeat to show that it isn't."""
+        self._probe_at = now
+        self._deadline = min(self._deadline, now + self._heartbeat)
+
+    def probe(self, now: float) -> int:
+        """Number a probe that is being sent."""
+        self._number += 1
+        self._probes[self._number] = now
+        while len(self._probes) > MISSES + 1:
+            del self._probes[next(iter(self._probes))]
+        return self._number
+
+    def answered(self, number: int, now: float) -> None:
+        """The peer answered a probe; answers to none of ours are ignored."""
+        sent = self._probes.pop(number, None)
+        if sent is not None:
+            self.rtt = now - sent
+
+    def next_tick(self) -> float:
+        """When ``tick`` has to be called."""
+        return min(self._probe_at, self._deadline) if self._up else self._away_since + self._lease
+
+    def tick(self, now: float) -> Tick:
+        """What is to be done now."""
+        if not self._up:
+            return Tick.LOSE if now >= self._away_since + self._lease else Tick.NOTHING
+        if now >= self._probe_at + self._heartbeat and now >= self._deadline:
+            # It is we who were away (a suspended laptop, a debugger): what the peer sent meanwhile is still
+            # unread. It gets the time for one answer.
+            self._probe_at = now
+            self._deadline = now + self._heartbeat
+        if now >= self._deadline:
+            return Tick.CUT
+        if now >= self._probe_at:
+            self._probe_at = now + self._heartbeat
+            return Tick.PROBE
+        return Tick.NOTHING
+
+
+class Refusals:
+    """Tells a peer whose process is gone from one that can't be reached.
+
+    ``ways`` are the peer's addresses. Those that have ever answered decide; where none has, all of them do.
+    """
+
+    def __init__(self, ways: Iterable[Hashable]) -> None:
+        self._refuses: dict[Hashable, bool] = dict.fromkeys(ways, False)
+        self._answered: set[Hashable] = set()
+        self._since: float | None = None
+
+    def answered(self, way: Hashable) -> None:
+        """Our peer itself answered there."""
+        self._answered.add(way)
+        self._refuses[way] = False
+        self._since = None
+
+    def silent(self, way: Hashable) -> None:
+        """Nothing came back from there: that is the network, not the peer."""
+        self._refuses[way] = False
+        if way in self._deciding():
+            self._since = None
+
+    def refused(self, way: Hashable, now: float) -> bool:
+        """Nobody of that name is there; True when the peer counts as gone."""
+        self._refuses[way] = True
+        if not all(self._refuses[one] for one in self._deciding()):
+            return False
+        if self._since is None:
+            self._since = now
+        return now - self._since >= REFUSED_GRACE
+
+    def reset(self) -> None:
+        """A new search begins."""
+        self._refuses = dict.fromkeys(self._refuses, False)
+        self._since = None
+
+    def _deciding(self) -> Iterable[Hashable]:
+        return self._answered or self._refuses.keys()

@@ -1,0 +1,351 @@
+"""One TCP connection: a line or two in the clear, then TLS, then frames.
+
+The way of the bytes in::
+
+    socket ─recv_into─▶ 256 KiB ─▶ TLS ─▶ Intake.target() ─▶ Sink.on_frame
+
+and out: frames ─▶ TLS ─▶ the transport's buffer. TLS is ``ssl.MemoryBIO`` rather than ``loop.start_tls``: the
+plain lines and the handshake may come in one segment, a record is decrypted right into the buffer
+of the body that it belongs to, and what a stranger sends never reaches the loop's exception handler.
+
+Each step of the set-up is a coroutine (``read_line``, ``start_tls``, ``read_frame``), which its caller puts a
+deadline on; one at a time. After ``start`` frames go to the sink, and nothing is awaited any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from p2p_ipython.errors import LinkError, RemoteProtocolError, WrongPeer
+from p2p_ipython.link.intake import Intake
+from p2p_ipython.protocol.frames import Buffer, FrameError, Header
+
+logger = logging.getLogger(__name__)
+
+WRITE_HIGH = 1 << 20
+"""Unsent bytes above which bulk waits: what a small frame may have to wait for, besides the kernel's buffer."""
+
+WRITE_LOW = 256 << 10
+"""Unsent bytes at which bulk goes on."""
+
+_READ = 256 << 10
+_HELD = 1 << 20  # encrypted bytes taken while nobody reads
+_LINE = 160  # bytes of a plain line, far above ours and the relay's
+
+
+class Sink(Protocol):
+    """Who gets a connection's frames. Exceptions of its methods end the connection."""
+
+    def on_frame(self, header: Header, body: Buffer, size: int) -> None:
+        """A frame has come, of ``size`` bytes on the wire."""
+
+    def buffer_for(self, header: Header, size: int) -> memoryview | None:
+        """Where a large body is to land; None for a fresh buffer."""
+
+    def on_data(self) -> None:
+        """Some bytes have come."""
+
+    def on_writable(self) -> None:
+        """The unsent bytes have fallen to ``WRITE_LOW`` after having been above ``WRITE_HIGH``."""
+
+    def on_gone(self, reason: Exception) -> None:
+        """The connection has ended; nothing more comes from it. Not called after ``abort``."""
+
+
+class ConnectionGone(LinkError):
+    """The connection ended. Inside this package: whoever holds it tries another one."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """See the module. Made for ``loop.create_connection`` and for a listening socket."""
+
+    def __init__(self) -> None:
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.writable = True
+        self._transport: asyncio.Transport | None = None
+        self._raw = memoryview(bytearray(_READ))
+        self._plain = bytearray()
+        self._waiter: asyncio.Future[Any] | None = None
+        self._gone: Exception | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._secure = False
+        self._intake = Intake(self._buffer_for, self._on_frame)
+        self._intake.held = True
+        self._sink: Sink | None = None
+        self._paused = False
+
+    # What the owner calls
+
+    def write_line(self, line: bytes) -> None:
+        """Write a line in the clear."""
+        if self._transport is not None:
+            self._transport.write(line + b"\n")
+
+    async def read_line(self) -> bytes:
+        """The next plain line, without its newline. Raises ``ConnectionGone`` also for one that is too long."""
+        while b"\n" not in self._plain:
+            if len(self._plain) > _LINE:
+                self.abort("a plain line is too long")
+            await self._wait()
+        line, _, rest = bytes(self._plain).partition(b"\n")
+        self._plain[:] = rest
+        return line
+
+    async def start_tls(self, context: ssl.SSLContext, *, server: bool) -> bytes:
+        """Make the handshake; return the peer's certificate, DER.
+
+        Raises ``WrongPeer`` when the peer has another certificate than the context's, or doesn't take ours;
+        ``ConnectionGone`` when it ends otherwise.
+        """
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
+        if self._plain:
+            self._incoming.write(self._plain)
+            self._plain.clear()
+        while True:
+            self._check()
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush()
+                await self._wait()
+                continue
+            except ssl.SSLError as error:
+                self._flush()  # the alert that tells the peer why
+                raise self._end(_tls_error(error)) from None
+            break
+        self._secure = True
+        self._flush()
+        certificate = self._tls.getpeercert(binary_form=True)
+        assert certificate is not None
+        return certificate
+
+    async def read_frame(self) -> tuple[Header, Buffer]:
+        """The next frame; those after it wait. Raises ``ConnectionGone`` or ``WrongPeer`` as ``start_tls`` does."""
+        self._check()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        self._release()
+        try:
+            frame: tuple[Header, Buffer] = await self._waiter
+        finally:
+            self._intake.held = True
+            self._waiter = None
+        return frame
+
+    def start(self, sink: Sink) -> None:
+        """Hand all further frames to ``sink``."""
+        assert self._transport is not None
+        self._sink = sink
+        if self._gone is not None:
+            sink.on_gone(self._gone)
+            return
+        self._release()
+
+    def write(self, pieces: Sequence[Buffer]) -> None:
+        """Encrypt and send ``pieces``; each begins a TLS record of its own."""
+        tls, transport = self._tls, self._transport
+        if self._gone is not None or tls is None or transport is None:
+            return
+        try:
+            for piece in pieces:
+                written = tls.write(piece)
+                while written < len(piece):
+                    written += tls.write(memoryview(piece)[written:])
+        except ssl.SSLError as error:
+            self._fail(_tls_error(error))
+            return
+        self._flush()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def info(self, name: str) -> Any:
+        """What the transport knows under ``name``, such as its ``peername``."""
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended."""
+        return self._gone is not None
+
+    def close(self) -> None:
+        """Send what is written, then end. The sink isn't told."""
+        self._finish(ConnectionGone("closed here"), flush=True)
+
+    def abort(self, reason: str = "aborted here") -> None:
+        """End at once. The sink isn't told."""
+        self._finish(ConnectionGone(reason), flush=False)
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
+        if self._gone is not None:
+            self._transport.abort()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._raw
+
+    def buffer_updated(self, count: int) -> None:
+        if self._gone is not None:
+            return
+        try:
+            if self._tls is None:
+                self._plain += self._raw[:count]
+                if len(self._plain) > _READ:
+                    raise RemoteProtocolError("too many bytes before TLS")
+                self._wake()
+                return
+            self._incoming.write(self._raw[:count])
+            if not self._secure:
+                self._wake()
+                return
+            if self._sink is not None:
+                self._sink.on_data()
+            self._read()
+        except ssl.SSLError as error:
+            self._fail(_tls_error(error))
+        except FrameError as error:
+            self._fail(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
+        except Exception as error:
+            # Whatever a peer's bytes bring about ends its connection, and must not end the loop's.
+            self._fail(error)
+
+    def eof_received(self) -> bool:
+        self._fail(ConnectionGone("the peer ended the connection"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._gone is None:
+            self._fail(ConnectionGone(f"the connection broke: {exc}" if exc else "the connection ended"))
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        if self._sink is not None and self._gone is None:
+            self._sink.on_writable()
+
+    # Helpers, in order of use
+
+    def _check(self) -> None:
+        if self._gone is not None:
+            raise self._gone
+
+    async def _wait(self) -> None:
+        self._check()
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        self._check()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._outgoing.pending:
+            # A view, since the transport slices what it could not send at once.
+            self._transport.write(memoryview(self._outgoing.read()))
+
+    def _release(self) -> None:
+        self._intake.held = False
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        try:
+            self._intake.deliver()
+            self._read()
+        except ssl.SSLError as error:
+            self._fail(_tls_error(error))
+        except FrameError as error:
+            self._fail(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
+        except Exception as error:
+            self._fail(error)
+
+    def _read(self) -> None:
+        """Decrypt and deliver what has come."""
+        tls, intake = self._tls, self._intake
+        assert tls is not None
+        read, target, landed = tls.read, intake.target, intake.landed
+        try:
+            while not intake.held:
+                place = target()
+                count = read(len(place), place)  # type: ignore[arg-type]  # any writable buffer will do
+                if not count:
+                    self._fail(ConnectionGone("the peer ended the connection"))
+                    return
+                landed(count)
+        except ssl.SSLWantReadError:
+            return
+        if self._incoming.pending > _HELD and not self._paused and self._gone is None:
+            assert self._transport is not None
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _on_frame(self, header: Header, body: Buffer, size: int) -> None:
+        if self._sink is not None:
+            self._sink.on_frame(header, body, size)
+        elif self._waiter is not None and not self._waiter.done():
+            self._intake.held = True
+            self._waiter.set_result((header, body))
+
+    def _buffer_for(self, header: Header, size: int) -> memoryview | None:
+        if self._sink is None:
+            raise RemoteProtocolError("a large frame came before the link was made")
+        return self._sink.buffer_for(header, size)
+
+    def _fail(self, reason: Exception) -> None:
+        sink = self._sink
+        if self._finish(reason, flush=False) and sink is not None:
+            sink.on_gone(reason)
+
+    def _end(self, reason: Exception) -> Exception:
+        """End in good order, because of ``reason``, which is returned."""
+        self._finish(reason, flush=True)
+        return reason
+
+    def _finish(self, reason: Exception, *, flush: bool) -> bool:
+        if self._gone is not None:
+            if not flush and self._transport is not None:
+                self._transport.abort()
+            return False
+        self._gone = reason
+        self._sink = None
+        self._intake.held = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(reason)
+        if self._transport is not None:
+            if flush:
+                self._transport.close()
+            else:
+                self._transport.abort()
+        return True
+
+
+_REFUSALS = ("CERTIFICATE", "UNKNOWN_CA", "ALERT_DECRYPT_ERROR", "ALERT_ACCESS_DENIED")
+
+
+def _tls_error(error: ssl.SSLError) -> LinkError:
+    """Our error for one of TLS: ``WrongPeer`` where it is about a certificate, theirs or ours."""
+    reason = error.reason or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError) or any(word in reason for word in _REFUSALS):
+        return WrongPeer(
+            "the other end of a connection does not hold the certificate that was agreed on",
+            hint="Somebody may be listening in between. Connect again, by another network if it stays so.",
+        )
+    return ConnectionGone(f"TLS failed: {reason}")
