@@ -1,0 +1,1 @@
+"""The runner: the child process that executes tasks, and what starts, bounds and ends it."""

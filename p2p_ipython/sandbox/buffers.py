@@ -1,0 +1,93 @@
+"""The large buffers that a runner keeps: received once, given to each task as a copy of its own.
+
+A very large buffer lives in an anonymous file. Each task maps it privately: it reads the same pages, and a page
+that it writes to becomes its own, so that the next task finds the bytes as they were sent. Smaller ones are
+copied: that is as quick, and a file costs two of the runner's limited descriptors.
+
+Standard library only: the runner imports it inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+from p2p_ipython.protocol.frames import FrameError
+
+MAPPED = 8 << 20
+"""From this size on a buffer is mapped rather than copied, bytes."""
+
+_FILES = 256
+"""Buffers that are mapped at a time; the others are copied whatever their size. A quarter of limits.OPEN_FILES."""
+
+
+class _Stored:
+    """One buffer: its bytes so far, where they are, and the file that they are in if there is one."""
+
+    def __init__(self, size: int, *, mapped: bool) -> None:
+        self.size = size
+        self.filled = 0
+        self.fd = -1
+        if not mapped:
+            self.memory = memoryview(bytearray(size))
+            return
+        self.fd = _anonymous_file()
+        try:
+            os.truncate(self.fd, size)
+            self.memory = memoryview(mmap.mmap(self.fd, size))
+        except BaseException:
+            self.close()
+            raise
+
+    def private(self) -> memoryview:
+        if self.fd < 0:
+            return memoryview(bytearray(self.memory))
+        return memoryview(mmap.mmap(self.fd, self.size, access=mmap.ACCESS_COPY))
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Buffers:
+    """By reference; filled in the runner's reading thread, given out in its main thread.
+
+    The agent drops no buffer that a task which it has sent needs.
+    """
+
+    def __init__(self) -> None:
+        self._stored: dict[str, _Stored] = {}
+
+    def begin(self, ref: str, size: int) -> None:
+        """Make room for a buffer of ``size`` bytes. Raises ``OSError`` or ``MemoryError`` when there is none."""
+        self.drop([ref])
+        mapped = size >= MAPPED and sum(stored.fd >= 0 for stored in self._stored.values()) < _FILES
+        self._stored[ref] = _Stored(size, mapped=mapped)
+
+    def land(self, ref: str, size: int) -> memoryview:
+        """Where the next ``size`` bytes of a buffer belong. Raises ``FrameError`` if it has no such room."""
+        stored = self._stored.get(ref)
+        if stored is None or stored.filled + size > stored.size:
+            raise FrameError("a chunk of a buffer that was not announced, or is longer than announced")
+        stored.filled += size
+        return stored.memory[stored.filled - size : stored.filled]
+
+    def private(self, ref: str) -> memoryview:
+        """A buffer for one task, writable and its own. Raises ``KeyError`` for one that isn't there."""
+        return self._stored[ref].private()
+
+    def drop(self, refs: list[str]) -> None:
+        """Forget buffers, whole or not; unknown ones are ignored."""
+        for ref in refs:
+            stored = self._stored.pop(ref, None)
+            if stored is not None:
+                stored.close()
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("p2p-buffer")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

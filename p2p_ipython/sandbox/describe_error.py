@@ -1,0 +1,84 @@
+"""Describe what went wrong in a task, whatever the task raised, in bounded text.
+
+User exceptions may raise from ``__str__``, from ``__reduce__``, from anything. Describing one never fails.
+
+The runner imports it inside the sandbox: standard library and IPython only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+Kind = str
+"""exception, unpicklable, missing, interrupted or unloadable; see ``describe``."""
+
+MAX_TEXT = 64 << 10
+"""Longest text in a description, characters; JSON may make six bytes of one, and a header holds 1 MiB."""
+
+_MAX_NAME = 500
+_MAX_BASES = 50
+_OURS = os.path.dirname(os.path.abspath(__file__))
+_PICKLING = os.path.join(os.path.dirname(_OURS), "task")
+
+
+def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str]) -> dict[str, Any]:
+    """Return the ``error`` entry of a result's header.
+
+    ``kind`` is "exception" (the task raised it), "interrupted" (it was cancelled), "unpicklable" (its value
+    can't travel), "missing" (its payload names a module or a name that isn't here) or "unloadable" (its
+    payload can't be loaded for another reason). ``render`` makes the traceback's text.
+    """
+    return {
+        "class": class_name(type(error)),
+        "bases": [class_name(base) for base in type(error).__mro__[:_MAX_BASES]],
+        "message": shortened(text_of(error)),
+        "traceback": shortened(_rendered(error, render)),
+        "kind": kind,
+    }
+
+
+def class_name(cls: type) -> str:
+    """``package.module.Class``, for any class at all."""
+    try:
+        return f"{cls.__module__}.{cls.__qualname__}"[:_MAX_NAME]
+    except Exception:  # a metaclass may do anything
+        return str(type.__getattribute__(cls, "__name__"))[:_MAX_NAME]
+
+
+def text_of(error: BaseException) -> str:
+    """``str(error)``, or something in its place."""
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"<its __str__ raised {class_name(type(another))}>"
+
+
+def shortened(text: str) -> str:
+    """At most ``MAX_TEXT`` characters of ``text``: its beginning and its end."""
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2 - 50
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters are left out …\n{text[-half:]}"
+
+
+def own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that isn't ours."""
+    while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) in (_OURS, _PICKLING):
+        trace = trace.tb_next
+    return trace
+
+
+def _rendered(error: BaseException, render: Callable[[BaseException], str]) -> str:
+    for way in (render, _plain):
+        with contextlib.suppress(BaseException):
+            return way(error)
+    return f"{class_name(type(error))}: {text_of(error)}"
+
+
+def _plain(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, own_frames(error.__traceback__)))

@@ -1,0 +1,189 @@
+"""Execute one task: load its payload, run it, pack its value or describe its error.
+
+::
+
+    (header, body) ─► unpack ─► cell: Cells.run ─┐
+                                call: fn(*args, **kwargs) ──┴─► pack_result ─► chunk…, result
+
+The large segments of a result are sent first, as ``chunk`` frames; the ``result`` frame completes it. Whatever
+the task raises, one ``result`` frame is sent.
+
+The runner imports it inside the sandbox: standard library, IPython and the unpickler only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from p2p_ipython.protocol.frames import MAX_HEADER, Buffer, Header
+from p2p_ipython.sandbox.buffers import Buffers
+from p2p_ipython.sandbox.capture_output import Outlet
+from p2p_ipython.sandbox.channel import Channel
+from p2p_ipython.sandbox.describe_error import describe
+from p2p_ipython.sandbox.interrupts import Interrupts
+from p2p_ipython.sandbox.shell import Cells, enter_main, flush_figures
+from p2p_ipython.sandbox.tidy import Baseline
+from p2p_ipython.task.payload import Packed, pack_result, unpack
+
+_NOTHING = pack_result(None)
+
+
+class _Failed(Exception):
+    """A step failed with ``error``; ``kind`` as in ``describe``."""
+
+    def __init__(self, error: BaseException, kind: str) -> None:
+        self.error = error
+        self.kind = kind
+
+
+class Executor:
+    """Runs tasks one after the other in the main thread; between them the process is as it was."""
+
+    def __init__(
+        self,
+        *,
+        channel: Channel,
+        outlet: Outlet,
+        buffers: Buffers,
+        interrupts: Interrupts,
+        baseline: Baseline,
+        cells: Cells,
+    ) -> None:
+        self._channel = channel
+        self._outlet = outlet
+        self._buffers = buffers
+        self._interrupts = interrupts
+        self._baseline = baseline
+        self._cells = cells
+        self._process = os.getpid()
+        self._namespace: dict[str, Any] = {}
+
+    def perform(self, header: Header, body: Buffer) -> None:
+        """Execute a task and send its result. Raises nothing that the task raises."""
+        task: str = header["id"]
+        self._outlet.begin(task)
+        packed, has_value, seconds, failed = _NOTHING, False, 0.0, None
+        try:
+            try:
+                self._interrupts.begin(task)
+                packed, has_value, seconds = self._attempt(header, body)
+            finally:
+                self._interrupts.end()
+        except _Failed as failure:
+            failed = failure
+        except KeyboardInterrupt as error:  # between two steps
+            self._interrupts.end()
+            failed = _Failed(error, "interrupted")
+        if os.getpid() != self._process:
+            _end_fork(failed)
+        self._baseline.restore()
+        self._outlet.capture.restore()
+        _flush_c()
+        stale = self._baseline.threads_left()
+        self._outlet.end(stale)
+        if failed is None:
+            for ref, view in packed.large.items():
+                self._channel.send_chunks({"t": "chunk", "id": task, "ref": ref}, view)
+            result: Header = {"t": "result", "id": task, "ok": True, "segments": packed.segments}
+            result |= {"seconds": round(seconds, 6), "value": has_value}
+            self._channel.send(result, packed.inline)
+        else:
+            self._channel.send(*self._failure(task, failed))
+            failed.error.__traceback__ = None
+        if header["kind"] == "cell":
+            self._cells.forget()
+        # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
+        self._namespace.clear()
+
+    def _attempt(self, header: Header, body: Buffer) -> tuple[Packed, bool, float]:
+        """Return the packed value, whether there is one, and the run time in seconds. Raises ``_Failed``."""
+        enter_main({})
+        try:
+            large = {ref: self._buffers.private(ref) for _, ref in header["segments"] if ref is not None}
+            payload = unpack(header["segments"], body, large)
+            del large
+        except (ImportError, AttributeError) as error:
+            raise _Failed(error, "missing") from None
+        except BaseException as error:
+            raise _Failed(error, self._kind(error, "unloadable")) from None
+        if header["kind"] == "cell":
+            # Functions in the payload have that very dict as their globals.
+            if not isinstance(payload, dict):
+                raise _Failed(TypeError("a cell's payload is not a namespace"), "unloadable")
+            self._namespace, payload = payload, None
+            enter_main(self._namespace)
+            begun = time.perf_counter()
+            outcome = self._cells.run(
+                header["source"], self._namespace, str(header.get("label") or ""), silent=bool(header.get("silent"))
+            )
+            seconds = time.perf_counter() - begun
+            if outcome.error is not None:
+                raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
+            value, has_value = outcome.value, outcome.has_value
+        else:
+            function, arguments, keywords = payload
+            del payload
+            begun = time.perf_counter()
+            try:
+                value = function(*arguments, **keywords)
+            except BaseException as error:
+                raise _Failed(error, self._kind(error, "exception")) from None
+            finally:
+                flush_figures()
+            seconds = time.perf_counter() - begun
+            del function, arguments, keywords
+            has_value = True
+        return self._packed(value), has_value, seconds
+
+    def _packed(self, value: object) -> Packed:
+        if value is None:
+            return _NOTHING
+        try:
+            return pack_result(value)
+        except BaseException as error:
+            if self._kind(error, "") == "interrupted":
+                raise _Failed(error, "interrupted") from None
+            cls = type(value)
+            about = TypeError(f"the value is a {cls.__module__}.{cls.__qualname__}, which can't be pickled: {error!r}")
+            raise _Failed(about, "unpicklable") from None
+
+    def _kind(self, error: BaseException, otherwise: str) -> str:
+        ours = isinstance(error, KeyboardInterrupt) and self._interrupts.raised
+        return "interrupted" if ours else otherwise
+
+    def _failure(self, task: str, failed: _Failed) -> tuple[Header, bytes]:
+        description = describe(failed.error, failed.kind, self._cells.render)
+        if failed.kind == "missing":
+            description["name"] = str(getattr(failed.error, "name", None) or "")[:200]
+        header: Header = {"t": "result", "id": task, "ok": False, "segments": [], "seconds": 0.0, "error": description}
+        try:
+            packed = pack_result(failed.error)
+        except BaseException:
+            return header, b""
+        if packed.large or len(packed.inline) > MAX_HEADER // 4:
+            return header, b""  # the words will do
+        return header | {"segments": packed.segments}, packed.inline
+
+
+def _end_fork(failed: _Failed | None) -> None:
+    """A child that the task forked has come back from the task: it must not go on as a second runner."""
+    if failed is not None and not isinstance(failed.error, SystemExit):
+        sys.excepthook(type(failed.error), failed.error, failed.error.__traceback__)
+    os._exit(0 if failed is None else 1)
+
+
+def _load_flush() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None).fflush
+
+
+_fflush = _load_flush()
+
+
+def _flush_c() -> None:
+    """Write out what C code has printed and stdio still holds."""
+    _fflush(None)

@@ -1,0 +1,51 @@
+"""The mechanism "process": a plain child process, with limits and a clean environment but no walls.
+
+For a personal cluster, where tasks are the user's own. It protects against accidents, not against malice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+
+from p2p_ipython.sandbox.launch import LaunchOptions, runner_command, runner_env
+from p2p_ipython.sandbox.processes import descendants, end_those_in
+from p2p_ipython.sandbox.scratch import make_scratch, remove_scratch
+
+
+class ProcessLaunch:
+    """See ``launch.Launch``."""
+
+    def __init__(self, options: LaunchOptions) -> None:
+        self._scratch = make_scratch(options.scratch)
+        self.folder = self._scratch / "home"
+        temporary = self._scratch / "tmp"
+        for folder in (self.folder, temporary):
+            folder.mkdir()
+        self.command = runner_command(options, self._scratch)
+        self.env = runner_env(options, self.folder, temporary)
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask the warden, which kills all that is below it."""
+        process.send_signal(signal.SIGTERM)
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the warden and, as nobody does it then, all that was below it."""
+        below = descendants(process.pid) if process.poll() is None else []
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def clean(self) -> None:
+        """End what even the warden has missed, and remove the scratch folder."""
+        end_those_in(str(self._scratch))
+        remove_scratch(self._scratch)
+
+
+def prepare(options: LaunchOptions) -> ProcessLaunch:
+    """Make a scratch folder and what starts a runner in it. Raises ``OSError``."""
+    return ProcessLaunch(options)

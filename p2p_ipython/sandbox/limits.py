@@ -1,0 +1,48 @@
+"""Resource limits of a runner, set by itself before its first task.
+
+Memory is bounded by ``RLIMIT_DATA`` rather than ``RLIMIT_AS``: programs map far more than they use, and what
+is mapped from files or shared isn't theirs. A task that goes over it gets a ``MemoryError``. The number of
+processes isn't bounded here: that limit counts everything of one user, and doesn't hold for root.
+
+Standard library only: the runner imports it inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+
+OPEN_FILES = 1024
+"""What a task may hold open; well above what libraries need, well below what a machine has."""
+
+
+def limit_basics() -> None:
+    """No core dumps (they would hold the owner's data), and at most ``OPEN_FILES`` descriptors."""
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
+
+
+def limit_memory(memory: int) -> None:
+    """Let this process use ``memory`` bytes more than it does now; 0 sets no limit."""
+    if memory:
+        _lower(resource.RLIMIT_DATA, memory + _data_now())
+
+
+def _lower(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses some of them
+        resource.setrlimit(which, (value, value))
+
+
+def _data_now() -> int:
+    """What counts towards ``RLIMIT_DATA`` already, bytes; 0 where the system doesn't say."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"VmData:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,77 @@
+"""The warden: a runner's parent, which outlives it just long enough to clear up.
+
+The agent starts the warden, the warden forks the runner and then only waits. Whatever ends first, the agent
+(also by SIGKILL), the runner, or the agent's patience (SIGTERM), the warden kills everything that the tasks
+have started, removes the scratch folder, and ends the way the runner did. It has to be a process of its own:
+a task that never gives up the interpreter's lock keeps the runner from noticing anything.
+
+Standard library only; nothing of the warden's runs while a task does, so that it costs no time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+from typing import NoReturn
+
+from p2p_ipython.sandbox import processes
+
+
+def fork_under_watch(scratch: str) -> None:
+    """Return in a new process, the runner; the calling process becomes its warden and never returns.
+
+    Call it before any thread is started. The agent's death is seen at file descriptor 0, a pipe that only the
+    agent writes to and that the warden never reads. ``scratch`` is the folder to remove at the end.
+    """
+    processes.become_subreaper()
+    warden = os.getpid()
+    runner = os.fork()
+    if runner:
+        try:
+            _watch(runner, scratch)
+        finally:
+            os._exit(1)
+    processes.die_with_parent(warden)
+    processes.become_subreaper()
+
+
+def _watch(runner: int, scratch: str) -> NoReturn:
+    """Wait for the first of three ends, clear up, and end as the runner did."""
+    with open(os.devnull, "r+b") as null:
+        os.dup2(null.fileno(), 1)  # the agent must see the end of the runner's frames
+        os.dup2(null.fileno(), 2)
+    alarm, ring = os.pipe()
+    os.set_blocking(ring, False)
+    signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    poll = select.poll()
+    poll.register(0, 0)  # no event wanted but the hang-up, which is always reported
+    poll.register(alarm, select.POLLIN)
+    status = _ended(runner)
+    while status is None:
+        ends = dict(poll.poll())
+        rung = os.read(alarm, 64) if alarm in ends else b""
+        status = _ended(runner)
+        if status is None and (0 in ends or signal.SIGTERM in rung):
+            os.kill(runner, signal.SIGKILL)
+            _, status = os.waitpid(runner, 0)
+    processes.end_descendants()
+    shutil.rmtree(scratch, ignore_errors=True)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(-code, signal.SIG_DFL)  # SIGKILL's can't be set and needn't be
+        os.kill(os.getpid(), -code)
+    os._exit(code & 0xFF)
+
+
+def _ended(runner: int) -> int | None:
+    """The runner's wait status, None while it runs."""
+    pid, status = os.waitpid(runner, os.WNOHANG)
+    return status if pid else None

@@ -1,0 +1,205 @@
+"""The agent's large buffers: as they arrive from the network, and afterwards, to be used again.
+
+Buffers of different owners never meet, even if they say they hold the same bytes. All methods belong to the
+agent's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+from p2p_ipython.errors import RemoteProtocolError
+
+
+class SourceFailed(Exception):
+    """A buffer will not become whole; the message says why."""
+
+
+class Source(Protocol):
+    """A buffer that can be read from its beginning while its end is still on the way."""
+
+    @property
+    def ref(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        ...
+
+    @property
+    def failed(self) -> str:
+        """Why it won't become whole; "" while it may."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[memoryview]:
+        """All bytes in order, each time as many as have arrived. Raises ``SourceFailed``."""
+        ...
+
+
+class Inbound:
+    """A buffer that arrives, or has arrived; a ``Source``. Any number may read it."""
+
+    def __init__(self, ref: str, size: int) -> None:
+        self.ref = ref
+        self.size = size
+        self.failed = ""
+        self.received = 0
+        # A mapping rather than a bytearray: its pages are only made, and zeroed, when bytes land on them.
+        self._memory = memoryview(mmap.mmap(-1, size)) if size else memoryview(b"")
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def complete(self) -> bool:
+        return self.received == self.size
+
+    def buffer_at(self, offset: int, size: int) -> memoryview:
+        """Where ``size`` bytes at ``offset`` belong.
+
+        Raises ``RemoteProtocolError`` unless they follow what has been received and stay within the buffer.
+        """
+        if offset != self.received or size < 0 or offset + size > self.size:
+            raise RemoteProtocolError("bytes of a buffer are out of turn, or more than announced")
+        return self._memory[offset : offset + size]
+
+    def advance(self, count: int) -> None:
+        """The next ``count`` bytes have landed. Raises ``RemoteProtocolError`` if they are more than announced."""
+        if count < 0 or self.received + count > self.size:
+            raise RemoteProtocolError("more bytes of a buffer than announced")
+        self.received += count
+        self._wake()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Copy the next bytes in. Raises ``RemoteProtocolError`` if they are more than announced."""
+        self.buffer_at(self.received, len(data))[:] = data
+        self.advance(len(data))
+
+    def fail(self, reason: str) -> None:
+        """The rest won't come; whoever reads gets ``SourceFailed``. Nothing happens to a complete one."""
+        if not self.complete and not self.failed:
+            self.failed = reason
+            self._wake()
+
+    async def __aiter__(self) -> AsyncIterator[memoryview]:
+        read = 0
+        while read < self.size:
+            while read == self.received:
+                if self.failed:
+                    raise SourceFailed(self.failed)
+                await self._more()
+            start, read = read, self.received
+            yield self._memory[start:read]
+
+    async def _more(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+Key = tuple[str, str]
+"""Owner and ref."""
+
+
+class BufferCache:
+    """Buffers by owner and ref; keeps complete ones that nobody needs while they are within ``limit`` bytes.
+
+    ``on_evict(owner, refs)`` tells which of an owner's buffers are no longer here. Buffers that arrive and
+    pinned ones are never evicted, and don't count: how much may be under way is the agent's to decide.
+    """
+
+    def __init__(self, limit: int, on_evict: Callable[[str, Sequence[str]], None] | None = None) -> None:
+        self._limit = limit
+        self._on_evict = on_evict
+        self._buffers: OrderedDict[Key, Inbound] = OrderedDict()  # least recently used first
+        self._pins: dict[Key, int] = {}
+
+    def begin(self, owner: str, ref: str, size: int) -> Inbound:
+        """Make room for a buffer that is to arrive; ``size`` bytes.
+
+        Raises ``RemoteProtocolError`` for one that is here already, or is of no size that a buffer can have.
+        """
+        if type(size) is not int or size < 0:
+            raise RemoteProtocolError("a buffer's size is not a whole number", peer=owner)
+        if (owner, ref) in self._buffers:
+            raise RemoteProtocolError("a buffer that is here already is sent again", peer=owner)
+        try:
+            inbound = Inbound(ref, size)
+        except (OSError, OverflowError, ValueError) as error:
+            raise RemoteProtocolError(f"there is no room for a buffer of {size} bytes", peer=owner) from error
+        self._buffers[owner, ref] = inbound
+        return inbound
+
+    def get(self, owner: str, ref: str) -> Inbound | None:
+        """The buffer, complete or arriving, now the most recently used; None when it isn't here."""
+        inbound = self._buffers.get((owner, ref))
+        if inbound is not None:
+            self._buffers.move_to_end((owner, ref))
+        return inbound
+
+    def pin(self, owner: str, ref: str) -> None:
+        """Keep a buffer until it is unpinned as often. Raises ``KeyError`` when it isn't here."""
+        key = owner, ref
+        if key not in self._buffers:
+            raise KeyError(ref)
+        self._pins[key] = self._pins.get(key, 0) + 1
+
+    def unpin(self, owner: str, ref: str) -> None:
+        """Undo one ``pin``; evicts what is over the limit then. Ignores what was aborted or forgotten."""
+        key = owner, ref
+        if key in self._pins:
+            self._pins[key] -= 1
+            if not self._pins[key]:
+                del self._pins[key]
+                self._evict()
+
+    def abort(self, owner: str, ref: str, reason: str) -> None:
+        """Forget a buffer that won't become whole; nothing happens to a complete one."""
+        inbound = self._buffers.get((owner, ref))
+        if inbound is not None and not inbound.complete:
+            del self._buffers[owner, ref]
+            self._pins.pop((owner, ref), None)
+            inbound.fail(reason)
+
+    def forget(self, owner: str, reason: str = "its owner has left") -> None:
+        """Forget all of an owner's buffers, without telling ``on_evict``."""
+        for key in [key for key in self._buffers if key[0] == owner]:
+            self._buffers.pop(key).fail(reason)
+            self._pins.pop(key, None)
+
+    @property
+    def idle(self) -> int:
+        """Bytes of the complete buffers that nobody needs."""
+        return sum(inbound.size for _, inbound in self._idle())
+
+    def refs(self, owner: str) -> list[str]:
+        """The refs of an owner's complete buffers."""
+        return [ref for (who, ref), inbound in self._buffers.items() if who == owner and inbound.complete]
+
+    def _idle(self) -> list[tuple[Key, Inbound]]:
+        return [(key, each) for key, each in self._buffers.items() if each.complete and key not in self._pins]
+
+    def _evict(self) -> None:
+        over = self.idle - self._limit
+        gone: dict[str, list[str]] = {}
+        for key, inbound in self._idle():
+            if over <= 0:
+                break
+            over -= inbound.size
+            del self._buffers[key]
+            gone.setdefault(key[0], []).append(key[1])
+        if self._on_evict is not None:
+            for owner, refs in gone.items():
+                self._on_evict(owner, refs)
