@@ -120,7 +120,7 @@ class Future(concurrent.futures.Future[T]):
                 from IPython.display import publish_display_data
 
                 content = message["content"]
-                publish_display_data(content.get("data", {}), content.get("metadata", {}))
+                publish_display_data(content.get("data", {}), content.get("metadata", {}))  # type: ignore[no-untyped-call]
 
     def __repr__(self) -> str:
         return f"<Future {plain(self.label, 40)}: {self.state_text}>"

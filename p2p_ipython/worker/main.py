@@ -126,14 +126,12 @@ class _Worker:
         from p2p_ipython.protocol.identity import Session, fingerprint, personal_secret
         from p2p_ipython.protocol.messages import Terms
         from p2p_ipython.sandbox.launch import LaunchOptions
-        from p2p_ipython.sandbox.limits import become_subreaper
         from p2p_ipython.worker.agent import Agent
         from p2p_ipython.worker.slots import Slot
 
         self._options = options
         settings = options.settings
         self.name = options.name or default_name()
-        become_subreaper()
         self._address = address
         self._choice = choice
         key = choice.key
