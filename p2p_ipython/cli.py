@@ -3,7 +3,8 @@
 Each command is a function that turns parsed arguments into a call; what it calls is imported there, so that
 ``--help`` costs only argparse. No secret is ever an argument: keys are named by file, or come from the agent.
 
-Exit status: 0 it worked, 1 an error (said in one message, with what to do next), 2 wrong usage, 130 Ctrl-C.
+Exit status: 0 it worked, 1 an error (said in one message, with what to do next), 2 wrong usage, 130 Ctrl-C
+(which is the usual end of a board or a worker that runs: 0 there).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import json
 import logging
 import re
+import secrets
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -24,8 +26,16 @@ from p2p_ipython.errors import P2PError
 
 if TYPE_CHECKING:
     from p2p_ipython.bench import Figures
+    from p2p_ipython.board.address import BoardAddress, SSHFiles
+    from p2p_ipython.board.base import BoardReport
+    from p2p_ipython.board.keys import KeyChoice
 
 T = TypeVar("T")
+
+log = logging.getLogger("p2p_ipython.cli")  # by name: the module is also run as __main__
+
+PERSONAL = "personal"
+"""The cluster's name where none is given; as in client/cluster.py, which is not worth loading for --help."""
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
@@ -40,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except P2PError as error:
-        logging.getLogger(__name__).debug("the error's origin", exc_info=True)
+        log.debug("the error's origin", exc_info=True)
         print(f"p2p: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`p2p bench | head`): the rest has nowhere to go, at exit too.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 1
 
 
@@ -123,8 +133,9 @@ def _parser() -> argparse.ArgumentParser:
             _worker,
             "lend this machine's spare time to a cluster",
             "Lend this machine's spare time: run the tasks of a cluster's notebooks, until --duration is over or\n"
-            "Ctrl-C. Tasks run as you, with your files in reach: join only clusters whose members you trust.",
-            "  p2p worker --board localhost:2222 --cluster mine\n"
+            "Ctrl-C. The cluster is that of your SSH key: only notebooks that hold the same key can use it.\n"
+            "Tasks run as you, with your files in reach.",
+            "  p2p worker --board localhost:2222\n"
             "  p2p worker --board board.example.org:2222 --cluster mine --slots 2 --duration 2h",
         )
     )
@@ -188,7 +199,7 @@ def _board_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _worker_arguments(parser: argparse.ArgumentParser) -> None:
-    _cluster_arguments(parser, required=True)
+    _cluster_arguments(parser, required=True, default=PERSONAL)
     parser.add_argument("--name", help="what others see this worker as (default: this machine's name)")
     parser.add_argument(
         "--slots", type=_count, metavar="N", default=1, help="tasks that may run at a time (default: %(default)s)"
@@ -202,7 +213,7 @@ def _worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    _cluster_arguments(parser, required=False)
+    _cluster_arguments(parser, required=False, default=None)
     parser.add_argument(
         "--workers", type=_count, metavar="N", help="workers of the personal cluster (default: number of cores)"
     )
@@ -220,9 +231,11 @@ def _whoami_arguments(parser: argparse.ArgumentParser) -> None:
     _key_arguments(parser)
 
 
-def _cluster_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def _cluster_arguments(parser: argparse.ArgumentParser, *, required: bool, default: str | None) -> None:
     parser.add_argument("--board", required=required, metavar="[USER@]HOST[:PORT]", help="the board to meet at")
-    parser.add_argument("--cluster", required=required, metavar="NAME", help="the cluster's name on the board")
+    parser.add_argument(
+        "--cluster", default=default, metavar="NAME", help=f"the cluster's name on the board (default: {PERSONAL})"
+    )
     _key_arguments(parser)
 
 
@@ -279,6 +292,7 @@ def _board(options: argparse.Namespace) -> int:
 def _worker(options: argparse.Namespace) -> int:
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 
+    slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
     return _run(
         run_worker(
             WorkerOptions(
@@ -290,16 +304,19 @@ def _worker(options: argparse.Namespace) -> int:
                 identity=options.identity,
                 accept_host_key=options.accept_host_key,
                 settings=Settings.load(),
-            )
+            ),
+            ready=lambda name, _session: _say(f"{name} lends {slots} to {options.cluster}; Ctrl-C ends it"),
         )
     )
 
 
 def _bench(options: argparse.Namespace) -> int:
-    if bool(options.board) != bool(options.cluster):
-        _wrong_usage("bench", "--board and --cluster go together")
+    if options.cluster and not options.board:
+        _wrong_usage("bench", "--cluster needs --board")
     if options.board and options.workers:
-        _wrong_usage("bench", "--workers is for a personal cluster; a shared one has the workers that it has")
+        _wrong_usage(
+            "bench", "--workers is for a cluster that is started here; on a board, start workers with p2p worker"
+        )
     from p2p_ipython.bench import measure, table
 
     with _Progress() as progress:
@@ -323,7 +340,52 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _whoami(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from p2p_ipython.board.address import BoardAddress, SSHFiles
+    from p2p_ipython.board.keys import choose_among, choose_key
+
+    files = SSHFiles.default()
+    if options.board is None:
+        choice = choose_among(files, identity=options.identity)
+    else:
+        address = BoardAddress.parse(options.board)
+        choice = choose_key(address, identity=options.identity, files=files)
+    _say(f"key          {choice.fingerprint}")
+    _say(f"from         {choice.source}")
+    _say(f"public key   {choice.public_line}")
+    if options.board is not None:
+        user = _run(_ask_board(address, choice, files, options.accept_host_key))
+        _say(f"on {options.board}: {user or 'it does not say'}")
+    return 0
+
+
+async def _ask_board(address: BoardAddress, choice: KeyChoice, files: SSHFiles, pin: str | None) -> str:
+    """Join a topic of our own for a moment; return the user name that the board has for the key.
+
+    A host key that was accepted with ``pin`` is remembered.
+    """
+    from p2p_ipython.board.hostkeys import remember_host_key
+    from p2p_ipython.board.ssh import SSHBoard
+
+    board = SSHBoard(
+        address, secrets.token_hex(16), _Deaf(), key=choice, pin=pin, files=files, settings=Settings.load()
+    )
+    await board.open()
+    try:
+        if pin is not None and board.route is not None and files.accepted is not None:
+            remember_host_key(board.route, board.host_key, files.accepted)
+        return board.user
+    finally:
+        await board.close()
+
+
+class _Deaf:
+    """A listener for who only asks."""
+
+    def on_line(self, line: bytes) -> None:
+        pass
+
+    def on_board(self, report: BoardReport) -> None:
+        pass
 
 
 def _wrong_usage(command: str, message: str) -> None:

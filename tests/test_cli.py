@@ -1,0 +1,266 @@
+"""The ``p2p`` command as a person has it: started as a process, in a home folder of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from p2p_ipython import __version__
+from p2p_ipython.cli import PERSONAL, duration
+
+DEADLINE = 60
+COMMANDS = ("board", "worker", "bench", "whoami")
+
+
+class Home:
+    """A home folder with an SSH key, and the p2p command run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key_file = folder / ".ssh" / "id_ed25519"
+        self.key_file.parent.mkdir(mode=0o700, parents=True)
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        self.key_file.write_bytes(private)
+        self.key_file.chmod(0o600)
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        self.public_line = public.decode()
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("P2P_") and k != "SSH_AUTH_SOCK"},
+            "HOME": str(folder),
+            "P2P_DATA": str(folder / "data"),
+            "COLUMNS": "120",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "p2p_ipython.cli", *arguments],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "p2p_ipython.cli", *arguments],
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs until the block ends."""
+        with self.start(*arguments) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait(DEADLINE)
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
+    """Send a signal; return the exit status and what was printed since."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=DEADLINE)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def board(home: Home) -> Iterator[dict[str, object]]:
+    """A board that knows the key of ``home`` as alice; the addresses that it printed."""
+    users = home.folder / "users"
+    users.write_text(f"alice {home.public_line}\n")
+    with home.running("board", "--port", "0", "--users", str(users), "--json") as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+
+
+def address(board: dict[str, object]) -> str:
+    ssh = board["ssh"]
+    assert isinstance(ssh, dict)
+    return f"{ssh['host']}:{ssh['port']}"
+
+
+# -- help and usage --
+
+
+def test_version_is_the_packages(home: Home) -> None:
+    done = home.run("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"p2p_ipython {__version__}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_has_an_example(home: Home, command: str) -> None:
+    done = home.run(command, "--help")
+    assert done.returncode == 0
+    assert f"  p2p {command}" in done.stdout.partition("examples:")[2]
+
+
+def test_help_names_every_command(home: Home) -> None:
+    text = home.run("--help").stdout
+    assert all(re.search(rf"^    {command} ", text, re.M) for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["board", "--port", "70000"],
+        ["board", "--port", "ssh"],
+        ["worker"],
+        ["worker", "--board", "h", "--duration", "soon"],
+        ["worker", "--board", "h", "--slots", "0"],
+        ["bench", "--cluster", "mine"],
+        ["bench", "--board", "h", "--workers", "2"],
+        ["bench", "--repeats", "0"],
+    ],
+)
+def test_wrong_usage_is_said_and_ends_with_2(home: Home, arguments: list[str]) -> None:
+    done = home.run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("p2p")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("14d", 14 * 86400), ("1h30m", 5400), ("1.5h", 5400), ("45", 45)],
+)
+def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "2 h", "2w", "-2h", "0s", "1e3s", "inf", "2h!", "٣s٣"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        duration(text)
+
+
+def test_the_default_cluster_is_the_clients_own() -> None:
+    from p2p_ipython.client import cluster
+
+    assert cluster.PERSONAL == PERSONAL
+
+
+# -- errors --
+
+
+def test_an_error_is_one_message_with_what_to_do_and_ends_with_1(home: Home) -> None:
+    done = home.run("whoami", "--board", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("p2p: ")
+    assert "Is the board running?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_setting_in_the_environment_is_named(home: Home) -> None:
+    done = home.run("worker", "--board", "127.0.0.1:1", P2P_LEASE="long")
+    assert done.returncode == 1
+    assert "P2P_LEASE" in done.stderr
+
+
+def test_vv_shows_where_an_error_comes_from(home: Home) -> None:
+    assert "Traceback" in home.run("-vv", "whoami", "--board", "127.0.0.1:1").stderr
+    assert "Traceback" in home.run("whoami", "--board", "127.0.0.1:1", "-vv").stderr
+
+
+# -- whoami --
+
+
+def test_whoami_says_which_key_and_where_it_is_from(home: Home) -> None:
+    done = home.run("whoami")
+    assert done.returncode == 0, done.stderr
+    assert home.public_line in done.stdout
+    assert str(home.key_file) in done.stdout
+    assert "SHA256:" in done.stdout
+    assert "PRIVATE" not in done.stdout
+
+
+def test_whoami_without_a_key_says_how_to_make_one(home: Home) -> None:
+    home.key_file.unlink()
+    done = home.run("whoami")
+    assert done.returncode == 1
+    assert "ssh-keygen -t ed25519" in done.stderr
+
+
+def test_whoami_refuses_an_unknown_host_key_and_remembers_an_accepted_one(home: Home, board: dict[str, object]) -> None:
+    where, fingerprint = address(board), str(board["fingerprint"])
+    unknown = home.run("whoami", "--board", where)
+    assert unknown.returncode == 1
+    assert f"--accept-host-key {fingerprint}" in unknown.stderr
+    accepted = home.run("whoami", "--board", where, "--accept-host-key", fingerprint)
+    assert f"on {where}: alice" in accepted.stdout, accepted.stderr
+    assert f"on {where}: alice" in home.run("whoami", "--board", where).stdout
+
+
+# -- board --
+
+
+def test_a_board_says_what_to_type_elsewhere_and_ctrl_c_ends_it(home: Home) -> None:
+    with home.running("board", "--port", "0") as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        status, _, err = end(process, signal.SIGINT)
+    text = "".join(lines)
+    assert re.search(r"%p2p_connect 127\.0\.0\.1:\d+ ", text)
+    assert re.search(r"p2p worker --board 127\.0\.0\.1:\d+ ", text)
+    assert status == 0
+    assert "Traceback" not in err
+
+
+def test_a_board_keeps_its_host_key(home: Home) -> None:
+    keys = set()
+    for _ in range(2):
+        with home.running("board", "--port", "0", "--json") as process:
+            assert process.stdout is not None
+            keys.add(json.loads(process.stdout.readline())["host_key"])
+            end(process, signal.SIGTERM)
+    assert len(keys) == 1
+    assert (home.folder / "data" / "board").is_dir()
+
+
+def test_a_board_until_eof_ends_with_its_starter(home: Home) -> None:
+    with home.running("board", "--port", "0", "--json", "--until-eof") as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        json.loads(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0
+
+
+def test_a_port_that_is_taken_is_an_error_that_names_it(home: Home, board: dict[str, object]) -> None:
+    port = address(board).rpartition(":")[2]
+    done = home.run("board", "--port", port)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
