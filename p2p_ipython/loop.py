@@ -54,6 +54,13 @@ def adopt() -> None:
     _adopted = loop
 
 
+def disown() -> None:
+    """End the threads that Twisted has started, before a program of ours ends: they would keep it from ending."""
+    pool = getattr(sys.modules.get("twisted.internet.reactor"), "threadpool", None)
+    if pool is not None:
+        pool.stop()
+
+
 class BackgroundLoop:
     """A thread that runs the loop which asyncio and Twisted share."""
 

@@ -135,8 +135,8 @@ class Bridge:
         self._say_hello()
         self._act([])
 
-    async def close(self) -> None:
-        """Cancel what isn't over, leave the board, end the links. Idempotent."""
+    async def close(self, *, farewell: bool = True) -> None:
+        """Cancel what isn't over, leave the board (with a word, if somebody may hear it), end the links. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -150,7 +150,8 @@ class Bridge:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
         if self.board is not None:
-            self._say(Bye())
+            if farewell:
+                self._say(Bye())
             await self.board.close()
         await asyncio.gather(*(link.close() for link in list(self.links.values())), return_exceptions=True)
         await self._linker.close()

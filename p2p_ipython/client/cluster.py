@@ -360,7 +360,7 @@ class Cluster(concurrent.futures.Executor):
     async def _close(self) -> None:
         try:
             if self._bridge is not None:
-                await self._bridge.close()
+                await self._bridge.close(farewell=self._local is None)
             if self._board is not None:
                 await self._board.close()
         finally:

@@ -47,6 +47,7 @@ def main() -> int:
         key=KeyChoice(paramiko.Ed25519Key.from_private_key(io.StringIO(first.pop("key"))), "made for this cluster"),
         path=tuple(first["path"]),
         listen="127.0.0.1",
+        farewell=False,
     )
 
     def ready(name: str, sid: bytes) -> None:

@@ -110,11 +110,11 @@ class Agent:
         except TimeoutError:
             log.warning("tasks that still run after %.0f s are ended", grace)
 
-    async def close(self) -> None:
-        """Say good-bye, end links and runners. Idempotent."""
+    async def close(self, *, farewell: bool = True) -> None:
+        """Say good-bye (unless nobody is left to hear it), end links and runners. Idempotent."""
         if self._closed:
             return
-        self._act(self.machine.close(self._loop.time()))
+        self._act([a for a in self.machine.close(self._loop.time()) if farewell or not isinstance(a, Say)])
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardError
-from p2p_ipython.loop import adopt
+from p2p_ipython.loop import adopt, disown
 
 if TYPE_CHECKING:
     from p2p_ipython.board.address import BoardAddress
@@ -54,6 +54,7 @@ class WorkerOptions:
     key: KeyChoice | None = None
     path: tuple[str, ...] = ()
     listen: str | None = None
+    farewell: bool = True
 
 
 def default_name() -> str:
@@ -100,8 +101,9 @@ async def run_worker(
         finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-            await worker.agent.close()
+            await worker.agent.close(farewell=options.farewell)
     finally:
+        disown()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     return 0
