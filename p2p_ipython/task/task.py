@@ -1,0 +1,136 @@
+"""A task: what a client asks a worker to run, complete and frozen.
+
+``make_cell`` makes one of a cell's source and the names it uses, ``make_call`` one of a function and its
+arguments. Either raises before anything is sent when it can't travel. A task's large buffers are pinned in the
+store it was made with; whoever runs it calls ``store.unpin(task.packed.large)`` when it is over.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from p2p_ipython.errors import CaptureError
+from p2p_ipython.protocol.frames import MAX_HEADER
+from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
+from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
+from p2p_ipython.task.reads import Transform
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""This Python's minor version, as offers carry it."""
+
+MAX_SOURCE = MAX_HEADER - (256 << 10)
+"""Longest source of a cell, bytes as JSON: it shares a frame's header with the list of segments."""
+
+_MAX_LABEL = 80
+
+
+@dataclass(frozen=True)
+class Task:
+    """``source`` is a cell's (None for a call); ``needs_python`` like "3.11", or None for any; ``once``: never
+    start it a second time, whatever happens to its worker; ``created`` is seconds since the epoch."""
+
+    id: str
+    kind: Literal["cell", "call"]
+    label: str
+    source: str | None = field(repr=False)
+    packed: Packed
+    needs_python: str | None
+    once: bool
+    created: float
+
+
+def make_call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    store: BufferStore,
+    *,
+    label: str = "",
+    once: bool = False,
+    large: int = LARGE,
+) -> Task:
+    """Freeze a call. Raises ``NotPicklable``, which names the argument, or ``CaptureError``."""
+    value = (function, args, dict(kwargs))
+    try:
+        packed = pack_task(value, store, large=large)
+    except Exception as error:
+        raise _blamed_argument(function, args, kwargs, error) from error
+    return _task("call", label or _name_of(function), None, packed, once)
+
+
+def make_cell(
+    source: str,
+    home: dict[str, Any],
+    store: BufferStore,
+    *,
+    transform: Transform,
+    automatic: bool = True,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    label: str = "",
+    once: bool = False,
+    large: int = LARGE,
+) -> Task:
+    """Capture and freeze a cell; see ``capture_cell`` for the options and the errors, and ``freeze``."""
+    captured = capture_cell(source, home, transform=transform, automatic=automatic, include=include, exclude=exclude)
+    return task_of(captured, store, label=label, once=once, large=large)
+
+
+def task_of(captured: Captured, store: BufferStore, *, label: str = "", once: bool = False, large: int = LARGE) -> Task:
+    """Freeze a captured cell. Raises ``NotPicklable``, or ``CaptureError`` for a source that is too long."""
+    size = len(json.dumps(captured.source, ensure_ascii=False).encode("utf-8", "replace"))
+    if size > MAX_SOURCE:
+        raise CaptureError(
+            f"the cell's source is {size} bytes long, and at most {MAX_SOURCE} travel",
+            hint="Put its data into a variable, in a cell above: variables may be as large as you like.",
+        )
+    packed = freeze(captured, store, large=large)
+    first = next((line.strip() for line in captured.source.splitlines() if line.strip()), "")
+    return _task("cell", label or first, captured.source, packed, once)
+
+
+def _task(kind: Literal["cell", "call"], label: str, source: str | None, packed: Packed, once: bool) -> Task:
+    return Task(
+        id=uuid.uuid4().hex,
+        kind=kind,
+        label=_one_line(label),
+        source=source,
+        packed=packed,
+        needs_python=PYTHON if packed.needs_python else None,
+        once=once,
+        created=time.time(),
+    )
+
+
+def _one_line(text: str) -> str:
+    if len(text) <= _MAX_LABEL and text.isprintable():
+        return text
+    shown = "".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_LABEL])
+    return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"
+
+
+def _name_of(function: object) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def _blamed_argument(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+) -> CaptureError:
+    parts = [(f"argument {number}", value) for number, value in enumerate(args, 1)]
+    parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    for name, value in (*parts, (f"the function {_name_of(function)}", function)):
+        try:
+            measure(value)
+        except Exception as own:
+            return not_picklable(name, value, own)
+    return not_picklable("the call", args, error)
