@@ -6,7 +6,6 @@ either return at once (``submit``) or wait for it with a deadline (``connect``, 
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import os
 import sys
@@ -189,7 +188,7 @@ class Cluster(concurrent.futures.Executor):
             if self.closed or self._pid != os.getpid():
                 return
             self.closed = True
-            atexit.unregister(self.close)
+            _open.discard(self)
             if self._switch_interval is not None and sys.getswitchinterval() == SWITCH_INTERVAL:
                 sys.setswitchinterval(self._switch_interval)
             background().run(self._close(), timeout=60)
@@ -229,7 +228,7 @@ class Cluster(concurrent.futures.Executor):
         # The loop's thread gets its turn while the main thread computes; put back at the end.
         self._switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(min(SWITCH_INTERVAL, self._switch_interval))
-        atexit.register(self.close)
+        _open.add(self)
 
     async def _join(self) -> None:
         if self.target is None:
@@ -366,6 +365,19 @@ class Cluster(concurrent.futures.Executor):
         finally:
             if self._local is not None:
                 await self._local.close()
+
+
+_open: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for cluster in list(_open):
+        cluster.close()
+
+
+# Not atexit: its callbacks come when the interpreter lets no thread be started any more, and closing needs some.
+# concurrent.futures ends its pools by the same call.
+threading._register_atexit(_close_all)  # type: ignore[attr-defined]
 
 
 def _decode(result: Arrived) -> Any:

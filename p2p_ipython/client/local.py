@@ -58,12 +58,9 @@ class Child:
             start_new_session=True,
         )
         self.pid = self._process.pid
-        self._threads = [
-            threading.Thread(target=work, name=f"p2p-{module.rsplit('.', 1)[-1]}-{self.pid}", daemon=True)
-            for work in (self._read_errors, self._read_output)
-        ]
-        for thread in self._threads:
-            thread.start()
+        # Both threads end with the child: its end closes the pipes that they read.
+        for work in (self._read_errors, self._read_output):
+            threading.Thread(target=work, name=f"p2p-{module.rsplit('.', 1)[-1]}-{self.pid}", daemon=True).start()
 
     def tell(self, message: dict[str, Any]) -> None:
         """Write a line of options. A child that has ended meanwhile says so by ``ended``."""
@@ -87,8 +84,6 @@ class Child:
             log.warning("%s did not end in time; killing it", self.module)
             self._process.kill()
             await self.ended
-        for thread in self._threads:
-            await self._loop.run_in_executor(None, thread.join, END_TIMEOUT)
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None

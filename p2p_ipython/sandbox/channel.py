@@ -45,10 +45,10 @@ class Channel:
                 self._sending = False
 
     def send_chunks(self, header: Header, data: memoryview) -> None:
-        """Write ``data`` as frames of ``MAX_BODY`` bytes under one and the same header."""
+        """Write ``data`` as frames of ``MAX_BODY`` bytes, each saying the size of all and where it belongs."""
         data = data.cast("B")
         for start in range(0, len(data), MAX_BODY):
-            self.send(header, data[start : start + MAX_BODY])
+            self.send({**header, "size": len(data), "off": start}, data[start : start + MAX_BODY])
 
     def mute(self) -> None:
         """For a forked child: close the descriptor and say nothing from now on."""

@@ -105,6 +105,11 @@ def raised(description: Description, original: BaseException | None = None) -> B
                 f"the task's values could not be loaded {d.where}: {d}",
                 hint="The package they belong to may have another version there.",
             )
+        case "died":
+            error = TaskDied(
+                f"the task ended {d.where}: {d.message}",
+                hint="It would do so again elsewhere, so it was not given to another worker.",
+            )
         case "interrupted":
             error = TaskDied(f"the task was interrupted {d.where}", hint="Submit it again.")
         case _:
