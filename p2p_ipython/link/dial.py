@@ -27,6 +27,7 @@ RELAY_AFTER = 1.0
 """Seconds that direct connections have before the relay joins: it costs its operator traffic."""
 
 _CONNECT_LIMIT = 5.0  # seconds for TCP and the greeting
+_STAGGER = 0.025  # seconds between the first attempts on an end's addresses: mostly the first one does
 _RELAY_WAIT = 30.0  # seconds at the relay before knocking anew: it may have forgotten us
 _BACK_OFF = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between attempts on one way; the last one stays
 
@@ -67,8 +68,8 @@ class Search:
         self._ways.refusals.reset()
         try:
             async with asyncio.TaskGroup() as group:
-                for hint in self._ways.hints:
-                    group.create_task(self._direct(hint))
+                for number, hint in enumerate(self._ways.hints):
+                    group.create_task(self._direct(hint, after=number * _STAGGER))
                 if self._ways.relay is not None:
                     group.create_task(self._relay(*self._ways.relay))
                 # Also without any way of our own: the peer may come to us.
@@ -76,7 +77,8 @@ class Search:
         except* LinkError as errors:
             raise next(_leaves(errors)) from None
 
-    async def _direct(self, hint: Hint) -> None:
+    async def _direct(self, hint: Hint, *, after: float) -> None:
+        await asyncio.sleep(after)
         refusals = self._ways.refusals
         now = asyncio.get_running_loop().time
         for pause in _pauses():
