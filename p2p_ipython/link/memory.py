@@ -1,0 +1,405 @@
+"""Links whose two ends are in one process: the same interface and promises as link/tls.py, without a network.
+
+A ``MemoryHub`` stands for everything between the processes: mailbox, relay and wires. It uses nothing but its
+event loop's time and turns, and a seeded random generator, so that a run is repeated exactly, also
+under virtual time. Faults are ordered (``cut``, ``restore``, ``lose``, ``mailbox_up``) or, with ``cut_rate``,
+come by themselves::
+
+    hub = MemoryHub(seed=7, cut_rate=0.01)
+    client = MemoryLinker("client", hub=hub, settings=settings)
+    worker = MemoryLinker("worker", hub=hub, settings=settings)
+    link, other = await asyncio.gather(client.open(meeting, one), worker.open(same_meeting, two))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import random
+from dataclasses import dataclass
+
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import LinkError, LinkLost, LinkTimeout, LocalProtocolError, MailboxUnreachable, WrongPeer
+from p2p_ipython.link.base import LANDING, RESERVED, LinkHandler, LinkState, Meeting
+from p2p_ipython.link.rendezvous import Role
+from p2p_ipython.link.session import REFUSED_GRACE, Frame, Inbox, Outbox
+from p2p_ipython.protocol.frames import PREFIX, Buffer, Header, decode_header, encode
+
+logger = logging.getLogger(__name__)
+
+CLOSE_LIMIT = 1.0
+"""Seconds that ``close`` may take to deliver what is queued."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """Somebody at a meeting."""
+
+    link: MemoryLink
+    meeting: Meeting
+    met: asyncio.Future[None]
+
+
+class MemoryHub:
+    """What lies between the ends: meetings, wires, and their faults."""
+
+    def __init__(self, *, seed: int = 0, cut_rate: float = 0.0, away: float = 0.02) -> None:
+        """``cut_rate`` is the share of frames on whose way the link is cut; it is ``away`` seconds then."""
+        self.mailbox_up = True
+        self._random = random.Random(seed)  # noqa: S311 - to be repeatable is its purpose
+        self._cut_rate = cut_rate
+        self._away = away
+        self._waiting: dict[str, _Waiting] = {}
+
+    def cut(self, link: MemoryLink, *, away: float | None = None) -> None:
+        """Cut ``link``; it is mended after ``away`` seconds (None: the hub's), infinity: by ``restore`` only."""
+        link.cut_for(self._away if away is None else away)
+
+    def restore(self, link: MemoryLink) -> None:
+        """Mend a link that is cut. Does nothing otherwise."""
+        link.restore()
+
+    def lose(self, link: MemoryLink) -> None:
+        """End both ends as LOST at once."""
+        link.lose("lost on purpose")
+
+    def strikes(self) -> bool:
+        """Whether a fault comes now."""
+        return self._cut_rate > 0 and self._random.random() < self._cut_rate
+
+    async def meet(self, link: MemoryLink, meeting: Meeting) -> None:
+        """Join ``link`` to the one whose meeting has the same code. Raises as ``Linker.open``."""
+        if not self.mailbox_up:
+            raise MailboxUnreachable(
+                f"the mailbox at {meeting.mailbox} does not answer", hint="Check that the board's machine is up."
+            )
+        nameplate, _, _ = meeting.code.reveal().partition("-")
+        mine = _Waiting(link, meeting, asyncio.get_running_loop().create_future())
+        other = self._waiting.pop(nameplate, None)
+        if other is not None:
+            _join(mine, other)
+        else:
+            self._waiting[nameplate] = mine
+        try:
+            async with asyncio.timeout(meeting.deadline):
+                await mine.met
+        except TimeoutError:
+            raise LinkTimeout(
+                f"nobody came to the meeting within {meeting.deadline:g} s",
+                hint="The other side may have left; it is asked again by itself.",
+            ) from None
+        finally:
+            if self._waiting.get(nameplate) is mine:
+                del self._waiting[nameplate]
+
+
+def _join(first: _Waiting, second: _Waiting) -> None:
+    """Check both ends of a meeting against each other, and connect their links."""
+    code, other_code = first.meeting.code.reveal(), second.meeting.code.reveal()
+    if code != other_code or first.link.role == second.link.role:
+        for end in (first, second):
+            _settle(end, WrongPeer("somebody came to the meeting with a wrong code", hint="It is tried again."))
+        return
+    verifier = hmac.digest(b"p2p-ipython/memory", code.encode(), hashlib.sha256)
+    failures = {
+        id(checker): failure
+        for checker, prover in ((first, second), (second, first))
+        if (failure := _failure(checker.meeting, prover.meeting, verifier)) is not None
+    }
+    if not failures:
+        first.link.join(second.link)
+    for end in (first, second):
+        refused = WrongPeer("the peer refused our proof of who we are") if failures else None
+        _settle(end, failures.get(id(end), refused))
+
+
+def _failure(checker: Meeting, prover: Meeting, verifier: bytes) -> WrongPeer | None:
+    try:
+        checker.check(verifier, prover.prove(verifier))
+    except WrongPeer as error:
+        return error
+    return None
+
+
+def _settle(end: _Waiting, error: LinkError | None) -> None:
+    if end.met.done():
+        return
+    if error is None:
+        end.met.set_result(None)
+    else:
+        end.met.set_exception(error)
+
+
+class MemoryLinker:
+    """Makes the links of one of the processes that a hub stands between; see ``link.base.Linker``."""
+
+    def __init__(self, role: Role, *, hub: MemoryHub, settings: Settings) -> None:
+        self.role = role
+        self.settings = settings
+        self._hub = hub
+        self._links: set[MemoryLink] = set()
+        self._closed = False
+
+    async def open(self, meeting: Meeting, handler: LinkHandler) -> MemoryLink:
+        """See ``link.base.Linker.open``."""
+        if self._closed:
+            raise LinkLost("the linker is closed")
+        link = MemoryLink(self, self._hub, handler)
+        self._links.add(link)
+        try:
+            await self._hub.meet(link, meeting)
+            if link.state is LinkState.CLOSED:
+                raise LinkLost("the linker was closed meanwhile")
+        except BaseException:
+            link.abort()
+            raise
+        link.begin()
+        return link
+
+    async def close(self) -> None:
+        """Abort all links. Idempotent."""
+        self._closed = True
+        for link in list(self._links):
+            link.abort()
+
+    def forget(self, link: MemoryLink) -> None:
+        """``link`` has ended."""
+        self._links.discard(link)
+
+
+class MemoryLink:
+    """One end of a link; see ``link.base.Link``."""
+
+    def __init__(self, linker: MemoryLinker, hub: MemoryHub, handler: LinkHandler) -> None:
+        self.role = linker.role
+        self._linker = linker
+        self._hub = hub
+        self._handler = handler
+        self._loop = asyncio.get_running_loop()
+        self._peer: MemoryLink | None = None
+        self._state = LinkState.UP
+        self._outbox = Outbox()
+        self._inbox = Inbox()
+        self._begun = False
+        self._closing = False
+        self._pumping = False
+        self._empty: asyncio.Future[None] | None = None
+        self._lease: asyncio.TimerHandle | None = None
+        self._mending: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<MemoryLink {self.role} {self._state.value}>"
+
+    # What link.base.Link promises
+
+    @property
+    def kind(self) -> str:
+        return "memory"
+
+    @property
+    def state(self) -> LinkState:
+        return self._state
+
+    @property
+    def rtt(self) -> float | None:
+        return 0.0 if self._begun else None
+
+    @property
+    def pending(self) -> int:
+        return self._outbox.pending
+
+    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
+        if self._closing or self._ended:
+            raise LinkLost(f"the link is {'closed' if self._closing else self._state.value}")
+        if header["t"].startswith(RESERVED):
+            raise LocalProtocolError(f"{header['t']!r} is a kind of frame of the link itself")
+        body = memoryview(body).cast("B")
+        head = encode(header, len(body))
+        self._outbox.queue(Frame(head, body, len(head) + len(body), bulk))
+        self._schedule()
+
+    async def close(self) -> None:
+        if self._ended or self._closing:
+            return
+        self._closing = True
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT):
+                while self._outbox.pending:
+                    self._empty = self._loop.create_future()
+                    await self._empty
+        except TimeoutError:
+            logger.debug("%r: closed with %d bytes undelivered", self, self._outbox.pending)
+        finally:
+            peer, up = self._peer, self._state is LinkState.UP
+            self._end(LinkState.CLOSED, "closed here", tell=False)
+            if peer is not None and up:
+                peer._end(LinkState.CLOSED, "the other end closed the link")
+            elif peer is not None:
+                peer._forsaken()
+
+    def abort(self) -> None:
+        self._end(LinkState.CLOSED, "aborted here", tell=False)
+        if self._peer is not None:
+            self._peer._forsaken()
+
+    def cut(self) -> None:
+        self._hub.cut(self)
+
+    # What the hub and the linker call
+
+    def join(self, peer: MemoryLink) -> None:
+        """Connect the two ends."""
+        self._peer, peer._peer = peer, self
+
+    def begin(self) -> None:
+        """Let the handler hear of the link, from the loop's next turn on."""
+        self._loop.call_soon(self._begin)
+
+    def cut_for(self, away: float) -> None:
+        """See ``MemoryHub.cut``."""
+        peer = self._peer
+        if peer is None or self._state is not LinkState.UP or peer._state is not LinkState.UP:
+            return
+        for end, other in ((self, peer), (peer, self)):
+            end._outbox.rewind(other._inbox.received)
+            end._go_away("the connection was cut", end._linker.settings.lease)
+        if away != float("inf"):
+            self._mending = self._loop.call_later(away, self.restore)
+
+    def restore(self) -> None:
+        """See ``MemoryHub.restore``."""
+        peer = self._peer
+        if peer is None or {self._state, peer._state} != {LinkState.RECONNECTING}:
+            return
+        for end in (self, peer):
+            end._cancel_timers()
+            end._state = LinkState.UP
+        for end in (self, peer):
+            end._tell(LinkState.UP, "memory")
+            end._schedule()
+
+    def lose(self, why: str) -> None:
+        """See ``MemoryHub.lose``."""
+        for end in (self, self._peer):
+            if end is not None:
+                end._end(LinkState.LOST, why)
+
+    # Helpers
+
+    @property
+    def _ended(self) -> bool:
+        return self._state in (LinkState.CLOSED, LinkState.LOST)
+
+    def _begin(self) -> None:
+        self._begun = True
+        if self._state is LinkState.RECONNECTING or self._state is LinkState.LOST:
+            self._tell(self._state, "the connection was cut at once")
+        self._schedule()
+        if self._peer is not None:
+            self._peer._schedule()
+
+    def _forsaken(self) -> None:
+        """The other end has gone without a word: it is found out as over TLS."""
+        if self._ended:
+            return
+        self._outbox.rewind(self._peer._inbox.received if self._peer else 0)
+        self._go_away("the peer ended the connection", min(self._linker.settings.lease, REFUSED_GRACE))
+
+    def _go_away(self, why: str, lease: float) -> None:
+        self._cancel_timers()
+        self._lease = self._loop.call_later(
+            lease, self._end, LinkState.LOST, f"the other end did not come back within {lease:g} s"
+        )
+        if self._state is not LinkState.RECONNECTING:
+            self._state = LinkState.RECONNECTING
+            self._tell(LinkState.RECONNECTING, why)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._lease, self._mending):
+            if timer is not None:
+                timer.cancel()
+
+    def _end(self, state: LinkState, why: str, *, tell: bool = True) -> None:
+        if self._ended:
+            return
+        self._state = state
+        self._cancel_timers()
+        self._outbox.clear()
+        self._linker.forget(self)
+        if self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+        if tell and not self._closing:
+            self._tell(state, why)
+
+    def _tell(self, state: LinkState, detail: str) -> None:
+        if not self._begun:
+            return  # _begin will tell
+        try:
+            self._handler.on_link(state, detail)
+        except Exception:
+            logger.exception("%r: the handler's on_link failed", self)
+
+    def _schedule(self) -> None:
+        if not self._pumping and self._begun:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Deliver all small frames and one that is bulk; the rest at the loop's next turn."""
+        self._pumping = False
+        outbox = self._outbox
+        while self._deliver(bulk=False):
+            pass
+        if self._deliver(bulk=True) and outbox.bulk:
+            self._schedule()
+        if not outbox.pending and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+        if outbox.drained():
+            try:
+                self._handler.on_drain()
+            except Exception:
+                logger.exception("%r: the handler's on_drain failed", self)
+
+    def _deliver(self, *, bulk: bool) -> bool:
+        """Deliver one frame of a class; False when there is none or it can't be."""
+        peer = self._peer
+        if peer is None or self._state is not LinkState.UP or not peer._begun:
+            return False
+        frame = self._outbox.take(bulk=bulk)
+        if frame is None:
+            return False
+        if not peer._receive(frame, struck=self._hub.strikes()):
+            self._hub.cut(self)
+            return False
+        if not self._ended:
+            self._outbox.acknowledge(self._outbox.written)
+        return True
+
+    def _receive(self, frame: Frame, *, struck: bool) -> bool:
+        """Hand a frame to the handler; when ``struck``, it is lost after ``buffer_for``."""
+        if self._closing:
+            return True
+        header = decode_header(frame.head[PREFIX:])
+        body: Buffer = bytes(frame.body)
+        place = self._buffer_for(header, len(body)) if len(body) >= LANDING else None
+        if struck:
+            return False
+        if place is not None:
+            place.cast("B")[:] = body
+            body = place
+        self._inbox.receive(frame.size)
+        try:
+            self._handler.on_frame(header, body)
+        except Exception:
+            logger.exception("%r: the handler failed on a %r frame", self, header["t"][:40])
+        return True
+
+    def _buffer_for(self, header: Header, size: int) -> memoryview | None:
+        try:
+            place = self._handler.buffer_for(header, size)
+        except Exception:
+            logger.exception("%r: the handler's buffer_for failed", self)
+            return None
+        return place if place is not None and place.nbytes == size and not place.readonly else None
