@@ -53,6 +53,12 @@ MEET_BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 SMALL = 64 << 10
 """Bytes of a task's large buffers up to which it may be sent ahead."""
 
+MAX_SECONDS = 1e9
+"""Seconds that a task may be said to have taken; more is not believed."""
+
+MAX_HAVE = 100_000
+"""Large buffers that a worker may say it has, beyond those that it was sent; more are sent again."""
+
 
 class TaskState(enum.Enum):
     """Where a task stands."""
@@ -161,7 +167,6 @@ class TaskSpec:
 @dataclass
 class _Task:
     spec: TaskSpec
-    since: float
     state: TaskState = TaskState.WAITING
     attempt: int = 0
     losses: int = 0
@@ -205,6 +210,7 @@ class ClientMachine:
         self._settings = settings
         self._tasks: dict[str, _Task] = {}
         self._queues: dict[str, deque[str]] = {}  # by the Python version that is needed
+        self._unfit_since: dict[str, float] = {}  # queues that only workers of other versions are here for
         self.workers: dict[bytes, WorkerView] = {}
         self._banned: set[bytes] = set()
         self._request_at = now
@@ -216,7 +222,7 @@ class ClientMachine:
         """A new task."""
         if spec.id in self._tasks:
             raise ValueError(f"task {spec.id} was submitted before")
-        self._tasks[spec.id] = _Task(spec, since=now)
+        self._tasks[spec.id] = _Task(spec)
         self._queue(spec.python).append(spec.id)
         return self._next(now)
 
@@ -247,15 +253,15 @@ class ClientMachine:
                 if worker is None:
                     worker = WorkerView(certificate, message.name, terms, heard=now)
                     self.workers[sid] = worker
-                    if self._linked() < EAGER_LINKS:
+                    if terms.slots and self._linked() < EAGER_LINKS:
                         self._meet(worker)
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 if terms.slots == 0 and worker.state is WorkerState.UP:
                     worker.state = WorkerState.LEAVING
             case Bye():
-                if worker is not None and worker.state in (WorkerState.KNOWN, WorkerState.MEETING):
+                if worker is not None and worker.state is WorkerState.KNOWN:
                     del self.workers[sid]
-                elif worker is not None:
+                elif worker is not None:  # also while meeting: the answer to that is still to come
                     worker.state, worker.detail = WorkerState.LEAVING, "has said good-bye"
             case _:
                 pass
@@ -285,6 +291,8 @@ class ClientMachine:
         if isinstance(error, WrongPeer):
             self._banned.add(sid)
             del self.workers[sid]
+        elif worker.state is WorkerState.LEAVING:
+            del self.workers[sid]
         else:
             worker.state = WorkerState.KNOWN
             worker.meet_after = now + MEET_BACKOFF[min(worker.failures, len(MEET_BACKOFF) - 1)]
@@ -312,27 +320,33 @@ class ClientMachine:
         kind = header["t"]
         if kind in ("evicted", "have"):
             refs = set(_refs(header))
-            worker.have = worker.have - refs if kind == "evicted" else worker.have | refs
+            if kind == "evicted":
+                worker.have -= refs
+            elif len(worker.have) < MAX_HAVE:
+                worker.have |= refs
             return self._next(now)
         task = self._tasks.get(str(header.get("id")))
         if task is None or task.sid != sid or task.attempt != header.get("attempt"):
             return self._next(now)
         match kind:
             case "started":
-                task.state = TaskState.RUNNING
-                self._actions.append(Note(task.spec.id, TaskState.RUNNING, f"on {worker.name}"))
+                if task.state is TaskState.SENT:
+                    task.state = TaskState.RUNNING
+                    self._actions.append(Note(task.spec.id, TaskState.RUNNING, f"on {worker.name}"))
             case "result":
                 self._result(task, worker, header)
-            case "nack":
+            case "nack" if task.state is TaskState.SENT:
                 self._nack(task, worker, header, now)
-            case "lost":
-                reason = plain(str(header.get("detail", "")), 200)
+            case "nack" | "lost":  # who hands back what it has started has lost it: that it never ran is not true
+                detail = header.get("detail")
+                reason = plain(detail, 200) if isinstance(detail, str) else ""
                 self._leave(task)
                 self._lost(task, f"{worker.name}: {reason}")
             case "want":
-                wanted = tuple(ref for ref in _refs(header) if ref in task.spec.refs)
+                wanted = tuple(dict.fromkeys(ref for ref in _refs(header) if ref in task.spec.refs))
                 worker.have.update(wanted)
-                self._actions.append(SendBuffers(sid, task.spec.id, wanted))
+                if wanted:
+                    self._actions.append(SendBuffers(sid, task.spec.id, wanted))
             case _:
                 pass
         return self._next(now)
@@ -341,27 +355,28 @@ class ClientMachine:
 
     def deadline(self) -> float | None:
         """When ``tick`` is due; None: not before the next event."""
-        times = [w.meet_after for w in self.workers.values() if w.state is WorkerState.KNOWN and w.meet_after]
-        times += [w.full_until for w in self.workers.values() if w.full_until and self._waiting()]
+        known = [w for w in self.workers.values() if w.state is WorkerState.KNOWN]
+        times = [w.heard + 3 * self._settings.presence for w in known]
         if self._waiting():
             times.append(self._request_at)
-            times += [
-                self._tasks[queue[0]].since + self._settings.request_every
-                for python, queue in self._queues.items()
-                if queue and self._nobody_fits(python)
-            ]
+            times += [w.meet_after for w in known if w.meet_after]
+            times += [w.full_until for w in self.workers.values() if w.full_until]
+            times += [since + self._settings.request_every for since in self._unfit_since.values()]
         return min(times, default=None)
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
         for worker in list(self.workers.values()):
-            if worker.state is WorkerState.KNOWN and now - worker.heard > 3 * self._settings.presence:
+            if worker.state is WorkerState.KNOWN and now >= worker.heard + 3 * self._settings.presence:
                 del self.workers[worker.sid]
-            elif worker.full_until and now >= worker.full_until:
+            if worker.full_until and now >= worker.full_until:
                 worker.full_until = 0.0
-        for python, queue in self._queues.items():
-            if self._nobody_fits(python):
-                while queue and now - self._tasks[queue[0]].since >= self._settings.request_every:
+            if worker.meet_after and now >= worker.meet_after:
+                worker.meet_after = 0.0
+        for python, since in list(self._unfit_since.items()):
+            if self._nobody_fits(python) and now >= since + self._settings.request_every:
+                queue = self._queues[python]
+                while queue:
                     self._fail(self._tasks[queue.popleft()], self._mismatch(python))
         return self._next(now)
 
@@ -421,8 +436,9 @@ class ClientMachine:
         return any(self._queues.values())
 
     def _nobody_fits(self, python: str) -> bool:
-        """Whether workers are here, and all of them have the wrong Python."""
-        return bool(python and self.workers) and not any(_fits(w, python) for w in self.workers.values())
+        """Whether workers are here, and all of them have the wrong Python. Those that leave don't count."""
+        staying = [w for w in self.workers.values() if _fits(w, "")]
+        return bool(python and staying) and not any(_fits(w, python) for w in staying)
 
     def _linked(self) -> int:
         return sum(w.state is not WorkerState.KNOWN for w in self.workers.values())
@@ -439,7 +455,7 @@ class ClientMachine:
 
     def _result(self, task: _Task, worker: WorkerView, header: Mapping[str, Any]) -> None:
         seconds = header.get("seconds")
-        if isinstance(seconds, int | float) and seconds >= 0:
+        if isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS:
             worker.seconds = seconds if worker.seconds is None else 0.8 * worker.seconds + 0.2 * seconds
         worker.done += 1
         self._leave(task)
@@ -516,6 +532,11 @@ class ClientMachine:
                 self._give(task, worker)
         if self._waiting():
             self._widen(now)
+        self._unfit_since = {
+            python: self._unfit_since.get(python, now)
+            for python, queue in self._queues.items()
+            if queue and self._nobody_fits(python)
+        }
         actions, self._actions = self._actions, []
         return actions
 
@@ -576,7 +597,8 @@ class ClientMachine:
 
 
 def _fits(worker: WorkerView, python: str) -> bool:
-    return worker.state is not WorkerState.LEAVING and (not python or worker.terms.python == python)
+    here = worker.state is not WorkerState.LEAVING and worker.terms.slots > 0
+    return here and (not python or worker.terms.python == python)
 
 
 def _pythons(workers: Iterable[WorkerView]) -> str:

@@ -11,7 +11,7 @@ A task goes through these states on a worker::
 
 A task is known by (link, id, attempt). An attempt that was nacked has certainly never started; one that was
 started is never nacked. Slots are never exceeded: a slot is busy from ``Start`` until its runner has said
-``result`` or has been replaced (``slot_ready``).
+``result`` or has ended (``slot_died``), after which it needs a fresh one (``slot_ready``).
 
 Held tasks are started in turn by link, so that a client with a thousand tasks doesn't keep another one waiting.
 
@@ -157,11 +157,14 @@ class WorkerMachine:
                     self._meeting += 1
                     self._actions.append(Meet(client, box))
             case Hello(offer=None) | Request():
-                # A client has come, or has nobody for its work: show the offer. Not for every one of a crowd.
+                # A client has come, or has nobody for its work: show the offer. Not for every one of a crowd:
+                # who comes shortly after an answer has missed it, and gets the next one with all the others.
                 fits = not isinstance(message, Request) or message.python in ("", self._terms.python)
-                if fits and not self._closing and now - self._answered >= ANSWER_EVERY:
-                    self._answered = now
-                    self._actions.append(Say(self.hello(wall)))
+                if fits and not self._closing:
+                    if now >= self._answered + ANSWER_EVERY:
+                        self._say_hello(now, wall)
+                    else:
+                        self._hello_at = min(self._hello_at, self._answered + ANSWER_EVERY)
             case _:
                 pass
         return self._done()
@@ -288,21 +291,19 @@ class WorkerMachine:
         starting = not all(slot.ready for slot in self._slots)
         for held in self._held.values():
             for job, since in list(held.items()):
-                if now - since < self._settings.hold:
+                if now < since + self._settings.hold:  # as deadline() adds it up: floats don't always agree
                     break
                 if starting:
                     held[job] = now  # a runner is about to be there: elsewhere it would hardly be sooner
                 else:
                     self._hand_back(job, "busy")
         for slot in self._slots:
-            if slot.job is not None and slot.wanted and not slot.announced and now - slot.since >= ANNOUNCE:
+            if slot.job is not None and slot.wanted and not slot.announced and now >= slot.since + ANNOUNCE:
                 slot.announced = True
                 head = {"t": "started", "id": slot.job.task, "attempt": slot.job.attempt}
                 self._actions.append(Reply(slot.job.link, head))
         if now >= self._hello_at:
-            self._hello_at = now + self._settings.presence
-            if not self._closing:
-                self._actions.append(Say(self.hello(wall)))
+            self._say_hello(now, wall)
         return self._done()
 
     # -- questions --
@@ -321,6 +322,11 @@ class WorkerMachine:
         return any(slot.job is not None and slot.wanted for slot in self._slots)
 
     # -- inside --
+
+    def _say_hello(self, now: float, wall: float) -> None:
+        self._answered, self._hello_at = now, now + self._settings.presence
+        if not self._closing:
+            self._actions.append(Say(self.hello(wall)))
 
     def _fill(self, now: float) -> list[Action]:
         for number, slot in enumerate(self._slots):

@@ -1,0 +1,615 @@
+"""The two machines, real, in a world that isn't: a board, links and runners under virtual time.
+
+``World`` holds clients, workers and everything between them. ``enabled()`` lists what may happen next,
+``step(event)`` makes one of these happen, performs the actions that follow, and raises ``Violation`` when an
+invariant no longer holds. It decides nothing: test_simulation.py draws events by a seed, test_explorer.py tries
+them all. Faults (see ``FAULTS``) are events like others; ``faults`` says how many may still happen.
+
+What the links promise (link/base.py) holds here: frames arrive once and in order, also over a reconnect; those
+under way when a link is lost are gone; each end learns of the loss in its own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from people import CLUSTER, NOW, certificate, reader, stream
+from people import session as session_of
+
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import LinkTimeout
+from p2p_ipython.protocol import client_machine as cm
+from p2p_ipython.protocol import worker_machine as wm
+from p2p_ipython.protocol.client_machine import ClientMachine, TaskSpec
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.messages import Accept, Message, Terms
+from p2p_ipython.protocol.wire import LineReader, LineWriter
+from p2p_ipython.protocol.worker_machine import WorkerMachine
+
+Event = tuple[Any, ...]
+Job = tuple[int, str, int]  # link, task, attempt
+
+FAULTS = {
+    "line lost",
+    "line twice",
+    "late meeting",
+    "away",
+    "link lost",
+    "killed",
+    "exits",
+    "crash",
+    "close",
+    "cancel",
+    "lie",
+    "evict",
+}
+"""Events that use up the world's faults: what goes wrong, and what users do in the middle."""
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+def must(holds: bool, what: str) -> None:
+    if not holds:
+        raise Violation(what)
+
+
+@dataclass
+class Link:
+    """A link between a client and a worker, and the frames that are under way on it."""
+
+    number: int
+    client: int
+    worker: int
+    up: bool = True
+    dead: bool = False
+    in_order: bool = False  # dead because the worker closed it, after all that it had said
+    client_knows: bool = False
+    worker_knows: bool = False
+    to_worker: list[dict[str, Any]] = field(default_factory=list)
+    to_client: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class ClientSide:
+    machine: ClientMachine
+    certificate: Certificate
+    links: dict[bytes, int] = field(default_factory=dict)
+
+
+@dataclass
+class WorkerSide:
+    machine: WorkerMachine
+    certificate: Certificate
+    slots: int
+    alive: bool = True
+    closing: bool = False
+    ready: set[int] = field(default_factory=set)
+    running: dict[int, Job] = field(default_factory=dict)  # by slot: what its runner does, wanted or not
+    known: set[Job] = field(default_factory=set)  # has arrived and is not forgotten
+    cache: set[str] = field(default_factory=set)
+
+
+class World:
+    """Some clients, some workers, and all that is between them."""
+
+    def __init__(
+        self,
+        *,
+        clients: int = 1,
+        workers: int = 2,
+        slots: int = 1,
+        settings: Settings | None = None,
+        faults: int = 0,
+        wired: bool = False,
+        client_class: type[ClientMachine] = ClientMachine,
+        worker_class: type[WorkerMachine] = WorkerMachine,
+    ) -> None:
+        """``wired``: messages really become board lines, encrypted and signed, and are read as such."""
+        self.settings = settings or Settings()
+        self.faults = faults
+        self.now = 0.0
+        self.codes = 0
+        self.link_count = 0
+        self.inboxes: dict[tuple[str, int], list[Any]] = {}
+        self.asking: dict[int, tuple[int, int]] = {}  # by code: (client, worker), while the client waits
+        self.answering: dict[int, int] = {}  # by code: worker, while it waits
+        self.links: dict[int, Link] = {}
+        self.clients: list[ClientSide] = []
+        self.workers: list[WorkerSide] = []
+        self.writers: dict[tuple[str, int], LineWriter] = {}
+        self.readers: dict[tuple[str, int], LineReader] = {}
+        self.wired = wired
+        self._client_class, self._worker_class = client_class, worker_class
+        # What really happened, for the invariants.
+        self.specs: dict[str, tuple[int, TaskSpec]] = {}
+        self.granted: dict[str, tuple[bytes, int]] = {}
+        self.executions: dict[str, int] = {}
+        self.settled: dict[str, str] = {}
+        for number in range(clients):
+            self._add(("c", number))
+            machine = client_class(self.settings, now=self.now)
+            self.clients.append(ClientSide(machine, certificate(f"c{number}", "client")))
+        for _ in range(workers):
+            self.start_worker(slots)
+
+    # -- what tests do --
+
+    def start_worker(self, slots: int = 1) -> None:
+        number = len(self.workers)
+        self._add(("w", number))
+        vouched = certificate(f"w{number}", "worker")
+        terms = Terms(slots=slots, free=slots, python="3.11")
+        machine = self._worker_class(self.settings, sid=vouched.sid, name=f"w{number}", terms=terms, now=self.now)
+        self.workers.append(WorkerSide(machine, vouched, slots))
+        self._worker(number, machine.tick(self.now, NOW + self.now))
+
+    def submit(self, client: int, spec: TaskSpec) -> None:
+        self.specs[spec.id] = (client, spec)
+        self._client(client, self.clients[client].machine.submit(spec, self.now))
+        self.check()
+
+    # -- what may happen --
+
+    def enabled(self) -> list[Event]:
+        """Everything that may happen now, in a fixed order."""
+        found = list(self._enabled())
+        return found if self.faults else [event for event in found if event[0] not in FAULTS]
+
+    def _enabled(self) -> Iterable[Event]:
+        for link in self.links.values():
+            flows = link.up and not link.dead
+            if link.to_client and not link.client_knows and (flows or link.in_order):
+                yield ("to client", link.number)
+            if link.to_worker and flows:
+                yield ("to worker", link.number)
+            if flows:
+                yield ("away", link.number)
+            if not link.up and not link.dead:
+                yield ("back", link.number)
+            if not link.dead:
+                yield ("link lost", link.number)
+            if link.dead and not link.client_knows and not (link.in_order and link.to_client):
+                yield ("client learns", link.number)
+            if link.dead and not link.worker_knows:
+                yield ("worker learns", link.number)
+        for address, lines in self.inboxes.items():
+            for place in range(len(lines)):
+                yield ("line", address, place)
+                yield ("line lost", address, place)
+                yield ("line twice", address, place)
+        for code, (_, worker) in self.asking.items():
+            possible = code in self.answering
+            if possible:
+                yield ("meeting", code)
+            coming = possible or (self.workers[worker].alive and self._accept_under_way(code))
+            yield ("late meeting" if coming else "meeting fails", code)
+        for code in self.answering:
+            if code not in self.asking:
+                yield ("nobody comes", code)
+        for number, side in enumerate(self.workers):
+            if side.alive:
+                yield from self._enabled_at(number, side)
+        for task in self.specs:
+            if task not in self.settled:
+                yield ("cancel", task)
+        if self._next_deadline() is not None:
+            yield ("time",)
+
+    def _enabled_at(self, number: int, side: WorkerSide) -> Iterable[Event]:
+        for slot in range(side.slots):
+            if slot not in side.ready:
+                yield ("ready", number, slot)
+        for slot, (_, task, _) in side.running.items():
+            if set(self.specs[task][1].refs) <= side.cache:
+                yield ("finish", number, slot)
+            yield ("killed", number, slot)
+            yield ("exits", number, slot)
+        for ref in sorted(side.cache):
+            yield ("evict", number, ref)
+        yield ("crash", number)
+        if not side.closing:
+            yield ("close", number)
+        elif not side.machine.busy():
+            yield ("leave", number)
+
+    def _accept_under_way(self, code: int) -> bool:
+        return any(_code_of(line) == code for lines in self.inboxes.values() for line in lines)
+
+    def _next_deadline(self) -> float | None:
+        times = [side.machine.deadline() for side in self.clients]
+        times += [side.machine.deadline() for side in self.workers if side.alive]
+        return min((time for time in times if time is not None), default=None)
+
+    # -- what happens --
+
+    def step(self, event: Event) -> None:
+        """Let ``event``, one of ``enabled()``, happen."""
+        kind, *arguments = event
+        if kind in FAULTS:
+            self.faults -= 1
+        _STEPS[kind](self, *arguments)
+        self.check()
+
+    def _line(self, address: tuple[str, int], place: int, *, keep: bool = False) -> None:
+        lines = self.inboxes[address]
+        line = lines[place]
+        if not keep:
+            del lines[place]
+        kind, number = address
+        if self.wired:
+            heard = self.readers[address].read(line[0], NOW + self.now)
+            if heard is None:
+                return
+            who, message = heard.certificate, heard.message
+        else:
+            who, message, _ = line
+        if kind == "c":
+            self._client(number, self.clients[number].machine.heard(who, message, self.now))
+        elif self.workers[number].alive:
+            self._worker(number, self.workers[number].machine.heard(who, message, self.now, NOW + self.now))
+
+    def _line_twice(self, address: tuple[str, int], place: int) -> None:
+        self._line(address, place, keep=True)
+
+    def _line_lost(self, address: tuple[str, int], place: int) -> None:
+        del self.inboxes[address][place]
+
+    def _meeting(self, code: int) -> None:
+        client, worker = self.asking.pop(code)
+        del self.answering[code]
+        self.link_count += 1
+        link = self.links[self.link_count] = Link(self.link_count, client, worker)
+        side = self.workers[worker]
+        self.clients[client].links[side.certificate.sid] = link.number
+        self._client(client, self.clients[client].machine.link_up(side.certificate.sid, self.now))
+        self._worker(worker, side.machine.link_up(link.number, self.clients[client].certificate))
+
+    def _meeting_fails(self, code: int) -> None:
+        client, worker = self.asking.pop(code)
+        sid = self.workers[worker].certificate.sid
+        self._client(client, self.clients[client].machine.meet_failed(sid, LinkTimeout("nobody came"), self.now))
+
+    def _nobody_comes(self, code: int) -> None:
+        worker = self.answering.pop(code)
+        self._worker(worker, self.workers[worker].machine.meet_failed())
+
+    def _to_worker(self, number: int) -> None:
+        link = self.links[number]
+        header = link.to_worker.pop(0)
+        side = self.workers[link.worker]
+        match header:
+            case {"t": "task", "id": task, "attempt": attempt, "missing": missing}:
+                side.cache |= set(missing)
+                wanted = sorted(set(self.specs[task][1].refs) - side.cache)
+                if wanted:
+                    link.to_client.append({"t": "want", "id": task, "attempt": attempt, "refs": wanted})
+                side.known.add((number, task, attempt))
+                self._worker(link.worker, side.machine.task(number, task, attempt, self.now))
+            case {"t": "recall", "id": task, "attempt": attempt}:
+                self._worker(link.worker, side.machine.recall(number, task, attempt, self.now))
+            case {"t": "buffers", "refs": refs}:
+                side.cache |= set(refs)
+
+    def _to_client(self, number: int) -> None:
+        link = self.links[number]
+        header = link.to_client.pop(0)
+        sid = self.workers[link.worker].certificate.sid
+        given = (sid, header.get("attempt"))
+        if header["t"] in ("nack", "lost") and self.granted.get(header["id"]) == given:
+            del self.granted[header["id"]]
+        self._client(link.client, self.clients[link.client].machine.frame(sid, header, self.now), said_by=sid)
+
+    def _away(self, number: int) -> None:
+        link = self.links[number]
+        link.up = False
+        sid = self.workers[link.worker].certificate.sid
+        self._client(link.client, self.clients[link.client].machine.link_away(sid, "cut", self.now))
+
+    def _back(self, number: int) -> None:
+        link = self.links[number]
+        link.up = True
+        sid = self.workers[link.worker].certificate.sid
+        self._client(link.client, self.clients[link.client].machine.link_up(sid, self.now))
+
+    def _link_lost(self, number: int) -> None:
+        self.links[number].dead = True
+
+    def _client_learns(self, number: int) -> None:
+        link = self.links[number]
+        link.client_knows = True
+        sid = self.workers[link.worker].certificate.sid
+        client = self.clients[link.client]
+        client.links.pop(sid)
+        self.granted = {task: given for task, given in self.granted.items() if not self._of(task, link.client, sid)}
+        self._client(link.client, client.machine.link_lost(sid, "lost", self.now))
+        self._tidy(link)
+
+    def _of(self, task: str, client: int, sid: bytes) -> bool:
+        return self.specs[task][0] == client and self.granted[task][0] == sid
+
+    def _worker_learns(self, number: int) -> None:
+        link = self.links[number]
+        link.worker_knows = True
+        self._worker(link.worker, self.workers[link.worker].machine.link_lost(number, self.now))
+        self._tidy(link)
+
+    def _tidy(self, link: Link) -> None:
+        if link.client_knows and link.worker_knows:
+            del self.links[link.number]
+
+    def _ready(self, number: int, slot: int) -> None:
+        side = self.workers[number]
+        side.ready.add(slot)
+        self._worker(number, side.machine.slot_ready(slot, self.now))
+
+    def _finish(self, number: int, slot: int) -> None:
+        side = self.workers[number]
+        job = side.running.pop(slot)
+        answer = side.machine.slot_result(slot, self.now)
+        if answer is not None:
+            link, attempt = answer
+            must((link, attempt) == (job[0], job[2]), "a result would go to another link than its task came by")
+            self._say(link, {"t": "result", "id": job[1], "attempt": attempt, "ok": True, "seconds": 0.001})
+        self._worker(number, side.machine.fill(self.now))
+
+    def _killed(self, number: int, slot: int) -> None:
+        self._ended(number, slot, killed=True)
+
+    def _exits(self, number: int, slot: int) -> None:
+        self._ended(number, slot, killed=False)
+
+    def _ended(self, number: int, slot: int, *, killed: bool) -> None:
+        side = self.workers[number]
+        del side.running[slot]
+        side.ready.discard(slot)
+        self._worker(number, side.machine.slot_died(slot, killed=killed, detail="ended", now=self.now))
+
+    def _evict(self, number: int, ref: str) -> None:
+        side = self.workers[number]
+        side.cache.discard(ref)
+        for link in self.links.values():
+            if link.worker == number and not link.dead:
+                self._say(link.number, {"t": "evicted", "refs": [ref]})
+        # What runs, or waits, may need it still: the worker asks for it again.
+        for link_number, task, attempt in sorted(side.known):
+            if ref in self.specs[task][1].refs:
+                self._say(link_number, {"t": "want", "id": task, "attempt": attempt, "refs": [ref]})
+
+    def _crash(self, number: int) -> None:
+        self._gone(number, in_order=False)
+
+    def _leave(self, number: int) -> None:
+        self._gone(number, in_order=True)
+
+    def _gone(self, number: int, *, in_order: bool) -> None:
+        side = self.workers[number]
+        side.alive = False
+        side.running.clear()
+        side.known.clear()
+        self.inboxes[("w", number)].clear()
+        self.answering = {code: worker for code, worker in self.answering.items() if worker != number}
+        for link in list(self.links.values()):
+            if link.worker == number:
+                link.in_order = in_order and not link.dead and link.up
+                link.dead = link.worker_knows = True
+                self._tidy(link)
+
+    def _close(self, number: int) -> None:
+        side = self.workers[number]
+        side.closing = True
+        self._worker(number, side.machine.close(self.now))
+
+    def _cancel(self, task: str) -> None:
+        client = self.specs[task][0]
+        self._client(client, self.clients[client].machine.cancel(task, self.now))
+        must(self.settled.get(task) == "cancelled", "a cancelled task was not settled as cancelled")
+
+    def _lie(self, number: int, header: dict[str, Any]) -> None:
+        self._say(number, header)
+
+    def _time(self) -> None:
+        deadline = self._next_deadline()
+        assert deadline is not None
+        self.pass_time(max(0.0, deadline - self.now))
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, and tick those machines whose deadline has come."""
+        self.now += seconds
+        for number, side in enumerate(self.clients):
+            due = side.machine.deadline()
+            if due is not None and due <= self.now:
+                self._client(number, side.machine.tick(self.now))
+                later = side.machine.deadline()
+                must(later is None or later > self.now, "a client's deadline has passed, after its tick")
+        for number, worker in enumerate(self.workers):
+            if worker.alive and worker.machine.deadline() <= self.now:
+                self._worker(number, worker.machine.tick(self.now, NOW + self.now))
+                must(worker.machine.deadline() > self.now, "a worker's deadline has passed, after its tick")
+
+    # -- performing the machines' actions --
+
+    def _client(self, number: int, actions: list[cm.Action], said_by: bytes | None = None) -> None:
+        side = self.clients[number]
+        for action in actions:
+            match action:
+                case cm.Say(message):
+                    self._post(("c", number), message)
+                case cm.Meet(worker):
+                    must(worker.sid not in side.links, "a worker is met although there is a link to it")
+                    target = self._worker_number(worker.sid)
+                    must((number, target) not in self.asking.values(), "a worker is met twice at a time")
+                    self.codes += 1
+                    self.asking[self.codes] = (number, target)
+                    self._post(("c", number), Accept(to=worker.sid, box=str(self.codes).encode()))
+                case cm.Send(sid, task, attempt, missing):
+                    must(task not in self.settled, "a task was sent after it was over")
+                    must(task not in self.granted, "a task was sent while another worker has it")
+                    self.granted[task] = (sid, attempt)
+                    self._tell(side, sid, {"t": "task", "id": task, "attempt": attempt, "missing": missing})
+                case cm.SendBuffers(sid, task, refs):
+                    self._tell(side, sid, {"t": "buffers", "refs": refs})
+                case cm.Recall(sid, task, attempt):
+                    self._tell(side, sid, {"t": "recall", "id": task, "attempt": attempt})
+                case cm.Settle(task, header, error):
+                    must(task not in self.settled, "a task was settled twice")
+                    if header is not None:
+                        current = self.granted.get(task) == (said_by, header.get("attempt"))
+                        must(current, "a result counted that is not the current attempt's")
+                    self.settled[task] = "result" if header else "error" if error else "cancelled"
+                    self.granted.pop(task, None)
+                case cm.Note():
+                    pass
+
+    def _worker(self, number: int, actions: list[wm.Action]) -> None:
+        side = self.workers[number]
+        for action in actions:
+            match action:
+                case wm.Say(message):
+                    self._post(("w", number), message)
+                case wm.Meet(_, box):
+                    self.answering[int(box)] = number
+                case wm.Start(slot, link, task, attempt):
+                    must(slot in side.ready, "a task was started without a runner")
+                    must(slot not in side.running, "a task was started in a slot that is busy")
+                    must((link, task, attempt) in side.known, "a task was started that is not there")
+                    side.running[slot] = (link, task, attempt)
+                    self.executions[task] = self.executions.get(task, 0) + 1
+                    spec = self.specs[task][1]
+                    must(not spec.once or self.executions[task] <= 1, "a task that may run once ran twice")
+                    must(self.executions[task] <= self.settings.attempts, "a task ran more often than allowed")
+                case wm.Stop(slot, task):
+                    must(side.running.get(slot, (0, "", 0))[1] == task, "a task was stopped that the slot doesn't run")
+                case wm.Forget(link, task, attempt):
+                    must((link, task, attempt) in side.known, "a task was forgotten twice")
+                    side.known.remove((link, task, attempt))
+                case wm.Reply(link, header):
+                    self._say(link, dict(header))
+
+    def _tell(self, side: ClientSide, sid: bytes, header: dict[str, Any]) -> None:
+        must(sid in side.links, "a frame was sent without a link")
+        link = self.links[side.links[sid]]
+        if not link.dead:
+            link.to_worker.append(header)
+
+    def _say(self, number: int, header: dict[str, Any]) -> None:
+        link = self.links.get(number)
+        if link is not None and not link.dead:
+            link.to_client.append(header)
+
+    def _post(self, sender: tuple[str, int], message: Message) -> None:
+        sides: list[ClientSide] | list[WorkerSide] = self.clients if sender[0] == "c" else self.workers
+        vouched = sides[sender[1]].certificate
+        if self.wired:
+            line = (self.writers[sender].write(message, introduce=True), message)
+        else:
+            line = (vouched, message, sender)  # type: ignore[assignment]
+        for address, inbox in self.inboxes.items():
+            alive = address[0] == "c" or (address[1] < len(self.workers) and self.workers[address[1]].alive)
+            addressed = not isinstance(message, Accept) or self._is_to(address, message)
+            if address != sender and alive and addressed:
+                inbox.append(line)
+
+    def _is_to(self, address: tuple[str, int], message: Accept) -> bool:
+        """Others would ignore an accept (test_worker_machine.py says so): it need not multiply the states."""
+        return address[0] == "w" and self.workers[address[1]].certificate.sid == message.to
+
+    def _worker_number(self, sid: bytes) -> int:
+        return next(n for n, side in enumerate(self.workers) if side.certificate.sid == sid)
+
+    def _add(self, address: tuple[str, int]) -> None:
+        self.inboxes[address] = []
+        if self.wired:
+            name, role = f"{address[0]}{address[1]}", "client" if address[0] == "c" else "worker"
+            self.writers[address] = LineWriter(session_of(name, role), CLUSTER, stream(name))
+            self.readers[address] = reader()
+
+    # -- invariants --
+
+    def check(self) -> None:
+        """Raise ``Violation`` unless all that must hold at any time does."""
+        for number, side in enumerate(self.clients):
+            machine = side.machine
+            places: dict[str, int] = {}
+            for queue in machine._queues.values():
+                for task in queue:
+                    places[task] = places.get(task, 0) + 1
+            for worker in machine.workers.values():
+                for task in worker.tasks:
+                    places[task] = places.get(task, 0) + 1
+                    must(self.granted.get(task, (b"",))[0] == worker.sid, "a task is at a worker it wasn't sent to")
+            open_tasks = {task for task, (owner, _) in self.specs.items() if owner == number} - set(self.settled)
+            must(set(places) == open_tasks, "a task was forgotten, or is kept after its end")
+            must(all(count == 1 for count in places.values()), "a task is in two places")
+            must(sum(machine.counts().values()) == len(open_tasks), "the counts are not the tasks'")
+        for side_ in self.workers:
+            if side_.alive:
+                held = {job for jobs in side_.machine._held.values() for job in jobs}
+                jobs = {(job.link, job.task, job.attempt) for job in held} | set(side_.running.values())
+                must(jobs == side_.known, "a worker has lost or kept a task")
+                terms = side_.machine.terms()
+                must(0 <= terms.free <= terms.slots <= side_.slots, "a worker offers slots that it hasn't")
+
+    def check_quiet(self) -> None:
+        """Raise ``Violation`` unless nothing is left: to be called when all tasks are over and all is delivered."""
+        must(set(self.settled) == set(self.specs), "a task was never settled")
+        for side in self.workers:
+            if side.alive:
+                must(not side.known, "a worker keeps a task that is over")
+                if not side.closing:
+                    must(side.machine.terms().free == side.slots, "a slot has leaked")
+
+    def settle(self, limit: int = 2000) -> None:
+        """Go on without further faults until all is quiet; raise ``Violation`` if that doesn't come."""
+        self.faults = 0
+        for _ in range(limit):
+            events = self.enabled()
+            moving = [event for event in events if event[0] not in ("finish", "leave", "time")]
+            ending = [event for event in events if event[0] in ("finish", "leave")]
+            if moving:
+                self.step(moving[0])
+            elif ending:
+                self.step(ending[0])
+            elif len(self.settled) == len(self.specs):
+                break
+            else:
+                self.step(("time",))
+        self.check_quiet()
+
+
+_STEPS: dict[str, Callable[..., None]] = {
+    "line": World._line,
+    "line lost": World._line_lost,
+    "line twice": World._line_twice,
+    "meeting": World._meeting,
+    "meeting fails": World._meeting_fails,
+    "late meeting": World._meeting_fails,
+    "nobody comes": World._nobody_comes,
+    "to worker": World._to_worker,
+    "to client": World._to_client,
+    "away": World._away,
+    "back": World._back,
+    "link lost": World._link_lost,
+    "client learns": World._client_learns,
+    "worker learns": World._worker_learns,
+    "ready": World._ready,
+    "finish": World._finish,
+    "killed": World._killed,
+    "exits": World._exits,
+    "evict": World._evict,
+    "crash": World._crash,
+    "close": World._close,
+    "leave": World._leave,
+    "cancel": World._cancel,
+    "lie": World._lie,
+    "time": World._time,
+}
+
+
+def _code_of(line: Any) -> int | None:
+    """The code of an accept that is under way."""
+    message = line[1]
+    return int(message.box) if isinstance(message, Accept) else None

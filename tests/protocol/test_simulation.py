@@ -1,0 +1,98 @@
+"""Clusters of real machines through seeded faults: the invariants of simulation.py hold at every step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from simulation import FAULTS, World
+
+from p2p_ipython.config import Settings
+from p2p_ipython.protocol.client_machine import TaskSpec
+
+SEEDS = range(120)
+
+
+def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False) -> World:
+    """Draw ``steps`` events by ``seed``, then let everything come to its end."""
+    rng = random.Random(seed)
+    world = World(
+        clients=rng.choice([1, 1, 2, 3]),
+        workers=rng.choice([1, 2, 3]),
+        slots=rng.choice([1, 2, 4]),
+        faults=faults,
+        settings=Settings(backlog=rng.choice([0, 2, 16])),
+        wired=wired,
+    )
+    tasks = rng.choice([1, 5, 30])
+    slow, clumsy = rng.choice([0.02, 0.3, 1.0]), rng.choice([0.02, 0.1, 0.3])
+    for _ in range(steps):
+        if len(world.specs) < tasks and rng.random() < 0.2:
+            number = len(world.specs)
+            refs = {f"ref{r}": 1 << 20 for r in range(3) if rng.random() < 0.2}
+            spec = TaskSpec(f"t{number}", python=rng.choice(["", "3.11"]), refs=refs, once=rng.random() < 0.3)
+            world.submit(rng.randrange(len(world.clients)), spec)
+        if not any(side.alive and not side.closing for side in world.workers) and len(world.workers) < 8:
+            world.start_worker(rng.choice([1, 2]))
+        events = world.enabled()
+        wrong = [event for event in events if event[0] in FAULTS]
+        usual = [event for event in events if event[0] not in FAULTS]
+        if not events:
+            continue
+        if wrong and (not usual or rng.random() < clumsy):
+            event = rng.choice(wrong)
+        else:
+            quick = [event for event in usual if event[0] not in ("finish", "time")]
+            event = rng.choice(quick if quick and rng.random() > slow / 2 else usual)
+        world.step(event)
+        if world.faults and rng.random() < clumsy / 3:
+            lie(world, rng)
+    if not any(side.alive and not side.closing for side in world.workers):
+        world.start_worker(1)
+    world.settle(20_000)
+    return world
+
+
+def lie(world: World, rng: random.Random) -> None:
+    """A worker speaks of a task or an attempt that it doesn't have."""
+    links = [link for link in world.links.values() if not link.dead]
+    if not links or not world.specs:
+        return
+    link, task = rng.choice(links), rng.choice(list(world.specs))
+    sid = world.workers[link.worker].certificate.sid
+    attempt = rng.randrange(5)
+    if world.granted.get(task) == (sid, attempt):
+        return
+    if any(frame.get("id") == task for frame in link.to_worker):
+        return  # by the time it is heard the lie might be what the task's own worker may say
+    if any(job[1] == task for job in world.workers[link.worker].known):
+        return
+    kind = rng.choice(["result", "nack", "lost", "started", "want"])
+    world.step(("lie", link.number, {"t": kind, "id": task, "attempt": attempt, "ok": True, "refs": ["ref0"]}))
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_task_ends_once_and_nothing_is_left_behind_whatever_goes_wrong(part: int) -> None:
+    for seed in SEEDS[part::4]:
+        try:
+            run(seed)
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+def test_without_faults_every_task_has_its_result_after_one_execution() -> None:
+    for seed in range(30):
+        world = run(seed, faults=0)
+        assert set(world.settled.values()) <= {"result"}
+        assert set(world.executions.values()) <= {1}
+
+
+def test_over_a_real_wire_duplicated_lines_change_nothing() -> None:
+    for seed in range(8):
+        run(seed, steps=150, wired=True)
+
+
+def test_a_seed_tells_the_whole_story() -> None:
+    first, second = run(5), run(5)
+    assert (first.now, first.settled, first.executions) == (second.now, second.settled, second.executions)
