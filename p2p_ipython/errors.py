@@ -38,6 +38,8 @@ A task that raises an exception whose class can be imported here raises that sam
 
 from __future__ import annotations
 
+import traceback
+
 
 class P2PError(Exception):
     """Base of all errors of this package.
@@ -52,6 +54,10 @@ class P2PError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the message and the hint. The frames of this package would not help."""
+        return [f"\x1b[31m{type(self).__name__}\x1b[39m: {self.message}", *([self.hint] if self.hint else [])]
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.__dict__.copy()))
@@ -147,6 +153,9 @@ class ProtocolError(P2PError):
 
 class LocalProtocolError(ProtocolError):
     """We were about to send them: a bug of this package, please report it."""
+
+    def _render_traceback_(self) -> list[str]:
+        return traceback.format_exception(self)
 
 
 class RemoteProtocolError(ProtocolError):

@@ -1,0 +1,330 @@
+"""The magics: ``%p2p_connect``, ``%%p2p``, ``%p2p``, ``%p2p_status``, ``%p2p_disconnect``.
+
+Each parses its line, calls the cluster and shows what it says; what is decided is decided elsewhere. Loading
+them costs milliseconds: whatever a cluster needs is imported when it is connected.
+
+``%%p2p`` is synchronous and returns at once. Its output lands under its own cell, also when that is long over;
+see output.py for the front ends where it can't.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import keyword
+import re
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.error import UsageError as MagicUsage
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.display import publish_display_data
+
+from p2p_ipython.errors import NotConnected
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.client.future import Future
+    from p2p_ipython.task.capture import Captured, Row
+
+Connect = Callable[..., "Cluster"]
+
+_GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
+_OPTION = re.compile(r"--[\w-]*$")
+
+
+def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
+    """Register the magics. ``connect`` takes the place of ``p2p_ipython.connect`` (for tests)."""
+    unload(ip)
+    magics = P2PMagics(ip, connect)
+    ip.register_magics(magics)
+    if ip.Completer is not None:
+        ip.Completer.custom_matchers.append(complete_option)
+    return magics
+
+
+def unload(ip: InteractiveShell) -> None:
+    """End this kernel's cluster and forget the magics' state."""
+    magics = ip.magics_manager.registry.pop(P2PMagics.__name__, None)
+    if magics is None:
+        return
+    magics.end()
+    for kind in ip.magics_manager.magics.values():
+        for name in [name for name, function in kind.items() if getattr(function, "__self__", None) is magics]:
+            del kind[name]
+    if ip.Completer is not None and complete_option in ip.Completer.custom_matchers:
+        ip.Completer.custom_matchers.remove(complete_option)
+
+
+class GlobalsOption(NamedTuple):
+    """``--globals``: find names by themselves (``automatic``), and those to add and to leave out."""
+
+    automatic: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+def split_globals(line: str) -> tuple[str, GlobalsOption]:
+    """Take ``--globals auto|none [+NAME] [-NAME] …`` out of a magic's line; argparse would stumble over -NAME.
+
+    Raises IPython's ``UsageError`` when nothing usable follows it.
+    """
+    kept: list[str] = []
+    given: list[str] = []
+    inside = False
+    for word in line.replace("--globals=", "--globals ").split():
+        parts = [part for part in word.strip("\"'").split(",") if part]
+        if word == "--globals":
+            if inside and not given:
+                break
+            inside = True
+        elif inside and parts and all(_GLOBAL.fullmatch(part) for part in parts):
+            given += parts
+        else:
+            kept.append(word)
+    if inside and not given:
+        raise MagicUsage("--globals wants auto or none, +NAME to add a name, -NAME to leave one out")
+    include = tuple(part[1:] for part in given if part[0] == "+")
+    exclude = tuple(part[1:] for part in given if part[0] == "-")
+    return " ".join(kept) if inside else line, GlobalsOption("none" not in given, include, exclude)
+
+
+@magics_class
+class P2PMagics(Magics):  # type: ignore[misc]
+    """Magics to share Python compute; ``%p2p_connect`` first."""
+
+    def __init__(self, shell: InteractiveShell, connect: Connect | None = None) -> None:
+        super().__init__(shell, parent=shell)
+        self.cluster: Cluster | None = None
+        self._connect = connect
+        self._joined: dict[str, Any] = {}
+        from p2p_ipython.notebook.output import CurrentCell
+        from p2p_ipython.notebook.status_line import StatusLines
+
+        self._current = CurrentCell(shell)
+        self._status_lines = StatusLines()
+
+    def end(self) -> None:
+        """Close the cluster and stop listening to the shell."""
+        self._current.close()
+        self._leave()
+
+    # -- clusters --
+
+    @magic_arguments()
+    @argument("board", nargs="?", help="HOST[:PORT] of a board that runs elsewhere; without it, all on this machine")
+    @argument("--cluster", help="name of the cluster on that board")
+    @argument("--workers", type=int, help="worker processes on this machine (default: one a core)")
+    @argument("--name", help="what others see of you")
+    @argument("--identity", help="file of the SSH key to use")
+    @argument("--accept-host-key", help="fingerprint of the board's host key, to accept it")
+    @argument("--as", dest="bind", help="bind the cluster to this name, for its submit and map")
+    @line_magic
+    def p2p_connect(self, line: str) -> None:
+        """Join a cluster; %%p2p then runs cells on it.
+
+        ``%p2p_connect`` starts a personal cluster on this machine: no account, no network. It ends with the
+        kernel. ``%p2p_connect HOST:PORT --cluster NAME`` joins a board that runs elsewhere.
+        """
+        options = vars(parse_argstring(self.p2p_connect, line))
+        bind = _name(options.pop("bind"))
+        board = options.pop("board")
+        given = {"target": _unquoted(board), **{name: _unquoted(value) for name, value in options.items()}}
+        if self.cluster is None or self.cluster.closed or given != self._joined:
+            self._leave()
+            connect = self._connect
+            if connect is None:
+                from p2p_ipython.client.cluster import connect
+            self.cluster = connect(**given, progress=self._progress())
+            self._joined = given
+            _say(f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there.")
+        else:
+            _say(f"Still connected: {_where(given)}.")
+        if bind is not None:
+            self.shell.push({bind: self.cluster})
+
+    @line_magic
+    def p2p_disconnect(self, _line: str) -> None:
+        """Leave the cluster: unfinished tasks are cancelled, a personal cluster's processes end."""
+        _say("Disconnected." if self._leave() else "Not connected.")
+
+    @line_magic
+    def p2p_status(self, _line: str) -> None:
+        """Show the cluster: board, members, slots, tasks, links, each with its state."""
+        status = self._connected().status()
+        publish_display_data({"text/plain": status.text(), "text/html": status.html()})
+
+    # -- tasks --
+
+    @magic_arguments()
+    @argument("name", nargs="?", help="bind the future to this name (and to _p2p in any case)")
+    @argument("--wait", action="store_true", help="wait for the result, and show it as the cell's own")
+    @argument("--dry-run", action="store_true", help="show what would travel, and run nothing")
+    @argument("--label", help="what the task is called in lists (default: its name)")
+    @argument("--once", action="store_true", help="never start it a second time, should its worker go away")
+    @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
+    @no_var_expand
+    @line_cell_magic
+    def p2p(self, line: str, cell: str | None = None) -> Any:
+        """Run a cell on the cluster; returns at once.
+
+        ``%%p2p tile`` on top of a cell binds ``tile`` to a future: ``tile.result()`` or ``await tile`` gives
+        the value of the cell's last expression (``;`` suppresses it). The variables, functions and modules
+        that the cell uses are found and sent, as they are now. ``%p2p EXPRESSION`` does the same for an
+        expression, and gives the future. Names in strings (``eval("x")``) aren't seen: ``--globals +x``.
+
+        In ``%p2p EXPRESSION`` there are no options.
+        """
+        if cell is None:
+            if not line.strip():
+                raise MagicUsage("%p2p wants an expression; or write %%p2p on top of a cell")
+            return self._submit(self._captured(line, GlobalsOption(True, (), ())), line.strip(), once=False)
+        rest, chosen = split_globals(line)
+        options = parse_argstring(self.p2p, rest)
+        name = _name(options.name)
+        if options.dry_run:
+            self._show_names(self._captured(cell, chosen))
+            return None
+        self._connected()
+        captured = self._captured(cell, chosen)
+        label = _unquoted(options.label) or name or ""
+        future = self._submit(captured, label, once=options.once, status=not options.wait)
+        if name is not None:
+            self.shell.push({name: future})
+        return self._wait(future) if options.wait else None
+
+    def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
+        from p2p_ipython.task.capture import capture_cell
+
+        return capture_cell(
+            source,
+            self.shell.user_ns,
+            transform=self.shell.transform_cell,
+            automatic=chosen.automatic,
+            include=chosen.include,
+            exclude=chosen.exclude,
+        )
+
+    def _submit(self, captured: Captured, label: str, *, once: bool, status: bool = False) -> Future[Any]:
+        from p2p_ipython.notebook.output import CellOutput
+        from p2p_ipython.task.task import task_of
+
+        cluster = self._connected()
+        task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
+        output = CellOutput(self.shell, self._current)
+        try:
+            future = cluster.submit_task(task, output)
+        except BaseException:
+            cluster.store.unpin(task.packed.large)
+            raise
+        self.shell.push({"_p2p": future}, interactive=False)
+        if status:
+            self._status_lines.add(task.label, future, output)
+        return future
+
+    def _wait(self, future: Future[Any]) -> Any:
+        try:
+            while not future.done():  # in steps: on Windows a wait without an end can't be interrupted
+                concurrent.futures.wait([future], timeout=0.5)
+        except KeyboardInterrupt:
+            future.cancel()
+            raise Interrupted from None
+        return future.result()
+
+    def _show_names(self, captured: Captured) -> None:
+        from p2p_ipython.notebook.output import table
+        from p2p_ipython.task.capture import listing
+
+        rows = listing(captured)
+        if not rows:
+            _say("The cell uses no names of this notebook: only its source would travel.")
+            return
+        total = sum(row.size or 0 for row in rows)
+        caption = f"{len(rows)} names would travel, about {_bytes(total)}. Nothing was sent."
+        publish_display_data(table(("name", "type", "size", "used by"), [_cells(row) for row in rows], caption))
+
+    # -- inside --
+
+    def _connected(self) -> Cluster:
+        if self.cluster is None or self.cluster.closed:
+            raise NotConnected(
+                "no cluster is connected",
+                hint="Run %p2p_connect for one on this machine, or %p2p_connect HOST:PORT --cluster NAME.",
+            )
+        return self.cluster
+
+    def _leave(self) -> bool:
+        cluster, self.cluster = self.cluster, None
+        if cluster is None or cluster.closed:
+            return False
+        cluster.close()
+        return True
+
+    def _progress(self) -> Callable[[str], None]:
+        from p2p_ipython.notebook.output import CellOutput
+
+        output = CellOutput(self.shell, self._current)
+        return lambda text: output.show(f"{text} …")
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted ``--wait``; the task was cancelled."""
+
+    def _render_traceback_(self) -> list[str]:
+        return ["\x1b[31mKeyboardInterrupt\x1b[39m: the task was cancelled"]
+
+
+@context_matcher()  # type: ignore[untyped-decorator]
+def complete_option(context: CompletionContext) -> SimpleMatcherResult:
+    """Complete the options of our magics."""
+    found = _OPTION.search(context.line_with_cursor[: context.cursor_position] if context.line_with_cursor else "")
+    words = context.line_with_cursor.split()
+    function = getattr(P2PMagics, words[0].lstrip("%"), None) if found and words and words[0][0] == "%" else None
+    parser = getattr(function, "parser", None)
+    if found is None or parser is None:
+        return SimpleMatcherResult(completions=[])
+    options = [option for action in parser._actions for option in action.option_strings]
+    return SimpleMatcherResult(
+        completions=[SimpleCompletion(option, type="param") for option in options if option.startswith(found.group())],
+        matched_fragment=found.group(),
+        suppress=True,
+    )
+
+
+def _name(text: str | None) -> str | None:
+    if text is not None and (not text.isidentifier() or keyword.iskeyword(text)):
+        raise MagicUsage(f"{text!r} is not a name that a future could have")
+    return text
+
+
+def _unquoted(value: Any) -> Any:
+    """IPython's argument parser keeps the quotes around a word."""
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1]
+    return value
+
+
+def _where(given: dict[str, Any]) -> str:
+    if given["target"] is None:
+        return "a personal cluster on this machine"
+    return f"the board at {given['target']}" + (f", cluster {given['cluster']}" if given["cluster"] else "")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return row.name, row.type, _bytes(row.size) if row.size is not None else f"can't travel: {row.trouble}", row.used_by
+
+
+def _bytes(size: int) -> str:
+    if size < 1000:
+        return f"{size} bytes"
+    if size < 1_000_000:
+        return f"{size / 1000:.1f} kB"
+    return f"{size / 1_000_000:.1f} MB"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

@@ -1,0 +1,182 @@
+"""Where the output of a task lands: under the cell that submitted it.
+
+A ``CellOutput`` is made in the magic, while the cell runs, and used later from the loop's thread. In a kernel it
+sends messages that name that cell as their parent. Front ends differ:
+
+* JupyterLab, Notebook and VS Code put such messages under the cell, also when it is long over. They can be
+  told by the ``cellId`` that they send with each cell.
+* nbclient and nbconvert drop what comes after a cell is over. For them output goes to the cell that runs when
+  it comes, and waits for the next one if none runs: it shows up where the notebook waits for the result.
+* In a terminal it is printed.
+
+The future keeps its output in any case: ``future.replay()`` shows it again.
+
+Output comes from workers. Those of one's own may show anything; for others there is ``rich=False``, which
+keeps plain text only.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any, Protocol
+
+Message = Mapping[str, Any]
+"""As ``client.future.OutputMessage``."""
+
+Send = Callable[[str, dict[str, Any]], None]
+
+
+class CurrentCell:
+    """Which cell a kernel runs now, kept by IPython's events, so that output can wait for the next one."""
+
+    def __init__(self, ip: Any) -> None:
+        self._ip = ip
+        self._lock = threading.Lock()
+        self._runs = True  # made while a cell runs
+        self._held: list[Callable[[], None]] = []
+        ip.events.register("pre_run_cell", self._begins)
+        ip.events.register("post_run_cell", self._ends)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._ip.events.unregister("pre_run_cell", self._begins)
+        self._ip.events.unregister("post_run_cell", self._ends)
+
+    def when_running(self, show: Callable[[], None]) -> None:
+        """Call ``show`` now if a cell runs, else when the next one begins; in order."""
+        with self._lock:
+            if not self._runs:
+                self._held.append(show)
+                return
+            show()
+
+    def _begins(self, _info: object) -> None:
+        with self._lock:
+            self._runs = True
+            held, self._held = self._held, []
+            for show in held:
+                show()
+
+    def _ends(self, _result: object) -> None:
+        with self._lock:
+            self._runs = False
+
+
+class Status(Protocol):
+    """The line under a cell that says where its task is."""
+
+    def show(self, text: str) -> None:
+        """Replace the line's text."""
+
+
+class CellOutput:
+    """The output area of the cell that runs now. A sink for a task's messages, and its status line.
+
+    Thread-safe in the way it is needed: ``show`` and calls come from one thread at a time, the loop's.
+    """
+
+    def __init__(self, ip: Any, current: CurrentCell, *, rich: bool = True) -> None:
+        self._send = _sender(ip, current)
+        self._rich = rich
+        self._display_id = uuid.uuid4().hex
+        self._status = ""
+        self._clear_later = False
+
+    def show(self, text: str) -> None:
+        """Replace the status line's text; the first one makes the line. Not in a terminal, where lines stay."""
+        if self._send is None or text == self._status:
+            return
+        first, self._status = not self._status, text
+        self._send("display_data" if first else "update_display_data", self._status_content())
+
+    def __call__(self, message: Message) -> None:
+        """Show a message of the task."""
+        kind = message["kind"]
+        if self._send is None:
+            _print(message)
+        elif kind == "clear_output":
+            # The status line is output, too: it comes back, at once or with what the front end waits for.
+            wait = bool(message["content"].get("wait"))
+            self._send("clear_output", {"wait": wait})
+            self._clear_later = wait
+            if not wait:
+                self._status_again()
+        else:
+            if self._clear_later:
+                self._clear_later = False
+                self._status_again()
+            if kind == "stream":
+                self._send("stream", {"name": message["name"], "text": message["text"]})
+            else:
+                self._send(kind, _display(message["content"], self._rich))
+
+    def _status_again(self) -> None:
+        if self._status and self._send is not None:
+            self._send("display_data", self._status_content())
+
+    def _status_content(self) -> dict[str, Any]:
+        return {
+            "data": {"text/plain": self._status, "text/html": _small(self._status)},
+            "metadata": {},
+            "transient": {"display_id": self._display_id},
+        }
+
+
+def _sender(ip: Any, current: CurrentCell) -> Send | None:
+    """How to send a message to the cell that runs now; None in a terminal."""
+    kernel = getattr(ip, "kernel", None)
+    if kernel is None:
+        return None
+    origin = ip.get_parent()
+
+    def send_to(parent: Any, kind: str, content: dict[str, Any]) -> None:
+        kernel.session.send(kernel.iopub_socket, kind, content, parent=parent, ident=kernel._topic(kind))
+
+    if "cellId" in (origin.get("metadata") or {}):
+        return lambda kind, content: send_to(origin, kind, content)
+    return lambda kind, content: current.when_running(lambda: send_to(ip.get_parent(), kind, content))
+
+
+def _display(content: Mapping[str, Any], rich: bool) -> dict[str, Any]:
+    """The content of a display message, in the shape that front ends rely on."""
+    parts = {name: content.get(name) for name in ("data", "metadata", "transient")}
+    shaped = {name: part if isinstance(part, dict) else {} for name, part in parts.items()}
+    if not rich:
+        shaped["data"] = {"text/plain": str(shaped["data"].get("text/plain", ""))}
+        shaped["metadata"] = {}
+    return shaped
+
+
+def _print(message: Message) -> None:
+    if message["kind"] == "stream":
+        stream = sys.stderr if message["name"] == "stderr" else sys.stdout
+        stream.write(message["text"])
+    elif message["kind"] == "display_data":
+        text = _display(message["content"], False)["data"]["text/plain"]
+        sys.stdout.write(f"{text}\n")
+
+
+def _small(text: str) -> str:
+    return f'<div style="opacity: 0.75; font-size: 90%">{escape(text)}</div>'
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]], caption: str) -> dict[str, str]:
+    """A table as text and as HTML, for ``publish_display_data``; all cells are escaped."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
+
+    def html(row: tuple[str, ...], tag: str) -> str:
+        return "<tr>" + "".join(f'<{tag} style="text-align:left">{escape(cell)}</{tag}>' for cell in row) + "</tr>"
+
+    body = "".join(html(row, "td") for row in rows)
+    return {
+        "text/plain": "\n".join([caption, *lines]),
+        "text/html": f"<table><caption>{escape(caption)}</caption><thead>{html(head, 'th')}</thead>"
+        f"<tbody>{body}</tbody></table>",
+    }
