@@ -163,6 +163,11 @@ class Cluster(concurrent.futures.Executor):
         """Where a task is, or why it waits, in words; "" when it is over."""
         return self._bridge.machine.why(task_id) if self._bridge is not None else ""
 
+    @property
+    def pids(self) -> list[int]:
+        """Processes that this cluster has started: a board's and workers'; none on a board that runs elsewhere."""
+        return self._local.pids if self._local is not None else []
+
     # -- what it looks like --
 
     def status(self) -> ClusterStatus:

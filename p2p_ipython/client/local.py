@@ -73,17 +73,20 @@ class Child:
 
     async def close(self) -> None:
         """End the child: by the end of its input, else by force."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except OSError:
-            pass
+        self._close_input()
         try:
             await asyncio.wait_for(asyncio.shield(self.ended), END_TIMEOUT)
         except TimeoutError:
             log.warning("%s did not end in time; killing it", self.module)
             self._process.kill()
             await self.ended
+
+    def _close_input(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except OSError:  # it had been told something that it didn't read
+            pass
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None
@@ -112,6 +115,7 @@ class Child:
             self.ready.set_result(said)
 
     def _has_ended(self, code: int) -> None:
+        self._close_input()
         if not self.ready.done():
             words = " ".join(self.last_words)[-500:]
             self.ready.set_exception(

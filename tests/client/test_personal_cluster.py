@@ -1,0 +1,389 @@
+"""A personal cluster, as its user meets it: real board, real links, real workers, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+import p2p_ipython
+from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.errors import NotPicklable, PythonMismatch, ResultNotPicklable, TaskDied, UsageError, WorkerLost
+from p2p_ipython.task.task import Task, make_call, make_cell
+
+PATIENCE = 60.0
+"""Seconds that anything may take before a test fails; a loaded machine needs some."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with p2p_ipython.connect(workers=2, output_limit=1 << 20) as made:
+        yield made
+
+
+def cell(cluster: Cluster, source: str, **names: object) -> Task:
+    return make_cell(source, dict(names), cluster.store, transform=TransformerManager().transform_cell)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition that no event tells of."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.01)
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_returns_its_value(cluster: Cluster) -> None:
+    assert cluster.submit(pow, 2, 10).result(PATIENCE) == 1024
+
+
+def test_a_function_of_the_caller_travels_with_what_it_uses(cluster: Cluster) -> None:
+    factor = 3
+
+    def scaled(x: int) -> int:
+        return factor * math.isqrt(x)
+
+    assert cluster.submit(scaled, 16).result(PATIENCE) == 12
+
+
+def test_map_keeps_the_order(cluster: Cluster) -> None:
+    assert list(cluster.map(pow, range(20), [2] * 20)) == [n * n for n in range(20)]
+
+
+def test_a_future_can_be_awaited_in_any_loop(cluster: Cluster) -> None:
+    async def both() -> list[int]:
+        return await asyncio.gather(cluster.submit(pow, 2, 3), cluster.submit(pow, 3, 2))
+
+    assert asyncio.run(both()) == [8, 9]
+
+
+def test_futures_work_in_wait_and_as_completed_and_call_back(cluster: Cluster) -> None:
+    futures = [cluster.submit(pow, 2, n) for n in range(10)]
+    called = threading.Event()
+    futures[0].add_done_callback(lambda future: future.result() == 1 and called.set())
+    done, rest = concurrent.futures.wait(futures, timeout=PATIENCE)
+    assert len(done) == 10
+    assert not rest
+    assert {f.result() for f in concurrent.futures.as_completed(futures)} == {2**n for n in range(10)}
+    assert called.wait(PATIENCE)
+
+
+def test_arguments_are_frozen_at_submission(cluster: Cluster) -> None:
+    numbers = [1, 2, 3]
+    block = bytearray(b"a") * (2 << 20)
+
+    def seen(numbers: list[int], block: bytearray) -> tuple[list[int], int]:
+        return numbers, block.count(b"a")
+
+    future = cluster.submit(seen, numbers, block)
+    numbers.clear()
+    block[:] = b"b" * len(block)
+    assert future.result(PATIENCE) == ([1, 2, 3], 2 << 20)
+
+
+def test_large_buffers_go_in_and_out_whole_and_may_be_written_to(cluster: Cluster) -> None:
+    def turned(block: bytearray) -> bytearray:
+        block[0] = 255
+        return block
+
+    block = bytearray(os.urandom(5_000_001))
+    for _ in range(3):  # the second and third time the worker has the bytes: they must be as they were
+        came = cluster.submit(turned, block).result(PATIENCE)
+        assert came[0] == 255
+        assert came[1:] == block[1:]
+        came[0] = 1
+
+
+def test_many_buffers_just_too_small_to_be_large_arrive(cluster: Cluster) -> None:
+    blocks = [os.urandom(300_000 + n) for n in range(12)]
+    assert cluster.submit(lambda all: [len(b) for b in all], blocks).result(PATIENCE) == [len(b) for b in blocks]
+
+
+def test_a_value_that_is_larger_than_a_frame_comes_back(cluster: Cluster) -> None:
+    text = cluster.submit(lambda: "ä" * 3_000_000).result(PATIENCE)
+    assert text == "ä" * 3_000_000
+
+
+# --- cells ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_gives_the_value_of_its_last_expression(cluster: Cluster) -> None:
+    assert cluster.submit_task(cell(cluster, "y = x * 2\ny + 1", x=20)).result(PATIENCE) == 41
+    assert cluster.submit_task(cell(cluster, "x * 2;", x=20)).result(PATIENCE) is None
+    assert cluster.submit_task(cell(cluster, "y = x", x=20)).result(PATIENCE) is None
+
+
+def test_output_comes_while_the_task_runs_and_is_kept(cluster: Cluster, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    seen: list[dict] = []
+    first = threading.Event()
+
+    def show(message: dict) -> None:
+        seen.append(message)
+        first.set()
+
+    source = f"""
+import os, time
+print("before")
+while not os.path.exists({str(go)!r}):
+    time.sleep(0.01)
+from IPython.display import display, HTML
+display(HTML("<i>shown</i>"))
+print("after")
+"""
+    future = cluster.submit_task(cell(cluster, source), show)
+    assert first.wait(PATIENCE)
+    assert not future.done()
+    go.touch()
+    future.result(PATIENCE)
+    assert [m.get("text") or m["content"]["data"]["text/html"] for m in seen] == ["before\n", "<i>shown</i>", "after\n"]
+    assert future.outputs == seen
+
+
+def test_a_remote_exception_is_raised_as_itself_with_the_remote_traceback(cluster: Cluster) -> None:
+    future = cluster.submit_task(cell(cluster, "def f():\n    return {}['key']\nf()"))
+    with pytest.raises(KeyError, match="key") as caught:
+        future.result(PATIENCE)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(caught.value._render_traceback_()))  # type: ignore[attr-defined]
+    assert "in f()" in text
+    assert isinstance(future.exception(), KeyError)
+    assert future.state_text.startswith("failed on worker-")
+
+
+# --- trouble --------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_that_cant_be_pickled_is_named_and_its_output_kept(cluster: Cluster) -> None:
+    future = cluster.submit_task(cell(cluster, "print('done')\n(n for n in [])"))
+    with pytest.raises(ResultNotPicklable, match="generator"):
+        future.result(PATIENCE)
+    assert future.outputs[0]["text"] == "done\n"
+
+
+def test_an_argument_that_cant_be_pickled_is_named_and_nothing_is_sent(cluster: Cluster) -> None:
+    before = cluster.status()
+    with pytest.raises(NotPicklable, match="argument 2") as caught:
+        cluster.submit(print, 1, threading.Lock())
+    assert "argument 2" in caught.value.name
+    assert cluster.status().tasks == before.tasks == ()
+
+
+def test_a_task_that_ends_its_process_fails_at_once_and_the_worker_lives_on(cluster: Cluster) -> None:
+    with pytest.raises(TaskDied, match="exit code 3"):
+        cluster.submit(os._exit, 3).result(PATIENCE)
+    assert cluster.submit(pow, 2, 2).result(PATIENCE) == 4
+
+
+def test_a_task_that_fills_its_memory_fails_and_the_worker_lives_on() -> None:
+    with p2p_ipython.connect(workers=1, task_memory=512 << 20) as small:
+        with pytest.raises((MemoryError, TaskDied)):
+            small.submit(bytearray, 1 << 30).result(PATIENCE)
+        assert small.submit(pow, 2, 2).result(PATIENCE) == 4
+
+
+def test_a_task_that_prints_100_megabytes_ends_well_and_says_what_was_left_out(cluster: Cluster) -> None:
+    source = "line = 'x' * 999_999\nfor _ in range(100):\n    print(line)\n'done'"
+    future = cluster.submit_task(cell(cluster, source))
+    assert future.result(PATIENCE) == "done"
+    text = "".join(m["text"] for m in future.outputs)
+    assert len(text) < 2 << 20
+    assert "P2P_OUTPUT_LIMIT" in text
+
+
+def test_cancel_ends_a_waiting_task_and_a_running_one_and_neither_is_delivered(cluster: Cluster) -> None:
+    futures = [cluster.submit(time.sleep, 3600) for _ in range(4)]
+    until(lambda: sum(f.running() for f in futures) == 2, "two of four run")
+    assert all(f.cancel() for f in futures)
+    assert concurrent.futures.wait(futures, PATIENCE).not_done == set()
+    for future in futures:
+        assert future.cancelled()
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result()
+    assert cluster.submit(pow, 2, 2).result(PATIENCE) == 4
+
+
+def test_functions_of_another_python_wait_for_a_worker_and_then_fail_with_the_reason() -> None:
+    with p2p_ipython.connect(workers=1, request_every=0.5) as here:
+        here.submit(pow, 1, 1).result(PATIENCE)
+        task = dataclasses.replace(make_call(pow, (2, 2), {}, here.store), needs_python="3.5")
+        future = here.submit_task(task)
+        until(lambda: "waiting for a worker with python 3.5" in future.state_text or future.done(), "the reason")
+        with pytest.raises(PythonMismatch, match=r"3\.5"):
+            future.result(PATIENCE)
+
+
+def test_a_wait_on_the_clusters_own_thread_is_an_error_not_a_deadlock(cluster: Cluster) -> None:
+    other = cluster.submit(time.sleep, 0.2)
+    caught: list[BaseException] = []
+    called = threading.Event()
+
+    def callback(_future: object) -> None:
+        try:
+            other.result()
+        except UsageError as error:
+            caught.append(error)
+        called.set()
+
+    cluster.submit(pow, 1, 1).add_done_callback(callback)
+    assert called.wait(PATIENCE)
+    assert caught or other.done()
+
+
+def test_the_status_says_who_is_there(cluster: Cluster) -> None:
+    cluster.submit(pow, 1, 1).result(PATIENCE)
+    until(lambda: all(m.link == "direct" for m in cluster.status().members), "both links")
+    status = cluster.status()
+    assert [m.name for m in status.members] == ["worker-1", "worker-2"]
+    assert status.slots == status.free == 2
+    text = str(cluster)
+    for word in ("connected", "worker-1", "direct", "2 of 2 slots free", "0 pending"):
+        assert word in text
+    assert "<table>" in cluster._repr_html_()
+
+
+# --- workers that go away -------------------------------------------------------------------------------------------
+
+
+def worker_pids(cluster: Cluster) -> list[int]:
+    return cluster.pids[1:]
+
+
+def test_a_killed_workers_task_goes_to_another_worker(tmp_path: Path) -> None:
+    with p2p_ipython.connect(workers=2) as cluster:
+        log = tmp_path / "log"
+
+        def attempt(log: str) -> str:
+            with open(log, "a") as file:
+                print(os.getpid(), file=file)
+            while len(open(log).readlines()) < 2:  # the first one waits to be killed
+                time.sleep(0.01)
+            return "second"
+
+        future = cluster.submit(attempt, str(log))
+        until(lambda: log.exists() and log.read_text().endswith("\n"), "the task has started")
+        runner = psutil.Process(int(log.read_text()))
+        agent = next(p for p in runner.parents() if p.pid in worker_pids(cluster))
+        agent.kill()
+        assert future.result(PATIENCE) == "second"
+        until(lambda: len(cluster.status().members) == 2, "the worker was started again")
+
+
+def test_after_three_lost_workers_the_task_is_lost_with_the_reason(tmp_path: Path) -> None:
+    with p2p_ipython.connect(workers=2) as cluster:
+        log = tmp_path / "log"
+
+        def ends_badly(log: str) -> None:
+            with open(log, "a") as file:
+                print("attempt", file=file)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with pytest.raises(WorkerLost, match="3 times"):
+            cluster.submit(ends_badly, str(log)).result(PATIENCE)
+        assert log.read_text() == "attempt\n" * 3
+        assert cluster.submit(pow, 2, 2).result(PATIENCE) == 4
+
+
+def test_a_task_that_may_run_once_only_isnt_started_again(tmp_path: Path) -> None:
+    with p2p_ipython.connect(workers=2) as cluster:
+        log = tmp_path / "log"
+
+        def ends_badly(log: str) -> None:
+            with open(log, "a") as file:
+                print("attempt", file=file)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        task = make_call(ends_badly, (str(log),), {}, cluster.store, once=True)
+        with pytest.raises(WorkerLost, match="may have run"):
+            cluster.submit_task(task).result(PATIENCE)
+        assert log.read_text() == "attempt\n"
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def everything_of(cluster: Cluster) -> list[psutil.Process]:
+    return [p for pid in cluster.pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+
+
+def test_closing_cancels_what_isnt_over_and_leaves_no_process_and_no_folder() -> None:
+    cluster = p2p_ipython.connect(workers=2)
+    running = [cluster.submit(time.sleep, 3600) for _ in range(3)]
+    until(lambda: any(f.running() for f in running), "one runs")
+    processes = everything_of(cluster)
+    assert len(processes) >= 5  # a board, two workers, their runners
+    scratch = [p for p in Path(tempfile.gettempdir()).glob("p2p-*") if p.name.split("-")[1] in map(str, cluster.pids)]
+    assert scratch
+    cluster.close()
+    assert all(f.cancelled() for f in running)
+    gone, alive = psutil.wait_procs(processes, timeout=PATIENCE)
+    assert not alive
+    assert not [p for p in scratch if p.exists()]
+    with pytest.raises(UsageError, match="closed"):
+        cluster.submit(pow, 1, 1)
+    cluster.close()
+
+
+def test_when_the_kernel_is_killed_everything_ends_with_it(tmp_path: Path) -> None:
+    script = """
+import p2p_ipython, psutil, sys, time, os
+cluster = p2p_ipython.connect(workers=2)
+cluster.submit(pow, 2, 2).result(60)
+future = cluster.submit(time.sleep, 3600)
+while not future.running():
+    time.sleep(0.01)
+pids = [p.pid for pid in cluster.pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+print(*pids, flush=True)
+time.sleep(3600)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    kernel = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
+    try:
+        assert kernel.stdout is not None
+        processes = [psutil.Process(int(pid)) for pid in kernel.stdout.readline().split()]
+        assert len(processes) >= 5
+        assert list(tmp_path.iterdir())
+    finally:
+        kernel.kill()
+        kernel.communicate()
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
+    assert not alive
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path) -> None:
+    script = "import p2p_ipython\nc = p2p_ipython.connect(workers=1)\nprint(*c.pids, c.submit(pow, 2, 5).result(60))"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    *pids, value = ran.stdout.split()
+    assert value == "32"
+    assert not [pid for pid in pids if psutil.pid_exists(int(pid))]
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobody_sees_the_key_in_the_process_list(cluster: Cluster) -> None:
+    for process in everything_of(cluster):
+        shown = " ".join(process.cmdline()) + str(process.environ())
+        assert "PRIVATE KEY" not in shown
+    assert "PRIVATE" not in repr(vars(cluster))
