@@ -12,7 +12,7 @@ Standard library only: the runner imports it inside the sandbox.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from p2p_ipython.protocol.frames import PREFIX, Buffer, Header, decode_header, sizes
 
@@ -59,10 +59,11 @@ class FrameInput:
             self._compact(self._scratch)
         return [self._scratch[self._end :]]
 
-    def advance(self, count: int) -> list[tuple[Header, Buffer]]:
-        """Take note of ``count`` bytes having been read to ``room()``; return the frames that are whole now.
+    def advance(self, count: int) -> Iterator[tuple[Header, Buffer]]:
+        """Take note of ``count`` bytes having been read to ``room()``; yield the frames that are whole now.
 
-        Raises ``FrameError``; the stream is of no use after that.
+        A frame is yielded before the next one is looked at, since it may say where that one's body belongs: use
+        up the iterator before the next read. Raises ``FrameError``; the stream is of no use after that.
         """
         whole: list[tuple[Header, Buffer]] = []
         if self._body is not None:
@@ -70,13 +71,12 @@ class FrameInput:
             self._filled += taken
             count -= taken
             if self._filled < len(self._body):
-                return whole
+                return
             whole.append((self._header, self._body))
             self._body = None
         self._end += count
-        while self._parse(whole):
-            pass
-        return whole
+        while whole or self._parse(whole):
+            yield whole.pop()
 
     def _parse(self, whole: list[tuple[Header, Buffer]]) -> bool:
         """Move one frame out of the scratch; False when there isn't a whole one."""
