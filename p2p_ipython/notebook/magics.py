@@ -22,7 +22,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import publish_display_data
 
-from p2p_ipython.errors import NotConnected
+from p2p_ipython.errors import CaptureError, NotConnected
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -94,11 +94,12 @@ def split_globals(line: str) -> tuple[str, GlobalsOption]:
 
 
 @magics_class
-class P2PMagics(Magics):  # type: ignore[misc]
+class P2PMagics(Magics):
     """Magics to share Python compute; ``%p2p_connect`` first."""
 
     def __init__(self, shell: InteractiveShell, connect: Connect | None = None) -> None:
         super().__init__(shell, parent=shell)
+        self._ip = shell
         self.cluster: Cluster | None = None
         self._connect = connect
         self._joined: dict[str, Any] = {}
@@ -130,22 +131,19 @@ class P2PMagics(Magics):  # type: ignore[misc]
         ``%p2p_connect`` starts a personal cluster on this machine: no account, no network. It ends with the
         kernel. ``%p2p_connect HOST:PORT --cluster NAME`` joins a board that runs elsewhere.
         """
-        options = vars(parse_argstring(self.p2p_connect, line))
+        options = dict(vars(parse_argstring(self.p2p_connect, line)))
         bind = _name(options.pop("bind"))
         board = options.pop("board")
         given = {"target": _unquoted(board), **{name: _unquoted(value) for name, value in options.items()}}
         if self.cluster is None or self.cluster.closed or given != self._joined:
             self._leave()
-            connect = self._connect
-            if connect is None:
-                from p2p_ipython.client.cluster import connect
-            self.cluster = connect(**given, progress=self._progress())
+            self.cluster = (self._connect or _connect())(**given, progress=self._progress())
             self._joined = given
             _say(f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there.")
         else:
             _say(f"Still connected: {_where(given)}.")
         if bind is not None:
-            self.shell.push({bind: self.cluster})
+            self._ip.push({bind: self.cluster})
 
     @line_magic
     def p2p_disconnect(self, _line: str) -> None:
@@ -164,7 +162,7 @@ class P2PMagics(Magics):  # type: ignore[misc]
     @argument("name", nargs="?", help="bind the future to this name (and to _p2p in any case)")
     @argument("--wait", action="store_true", help="wait for the result, and show it as the cell's own")
     @argument("--dry-run", action="store_true", help="show what would travel, and run nothing")
-    @argument("--label", help="what the task is called in lists (default: its name)")
+    @argument("--label", help="what the task is called in lists (default: NAME, or In[3])")
     @argument("--once", action="store_true", help="never start it a second time, should its worker go away")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
@@ -191,23 +189,26 @@ class P2PMagics(Magics):  # type: ignore[misc]
             return None
         self._connected()
         captured = self._captured(cell, chosen)
-        label = _unquoted(options.label) or name or ""
+        label = _unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
         future = self._submit(captured, label, once=options.once, status=not options.wait)
         if name is not None:
-            self.shell.push({name: future})
+            self._ip.push({name: future})
         return self._wait(future) if options.wait else None
 
     def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
         from p2p_ipython.task.capture import capture_cell
 
-        return capture_cell(
-            source,
-            self.shell.user_ns,
-            transform=self.shell.transform_cell,
-            automatic=chosen.automatic,
-            include=chosen.include,
-            exclude=chosen.exclude,
-        )
+        try:
+            return capture_cell(
+                source,
+                self._ip.user_ns,
+                transform=self._ip.transform_cell,
+                automatic=chosen.automatic,
+                include=chosen.include,
+                exclude=chosen.exclude,
+            )
+        except SyntaxError as error:
+            raise CellSyntaxError(error, self._ip) from None
 
     def _submit(self, captured: Captured, label: str, *, once: bool, status: bool = False) -> Future[Any]:
         from p2p_ipython.notebook.output import CellOutput
@@ -215,13 +216,13 @@ class P2PMagics(Magics):  # type: ignore[misc]
 
         cluster = self._connected()
         task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
-        output = CellOutput(self.shell, self._current)
+        output = CellOutput(self._ip, self._current)
         try:
             future = cluster.submit_task(task, output)
         except BaseException:
             cluster.store.unpin(task.packed.large)
             raise
-        self.shell.push({"_p2p": future}, interactive=False)
+        self._ip.push({"_p2p": future}, interactive=False)
         if status:
             self._status_lines.add(task.label, future, output)
         return future
@@ -267,8 +268,20 @@ class P2PMagics(Magics):  # type: ignore[misc]
     def _progress(self) -> Callable[[str], None]:
         from p2p_ipython.notebook.output import CellOutput
 
-        output = CellOutput(self.shell, self._current)
+        output = CellOutput(self._ip, self._current)
         return lambda text: output.show(f"{text} …")
+
+
+class CellSyntaxError(CaptureError):
+    """The cell has a syntax error, so nothing was sent. IPython shows it as it shows the notebook's own."""
+
+    def __init__(self, error: SyntaxError, ip: InteractiveShell) -> None:
+        super().__init__(f"{type(error).__name__}: {error}", hint="Nothing was sent.")
+        shown: Any = ip.SyntaxTB  # its types say otherwise
+        self._lines: list[str] = shown.structured_traceback(type(error), error, [])
+
+    def _render_traceback_(self) -> list[str]:
+        return self._lines
 
 
 class Interrupted(KeyboardInterrupt):
@@ -278,7 +291,7 @@ class Interrupted(KeyboardInterrupt):
         return ["\x1b[31mKeyboardInterrupt\x1b[39m: the task was cancelled"]
 
 
-@context_matcher()  # type: ignore[untyped-decorator]
+@context_matcher()
 def complete_option(context: CompletionContext) -> SimpleMatcherResult:
     """Complete the options of our magics."""
     found = _OPTION.search(context.line_with_cursor[: context.cursor_position] if context.line_with_cursor else "")
@@ -293,6 +306,12 @@ def complete_option(context: CompletionContext) -> SimpleMatcherResult:
         matched_fragment=found.group(),
         suppress=True,
     )
+
+
+def _connect() -> Connect:
+    from p2p_ipython.client.cluster import connect
+
+    return connect
 
 
 def _name(text: str | None) -> str | None:
