@@ -97,7 +97,7 @@ def measure(
     effort = effort or Effort()
     samples = _Samples()
     client_adds = idle_worker = None
-    answered = 0
+    present = 0
     for repeat in range(repeats):
         say = _numbered(progress, repeat, repeats)
         say("starting" if target is None else "connecting")
@@ -112,8 +112,9 @@ def measure(
             if memory and repeat == 0:
                 client_adds = _own_rss() - before
                 idle_worker = _worker_rss()
-            answered = max(answered, _measure_tasks(running, effort, samples, say))
+            _measure_tasks(running, effort, samples, say)
             _measure_transfers(running, effort, samples, say, arrays=target is None)
+            present = len(running.status().members)
     return Figures(
         first_result_s=median(samples.first_result),
         roundtrip_ms=median(samples.roundtrip) * 1e3,
@@ -123,7 +124,7 @@ def measure(
         out_MB_per_s=effort.size / MB / median(samples.outward),
         again_ms=median(samples.again) * 1e3,
         repeats=repeats,
-        workers=answered,
+        workers=present,
         python=platform.python_version(),
         client_adds_MB=client_adds,
         idle_worker_MB=idle_worker,
@@ -149,9 +150,8 @@ def table(figures: Figures) -> Table:
 
     values = figures.as_json()
     times = "once" if figures.repeats == 1 else f"{figures.repeats} times"
-    made = Table(
-        caption=f"Medians; measured {times} after a warm-up, on {figures.workers} workers, Python {figures.python}."
-    )
+    workers = "1 worker" if figures.workers == 1 else f"{figures.workers} workers"
+    made = Table(caption=f"Medians; measured {times} after a warm-up; {workers}, Python {figures.python}.")
     made.add_column("")
     made.add_column("measured", justify="right")
     made.add_column("unit")
@@ -176,14 +176,11 @@ class _Samples:
     again: list[float] = field(default_factory=list)
 
 
-def _measure_tasks(cluster: Cluster, effort: Effort, samples: _Samples, say: Callable[[str], None]) -> int:
-    """Measure tasks that do nothing; return how many workers took part."""
+def _measure_tasks(cluster: Cluster, effort: Effort, samples: _Samples, say: Callable[[str], None]) -> None:
     say("warming up")
-    workers = set()
     # Together, then in turn: every worker has then started its runner, and every path has been taken once.
     for future in [cluster.submit(int) for _ in range(effort.warm_up)]:
         _result(future, effort)
-        workers.add(future.worker)
     for _ in range(effort.warm_up):
         _result(cluster.submit(int), effort)
     say("round trips")
@@ -199,7 +196,6 @@ def _measure_tasks(cluster: Cluster, effort: Effort, samples: _Samples, say: Cal
     for future in futures:
         future.result()
     samples.rate.append(effort.tasks / (time.perf_counter() - began))
-    return len(workers)
 
 
 def _measure_transfers(
