@@ -91,7 +91,7 @@ class Recorder:
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for something that tells nobody when it happens."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - as said
             await asyncio.sleep(0.005)
 
 

@@ -41,9 +41,13 @@ log = logging.getLogger(__name__)
 
 PORT = 2222
 BATCH = 0.005
-"""Chunks of a topic that follow each other within this time, s, are written together: one packet per reader."""
+"""Under load, chunks of a topic that come within this time, s, are written together: one packet per reader."""
+AT_ONCE = 50
+"""Packets that are written in ``BATCH`` before that counts as load."""
 CUT_AFTER = 10.0
 """How long a session that is being ended may take to read what it was sent, s."""
+GOODBYE = 1.0
+"""How long a closing board waits for a client to take that in, s."""
 KEYS = 1000
 """How many idle keys' rate limits are remembered before the full ones are forgotten."""
 
@@ -166,6 +170,8 @@ class BoardServer:
             agent_forwarding=False,
             x11_forwarding=False,
             compression_algs=["none"],
+            # Not ChaCha20, which costs asyncssh several times as much a packet.
+            encryption_algs=["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr"],
             login_timeout=options.login_timeout,
             keepalive_interval=options.keepalive,
             keepalive_count_max=3,
@@ -190,10 +196,9 @@ class BoardServer:
     async def close(self) -> None:
         """Stop listening, end every session, and the mailbox and the relay with them. Idempotent."""
         self._acceptor.close()
-        for connection in list(self.connections):
-            connection.abort()
-        for connection in list(self.connections):
-            await connection.wait_closed()
+        ending = [asyncio.ensure_future(_end(connection)) for connection in self.connections]
+        if ending:
+            await asyncio.wait(ending)
         self.fanout.close()
         await self._acceptor.wait_closed()
         services, self._services = self._services, _Closed(self._services)
@@ -225,6 +230,16 @@ class BoardServer:
                         self.sessions[name].end()
 
 
+async def _end(connection: asyncssh.SSHServerConnection) -> None:
+    """Say good-bye to a client, or cut it if it doesn't listen."""
+    connection.close()
+    try:
+        await asyncio.wait_for(connection.wait_closed(), GOODBYE)
+    except TimeoutError:
+        connection.abort()
+        await connection.wait_closed()
+
+
 class _Closed(Services):
     """Services that have ended; keeps their ports for the record, and can be closed again."""
 
@@ -242,26 +257,33 @@ class _Key:
 
 
 class _Fanout:
-    """Writes chunks to their readers: a lone one at once, those that follow within ``BATCH`` together."""
+    """Writes chunks to their readers: at once while there is little to write, in batches when there is much.
+
+    A packet costs far more than the bytes in it, so under load what comes within ``BATCH`` is written together.
+    """
 
     def __init__(self, sessions: dict[str, _Session]) -> None:
         self._sessions = sessions
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, list[Deliver]] = {}
-        self._last: dict[str, float] = {}
+        self._since = 0.0
+        self._written = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def deliver(self, chunk: Deliver) -> None:
-        now = self._loop.time()
+        """Write a chunk, now or within ``BATCH``; chunks of a topic keep their order."""
         waiting = self._waiting.get(chunk.topic)
         if waiting is not None:
             waiting.append(chunk)
             return
-        if now - self._last.get(chunk.topic, -BATCH) >= BATCH:
-            if len(self._last) > 1000:
-                self._last = {topic: at for topic, at in self._last.items() if now - at < BATCH}
-            self._last[chunk.topic] = now
+        now = self._loop.time()
+        if now - self._since >= BATCH:
+            self._since, self._written = now, 0
+        if self._written < AT_ONCE:
+            self._written += len(chunk.to)
             self._write([chunk])
+            # Writing to many takes longer than BATCH: what came in the meantime is load, too.
+            self._since = max(self._since, self._loop.time() - BATCH / 2)
             return
         self._waiting[chunk.topic] = [chunk]
         if self._timer is None:
@@ -271,12 +293,11 @@ class _Fanout:
         """Write whatever waits, now."""
         self.close()
         waiting, self._waiting = self._waiting, {}
-        now = self._loop.time()
-        for topic, chunks in waiting.items():
-            self._last[topic] = now
+        for chunks in waiting.values():
             self._write(chunks)
 
     def close(self) -> None:
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -356,6 +377,9 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._topic = ""
         self._join: Join
         self._timer: asyncio.TimerHandle | None = None
+        self._waiting = False
+        self._held = b""
+        self._eof = False
         self._ended = False
         self._loop = asyncio.get_running_loop()
 
@@ -407,6 +431,10 @@ class _Session(asyncssh.SSHServerSession[bytes]):
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         if self._ended or self._stream is None or self._stream.direction is Direction.SUB:
             return
+        if self._waiting:
+            self._held += data
+            self._channel.pause_reading()  # the rest is kept by the publisher until there is a reader
+            return
         self._server.do(self._server.topics.publish(self._name, data))
         silence = self._key.bucket.take(len(data), self._loop.time())
         if silence and not self._ended:
@@ -415,7 +443,8 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             self._timer = self._loop.call_later(silence, self._read_on)
 
     def eof_received(self) -> bool:
-        if self._stream is not None and self._stream.direction is Direction.PUB and not self._ended:
+        self._eof = True
+        if self._stream is not None and self._stream.direction is Direction.PUB and not self._waiting:
             self._sent()
         return True  # a pipe or a subscriber that has nothing to say still reads
 
@@ -462,7 +491,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             return
         wait = f" {commands.format_duration(stream.timeout)}" if stream.timeout > 0 else ""
         self._say(f"no subs found ... waiting{wait}\n")
-        self._channel.pause_reading()  # what it has to say is kept by the publisher until then
+        self._waiting = True
         self._server.topics.wait(self._join, self._topic)
         self._timer = self._loop.call_later(stream.timeout, self._timed_out)
 
@@ -476,10 +505,13 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         if self._ended:
             return
         assert self._stream is not None
+        self._waiting = False
         self._server.do(self._server.topics.join(self._join, self._topic))
         self._say("sending msg ...\n")
-        if self._stream.empty:
-            self._server.do(self._server.topics.publish(self._name, b"\0"))
+        message = b"\0" if self._stream.empty else self._held
+        if message:
+            self._server.do(self._server.topics.publish(self._name, message))
+        if self._stream.empty or self._eof:
             self._sent()
         else:
             self._channel.resume_reading()

@@ -55,6 +55,8 @@ STABLE_AFTER = 5.0
 """A connection that held for so long, s, was a good one: the next is tried at once again."""
 ANSWER_WITHIN = 10.0
 """How long a board may take to answer a question, s."""
+PAUSE = 1.0
+"""Between two channels that the board ends at once, s."""
 MAX_ANSWER = 64 << 10
 CLOSE_WITHIN = 5.0
 
@@ -375,14 +377,16 @@ class _Connection:
             self._refused(channel)
             self._writer.start()
             self._tell(self._board.connected, user)
+            quick = 0
             while True:
                 began = time.monotonic()
                 self._drain(channel)
                 self._refused(channel)
                 if self._ending.is_set() or not self._transports[-1].is_active():
                     break
-                if time.monotonic() - began < 1.0:
-                    self._ending.wait(1.0)  # a board that ends every channel is not to be asked without a pause
+                quick = quick + 1 if time.monotonic() - began < PAUSE else 0
+                if quick > 1:  # a board that ends every channel is not to be asked without a pause
+                    self._ending.wait(PAUSE)
                 channel = self._join_topic(ANSWER_WITHIN)
                 self._tell(self._board.rejoined)
         except P2PError as refusal:
