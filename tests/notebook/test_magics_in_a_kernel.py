@@ -1,0 +1,211 @@
+"""A notebook's user at a real kernel and a real personal cluster: what each cell shows, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.notebook.kernels import DEADLINE, Notebook, notebook
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Notebook]:
+    with notebook() as one:
+        assert one.run("%load_ext p2p_ipython").error is None
+        connected = one.run("%p2p_connect --workers 2 --as cluster")
+        assert connected.error is None, connected.error
+        yield one
+
+
+@pytest.fixture
+def nb(shared: Notebook) -> Notebook:
+    shared.run("%reset_selective -f ^(?!cluster$|_).*")
+    return shared
+
+
+def test_a_cell_returns_at_once_and_its_output_lands_under_it_live(nb: Notebook, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    cell = nb.run(
+        f"%%p2p tile\nimport pathlib, sys, time\nprint('first')\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\nprint('second', file=sys.stderr)\n6 * 7"
+    )
+    nb.until(lambda: "first" in cell.text)  # it is over and its task is not
+    assert nb.run("tile.done(), tile is _p2p, tile.running()").value == "(False, True, True)"
+    later = nb.run(f"open({str(go)!r}, 'w').close()\ntile.result()")
+    assert later.value == "42"
+    nb.until(lambda: "second" in cell.text)
+    assert [c["name"] for c in cell.of("stream")] == ["stdout", "stderr"]
+    assert later.text == ""
+
+
+def test_the_line_under_a_cell_says_where_its_task_is_and_how_it_ended(nb: Notebook) -> None:
+    cell = nb.run("%%p2p tile\n1")
+    nb.until(lambda: "done" in (cell.status_line or ""))
+    assert (cell.status_line or "").startswith("tile: done on worker-")
+    failed = nb.run("%%p2p\n1/0")
+    nb.until(lambda: "failed" in (failed.status_line or ""))
+    assert (failed.status_line or "").startswith("In[")
+
+
+def test_a_label_is_escaped_where_it_is_html(nb: Notebook) -> None:
+    cell = nb.run("%%p2p --label <b>\n1")
+    html = cell.of("display_data")[0]["data"]["text/html"]
+    assert "&lt;b&gt;: submitted" in html
+    assert "<b>" not in html
+
+
+def test_a_future_can_be_awaited_and_used_by_the_next_cell(nb: Notebook) -> None:
+    nb.run("x = 5\ndef square(y): return y * y")
+    nb.run("%%p2p a\nsquare(x)")
+    assert nb.run("await a").value == "25"
+    nb.run("%%p2p b\na.result() + await a")
+    assert nb.run("b.result(60)").value == "50"
+
+
+def test_a_line_gives_a_future_of_an_expression(nb: Notebook) -> None:
+    nb.run("k = 20")
+    nb.run("f = %p2p k + 1")
+    assert nb.run("f.result()").value == "21"
+
+
+def test_rich_displays_land_under_the_cell(nb: Notebook) -> None:
+    cell = nb.run(
+        "%%p2p plot\nfrom IPython.display import HTML, display\n"
+        "h = display(HTML('<i>one</i>'), display_id=True)\nh.update(HTML('<i>two</i>'))"
+    )
+    nb.run("plot.result()")
+    nb.until(lambda: any("two" in c["data"].get("text/html", "") for c in cell.of("update_display_data")))
+    assert any(c["data"].get("text/html") == "<i>one</i>" for c in cell.of("display_data"))
+
+
+def test_clearing_the_output_keeps_the_line_under_the_cell(nb: Notebook) -> None:
+    for wait in (True, False):
+        cell = nb.run(f"%%p2p task\nfrom IPython.display import clear_output\nclear_output(wait={wait})\nprint('x')")
+        nb.run("task.result()")
+        nb.until(lambda cell=cell: "x" in cell.text and "done" in (cell.status_line or ""))
+        kinds = [m["msg_type"] for m in cell.messages if m["msg_type"] not in ("status", "execute_input")]
+        assert kinds.index("clear_output") < kinds.index("display_data", 1) < kinds.index("stream")
+
+
+def test_waiting_shows_output_and_value_as_the_cells_own(nb: Notebook) -> None:
+    cell = nb.run("%%p2p --wait\nprint('hello')\n6 * 7")
+    assert (cell.text, cell.value) == ("hello\n", "42")
+    assert nb.run("%%p2p --wait\n6 * 7;").value is None
+
+
+def test_a_remote_error_shows_the_remote_cell_and_not_the_machinery(nb: Notebook) -> None:
+    waited = nb.run("%%p2p --wait\ndef g():\n    return 1 / 0\ng()")
+    later = nb.run("_p2p.result()")
+    for cell in (waited, later):
+        assert cell.error is not None
+        assert cell.error["ename"] == "ZeroDivisionError"
+        shown = "\n".join(cell.error["traceback"])
+        assert "line 2" in shown
+        assert "p2p_ipython" not in shown
+        assert "concurrent" not in shown
+    assert nb.run("try: _p2p.result()\nexcept ZeroDivisionError as e: print(e)").text == "division by zero\n"
+
+
+def test_interrupting_a_wait_cancels_the_task(nb: Notebook) -> None:
+    cell = nb.start("%%p2p --wait --label slow\nimport time\nprint('it runs')\ntime.sleep(600)")
+    nb.until(lambda: "it runs" in cell.text)
+    nb.manager.interrupt_kernel()
+    nb.until(lambda: cell.idle)
+    assert cell.error is not None
+    assert "".join(cell.error["traceback"]).endswith("the task was cancelled")
+    assert nb.run("_p2p.cancelled()").value == "True"
+    assert nb.run("%%p2p --wait\n1").value == "1"
+
+
+def test_what_can_not_travel_is_said_before_anything_is_sent(nb: Notebook) -> None:
+    nb.run("import threading\nlock = threading.Lock()\nn = len(cluster.store)\n_p2p = None")
+    expected = {
+        "%%p2p\nlock": ("NotPicklable", "'lock'"),
+        "%%p2p\n# nothing": ("CaptureError", "empty"),
+        "%%p2p\nx = = 1": ("CellSyntaxError", "x = = 1"),
+        "%%p2p --globals +nowhere\n1": ("CaptureError", "'nowhere'"),
+        "%%p2p 3x\n1": ("UsageError", "3x"),
+        "%%p2p a b\n1": ("UsageError", "b"),
+        "%p2p": ("UsageError", "expression"),
+    }
+    for source, (name, words) in expected.items():
+        cell = nb.run(source)
+        if name == "UsageError":
+            assert words in cell.text
+            continue
+        assert cell.error is not None, source
+        assert cell.error["ename"] == name
+        lines = "\n".join(cell.error["traceback"])
+        assert words in lines
+        assert "p2p_ipython" not in lines
+    assert nb.run("_p2p is None, len(cluster.store) == n").value == "(True, True)"
+
+
+def test_a_dry_run_lists_names_types_and_sizes_and_sends_nothing(nb: Notebook) -> None:
+    nb.run("import threading\nlock = threading.Lock()\nrows = [0] * 1000\ndef f(): return rows, lock\n_p2p = None")
+    cell = nb.run("%%p2p --dry-run x\nf()")
+    (content,) = cell.of("display_data")
+    text = content["data"]["text/plain"]
+    assert "Nothing was sent" in text
+    assert all(name in text for name in ("f", "rows", "list", "2.", "kB", "lock", "can't travel"))
+    assert "<table>" in content["data"]["text/html"]
+    assert nb.run("_p2p is None, 'x' in dir()").value == "(True, False)"
+
+
+def test_names_can_be_added_and_left_out(nb: Notebook) -> None:
+    nb.run("a, b = 1, 2")
+    assert nb.run("%%p2p --wait --globals +a -b\neval('a'), 'b' in globals() and b").value == "(1, False)"
+
+
+def test_the_status_is_a_table(nb: Notebook) -> None:
+    (content,) = nb.run("%p2p_status").of("display_data")
+    assert "worker-1" in content["data"]["text/plain"]
+    assert "<table>" in content["data"]["text/html"]
+
+
+def test_connecting_again_keeps_the_cluster(nb: Notebook) -> None:
+    nb.run("before = cluster")
+    assert nb.run("%p2p_connect --workers 2 --as after").text.startswith("Still connected")
+    assert nb.run("after is before").value == "True"
+
+
+def test_the_cluster_from_the_magic_takes_calls_too(nb: Notebook) -> None:
+    assert nb.run("list(cluster.map(pow, [2, 3], [3, 2]))").value == "[8, 9]"
+
+
+def test_before_connecting_it_says_how_to_and_after_unloading_all_is_gone(tmp_path: Path) -> None:
+    with notebook() as one:
+        one.run("%load_ext p2p_ipython")
+        for source in ("%%p2p\n1", "%p2p 1", "%p2p_status"):
+            cell = one.run(source)
+            assert cell.error is not None
+            assert cell.error["ename"] == "NotConnected"
+            assert "%p2p_connect" in "\n".join(cell.error["traceback"])
+        assert one.run("%p2p_disconnect").text == "Not connected.\n"
+        assert one.run("%p2p_connect --workers 1 --as c").error is None
+        assert one.run("%%p2p --wait\n1").value == "1"
+        assert one.run("%unload_ext p2p_ipython").error is None
+        assert one.run("c.closed").value == "True"
+        assert "not found" in one.run("%p2p_status").text
+        assert one.run("%load_ext p2p_ipython").error is None
+
+
+def test_a_notebook_that_is_executed_shows_output_where_it_waits_and_the_final_line(tmp_path: Path) -> None:
+    cells = [
+        "%load_ext p2p_ipython\n%p2p_connect --workers 1",
+        "%%p2p tile\nimport time\ntime.sleep(1)\nprint('from afar')\n42",
+        "tile.result()",
+    ]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    NotebookClient(
+        book, timeout=DEADLINE, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    waiting = book.cells[2].outputs
+    assert [o["text"] for o in waiting if o["output_type"] == "stream"] == ["from afar\n"]
+    assert [o["data"]["text/plain"] for o in waiting if o["output_type"] == "execute_result"] == ["42"]
+    (line,) = book.cells[1].outputs
+    assert line["data"]["text/plain"].startswith("tile: done on worker-1 in ")
