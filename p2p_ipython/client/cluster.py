@@ -49,6 +49,8 @@ def connect(
     name: str | None = None,
     identity: str | os.PathLike[str] | None = None,
     accept_host_key: str | None = None,
+    mailbox: str | None = None,
+    relay: str | None = None,
     progress: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Cluster:
@@ -60,16 +62,18 @@ def connect(
 
     ``target`` is the ``HOST[:PORT]`` of a board that runs elsewhere; ``cluster`` names the personal cluster on
     it (default "personal"): whoever holds the same SSH key is in it. ``identity`` is that key's file (default:
-    as ssh would choose, one only); ``accept_host_key`` the fingerprint of the board's host key, once.
+    as ssh would choose, one only); ``accept_host_key`` the fingerprint of the board's host key, once. ``mailbox``
+    (a websocket URL) and ``relay`` (``tcp:HOST:PORT``) are for boards that carry none of their own, as pico's.
 
     ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
     settings, see config.py.
 
     Raises a ``BoardError`` that says what to do, ``ConfigError``, or ``UsageError``.
     """
-    if target is None and (identity is not None or accept_host_key is not None):
+    if target is None and any(given is not None for given in (identity, accept_host_key, mailbox, relay)):
         raise UsageError(
-            "--identity and --accept-host-key are for a board that runs elsewhere", hint="Say which: HOST[:PORT]."
+            "identity, accept_host_key, mailbox and relay are for a board that runs elsewhere",
+            hint="Say which: HOST[:PORT].",
         )
     if target is not None and workers is not None:
         raise UsageError(
@@ -85,6 +89,8 @@ def connect(
         name=name,
         identity=Path(identity).expanduser() if identity is not None else None,
         accept_host_key=accept_host_key,
+        mailbox=mailbox,
+        relay=relay,
         progress=progress or (lambda _text: None),
         settings=Settings.load(**settings),
     )
@@ -108,6 +114,8 @@ class Cluster(concurrent.futures.Executor):
         name: str | None,
         identity: Path | None,
         accept_host_key: str | None,
+        mailbox: str | None,
+        relay: str | None,
         progress: Callable[[str], None],
         settings: Settings,
     ) -> None:
@@ -122,6 +130,7 @@ class Cluster(concurrent.futures.Executor):
         self._workers = workers
         self._identity = identity
         self._accept_host_key = accept_host_key
+        self._mailbox, self._relay = mailbox, relay
         self._progress = progress
         self._pid = os.getpid()
         self._bridge: Bridge | None = None
@@ -281,13 +290,14 @@ class Cluster(concurrent.futures.Executor):
         self._progress(f"joining the board at {target}")
         await self._join_board(bridge, address, choice, pin=self._accept_host_key)
         board = self._joined()
-        services = await board.services()
-        if services is None:
+        services = await board.services() or {}
+        mailbox = self._mailbox or services.get("mailbox")
+        if mailbox is None:
             raise BoardError(
                 f"the board at {target} does not say where its wormhole mailbox is",
-                hint="Use a board that `p2p board` runs: it carries a mailbox and a relay of its own.",
+                hint="Use a board that `p2p board` runs, which carries one, or name one: mailbox='ws://HOST:PORT/v1'.",
             )
-        await bridge.open(board, services["mailbox"], services["relay"])
+        await bridge.open(board, mailbox, self._relay or services.get("relay", ""))
 
     def _make_bridge(self, key: Any, listen: str | None) -> Bridge:
         from p2p_ipython.client.bridge import Bridge
