@@ -152,6 +152,13 @@ class World:
         self._client(client, self.clients[client].machine.submit(spec, self.now))
         self.check()
 
+    def link_all(self) -> None:
+        """Go on without faults or passing time until all links are up and all runners ready."""
+        faults, self.faults = self.faults, 0
+        while events := [event for event in self.enabled() if event[0] != "time"]:
+            self.step(events[0])
+        self.faults = faults
+
     # -- what may happen --
 
     def enabled(self) -> list[Event]:
@@ -509,13 +516,14 @@ class World:
             line = (vouched, message, sender)  # type: ignore[assignment]
         for address, inbox in self.inboxes.items():
             alive = address[0] == "c" or (address[1] < len(self.workers) and self.workers[address[1]].alive)
-            addressed = not isinstance(message, Accept) or self._is_to(address, message)
-            if address != sender and alive and addressed:
+            if address != sender and alive and self._concerns(address, sender, message):
                 inbox.append(line)
 
-    def _is_to(self, address: tuple[str, int], message: Accept) -> bool:
-        """Others would ignore an accept (test_worker_machine.py says so): it need not multiply the states."""
-        return address[0] == "w" and self.workers[address[1]].certificate.sid == message.to
+    def _concerns(self, address: tuple[str, int], sender: tuple[str, int], message: Message) -> bool:
+        """Whom a message concerns. Others ignore it (test_worker_machine.py): it need not multiply the states."""
+        if isinstance(message, Accept):
+            return address[0] == "w" and self.workers[address[1]].certificate.sid == message.to
+        return address[0] != sender[0]
 
     def _worker_number(self, sid: bytes) -> int:
         return next(n for n, side in enumerate(self.workers) if side.certificate.sid == sid)

@@ -10,7 +10,7 @@ from simulation import FAULTS, World
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.client_machine import TaskSpec
 
-SEEDS = range(120)
+SEEDS = range(400)
 
 
 def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False) -> World:
@@ -35,15 +35,16 @@ def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False) -
         if not any(side.alive and not side.closing for side in world.workers) and len(world.workers) < 8:
             world.start_worker(rng.choice([1, 2]))
         events = world.enabled()
-        wrong = [event for event in events if event[0] in FAULTS]
+        wrong = [event for event in events if event[0] in FAULTS and (event[0] != "cancel" or rng.random() < 0.2)]
         usual = [event for event in events if event[0] not in FAULTS]
-        if not events:
-            continue
-        if wrong and (not usual or rng.random() < clumsy):
-            event = rng.choice(wrong)
-        else:
-            quick = [event for event in usual if event[0] not in ("finish", "time")]
+        quick = [event for event in usual if event[0] not in ("finish", "time")]
+        if wrong and rng.random() < clumsy:
+            kind = rng.choice(sorted({event[0] for event in wrong}))
+            event = rng.choice([event for event in wrong if event[0] == kind])
+        elif usual:
             event = rng.choice(quick if quick and rng.random() > slow / 2 else usual)
+        else:
+            continue
         world.step(event)
         if world.faults and rng.random() < clumsy / 3:
             lie(world, rng)
