@@ -41,6 +41,8 @@ def main() -> int:
             notebook,
             timeout=CELL_TIMEOUT,
             kernel_name="python3",
+            # It warns that this machine's root could listen to its ports on loopback.
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
             resources={"metadata": {"path": str(options.notebook.parent)}},
         ).execute()
     except CellExecutionError as error:

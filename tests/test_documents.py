@@ -1,0 +1,138 @@
+"""What the documents say is so: settings, commands, files and names in them exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import p2p_ipython
+from p2p_ipython import cli
+from p2p_ipython.config import MIB, Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "p2p_ipython/protocol/PROTOCOL.md"]
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+UNDONE = "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"])
+
+
+def text_files() -> list[Path]:
+    """Files of the project that people write."""
+    folders = ["p2p_ipython", "tests", "notebooks", "binder", ".ci"]
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    found += [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml"} or path.name == "Makefile"]
+    return [path for path in found if "__pycache__" not in path.parts and path.suffix != ".pyc"]
+
+
+def settings_table() -> str:
+    """README's table, from the settings."""
+    lines = ["| Setting | Default | |", "|---|---|---|"]
+    for setting in dataclasses.fields(Settings):
+        value, unit = setting.default, setting.metadata["unit"]
+        assert isinstance(value, int | float)
+        if unit == "bytes" and value and value % MIB == 0:
+            value, unit = value // MIB, "MiB"
+        lines.append(f"| `{setting.name}` | {value:g} {unit} | {setting.metadata['help']} |".replace("  |", " |"))
+    return "\n".join(lines)
+
+
+def test_readme_has_the_settings_as_they_are() -> None:
+    in_readme = re.search(r"<!-- settings:.*?-->\n(.*?)<!-- end of settings -->", README, re.S)
+    assert in_readme is not None
+    assert in_readme[1].strip() == settings_table(), f"README.md's table should be:\n\n{settings_table()}"
+
+
+def test_each_setting_says_what_it_is() -> None:
+    for setting in dataclasses.fields(Settings):
+        assert setting.metadata["help"].endswith("."), setting.name
+        assert setting.metadata["unit"] in {"", "s", "bytes", "tasks"}, setting.name
+
+
+def test_commands_in_documents_are_ones_that_the_program_takes() -> None:
+    """Every ``p2p …`` in backquotes or after a prompt, whole command lines with their options."""
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS if (ROOT / name).exists()]
+    lines = [line for text in texts for line in re.findall(r"(?:`|^\$ )(p2p [^`\n]+)(?:`|$)", text, re.M)]
+    assert len(lines) >= 4
+    for line in lines:
+        words = line.replace("HOST:2222", "host:2222").replace("…", "AAAA").split()[1:]
+        assert cli._parser().parse_args(words).command in line
+
+
+def test_make_targets_in_documents_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in DOCUMENTS:
+        if (ROOT / name).exists():
+            text = (ROOT / name).read_text(encoding="utf-8")
+            for target in re.findall(r"(?:`|^\$ )make ([a-z]+)", text, re.M):
+                assert re.search(rf"^{target}:", makefile, re.M), f"{name} mentions make {target}"
+
+
+def test_magics_in_readme_exist() -> None:
+    from p2p_ipython.notebook.magics import P2PMagics
+
+    known = {*P2PMagics.magics["line"], *P2PMagics.magics["cell"]}
+    assert set(re.findall(r"%%?(p2p\w*)", README)) <= known
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for name in DOCUMENTS:
+        path = ROOT / name
+        if path.exists():
+            for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+                assert (path.parent / target).exists(), f"{name} links to {target}"
+
+
+def test_python_in_readme_runs(tmp_path: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        done = subprocess.run(
+            [sys.executable, "-c", block], capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "1024\n[1, 2, 3]\n"
+
+
+def test_the_changelog_has_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(p2p_ipython.__version__)}\b", changelog, re.M)
+
+
+def test_public_names_exist_and_say_what_they_are() -> None:
+    for name in p2p_ipython.__all__:
+        value = getattr(p2p_ipython, name)
+        assert name.startswith("__") or (value.__doc__ or "").strip(), name
+    assert set(p2p_ipython.__all__) <= set(dir(p2p_ipython))
+
+
+def test_each_module_says_what_it_is_for() -> None:
+    for path in (ROOT / "p2p_ipython").rglob("*.py"):
+        if path.name == "__init__.py" and not path.read_text(encoding="utf-8").strip():
+            continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        assert (importlib.import_module(module).__doc__ or "").strip(), module
+
+
+def test_nothing_is_left_for_later() -> None:
+    for path in text_files():
+        found = re.search(rf"\b({UNDONE})\b", path.read_text(encoding="utf-8"))
+        assert found is None, f"{path}: {found and found[0]}"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_are_kept_without_outputs(name: str) -> None:
+    for cell in json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_scripts_that_are_run_directly_are_executable() -> None:
+    for script in (".ci/run", "binder/postBuild"):
+        assert os.access(ROOT / script, os.X_OK), script
