@@ -93,7 +93,7 @@ class Executor:
         else:
             self._channel.send(*self._failure(task, failed))
             failed.error.__traceback__ = None
-        if header["kind"] == "cell":
+        if header.get("kind") == "cell":
             self._cells.forget()
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         self._namespace.clear()
@@ -109,22 +109,26 @@ class Executor:
             raise _Failed(error, "missing") from None
         except BaseException as error:
             raise _Failed(error, self._kind(error, "unloadable")) from None
-        if header["kind"] == "cell":
+        if header.get("kind") == "cell":
             # Functions in the payload have that very dict as their globals.
             if not isinstance(payload, dict):
                 raise _Failed(TypeError("a cell's payload is not a namespace"), "unloadable")
             self._namespace, payload = payload, None
             enter_main(self._namespace)
+            source = str(header.get("source") or "")
             begun = time.perf_counter()
             outcome = self._cells.run(
-                header["source"], self._namespace, str(header.get("label") or ""), silent=bool(header.get("silent"))
+                source, self._namespace, str(header.get("label") or ""), silent=bool(header.get("silent"))
             )
             seconds = time.perf_counter() - begun
             if outcome.error is not None:
                 raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
             value, has_value = outcome.value, outcome.has_value
         else:
-            function, arguments, keywords = payload
+            try:
+                function, arguments, keywords = payload
+            except (TypeError, ValueError) as error:
+                raise _Failed(error, "unloadable") from None
             del payload
             begun = time.perf_counter()
             try:

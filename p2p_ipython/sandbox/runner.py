@@ -143,8 +143,8 @@ class _Reader:
                 self._buffers.drop(header["refs"])
             case "cancel":
                 self._interrupts.request(header["id"])
-            case _:  # a chunk, which has landed
-                pass
+            case "chunk":
+                self._buffers.landed(header["ref"], memoryview(body))
 
 
 if __name__ == "__main__":
