@@ -23,6 +23,7 @@ from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, LinkLost, P2PError
 from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
+from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.client_machine import (
     Action,
     ClientMachine,
@@ -423,7 +424,7 @@ class _WorkerLink:
         incoming = self._part(header)
         if incoming is None:
             return None
-        return memoryview(incoming.data)[incoming.filled : incoming.filled + size]
+        return incoming.data[incoming.filled : incoming.filled + size]
 
     def on_frame(self, header: Header, body: Buffer) -> None:
         bridge = self._bridge
@@ -477,13 +478,12 @@ class _Incoming:
     __slots__ = ("data", "filled")
 
     def __init__(self, size: int) -> None:
-        self.data = bytearray(size)
+        self.data = fresh(size)
         self.filled = 0
 
     def land(self, body: Buffer) -> None:
-        view = memoryview(self.data)[self.filled : self.filled + len(body)]
-        if not (isinstance(body, memoryview) and body.obj is self.data):
-            view[:] = body
+        if not (isinstance(body, memoryview) and body.obj is self.data.obj):
+            self.data[self.filled : self.filled + len(body)] = body
         self.filled += len(body)
 
 

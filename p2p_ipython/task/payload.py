@@ -17,7 +17,6 @@ Both sides import this module, the runner inside the sandbox: standard library a
 
 from __future__ import annotations
 
-import mmap
 import os
 import pickle
 import threading
@@ -32,6 +31,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from p2p_ipython.errors import CaptureError
+from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
 from p2p_ipython.task.settled import settled
 from p2p_ipython.task.shell_names import belongs_to_shell
@@ -220,7 +220,7 @@ def _joined(written: list[Buffer]) -> Buffer:
     size = sum(map(len, written))
     if size < _STEP:
         return b"".join(written)
-    whole = _fresh(size)
+    whole = fresh(size)
     position = 0
     for piece in written:
         whole[position : position + len(piece)] = piece
@@ -435,22 +435,10 @@ def _hash(view: memoryview) -> str:
 
 def _copy_and_hash(view: memoryview) -> tuple[str, memoryview]:
     """Copy, and hash the copy: what another thread changes meanwhile can't come apart from its hash."""
-    copy = _fresh(view.nbytes)
+    copy = fresh(view.nbytes)
     hasher = _hasher()
     for start in range(0, view.nbytes, _STEP):
         step = copy[start : start + _STEP]
         step[:] = view[start : start + _STEP]
         hasher.update(step)
     return str(hasher.hexdigest()), copy
-
-
-def _fresh(size: int) -> memoryview:
-    """New memory. Page faults are three quarters of the cost of copying 100 MB; huge pages save them."""
-    if size < _STEP or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return memoryview(bytearray(size))
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
-        pass
-    return memoryview(pages)

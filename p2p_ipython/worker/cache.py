@@ -7,12 +7,12 @@ agent's event loop.
 from __future__ import annotations
 
 import asyncio
-import mmap
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from p2p_ipython.errors import RemoteProtocolError
+from p2p_ipython.memory import fresh
 
 
 class SourceFailed(Exception):
@@ -48,8 +48,7 @@ class Inbound:
         self.size = size
         self.failed = ""
         self.received = 0
-        # A mapping rather than a bytearray: its pages are only made, and zeroed, when bytes land on them.
-        self._memory = memoryview(mmap.mmap(-1, size)) if size else memoryview(b"")
+        self._memory = fresh(size)
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -137,7 +136,7 @@ class BufferCache:
             raise RemoteProtocolError("a buffer that is here already is sent again", peer=owner)
         try:
             inbound = Inbound(ref, size)
-        except (OSError, OverflowError, ValueError) as error:
+        except (OSError, MemoryError, OverflowError, ValueError) as error:
             raise RemoteProtocolError(f"there is no room for a buffer of {size} bytes", peer=owner) from error
         self._buffers[owner, ref] = inbound
         return inbound
