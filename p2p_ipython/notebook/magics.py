@@ -10,6 +10,7 @@ see output.py for the front ends where it can't.
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import keyword
 import re
 import sys
@@ -23,6 +24,8 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import publish_display_data
 
 from p2p_ipython.errors import CaptureError, NotConnected
+from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
+from p2p_ipython.notebook.status_line import StatusLines, text
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -103,9 +106,6 @@ class P2PMagics(Magics):
         self.cluster: Cluster | None = None
         self._connect = connect
         self._joined: dict[str, Any] = {}
-        from p2p_ipython.notebook.output import CurrentCell
-        from p2p_ipython.notebook.status_line import StatusLines
-
         self._current = CurrentCell(shell)
         self._status_lines = StatusLines()
 
@@ -137,9 +137,14 @@ class P2PMagics(Magics):
         given = {"target": _unquoted(board), **{name: _unquoted(value) for name, value in options.items()}}
         if self.cluster is None or self.cluster.closed or given != self._joined:
             self._leave()
-            self.cluster = (self._connect or _connect())(**given, progress=self._progress())
+            output = self._output()
+            self.cluster = (self._connect or _connect())(**given, progress=lambda step: output.show(f"{step} …"))
             self._joined = given
-            _say(f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there.")
+            connected = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
+            if output.has_status:
+                output.show(connected)
+            else:
+                _say(connected)
         else:
             _say(f"Still connected: {_where(given)}.")
         if bind is not None:
@@ -180,7 +185,8 @@ class P2PMagics(Magics):
         if cell is None:
             if not line.strip():
                 raise MagicUsage("%p2p wants an expression; or write %%p2p on top of a cell")
-            return self._submit(self._captured(line, GlobalsOption(True, (), ())), line.strip(), once=False)
+            captured = self._captured(line, GlobalsOption(True, (), ()))
+            return self._submit(captured, line.strip(), self._output(), once=False, announce=False)
         rest, chosen = split_globals(line)
         options = parse_argstring(self.p2p, rest)
         name = _name(options.name)
@@ -190,10 +196,14 @@ class P2PMagics(Magics):
         self._connected()
         captured = self._captured(cell, chosen)
         label = _unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
-        future = self._submit(captured, label, once=options.once, status=not options.wait)
+        output = self._output()
+        future = self._submit(captured, label, output, once=options.once, announce=not options.wait)
         if name is not None:
             self._ip.push({name: future})
-        return self._wait(future) if options.wait else None
+        if options.wait:
+            return self._wait(future, output)
+        self._status_lines.add(future, output)
+        return None
 
     def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
         from p2p_ipython.task.capture import capture_cell
@@ -210,34 +220,35 @@ class P2PMagics(Magics):
         except SyntaxError as error:
             raise CellSyntaxError(error, self._ip) from None
 
-    def _submit(self, captured: Captured, label: str, *, once: bool, status: bool = False) -> Future[Any]:
-        from p2p_ipython.notebook.output import CellOutput
+    def _submit(self, captured: Captured, label: str, output: CellOutput, *, once: bool, announce: bool) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
         cluster = self._connected()
         task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
-        output = CellOutput(self._ip, self._current)
+        if announce:  # before it is submitted, so that the line is above what the task shows
+            output.show(text(task.label, "submitted", 0, over=False))
         try:
             future = cluster.submit_task(task, output)
         except BaseException:
             cluster.store.unpin(task.packed.large)
             raise
         self._ip.push({"_p2p": future}, interactive=False)
-        if status:
-            self._status_lines.add(task.label, future, output)
         return future
 
-    def _wait(self, future: Future[Any]) -> Any:
+    def _wait(self, future: Future[Any], output: CellOutput) -> Any:
         try:
-            while not future.done():  # in steps: on Windows a wait without an end can't be interrupted
+            for step in itertools.count():  # in steps: on Windows a wait without an end can't be interrupted
                 concurrent.futures.wait([future], timeout=0.5)
+                if future.done():
+                    break
+                if step == 1:  # a second: time to say what it waits for
+                    self._status_lines.add(future, output)
         except KeyboardInterrupt:
             future.cancel()
             raise Interrupted from None
         return future.result()
 
     def _show_names(self, captured: Captured) -> None:
-        from p2p_ipython.notebook.output import table
         from p2p_ipython.task.capture import listing
 
         rows = listing(captured)
@@ -265,11 +276,8 @@ class P2PMagics(Magics):
         cluster.close()
         return True
 
-    def _progress(self) -> Callable[[str], None]:
-        from p2p_ipython.notebook.output import CellOutput
-
-        output = CellOutput(self._ip, self._current)
-        return lambda text: output.show(f"{text} …")
+    def _output(self) -> CellOutput:
+        return CellOutput(self._ip, self._current)
 
 
 class CellSyntaxError(CaptureError):
@@ -314,10 +322,10 @@ def _connect() -> Connect:
     return connect
 
 
-def _name(text: str | None) -> str | None:
-    if text is not None and (not text.isidentifier() or keyword.iskeyword(text)):
-        raise MagicUsage(f"{text!r} is not a name that a future could have")
-    return text
+def _name(word: str | None) -> str | None:
+    if word is not None and (not word.isidentifier() or keyword.iskeyword(word)):
+        raise MagicUsage(f"{word!r} is not a name that a future could have")
+    return word
 
 
 def _unquoted(value: Any) -> Any:
@@ -345,5 +353,5 @@ def _bytes(size: int) -> str:
     return f"{size / 1_000_000:.1f} MB"
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+def _say(words: str) -> None:
+    sys.stdout.write(f"{words}\n")

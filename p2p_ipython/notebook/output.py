@@ -76,7 +76,7 @@ class Status(Protocol):
 class CellOutput:
     """The output area of the cell that runs now. A sink for a task's messages, and its status line.
 
-    Thread-safe in the way it is needed: ``show`` and calls come from one thread at a time, the loop's.
+    Once a task is submitted it belongs to the loop's thread; until then to the thread that made it.
     """
 
     def __init__(self, ip: Any, current: CurrentCell, *, rich: bool = True) -> None:
@@ -86,8 +86,13 @@ class CellOutput:
         self._status = ""
         self._clear_later = False
 
+    @property
+    def has_status(self) -> bool:
+        """Whether there is a status line: not in a terminal, where a line can't be replaced."""
+        return self._send is not None
+
     def show(self, text: str) -> None:
-        """Replace the status line's text; the first one makes the line. Not in a terminal, where lines stay."""
+        """Replace the status line's text; the first one makes the line. Does nothing in a terminal."""
         if self._send is None or text == self._status:
             return
         first, self._status = not self._status, text

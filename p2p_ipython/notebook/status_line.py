@@ -52,15 +52,14 @@ def _coarse(seconds: float) -> str:
 
 
 class _Line:
-    def __init__(self, label: str, future: Future[Any], status: Status, now: float) -> None:
-        self.label = label
+    def __init__(self, future: Future[Any], status: Status, now: float) -> None:
         self.future = future
         self.status = status
         self.since = now
 
     def update(self, now: float) -> None:
         over = self.future.done()
-        self.status.show(text(self.label, self.future.state_text, now - self.since, over=over))
+        self.status.show(text(self.future.label, self.future.state_text, now - self.since, over=over))
 
 
 class StatusLines:
@@ -71,10 +70,9 @@ class StatusLines:
         self._lines: dict[int, _Line] = {}
         self._timer: Any = None
 
-    def add(self, label: str, future: Future[Any], status: Status) -> None:
-        """Show the line now, and keep it true until the task is over."""
-        line = _Line(label, future, status, self._clock())
-        status.show(text(label, "submitted", 0, over=False))
+    def add(self, future: Future[Any], status: Status) -> None:
+        """Keep the line true from now on until the task is over."""
+        line = _Line(future, status, self._clock())
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)
         future.add_done_callback(lambda _future: loop.call_soon_threadsafe(self._end, line))
@@ -82,6 +80,7 @@ class StatusLines:
     def _begin(self, line: _Line) -> None:
         if not line.future.done():
             self._lines[id(line)] = line
+            line.update(self._clock())
             self._arm()
 
     def _end(self, line: _Line) -> None:

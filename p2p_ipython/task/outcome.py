@@ -217,7 +217,7 @@ def _missing(d: Description) -> NameMissing:
         package = d.missing.partition(".")[0]
         return NameMissing(
             f"the task needs {d.missing!r}, which is not there {d.where}",
-            hint=f"Install it where the worker runs (pip install {package}), or import it inside the cell.",
+            hint=f"Install it where the worker runs (pip install {package}); a file beside the notebook is not sent.",
         )
     return NameMissing(
         f"the task needs something that is not there {d.where}: {d.message}",

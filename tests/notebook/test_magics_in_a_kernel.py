@@ -97,6 +97,16 @@ def test_waiting_shows_output_and_value_as_the_cells_own(nb: Notebook) -> None:
     assert nb.run("%%p2p --wait\n6 * 7;").value is None
 
 
+def test_a_long_wait_says_what_it_waits_for(nb: Notebook, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    cell = nb.start(
+        f"%%p2p a --wait\nimport pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"
+    )
+    nb.until(lambda: (cell.status_line or "").startswith("a: on worker-"))
+    go.touch()
+    nb.until(lambda: cell.idle and "done" in (cell.status_line or ""))
+
+
 def test_a_remote_error_shows_the_remote_cell_and_not_the_machinery(nb: Notebook) -> None:
     waited = nb.run("%%p2p --wait\ndef g():\n    return 1 / 0\ng()")
     later = nb.run("_p2p.result()")
@@ -139,6 +149,7 @@ def test_what_can_not_travel_is_said_before_anything_is_sent(nb: Notebook) -> No
             continue
         assert cell.error is not None, source
         assert cell.error["ename"] == name
+        assert cell.status_line is None
         lines = "\n".join(cell.error["traceback"])
         assert words in lines
         assert "p2p_ipython" not in lines
@@ -165,6 +176,15 @@ def test_the_status_is_a_table(nb: Notebook) -> None:
     (content,) = nb.run("%p2p_status").of("display_data")
     assert "worker-1" in content["data"]["text/plain"]
     assert "<table>" in content["data"]["text/html"]
+
+
+def test_connecting_ends_with_one_line_that_says_so() -> None:
+    with notebook() as one:
+        cell = one.run("%load_ext p2p_ipython\n%p2p_connect --workers 1")
+        assert (cell.status_line or "").startswith("Connected: a personal cluster")
+        assert cell.text == ""
+        (first, *_) = cell.of("display_data")
+        assert first["data"]["text/plain"].endswith("…")
 
 
 def test_connecting_again_keeps_the_cluster(nb: Notebook) -> None:

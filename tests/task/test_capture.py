@@ -180,7 +180,7 @@ def test_a_syntax_error_is_shown_as_one() -> None:
 
 def test_a_cell_nested_too_deeply_is_refused() -> None:
     with pytest.raises(CaptureError, match="deep"):
-        capture("+".join(["x"] * 50_000), notebook())
+        capture("+".join(["x"] * 5_000), notebook())
 
 
 def test_a_name_that_can_not_be_pickled_is_named_with_what_to_do() -> None:

@@ -208,7 +208,7 @@ def outcome(source: str, namespace: dict[str, Any]) -> object:
     return error, {n: everything.get(n, "gone") for n in NAMES if isinstance(everything.get(n, "gone"), int)}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(program, st.sets(name))
 def test_a_cell_does_the_same_with_only_the_names_it_reads(source: str, present: set[str]) -> None:
     try:
