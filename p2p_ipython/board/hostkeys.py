@@ -7,8 +7,10 @@ the user's and the system's known-hosts files do, and our own, which ``remember_
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import paramiko
@@ -16,6 +18,8 @@ import paramiko
 from p2p_ipython.board.address import Route, SSHFiles
 from p2p_ipython.board.keys import fingerprint
 from p2p_ipython.errors import ConfigError, HostKeyChanged, HostKeyUnknown
+
+log = logging.getLogger(__name__)
 
 
 class HostKeyCheck:
@@ -68,19 +72,43 @@ class HostKeyCheck:
         )
 
     def _read(self) -> None:
+        """Read the files, line by line: paramiko's own reader gives up at the first that it doesn't know."""
         for path in self._paths:
-            keys = paramiko.HostKeys()
             try:
-                keys.load(str(path))
                 text = path.read_text(encoding="utf-8", errors="replace")
             except OSError:
                 continue
-            found = keys.lookup(self._route.name)
-            self._known += [(path, key) for key in (found or {}).values()]
             for line in text.splitlines():
                 words = line.split()
                 if len(words) > 3 and words[0] == "@revoked":
                     self._revoked.add(words[3])
+                elif len(words) > 2 and words[0][0] not in "#@" and _names(words[0], self._route.name):
+                    try:
+                        self._known.append((path, paramiko.PKey.from_type_string(words[1], base64.b64decode(words[2]))))
+                    except (paramiko.SSHException, ValueError):
+                        log.info("%s has a line for %s that can't be read", path, self._route.name)
+
+
+def _names(patterns: str, name: str) -> bool:
+    """Whether the first word of a line, names or hashes or patterns with commas between them, means ``name``."""
+    found = False
+    for pattern in patterns.split(","):
+        if pattern.startswith("|1|"):
+            try:
+                found |= paramiko.HostKeys.hash_host(name, pattern) == pattern
+            except (ValueError, AssertionError):
+                continue
+        elif pattern.startswith("!"):
+            if _matches(pattern[1:], name):
+                return False
+        else:
+            found |= _matches(pattern, name)
+    return found
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a name fits a pattern of ``*`` and ``?``; brackets, which ports come with, mean themselves."""
+    return fnmatchcase(name.lower(), pattern.lower().replace("[", "[[]"))
 
 
 def pin_fingerprint(pin: str) -> str:

@@ -16,23 +16,39 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import io
 import logging
-from collections.abc import Callable, Iterable
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from paramiko.agent import AgentSSH
 
 from p2p_ipython.board.address import BoardAddress, SSHFiles, route
 from p2p_ipython.errors import NoKey
 
 log = logging.getLogger(__name__)
 
+LIST_WITHIN = 5.0
+SIGN_WITHIN = 60.0
+"""How long the agent may take to sign, s: it may ask its user, or wait for a touch."""
 DEFAULT_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
 MAX_KEY_FILE = 64 << 10
 
 Passphrase = Callable[[Path], str]
 """Asks the user for the passphrase of a key file."""
+
+
+class _Encrypted(Exception):
+    """A key file needs a passphrase."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +81,10 @@ class AgentSigner(paramiko.AgentKey):  # type: ignore[misc]
     def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:
         """Have the agent sign. Raises ``NoKey`` when it won't."""
         try:
-            agent = paramiko.Agent()
-            try:
+            with _agent(SIGN_WITHIN) as agent:
                 signed: bytes = paramiko.AgentKey(agent, self.blob).sign_ssh_data(data, algorithm)
                 return signed
-            finally:
-                agent.close()
-        except (paramiko.SSHException, OSError, AttributeError) as error:
-            # An agent that has gone has no connection to send on: paramiko answers with any of these.
+        except (paramiko.SSHException, OSError) as error:
             raise NoKey(
                 f"the SSH agent does not sign with {fingerprint(self.blob)}: {error}",
                 hint="Is it locked (unlock it: `ssh-add -X`), or was the key removed (add it: `ssh-add`)?",
@@ -134,14 +146,36 @@ def _held(files: SSHFiles) -> list[AgentSigner]:
     if not files.agent:
         return []
     try:
-        agent = paramiko.Agent()
+        with _agent(LIST_WITHIN) as agent:
+            return [AgentSigner(key.blob, key.comment) for key in agent.get_keys() if b"-cert-" not in key.blob[:40]]
     except (paramiko.SSHException, OSError) as error:
-        log.warning("the SSH agent can't be asked: %s", error)
+        log.info("the SSH agent can't be asked: %s", error)
         return []
+
+
+@contextmanager
+def _agent(timeout: float) -> Iterator[AgentSSH]:
+    """A connection to the agent, which may take ``timeout`` s for an answer; without keys when there is none.
+
+    Made here and not by ``paramiko.Agent``, which waits for ever, and leaves its socket open when nobody answers.
+    """
+    where = os.environ.get("SSH_AUTH_SOCK")
+    agent = AgentSSH()
+    if sys.platform == "win32":
+        agent = paramiko.Agent()
+    elif where:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(where)
+            agent._connect(connection)
+        except BaseException:
+            connection.close()
+            raise
     try:
-        return [AgentSigner(key.blob, key.comment) for key in agent.get_keys() if b"-cert-" not in key.blob[:40]]
+        yield agent
     finally:
-        agent.close()
+        agent._close()
 
 
 def _public(path: Path) -> Path:
@@ -157,17 +191,14 @@ def _from_file(path: Path, held: list[AgentSigner], passphrase: Passphrase | Non
         raise NoKey(f"the agent doesn't hold the key of {path}", hint=f"Type: ssh-add {path.with_suffix('')}")
     try:
         return KeyChoice(_load(path, None), str(path))
-    except paramiko.PasswordRequiredException:
+    except _Encrypted:
         pass
     if passphrase is None:
         raise NoKey(
             f"the key {path} has a passphrase",
             hint=f"Give it to the agent: `ssh-add {path}` (if the agent is locked, `ssh-add -X` first).",
         )
-    try:
-        return KeyChoice(_load(path, passphrase(path)), str(path))
-    except paramiko.PasswordRequiredException:
-        raise NoKey(f"no passphrase was given for the key {path}", hint=f"Type it, or: ssh-add {path}") from None
+    return KeyChoice(_load(path, passphrase(path)), str(path))
 
 
 def _read_public(path: Path) -> bytes | None:
@@ -180,15 +211,39 @@ def _read_public(path: Path) -> bytes | None:
 
 
 def _load(path: Path, passphrase: str | None) -> paramiko.PKey:
-    """Load a private key. What went wrong is told without the key's text, which paramiko may quote."""
+    """Load a private key. What went wrong is told without the key's text, which a library's error may quote.
+
+    Raises ``_Encrypted`` where a passphrase is needed and None was given, and ``NoKey``.
+    """
     why = "it is no private key of a known kind, or the passphrase is wrong"
+    password = passphrase.encode() if passphrase is not None else None
     try:
-        return paramiko.PKey.from_path(path, passphrase.encode() if passphrase is not None else None)
-    except paramiko.PasswordRequiredException:
-        raise
+        text = path.read_bytes()
+        try:
+            key: object = serialization.load_ssh_private_key(text, password)
+        except ValueError:
+            key = serialization.load_pem_private_key(text, password)
+        return _for_paramiko(key)
     except OSError as error:
         why = error.strerror or "it can't be read"
-    except Exception as error:
-        # cryptography and paramiko raise some ten different classes for bytes that are no key.
+    except TypeError:  # cryptography's way to say that the passphrase is lacking, or is there for nothing
+        if passphrase is None:
+            raise _Encrypted from None
+    except (ValueError, UnsupportedAlgorithm, paramiko.SSHException) as error:
         log.debug("%s: %s", path, type(error).__name__)
     raise NoKey(f"the key {path} can't be used: {why}", hint="Give another file, or make a key: ssh-keygen -t ed25519")
+
+
+def _for_paramiko(key: object) -> paramiko.PKey:
+    """The key as paramiko's: its own reader fails for some ECDSA files that others write."""
+    match key:
+        case rsa.RSAPrivateKey():
+            return paramiko.RSAKey(key=key)
+        case ec.EllipticCurvePrivateKey():
+            return paramiko.ECDSAKey(vals=(key, key.public_key()))
+        case ed25519.Ed25519PrivateKey():
+            form = serialization.PrivateFormat.OpenSSH
+            text = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+            return paramiko.Ed25519Key.from_private_key(io.StringIO(text.decode()))
+        case _:
+            raise ValueError("no kind of key that is in use")

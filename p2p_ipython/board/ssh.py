@@ -443,7 +443,7 @@ class _Connection:
         hint = "Check the address and the port (a board of ours listens on 2222 unless told otherwise)."
         try:
             sock = socket.create_connection((hop.host, hop.port), timeout=_left(deadline))
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):  # the latter for what can't be a name, as a..b
             raise BoardUnreachable(
                 f"there is no host called {hop.host}", hint="Check the name; is this machine online?"
             ) from None

@@ -1,0 +1,169 @@
+"""Which key is shown. The agent is a real ssh-agent, started for the test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from board_support import Key, make_key, ssh_files
+
+from p2p_ipython.board.keys import AgentSigner, choose_among, choose_key
+from p2p_ipython.errors import NoKey
+
+
+class Agent:
+    def __init__(self, folder: Path) -> None:
+        # Its socket's path must be short; a pytest folder's may not be.
+        self.process = subprocess.Popen(["ssh-agent", "-D", "-a", str(folder / "s")], stdout=subprocess.PIPE)
+        assert self.process.stdout
+        self.process.stdout.readline()
+
+    def add(self, key: Key) -> None:
+        subprocess.run(["ssh-add", "-q", str(key.path)], check=True)
+
+    def lock(self, folder: Path) -> None:
+        ask = folder / "ask"
+        ask.write_text("#!/bin/sh\necho secret\n")
+        ask.chmod(0o700)
+        environment = {**os.environ, "SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
+        subprocess.run(["ssh-add", "-q", "-x"], check=True, env=environment, stderr=subprocess.DEVNULL)
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def agent(monkeypatch, tmp_path_factory) -> Iterator[Agent]:  # type: ignore[no-untyped-def]
+    if shutil.which("ssh-agent") is None:
+        pytest.skip("there is no ssh-agent here")
+    folder = tmp_path_factory.mktemp("agent")
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(folder / "s"))
+    running = Agent(folder)
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def files(tmp_path):  # type: ignore[no-untyped-def]
+    return replace(ssh_files(tmp_path), agent=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_agent_of_the_developers(monkeypatch):
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+def test_a_given_file_wins_and_says_where_it_is_from(files, tmp_path):
+    make_key(files.folder, "id_ed25519")
+    given = make_key(tmp_path, "given")
+    choice = choose_among(files, identity=given.path, configured=[files.folder / "id_ed25519"])
+    assert (choice.fingerprint, choice.source) == (given.fingerprint, str(given.path))
+    assert choice.public_line == " ".join(given.line.split()[:2])
+
+
+def test_the_configured_file_for_that_host_is_next(files, tmp_path):
+    make_key(files.folder, "id_ed25519")
+    configured = make_key(tmp_path, "configured")
+    (files.folder / "config").write_text(f"Host board\n IdentityFile /not/there\n IdentityFile {configured.path}\n")
+    assert choose_key("board", files=files).fingerprint == configured.fingerprint
+
+
+def test_then_the_agents_first_then_the_usual_files(files, tmp_path, agent):
+    usual = make_key(files.folder, "id_ed25519")
+    assert choose_among(files).fingerprint == usual.fingerprint
+    held = make_key(tmp_path, "held")
+    agent.add(held)
+    agent.add(make_key(tmp_path, "second"))
+    choice = choose_among(files)
+    assert (choice.fingerprint, choice.source) == (held.fingerprint, "from the SSH agent")
+
+
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"])
+def test_keys_of_every_kind_are_loaded(files, tmp_path, kind):
+    key = make_key(tmp_path, kind=kind)
+    assert choose_among(files, identity=key.path).fingerprint == key.fingerprint
+
+
+def test_a_files_key_that_the_agent_holds_is_used_through_the_agent(files, tmp_path, agent):
+    key = make_key(tmp_path)
+    agent.add(key)
+    key.path.unlink()
+    for identity in (key.path, Path(f"{key.path}.pub")):
+        choice = choose_among(files, identity=identity)
+        assert isinstance(choice.key, AgentSigner)
+        assert choice.key.inner_key.verify_ssh_sig(b"data", _message(choice.key.sign_ssh_data(b"data")))
+
+
+def _message(signature: bytes):  # type: ignore[no-untyped-def]
+    import paramiko
+
+    return paramiko.Message(signature)
+
+
+def test_an_encrypted_file_without_its_passphrase_says_ssh_add(files, tmp_path):
+    key = make_key(tmp_path, passphrase="secret")
+    with pytest.raises(NoKey, match=r"has a passphrase\n.*ssh-add"):
+        choose_among(files, identity=key.path)
+
+
+def test_an_encrypted_file_is_opened_with_the_passphrase_that_is_asked_for(files, tmp_path):
+    key = make_key(tmp_path, passphrase="secret")
+    assert choose_among(files, identity=key.path, passphrase=lambda path: "secret").fingerprint == key.fingerprint
+    with pytest.raises(NoKey, match="passphrase is wrong") as caught:
+        choose_among(files, identity=key.path, passphrase=lambda path: "guess")
+    assert "guess" not in str(caught.value)
+
+
+def test_without_any_key_the_next_step_is_ssh_keygen(files):
+    with pytest.raises(NoKey, match="ssh-keygen -t ed25519"):
+        choose_among(files)
+
+
+def test_a_locked_agent_holds_no_key_and_the_error_says_how_to_unlock_it(files, tmp_path, agent):
+    key = make_key(tmp_path)
+    agent.add(key)
+    choice = choose_among(files)
+    agent.lock(tmp_path)
+    with pytest.raises(NoKey, match="ssh-add -X"):
+        choose_among(files)
+    with pytest.raises(NoKey, match="does not sign"):
+        choice.key.sign_ssh_data(b"data")
+
+
+def test_an_agent_that_has_gone_says_so(files, tmp_path, agent):
+    key = make_key(tmp_path)
+    agent.add(key)
+    choice = choose_among(files)
+    agent.end()
+    with pytest.raises(NoKey, match="does not sign"):
+        choice.key.sign_ssh_data(b"data")
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN OPENSSH PRIVATE KEY-----\nSECRET\n"], ids=len)
+def test_a_file_that_is_no_key_is_refused_without_showing_it(files, tmp_path, content):
+    path = tmp_path / "id"
+    path.write_bytes(content)
+    with pytest.raises(NoKey, match="can't be used") as caught:
+        choose_among(files, identity=path)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(files, tmp_path):
+    with pytest.raises(NoKey, match="No such file"):
+        choose_among(files, identity=tmp_path / "gone")
+
+
+def test_nothing_private_is_shown(files, tmp_path):
+    key = make_key(tmp_path)
+    choice = choose_among(files, identity=key.path)
+    private = key.path.read_text().split("\n")[2]
+    assert private not in repr(choice) + str(choice)
+    assert repr(choice) == f"KeyChoice(source='{key.path}')"
