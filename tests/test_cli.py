@@ -264,3 +264,40 @@ def test_a_port_that_is_taken_is_an_error_that_names_it(home: Home, board: dict[
     assert done.returncode == 1
     assert port in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# -- worker --
+
+
+def test_a_worker_serves_a_notebook_elsewhere_and_ctrl_c_ends_it(home: Home, board: dict[str, object]) -> None:
+    """The client is a process of its own, since its key is that of ``home``."""
+    where, fingerprint = address(board), str(board["fingerprint"])
+    client = (
+        "import p2p_ipython, sys\n"
+        "with p2p_ipython.connect(sys.argv[1], cluster='mine', accept_host_key=sys.argv[2]) as cluster:\n"
+        "    future = cluster.submit(pow, 2, 10)\n"
+        "    print(future.result(50), future.worker)"
+    )
+    arguments = ("--board", where, "--cluster", "mine", "--accept-host-key", fingerprint)
+    with home.running("worker", *arguments, "--name", "attic") as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline().startswith("attic lends 1 slot to mine")
+        done = subprocess.run(
+            [sys.executable, "-c", client, where, fingerprint],
+            env=home.environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert done.stdout == "1024 attic\n", done.stderr
+        status, _, err = end(worker, signal.SIGINT)
+    assert status == 0, err
+    assert "Traceback" not in err
+
+
+def test_a_worker_ends_when_its_time_is_up(home: Home, board: dict[str, object]) -> None:
+    done = home.run(
+        *("worker", "--board", address(board), "--accept-host-key", str(board["fingerprint"]), "--duration", "1s")
+    )
+    assert done.returncode == 0, done.stderr
