@@ -44,9 +44,10 @@ def make_key(folder: Path, name: str = "id", kind: str = "ssh-ed25519", passphra
     options = {"key_size": 2048} if kind == "ssh-rsa" else {}
     key = asyncssh.generate_private_key(kind, **options)
     path = folder / name
-    key.write_private_key(str(path), passphrase=passphrase, rounds=4) if passphrase else key.write_private_key(
-        str(path)
-    )
+    if passphrase:
+        key.write_private_key(str(path), passphrase=passphrase, rounds=50)
+    else:
+        key.write_private_key(str(path))
     key.write_public_key(f"{path}.pub")
     path.chmod(0o600)
     return Key(path, key)

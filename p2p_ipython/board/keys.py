@@ -82,6 +82,8 @@ class AgentSigner(paramiko.AgentKey):  # type: ignore[misc]
         """Have the agent sign. Raises ``NoKey`` when it won't."""
         try:
             with _agent(SIGN_WITHIN) as agent:
+                if agent._conn is None:
+                    raise OSError("there is no agent")
                 signed: bytes = paramiko.AgentKey(agent, self.blob).sign_ssh_data(data, algorithm)
                 return signed
         except (paramiko.SSHException, OSError) as error:
