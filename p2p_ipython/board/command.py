@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import os
 import signal
-import socket
 from collections.abc import Callable
 from json import dumps
 
@@ -77,7 +76,7 @@ def _as_json(where: Addresses) -> str:
 
 
 def _as_text(where: Addresses) -> str:
-    host = outward_address() if ipaddress.ip_address(where.host).is_unspecified else where.host
+    host = where.host
     there = f"[{host}]:{where.port}" if ":" in host else f"{host}:{where.port}"
     reach = ""
     if ipaddress.ip_address(host).is_loopback:
@@ -91,14 +90,3 @@ To share a CPU:  p2p worker --board {there} --cluster NAME --accept-host-key {wh
 With plain SSH:  ssh -p {where.port} {host} help
 
 Ctrl-C ends it."""
-
-
-def outward_address() -> str:
-    """The address by which others on the network are likely to reach this machine. Sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Connecting a datagram socket only chooses a route. 192.0.2.0/24 is reserved for documentation.
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

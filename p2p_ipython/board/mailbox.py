@@ -61,6 +61,7 @@ class Services:
         self.mailbox_port, self.relay_port = (port.getHost().port for port in self._listening)
         self._loop = asyncio.get_running_loop()
         self._pruning = self._loop.call_later(PRUNE_EVERY, self._prune)
+        self._closed = False
 
     def _prune(self) -> None:
         self._pruning = self._loop.call_later(PRUNE_EVERY, self._prune)
@@ -70,7 +71,10 @@ class Services:
             log.exception("pruning the mailbox failed; it is tried again in %g s", PRUNE_EVERY)
 
     async def close(self) -> None:
-        """Stop listening and cut every connection."""
+        """Stop listening and cut every connection. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         self._pruning.cancel()
         for port in self._listening:
             stopped = port.stopListening()

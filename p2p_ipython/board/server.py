@@ -21,6 +21,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,7 +82,10 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a board is. ``host_key`` is a public key line, ``fingerprint`` its SHA256."""
+    """Where a board is. ``host_key`` is a public key line, ``fingerprint`` its SHA256.
+
+    ``host`` is an address that can be connected to, also where the board listens on all of them.
+    """
 
     host: str
     port: int
@@ -136,6 +140,18 @@ async def _literal(host: str) -> str:
     return str(found[0][4][0])
 
 
+def outward_address(version: int = 4) -> str:
+    """The address by which others on the network are likely to reach this machine. Sends nothing."""
+    # Connecting a datagram socket only chooses a route. Both addresses are reserved for documentation.
+    family, there = (socket.AF_INET, "192.0.2.1") if version == 4 else (socket.AF_INET6, "2001:db8::1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((there, 9))
+            return str(probe.getsockname()[0])
+    except OSError:  # there is no network but loopback
+        return "127.0.0.1" if version == 4 else "::1"
+
+
 class BoardServer:
     """A board that serves. Made by ``serve``."""
 
@@ -178,11 +194,13 @@ class BoardServer:
             # What a session that is being read slower may leave in our memory.
             window=128 << 10,
         )
-        port = self._acceptor.get_port()
+        host = self._host
+        if ipaddress.ip_address(host).is_unspecified:
+            host = outward_address(ipaddress.ip_address(host).version)
         self.addresses = Addresses(
-            self._host,
-            port,
-            *self.services_at(self._host),
+            host,
+            self._acceptor.get_port(),
+            *self.services_at(host),
             host_key=self._key.export_public_key("openssh").decode().strip(),
             fingerprint=self._key.get_fingerprint(),
         )
@@ -201,8 +219,7 @@ class BoardServer:
             await asyncio.wait(ending)
         self.fanout.close()
         await self._acceptor.wait_closed()
-        services, self._services = self._services, _Closed(self._services)
-        await services.close()
+        await self._services.close()
 
     def key(self, fingerprint: str) -> _Key:
         """What is known of a key that is in use."""
@@ -238,16 +255,6 @@ async def _end(connection: asyncssh.SSHServerConnection) -> None:
     except TimeoutError:
         connection.abort()
         await connection.wait_closed()
-
-
-class _Closed(Services):
-    """Services that have ended; keeps their ports for the record, and can be closed again."""
-
-    def __init__(self, services: Services) -> None:
-        self.mailbox_port, self.relay_port = services.mailbox_port, services.relay_port
-
-    async def close(self) -> None:
-        return
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Who is who on a board: names of users by their public keys.
 
 A file of users has a line per key, ``NAME ssh-ed25519 AAAA… [comment]``; ``#`` starts a comment line. It is read
-again when it has changed (time, size or file), which is looked at whenever somebody logs in. A line that can't be
+again when it has changed (time, size or file), which is looked at whenever a session begins. A line that can't be
 used is reported in the log, with its number, and skipped. Whoever isn't listed is the user ``public``.
 """
 

@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 from board_support import PATIENCE
 
-from p2p_ipython.board.command import outward_address
-
 PROGRAM = """
 import asyncio, pathlib, sys
 from p2p_ipython.board.command import board_command
@@ -90,7 +88,3 @@ async def test_the_text_says_what_to_type_elsewhere(tmp_path):
             "--host 0.0.0.0",
         ):
             assert words in text
-
-
-def test_the_outward_address_is_an_address():
-    assert outward_address().count(".") == 3

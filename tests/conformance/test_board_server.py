@@ -21,7 +21,8 @@ import paramiko
 import pytest
 from board_support import PATIENCE, Key, make_key, running, until
 
-from p2p_ipython.board.server import BoardServer
+from p2p_ipython.board.server import BoardServer, ServerOptions, serve
+from p2p_ipython.errors import BoardError
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -572,6 +573,22 @@ async def test_a_session_with_an_open_topic_ends_with_the_board(tmp_path):
             talk = await AsyncsshTalk.start(server.addresses.port, key, "pipe t")
         assert (await talk.end()).status is None
         await talk.hang_up()
+
+
+async def test_a_board_on_all_addresses_names_one_that_can_be_connected_to():
+    async with asyncio.timeout(PATIENCE), running(host="0.0.0.0") as server:
+        where = server.addresses
+        assert where.host != "0.0.0.0"
+        assert where.relay.startswith(f"tcp:{where.host}:")
+        _, writer = await asyncio.open_connection(where.host, where.port)
+        writer.close()
+
+
+async def test_a_port_that_is_taken_is_an_error_that_says_so_and_nothing_is_left_listening():
+    async with running() as server:
+        for port in ("port", "mailbox_port"):
+            with pytest.raises(BoardError, match=r"can't listen.*\n.*--port"):
+                await serve(ServerOptions(**{"port": 0, port: server.addresses.port}))
 
 
 async def test_closing_a_board_twice_is_the_same_as_once():
