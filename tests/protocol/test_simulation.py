@@ -48,8 +48,6 @@ def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False) -
         world.step(event)
         if world.faults and rng.random() < clumsy / 3:
             lie(world, rng)
-    if not any(side.alive and not side.closing for side in world.workers):
-        world.start_worker(1)
     world.settle(20_000)
     return world
 

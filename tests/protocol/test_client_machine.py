@@ -1,0 +1,555 @@
+"""The client's machine, transition by transition: one event, and all that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from people import certificate
+
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import LinkTimeout, P2PError, PythonMismatch, WorkerLost, WrongPeer
+from p2p_ipython.protocol.client_machine import (
+    EAGER_LINKS,
+    MEET_BACKOFF,
+    SMALL,
+    Action,
+    ClientMachine,
+    Meet,
+    Note,
+    Recall,
+    Say,
+    Send,
+    SendBuffers,
+    Settle,
+    TaskSpec,
+    TaskState,
+    WorkerState,
+)
+from p2p_ipython.protocol.messages import Bye, Hello, Request, Terms
+
+SETTINGS = Settings()
+W0, W1 = certificate("w0"), certificate("w1")
+TERMS = Terms(slots=1, free=1, python="3.11")
+
+
+def hello(name: str = "w0", **terms: Any) -> Hello:
+    return Hello(name, 0, replace(TERMS, **terms))
+
+
+def machine(*, up: str = "", slots: int = 1, settings: Settings = SETTINGS, **terms: Any) -> ClientMachine:
+    """A machine that knows the workers named in ``up`` and has links to them; it has asked the board already."""
+    made = ClientMachine(settings, now=0)
+    for name in up.split():
+        worker = certificate(name)
+        assert made.heard(worker, hello(name, slots=slots, free=slots, **terms), 0) == [Meet(worker)]
+        assert made.link_up(worker.sid, 0) == []
+    return made
+
+
+def sent(made: ClientMachine, *tasks: str, now: float = 0, **spec: Any) -> ClientMachine:
+    """That machine, after these tasks were submitted and sent."""
+    for task in tasks:
+        assert made.submit(TaskSpec(task, **spec), now)[0] == Send(made.worker_of(task).sid, task, 1, ())  # type: ignore[union-attr]
+    return made
+
+
+def frame(kind: str, task: str = "t", attempt: Any = 1, **fields: Any) -> dict[str, Any]:
+    return {"t": kind, "id": task, "attempt": attempt, **fields}
+
+
+def settled(actions: list[Action]) -> P2PError:
+    """The error of the one task that these actions settle."""
+    (settle,) = (action for action in actions if isinstance(action, Settle))
+    assert settle.error is not None
+    return settle.error
+
+
+# --- waiting ----------------------------------------------------------------------------------------
+
+
+def test_a_task_without_workers_waits_and_asks_the_board() -> None:
+    made = machine()
+    assert made.submit(TaskSpec("t"), 0) == [Say(Request(""))]
+    assert made.state("t") is TaskState.WAITING
+    assert made.why("t") == "waiting for a worker: none is here"
+
+
+def test_the_board_is_asked_again_only_after_a_while() -> None:
+    made = machine()
+    made.submit(TaskSpec("t"), 0)
+    assert made.submit(TaskSpec("u"), 1) == []
+    assert made.deadline() == SETTINGS.request_every
+    assert made.tick(14.9) == []
+    assert made.tick(15) == [Say(Request(""))]
+
+
+def test_a_worker_that_is_heard_is_met_at_once_so_that_the_first_task_finds_a_link() -> None:
+    assert machine().heard(W0, hello(), 0) == [Meet(W0)]
+
+
+def test_of_many_workers_only_some_are_met_before_there_is_work() -> None:
+    made = machine()
+    met = [made.heard(certificate(f"w{n}"), hello(f"w{n}"), 0) for n in range(EAGER_LINKS + 2)]
+    assert [bool(actions) for actions in met] == [True] * EAGER_LINKS + [False] * 2
+
+
+def test_more_workers_are_met_when_there_is_more_work_than_the_linked_ones_take() -> None:
+    made = machine()
+    for number in range(EAGER_LINKS + 1):
+        made.heard(certificate(f"w{number}"), hello(f"w{number}"), 0)
+    for number in range(EAGER_LINKS):
+        made.link_up(certificate(f"w{number}").sid, 0)
+    sent(made, *(f"t{number}" for number in range(EAGER_LINKS)))
+    assert Meet(certificate(f"w{EAGER_LINKS}")) in made.submit(TaskSpec("more"), 0)
+
+
+def test_clients_and_bare_presence_make_no_worker() -> None:
+    made = machine()
+    assert made.heard(certificate("c1", "client"), hello(), 0) == []
+    assert made.heard(W0, Hello("w0", 0), 0) == []
+    assert made.heard(W0, Request(""), 0) == []
+    assert made.workers == {}
+
+
+def test_a_worker_without_slots_is_not_met() -> None:
+    assert machine().heard(W0, hello(slots=0, free=0), 0) == []
+
+
+def test_a_worker_that_is_not_linked_and_not_heard_any_more_is_dropped() -> None:
+    made = machine()
+    made.heard(W0, hello(), 0)
+    made.meet_failed(W0.sid, LinkTimeout("nobody came"), 0)
+    assert made.deadline() == 3 * SETTINGS.presence
+    made.tick(3 * SETTINGS.presence)
+    assert made.workers == {}
+    assert made.deadline() is None
+
+
+# --- waiting → sent ---------------------------------------------------------------------------------
+
+
+def test_a_task_goes_to_a_worker_with_room_at_once() -> None:
+    made = machine(up="w0")
+    assert made.submit(TaskSpec("t"), 0) == [Send(W0.sid, "t", 1, ()), Note("t", TaskState.SENT, "on w0")]
+
+
+def test_a_waiting_task_goes_out_when_a_link_comes_up() -> None:
+    made = machine()
+    made.submit(TaskSpec("t"), 0)
+    made.heard(W0, hello(), 1)
+    assert made.link_up(W0.sid, 2) == [Send(W0.sid, "t", 1, ()), Note("t", TaskState.SENT, "on w0")]
+
+
+def test_tasks_spread_over_workers_by_load() -> None:
+    made = sent(machine(up="w0 w1", slots=2), "a", "b", "c", "d")
+    assert [len(worker.tasks) for worker in made.workers.values()] == [2, 2]
+
+
+def test_no_worker_gets_more_tasks_than_slots() -> None:
+    made = sent(machine(up="w0"), "t")
+    assert made.submit(TaskSpec("u"), 0) == []
+    assert made.state("u") is TaskState.WAITING
+
+
+def test_a_large_buffer_travels_once_to_each_worker() -> None:
+    made = machine(up="w0", slots=3)
+    assert made.submit(TaskSpec("t", refs={"a": 9, "b": 9}), 0)[0] == Send(W0.sid, "t", 1, ("a", "b"))
+    assert made.submit(TaskSpec("u", refs={"a": 9, "c": 9}), 0)[0] == Send(W0.sid, "u", 1, ("c",))
+
+
+def test_a_task_goes_where_its_buffers_are() -> None:
+    made = machine(up="w0 w1", slots=2)
+    made.frame(W1.sid, {"t": "have", "refs": ["a"]}, 0)
+    assert made.submit(TaskSpec("t", refs={"a": 9}), 0)[0] == Send(W1.sid, "t", 1, ())
+    made.frame(W1.sid, {"t": "evicted", "refs": ["a"]}, 0)
+    assert made.submit(TaskSpec("u", refs={"a": 9}), 0)[0] == Send(W0.sid, "u", 1, ("a",))
+
+
+def test_what_a_worker_wants_is_sent_once_and_only_what_its_task_has() -> None:
+    made = machine(up="w0")
+    made.submit(TaskSpec("t", refs={"a": 9}), 0)
+    assert made.frame(W0.sid, frame("want", refs=["a", "b", "a"]), 0) == [SendBuffers(W0.sid, "t", ("a",))]
+    assert made.frame(W0.sid, frame("want", refs=["b"]), 0) == []
+
+
+def test_short_tasks_are_sent_ahead_once_one_has_shown_that_they_are_short() -> None:
+    made = sent(machine(up="w0", settings=Settings(backlog=2)), "t")
+    for task in "uvwx":
+        assert made.submit(TaskSpec(task), 0) == []
+    actions = made.frame(W0.sid, frame("result", ok=True, seconds=0.001), 1)
+    assert [action.task for action in actions if isinstance(action, Send)] == ["u", "v", "w"]
+
+
+def test_slow_tasks_and_large_ones_are_not_sent_ahead() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.submit(TaskSpec("u", refs={"a": SMALL + 1}), 0)
+    made.submit(TaskSpec("v", refs={"a": SMALL + 1}), 0)
+    actions = made.frame(W0.sid, frame("result", ok=True, seconds=0.001), 1)
+    assert [action.task for action in actions if isinstance(action, Send)] == ["u"]
+    slow = sent(machine(up="w0"), "t")
+    slow.submit(TaskSpec("u"), 0)
+    slow.submit(TaskSpec("v"), 0)
+    actions = slow.frame(W0.sid, frame("result", ok=True, seconds=3), 1)
+    assert [action.task for action in actions if isinstance(action, Send)] == ["u"]
+
+
+# --- sent → running → done or failed ----------------------------------------------------------------
+
+
+def test_a_started_task_runs_and_that_is_said_once() -> None:
+    made = sent(machine(up="w0"), "t")
+    assert made.frame(W0.sid, frame("started"), 0) == [Note("t", TaskState.RUNNING, "on w0")]
+    assert made.frame(W0.sid, frame("started"), 0) == []
+    assert made.counts()[TaskState.RUNNING] == 1
+
+
+@pytest.mark.parametrize(("ok", "state"), [(True, TaskState.DONE), (False, TaskState.FAILED), (1, TaskState.FAILED)])
+def test_a_result_settles_its_task(ok: Any, state: TaskState) -> None:
+    made = sent(machine(up="w0"), "t")
+    header = frame("result", ok=ok, seconds=1)
+    assert made.frame(W0.sid, header, 0) == [Note("t", state, "on w0"), Settle("t", header=header)]
+    assert made.state("t") is None
+    assert made.why("t") == ""
+
+
+def test_the_next_task_goes_out_with_the_result_of_the_last() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.submit(TaskSpec("u"), 0)
+    header = frame("result", ok=True, seconds=1)
+    assert made.frame(W0.sid, header, 1) == [
+        Note("t", TaskState.DONE, "on w0"),
+        Settle("t", header=header),
+        Send(W0.sid, "u", 1, ()),
+        Note("u", TaskState.SENT, "on w0"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["started", "result", "nack", "lost", "want"])
+@pytest.mark.parametrize(
+    ("sid", "task", "attempt"),
+    [
+        pytest.param(W1.sid, "t", 1, id="another worker's"),
+        pytest.param(W0.sid, "t", 2, id="another attempt's"),
+        pytest.param(W0.sid, "t", 0, id="an earlier attempt's"),
+        pytest.param(W0.sid, "t", "1", id="a text's"),
+        pytest.param(W0.sid, "t", None, id="no attempt's"),
+        pytest.param(W0.sid, "u", 1, id="another task's"),
+        pytest.param(W0.sid, None, 1, id="no task's"),
+        pytest.param(W0.sid, ["t"], 1, id="a list's"),
+        pytest.param(b"stranger", "t", 1, id="a stranger's"),
+    ],
+)
+def test_only_the_current_attempt_at_its_worker_counts(kind: str, sid: bytes, task: Any, attempt: Any) -> None:
+    made = sent(machine(up="w0 w1"), "t")
+    header = frame(kind, task, attempt, ok=True, refs=["a"], reason="busy")
+    assert made.frame(sid, header, 0) == []
+    assert not made.expects(sid, task, attempt)
+    assert made.state("t") is TaskState.SENT
+    assert made.expects(W0.sid, "t", 1)
+
+
+def test_a_result_counts_once() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.frame(W0.sid, frame("result", ok=True), 0)
+    assert made.frame(W0.sid, frame("result", ok=True), 0) == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        frame("result", ok=True, seconds=10**400),
+        frame("result", ok=True, seconds=float("inf")),
+        frame("result", ok=True, seconds=float("nan")),
+        frame("result", ok=True, seconds=-1),
+        frame("result", ok=True, seconds="fast"),
+        frame("result", ok=True, seconds=[]),
+    ],
+)
+def test_absurd_times_in_results_are_not_believed(header: Mapping[str, Any]) -> None:
+    made = sent(machine(up="w0"), "t")
+    for task in ("u", "v"):
+        made.submit(TaskSpec(task), 0)
+    made.frame(W0.sid, header, 0)
+    assert made.workers[W0.sid].seconds is None
+    made.frame(W0.sid, {**header, "id": "u"}, 0)
+    assert made.state("v") is TaskState.SENT
+
+
+@pytest.mark.parametrize("refs", [None, 7, "a", {"a": 1}, [7, None, ["a"]], ["x" * 200]])
+@pytest.mark.parametrize("kind", ["have", "evicted", "want"])
+def test_absurd_lists_of_buffers_are_ignored(kind: str, refs: Any) -> None:
+    made = machine(up="w0")
+    made.submit(TaskSpec("t", refs={"a": 9}), 0)
+    assert made.frame(W0.sid, frame(kind, refs=refs), 0) == []
+    assert made.workers[W0.sid].have == {"a"}
+
+
+def test_a_worker_cannot_fill_our_memory_with_buffers_that_it_says_it_has() -> None:
+    made = machine(up="w0")
+    for number in range(15):
+        made.frame(W0.sid, {"t": "have", "refs": [f"{number}/{n}" for n in range(20_000)]}, 0)
+    assert len(made.workers[W0.sid].have) <= 110_000
+
+
+# --- sent → waiting: nack ---------------------------------------------------------------------------
+
+
+def test_a_nack_costs_no_attempt_and_the_worker_is_left_alone_for_a_moment() -> None:
+    made = sent(machine(up="w0"), "t")
+    now = 0.0
+    for attempt in range(1, 10):
+        nack = frame("nack", attempt=attempt, reason="busy")
+        assert made.frame(W0.sid, nack, now) == [Note("t", TaskState.WAITING, "")]
+        due = made.deadline()
+        assert due == now + SETTINGS.hold
+        now = due
+        again = [Send(W0.sid, "t", attempt + 1, ()), Note("t", TaskState.SENT, "on w0")]
+        assert [action for action in made.tick(now) if not isinstance(action, Say)] == again
+
+
+def test_after_a_nack_the_task_goes_to_another_worker_at_once() -> None:
+    made = sent(machine(up="w0 w1"), "t")
+    assert made.frame(W0.sid, frame("nack", reason="busy"), 0) == [
+        Note("t", TaskState.WAITING, ""),
+        Send(W1.sid, "t", 2, ()),
+        Note("t", TaskState.SENT, "on w1"),
+    ]
+
+
+def test_a_worker_that_is_closing_gets_nothing_more() -> None:
+    made = sent(machine(up="w0"), "t")
+    assert made.frame(W0.sid, frame("nack", reason="closing"), 0) == [
+        Note("t", TaskState.WAITING, ""),
+        Say(Request("")),
+    ]
+    assert made.workers[W0.sid].state is WorkerState.LEAVING
+    assert [action for action in made.tick(9) if isinstance(action, Send)] == []
+
+
+def test_who_hands_back_what_he_has_started_has_lost_it() -> None:
+    """Else a task that may run once could run twice, by a worker that doesn't keep the protocol."""
+    made = sent(machine(up="w0 w1"), "t", once=True)
+    made.frame(W0.sid, frame("started"), 0)
+    assert isinstance(settled(made.frame(W0.sid, frame("nack", reason="busy"), 0)), WorkerLost)
+
+
+# --- losses -----------------------------------------------------------------------------------------
+
+
+def test_a_lost_link_gives_its_tasks_back_in_their_order() -> None:
+    made = sent(machine(up="w0", slots=2), "t", "u")
+    made.submit(TaskSpec("v"), 0)
+    made.link_lost(W0.sid, "gone", 1)
+    made.heard(W1, hello("w1", slots=3, free=3), 2)
+    actions = made.link_up(W1.sid, 3)
+    assert [(a.task, a.attempt) for a in actions if isinstance(a, Send)] == [("t", 2), ("u", 2), ("v", 1)]
+
+
+def test_after_its_last_attempt_a_task_fails_as_worker_lost() -> None:
+    made = machine(up="w0", settings=Settings(attempts=2))
+    sent(made, "t")
+    made.link_lost(W0.sid, "gone", 1)
+    made.heard(W0, hello(), 2)
+    made.link_up(W0.sid, 2)
+    error = settled(made.link_lost(W0.sid, "gone again", 3))
+    assert isinstance(error, WorkerLost)
+    assert "2 times" in error.message
+    assert "gone again" in error.message
+    assert error.hint
+
+
+def test_a_killed_runner_is_a_loss_too() -> None:
+    made = sent(machine(up="w0 w1", settings=Settings(attempts=2)), "t")
+    assert made.frame(W0.sid, frame("lost", detail="killed\x1b[31m"), 0) == [
+        Note("t", TaskState.WAITING, "losing w0: killed[31m"),
+        Send(W0.sid, "t", 2, ()),
+        Note("t", TaskState.SENT, "on w0"),
+    ]
+    assert isinstance(settled(made.frame(W0.sid, frame("lost", attempt=2, detail=7), 0)), WorkerLost)
+
+
+def test_a_once_task_fails_at_its_first_loss() -> None:
+    made = sent(machine(up="w0 w1"), "t", once=True)
+    error = settled(made.link_lost(W0.sid, "gone", 1))
+    assert isinstance(error, WorkerLost)
+    assert "may have run" in error.message
+    assert made.state("t") is None
+
+
+def test_a_once_task_survives_nacks() -> None:
+    made = sent(machine(up="w0 w1"), "t", once=True)
+    assert Send(W1.sid, "t", 2, ()) in made.frame(W0.sid, frame("nack", reason="busy"), 0)
+
+
+def test_a_link_that_is_away_keeps_its_tasks_and_gets_no_more() -> None:
+    made = sent(machine(up="w0", slots=2), "t")
+    assert made.link_away(W0.sid, "cut", 1) == []
+    assert made.why("t") == "on w0, whose link is reconnecting (cut)"
+    assert [a for a in made.submit(TaskSpec("u"), 1) if isinstance(a, Send)] == []
+    assert made.link_up(W0.sid, 2) == [Send(W0.sid, "u", 1, ()), Note("u", TaskState.SENT, "on w0")]
+    assert made.state("t") is TaskState.SENT
+
+
+# --- cancel -----------------------------------------------------------------------------------------
+
+
+def test_a_waiting_task_is_cancelled_without_a_word_to_anybody() -> None:
+    made = machine()
+    made.submit(TaskSpec("t"), 0)
+    assert made.cancel("t", 1) == [Note("t", TaskState.CANCELLED), Settle("t")]
+
+
+def test_a_sent_task_is_recalled_when_it_is_cancelled_and_its_result_is_dropped() -> None:
+    made = sent(machine(up="w0"), "t")
+    assert made.cancel("t", 1) == [Recall(W0.sid, "t", 1), Note("t", TaskState.CANCELLED), Settle("t")]
+    assert made.frame(W0.sid, frame("result", ok=True), 2) == []
+
+
+def test_cancelling_what_is_over_does_nothing() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.frame(W0.sid, frame("result", ok=True), 1)
+    assert made.cancel("t", 2) == []
+    assert made.cancel("never seen", 2) == []
+
+
+def test_a_task_is_submitted_once() -> None:
+    made = sent(machine(up="w0"), "t")
+    with pytest.raises(ValueError, match="before"):
+        made.submit(TaskSpec("t"), 1)
+
+
+# --- workers: known → meeting → up ⇄ away → forgotten -----------------------------------------------
+
+
+def test_a_worker_that_was_not_met_is_tried_again_later_and_later() -> None:
+    made = machine()
+    made.submit(TaskSpec("t"), 0)
+    made.heard(W0, hello(), 0)
+    now = 0.0
+    for pause in (*MEET_BACKOFF, MEET_BACKOFF[-1]):
+        made.meet_failed(W0.sid, LinkTimeout("nobody came"), now)
+        made.heard(W0, hello(), now)
+        assert Meet(W0) not in made.tick(now + pause - 0.01)
+        now += pause
+        assert Meet(W0) in made.tick(now)
+    assert "w0" in made.why("t")
+
+
+def test_a_worker_that_could_not_be_met_leaves_no_deadline_in_the_past() -> None:
+    made = machine()
+    made.heard(W0, hello(), 0)
+    made.meet_failed(W0.sid, LinkTimeout("nobody came"), 0.1)
+    due = made.deadline()
+    assert due is not None
+    made.tick(2)
+    assert made.deadline() == due > 2
+
+
+def test_a_worker_that_is_somebody_else_is_never_met_again() -> None:
+    made = machine()
+    made.submit(TaskSpec("t"), 0)
+    made.heard(W0, hello(), 0)
+    assert made.meet_failed(W0.sid, WrongPeer("not he"), 1) == []
+    assert made.heard(W0, hello(), 2) == []
+    assert made.workers == {}
+
+
+def test_a_worker_that_says_bye_keeps_its_tasks_to_the_end_and_gets_no_more() -> None:
+    made = sent(machine(up="w0", slots=2), "t")
+    assert made.heard(W0, Bye(), 1) == []
+    assert made.workers[W0.sid].state is WorkerState.LEAVING
+    assert [a for a in made.submit(TaskSpec("u"), 1) if isinstance(a, Send)] == []
+    assert Settle("t", header=frame("result", ok=True)) in made.frame(W0.sid, frame("result", ok=True), 2)
+
+
+def test_an_old_hello_after_bye_does_not_bring_a_worker_back() -> None:
+    """Lines may come in any order. A second meeting beside the first one would leave two links for one worker."""
+    made = machine()
+    made.heard(W0, hello(), 0)
+    made.heard(W0, Bye(), 1)
+    assert made.heard(W0, hello(), 2) == []
+    made.link_up(W0.sid, 3)
+    assert [a for a in made.submit(TaskSpec("t"), 3) if isinstance(a, Send)] == []
+
+
+def test_a_leaving_worker_that_was_not_met_is_forgotten() -> None:
+    made = machine()
+    made.heard(W0, hello(), 0)
+    made.heard(W0, Bye(), 1)
+    made.meet_failed(W0.sid, LinkTimeout("nobody came"), 2)
+    assert made.workers == {}
+
+
+def test_a_known_worker_that_says_bye_is_forgotten() -> None:
+    made = machine()
+    made.heard(W0, hello(), 0)
+    made.meet_failed(W0.sid, LinkTimeout("nobody came"), 0)
+    made.heard(W0, Bye(), 1)
+    assert made.workers == {}
+
+
+def test_a_worker_that_offers_no_slots_any_more_is_leaving() -> None:
+    made = machine(up="w0")
+    made.heard(W0, hello(slots=0, free=0), 1)
+    assert made.submit(TaskSpec("t"), 1) == [Say(Request(""))]
+
+
+def test_events_of_workers_that_nobody_knows_do_nothing() -> None:
+    made = machine()
+    assert made.link_up(W0.sid, 0) == made.link_away(W0.sid, "", 0) == made.link_lost(W0.sid, "", 0) == []
+    assert made.meet_failed(W0.sid, LinkTimeout("x"), 0) == made.frame(W0.sid, frame("result"), 0) == []
+
+
+# --- Python versions --------------------------------------------------------------------------------
+
+
+def test_a_task_goes_to_a_worker_with_its_python_only() -> None:
+    made = machine(up="w0", python="3.12")
+    made.submit(TaskSpec("t", python="3.11"), 0)
+    assert made.why("t") == "waiting for a worker with python 3.11 (here: 3.12)"
+    made.heard(W1, hello("w1", python="3.11"), 1)
+    assert made.link_up(W1.sid, 1)[0] == Send(W1.sid, "t", 1, ())
+
+
+def test_a_task_that_waits_for_its_python_holds_up_no_other() -> None:
+    made = machine(up="w0", python="3.12")
+    assert made.submit(TaskSpec("t", python="3.11"), 0) == [Say(Request("3.11"))]
+    assert made.submit(TaskSpec("u"), 0)[0] == Send(W0.sid, "u", 1, ())
+
+
+def test_a_task_whose_python_nobody_has_fails_after_a_while_and_says_what_to_do() -> None:
+    made = machine(up="w0", python="3.12")
+    made.submit(TaskSpec("t", python="3.11"), 1)
+    assert [a for a in made.tick(15.9) if isinstance(a, Settle)] == []
+    error = settled(made.tick(16))
+    assert isinstance(error, PythonMismatch)
+    assert "3.11" in error.message
+    assert "3.12" in error.message
+    assert "%%p2p" in error.hint
+
+
+def test_the_wait_for_a_python_begins_when_nobody_has_it_any_more() -> None:
+    """A task that has waited, or run, for long must not fail the moment its last fitting worker is lost."""
+    made = sent(machine(up="w0"), "t", python="3.11")
+    made.heard(W1, hello("w1", python="3.12"), 100)
+    made.link_up(W1.sid, 100)
+    made.link_lost(W0.sid, "gone", 100)
+    assert [a for a in made.tick(114) if isinstance(a, Settle)] == []
+    assert isinstance(settled(made.tick(115)), PythonMismatch)
+
+
+def test_a_worker_that_leaves_is_no_python_mismatch() -> None:
+    made = sent(machine(up="w0"), "t", python="3.11")
+    made.submit(TaskSpec("u", python="3.11"), 0)
+    made.heard(W0, Bye(), 1)
+    assert [a for a in made.tick(60) if isinstance(a, Settle)] == []
+    assert made.state("u") is TaskState.WAITING
+
+
+def test_with_nobody_here_a_task_waits_for_its_python_as_long_as_it_takes() -> None:
+    made = machine()
+    made.submit(TaskSpec("t", python="3.11"), 0)
+    assert made.tick(1000) == [Say(Request("3.11"))]

@@ -1,0 +1,181 @@
+"""Every order of events in small clusters keeps the invariants; and the search finds machines that don't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from explorer import explore
+from simulation import World
+
+from p2p_ipython.config import Settings
+from p2p_ipython.protocol import client_machine as cm
+from p2p_ipython.protocol import worker_machine as wm
+from p2p_ipython.protocol.client_machine import ClientMachine, TaskSpec, TaskState
+from p2p_ipython.protocol.worker_machine import WorkerMachine
+
+SETTINGS = Settings(presence=1e5, attempts=2)
+
+
+def linked(
+    *, tasks: int = 1, once: bool = False, faults: int, workers: int = 2, attempts: int = 2, **classes: Any
+) -> World:
+    """A client with links to all workers, and tasks that it has just submitted."""
+    world = World(workers=workers, settings=replace(SETTINGS, attempts=attempts), faults=faults, **classes)
+    world.link_all()
+    for number in range(tasks):
+        world.submit(0, TaskSpec(f"t{number}", once=once))
+    return world
+
+
+def strangers(*, faults: int, workers: int = 1) -> World:
+    """A client and workers that have yet to hear of each other."""
+    world = World(workers=workers, settings=SETTINGS, faults=faults)
+    world.submit(0, TaskSpec("t0"))
+    return world
+
+
+def test_one_task_that_may_run_once_and_any_two_faults() -> None:
+    report = explore(linked(once=True, faults=2), limit=20_000, complete_every=40)
+    assert (report.violation, report.story, report.exhausted) == ("", [], True)
+    assert report.states > 5_000
+
+
+def test_two_tasks_and_one_worker_without_faults() -> None:
+    report = explore(linked(tasks=2, faults=0, workers=1), limit=5_000, complete_every=1)
+    assert (report.violation, report.story, report.exhausted) == ("", [], True)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(lambda: linked(faults=2), id="one task that may be tried again, two faults"),
+        pytest.param(lambda: linked(tasks=2, faults=2, workers=1), id="two tasks for one slot, two faults"),
+        pytest.param(lambda: strangers(faults=1), id="a first meeting, one fault"),
+        pytest.param(lambda: strangers(faults=0, workers=2), id="two first meetings"),
+    ],
+)
+def test_larger_searches_as_far_as_they_get(world: Callable[[], World]) -> None:
+    report = explore(world(), limit=2_500, complete_every=40)
+    assert (report.violation, report.story) == ("", [])
+    assert report.states == 2_500
+
+
+# --- machines with a mistake in them: each must be found --------------------------------------------
+
+
+class IgnoresTheAttempt(ClientMachine):
+    def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[cm.Action]:
+        task = self._tasks.get(header.get("id", ""))
+        return super().frame(sid, {**header, "attempt": task.attempt} if task else header, now)
+
+
+class SettlesTwice(ClientMachine):
+    def _result(self, task: Any, worker: Any, header: Mapping[str, Any]) -> None:
+        super()._result(task, worker, header)
+        self._actions.append(cm.Settle(task.spec.id, header=header))
+
+
+class DeliversWhatWasCancelled(ClientMachine):
+    def cancel(self, task_id: str, now: float) -> list[cm.Action]:
+        task = self._tasks[task_id]
+        actions = super().cancel(task_id, now)
+        if task.state is TaskState.RUNNING:
+            self._tasks[task_id] = task
+        return actions
+
+
+class ForgetsTheTasksOfALostLink(ClientMachine):
+    def link_lost(self, sid: bytes, detail: str, now: float) -> list[cm.Action]:
+        self.workers.pop(sid, None)
+        return self._next(now)
+
+
+class RunsOnceTasksAgain(ClientMachine):
+    def _lost(self, task: Any, detail: str) -> None:
+        task.sid = None
+        self._requeue(task)
+
+
+class CountsNoLosses(ClientMachine):
+    def _lost(self, task: Any, detail: str) -> None:
+        task.losses -= 1
+        super()._lost(task, detail)
+
+
+class KeepsADeadlineInThePast(ClientMachine):
+    def deadline(self) -> float | None:
+        return self._request_at
+
+
+class NacksWhatItHasStarted(WorkerMachine):
+    def tick(self, now: float, wall: float) -> list[wm.Action]:
+        actions = super().tick(now, wall)
+        return [
+            wm.Reply(a.link, {**a.header, "t": "nack"}) if isinstance(a, wm.Reply) and a.header["t"] == "started" else a
+            for a in actions
+        ]
+
+
+class StartsInBusySlots(WorkerMachine):
+    def recall(self, link: int, task: str, attempt: int, now: float) -> list[wm.Action]:
+        actions = super().recall(link, task, attempt, now)
+        for slot in self._slots:
+            if not slot.wanted:
+                slot.job, slot.wanted = None, True
+        return actions + self._fill(now)
+
+
+class LeaksASlot(WorkerMachine):
+    def slot_result(self, number: int, now: float) -> tuple[int, int] | None:
+        slot = self._slots[number]
+        wanted = slot.wanted
+        answer = super().slot_result(number, now)
+        slot.ready = wanted
+        return answer
+
+
+class NeverUsesASecondRunner(WorkerMachine):
+    def slot_ready(self, number: int, now: float) -> list[wm.Action]:
+        if self._slots[number].since:
+            return []
+        return super().slot_ready(number, now)
+
+    def slot_died(self, number: int, *, killed: bool, detail: str, now: float) -> list[wm.Action]:
+        actions = super().slot_died(number, killed=killed, detail=detail, now=now)
+        self._slots[number].since = 1.0
+        return actions
+
+
+class KeepsATaskThatWasRecalled(WorkerMachine):
+    def recall(self, link: int, task: str, attempt: int, now: float) -> list[wm.Action]:
+        held = dict(self._held.get(link, {}))
+        actions = super().recall(link, task, attempt, now)
+        self._held[link] = held
+        return actions
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "world", "found"),
+    [
+        (IgnoresTheAttempt, {"faults": 2, "workers": 1, "attempts": 3}, "another worker has it"),
+        (SettlesTwice, {"faults": 0}, "settled twice"),
+        (DeliversWhatWasCancelled, {"faults": 1}, "the counts are not the tasks'"),
+        (ForgetsTheTasksOfALostLink, {"faults": 1}, "forgotten"),
+        (RunsOnceTasksAgain, {"faults": 1, "once": True}, "ran twice"),
+        (CountsNoLosses, {"faults": 2}, "more often than allowed"),
+        (KeepsADeadlineInThePast, {"faults": 0}, "deadline has passed"),
+        (NacksWhatItHasStarted, {"faults": 0, "once": True}, "ran twice"),
+        (StartsInBusySlots, {"faults": 1, "tasks": 2, "workers": 1}, "slot that is busy"),
+        (LeaksASlot, {"faults": 1}, "leaked"),
+        (NeverUsesASecondRunner, {"faults": 1, "workers": 1}, "leaked"),
+        (KeepsATaskThatWasRecalled, {"faults": 2, "tasks": 2, "workers": 1}, "lost or kept"),
+    ],
+)
+def test_a_mistake_is_found(mistaken: type, world: dict[str, Any], found: str) -> None:
+    kind = "client_class" if issubclass(mistaken, ClientMachine) else "worker_class"
+    report = explore(linked(**world, **{kind: mistaken}), limit=20_000, complete_every=3)
+    assert found in report.violation
+    assert report.story

@@ -1,0 +1,361 @@
+"""The worker's machine, transition by transition: one event, and all that follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from people import certificate
+
+from p2p_ipython.config import Settings
+from p2p_ipython.protocol import worker_machine
+from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Request, Terms
+from p2p_ipython.protocol.worker_machine import (
+    ANNOUNCE,
+    ANSWER_EVERY,
+    MAX_HELD,
+    Forget,
+    Meet,
+    Reply,
+    Say,
+    Start,
+    Stop,
+    WorkerMachine,
+)
+
+SETTINGS = Settings()
+ME = certificate("w0")
+C0, C1 = certificate("c0", "client"), certificate("c1", "client")
+WALL = 1000.0
+
+
+def machine(slots: int = 1, *, ready: int | None = None, links: int = 2) -> WorkerMachine:
+    """A worker that has said hello, has links 1 and 2 to two clients, and fresh runners in ``ready`` slots."""
+    terms = Terms(slots=slots, free=slots, python="3.11")
+    made = WorkerMachine(SETTINGS, sid=ME.sid, name="w0", terms=terms, now=0)
+    made.tick(0, WALL)
+    for number in range(1, links + 1):
+        made.heard(C0 if number == 1 else C1, Accept(ME.sid, b"box"), 0, WALL)
+        assert made.link_up(number, C0 if number == 1 else C1) == []
+    for number in range(slots if ready is None else ready):
+        made.slot_ready(number, 0)
+    return made
+
+
+def hello(free: int, slots: int = 1, wall: float = WALL) -> Hello:
+    return Hello("w0", int(wall), Terms(slots=slots, free=free, python="3.11"))
+
+
+def nack(task: str, reason: str, link: int = 1, attempt: int = 1) -> list[Any]:
+    header = {"t": "nack", "id": task, "attempt": attempt, "reason": reason}
+    return [Reply(link, header), Forget(link, task, attempt)]
+
+
+def running(*tasks: str, slots: int = 1) -> WorkerMachine:
+    made = machine(slots)
+    for number, task in enumerate(tasks):
+        made.task(1, task, 1, 0)
+        assert made.current(number) == (1, task, 1)
+    return made
+
+
+# --- the board --------------------------------------------------------------------------------------
+
+
+def test_a_worker_says_hello_when_it_comes_and_again_every_presence_period() -> None:
+    made = WorkerMachine(SETTINGS, sid=ME.sid, name="w0", terms=Terms(1, 1, "3.11"), now=5)
+    assert made.deadline() == 5
+    assert made.tick(5, WALL) == [Say(hello(free=0))]
+    assert made.deadline() == 5 + SETTINGS.presence
+    assert made.tick(34.9, WALL) == []
+    assert made.tick(35, WALL + 30) == [Say(hello(free=0, wall=WALL + 30))]
+
+
+def test_the_offer_counts_slots_that_are_ready_and_idle() -> None:
+    made = machine(3, ready=2)
+    assert made.terms().free == 2
+    made.task(1, "t", 1, 0)
+    assert made.terms().free == 1
+
+
+@pytest.mark.parametrize("message", [Hello("ada", 0), Request(""), Request("3.11")])
+def test_a_newcomer_and_one_who_asks_are_shown_the_offer(message: Message) -> None:
+    assert machine().heard(C0, message, 5, WALL) == [Say(hello(free=1))]
+
+
+@pytest.mark.parametrize("message", [Request("3.12"), Bye(), hello(free=1)])
+def test_others_are_not_answered(message: Message) -> None:
+    made = machine()
+    assert made.heard(C0, message, 5, WALL) == []
+    assert made.deadline() == SETTINGS.presence
+
+
+def test_a_crowd_gets_one_answer_a_second_and_nobody_is_left_out() -> None:
+    made = machine()
+    assert made.heard(C0, Request(""), 5, WALL) == [Say(hello(free=1))]
+    for _ in range(50):
+        assert made.heard(C1, Request(""), 5.5, WALL) == []
+    assert made.deadline() == 5 + ANSWER_EVERY
+    assert made.tick(6, WALL) == [Say(hello(free=1))]
+    assert made.deadline() == 6 + SETTINGS.presence
+
+
+def test_an_accept_leads_to_a_meeting() -> None:
+    assert machine().heard(C0, Accept(ME.sid, b"box"), 1, WALL) == [Meet(C0, b"box")]
+
+
+@pytest.mark.parametrize(
+    ("who", "to"),
+    [
+        pytest.param(C0, certificate("w1").sid, id="for another"),
+        pytest.param(certificate("w1"), ME.sid, id="by a worker"),
+    ],
+)
+def test_other_accepts_are_ignored(who: Any, to: bytes) -> None:
+    assert machine().heard(who, Accept(to, b"box"), 1, WALL) == []
+
+
+def test_accepts_beyond_the_links_that_a_worker_may_have_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_machine, "MAX_LINKS", 3)
+    made = machine(links=2)
+    assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == [Meet(C0, b"box")]
+    assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == []
+    made.meet_failed()
+    assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == [Meet(C0, b"box")]
+
+
+# --- arrives → running, or held ---------------------------------------------------------------------
+
+
+def test_a_task_starts_at_once_in_a_free_slot() -> None:
+    made = machine()
+    assert made.task(1, "t", 1, 0) == [Start(0, 1, "t", 1)]
+    assert made.busy()
+
+
+def test_a_task_waits_for_a_slot_and_starts_when_one_is_free() -> None:
+    made = running("t")
+    assert made.task(1, "u", 1, 0) == []
+    assert made.slot_result(0, 0.1) == (1, 1)
+    assert made.fill(0.1) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
+
+
+def test_a_task_waits_for_a_runner_and_starts_when_it_is_there() -> None:
+    made = machine(ready=0)
+    assert made.task(1, "t", 1, 0) == []
+    assert made.slot_ready(0, 3) == [Start(0, 1, "t", 1)]
+
+
+def test_slots_are_never_exceeded() -> None:
+    made = machine(2)
+    started = [made.task(1, f"t{n}", 1, 0) for n in range(5)]
+    assert [len(actions) for actions in started] == [1, 1, 0, 0, 0]
+
+
+def test_waiting_tasks_start_in_turn_by_link() -> None:
+    made = running("first")
+    for task in ("a", "b", "c"):
+        made.task(1, task, 1, 0)
+    made.task(2, "x", 1, 0)
+    order = []
+    for _ in range(4):
+        made.slot_result(0, 0)
+        (start,) = (action for action in made.fill(0) if isinstance(action, Start))
+        order.append(start.task)
+    assert order in (["a", "x", "b", "c"], ["x", "a", "b", "c"])
+
+
+def test_a_task_that_comes_twice_is_there_once() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 0)
+    assert made.task(1, "t", 1, 0) == made.task(1, "u", 1, 0) == []
+    made.slot_result(0, 0)
+    assert made.fill(0) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
+    made.slot_result(0, 0)
+    assert made.fill(0) == [Forget(1, "u", 1)]
+
+
+def test_tasks_of_two_clients_may_have_the_same_id() -> None:
+    made = running("t", slots=2)
+    assert made.task(2, "t", 1, 0) == [Start(1, 2, "t", 1)]
+    assert made.recall(2, "t", 1, 0) == [Stop(1, "t")]
+    assert made.current(0) == (1, "t", 1)
+
+
+def test_a_task_by_a_link_that_is_gone_is_dropped() -> None:
+    made = machine()
+    made.link_lost(1, 0)
+    assert made.task(1, "t", 1, 0) == []
+
+
+# --- held → nack ------------------------------------------------------------------------------------
+
+
+def test_what_could_not_start_in_time_is_handed_back() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 1)
+    made.task(1, "v", 1, 1.1)
+    made.tick(1, WALL)  # "t" is announced
+    assert made.deadline() == 1 + SETTINGS.hold
+    assert made.tick(1.2, WALL) == []
+    assert made.tick(1.25, WALL) == nack("u", "busy")
+    assert made.deadline() == 1.1 + SETTINGS.hold
+    assert made.tick(2, WALL) == nack("v", "busy")
+
+
+def test_while_a_runner_starts_tasks_are_kept() -> None:
+    made = machine(ready=0)
+    made.task(1, "t", 1, 0)
+    assert made.tick(SETTINGS.hold, WALL) == []
+    assert made.deadline() == 2 * SETTINGS.hold
+
+
+def test_more_tasks_than_one_link_may_have_waiting_are_handed_back_at_once() -> None:
+    made = machine(ready=0)
+    for number in range(MAX_HELD):
+        assert made.task(1, f"t{number}", 1, 0) == []
+    assert made.task(1, "one more", 1, 0) == nack("one more", "busy")
+    assert made.task(2, "another's", 1, 0) == []
+
+
+# --- running → over ---------------------------------------------------------------------------------
+
+
+def test_a_task_that_runs_for_long_is_announced_once() -> None:
+    made = running("t")
+    assert made.deadline() == ANNOUNCE
+    assert made.tick(ANNOUNCE, WALL) == [Reply(1, {"t": "started", "id": "t", "attempt": 1})]
+    assert made.tick(1, WALL) == []
+
+
+def test_deadlines_are_met_by_their_own_tick_whatever_the_clock_says() -> None:
+    """0.1 + 0.25 - 0.1 is less than 0.25 for some clocks: the tick must not come to nothing and be asked for again."""
+    for clock in range(1000):
+        now = clock / 7
+        made = machine()
+        made.tick(now, WALL)
+        made.task(1, "t", 1, now)
+        made.task(1, "u", 1, now)
+        for _ in range(3):
+            due = made.deadline()
+            assert made.tick(due, WALL)
+            assert made.deadline() > due
+
+
+def test_a_result_goes_to_who_sent_the_task() -> None:
+    made = machine(2)
+    made.task(2, "t", 7, 0)
+    assert made.slot_result(0, 1) == (2, 7)
+    assert made.fill(1) == [Forget(2, "t", 7)]
+    assert made.terms().free == 2
+
+
+def test_a_task_that_ends_its_process_has_that_for_a_result() -> None:
+    made = running("t")
+    error = {"kind": "died", "message": "exit code 3", "class": "", "traceback": "", "bases": []}
+    header = {"t": "result", "id": "t", "attempt": 1, "ok": False, "segments": [], "error": error}
+    assert made.slot_died(0, killed=False, detail="exit code 3", now=1) == [Forget(1, "t", 1), Reply(1, header)]
+
+
+def test_a_task_whose_process_was_killed_is_lost() -> None:
+    made = running("t")
+    header = {"t": "lost", "id": "t", "attempt": 1, "detail": "signal 9"}
+    assert made.slot_died(0, killed=True, detail="signal 9", now=1) == [Forget(1, "t", 1), Reply(1, header)]
+
+
+def test_a_slot_without_a_runner_starts_nothing_until_it_has_one() -> None:
+    made = running("t")
+    made.slot_died(0, killed=True, detail="", now=1)
+    assert made.task(1, "u", 1, 1) == []
+    assert made.terms().free == 0
+    assert made.slot_ready(0, 2) == [Start(0, 1, "u", 1)]
+
+
+def test_an_idle_runner_that_dies_concerns_nobody() -> None:
+    assert machine().slot_died(0, killed=True, detail="", now=1) == []
+    assert machine().slot_result(0, 1) is None
+
+
+# --- recall, and links that are lost ----------------------------------------------------------------
+
+
+def test_a_recalled_task_that_waits_is_dropped_without_a_word() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 0)
+    assert made.recall(1, "u", 1, 0) == [Forget(1, "u", 1)]
+    made.slot_result(0, 0)
+    assert made.fill(0) == [Forget(1, "t", 1)]
+
+
+def test_a_recalled_task_that_runs_is_stopped_and_its_result_is_dropped() -> None:
+    made = running("t")
+    assert made.recall(1, "t", 1, 0) == [Stop(0, "t")]
+    assert made.recall(1, "t", 1, 0) == []
+    assert (made.current(0), made.busy()) == (None, False)
+    assert made.slot_result(0, 1) is None
+    assert made.fill(1) == [Forget(1, "t", 1)]
+
+
+def test_a_recalled_task_whose_process_had_to_be_killed_says_nothing() -> None:
+    made = running("t")
+    made.recall(1, "t", 1, 0)
+    assert made.slot_died(0, killed=True, detail="", now=1) == [Forget(1, "t", 1)]
+
+
+def test_a_slot_is_busy_until_a_recalled_task_has_really_ended() -> None:
+    made = running("t")
+    made.recall(1, "t", 1, 0)
+    assert made.task(1, "u", 1, 0) == []
+    assert made.terms().free == 0
+    assert made.slot_result(0, 1) is None
+    assert made.fill(1) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
+
+
+def test_a_stopped_task_is_not_announced() -> None:
+    made = running("t")
+    made.recall(1, "t", 1, 0)
+    assert made.tick(1, WALL) == []
+
+
+@pytest.mark.parametrize(("link", "task", "attempt"), [(2, "t", 1), (1, "u", 1), (1, "t", 2), (9, "t", 1)])
+def test_a_recall_of_anything_else_stops_nothing(link: int, task: str, attempt: int) -> None:
+    made = running("t")
+    assert made.recall(link, task, attempt, 0) == []
+    assert made.busy()
+
+
+def test_a_lost_link_stops_its_tasks_and_no_others() -> None:
+    made = machine(2)
+    made.task(1, "t", 1, 0)
+    made.task(2, "x", 1, 0)
+    made.task(1, "u", 1, 0)
+    made.task(2, "y", 1, 0)
+    assert made.link_lost(1, 1) == [Forget(1, "u", 1), Stop(0, "t")]
+    assert made.link_lost(1, 1) == []
+    assert made.owner_of(1) is None
+    assert made.owner_of(2) == C1
+    assert made.slot_result(0, 2) is None
+    assert made.fill(2) == [Forget(1, "t", 1), Start(0, 2, "y", 1)]
+
+
+# --- closing ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_closes_hands_back_what_waits_and_goes_on_with_what_runs() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 0)
+    assert made.close(1) == [Say(Bye()), *nack("u", "closing")]
+    assert made.close(1) == []
+    assert made.busy()
+    assert made.slot_result(0, 2) == (1, 1)
+
+
+def test_a_worker_that_closes_takes_nothing_and_offers_nothing() -> None:
+    made = machine()
+    made.close(1)
+    assert made.task(1, "t", 1, 1) == nack("t", "closing")
+    assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == []
+    assert made.heard(C0, Request(""), 9, WALL) == []
+    assert (made.terms().slots, made.terms().free) == (0, 0)
+    assert made.tick(made.deadline(), WALL) == []
+    assert made.deadline() > SETTINGS.presence
