@@ -104,7 +104,8 @@ class Outlet:
 
     def display(self, kind: str, content: dict[str, Any]) -> None:
         """Send a display message: ``kind`` as in Jupyter's protocol, ``content`` what can be made JSON."""
-        body = json.dumps(content, default=_jsonable, skipkeys=True).encode()
+        text = json.dumps(content, default=_jsonable, skipkeys=True, ensure_ascii=False)
+        body = text.encode("utf-8", "replace")
         if self._forked:
             return
         with self._lock:

@@ -67,10 +67,24 @@ def shortened(text: str) -> str:
 
 
 def own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that isn't ours."""
-    while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) in (_OURS, _PICKLING):
+    """The traceback without our frames, at its beginning and, when we raised the error for the task, at its end.
+
+    Cuts the end off ``trace`` itself.
+    """
+    while trace is not None and _is_ours(trace):
         trace = trace.tb_next
+    last = each = trace
+    while each is not None:
+        if not _is_ours(each):
+            last = each
+        each = each.tb_next
+    if last is not None:
+        last.tb_next = None
     return trace
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    return os.path.dirname(trace.tb_frame.f_code.co_filename) in (_OURS, _PICKLING)
 
 
 def _rendered(error: BaseException, render: Callable[[BaseException], str]) -> str:

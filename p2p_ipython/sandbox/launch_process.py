@@ -29,7 +29,7 @@ class ProcessLaunch:
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
         """Ask the warden, which kills all that is below it."""
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # does nothing when it has been reaped
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill the warden and, as nobody does it then, all that was below it."""

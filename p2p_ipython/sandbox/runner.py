@@ -71,7 +71,7 @@ def main(options: dict[str, Any]) -> None:
         {"t": "ready", "python": platform.python_version(), "platform": sys.platform, "pid": os.getpid()},
     )
     # A user's modules beside the notebook come last: they must not hide what this package imports.
-    sys.path.extend(options["path"])
+    sys.path.extend(path for path in options["path"] if path not in sys.path)
     sys.path.insert(0, "")
     outlet = Outlet(channel, interrupts, options["output_limit"])
 

@@ -12,6 +12,7 @@ import asyncio
 import builtins
 import linecache
 import os
+import subprocess
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -153,6 +154,12 @@ class CellShell(InteractiveShell):
         """Nothing: it is in the result."""
 
     showindentationerror = showsyntaxerror
+
+    def system(self, cmd: str) -> None:
+        """``!cmd``, without a terminal: its output is the task's, and an interrupt ends it and the cell."""
+        ip: Any = self
+        shell = os.environ.get("SHELL", "/bin/sh")
+        self.user_ns["_exit_code"] = subprocess.call([shell, "-c", ip.var_expand(cmd, depth=1)])
 
     def ask_exit(self) -> None:
         """``exit`` ends the task, not the runner."""

@@ -33,6 +33,7 @@ import psutil
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header, encode
 from p2p_ipython.sandbox.launch import Launch, LaunchOptions, prepare
+from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.pipe import PipeReader, PipeWriter
 
@@ -42,6 +43,7 @@ START_DEADLINE = 60.0
 """How long a runner may take to say that it is ready, seconds."""
 
 _END_DEADLINE = 5.0
+_LAST_STEPS = 1.0
 _BACKOFF_MAX = 30.0
 _QUICK = 1.0
 """A runner that dies sooner than this after its start, seconds, is started again later and later."""
@@ -160,26 +162,32 @@ class _Runner:
     async def ended(self) -> Death:
         """End it if it hasn't ended, wait for the end of all that it started, clear up, and say how it went."""
         self.reader.close()
-        ending = self.process.poll() is None and not self.over.done()
-        if self._doom is not None or self.replaced or ending:
+        by_itself = self.over.done() and self._doom is None and not self.replaced
+        # Its pipe ends before the process does; how that ends is its task's last word.
+        if not (by_itself and await self._has_ended(_LAST_STEPS)):
             self._launch.end(self.process)
         self.writer.close()
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + _END_DEADLINE, 0.001
-        while self.process.poll() is None:
-            if loop.time() > deadline:
-                log.warning("runner %s does not end; killing it", self.pid)
-                await asyncio.to_thread(self._launch.kill, self.process)
-                await asyncio.to_thread(self.process.wait)
-                break
-            await asyncio.sleep(pause)
-            pause = min(0.05, pause * 2)
+        if not await self._has_ended(_END_DEADLINE):
+            log.warning("runner %s does not end; killing it", self.pid)
+            await asyncio.to_thread(self._launch.kill, self.process)
+            await asyncio.to_thread(self.process.wait)
         await asyncio.to_thread(self._launch.clean)
         with self._errors:
             size = self._errors.seek(0, os.SEEK_END)
             self._errors.seek(max(0, size - _LAST_WORDS))
             words = self._errors.read().decode("utf-8", "replace").strip()
         return self._doom or self._death(self.process.returncode, words)
+
+    async def _has_ended(self, within: float) -> bool:
+        """Wait for the process's end, for at most ``within`` seconds; it is asked for because macOS has no event."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within, 0.001
+        while self.process.poll() is None:
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(0.05, pause * 2)
+        return True
 
     def _on_end(self, reason: str) -> None:
         self.stop(Death("protocol", 0, f"The task wrote to its worker's own channel ({reason}).") if reason else None)
@@ -219,9 +227,12 @@ class Slot:
     async def start(self) -> None:
         """Start the runner; returns when it is ready, after ``on_ready``.
 
+        First removes the scratch folders of agents that were killed.
+
         Raises ``ConfigError`` for an unknown mechanism, ``OSError`` or ``RuntimeError`` if it can't be started.
         """
         assert self._life is None, "a slot is started once"
+        await asyncio.to_thread(sweep, self._options.scratch)
         self._first = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(), name="p2p-slot")
         try:

@@ -1,0 +1,115 @@
+"""Calls, and values and errors of every odd kind, in a runner."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+from slot_support import worker
+
+
+async def test_a_call_returns_its_value() -> None:
+    async with worker() as it:
+        assert (await it.call(pow, 2, 10)).value == 1024
+        assert (await it.call(int, "ff", base=16)).value == 255
+        none = await it.call(print, "hello")
+        assert (none.value, none.header["value"], none.text()) == (None, True, "hello\n")
+
+
+async def test_a_call_raises_with_its_bases_and_its_pickle() -> None:
+    async with worker() as it:
+        outcome = await it.call(operator.truediv, 1, 0)
+        assert isinstance(outcome.value, ZeroDivisionError)
+        assert outcome.error["class"] == "builtins.ZeroDivisionError"
+        assert outcome.error["bases"][:2] == ["builtins.ZeroDivisionError", "builtins.ArithmeticError"]
+        assert "p2p_ipython" not in outcome.error["traceback"]
+        assert "division by zero" in outcome.error["traceback"]
+
+
+async def test_exceptions_that_can_hardly_be_described_are_described() -> None:
+    async with worker() as it:
+        mean = """
+class Mean(Exception):
+    def __str__(self): raise RuntimeError("no words")
+    __repr__ = __str__
+    def __reduce__(self): raise RuntimeError("no pickle")
+raise Mean
+"""
+        outcome = await it.cell(mean)
+        assert outcome.error["class"].endswith("Mean")
+        assert "RuntimeError" in outcome.error["message"]
+        assert outcome.header["segments"] == []
+        for source in (
+            "raise ExceptionGroup('two', [ValueError(1), TypeError(2)])",
+            "raise Exception('x' * 10_000_000)",
+            "def f(): f()\nf()",
+            "class B(BaseException): pass\nraise B('odd')",
+            "raise StopIteration(3)",
+            "raise Exception('\\udc80 half a character')",
+        ):
+            outcome = await it.cell(source)
+            assert outcome.error["kind"] == "exception", source
+            assert len(outcome.error["message"]) <= 64 << 10
+            assert outcome.error["traceback"], source
+        assert (await it.cell("1")).value == 1
+        assert it.deaths == []
+
+
+async def test_a_value_that_cannot_be_pickled_is_named() -> None:
+    async with worker() as it:
+        for source, name in (("(i for i in 'ab')", "generator"), ("import threading\nthreading.Lock()", "lock")):
+            outcome = await it.cell(f"print('ran')\n{source}")
+            assert outcome.error["kind"] == "unpicklable"
+            assert name in outcome.error["message"]
+            assert outcome.text() == "ran\n"
+
+
+async def test_a_module_that_is_missing_is_named() -> None:
+    class Absent:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (__import__, ("no_such_module",))
+
+    async with worker() as it:
+        it.begin({"kind": "cell", "source": "x"}, {"x": Absent()})
+        outcome = await it.over()
+        assert (outcome.error["kind"], outcome.error["name"]) == ("missing", "no_such_module")
+
+
+async def test_a_payload_that_is_nonsense_is_unloadable() -> None:
+    async with worker() as it:
+        from p2p_ipython.task.payload import Packed, Segment
+
+        nonsense = Packed((Segment(3, None),), b"abc", {}, needs_python=False)
+        for header in ({"kind": "call"}, {"kind": "cell", "source": "1"}, {"kind": "call", "segments": [1, "x"]}):
+            it.begin_packed(header, nonsense, [])
+            assert (await it.over()).error["kind"] == "unloadable"
+        it.begin({"kind": "cell", "source": "1"}, "not a namespace")
+        assert (await it.over()).error["kind"] == "unloadable"
+        assert it.deaths == []
+
+
+async def test_large_arrays_travel_both_ways() -> None:
+    array = np.arange(13_000_000, dtype=np.float64)
+    async with worker() as it:
+        outcome = await it.call(operator.mul, array, 2)
+        assert outcome.chunk_bytes == array.nbytes
+        assert np.array_equal(outcome.value, array * 2)
+
+
+async def test_a_task_cannot_change_a_cached_array_for_the_next() -> None:
+    array = np.zeros(2_000_000)  # 16 MB: mapped
+    small = np.zeros(200_000)  # 1.6 MB: copied
+    async with worker() as it:
+        for _ in range(2):
+            outcome = await it.cell(
+                "before = a[0] + b[0]\na[:] = 1\nb[:] = 1\nbefore, a.sum()", {"a": array, "b": small}
+            )
+            assert outcome.value == (0.0, 2_000_000.0)
+
+
+async def test_too_much_memory_is_a_memory_error_of_the_task() -> None:
+    async with worker(memory=512 << 20) as it:
+        outcome = await it.cell("x = bytearray(1 << 30)")
+        assert outcome.error["class"] == "builtins.MemoryError"
+        assert (await it.cell("len(bytearray(100 << 20))")).value == 100 << 20
+        assert it.deaths == []

@@ -1,0 +1,101 @@
+"""What a task prints arrives: live, in order, from wherever it is printed, and within its limit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from slot_support import worker
+
+
+async def test_output_arrives_while_the_task_still_runs(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    async with worker() as it:
+        it.begin({"kind": "cell", "source": f"print('going')\nopen({str(gate)!r}).read()"}, {})
+        await it.printed("going\n")
+        assert it.slot.busy
+        gate.write_text("you may end")  # the task can't have ended: it reads this
+        assert (await it.over()).value == "you may end"
+
+
+async def test_streams_keep_their_order() -> None:
+    async with worker() as it:
+        outcome = await it.cell(
+            "import os, sys\n"
+            "print('1')\n"
+            "print('2', file=sys.stderr)\n"
+            "os.system('echo 3')\n"
+            "print('4')\n"
+            "sys.stdout.buffer.write('5é\\n'.encode()); sys.stdout.flush()\n"
+            "os.write(2, b'6\\n')\n"
+            "print('7')"
+        )
+        assert outcome.order() == ["1\n", "2\n", "3\n4\n5é\n", "6\n", "7\n"]
+
+
+async def test_what_subprocesses_c_code_and_forks_print_is_the_tasks_output() -> None:
+    async with worker() as it:
+        outcome = await it.cell(
+            "import ctypes, os, subprocess, sys\n"
+            "subprocess.run(['sh', '-c', 'echo out; echo err >&2'])\n"
+            "subprocess.run(['echo', 'to our stdout'], stdout=sys.stdout)\n"
+            "ctypes.CDLL(None).puts(b'from C')\n"
+            "child = os.fork()\n"
+            "if child == 0:\n"
+            "    print('from a fork')\n"
+            "    os._exit(0)\n"
+            "os.waitpid(child, 0);"
+        )
+        assert sorted(outcome.text().split("\n")) == sorted(["out", "to our stdout", "from C", "from a fork", ""])
+        assert outcome.text("stderr") == "err\n"
+
+
+async def test_a_fork_that_comes_back_from_the_task_does_not_speak_for_it() -> None:
+    async with worker() as it:
+        assert (await it.cell("import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\npid > 0")).value is True
+        outcome = await it.cell("import os\npid = os.fork()\nif not pid: 1/0\nos.waitpid(pid, 0)[1] >> 8")
+        assert outcome.value == 1
+        assert "ZeroDivisionError" in outcome.text("stderr")
+        assert (await it.cell("2")).value == 2
+
+
+async def test_a_hundred_megabytes_of_output_are_cut_with_one_notice() -> None:
+    for source in ("for _ in range(100): print('x' * 1_000_000)", "!yes | head -c 100000000"):
+        async with worker(output_limit=1 << 20) as it:
+            outcome = await it.cell(f"{source}\nprint('the end')")
+            assert len(outcome.text()) == 1 << 20, source
+            notice = outcome.text("stderr")
+            assert notice.count("more bytes of output were not sent") == 1
+            assert "P2P_OUTPUT_LIMIT" in notice
+            assert (await it.cell("print('next')")).text() == "next\n"
+
+
+async def test_what_a_thread_of_an_earlier_task_prints_is_not_this_ones(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    async with worker() as it:
+        await it.cell(
+            "import threading\n"
+            f"def late(): open({str(gate)!r}).read(); print('late'); open({str(gate)!r}, 'w').write('printed')\n"
+            "threading.Thread(target=late, daemon=True).start()"
+        )
+        outcome = await it.cell(f"open({str(gate)!r}, 'w').write('print!')\nprint(open({str(gate)!r}).read())")
+        assert outcome.text() == "printed\n"
+
+
+async def test_a_finalizer_that_prints_at_any_time_does_no_harm() -> None:
+    async with worker(output_limit=64 << 20) as it:
+        outcome = await it.cell(
+            "import gc\n"
+            "class Loud:\n"
+            "    def __del__(self): print('x' * 10_000)\n"
+            "gc.set_threshold(5)\n"
+            "for _ in range(2000):\n"
+            "    loud = Loud(); loud.me = loud\n"
+            "    print('line')\n"
+            "gc.set_threshold(700)\n"
+            "del loud; gc.collect();"
+        )
+        assert outcome.text().count("line\n") == 2000
+        assert outcome.text().count("x" * 10_000 + "\n") == 2000

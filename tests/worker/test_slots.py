@@ -1,0 +1,274 @@
+"""A slot: its runner dies and lives again, tasks are cancelled, buffers are sent once, owners kept apart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from slot_support import Worker, arrived, until, worker
+
+from p2p_ipython.config import Settings
+from p2p_ipython.protocol.frames import MAX_HEADER, FrameError
+from p2p_ipython.sandbox.launch import LaunchOptions
+from p2p_ipython.task.payload import pack_task
+from p2p_ipython.worker.cache import Inbound
+from p2p_ipython.worker.slots import Slot, SlotState
+
+
+async def test_a_slot_goes_from_starting_to_idle_to_busy_to_closed() -> None:
+    async with worker() as it:
+        assert it.ready.is_set()
+        assert (it.slot.state, it.slot.busy, it.slot.task_id) == (SlotState.IDLE, False, None)
+        task = it.begin({"kind": "cell", "source": "1"}, {})
+        assert (it.slot.state, it.slot.busy, it.slot.task_id) == (SlotState.BUSY, True, task)
+        with pytest.raises(RuntimeError, match="busy"):
+            it.slot.run({"t": "task", "id": "other"}, b"")
+        await it.over()
+        assert it.slot.state is SlotState.IDLE
+        assert it.slot.pid is not None
+        assert it.slot.memory() > 5_000_000
+        await it.slot.close()
+        assert (it.slot.state, it.slot.memory(), it.slot.pid) == (SlotState.CLOSED, 0, None)
+        with pytest.raises(RuntimeError, match="closed"):
+            it.slot.run({"t": "task", "id": "other"}, b"")
+
+
+async def test_a_task_may_be_given_from_within_the_end_of_another() -> None:
+    async with worker() as it:
+        ends: list[int] = []
+
+        def again(slot: Slot, header: Any, body: Any) -> None:
+            ends.append(len(ends))
+            if len(ends) < 100:
+                it.begin({"kind": "call"}, (abs, (-1,), {}))
+            else:
+                Worker.on_result(it, slot, header, body)
+
+        it.on_result = again  # type: ignore[method-assign]
+        it.begin({"kind": "call"}, (abs, (-1,), {}))
+        await until(lambda: len(ends) == 100, "a hundred tasks")
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "code", "words"),
+    [
+        ("import os\nos._exit(3)", "exit", 3, "exit code 3"),
+        ("import os\nos._exit(0)", "exit", 0, "exit code 0"),
+        ("import ctypes\nctypes.string_at(0)", "signal", signal.SIGSEGV, "Segmentation fault"),
+        ("import os\nos.abort()", "signal", signal.SIGABRT, "signal 6"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "signal", signal.SIGKILL, "signal 9"),
+        ("import os\nos.closerange(3, 100)", "exit", 1, "exit code 1"),
+    ],
+)
+async def test_a_task_that_ends_its_process_is_told_and_the_slot_recovers(
+    source: str, kind: str, code: int, words: str
+) -> None:
+    async with worker() as it:
+        death = (await it.cell(source)).death
+        assert death is not None
+        assert (death.kind, death.code) == (kind, code)
+        assert words in death.detail
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+
+
+async def test_a_task_that_writes_to_the_frames_descriptor_only_ends_itself() -> None:
+    async with worker() as it:
+        source = "import os\nfor fd in range(3, 12):\n    try: os.write(fd, b'\\xff' * 64)\n    except OSError: pass\n"
+        death = (await it.cell(source + "import time; time.sleep(600)")).death
+        assert death is not None
+        assert death.kind == "protocol"
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print('there')\nimport time\ntime.sleep(600)",
+        "print('there', flush=True)\nwhile True: pass",
+        "while True: print('there')",
+        "import asyncio\nprint('there')\nawait asyncio.sleep(600)",
+        "import subprocess\nprint('there')\nsubprocess.run(['sleep', '600'])",
+    ],
+)
+async def test_a_cancelled_task_is_interrupted_and_its_runner_lives_on(source: str) -> None:
+    async with worker(Settings(cancel_grace=20)) as it:
+        task = it.begin({"kind": "cell", "source": source}, {})
+        await it.printed("there")
+        it.slot.cancel("another")
+        it.slot.cancel(task)
+        outcome = await it.over()
+        assert outcome.error["kind"] == "interrupted"
+        assert outcome.error["class"] == "builtins.KeyboardInterrupt"
+        assert (await it.cell("1")).value == 1
+        assert it.deaths == []
+
+
+@pytest.mark.parametrize(
+    "stubborn",
+    [
+        "while True:\n    try:\n        print('there', flush=True)\n        time.sleep(600)\n"
+        "    except KeyboardInterrupt:\n        pass",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('there')\nwhile True: time.sleep(600)",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('there', flush=True)\nsum(range(10 ** 14))",
+    ],
+)
+async def test_a_task_that_does_not_heed_an_interrupt_is_killed(stubborn: str) -> None:
+    async with worker(Settings(cancel_grace=0.3)) as it:
+        task = it.begin({"kind": "cell", "source": f"import signal, time\n{stubborn}"}, {})
+        await it.printed("there")
+        it.slot.cancel(task)
+        death = (await it.over()).death
+        assert death is not None
+        assert death.kind == "cancelled"
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+
+
+async def test_a_late_cancel_does_not_meet_the_next_task() -> None:
+    async with worker() as it:
+        for _ in range(30):
+            task = it.begin({"kind": "call"}, (abs, (-1,), {}))
+            it.slot.cancel(task)  # may come before, while or after it runs
+            outcome = await it.over()
+            assert outcome.header["ok"] or outcome.error["kind"] == "interrupted"
+            assert (await it.call(sum, range(1000))).value == 499500
+        assert it.deaths == []
+
+
+async def test_a_large_buffer_is_sent_once() -> None:
+    array = np.ones(4_000_000)
+    async with worker() as it:
+        assert (await it.call(np.sum, array)).value == 4_000_000
+        packed = pack_task((np.sum, (array,), {}), it.store)
+        ((ref, _),) = packed.large.items()
+        never = Inbound(ref, array.nbytes)  # nothing of it has come, and nothing will
+        it.begin_packed({"kind": "call"}, packed, [never])
+        assert (await it.over()).value == 4_000_000
+
+
+async def test_a_buffer_streams_to_the_runner_while_it_arrives() -> None:
+    array = np.ones(2_000_000)
+    async with worker() as it:
+        packed = pack_task((np.sum, (array,), {}), it.store)
+        ((ref, view),) = packed.large.items()
+        inbound = Inbound(ref, len(view))
+        it.begin_packed({"kind": "call"}, packed, [inbound])
+        for start in range(0, len(view), 3_000_001):
+            await asyncio.sleep(0)
+            inbound.feed(view[start : start + 3_000_001])
+        assert (await it.over()).value == 2_000_000
+
+
+async def test_a_buffer_that_fails_ends_its_task_and_nothing_else() -> None:
+    array = np.ones(2_000_000)
+    async with worker() as it:
+        packed = pack_task((np.sum, (array,), {}), it.store)
+        ((ref, view),) = packed.large.items()
+        half = Inbound(ref, len(view))
+        half.feed(view[:5_000_000])
+        it.begin_packed({"kind": "call"}, packed, [half])
+        await asyncio.sleep(0)
+        half.fail("the client has gone")
+        error = (await it.over()).error
+        assert error["kind"] == "unloadable"
+        assert "the client has gone" in error["message"]
+        it.begin_packed({"kind": "call"}, packed, [arrived(ref, view)])
+        assert (await it.over()).value == 2_000_000
+
+
+async def test_cancelling_a_task_whose_buffer_still_arrives_ends_it_at_once() -> None:
+    array = np.ones(2_000_000)
+    async with worker() as it:
+        packed = pack_task((np.sum, (array,), {}), it.store)
+        ((ref, view),) = packed.large.items()
+        task = it.begin_packed({"kind": "call"}, packed, [Inbound(ref, len(view))])
+        await asyncio.sleep(0)
+        it.slot.cancel(task)
+        assert (await it.over()).error["kind"] == "interrupted"
+        it.begin_packed({"kind": "call"}, packed, [arrived(ref, view)])
+        assert (await it.over()).value == 2_000_000
+
+
+async def test_a_runner_keeps_no_more_buffers_than_it_may() -> None:
+    async with worker(Settings(runner_cache=40_000_000)) as it:
+        for number in range(5):
+            assert (await it.call(np.sum, np.full(2_000_000, number))).value == number * 2_000_000
+        source = (
+            "import os\n"
+            "names = []\n"
+            "for fd in os.listdir('/proc/self/fd'):\n"
+            "    try: names.append(os.readlink(f'/proc/self/fd/{fd}'))\n"
+            "    except OSError: pass\n"
+            "sum('p2p-buffer' in name for name in names)"
+        )
+        if sys.platform == "linux":
+            assert (await it.cell(source)).value <= 2
+
+
+async def test_another_owner_gets_another_runner() -> None:
+    async with worker() as it:
+        payload: tuple[Any, ...] = (os.getpid, (), {})
+        pids = []
+        for owner in ("alice", "alice", "bob", "alice"):
+            it.begin({"kind": "call"}, payload, owner=owner)
+            pids.append((await it.over()).value)
+        assert pids[0] == pids[1]
+        assert len(set(pids)) == 3
+        assert it.deaths == []
+
+
+async def test_another_owners_buffers_are_sent_again() -> None:
+    array = np.ones(2_000_000)
+    async with worker() as it:
+        for owner in ("alice", "bob"):
+            it.begin({"kind": "call"}, (np.sum, (array,), {}), owner=owner)
+            assert (await it.over()).value == 2_000_000
+
+
+async def test_a_paused_slots_task_waits_and_nothing_of_its_output_is_lost(tmp_path: Path) -> None:
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    source = f"open({str(begun)!r}, 'w')\nfor _ in range(20): print('x' * 1_000_000)\nopen({str(ended)!r}, 'w').close()"
+    async with worker(output_limit=64 << 20) as it:
+        it.slot.pause()
+        it.begin({"kind": "cell", "source": source}, {})
+        await until(begun.exists, "the task begins")
+        assert not ended.exists()  # 20 MB don't fit into a pipe
+        it.slot.resume()
+        assert len((await it.over()).text()) == 20 * 1_000_001
+        assert ended.exists()
+
+
+async def test_a_runner_that_cannot_start_is_an_error_of_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    it = Worker(Settings(), LaunchOptions())
+    with pytest.raises(RuntimeError, match="before it was ready"):
+        await it.slot.start()
+    assert it.slot.state is SlotState.CLOSED
+
+
+async def test_a_header_over_the_bounds_is_refused_and_the_slot_stays_idle() -> None:
+    async with worker() as it:
+        with pytest.raises(FrameError):
+            it.slot.run({"t": "task", "id": "x", "kind": "cell", "source": "#" * MAX_HEADER, "segments": []}, b"")
+        assert it.slot.state is SlotState.IDLE
+        assert (await it.cell("1")).value == 1
+
+
+async def test_closing_while_a_task_runs_ends_it() -> None:
+    async with worker() as it:
+        it.begin({"kind": "cell", "source": "print('there', flush=True)\nwhile True: pass"}, {})
+        await it.printed("there")
+        pid = it.slot.pid
+        assert pid is not None
+        await it.slot.close()
+        await it.slot.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
