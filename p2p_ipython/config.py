@@ -66,7 +66,7 @@ class Settings:
 
 def _number(name: str, value: object, kind: type) -> float | int:
     try:
-        number = kind(value)  # type: ignore[call-arg]
+        number = kind(value)
         if not 0 <= number < float("inf"):
             raise ValueError
     except (TypeError, ValueError):

@@ -50,7 +50,7 @@ def adopt() -> None:
     from twisted.internet import reactor
 
     # What reactor.run() does, less running the loop, which runs already, and less the signal handlers.
-    reactor.startRunning(installSignalHandlers=False)  # type: ignore[attr-defined]
+    reactor.startRunning(installSignalHandlers=False)
     _adopted = loop
 
 
