@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
-from simulation import FAULTS, World
+from people import NOW, OTHER_CLUSTER, session, stream
+from simulation import FAULTS, Event, World
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.client_machine import TaskSpec
+from p2p_ipython.protocol.messages import Bye
+from p2p_ipython.protocol.wire import LineWriter
 
 SEEDS = range(400)
 
@@ -90,6 +93,37 @@ def test_without_faults_every_task_has_its_result_after_one_execution() -> None:
 def test_over_a_real_wire_duplicated_lines_change_nothing() -> None:
     for seed in range(8):
         run(seed, steps=150, wired=True)
+
+
+def test_forged_and_replayed_lines_change_nothing() -> None:
+    """Two clusters with the same story; in one of them an attacker repeats every line and adds his own."""
+    for seed in range(4):
+        told = []
+        for attacked in (False, True):
+            world = World(clients=2, workers=2, wired=True)
+            for number in range(4):
+                world.submit(number % 2, TaskSpec(f"t{number}"))
+            told.append(story(world, attacked=attacked, rng=random.Random(seed)))
+        assert told[0] == told[1]
+        assert any(event[0] == "finish" for event in told[0])
+
+
+def story(world: World, *, attacked: bool, rng: random.Random) -> list[Event]:
+    """Draw events until all tasks are over; return them. An attack comes before each, to every reader."""
+    mallory = LineWriter(session("mallory"), OTHER_CLUSTER, stream("mallory"))
+    heard: dict[tuple[str, int], list[bytes]] = {address: [] for address in world.inboxes}
+    told = []
+    while len(world.settled) < len(world.specs):
+        if attacked:
+            for address, lines in heard.items():
+                for line in [*lines, *(line[:-4] for line in lines), mallory.write(Bye(), introduce=True)]:
+                    assert world.readers[address].read(line, NOW + world.now) is None
+        event = rng.choice(world.enabled())
+        if event[0] == "line":
+            heard[event[1]].append(world.inboxes[event[1]][event[2]][0])
+        world.step(event)
+        told.append(event)
+    return told
 
 
 def test_a_seed_tells_the_whole_story() -> None:

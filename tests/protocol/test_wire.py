@@ -133,6 +133,28 @@ def test_a_session_is_not_heard_after_its_certificate_has_ended() -> None:
     assert ears.refused == {"a certificate that has expired": 1}
 
 
+def test_a_session_that_lives_on_shows_a_new_certificate_and_is_heard_beyond_the_old_one() -> None:
+    bob, ears = session("bob"), reader()
+    lines = LineWriter(bob, CLUSTER, stream("n"))
+    first = lines.write(HELLO, introduce=True)
+    assert ears.read(first, NOW) is not None
+    bob.renew(NOW + 0.9 * MAX_LIFE)
+    assert ears.read(lines.write(HELLO, introduce=True), NOW + 0.9 * MAX_LIFE) is not None
+    heard = ears.read(lines.write(Bye()), NOW + 1.5 * MAX_LIFE)
+    assert heard == Heard(bob.certificate, Bye())
+    assert ears.read(first, NOW + 0.9 * MAX_LIFE) is None, "the old line is not a new one for it"
+
+
+def test_an_old_certificate_does_not_shorten_a_session() -> None:
+    bob, ears = session("bob"), reader()
+    lines = LineWriter(bob, CLUSTER, stream("n"))
+    late = lines.write(HELLO, introduce=True)
+    bob.renew(NOW + 0.9 * MAX_LIFE)
+    assert ears.read(lines.write(HELLO, introduce=True), NOW + 0.9 * MAX_LIFE) is not None
+    assert ears.read(late, NOW + 0.9 * MAX_LIFE) is not None, "late, but never heard before"
+    assert ears.read(lines.write(Bye()), NOW + 1.5 * MAX_LIFE) is not None
+
+
 # --- replay -----------------------------------------------------------------------------------------
 
 

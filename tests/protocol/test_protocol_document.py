@@ -1,0 +1,144 @@
+"""PROTOCOL.md's examples are what the code makes and takes, its numbers are the code's; THREATS.md names real tests."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from people import CLUSTER, NOW, PlainKey, certificate, session, writer
+
+from p2p_ipython.config import Settings
+from p2p_ipython.link import rendezvous as link_rendezvous
+from p2p_ipython.link import session as link_session
+from p2p_ipython.link.hints import MAX_HINTS
+from p2p_ipython.protocol import client_machine, frames, identity, messages, wire, worker_machine
+from p2p_ipython.protocol.frames import FrameReader, encode
+from p2p_ipython.protocol.identity import link_proof, personal_secret, sign
+from p2p_ipython.protocol.messages import Hello, decode, decode_rendezvous, encode_rendezvous
+from p2p_ipython.protocol.wire import LineReader
+
+ROOT = Path(__file__).parents[2]
+PROTOCOL = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")
+THREATS = (ROOT / "THREATS.md").read_text(encoding="utf-8")
+
+
+def examples(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)\n```", PROTOCOL, re.S)
+
+
+def test_the_example_line_is_heard_and_says_the_message_below_it() -> None:
+    line = "".join(examples("line")[0].split("\n")).encode()
+    (key,) = re.findall(r"`([0-9a-f]{64})`", PROTOCOL)
+    assert bytes.fromhex(key) == CLUSTER.key
+    heard = LineReader(CLUSTER, lambda _: True).read(line, NOW)
+    assert heard is not None
+    assert heard.message == decode(examples("json message")[0].encode())
+    assert heard.certificate == certificate("bob")
+    assert isinstance(heard.message, Hello)
+    assert writer("bob").write(heard.message, introduce=True) == line
+
+
+def test_the_example_certificate_is_the_lines() -> None:
+    assert examples("json certificate")[0].encode() in certificate("bob").wire
+
+
+def test_the_example_messages_are_what_the_code_makes() -> None:
+    found = {json.loads(text)["v"] for text in examples("json message")}
+    assert found == {"hello", "request", "accept", "bye"}
+    for text in examples("json message"):
+        assert messages.encode(decode(text.encode())) == text.encode()
+
+
+def test_the_example_rendezvous_is_what_the_code_makes() -> None:
+    text = examples("json rendezvous")[0].encode()
+    assert encode_rendezvous(decode_rendezvous(text)) == text
+
+
+def test_the_example_personal_cluster_is_derived_as_the_text_says() -> None:
+    example = json.loads(examples("json personal")[0])
+    secret = personal_secret(PlainKey(example["seed"]), example["name"])
+    assert (secret.cluster, secret.topic, secret.key.hex()) == (example["cluster"], example["topic"], example["key"])
+
+    key = PlainKey(example["seed"])
+    root = hashlib.sha512(sign(key, example["cluster"].encode(), identity.PERSONAL_NAMESPACE)).digest()
+
+    def derived(purpose: bytes) -> bytes:
+        return hmac.digest(root, b"p2p-ipython/personal/v1\0" + purpose, "sha512")
+
+    assert example["topic"] == "p2p-" + derived(b"topic")[:16].hex()
+    assert example["key"] == derived(b"key")[:32].hex()
+
+
+def test_the_example_frame_is_what_the_code_makes_and_takes() -> None:
+    example = json.loads(examples("json frame")[0])
+    data, body = bytes.fromhex(example["hex"]), example["body"].encode()
+    assert encode(example["header"], len(body)) + body == data
+    assert list(FrameReader().feed(data)) == [(example["header"], body)]
+
+
+def test_a_proof_is_over_what_the_text_says() -> None:
+    worker, client = session("bob"), session("alice", "client")
+    text = b"p2p-link/v1\0" + (8).to_bytes(4, "big") + b"verifier" + client.sid + worker.sid
+    assert link_proof(worker, b"verifier", client.sid, worker.sid) == worker.sign(text)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("more than {} bytes, one\nthat has ended", identity.MAX_CERTIFICATE),
+        ("more than {} h 10 min", identity.MAX_LIFE / 3600),
+        ("({} minutes for clocks", identity.CLOCK_SLACK / 60),
+        ("at most {} bytes,\nwithout its newline", wire.MAX_LINE),
+        ("a `seq` that is {} or more", wire.WINDOW),
+        ("base64 of 1 to {} bytes", messages.MAX_BOX),
+        ("every {} s (`presence`)", Settings().presence),
+        ("again every {} s", Settings().request_every),
+        ("at most\n{} KiB of JSON", link_rendezvous.MAX_OFFER >> 10),
+        ("at most {} pairs", MAX_HINTS),
+        ("at most {} MiB each", frames.MAX_BODY >> 20),
+        ("at most {} MiB each", frames.MAX_HEADER >> 20),
+        ("each {} MiB, and within", link_session.ACK_BYTES >> 20),
+        ("and within {} s", link_session.ACK_DELAY),
+        ("every {} s (`heartbeat`)", Settings().heartbeat),
+        ("connection for {} s (`lease`)", Settings().lease),
+        ("refused to connect for {} s", link_session.REFUSED_GRACE),
+        ("more than {} ms |", worker_machine.ANNOUNCE * 1000),
+        ("{} s (`hold`)", Settings().hold),
+        ("after {} losses (`attempts`)", Settings().attempts),
+        ("less than {} ms, it may", client_machine.SHORT * 1000),
+        ("up to {} more a slot", Settings().backlog),
+        ("more than {} KiB of large", client_machine.SMALL >> 10),
+        ('namespace "{}", over body', identity.SESSION_NAMESPACE),
+        ('namespace "{}")', identity.PERSONAL_NAMESPACE),
+        ("application id `{}`", link_rendezvous.APPID),
+    ],
+)
+def test_a_number_or_name_in_the_text_is_the_codes(said: str, meant: Any) -> None:
+    written = meant if isinstance(meant, str) else f"{meant:g}"
+    expected = re.sub(r"\s+", " ", said.format(written))
+    assert expected in re.sub(r"\s+", " ", PROTOCOL)
+
+
+def test_every_field_of_an_offer_and_every_verb_is_described() -> None:
+    for name in [*messages.Terms.__dataclass_fields__, *messages.Rendezvous.__dataclass_fields__, "hello", "request"]:
+        assert f"`{name}`" in PROTOCOL
+    assert base64.b64decode("AAEC") == b"\0\1\2"  # the box of the example is not a real one
+
+
+def test_each_promise_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", THREATS)
+    assert len(named) > 20
+    for file, test in named:
+        assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{test}"
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for text in (PROTOCOL, THREATS):
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / target).exists(), target
