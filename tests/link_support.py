@@ -71,6 +71,13 @@ class Recorder:
         await self.until(lambda me: me.states and me.states[-1][0] in states)
 
 
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until ``condition`` is true, for what no callback tells."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
 @dataclass
 class Ends:
     """Both ends of a link, and who listens to them."""
@@ -91,6 +98,7 @@ class World:
         self.mailbox = mailbox
         self.relay = relay
         self.hub = MemoryHub()
+        self.relayed: set[Any] = set()
         self._linkers: list[Linker] = []
 
     def linker(self, role: Role, **settings: float) -> Linker:
@@ -151,6 +159,7 @@ async def world(kind: Literal["memory", "direct", "relay"]) -> AsyncIterator[Wor
         return
     async with servers() as running:
         real = World(kind, running.mailbox, running.relay)
+        real.relayed = running.relayed
         try:
             yield real
         finally:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from p2p_ipython import loop as loops
-from p2p_ipython.errors import LinkError, LinkTimeout, MailboxUnreachable, WrongPeer
+from p2p_ipython.errors import LinkError, LinkLost, LinkTimeout, MailboxUnreachable, WrongPeer
 from p2p_ipython.link.base import Meeting, Secret
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ class Rendezvous:
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._visits: set[_Visit] = set()
         self._closing: set[asyncio.Future[None]] = set()
+        self._closed = False
 
     async def meet(self, meeting: Meeting, role: Role, offer: dict[str, Any]) -> Met:
         """Meet the peer that has the same code and the other role; waits ``meeting.deadline`` seconds at most.
@@ -78,7 +80,10 @@ class Rendezvous:
         try:
             async with asyncio.timeout(meeting.deadline):
                 async with self._places:
+                    if self._closed:
+                        raise LinkLost("the linker was closed meanwhile")
                     visit = _Visit(meeting, {"role": role, **offer})
+                    self._visits.add(visit)
                     try:
                         return await _met(visit, role)
                     finally:
@@ -92,11 +97,19 @@ class Rendezvous:
             ) from None
 
     async def close(self) -> None:
-        """Wait until the mailbox has forgotten us, for a few seconds at most."""
+        """End all meetings, and wait until the mailbox has forgotten us, for a few seconds at most."""
+        self._closed = True
+        for visit in list(self._visits):
+            if not visit.met.done():
+                visit.met.set_exception(LinkLost("the linker was closed meanwhile"))
+            self._close(visit)
         if self._closing:
             await asyncio.wait(self._closing)
 
     def _close(self, visit: _Visit) -> None:
+        if visit not in self._visits:
+            return
+        self._visits.discard(visit)
         self._closing.add(visit.closed)
         visit.closed.add_done_callback(self._closing.discard)
         visit.close()
