@@ -363,7 +363,7 @@ async def _ask_board(address: BoardAddress, choice: KeyChoice, files: SSHFiles, 
 
     A host key that was accepted with ``pin`` is remembered.
     """
-    from p2p_ipython.board.hostkeys import remember_host_key
+    from p2p_ipython.board.login import remember_accepted
     from p2p_ipython.board.ssh import SSHBoard
 
     board = SSHBoard(
@@ -371,8 +371,7 @@ async def _ask_board(address: BoardAddress, choice: KeyChoice, files: SSHFiles, 
     )
     await board.open()
     try:
-        if pin is not None and board.route is not None and files.accepted is not None:
-            remember_host_key(board.route, board.host_key, files.accepted)
+        await asyncio.to_thread(remember_accepted, board, pin)
         return board.user
     finally:
         await board.close()

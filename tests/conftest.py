@@ -41,8 +41,14 @@ def _nothing_left_behind() -> Iterator[None]:
     """Each test ends the threads that it started (the background loop and pools that stay are known by name)."""
     before = set(threading.enumerate())
     yield
-    gc.collect()
     late = [t for t in threading.enumerate() if t not in before and not t.daemon and t.is_alive()]
     for thread in late:
         thread.join(5)
     assert not [t for t in late if t.is_alive()], f"the test left threads running: {late}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_shows_itself() -> Iterator[None]:
+    """What a module's tests forgot to close warns while that module runs, not later. (A collection takes 80 ms.)"""
+    yield
+    gc.collect()

@@ -113,7 +113,7 @@ class Outbox:
         """The lines to write now, in order. Call it after every event, and at ``next_due``."""
         for line in [line for line, p in self._waiting.items() if p.posted <= now - GIVE_UP_AFTER]:
             del self._waiting[line]
-            log.warning("the board has not taken a line in %g s; it is given up", GIVE_UP_AFTER)
+            log.info("the board has not taken a line in %g s; it is given up", GIVE_UP_AFTER)
         if not self._connected:
             return []
         lines = []

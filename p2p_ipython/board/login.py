@@ -1,12 +1,14 @@
-"""Which key to show to which board, asked off the event loop: files may be slow, and an agent may ask its user."""
+"""Logging in for a user: which key to show to which board, and which host keys have been accepted."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from p2p_ipython.board.address import BoardAddress
+from p2p_ipython.board.address import BoardAddress, SSHFiles
+from p2p_ipython.board.hostkeys import remember_host_key
 from p2p_ipython.board.keys import KeyChoice, choose_key
+from p2p_ipython.board.ssh import SSHBoard
 
 
 async def choose_login(board: str, identity: Path | None = None) -> tuple[BoardAddress, KeyChoice]:
@@ -16,3 +18,10 @@ async def choose_login(board: str, identity: Path | None = None) -> tuple[BoardA
     """
     address = BoardAddress.parse(board)
     return address, await asyncio.to_thread(choose_key, address, identity=identity)
+
+
+def remember_accepted(board: SSHBoard, accepted: str | None) -> None:
+    """Keep a host key that the user has ``accepted`` and the board has shown, so that it is known next time. Blocks."""
+    file = SSHFiles.default().accepted
+    if accepted is not None and board.route is not None and file is not None:
+        remember_host_key(board.route, board.host_key, file)

@@ -170,7 +170,8 @@ class Bridge:
 
     def on_board(self, report: BoardReport) -> None:
         """The board's state has changed. Whoever came meanwhile hasn't heard us: say hello again."""
-        log.info("board: %s %s", report.state.value, report.detail)
+        gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
+        log.log(logging.WARNING if gone else logging.INFO, "board: %s %s", report.state.value, report.detail)
         if report.state is BoardState.CONNECTED and self.board is not None and not self._closed:
             self._say_hello()
 

@@ -6,6 +6,7 @@ either return at once (``submit``) or wait for it with a deadline (``connect``, 
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from p2p_ipython.client import future as future_module
 from p2p_ipython.client.future import Arrived, Future, OutputSink
 from p2p_ipython.client.status import ClusterStatus, MemberStatus, TaskStatus
 from p2p_ipython.config import Settings
@@ -74,6 +76,11 @@ def connect(
         raise UsageError(
             "identity, accept_host_key, mailbox and relay are for a board that runs elsewhere",
             hint="Say which: HOST[:PORT].",
+        )
+    if target is None and sys.platform == "win32":
+        raise UsageError(
+            "workers don't run on Windows itself, so there can be no personal cluster on this machine",
+            hint="Use WSL, or join a board that runs elsewhere: connect('HOST[:PORT]').",
         )
     if target is not None and workers is not None:
         raise UsageError(
@@ -155,12 +162,15 @@ class Cluster(concurrent.futures.Executor):
         return self.submit_task(make_call(fn, args, kwargs, self.store, large=self.settings.large))
 
     def submit_task(self, task: Task, sink: OutputSink | None = None) -> Future[Any]:
-        """Submit a task that is made already; ``sink`` shows its output (default: as if printed here)."""
+        """Submit a task that is made already; ``sink`` shows its output.
+
+        Without one it is shown as if it had been printed here; in a notebook, under the cell that submits.
+        """
         self._check_open()
         assert self._bridge is not None
         future: Future[Any] = Future(task.id, task.label, self, _decode)
         self._open_tasks.add(future)
-        self._bridge.submit(task, future, sink)
+        self._bridge.submit(task, future, sink or future_module.default_sink())
         return future
 
     def withdraw(self, task_id: str) -> None:
@@ -283,13 +293,14 @@ class Cluster(concurrent.futures.Executor):
 
     async def _join_elsewhere(self, target: str) -> None:
         adopt()
-        from p2p_ipython.board.login import choose_login
+        from p2p_ipython.board.login import choose_login, remember_accepted
 
         address, choice = await choose_login(target, self._identity)
         bridge = self._make_bridge(choice.key, listen=None)
         self._progress(f"joining the board at {target}")
         await self._join_board(bridge, address, choice, pin=self._accept_host_key)
         board = self._joined()
+        await asyncio.to_thread(remember_accepted, board, self._accept_host_key)
         services = await board.services() or {}
         mailbox = self._mailbox or services.get("mailbox")
         if mailbox is None:

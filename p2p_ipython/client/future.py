@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,21 @@ OutputMessage = dict[str, Any]
 
 OutputSink = Callable[[OutputMessage], None]
 """Shows a message; called on the loop's thread, in order, must not block."""
+
+
+def printed(message: OutputMessage) -> None:
+    """A sink for programs and terminals: streams as streams, of a display its text."""
+    if message["kind"] == "stream":
+        stream = sys.stderr if message["name"] == "stderr" else sys.stdout
+        stream.write(message["text"])
+    elif message["kind"] == "display_data":
+        data = message["content"].get("data")
+        text = data.get("text/plain") if isinstance(data, dict) else None
+        sys.stdout.write(f"{text}\n")
+
+
+default_sink: Callable[[], OutputSink] = lambda: printed  # noqa: E731 - a setting; the magics put the cell's output here
+"""Makes the sink of a task that was submitted without one, at its submission."""
 
 
 class Owner(Protocol):
@@ -110,8 +126,6 @@ class Future(concurrent.futures.Future[T]):
 
     def replay(self) -> None:
         """Show the task's output again, in the cell that runs now."""
-        import sys
-
         for message in list(self.outputs):
             if message["kind"] == "stream":
                 stream = sys.stderr if message["name"] == "stderr" else sys.stdout

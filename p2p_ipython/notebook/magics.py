@@ -23,6 +23,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import publish_display_data
 
+from p2p_ipython.client import future
 from p2p_ipython.errors import CaptureError, NotConnected
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.status_line import StatusLines, text
@@ -108,10 +109,13 @@ class P2PMagics(Magics):
         self._joined: dict[str, Any] = {}
         self._current = CurrentCell(shell)
         self._status_lines = StatusLines()
+        # What `cluster.submit` runs shows its output under the cell that submits it, too.
+        future.default_sink = self._output
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
+        future.default_sink = lambda: future.printed
         self._leave()
 
     # -- clusters --

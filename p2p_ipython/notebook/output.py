@@ -17,12 +17,13 @@ keeps plain text only.
 
 from __future__ import annotations
 
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, Protocol
+
+from p2p_ipython.client.future import printed
 
 Message = Mapping[str, Any]
 """As ``client.future.OutputMessage``."""
@@ -102,7 +103,7 @@ class CellOutput:
         """Show a message of the task."""
         kind = message["kind"]
         if self._send is None:
-            _print(message)
+            printed(dict(message))
         elif kind == "clear_output":
             # The status line is output, too: it comes back, at once or with what the front end waits for.
             wait = bool(message["content"].get("wait"))
@@ -154,15 +155,6 @@ def _display(content: Mapping[str, Any], rich: bool) -> dict[str, Any]:
         shaped["data"] = {"text/plain": str(shaped["data"].get("text/plain", ""))}
         shaped["metadata"] = {}
     return shaped
-
-
-def _print(message: Message) -> None:
-    if message["kind"] == "stream":
-        stream = sys.stderr if message["name"] == "stderr" else sys.stdout
-        stream.write(message["text"])
-    elif message["kind"] == "display_data":
-        text = _display(message["content"], False)["data"]["text/plain"]
-        sys.stdout.write(f"{text}\n")
 
 
 def _small(text: str) -> str:

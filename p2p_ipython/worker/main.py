@@ -167,6 +167,7 @@ class _Worker:
         )
 
     async def join(self) -> None:
+        from p2p_ipython.board.login import remember_accepted
         from p2p_ipython.board.ssh import SSHBoard
 
         board = SSHBoard(
@@ -182,6 +183,8 @@ class _Worker:
         except BoardError:
             await board.close()
             raise
+        if self._options.farewell:  # a board that outlives us: we may come back
+            await asyncio.to_thread(remember_accepted, board, self._options.accept_host_key)
         self.agent.join(board)
 
 

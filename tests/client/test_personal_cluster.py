@@ -245,6 +245,7 @@ def test_a_wait_on_the_clusters_own_thread_is_an_error_not_a_deadlock(cluster: C
     cluster.submit(pow, 1, 1).add_done_callback(callback)
     assert called.wait(PATIENCE)
     assert caught or other.done()
+    other.result(PATIENCE)
 
 
 def test_the_status_says_who_is_there(cluster: Cluster) -> None:
@@ -273,7 +274,7 @@ def test_a_killed_workers_task_goes_to_another_worker(tmp_path: Path) -> None:
         def attempt(log: str) -> str:
             with open(log, "a") as file:
                 print(os.getpid(), file=file)
-            while len(open(log).readlines()) < 2:  # the first one waits to be killed
+            while Path(log).read_text().count("\n") < 2:  # the first one waits to be killed
                 time.sleep(0.01)
             return "second"
 
@@ -333,7 +334,7 @@ def test_closing_cancels_what_isnt_over_and_leaves_no_process_and_no_folder() ->
     assert scratch
     cluster.close()
     assert all(f.cancelled() for f in running)
-    gone, alive = psutil.wait_procs(processes, timeout=PATIENCE)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
     assert not alive
     assert not [p for p in scratch if p.exists()]
     with pytest.raises(UsageError, match="closed"):
