@@ -33,6 +33,9 @@ ANNOUNCE = 0.05
 """Seconds after which a running task is announced as started. Most short ones are over by then, and their
 result says enough."""
 
+START_GRACE = 10.0
+"""Seconds that tasks are held for a runner that is being started. One has taken 0.2 s, on a busy machine 3 s."""
+
 MAX_LINKS = 256
 """Clients that are met at a time."""
 
@@ -113,6 +116,7 @@ class _Job:
 
 @dataclass
 class _Slot:
+    starting_until: float
     ready: bool = False
     job: _Job | None = None
     since: float = 0.0
@@ -128,7 +132,7 @@ class WorkerMachine:
         self._sid = sid
         self._name = name
         self._terms = terms
-        self._slots = [_Slot() for _ in range(terms.slots)]
+        self._slots = [_Slot(starting_until=now + START_GRACE) for _ in range(terms.slots)]
         self._held: dict[int, dict[_Job, float]] = {}  # by link, in order of arrival, with the time
         self._links: dict[int, Certificate] = {}
         self._meeting = 0
@@ -252,7 +256,7 @@ class WorkerMachine:
         may do better. Otherwise the task did it, and would do it again: that is its result.
         """
         slot = self._slots[number]
-        slot.ready = False
+        slot.ready, slot.starting_until = False, now + START_GRACE
         job, wanted = slot.job, slot.wanted
         slot.job, slot.wanted = None, True
         if job is not None:
@@ -288,7 +292,7 @@ class WorkerMachine:
 
     def tick(self, now: float, wall: float) -> list[Action]:
         """Time has passed."""
-        starting = not all(slot.ready for slot in self._slots)
+        starting = any(not slot.ready and now < slot.starting_until for slot in self._slots)
         for held in self._held.values():
             for job, since in list(held.items()):
                 if now < since + self._settings.hold:  # as deadline() adds it up: floats don't always agree

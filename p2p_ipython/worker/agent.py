@@ -193,6 +193,7 @@ class Agent:
             task_id, attempt, segments = _checked(header)
         except ValueError as error:
             log.warning("a client sent a task that is not one: %s", error)
+            self._answer_nonsense(link, header, str(error))
             return
         job = (link, task_id, attempt)
         if job in self._arrived:
@@ -209,6 +210,14 @@ class Agent:
             self._act([Forget(*job), Reply(link, refusal)])
             return
         self._act(self.machine.task(link, task_id, attempt, self._loop.time()))
+
+    def _answer_nonsense(self, link: int, header: Header, reason: str) -> None:
+        """Settle a task that can't be one: its client would wait for ever."""
+        task_id, attempt = header.get("id"), header.get("attempt")
+        if isinstance(task_id, str) and len(task_id) <= 64 and isinstance(attempt, int):
+            error = {"kind": "unloadable", "class": "ValueError", "message": f"the task has {reason}"}
+            result: Header = {"t": "result", "id": task_id, "attempt": attempt, "ok": False, "segments": []}
+            self._links[link].send({**result, "error": error})
 
     def _gather(
         self, link: int, job: _Job, arrived: _Arrived, segments: list[tuple[int, str | None]], coming: object

@@ -14,6 +14,7 @@ from p2p_ipython.protocol.worker_machine import (
     ANNOUNCE,
     ANSWER_EVERY,
     MAX_HELD,
+    START_GRACE,
     Forget,
     Meet,
     Reply,
@@ -359,3 +360,11 @@ def test_a_worker_that_closes_takes_nothing_and_offers_nothing() -> None:
     assert (made.terms().slots, made.terms().free) == (0, 0)
     assert made.tick(made.deadline(), WALL) == []
     assert made.deadline() > SETTINGS.presence
+
+
+def test_held_tasks_wait_for_a_runner_that_starts_but_not_for_one_that_never_does() -> None:
+    made = machine(ready=0)
+    made.task(1, "t", 1, 0)
+    assert made.tick(SETTINGS.hold, WALL) == []
+    assert made.tick(START_GRACE - 0.1, WALL) == []
+    assert made.tick(START_GRACE + SETTINGS.hold, WALL) == nack("t", "busy")
