@@ -69,7 +69,7 @@ class Link(Protocol):
 
     @property
     def kind(self) -> str:
-        """"direct", "relay" or "memory"; may change over a reconnect."""
+        """What it goes over: "direct", "relay" or "memory". May change over a reconnect."""
         ...
 
     @property

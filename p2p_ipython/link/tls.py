@@ -16,7 +16,8 @@ import base64
 import logging
 import secrets
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Literal
 
 from p2p_ipython.config import Settings
@@ -36,7 +37,7 @@ from p2p_ipython.link.dial import Kind, Search, Ways
 from p2p_ipython.link.handshake import FAILURES, Terms, Tokens, establish
 from p2p_ipython.link.hints import is_local, own_hints, parse_hints, parse_relay
 from p2p_ipython.link.listener import Listener
-from p2p_ipython.link.rendezvous import Met, Rendezvous, Role
+from p2p_ipython.link.rendezvous import Rendezvous, Role
 from p2p_ipython.link.session import ACK_DELAY, Frame, Inbox, Liveness, Outbox, Tick
 from p2p_ipython.link.transport import WRITE_HIGH, Connection
 from p2p_ipython.protocol.frames import Buffer, Header, encode
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 SETUP_LIMIT = 15.0
 """Seconds for the first connection, once both ends have met."""
+
+MIN_HEARTBEAT = 0.02
+"""Seconds; a heartbeat of 0 would probe without pause."""
 
 CLOSE_LIMIT = 1.0
 """Seconds that ``close`` may take to write what is queued and to see the peer leave."""
@@ -121,7 +125,16 @@ class TLSLinker:
             raise LinkLost("the linker was closed meanwhile")
         self._links.add(link)
         try:
-            await link.make(_terms(self._certificate, peer_certificate, meeting, met, link))
+            await link.make(
+                Terms(
+                    context=self._certificate.context(peer_certificate, server=self.role == "worker"),
+                    certificate=peer_certificate,
+                    session=ways.tokens.session,
+                    proof=meeting.prove(met.verifier),
+                    check=_once(partial(meeting.check, met.verifier)),
+                    count=link.count_for_hello,
+                )
+            )
         except BaseException:
             link.abort()
             raise
@@ -188,7 +201,8 @@ class TLSLink:
         settings = linker.settings
         self._outbox = Outbox()
         self._inbox = Inbox()
-        self._liveness = Liveness(heartbeat=settings.heartbeat, lease=settings.lease, now=self._loop.time())
+        heartbeat = max(settings.heartbeat, MIN_HEARTBEAT)
+        self._liveness = Liveness(heartbeat=heartbeat, lease=settings.lease, now=self._loop.time())
         self._lease = settings.lease
         self._terms: Terms
         self._state = LinkState.RECONNECTING
@@ -608,23 +622,17 @@ def _batch(outbox: Outbox) -> list[Buffer]:
     return pieces
 
 
-def _terms(certificate: Certificate, peer: bytes, meeting: Meeting, met: Met, link: TLSLink) -> Terms:
-    checked = False
+def _once(check: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """``check`` until it has passed: later connections show the same certificate, and that is as good."""
+    passed = False
 
-    def check(proof: bytes) -> None:
-        nonlocal checked
-        if not checked:  # later connections show the same certificate, and that is as good
-            meeting.check(met.verifier, proof)
-            checked = True
+    def checked(proof: bytes) -> None:
+        nonlocal passed
+        if not passed:
+            check(proof)
+            passed = True
 
-    return Terms(
-        context=certificate.context(peer, server=link._role == "worker"),
-        certificate=peer,
-        session=link._ways.tokens.session,
-        proof=meeting.prove(met.verifier),
-        check=check,
-        count=link.count_for_hello,
-    )
+    return checked
 
 
 def _parse_offer(offer: dict[str, Any], *, local: bool) -> tuple[bytes, list[Any], str | None]:

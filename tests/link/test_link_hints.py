@@ -79,7 +79,9 @@ def test_a_relay_is_written_tcp_host_port() -> None:
     assert parse_relay("tcp:[::1]:4001") == ("::1", 4001)
 
 
-@pytest.mark.parametrize("text", ["", "tcp:host", "host:4001", "tcp::4001", "tcp:host:99999", "tcp:host:４", "ws://h:1"])
+@pytest.mark.parametrize(
+    "text", ["", "tcp:host", "host:4001", "tcp::4001", "tcp:host:99999", "tcp:host:４", "ws://h:1"]
+)
 def test_what_is_no_relay_says_how_it_is_written(text: str) -> None:
     with pytest.raises(ConfigError, match="tcp:HOST:PORT"):
         parse_relay(text)
