@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,7 @@ class Worker:
         self.slot = Slot(options, self, settings)
         self.ready = asyncio.Event()
         self.deaths: list[Death] = []
+        self.dropped: list[str] = []
         self.store = BufferStore(1 << 30)
         self._numbers = itertools.count()
         self._more = asyncio.Event()
@@ -96,6 +97,9 @@ class Worker:
             outcome = self._outcome({})
             outcome.death = death
             self._end(outcome)
+
+    def on_dropped(self, slot: Slot, refs: Sequence[str]) -> None:
+        self.dropped += refs
 
     def on_ready(self, slot: Slot) -> None:
         self.ready.set()

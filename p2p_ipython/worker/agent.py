@@ -173,6 +173,13 @@ class Agent:
         now = self._loop.time()
         self._act(self.machine.slot_died(self._numbers[slot], killed=killed, detail=death.detail, now=now))
 
+    def on_dropped(self, _slot: Slot, refs: Sequence[str]) -> None:
+        for ref in refs:
+            for owner in self._cache.lost(ref):
+                jobs = (job for job, task in self._arrived.items() if str(job[0]) == owner and ref in task.refs)
+                for link, task_id, attempt in list(jobs)[:1]:
+                    self._links[link].send({"t": "want", "id": task_id, "attempt": attempt, "refs": [ref]})
+
     def _pass_on(self, slot: Slot, header: Header, body: Buffer, *, bulk: bool) -> None:
         current = self.machine.current(self._numbers[slot])
         if current is None or header.get("id") != current[1]:
@@ -288,6 +295,9 @@ class Agent:
                     over = self._arrived.pop((link, task_id, attempt), None)
                     for ref in over.refs if over else ():
                         self._cache.unpin(str(link), ref)
+                        # With one slot, what its runner holds need not be kept here, too.
+                        if len(self._slots) == 1 and self._slots[0].holds(ref):
+                            self._cache.hand_over(str(link), ref)
                 case Stop(slot=number, task=task_id):
                     self._slots[number].cancel(task_id)
                 case Meet(client=client, box=box):

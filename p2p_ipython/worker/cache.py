@@ -48,6 +48,7 @@ class Inbound:
         self.size = size
         self.failed = ""
         self.received = 0
+        self.elsewhere = False
         self._memory = fresh(size)
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -82,7 +83,19 @@ class Inbound:
             self.failed = reason
             self._wake()
 
+    def hand_over(self) -> None:
+        """Let go of the bytes, all of which somebody else holds now."""
+        self._memory = memoryview(b"")
+        self.elsewhere = True
+
+    def take_back(self) -> None:
+        """Nobody else holds the bytes any more: they have to arrive once more."""
+        self._memory = fresh(self.size)
+        self.elsewhere, self.received = False, 0
+
     async def __aiter__(self) -> AsyncIterator[memoryview]:
+        if self.elsewhere:
+            raise SourceFailed("its bytes are not here any more")
         read = 0
         while read < self.size:
             while read == self.received:
@@ -164,6 +177,28 @@ class BufferCache:
                 del self._pins[key]
                 self._evict()
 
+    def hand_over(self, owner: str, ref: str) -> None:
+        """Somebody else holds the bytes of a complete buffer, so they needn't be kept here. Not done while pinned."""
+        inbound = self._buffers.get((owner, ref))
+        if inbound is not None and inbound.complete and (owner, ref) not in self._pins:
+            inbound.hand_over()
+
+    def lost(self, ref: str) -> list[str]:
+        """Those bytes that were handed over are gone. Returns the owners of tasks that need them: they must send again.
+
+        Other owners are told by ``on_evict``.
+        """
+        needed = []
+        for key in [key for key, each in self._buffers.items() if key[1] == ref and each.elsewhere]:
+            if key in self._pins:
+                self._buffers[key].take_back()
+                needed.append(key[0])
+            else:
+                del self._buffers[key]
+                if self._on_evict is not None:
+                    self._on_evict(key[0], [ref])
+        return needed
+
     def abort(self, owner: str, ref: str, reason: str) -> None:
         """Forget a buffer that won't become whole; nothing happens to a complete one."""
         inbound = self._buffers.get((owner, ref))
@@ -188,7 +223,11 @@ class BufferCache:
         return [ref for (who, ref), inbound in self._buffers.items() if who == owner and inbound.complete]
 
     def _idle(self) -> list[tuple[Key, Inbound]]:
-        return [(key, each) for key, each in self._buffers.items() if each.complete and key not in self._pins]
+        return [
+            (key, each)
+            for key, each in self._buffers.items()
+            if each.complete and not each.elsewhere and key not in self._pins
+        ]
 
     def _evict(self) -> None:
         over = self.idle - self._limit

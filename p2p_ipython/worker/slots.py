@@ -90,6 +90,9 @@ class SlotListener(Protocol):
     def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:
         """The runner is gone, and its task, if it had one, with it. The slot starts another by itself."""
 
+    def on_dropped(self, slot: Slot, refs: Sequence[str]) -> None:
+        """The slot's runner doesn't hold these large buffers any more."""
+
     def on_ready(self, slot: Slot) -> None:
         """The slot can take a task: for the first time, or after it died. Not called while it has a task."""
 
@@ -333,6 +336,10 @@ class Slot:
             await asyncio.wait([self._life])
         self._closed = True
 
+    def holds(self, ref: str) -> bool:
+        """Whether the slot's runner has all bytes of a large buffer; ``on_dropped`` tells when it hasn't any more."""
+        return self._runner is not None and ref in self._runner.held and not self._runner.over.done()
+
     def _is_ready(self) -> bool:
         return self._runner is not None and self._runner.pid is not None and not self._runner.over.done()
 
@@ -358,6 +365,8 @@ class Slot:
                     self._job.stop()
                 death = await runner.ended()
                 self._runner = None
+                if runner.held and not self._closed:
+                    self._listener.on_dropped(self, list(runner.held))
             if runner.replaced:
                 continue
             self._died(death)
@@ -427,6 +436,7 @@ class Slot:
             drop.append(ref)
         if drop:
             runner.writer.write({"t": "drop", "refs": drop})
+            self._listener.on_dropped(self, drop)
 
     def _give_up(self, job: _Job, kind: str, exception: str, message: str) -> None:
         """End a task that the runner has never seen."""

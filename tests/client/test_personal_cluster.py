@@ -388,3 +388,21 @@ def test_nobody_sees_the_key_in_the_process_list(cluster: Cluster) -> None:
         shown = " ".join(process.cmdline()) + str(process.environ())
         assert "PRIVATE KEY" not in shown
     assert "PRIVATE" not in repr(vars(cluster))
+
+
+def test_a_buffer_is_sent_again_when_the_runner_that_held_it_has_died(tmp_path: Path) -> None:
+    block = os.urandom(3 << 20)
+
+    def dies_once(block: bytes, log: str) -> int:
+        first = not Path(log).exists()
+        Path(log).touch()
+        if first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return len(block)
+
+    with p2p_ipython.connect(workers=1) as cluster:
+        assert cluster.submit(len, block).result(PATIENCE) == len(block)
+        assert cluster.submit(dies_once, block, str(tmp_path / "log")).result(PATIENCE) == len(block)
+        with pytest.raises(TaskDied):
+            cluster.submit(lambda b: os._exit(len(b) % 7), block).result(PATIENCE)
+        assert cluster.submit(len, block).result(PATIENCE) == len(block)

@@ -108,3 +108,39 @@ def test_an_owner_that_leaves_takes_its_buffers_along() -> None:
     cache.forget("alice")
     assert (cache.refs("alice"), cache.refs("bob"), evicted) == ([], ["r"], [])
     assert half.failed
+
+
+def test_a_buffer_that_was_handed_over_is_known_and_costs_nothing() -> None:
+    cache = BufferCache(limit=0)
+    inbound = cache.begin("alice", "r", 3)
+    cache.pin("alice", "r")
+    inbound.feed(b"abc")
+    cache.hand_over("alice", "r")
+    assert not inbound.elsewhere  # a task still reads it
+    cache.unpin("alice", "r")
+    assert cache.get("alice", "r") is None  # over the limit
+
+    kept = BufferCache(limit=10)
+    kept.begin("alice", "r", 3).feed(b"abc")
+    kept.hand_over("alice", "r")
+    found = kept.get("alice", "r")
+    assert found is not None
+    assert found.elsewhere
+    assert kept.idle == 0
+
+
+def test_bytes_that_are_lost_elsewhere_arrive_again_where_a_task_needs_them_and_are_evicted_where_none_does() -> None:
+    gone: list[tuple[str, list[str]]] = []
+    cache = BufferCache(limit=10, on_evict=lambda owner, refs: gone.append((owner, list(refs))))
+    for owner in ("alice", "bob"):
+        cache.begin(owner, "r", 3).feed(b"abc")
+        cache.hand_over(owner, "r")
+    cache.pin("alice", "r")
+    assert cache.lost("r") == ["alice"]
+    assert gone == [("bob", ["r"])]
+    again = cache.get("alice", "r")
+    assert again is not None
+    assert again.received == 0
+    again.feed(b"abc")
+    assert again.complete
+    assert cache.get("bob", "r") is None
