@@ -15,7 +15,8 @@ from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.task.payload import BufferStore, Packed, pack_task, unpack
 from p2p_ipython.worker.cache import Inbound, Source
-from p2p_ipython.worker.slots import Death, Slot
+from p2p_ipython.worker.slot_base import Death
+from p2p_ipython.worker.slots import Slot
 
 DEADLINE = 30.0
 

@@ -8,7 +8,7 @@ The blocks, lowest first; those on one line don't import one another::
     board | link | sandbox               adapters to the outside
     worker | client
     notebook
-    cli bench
+    cli bench rehearsal
 
 """
 
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "worker": BASE | {"protocol", "task", "board", "link", "sandbox"},
     "client": BASE | {"protocol", "task", "board", "link"},
     "notebook": BASE | {"protocol", "task", "board", "link", "client"},
+    "rehearsal": BASE | {"protocol", "task", "board", "link", "client", "worker"},
     "bench": BASE | {"client"},
     "cli": BASE | {"board", "worker", "client", "bench", "__version__"},
     "errors": set(),

@@ -35,7 +35,7 @@ from p2p_ipython.protocol.messages import BadMessage, Message, Terms, decode_ren
 from p2p_ipython.protocol.wire import LineReader, LineWriter
 from p2p_ipython.protocol.worker_machine import Action, Forget, Meet, Reply, Say, Start, Stop, WorkerMachine
 from p2p_ipython.worker.cache import BufferCache, Inbound, Source
-from p2p_ipython.worker.slots import Death, Slot
+from p2p_ipython.worker.slot_base import Death, TaskSlot
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Agent:
         secret: ClusterSecret,
         admit: Callable[[Certificate], bool],
         linker: Linker,
-        make_slot: Callable[[Agent], Slot],
+        make_slot: Callable[[Agent], TaskSlot],
     ) -> None:
         self._settings = settings
         self._session = session
@@ -145,16 +145,16 @@ class Agent:
 
     # -- SlotListener --
 
-    def on_ready(self, slot: Slot) -> None:
+    def on_ready(self, slot: TaskSlot) -> None:
         self._act(self.machine.slot_ready(self._numbers[slot], self._loop.time()))
 
-    def on_output(self, slot: Slot, header: Header, body: Buffer) -> None:
+    def on_output(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
         self._pass_on(slot, header, body, bulk=False)
 
-    def on_chunk(self, slot: Slot, header: Header, body: Buffer) -> None:
+    def on_chunk(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
         self._pass_on(slot, header, body, bulk=True)
 
-    def on_result(self, slot: Slot, header: Header, body: Buffer) -> None:
+    def on_result(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
         now = self._loop.time()
         target = self.machine.slot_result(self._numbers[slot], now)
         if target is not None:
@@ -164,7 +164,7 @@ class Agent:
             self._links[link].send({**header, "attempt": attempt}, body, bulk=large)
         self._act(self.machine.fill(now))
 
-    def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:
+    def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
         if task_id is not None:
             log.warning("a runner ended while it ran a task: %s", death.detail)
         # Signal 9 comes from outside the task, and a runner that broke the protocol or never started is ours to
@@ -173,14 +173,14 @@ class Agent:
         now = self._loop.time()
         self._act(self.machine.slot_died(self._numbers[slot], killed=killed, detail=death.detail, now=now))
 
-    def on_dropped(self, _slot: Slot, refs: Sequence[str]) -> None:
+    def on_dropped(self, _slot: TaskSlot, refs: Sequence[str]) -> None:
         for ref in refs:
             for owner in self._cache.lost(ref):
                 jobs = (job for job, task in self._arrived.items() if str(job[0]) == owner and ref in task.refs)
                 for link, task_id, attempt in list(jobs)[:1]:
                     self._links[link].send({"t": "want", "id": task_id, "attempt": attempt, "refs": [ref]})
 
-    def _pass_on(self, slot: Slot, header: Header, body: Buffer, *, bulk: bool) -> None:
+    def _pass_on(self, slot: TaskSlot, header: Header, body: Buffer, *, bulk: bool) -> None:
         current = self.machine.current(self._numbers[slot])
         if current is None or header.get("id") != current[1]:
             return
@@ -366,7 +366,7 @@ class _ClientLink:
     def __init__(self, agent: Agent, number: int) -> None:
         self.number = number
         self.link: Link | None = None
-        self.paused: set[Slot] = set()
+        self.paused: set[TaskSlot] = set()
         self._agent = agent
         self._landing: memoryview | None = None
         self._early: list[tuple[Header, Buffer]] | None = []

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 import os
 import signal
@@ -26,7 +25,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal, Protocol
+from typing import IO
 
 import psutil
 
@@ -36,6 +35,7 @@ from p2p_ipython.sandbox.launch import Launch, LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.pipe import PipeReader, PipeWriter
+from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
 
 log = logging.getLogger(__name__)
 
@@ -50,51 +50,6 @@ _QUICK = 1.0
 
 _HELD_MAX = 4096
 _LAST_WORDS = 4096
-
-
-class SlotState(enum.Enum):
-    """Where a slot stands. The value is what people read."""
-
-    STARTING = "starting"
-    IDLE = "idle"
-    BUSY = "busy"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a runner ended, in words that its task's owner can use.
-
-    ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
-    system killed it when memory ran out), "cancelled" (it didn't heed an interrupt, so we killed it),
-    "protocol" (it broke the protocol, so we killed it) or "start" (it never became ready).
-    """
-
-    kind: Literal["exit", "signal", "memory", "cancelled", "protocol", "start"]
-    code: int
-    detail: str
-
-
-class SlotListener(Protocol):
-    """Who uses a slot. Called on the event loop; must not block."""
-
-    def on_output(self, slot: Slot, header: Header, body: Buffer) -> None:
-        """An ``output`` frame of the task that runs, as it came. ``body`` is the listener's own."""
-
-    def on_chunk(self, slot: Slot, header: Header, body: Buffer) -> None:
-        """The next bytes of a large segment of the result that will follow."""
-
-    def on_result(self, slot: Slot, header: Header, body: Buffer) -> None:
-        """The task is over; the slot is free again, also for a ``run`` from within this call."""
-
-    def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:
-        """The runner is gone, and its task, if it had one, with it. The slot starts another by itself."""
-
-    def on_dropped(self, slot: Slot, refs: Sequence[str]) -> None:
-        """The slot's runner doesn't hold these large buffers any more."""
-
-    def on_ready(self, slot: Slot) -> None:
-        """The slot can take a task: for the first time, or after it died. Not called while it has a task."""
 
 
 @dataclass

@@ -1,0 +1,220 @@
+"""A whole cluster in one process: real client, workers, messages and decisions; board, links and runners in memory.
+
+For simulations, and for rehearsing a workshop without any network::
+
+    async def lesson() -> None:
+        async with Rehearsal(workers=3, seed=7, cut_rate=0.01) as cluster:
+            future = cluster.submit(slow_square, 12)
+            print(await future)
+
+    run(lesson())   # on virtual time: an hour of it takes a moment
+
+Faults are seeded: the same seed and the same calls at the same times make the same faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import selectors
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+import paramiko
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from p2p_ipython.board.base import BoardReport
+from p2p_ipython.board.memory import Faults, MemoryBoard, MemoryBoardHub
+from p2p_ipython.client.bridge import Bridge
+from p2p_ipython.client.future import Arrived, Future
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import P2PError
+from p2p_ipython.link.memory import MemoryHub, MemoryLinker
+from p2p_ipython.link.rendezvous import new_code
+from p2p_ipython.protocol.identity import Session, fingerprint, personal_secret
+from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.task.outcome import decode
+from p2p_ipython.task.payload import BufferStore
+from p2p_ipython.task.task import Task, make_call
+from p2p_ipython.worker.agent import Agent
+from p2p_ipython.worker.memory import MemorySlot
+from p2p_ipython.worker.slot_base import Death, TaskSlot
+
+T = TypeVar("T")
+
+MAILBOX = "ws://rehearsal/v1"
+
+
+class NothingWillHappen(P2PError):
+    """Everybody waits, and no time that passes would change it: a task or a test waits for what can't come."""
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only when all wait for it, and then at once."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        super().__init__(_Selector(self._pass))
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._now
+
+    def _pass(self, seconds: float | None) -> None:
+        if seconds is None:
+            raise NothingWillHappen("nothing will ever happen here", hint="What is being awaited never comes.")
+        # A nanosecond more, so that rounding never leaves a timer's owner just short of the time it waited for.
+        self._now += seconds + 1e-9
+
+
+class _Selector(selectors.SelectSelector):
+    """Asks for events without waiting; where it would have waited, time passes instead."""
+
+    def __init__(self, pass_time: Callable[[float | None], None]) -> None:
+        super().__init__()
+        self._pass_time = pass_time
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if not events and (timeout is None or timeout > 0):
+            self._pass_time(timeout)
+        return events
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on virtual time."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(work)
+
+
+class Rehearsal:
+    """See the module. ``board`` and ``links`` are the hubs, whose methods make further faults happen."""
+
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        slots: int = 1,
+        seed: int = 0,
+        board_faults: Faults | None = None,
+        cut_rate: float = 0.0,
+        **settings: Any,
+    ) -> None:
+        """``cut_rate`` is the share of frames on whose way a link is cut; the keywords are settings."""
+        self.settings = Settings.load({}, **settings)
+        self.board = MemoryBoardHub(seed, board_faults)
+        self.links = MemoryHub(seed=seed, cut_rate=cut_rate)
+        self.store = BufferStore(self.settings.client_cache)
+        self.agents: list[Agent] = []
+        self.slots: list[list[MemorySlot]] = []
+        self.client: Bridge
+        self._key = _key()
+        self._secret = personal_secret(self._key, "rehearsal")
+        self._numbers = (workers, slots)
+
+    async def __aenter__(self) -> Rehearsal:
+        owner = fingerprint(self._key.asbytes())
+        self.client = Bridge(
+            settings=self.settings,
+            name="client",
+            session=self._session("client"),
+            secret=self._secret,
+            admit=lambda certificate: certificate.signer == owner,
+            linker=MemoryLinker("client", hub=self.links, settings=self.settings),
+            store=self.store,
+            new_code=new_code,
+        )
+        board = MemoryBoard(self.board, self._secret.topic, self.client)
+        await board.open()
+        await self.client.open(board, MAILBOX, "")
+        for _ in range(self._numbers[0]):
+            await self.add_worker()
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.client.close()
+        for agent in self.agents:
+            await agent.close()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, once: bool = False, **kwargs: Any) -> Future[Any]:
+        """As ``Cluster.submit``; ``once``: never start it a second time."""
+        return self.submit_task(make_call(function, args, kwargs, self.store, once=once, large=self.settings.large))
+
+    def submit_task(self, task: Task) -> Future[Any]:
+        """As ``Cluster.submit_task``."""
+        future: Future[Any] = Future(task.id, task.label, self, _decode)
+        self.client.submit(task, future, None)
+        return future
+
+    def withdraw(self, task_id: str) -> None:
+        """For a future's ``cancel``."""
+        self.client.withdraw(task_id)
+
+    def why(self, task_id: str) -> str:
+        """Where a task is, or why it waits, in words."""
+        return self.client.machine.why(task_id)
+
+    async def add_worker(self) -> int:
+        """A worker comes; returns its number."""
+        number = len(self.agents)
+        mine: list[MemorySlot] = []
+
+        def make_slot(agent: Agent) -> TaskSlot:
+            mine.append(MemorySlot(agent))
+            return mine[-1]
+
+        slots = self._numbers[1]
+        owner = fingerprint(self._key.asbytes())
+        agent = Agent(
+            settings=self.settings,
+            name=f"worker-{number + 1}",
+            terms=Terms(slots=slots, free=slots, python=f"{sys.version_info[0]}.{sys.version_info[1]}"),
+            session=self._session("worker"),
+            secret=self._secret,
+            admit=lambda certificate: certificate.signer == owner,
+            linker=MemoryLinker("worker", hub=self.links, settings=self.settings),
+            make_slot=make_slot,
+        )
+        self.agents.append(agent)
+        self.slots.append(mine)
+        board = MemoryBoard(self.board, self._secret.topic, agent)
+        await board.open()
+        await agent.start_slots()
+        agent.join(board)
+        return number
+
+    async def remove_worker(self, number: int) -> None:
+        """A worker leaves, with a good-bye."""
+        await self.agents[number].close()
+
+    def kill_runner(self, number: int) -> None:
+        """The process in which a worker runs its tasks is killed from outside."""
+        for slot in self.slots[number]:
+            slot.die(Death("signal", 9, "killed in a rehearsal"))
+
+    @property
+    def board_report(self) -> BoardReport | None:
+        """How the client's session on the board stands."""
+        return self.client.board.report if self.client.board is not None else None
+
+    def _session(self, role: str) -> Session:
+        cluster = self._secret.cluster
+        return Session(self._key, cluster=cluster, role=role, now=time.time(), random=os.urandom)
+
+
+def _decode(result: Arrived) -> Any:
+    return decode(result.header, result.inline, result.large, worker=result.worker)
+
+
+def _key() -> paramiko.PKey:
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    return paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))

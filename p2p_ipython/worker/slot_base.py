@@ -1,0 +1,92 @@
+"""A slot as its worker sees it: tasks in, outputs and results out, one task at a time.
+
+Implementations: ``worker/slots.py`` (a runner, a process of its own) and ``worker/memory.py`` (a shipped fake, in
+this process).
+
+All methods and callbacks belong to one event loop; none of them blocks it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.worker.cache import Source
+
+
+class SlotState(enum.Enum):
+    """Where a slot stands. The value is what people read."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a runner ended, in words that its task's owner can use.
+
+    ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
+    system killed it when memory ran out), "cancelled" (it didn't heed an interrupt, so we killed it),
+    "protocol" (it broke the protocol, so we killed it) or "start" (it never became ready).
+    """
+
+    kind: Literal["exit", "signal", "memory", "cancelled", "protocol", "start"]
+    code: int
+    detail: str
+
+
+class SlotListener(Protocol):
+    """Who uses a slot. Called on the event loop; must not block."""
+
+    def on_output(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
+        """An ``output`` frame of the task that runs, as it came. ``body`` is the listener's own."""
+
+    def on_chunk(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
+        """The next bytes of a large segment of the result that will follow."""
+
+    def on_result(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
+        """The task is over; the slot is free again, also for a ``run`` from within this call."""
+
+    def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
+        """The runner is gone, and its task, if it had one, with it. The slot starts another by itself."""
+
+    def on_dropped(self, slot: TaskSlot, refs: Sequence[str]) -> None:
+        """The slot's runner doesn't hold these large buffers any more."""
+
+    def on_ready(self, slot: TaskSlot) -> None:
+        """The slot can take a task: for the first time, or after it died. Not called while it has a task."""
+
+
+class TaskSlot(Protocol):
+    """One place where tasks run, one at a time."""
+
+    async def start(self) -> None:
+        """Get ready; returns after ``on_ready``. Raises what keeps it from being."""
+
+    def run(self, header: Header, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
+        """Have a task executed; ``header`` and ``body`` are the ``task`` frame, ``buffers`` its large segments.
+
+        Returns at once; the end is told by ``on_result`` or ``on_died``. Raises ``RuntimeError`` when the slot is
+        busy or closed.
+        """
+
+    def cancel(self, task_id: str) -> None:
+        """Interrupt a task; its end is told as any other. Nothing happens when it isn't here (any more)."""
+
+    def holds(self, ref: str) -> bool:
+        """Whether the slot has all bytes of a large buffer; ``on_dropped`` tells when it hasn't any more."""
+        ...
+
+    def pause(self) -> None:
+        """Take nothing from the task for now."""
+
+    def resume(self) -> None:
+        """Take from it again."""
+
+    async def close(self) -> None:
+        """End the task and the slot; nothing is told any more. Idempotent."""

@@ -1,0 +1,132 @@
+"""What a cluster promises, whatever it is made of: a real one on loopback, and one in memory on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+import p2p_ipython
+from p2p_ipython import rehearsal
+from p2p_ipython.errors import NotPicklable
+
+Check = Callable[[Any], Coroutine[Any, Any, None]]
+Run = Callable[[Check], None]
+
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Run]:
+    with p2p_ipython.connect(workers=2) as cluster:
+
+        def run(check: Check) -> None:
+            asyncio.run(asyncio.wait_for(check(cluster), PATIENCE))
+
+        yield run
+
+
+def in_memory(check: Check) -> None:
+    async def whole() -> None:
+        async with rehearsal.Rehearsal(workers=2) as cluster:
+            await asyncio.wait_for(check(cluster), PATIENCE)
+
+    rehearsal.run(whole())
+
+
+@pytest.fixture(params=["real", "in memory"])
+def run(request: pytest.FixtureRequest) -> Run:
+    return request.getfixturevalue("real") if request.param == "real" else in_memory  # type: ignore[no-any-return]
+
+
+def fails_with(message: str) -> None:
+    raise LookupError(message)
+
+
+def waits(seconds: float) -> Any:
+    """Takes time as each kind of worker knows it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return time.sleep(seconds)
+    return asyncio.sleep(seconds)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - no event tells of a future's state
+            await asyncio.sleep(0.02)
+
+
+def test_a_value_comes_back(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        assert await cluster.submit(pow, 2, 10) == 1024
+        assert await cluster.submit(dict, a=[1, (2, 3)], b=None) == {"a": [1, (2, 3)], "b": None}
+
+    run(check)
+
+
+def test_an_exception_comes_back_as_itself(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        future = cluster.submit(fails_with, "not here")
+        with pytest.raises(LookupError, match="not here"):
+            await future
+        assert future.done()
+        assert isinstance(future.exception(), LookupError)
+
+    run(check)
+
+
+def test_a_thousand_tasks_each_give_their_own_value(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        futures = [cluster.submit(divmod, n, 7) for n in range(1000)]
+        assert await asyncio.gather(*futures) == [divmod(n, 7) for n in range(1000)]
+
+    run(check)
+
+
+def test_large_arguments_and_results_arrive_whole(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        block = os.urandom(5 << 20)
+        for _ in range(2):
+            assert await cluster.submit(bytes.swapcase, block) == block.swapcase()
+
+    run(check)
+
+
+def test_what_cant_be_pickled_is_refused_at_once(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        with pytest.raises(NotPicklable):
+            cluster.submit(print, (n for n in []))
+
+    run(check)
+
+
+def test_a_cancelled_task_is_never_delivered(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        futures = [cluster.submit(waits, 3600) for _ in range(3)]
+        await until(lambda: sum(f.running() for f in futures) == 2)
+        for future in futures:
+            assert future.cancel()
+            assert future.cancelled()
+            with pytest.raises(concurrent.futures.CancelledError):
+                future.result()
+        assert await cluster.submit(pow, 3, 3) == 27
+
+    run(check)
+
+
+def test_a_short_task_isnt_kept_behind_a_long_one(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        await asyncio.gather(*(cluster.submit(pow, 2, n) for n in range(50)))  # now it sends ahead
+        long = cluster.submit(waits, 3600)
+        short: list[Awaitable[int]] = [cluster.submit(pow, 2, n) for n in range(50)]
+        assert await asyncio.gather(*short) == [2**n for n in range(50)]
+        assert long.cancel()
+
+    run(check)

@@ -1,0 +1,152 @@
+"""Faults on virtual time: everything of a cluster but its sockets and processes, hours of it in moments."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from p2p_ipython.board.memory import Faults
+from p2p_ipython.errors import WorkerLost
+from p2p_ipython.protocol.identity import MAX_LIFE
+from p2p_ipython.rehearsal import NothingWillHappen, Rehearsal, run
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def naps(seconds: float, value: int) -> int:
+    await asyncio.sleep(seconds)
+    return value
+
+
+def test_time_passes_only_when_all_wait() -> None:
+    async def work() -> float:
+        await asyncio.sleep(3600)
+        return now()
+
+    assert run(work()) == pytest.approx(3600)
+
+
+def test_waiting_for_what_cant_come_is_an_error() -> None:
+    async def work() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(NothingWillHappen):
+        run(work())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_over_a_bad_board_and_links_that_are_cut_every_task_is_done_once(seed: int) -> None:
+    faults = Faults(drop=0.2, duplicate=0.2, cut=0.1, late=0.3, delay=2.0, latency=0.05)
+
+    async def work() -> None:
+        async with Rehearsal(workers=3, slots=2, seed=seed, board_faults=faults, cut_rate=0.02) as cluster:
+            futures = [cluster.submit(naps, n % 5, n) for n in range(100)]
+            async with asyncio.timeout(3600):
+                assert await asyncio.gather(*futures) == list(range(100))
+
+    run(work())
+
+
+def test_tasks_of_a_worker_whose_link_is_lost_go_to_another() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=2) as cluster:
+            futures = [cluster.submit(naps, 1000, n) for n in range(2)]
+            await asyncio.sleep(10)
+            assert all(future.running() for future in futures)
+            lost = next(iter(cluster.client.links.values()))
+            assert lost.link is not None
+            cluster.links.lose(lost.link)
+            assert await asyncio.gather(*futures) == [0, 1]
+            assert 1010 < now() < 2200  # on the worker that is left, or on the same one over a new link
+
+    run(work())
+
+
+def test_a_runner_that_is_killed_three_times_loses_the_task_with_the_reason() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            future = cluster.submit(naps, 1000, 1)
+            for _ in range(3):
+                await asyncio.sleep(10)
+                assert not future.done()
+                cluster.kill_runner(0)
+            await asyncio.sleep(10)
+            with pytest.raises(WorkerLost, match="3 times"):
+                future.result(0)
+
+    run(work())
+
+
+def test_a_future_waits_for_a_worker_and_says_so_and_one_that_comes_late_is_found() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=0) as cluster:
+            future = cluster.submit(pow, 2, 2)
+            await asyncio.sleep(1000)
+            assert future.state_text == "waiting for a worker: none is here"
+            await cluster.add_worker()
+            async with asyncio.timeout(60):
+                assert await future == 4
+
+    run(work())
+
+
+def test_while_the_board_is_down_tasks_go_on_over_the_links_there_are() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=2) as cluster:
+            assert await cluster.submit(pow, 2, 2) == 4
+            cluster.board.down()
+            async with asyncio.timeout(100):
+                assert await asyncio.gather(*(cluster.submit(naps, 1, n) for n in range(20))) == list(range(20))
+            cluster.board.up()
+            await asyncio.sleep(60)
+            await cluster.add_worker()
+            await asyncio.sleep(60)
+            assert len(cluster.client.machine.workers) == 3
+
+    run(work())
+
+
+def test_a_session_that_lives_longer_than_its_certificate_is_still_heard() -> None:
+    """Certificates are checked by the wall clock, so this one is not virtual: the renewal itself is."""
+
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            assert await cluster.submit(pow, 2, 2) == 4
+            session = cluster.agents[0]._session
+            before = session.certificate
+            session.renew(before.until - MAX_LIFE + 300)  # as five minutes later
+            await asyncio.sleep(cluster.settings.presence + 1)
+            assert session.certificate.until > before.until
+            heard = cluster.client._reader._sessions[session.sid].certificate
+            assert heard.until == session.certificate.until
+            assert await cluster.submit(pow, 2, 2) == 4
+
+    run(work())
+
+
+def test_closing_cancels_what_waits() -> None:
+    async def work() -> Any:
+        async with Rehearsal(workers=1) as cluster:
+            futures = [cluster.submit(naps, 1000, n) for n in range(3)]
+            await asyncio.sleep(1)
+        return futures
+
+    futures = run(work())
+    assert all(future.cancelled() for future in futures)
+
+
+def test_leaving_hands_waiting_tasks_to_others() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=2) as cluster:
+            futures = [cluster.submit(naps, 5, n) for n in range(6)]
+            await asyncio.sleep(1)
+            await cluster.remove_worker(0)
+            assert await asyncio.gather(*futures) == list(range(6))
+
+    run(work())
+
+
