@@ -50,7 +50,9 @@ class Child:
         self._loop = loop
         self._on_end = on_end
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            # -P: a file of the user's that is called like a module of Python's must not pass for it in there. A
+            # secrets.py beside a notebook that connects would start board after board.
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

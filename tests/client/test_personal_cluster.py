@@ -383,6 +383,29 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_beside_the_notebook_cant_pass_for_a_module_of_pythons(tmp_path: Path) -> None:
+    (tmp_path / "secrets.py").write_text("raise SystemExit('somebody has run the wrong secrets')")
+    (tmp_path / "mine.py").write_text("value = 7")
+    script = """
+import secrets, sys, os
+os.chdir(sys.argv[1])
+import p2p_ipython
+with p2p_ipython.connect(workers=1) as cluster:
+    def work():
+        import mine, secrets
+        return mine.value, len(secrets.token_bytes(4))
+    print(cluster.submit(work).result(60))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ran.stdout == "(7, 4)\n", ran.stderr
+
+
 def test_nobody_sees_the_key_in_the_process_list(cluster: Cluster) -> None:
     for process in everything_of(cluster):
         shown = " ".join(process.cmdline()) + str(process.environ())
