@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from p2p_ipython.board.base import Board, BoardReport, BoardState
 from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkError, LinkLost, P2PError
+from p2p_ipython.errors import LinkError, LinkLost, P2PError, UsageError
 from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.client_machine import (
@@ -44,6 +44,10 @@ from p2p_ipython.protocol.wire import LineReader, LineWriter
 from p2p_ipython.task.task import Task
 
 log = logging.getLogger(__name__)
+
+
+MESSAGE = 256
+"""Bytes that a message of output counts for besides its text: about what an empty one occupies here."""
 
 
 class BufferSource(Protocol):
@@ -184,22 +188,31 @@ class Bridge:
 
     def _empty_inbox(self) -> None:
         self._woken = False
-        now = self._loop.time()
         while self._inbox:
             submitted, task_id = self._inbox.popleft()
-            if submitted is None:
-                self._act(self.machine.cancel(task_id, now))
-            elif self._closed:
-                submitted.future.withdrawn()
-                self._store.unpin(submitted.task.packed.large)
-            elif not submitted.future.cancelled():
-                task = submitted.task
-                self._tasks[task.id] = submitted
-                refs = {ref: view.nbytes for ref, view in task.packed.large.items()}
-                spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once)
-                self._act(self.machine.submit(spec, now))
-            else:
-                self._store.unpin(submitted.task.packed.large)
+            try:
+                if submitted is None:
+                    self._act(self.machine.cancel(task_id, self._loop.time()))
+                else:
+                    self._take(submitted)
+            except Exception as error:  # one task's trouble must not keep the others
+                log.exception("could not take a task")
+                if submitted is not None:
+                    submitted.future.failed(error)
+
+    def _take(self, submitted: _Submitted) -> None:
+        task = submitted.task
+        if self._closed:
+            submitted.future.withdrawn()
+        if self._closed or submitted.future.cancelled():
+            self._store.unpin(task.packed.large)
+            return
+        refs = {ref: view.nbytes for ref, view in task.packed.large.items()}
+        spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once)
+        if task.id in self._tasks:
+            raise UsageError(f"the task {task.label!r} was submitted before", hint="Make a task of its own each time.")
+        self._tasks[task.id] = submitted
+        self._act(self.machine.submit(spec, self._loop.time()))
 
     def _tick(self) -> None:
         self._timer = None
@@ -229,6 +242,9 @@ class Bridge:
                     submitted = self._tasks.get(task_id)
                     if submitted is not None:
                         submitted.future.started(state is TaskState.RUNNING)
+                        if state is TaskState.WAITING:
+                            submitted.partial = bytearray()
+                            self._forget(task_id)
                 case Send():
                     self._send(action)
                 case Settle(task=task_id):
@@ -359,6 +375,7 @@ class Bridge:
         if submitted is None:
             return
         self._store.unpin(submitted.task.packed.large)
+        self._forget(submitted.task.id)
         if action.error is not None:
             submitted.future.failed(action.error)
         elif submitted.result is not None:
@@ -366,12 +383,17 @@ class Bridge:
         else:
             submitted.future.withdrawn()
 
+    def _forget(self, task_id: str) -> None:
+        """Let go of what has come of a result that won't be whole."""
+        for link in self.links.values():
+            link.forget(task_id)
+
     def output_came(self, handler: _WorkerLink, header: Header, body: Buffer) -> None:
         """Output of a task: check it, keep it, show it."""
         if not self.machine.expects(handler.sid, header.get("id"), header.get("attempt")):
             return
         submitted = self._tasks[header["id"]]
-        submitted.output += len(body)
+        submitted.output += len(body) + MESSAGE
         if submitted.output > 2 * self._settings.output_limit + MAX_BODY:
             return  # the runner stops at the limit and says so; only a worker that misbehaves comes here
         if header.get("more") is True:
@@ -416,6 +438,11 @@ class _WorkerLink:
         """The large segments that have come for an attempt of a task."""
         found = self._incoming.pop((task_id, attempt), {})
         return {ref: part.data for ref, part in found.items() if part.filled == len(part.data)}
+
+    def forget(self, task_id: str) -> None:
+        """Drop the segments that have come for a task."""
+        if self._incoming:
+            self._incoming = {key: parts for key, parts in self._incoming.items() if key[0] != task_id}
 
     # -- LinkHandler --
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import os
 import sys
 import threading
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython.client import future as future_module
 from p2p_ipython.client.future import Arrived, Future, OutputSink
+from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterStatus, MemberStatus, TaskStatus
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardError, ConfigError, UsageError
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from p2p_ipython.client.bridge import Bridge
     from p2p_ipython.client.local import LocalCluster
     from p2p_ipython.task.task import Task
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -144,8 +148,8 @@ class Cluster(concurrent.futures.Executor):
         self._board: SSHBoard | None = None
         self._local: LocalCluster | None = None
         self._open_tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
-        self._closing = threading.Lock()
-        self._switch_interval: float | None = None
+        self._lock = threading.Lock()
+        self._ending: concurrent.futures.Future[None] | None = None
         self.closed = False
 
     # -- tasks --
@@ -207,16 +211,24 @@ class Cluster(concurrent.futures.Executor):
     # -- the end --
 
     def close(self) -> None:
-        """Cancel what isn't over, leave the board, end this cluster's own processes. Idempotent."""
-        with self._closing:
-            if self.closed or self._pid != os.getpid():
-                return
-            self.closed = True
-            _open.discard(self)
-            if self._switch_interval is not None and sys.getswitchinterval() == SWITCH_INTERVAL:
-                sys.setswitchinterval(self._switch_interval)
-            background().run(self._close(), timeout=60)
-            self.store.clear()
+        """Cancel what isn't over, leave the board, end this cluster's own processes. Idempotent.
+
+        An interrupt ends the wait, not the closing. Raises ``UsageError`` in a done-callback, which is called by
+        the thread that would have to do it.
+        """
+        if self._pid != os.getpid():
+            return
+        if background().is_current():
+            raise UsageError("a cluster can't be closed from a done-callback", hint="Close it from another thread.")
+        self.closed = True  # nothing more is taken
+        with self._lock:
+            if self._ending is None:
+                self._ending = background().start(self._close())
+                _patience.end(self)
+        self._ending.result(60)
+        _open.discard(self)
+        self.store.clear()
+        printed.drain(DRAIN)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close; with ``wait``, when its tasks are over. (As for any executor.)"""
@@ -244,15 +256,13 @@ class Cluster(concurrent.futures.Executor):
         return self.target or "this machine"
 
     def _open(self) -> None:
+        _open.add(self)
         try:
             background().run(self._join(), timeout=120)
         except BaseException:
             self.close()
             raise
-        # The loop's thread gets its turn while the main thread computes; put back at the end.
-        self._switch_interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(SWITCH_INTERVAL, self._switch_interval))
-        _open.add(self)
+        _patience.begin(self)
 
     async def _join(self) -> None:
         if self.target is None:
@@ -275,6 +285,7 @@ class Cluster(concurrent.futures.Executor):
             path=[os.getcwd(), *(entry for entry in sys.path if entry)],
             on_worker_end=self._worker_ended,
         )
+        self._local.start()
         import io
 
         import paramiko
@@ -393,12 +404,37 @@ class Cluster(concurrent.futures.Executor):
                 await self._local.close()
 
 
+class _Patience:
+    """Has a busy main thread let the loop's thread run more often, while a cluster is open."""
+
+    def __init__(self) -> None:
+        self._clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
+        self._before = 0.0
+
+    def begin(self, cluster: Cluster) -> None:
+        if not self._clusters:
+            self._before = sys.getswitchinterval()
+            sys.setswitchinterval(min(SWITCH_INTERVAL, self._before))
+        self._clusters.add(cluster)
+
+    def end(self, cluster: Cluster) -> None:
+        if cluster in self._clusters:
+            self._clusters.discard(cluster)
+            if not self._clusters and sys.getswitchinterval() == SWITCH_INTERVAL:  # nobody else has set it meanwhile
+                sys.setswitchinterval(self._before)
+
+
+_patience = _Patience()
+
 _open: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
 def _close_all() -> None:
     for cluster in list(_open):
-        cluster.close()
+        try:
+            cluster.close()
+        except Exception:
+            log.exception("could not close %r", cluster)
 
 
 # Not atexit: its callbacks come when the interpreter lets no thread be started any more, and closing needs some.

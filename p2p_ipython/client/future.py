@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.frames import Buffer
@@ -27,17 +28,6 @@ OutputMessage = dict[str, Any]
 
 OutputSink = Callable[[OutputMessage], None]
 """Shows a message; called on the loop's thread, in order, must not block."""
-
-
-def printed(message: OutputMessage) -> None:
-    """A sink for programs and terminals: streams as streams, of a display its text."""
-    if message["kind"] == "stream":
-        stream = sys.stderr if message["name"] == "stderr" else sys.stdout
-        stream.write(message["text"])
-    elif message["kind"] == "display_data":
-        data = message["content"].get("data")
-        text = data.get("text/plain") if isinstance(data, dict) else None
-        sys.stdout.write(f"{text}\n")
 
 
 default_sink: Callable[[], OutputSink] = lambda: printed  # noqa: E731 - a setting; the magics put the cell's output here
@@ -121,7 +111,7 @@ class Future(concurrent.futures.Future[T]):
         if self.cancelled():
             return "cancelled"
         if self.done():
-            return f"{'failed' if self._exception_at_hand() else 'done'}{f' on {self.worker}' if self.worker else ''}"
+            return f"{'failed' if self._exception is not None else 'done'}{f' on {self.worker}' if self.worker else ''}"
         return self._owner.why(self.task_id) or "submitted"
 
     def replay(self) -> None:
@@ -165,22 +155,25 @@ class Future(concurrent.futures.Future[T]):
     # -- inside --
 
     def _settle(self, result: Arrived) -> None:
+        # Undecoded for now: see _wait. A failure is stored as one, for `wait(…, FIRST_EXCEPTION)`.
         try:
-            # Undecoded for now: see _wait. The base class keeps and hands out whatever it is given.
-            self.set_result(result)  # type: ignore[arg-type]
+            if result.header.get("ok") is True:
+                self.set_result(result)  # type: ignore[arg-type]
+            else:
+                self.set_exception(_Undecoded(result))
         except concurrent.futures.InvalidStateError:
             pass
+
+    def _get_snapshot(self) -> Any:
+        """What asyncio of Python 3.14 copies a future's outcome from, instead of asking for it."""
+        if self.done() and not self.cancelled():
+            self._wait(0)
+        return super()._get_snapshot()  # type: ignore[misc]
 
     def _notify(self) -> None:
         with self._condition:
             if self._state == "CANCELLED":
                 self.set_running_or_notify_cancel()
-
-    def _exception_at_hand(self) -> bool:
-        kept: Any = self._result
-        if isinstance(kept, Arrived):
-            return kept.header.get("ok") is not True
-        return self._exception is not None
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until the task is over, and turn what arrived into the value or the exception, once."""
@@ -189,17 +182,25 @@ class Future(concurrent.futures.Future[T]):
                 "this would wait for a task on the thread that serves the cluster",
                 hint="In a done-callback, ask only futures that are done.",
             )
-        if super().exception(timeout) is not None:
-            return
+        super().exception(timeout)
+        if not background().is_current():
+            printed.drain()  # the task's output comes before its value
         with self._decoding:
-            kept: Any = self._result
+            kept: Any = self._exception.result if isinstance(self._exception, _Undecoded) else self._result
             if not isinstance(kept, Arrived):
                 return
             try:
-                value = self._decode(kept)
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and kept.header.get("ok") is True:
+                value, error = self._decode(kept), None
+            except BaseException as raised:
+                if isinstance(raised, KeyboardInterrupt) and kept.header.get("ok") is True:
                     raise  # the user's own, while unpickling: ask again later
-                self._exception, self._result = error, None
-            else:
-                self._result = value
+                value, error = None, raised
+            self._result, self._exception = value, error
+
+
+class _Undecoded(Exception):
+    """Stands for the exception of a task until somebody asks for it."""
+
+    def __init__(self, result: Arrived) -> None:
+        super().__init__()
+        self.result = result

@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from p2p_ipython.config import Settings
@@ -75,7 +75,7 @@ class Child:
 
     async def close(self) -> None:
         """End the child: by the end of its input, else by force."""
-        self._close_input()
+        self.close_input()
         try:
             await asyncio.wait_for(asyncio.shield(self.ended), END_TIMEOUT)
         except TimeoutError:
@@ -83,7 +83,8 @@ class Child:
             self._process.kill()
             await self.ended
 
-    def _close_input(self) -> None:
+    def close_input(self) -> None:
+        """Tell the child to end; returns at once."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
@@ -102,9 +103,12 @@ class Child:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                self._post(self._is_ready, json.loads(line))
-        code = self._process.wait()
-        self._post(self._has_ended, code)
+                try:
+                    said = json.loads(line)
+                    self._post(self._is_ready, dict(said))
+                except (ValueError, TypeError):  # a library or a sitecustomize that prints
+                    log.info("%s[%d] printed: %.200r", self.module, self.pid, line)
+        self._post(self._has_ended, self._process.wait())
 
     def _post(self, call: Callable[[Any], None], value: Any) -> None:
         try:
@@ -117,7 +121,7 @@ class Child:
             self.ready.set_result(said)
 
     def _has_ended(self, code: int) -> None:
-        self._close_input()
+        self.close_input()
         if not self.ready.done():
             words = " ".join(self.last_words)[-500:]
             self.ready.set_exception(
@@ -162,7 +166,7 @@ class LocalCluster:
             "key": key,
             "cluster": cluster,
             "slots": 1,
-            "settings": asdict(settings),
+            "settings": asdict(replace(settings, task_memory=settings.task_memory or _share(workers))),
             "path": path,
             "log_level": logging.getLogger("p2p_ipython").getEffectiveLevel(),
         }
@@ -171,13 +175,20 @@ class LocalCluster:
         self._started: dict[Child, float] = {}
         self._failures: dict[str, int] = {}
         self._restarts: set[asyncio.Task[None]] = set()
+        self._board: Child | None = None
+        self._users = {user: public_key}
+        self._names = [f"worker-{number}" for number in range(1, workers + 1)]
+
+    def start(self) -> None:
+        """Start all processes. Raises ``OSError`` when one can't be; ``close`` ends the others."""
         self._board = Child("p2p_ipython.board", self._loop, self._board_ended)
-        self._board.tell({"users": {user: public_key}, "log_level": self._first["log_level"]})
-        for number in range(1, workers + 1):
-            self._start_worker(f"worker-{number}")
+        self._board.tell({"users": self._users, "log_level": self._first["log_level"]})
+        for name in self._names:
+            self._start_worker(name)
 
     async def board(self) -> LocalBoard:
         """Wait for the board, tell the workers where it is, and return that. Raises ``BoardError``."""
+        assert self._board is not None, "start() comes first"
         try:
             said = await asyncio.wait_for(asyncio.shield(self._board.ready), START_TIMEOUT)
         except TimeoutError:
@@ -201,17 +212,19 @@ class LocalCluster:
     @property
     def pids(self) -> list[int]:
         """Processes of the cluster, the board's first."""
-        return [self._board.pid, *(worker.pid for worker in self._workers)]
+        return [child.pid for child in (self._board, *self._workers) if child is not None]
 
     async def close(self) -> None:
         """End all processes. Idempotent."""
         self._closing = True
         for task in self._restarts:
             task.cancel()
+        children = [child for child in (self._board, *self._workers) if child is not None]
+        # Before anything is awaited: whatever happens to this coroutine, they end.
+        for child in children:
+            child.close_input()
         await asyncio.gather(*self._restarts, return_exceptions=True)
-        # The workers first: they say good-bye on the board.
-        await asyncio.gather(*(worker.close() for worker in list(self._workers)))
-        await self._board.close()
+        await asyncio.gather(*(child.close() for child in children))
 
     def _start_worker(self, name: str) -> None:
         worker = Child("p2p_ipython.worker", self._loop, self._worker_ended)
@@ -238,9 +251,23 @@ class LocalCluster:
         task.add_done_callback(self._restarts.discard)
 
     async def _restart(self, name: str, after: float) -> None:
-        await asyncio.sleep(after)
-        self._start_worker(name)
+        while True:
+            await asyncio.sleep(after)
+            try:
+                self._start_worker(name)
+            except OSError as error:  # no memory or no process to be had: perhaps later
+                after = min(2 * after, 60.0)
+                log.error("%s can't be started: %s; again in %.0f s", name, error, after)
+            else:
+                return
 
     def _board_ended(self, _board: Child) -> None:
         if not self._closing:
-            log.error("the personal cluster's board has ended; links that are up go on without it")
+            log.error("the personal cluster's board has ended; links that are up go on. Connect again for new workers.")
+
+
+def _share(workers: int) -> int:
+    """Memory that a task may use when ``workers`` share this machine and a quarter is left to its user, bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().total) * 3 // 4 // workers

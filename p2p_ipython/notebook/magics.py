@@ -24,6 +24,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import publish_display_data
 
 from p2p_ipython.client import future
+from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import CaptureError, NotConnected
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.status_line import StatusLines, text
@@ -115,7 +116,7 @@ class P2PMagics(Magics):
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
-        future.default_sink = lambda: future.printed
+        future.default_sink = lambda: printed
         self._leave()
 
     # -- clusters --

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, Protocol
 
-from p2p_ipython.client.future import printed
+from p2p_ipython.client.printing import printed
 
 Message = Mapping[str, Any]
 """As ``client.future.OutputMessage``."""

@@ -83,6 +83,7 @@ class Agent:
         self._board: Board | None = None
         self._links: dict[int, _ClientLink] = {}
         self._arrived: dict[_Job, _Arrived] = {}
+        self._wanted: dict[tuple[int, str], _Job] = {}  # buffers that were asked for, by link and ref
         self._jobs: set[asyncio.Task[None]] = set()
         self._next_link = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -109,6 +110,10 @@ class Agent:
             await asyncio.wait_for(self._idle.wait(), grace)
         except TimeoutError:
             log.warning("tasks that still run after %.0f s are ended", grace)
+        # A result that is still on its way would be lost with the link, and its task run again elsewhere.
+        end = self._loop.time() + grace
+        while any(link.pending for link in self._links.values()) and self._loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     async def close(self, *, farewell: bool = True) -> None:
         """Say good-bye (unless nobody is left to hear it), end links and runners. Idempotent."""
@@ -176,9 +181,36 @@ class Agent:
     def on_dropped(self, _slot: TaskSlot, refs: Sequence[str]) -> None:
         for ref in refs:
             for owner in self._cache.lost(ref):
-                jobs = (job for job, task in self._arrived.items() if str(job[0]) == owner and ref in task.refs)
-                for link, task_id, attempt in list(jobs)[:1]:
-                    self._links[link].send({"t": "want", "id": task_id, "attempt": attempt, "refs": [ref]})
+                self._want_again(int(owner), ref)
+
+    def _want_again(self, link: int, ref: str) -> None:
+        """Ask for a buffer on behalf of a task that needs it; without one, forget that it was to come."""
+        job = next((job for job, task in self._arrived.items() if job[0] == link and ref in task.refs), None)
+        if job is not None and link in self._links:
+            self._want(job, [ref])
+        else:
+            self._cache.abort(str(link), ref, "nobody needs it")
+
+    def _want(self, job: _Job, refs: list[str]) -> None:
+        for ref in refs:
+            self._wanted[job[0], ref] = job
+        self._links[job[0]].send({"t": "want", "id": job[1], "attempt": job[2], "refs": refs})
+
+    def _is_over(self, job: _Job) -> None:
+        """Let go of what a task needed."""
+        link, owner = job[0], str(job[0])
+        over = self._arrived.pop(job, None)
+        for ref in over.refs if over else ():
+            self._cache.unpin(owner, ref)
+            # With one slot, what its runner holds need not be kept here, too.
+            if len(self._slots) == 1 and self._slots[0].holds(ref):
+                self._cache.hand_over(owner, ref)
+            if self._wanted.get((link, ref)) == job:
+                # The client may have withdrawn the task before it was asked, and then sends nothing.
+                del self._wanted[link, ref]
+                source = self._cache.get(owner, ref)
+                if source is not None and not source.complete and not source.received:
+                    self._want_again(link, ref)
 
     def _pass_on(self, slot: TaskSlot, header: Header, body: Buffer, *, bulk: bool) -> None:
         current = self.machine.current(self._numbers[slot])
@@ -245,7 +277,7 @@ class Agent:
             arrived.refs.append(ref)
             arrived.sources.append(source)
         if wanted:
-            self._links[link].send({"t": "want", "id": job[1], "attempt": job[2], "refs": wanted})
+            self._want(job, wanted)
 
     def inbound(self, link: int, header: Header, size: int) -> Inbound | None:
         """Where a chunk of a large buffer belongs; None if nobody waits for just this one."""
@@ -270,6 +302,7 @@ class Agent:
         log.info("a client's link has ended: %s", detail)
         self._act(self.machine.link_lost(link, self._loop.time()))
         self._cache.forget(str(link))
+        self._wanted = {key: job for key, job in self._wanted.items() if key[0] != link}
 
     def _evicted(self, owner: str, refs: Sequence[str]) -> None:
         link = self._links.get(int(owner))
@@ -278,26 +311,35 @@ class Agent:
 
     # -- actions --
 
+    def _run(self, number: int, job: _Job) -> list[Action]:
+        """Have a slot run a task; a slot that can't take it is free again, and the task goes elsewhere."""
+        arrived, client = self._arrived[job], self.machine.owner_of(job[0])
+        try:
+            self._slots[number].run(
+                arrived.header, arrived.body, arrived.sources, owner=client.signer if client is not None else ""
+            )
+        except Exception:
+            log.exception("a slot could not take a task")
+            now, detail = self._loop.time(), "the worker could not start it"
+            return [
+                *self.machine.slot_died(number, killed=True, detail=detail, now=now),
+                *self.machine.slot_ready(number, now),
+            ]
+        return []
+
     def _act(self, actions: list[Action]) -> None:
         if self._closed:
             return
-        for action in actions:
+        actions = list(actions)
+        for action in actions:  # performing one may add others at the end
             match action:
                 case Start(slot=number, link=link, task=task_id, attempt=attempt):
-                    arrived = self._arrived[link, task_id, attempt]
-                    client = self.machine.owner_of(link)
-                    owner = client.signer if client is not None else ""
-                    self._slots[number].run(arrived.header, arrived.body, arrived.sources, owner=owner)
+                    actions += self._run(number, (link, task_id, attempt))
                 case Reply(link=link, header=header):
                     if link in self._links:
                         self._links[link].send(dict(header))
                 case Forget(link=link, task=task_id, attempt=attempt):
-                    over = self._arrived.pop((link, task_id, attempt), None)
-                    for ref in over.refs if over else ():
-                        self._cache.unpin(str(link), ref)
-                        # With one slot, what its runner holds need not be kept here, too.
-                        if len(self._slots) == 1 and self._slots[0].holds(ref):
-                            self._cache.hand_over(str(link), ref)
+                    self._is_over((link, task_id, attempt))
                 case Stop(slot=number, task=task_id):
                     self._slots[number].cancel(task_id)
                 case Meet(client=client, box=box):
@@ -449,8 +491,10 @@ def _checked(header: Header) -> tuple[str, int, list[tuple[int, str | None]]]:
         raise ValueError("no id")
     if not (isinstance(attempt, int) and attempt > 0):
         raise ValueError("no attempt")
-    if header.get("kind") not in ("cell", "call") or not isinstance(header.get("source", ""), str):
+    if header.get("kind") not in ("cell", "call"):
         raise ValueError("an unknown kind")
+    if not isinstance(header.get("source", ""), str) or not isinstance(header.get("label", ""), str):
+        raise ValueError("a source or a label that is not text")
     if not (isinstance(segments, list) and 0 < len(segments) <= 4096):
         raise ValueError("no segments")
     found: list[tuple[int, str | None]] = []
