@@ -151,7 +151,7 @@ def table(figures: Figures) -> Table:
     values = figures.as_json()
     times = "once" if figures.repeats == 1 else f"{figures.repeats} times"
     workers = "1 worker" if figures.workers == 1 else f"{figures.workers} workers"
-    made = Table(caption=f"Medians; measured {times} after a warm-up; {workers}, Python {figures.python}.")
+    made = Table(caption=f"{workers}, Python {figures.python}; medians, measured {times}")
     made.add_column("")
     made.add_column("measured", justify="right")
     made.add_column("unit")

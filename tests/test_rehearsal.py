@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from p2p_ipython.board.memory import Faults
-from p2p_ipython.errors import WorkerLost
+from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.protocol.identity import MAX_LIFE
 from p2p_ipython.rehearsal import NothingWillHappen, Rehearsal, run
+from p2p_ipython.task.task import make_call
 
 
 def now() -> float:
@@ -150,3 +151,83 @@ def test_leaving_hands_waiting_tasks_to_others() -> None:
     run(work())
 
 
+def some_link(cluster: Rehearsal) -> Any:
+    return next(iter(cluster.client.links.values()))
+
+
+def test_a_task_with_a_label_that_isnt_text_is_refused_and_the_worker_works_on() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            assert await cluster.submit(pow, 2, 2) == 4
+            task = {"t": "task", "id": "x", "attempt": 1, "kind": "call", "segments": [[1, None]], "label": 5}
+            some_link(cluster).send(task, b"x")
+            async with asyncio.timeout(60):
+                assert await cluster.submit(pow, 2, 3) == 8
+
+    run(work())
+
+
+def test_a_slot_that_cant_take_a_task_is_free_for_the_next_one() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            slot = cluster.slots[0][0]
+            whole, failures = slot.run, []
+
+            def fails_once(*args: Any, **kwargs: Any) -> None:
+                if not failures:
+                    failures.append(1)
+                    raise ValueError("no")
+                whole(*args, **kwargs)
+
+            slot.run = fails_once  # type: ignore[method-assign]
+            async with asyncio.timeout(60):
+                assert await cluster.submit(pow, 2, 2) == 4
+            assert failures
+
+    run(work())
+
+
+def test_a_flood_of_empty_output_is_bounded() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1, output_limit=10_000) as cluster:
+            future = cluster.submit(naps, 1000, 1)
+            await asyncio.sleep(1)
+            handler = some_link(cluster)
+            header = {"t": "output", "id": future.task_id, "attempt": 1, "kind": "stream", "name": "stdout"}
+            for _ in range(100_000):
+                handler.on_frame(header, b"")
+            assert len(future.outputs) < 10_000
+            future.cancel()
+
+    run(work())
+
+
+def test_what_has_come_of_a_result_is_let_go_with_its_task() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            future = cluster.submit(naps, 1000, 1)
+            await asyncio.sleep(1)
+            handler = some_link(cluster)
+            chunk = {"t": "chunk", "id": future.task_id, "attempt": 1, "ref": "r0", "size": 10 << 20, "off": 0}
+            assert handler.buffer_for(chunk, 1 << 20) is not None
+            assert handler._incoming
+            future.cancel()
+            await asyncio.sleep(1)
+            assert not handler._incoming
+
+    run(work())
+
+
+def test_one_tasks_trouble_doesnt_keep_the_others_in_the_inbox() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            task = make_call(pow, (2, 2), {}, cluster.store)
+            first, again = cluster.submit_task(task), cluster.submit_task(task)
+            last = cluster.submit(pow, 2, 3)
+            async with asyncio.timeout(60):
+                assert await first == 4
+                assert await last == 8
+            with pytest.raises(UsageError, match="submitted before"):
+                again.result(0)
+
+    run(work())

@@ -429,3 +429,90 @@ def test_a_buffer_is_sent_again_when_the_runner_that_held_it_has_died(tmp_path: 
         with pytest.raises(TaskDied):
             cluster.submit(lambda b: os._exit(len(b) % 7), block).result(PATIENCE)
         assert cluster.submit(len, block).result(PATIENCE) == len(block)
+
+
+def test_a_buffer_of_a_task_that_was_killed_doesnt_keep_the_next_one_waiting(tmp_path: Path) -> None:
+    block = os.urandom(3 << 20)
+
+    def stubborn(_block: bytes, log: str) -> None:
+        Path(log).touch()
+        while True:
+            try:
+                time.sleep(3600)
+            except KeyboardInterrupt:
+                pass
+
+    with p2p_ipython.connect(workers=1, cancel_grace=0.3) as cluster:
+        assert cluster.submit(len, block).result(PATIENCE) == len(block)
+        future = cluster.submit(stubborn, block, str(tmp_path / "log"))
+        until((tmp_path / "log").exists, "the task has started")
+        assert future.cancel()
+        assert cluster.submit(len, block).result(PATIENCE) == len(block)
+        assert cluster.submit(pow, 2, 2).result(PATIENCE) == 4
+
+
+@pytest.mark.parametrize("after", [0.001, 0.02, 0.1])
+def test_closing_that_is_interrupted_ends_everything_all_the_same(after: float) -> None:
+    script = f"""
+import p2p_ipython, signal
+cluster = p2p_ipython.connect(workers=2)
+cluster.submit(pow, 2, 2).result(60)
+print(*cluster.pids, flush=True)
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, {after})
+try:
+    cluster.close()
+    print("closed")
+except KeyboardInterrupt:
+    print("interrupted")
+cluster.close()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    pids = [int(pid) for pid in ran.stdout.splitlines()[0].split()]
+    assert len(pids) == 3, ran.stderr
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+def test_a_cluster_cant_be_closed_by_a_callback_and_stays_open() -> None:
+    with p2p_ipython.connect(workers=1) as cluster:
+        caught: list[BaseException] = []
+        called = threading.Event()
+
+        def close(_future: object) -> None:
+            try:
+                cluster.close()
+            except UsageError as error:
+                caught.append(error)
+            called.set()
+
+        cluster.submit(pow, 2, 2).add_done_callback(close)
+        assert called.wait(PATIENCE)
+        assert caught
+        assert cluster.submit(pow, 2, 3).result(PATIENCE) == 8
+
+
+def test_output_that_nobody_reads_doesnt_stop_the_cluster() -> None:
+    script = """
+import p2p_ipython, sys, time
+cluster = p2p_ipython.connect(workers=1)
+flood = cluster.submit(lambda: print("x" * 1_000_000))
+after = cluster.submit(pow, 2, 5)
+end = time.monotonic() + 60
+while not (flood.done() and after.done()) and time.monotonic() < end:
+    time.sleep(0.01)
+print(flood.done(), after.done(), cluster.status().board_state, file=sys.stderr, flush=True)
+sys.stdin.read()
+"""
+    program = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert program.stderr is not None
+        assert program.stderr.readline() == "True True connected\n"
+        out, _ = program.communicate(timeout=PATIENCE)  # now it is read: nothing of it is lost
+        assert out == "x" * 1_000_000 + "\n"
+    finally:
+        program.kill()
+        program.wait()

@@ -130,3 +130,21 @@ def test_a_short_task_isnt_kept_behind_a_long_one(run: Run) -> None:
         assert long.cancel()
 
     run(check)
+
+
+def test_waiting_for_the_first_exception_ends_with_the_first_failure(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        long = cluster.submit(waits, 3600)
+        failing = cluster.submit(fails_with, "at once")
+        first = concurrent.futures.FIRST_EXCEPTION
+        waiting = {asyncio.wrap_future(long), asyncio.wrap_future(failing)}
+        if isinstance(cluster, concurrent.futures.Executor):
+            done, _ = await asyncio.to_thread(concurrent.futures.wait, [long, failing], PATIENCE, first)
+            assert done == {failing}
+        else:
+            done, _ = await asyncio.wait(waiting, return_when=first)
+            assert len(done) == 1
+        long.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(check)
