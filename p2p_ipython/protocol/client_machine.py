@@ -30,7 +30,7 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -209,35 +209,39 @@ class ClientMachine:
     def __init__(self, settings: Settings, *, now: float) -> None:
         self._settings = settings
         self._tasks: dict[str, _Task] = {}
-        self._queues: dict[str, deque[str]] = {}  # by the Python version that is needed
+        # By the Python version that is needed. Ordered sets: tasks come and go at both ends, and in the middle.
+        self._queues: dict[str, OrderedDict[str, None]] = {}
         self._unfit_since: dict[str, float] = {}  # queues that only workers of other versions are here for
         self.workers: dict[bytes, WorkerView] = {}
         self._banned: set[bytes] = set()
         self._request_at = now
+        self._closed = False
         self._actions: list[Action] = []
 
     # -- what the user does --
 
     def submit(self, spec: TaskSpec, now: float) -> list[Action]:
-        """A new task."""
+        """A new task. After ``close`` it is cancelled at once."""
         if spec.id in self._tasks:
             raise ValueError(f"task {spec.id} was submitted before")
         self._tasks[spec.id] = _Task(spec)
-        self._queue(spec.python).append(spec.id)
+        self._queue(spec.python)[spec.id] = None
+        if self._closed:
+            self._cancel(spec.id)
         return self._next(now)
 
     def cancel(self, task_id: str, now: float) -> list[Action]:
         """Nothing will be delivered for this task from now on."""
-        task = self._tasks.pop(task_id, None)
-        if task is None:
+        if task_id not in self._tasks:
             return []
-        if task.sid is None:
-            self._queue(task.spec.python).remove(task_id)
-        else:
-            self._actions.append(Recall(task.sid, task_id, task.attempt))
-            self._leave(task)
-        self._actions.append(Note(task_id, TaskState.CANCELLED))
-        self._actions.append(Settle(task_id))
+        self._cancel(task_id)
+        return self._next(now)
+
+    def close(self, now: float) -> list[Action]:
+        """Cancel every task; from now on nothing is given out, and nobody is met or asked. Idempotent."""
+        self._closed = True
+        for task_id in list(self._tasks):
+            self._cancel(task_id)
         return self._next(now)
 
     # -- what the board says --
@@ -253,7 +257,7 @@ class ClientMachine:
                 if worker is None:
                     worker = WorkerView(certificate, message.name, terms, heard=now)
                     self.workers[sid] = worker
-                    if terms.slots and self._linked() < EAGER_LINKS:
+                    if terms.slots and self._linked() < EAGER_LINKS and not self._closed:
                         self._meet(worker)
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 if terms.slots == 0 and worker.state is WorkerState.UP:
@@ -325,6 +329,8 @@ class ClientMachine:
             elif len(worker.have) < MAX_HAVE:
                 worker.have |= refs
             return self._next(now)
+        if kind == "want":  # whatever task it is for, also one that is over: the worker doesn't have them
+            worker.have.difference_update(_refs(header))
         task = self._tasks.get(str(header.get("id")))
         if task is None or task.sid != sid or task.attempt != header.get("attempt"):
             return self._next(now)
@@ -355,6 +361,8 @@ class ClientMachine:
 
     def deadline(self) -> float | None:
         """When ``tick`` is due; None: not before the next event."""
+        if self._closed:
+            return None
         known = [w for w in self.workers.values() if w.state is WorkerState.KNOWN]
         times = [w.heard + 3 * self._settings.presence for w in known]
         if self._waiting():
@@ -377,10 +385,10 @@ class ClientMachine:
             if self._nobody_fits(python) and now >= since + self._settings.request_every:
                 queue = self._queues[python]
                 while queue:
-                    self._fail(self._tasks[queue.popleft()], self._mismatch(python))
+                    self._fail(self._tasks[queue.popitem(last=False)[0]], self._mismatch(python))
         return self._next(now)
 
-    # -- questions --
+    # -- questions: also for other threads than that of the events, while these go on --
 
     def state(self, task_id: str) -> TaskState | None:
         """The state of a task that isn't over, else None."""
@@ -390,7 +398,8 @@ class ClientMachine:
     def worker_of(self, task_id: str) -> WorkerView | None:
         """The worker that has the task now."""
         task = self._tasks.get(task_id)
-        return self.workers.get(task.sid) if task and task.sid else None
+        sid = task.sid if task else None
+        return self.workers.get(sid) if sid is not None else None
 
     def expects(self, sid: bytes, task_id: object, attempt: object) -> bool:
         """Whether this worker has this attempt now: what it says about anything else is dropped."""
@@ -402,8 +411,8 @@ class ClientMachine:
         task = self._tasks.get(task_id)
         if task is None:
             return ""
-        if task.sid is not None and task.sid in self.workers:
-            worker = self.workers[task.sid]
+        worker = self.worker_of(task_id)
+        if worker is not None:
             if worker.state is WorkerState.AWAY:
                 return f"on {worker.name}, whose link is reconnecting ({worker.detail})"
             return f"on {worker.name}"
@@ -423,14 +432,14 @@ class ClientMachine:
     def counts(self) -> dict[TaskState, int]:
         """How many tasks are in each state that isn't terminal."""
         found = {TaskState.WAITING: 0, TaskState.SENT: 0, TaskState.RUNNING: 0}
-        for task in self._tasks.values():
+        for task in list(self._tasks.values()):  # at one go: another thread may add some meanwhile
             found[task.state] += 1
         return found
 
     # -- inside --
 
-    def _queue(self, python: str) -> deque[str]:
-        return self._queues.setdefault(python, deque())
+    def _queue(self, python: str) -> OrderedDict[str, None]:
+        return self._queues.setdefault(python, OrderedDict())
 
     def _waiting(self) -> bool:
         return any(self._queues.values())
@@ -452,6 +461,16 @@ class ClientMachine:
         if task.sid is not None and task.sid in self.workers:
             self.workers[task.sid].tasks.pop(task.spec.id, None)
         task.sid = None
+
+    def _cancel(self, task_id: str) -> None:
+        task = self._tasks.pop(task_id)
+        if task.sid is None:
+            del self._queue(task.spec.python)[task_id]
+        else:
+            self._actions.append(Recall(task.sid, task_id, task.attempt))
+            self._leave(task)
+        self._actions.append(Note(task_id, TaskState.CANCELLED))
+        self._actions.append(Settle(task_id))
 
     def _result(self, task: _Task, worker: WorkerView, header: Mapping[str, Any]) -> None:
         seconds = header.get("seconds")
@@ -504,7 +523,9 @@ class ClientMachine:
 
     def _requeue(self, task: _Task) -> None:
         task.state = TaskState.WAITING
-        self._queue(task.spec.python).appendleft(task.spec.id)
+        queue = self._queue(task.spec.python)
+        queue[task.spec.id] = None
+        queue.move_to_end(task.spec.id, last=False)
         self._actions.append(Note(task.spec.id, TaskState.WAITING, task.last_loss))
 
     def _fail(self, task: _Task, error: TaskError) -> None:
@@ -524,11 +545,11 @@ class ClientMachine:
         """Give out what can be given out, and return all actions of this event."""
         for python, queue in self._queues.items():
             while queue:
-                task = self._tasks[queue[0]]
+                task = self._tasks[next(iter(queue))]
                 worker = self._choose(task.spec, python, now)
                 if worker is None:
                     break
-                queue.popleft()
+                del queue[task.spec.id]
                 self._give(task, worker)
         if self._waiting():
             self._widen(now)

@@ -286,7 +286,7 @@ class WorkerMachine:
     def deadline(self) -> float:
         """When ``tick`` is due."""
         times = [self._hello_at]
-        times += [since + self._settings.hold for held in self._held.values() for since in list(held.values())[:1]]
+        times += [next(iter(held.values())) + self._settings.hold for held in self._held.values() if held]
         times += [s.since + ANNOUNCE for s in self._slots if s.job is not None and s.wanted and not s.announced]
         return min(times)
 
@@ -294,9 +294,12 @@ class WorkerMachine:
         """Time has passed."""
         starting = any(not slot.ready and now < slot.starting_until for slot in self._slots)
         for held in self._held.values():
-            for job, since in list(held.items()):
+            due = []
+            for job, since in held.items():
                 if now < since + self._settings.hold:  # as deadline() adds it up: floats don't always agree
                     break
+                due.append(job)
+            for job in due:
                 if starting:
                     held[job] = now  # a runner is about to be there: elsewhere it would hardly be sooner
                 else:

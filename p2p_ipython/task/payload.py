@@ -328,7 +328,7 @@ class BufferStore:
         """
         view = memoryview(buffer).cast("B")
         frozen = ours or type(view.obj) is bytes
-        if frozen or self._samples[_sample(view)]:
+        if frozen or self._maybe_here(view):
             # Cheap where it is likely to be all: for what can't change, and for what was sent before.
             ref = _hash(view)
             if (known := self._pinned(ref)) is not None:
@@ -350,10 +350,12 @@ class BufferStore:
                 raise KeyError(ref)
 
     def unpin(self, refs: Iterable[str]) -> None:
-        """Let go of each of ``refs`` once."""
+        """Let go of each of ``refs`` once; those that ``clear`` has forgotten are passed over."""
         with self._lock:
             for ref in refs:
-                entry = self._entries[ref]
+                entry = self._entries.get(ref)
+                if entry is None:
+                    continue
                 assert entry.pins > 0, "unpinned more often than pinned"
                 entry.pins -= 1
                 if entry.pins == 0:
@@ -381,6 +383,11 @@ class BufferStore:
 
     def __repr__(self) -> str:
         return f"<BufferStore {len(self)} buffers, {self._idle} of {self.limit} bytes idle>"
+
+    def _maybe_here(self, view: memoryview) -> bool:
+        sample = _sample(view)
+        with self._lock:
+            return sample in self._samples
 
     def _pinned(self, ref: str) -> memoryview | None:
         with self._lock:
@@ -413,6 +420,8 @@ class BufferStore:
             if entry.pins == 0:
                 del self._entries[ref]
                 self._samples[entry.sample] -= 1
+                if not self._samples[entry.sample]:
+                    del self._samples[entry.sample]
                 self._idle -= entry.view.nbytes
                 if self._idle <= self.limit:
                     return
