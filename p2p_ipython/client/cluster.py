@@ -81,6 +81,11 @@ def connect(
             "identity, accept_host_key, mailbox and relay are for a board that runs elsewhere",
             hint="Say which: HOST[:PORT].",
         )
+    if target is None and cluster is not None:
+        raise UsageError(
+            f"the cluster {cluster!r} is on a board, and no board was named",
+            hint="Give its address, HOST[:PORT], or leave the cluster's name out for a personal one on this machine.",
+        )
     if target is None and sys.platform == "win32":
         raise UsageError(
             "workers don't run on Windows itself, so there can be no personal cluster on this machine",
@@ -196,7 +201,7 @@ class Cluster(concurrent.futures.Executor):
     def status(self) -> ClusterStatus:
         """Board, members, offers and tasks, as they are now."""
         if self.closed or self._bridge is None:
-            return ClusterStatus(self.cluster, self._where(), "closed", "", self.name, (), (), 0, 0)
+            return ClusterStatus(self.cluster, self._where(), "closed", "", self.name, (), (), 0, 0, "It is closed.")
         return background().run(self._status(), timeout=10)
 
     def __str__(self) -> str:
@@ -330,6 +335,7 @@ class Cluster(concurrent.futures.Executor):
         secret = personal_secret(key, self.cluster)
         owner = fingerprint(key.asbytes())
         self._secret = secret
+        self._owner = owner
         self._bridge = Bridge(
             settings=self.settings,
             name=self.name,
@@ -382,7 +388,7 @@ class Cluster(concurrent.futures.Executor):
         counts = {state.value: number for state, number in bridge.machine.counts().items()}
         report = self._joined().report
         return ClusterStatus(
-            cluster=f"{self.cluster} (personal)",
+            cluster=self.cluster if self.target else "personal, on this machine",
             board=self._where(),
             board_state=report.state.value + (f": {report.detail}" if report.detail else ""),
             user=self._joined().user,
@@ -391,6 +397,16 @@ class Cluster(concurrent.futures.Executor):
             tasks=tasks,
             pending=counts["waiting"],
             running=counts["sent"] + counts["running"],
+            note="" if members else self._nobody(),
+        )
+
+    def _nobody(self) -> str:
+        """What to do while there is no worker."""
+        if self.target is None:
+            return f"Its {self._workers} workers are starting." if self._workers > 1 else "Its worker is starting."
+        return (
+            f"No worker is here yet. Start one: p2p worker --board {self.target} --cluster {self.cluster}\n"
+            f"Only workers that hold your key are in this cluster: {self._owner} (p2p whoami shows a machine's)."
         )
 
     async def _close(self) -> None:

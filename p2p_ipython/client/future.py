@@ -72,6 +72,7 @@ class Future(concurrent.futures.Future[T]):
         self._owner = owner
         self._decode = decode
         self._runs = False
+        self._why_cancelled = "its cancel() was called"
         self._decoding = threading.Lock()
 
     # -- for its user --
@@ -149,6 +150,8 @@ class Future(concurrent.futures.Future[T]):
 
     def withdrawn(self) -> None:
         """The task was cancelled by the cluster's end."""
+        if not self.cancelled():
+            self._why_cancelled = "the cluster was disconnected before it was over"
         if super().cancel():
             self._notify()
 
@@ -182,7 +185,10 @@ class Future(concurrent.futures.Future[T]):
                 "this would wait for a task on the thread that serves the cluster",
                 hint="In a done-callback, ask only futures that are done.",
             )
-        super().exception(timeout)
+        try:
+            super().exception(timeout)
+        except concurrent.futures.CancelledError:
+            raise Cancelled(self.label, self._why_cancelled) from None
         if not background().is_current():
             printed.drain()  # the task's output comes before its value
         with self._decoding:
@@ -196,6 +202,16 @@ class Future(concurrent.futures.Future[T]):
                     raise  # the user's own, while unpickling: ask again later
                 value, error = None, raised
             self._result, self._exception = value, error
+
+
+class Cancelled(concurrent.futures.CancelledError):
+    """The task was cancelled; the message says by what."""
+
+    def __init__(self, label: str, why: str) -> None:
+        super().__init__(f"{plain(label, 40)} was cancelled: {why}")
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"CancelledError: {self}"]
 
 
 class _Undecoded(Exception):

@@ -46,6 +46,8 @@ class ClusterStatus:
     tasks: tuple[TaskStatus, ...]
     pending: int
     running: int
+    note: str = ""
+    """What to do, where there is something to do."""
 
     @property
     def slots(self) -> int:
@@ -62,7 +64,7 @@ class ClusterStatus:
             ("cluster", self.cluster),
             ("board", f"{self.board}, {self.board_state}"),
             ("I am", me),
-            ("offers", f"{self.free} of {self.slots} slots free, {len(self.members)} workers"),
+            ("offers", f"{self.free} of {_count(self.slots, 'slot')} free, {_count(len(self.members), 'worker')}"),
             ("tasks", f"{self.pending} pending, {self.running} running"),
         ]
 
@@ -83,8 +85,8 @@ class ClusterStatus:
             rows = self.rows()
             widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
             lines += ["", *("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
-        else:
-            lines += ["", "No worker is here yet. Start one: p2p worker --board HOST:PORT --cluster NAME"]
+        if self.note:
+            lines += ["", self.note]
         for task in self.tasks:
             lines.append(f"  {task.label}: {task.state}")
         return "\n".join(lines)
@@ -99,7 +101,7 @@ class ClusterStatus:
         head, *members = self.rows()
         body = "".join(row(cells, "td") for cells in members)
         if not members:
-            body = row(("No worker is here yet.",), "td")
+            body = row((self.note or "No worker is here.",), "td")
         tasks = "".join(row((task.label, task.state), "td") for task in self.tasks)
         table = (
             f"<table><caption>{escape(self.cluster)}</caption><tbody>{facts}</tbody></table>"
@@ -108,3 +110,7 @@ class ClusterStatus:
         if tasks:
             table += f"<table><caption>Tasks</caption><tbody>{tasks}</tbody></table>"
         return table
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -83,6 +83,8 @@ def test_a_future_waits_for_a_worker_says_so_and_runs_when_one_comes(board: dict
         future = cluster.submit(pow, 2, 10)
         wait_for_state(cluster, future, "waiting for a worker: none is here")
         assert cluster.status().user == "alice"
+        assert f"p2p worker --board {where} --cluster mine" in str(cluster)
+        assert "Only workers that hold your key are in this cluster: SHA256:" in str(cluster)
         arguments = ["--board", where, "--cluster", "mine", "--name", "lender", "--slots", "2"]
         with command("worker", *arguments, "--accept-host-key", pin, end=signal.SIGINT) as worker:
             assert future.result(PATIENCE) == 1024
@@ -174,6 +176,8 @@ def test_options_that_dont_go_together_are_refused(home: Path) -> None:
         p2p_ipython.connect("127.0.0.1:1", workers=2)
     with pytest.raises(UsageError, match="elsewhere"):
         p2p_ipython.connect(identity="~/.ssh/id_ed25519")
+    with pytest.raises(UsageError, match="no board was named"):
+        p2p_ipython.connect(cluster="friends")
     with pytest.raises(ConfigError):
         p2p_ipython.connect(workers=0)
     with pytest.raises(ConfigError, match="colour"):

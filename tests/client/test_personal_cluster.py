@@ -215,7 +215,7 @@ def test_cancel_ends_a_waiting_task_and_a_running_one_and_neither_is_delivered(c
     assert concurrent.futures.wait(futures, PATIENCE).not_done == set()
     for future in futures:
         assert future.cancelled()
-        with pytest.raises(concurrent.futures.CancelledError):
+        with pytest.raises(concurrent.futures.CancelledError, match=r"its cancel\(\) was called"):
             future.result()
     assert cluster.submit(pow, 2, 2).result(PATIENCE) == 4
 
@@ -334,6 +334,8 @@ def test_closing_cancels_what_isnt_over_and_leaves_no_process_and_no_folder() ->
     assert scratch
     cluster.close()
     assert all(f.cancelled() for f in running)
+    with pytest.raises(concurrent.futures.CancelledError, match="disconnected"):
+        running[0].result()
     _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
     assert not alive
     assert not [p for p in scratch if p.exists()]
