@@ -147,9 +147,7 @@ class Bridge:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for submitted in list(self._tasks.values()):
-            self._perform(self.machine.cancel(submitted.task.id, self._loop.time()))
-            submitted.future.withdrawn()
+        self._perform(self.machine.close(self._loop.time()))
         self._empty_inbox()
         for job in list(self._jobs):
             job.cancel()

@@ -24,6 +24,15 @@ HIGH_WATER = 8 << 20
 LOW_WATER = 2 << 20
 """Pending bytes at which ``on_drain`` is called."""
 
+MOST_WAITING = 256 << 20
+"""Bytes of small frames that may wait at a worker's end. Beyond them the link is lost: the client takes results
+and doesn't read them. A worker that pauses its runners above ``HIGH_WATER`` comes near only with hundreds of slots. A
+client's end has no such bound, for what waits there is what its own user submitted."""
+
+MOST_UNACKNOWLEDGED = 256 << 20
+"""Bytes that may have been written without being acknowledged, at either end. Beyond them the link is lost. A
+peer that keeps to the protocol acknowledges each 4 MiB; networks and relays hold some more."""
+
 LANDING = 64 << 10
 """From this size on, bytes, a body lands where ``buffer_for`` says."""
 
@@ -89,6 +98,8 @@ class Link(Protocol):
         """Queue a frame; returns at once. ``body`` must not change until it has been delivered.
 
         Frames of one class (``bulk`` or not) keep their order; those that aren't bulk overtake those that are.
+        Nothing is refused for its amount, but the link is lost, soon after, with more than ``MOST_WAITING``
+        or ``MOST_UNACKNOWLEDGED`` bytes.
         Raises ``LinkLost`` when the link is closed or lost, ``FrameError`` when over the bounds, and
         ``LocalProtocolError`` for a kind that begins with ``link.``, which is the link's own.
         """

@@ -17,12 +17,13 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import random
 from dataclasses import dataclass
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, LinkLost, LinkTimeout, LocalProtocolError, MailboxUnreachable, WrongPeer
-from p2p_ipython.link.base import LANDING, RESERVED, LinkHandler, LinkState, Meeting
+from p2p_ipython.link.base import LANDING, MOST_WAITING, RESERVED, LinkHandler, LinkState, Meeting
 from p2p_ipython.link.rendezvous import Role
 from p2p_ipython.link.session import REFUSED_GRACE, Frame, Inbox, Outbox
 from p2p_ipython.protocol.frames import PREFIX, Buffer, Header, decode_header, encode
@@ -180,7 +181,7 @@ class MemoryLink:
         self._loop = asyncio.get_running_loop()
         self._peer: MemoryLink | None = None
         self._state = LinkState.UP
-        self._outbox = Outbox()
+        self._outbox = Outbox(MOST_WAITING if self.role == "worker" else math.inf)
         self._inbox = Inbox()
         self._begun = False
         self._closing = False
@@ -350,6 +351,9 @@ class MemoryLink:
         """Deliver all small frames and one that is bulk; the rest at the loop's next turn."""
         self._pumping = False
         outbox = self._outbox
+        if outbox.excess:
+            self.lose(outbox.excess)
+            return
         while self._deliver(bulk=False):
             pass
         if self._deliver(bulk=True) and outbox.bulk:

@@ -22,7 +22,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.link.base import HIGH_WATER, LOW_WATER
+from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED, MOST_WAITING
 from p2p_ipython.protocol.frames import Buffer
 
 ACK_BYTES = 4 << 20
@@ -53,8 +53,12 @@ class Frame:
 class Outbox:
     """What is to be sent, and what was sent and may have to be sent again."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_waiting: float = MOST_WAITING) -> None:
+        """``most_waiting`` bounds the small frames that wait, bytes; see ``excess``."""
         self.pending = 0
+        self._most_waiting = most_waiting
+        self._waiting = 0  # bytes of small frames
+        self._unacknowledged = 0  # bytes written
         self.small: deque[Frame] = deque()
         self.bulk: deque[Frame] = deque()
         self._kept: deque[Frame] = deque()
@@ -75,6 +79,7 @@ class Outbox:
         """Put ``frame`` at the end of its class."""
         (self.bulk if frame.bulk else self.small).append(frame)
         self.pending += frame.size
+        self._waiting += 0 if frame.bulk else frame.size
         if self.pending > HIGH_WATER:
             self._above = True
 
@@ -86,7 +91,18 @@ class Outbox:
         frame = queue.popleft()
         self._kept.append(frame)
         self.pending -= frame.size
+        self._waiting -= 0 if bulk else frame.size
+        self._unacknowledged += frame.size
         return frame
+
+    @property
+    def excess(self) -> str:
+        """In words, what of the peer's doing makes too much wait here; "" if nothing does."""
+        if self._waiting > self._most_waiting:
+            return f"the other end doesn't read what it asked for: {self._waiting >> 20} MiB wait for it"
+        if self._unacknowledged > MOST_UNACKNOWLEDGED:
+            return f"the other end has not acknowledged {self._unacknowledged >> 20} MiB"
+        return ""
 
     def drained(self) -> bool:
         """Whether ``pending`` has fallen to the low-water mark since it was above the high one; says so once."""
@@ -102,7 +118,7 @@ class Outbox:
                 f"the peer says it has {count} frames; it was sent {self.written} and had {self._forgotten}"
             )
         for _ in range(count - self._forgotten):
-            self._kept.popleft()
+            self._unacknowledged -= self._kept.popleft().size
         self._forgotten = count
 
     def rewind(self, count: int) -> None:
@@ -115,6 +131,8 @@ class Outbox:
             frame = self._kept.pop()
             (self.bulk if frame.bulk else self.small).appendleft(frame)
             self.pending += frame.size
+            self._waiting += 0 if frame.bulk else frame.size
+        self._unacknowledged = 0
         if self.pending > HIGH_WATER:
             self._above = True
 
@@ -122,7 +140,7 @@ class Outbox:
         """Let go of everything: the link has ended."""
         for frames in (self.small, self.bulk, self._kept):
             frames.clear()
-        self.pending = 0
+        self.pending = self._waiting = self._unacknowledged = 0
         self._above = False
 
 

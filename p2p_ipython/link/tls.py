@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import math
 import secrets
 import sys
 from collections.abc import Callable, Coroutine
@@ -31,7 +32,7 @@ from p2p_ipython.errors import (
     RemoteProtocolError,
     WrongPeer,
 )
-from p2p_ipython.link.base import LANDING, RESERVED, LinkHandler, LinkState, Meeting
+from p2p_ipython.link.base import LANDING, MOST_WAITING, RESERVED, LinkHandler, LinkState, Meeting
 from p2p_ipython.link.certificate import MAX_DER, Certificate
 from p2p_ipython.link.dial import Kind, Search, Ways
 from p2p_ipython.link.handshake import FAILURES, Terms, Tokens, establish
@@ -61,6 +62,8 @@ _TRY_LIMIT = {"client": 5.0, "worker": _CANDIDATE_LIMIT}
 """Seconds for TLS and the hellos. The client then tries its next connection; the worker waits to be chosen."""
 _BATCH = 256 << 10  # bytes of small frames in one write
 _SMALL_HIGH = 4 << 20  # unsent bytes above which small frames wait, too
+_MOST_UNSENT = 8 << 20  # unsent bytes with which the connection is given up: all but control frames stops below 7
+_MOST = 1 << 53  # largest number in a control frame
 _TURN = 4 << 20  # bytes of bulk written before the loop gets its turn
 
 
@@ -199,7 +202,7 @@ class TLSLink:
         self._handler = handler
         self._loop = asyncio.get_running_loop()
         settings = linker.settings
-        self._outbox = Outbox()
+        self._outbox = Outbox(MOST_WAITING if self._role == "worker" else math.inf)
         self._inbox = Inbox()
         heartbeat = max(settings.heartbeat, MIN_HEARTBEAT)
         self._liveness = Liveness(heartbeat=heartbeat, lease=settings.lease, now=self._loop.time())
@@ -219,6 +222,7 @@ class TLSLink:
         self._timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._pumping = False
+        self._pong: int | None = None  # what the peer's latest probe is to be answered with
 
     def __repr__(self) -> str:
         return f"<TLSLink {self._role} {self._state.value} {self.kind}>"
@@ -384,6 +388,7 @@ class TLSLink:
             self._give_up(error)
             return
         self._connection = connection
+        self._pong = None
         self._kind = kind
         self._state = LinkState.UP
         self._liveness.connected(self._loop.time())
@@ -487,6 +492,9 @@ class TLSLink:
         """Write what may be written now: small frames, and bulk as far as the transport is not full."""
         self._pumping = False
         connection, outbox = self._connection, self._outbox
+        if not self._ended and outbox.excess:
+            self._give_up(RemoteProtocolError(outbox.excess))
+            return
         if connection is None or not self._begun:
             return
         while outbox.small and connection.unsent < _SMALL_HIGH:
@@ -510,8 +518,19 @@ class TLSLink:
                 logger.exception("%r: the handler's on_drain failed", self)
 
     def _control(self, header: Header) -> None:
-        if self._connection is not None:
-            self._connection.write([encode(header)])
+        if self._connection is None:
+            return
+        if self._connection.unsent > _MOST_UNSENT:
+            self._connection.abort("nothing is read")
+            self._cut("the other end does not read")
+            return
+        self._connection.write([encode(header)])
+
+    def _answer(self) -> None:
+        """Answer the peer's latest probe, unless so much is unsent that the answer would only add to it."""
+        if self._pong is not None and self._connection is not None and self._connection.writable:
+            number, self._pong = self._pong, None
+            self._control({"t": "link.pong", "n": number})
 
     # What the connection calls
 
@@ -548,6 +567,8 @@ class TLSLink:
         return place
 
     def on_writable(self) -> None:
+        self._answer()
+        self._acknowledge()
         if not self._pumping:
             self._pump()
 
@@ -566,10 +587,13 @@ class TLSLink:
             self._end(LinkState.CLOSED, "the other end closed the link")
         elif not isinstance(number, int) or isinstance(number, bool):
             pass  # a kind of frame of a later version, or nonsense that does no harm
+        elif not 0 <= number <= _MOST:
+            raise RemoteProtocolError(f"the peer sent a {kind[:40]!r} of {number}")
         elif kind == "link.ack":
             self._outbox.acknowledge(number)
         elif kind == "link.ping":
-            self._control({"t": "link.pong", "n": number})
+            self._pong = number
+            self._answer()
         elif kind == "link.pong":
             self._liveness.answered(number, self._loop.time())
 
@@ -577,7 +601,7 @@ class TLSLink:
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
-        if self._inbox.owes and self._connection is not None:
+        if self._inbox.owes and self._connection is not None and self._connection.writable:
             self._control({"t": "link.ack", "n": self._inbox.tell()})
 
     # Time

@@ -10,6 +10,9 @@ A frame is a small JSON object, its *header*, and a *body* of raw bytes::
 Both lengths are bounded before anything is allocated: the header by ``MAX_HEADER``, the body by
 ``MAX_BODY``. What is larger travels as several ``chunk`` frames, so that small frames can pass it.
 
+A header that was read can always be written again: what JSON has no word for (NaN, infinities), whole numbers
+beyond 64 bits, and nesting deeper than ``MAX_DEPTH`` are refused where it is read.
+
 The header is JSON rather than a pickle because its reader may hold keys, and rather than a packed
 format because a person can read it in a trace; parsing one takes a few microseconds.
 
@@ -19,6 +22,7 @@ This module is pure and uses the standard library only: the runner imports it in
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +39,9 @@ MAX_BODY = 1 << 20
 """Largest body, bytes: 1 MiB moved fastest over TLS, and takes about a millisecond, during which
 small frames wait."""
 
+MAX_DEPTH = 32
+"""Deepest nesting of objects and lists in a header. Ours have 4."""
+
 INLINE = 256 << 10
 """Bytes of a task's or a result's segments that travel in the frame itself; the rest is chunked."""
 
@@ -44,7 +51,24 @@ class FrameError(ValueError):
 
 
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-_loads = json.JSONDecoder().decode
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if not -(1 << 63) <= number < 1 << 64:
+        raise ValueError("a whole number beyond 64 bits")
+    return number
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # such as 1e999
+        raise ValueError("a number that is not finite")
+    return number
+
+
+# For NaN and the infinities _finite is called, too: they are words of their own for the parser.
+_loads = json.JSONDecoder(parse_int=_whole, parse_float=_finite, parse_constant=_finite).decode
 
 
 def encode(header: Header, body_size: int = 0) -> bytes:
@@ -72,14 +96,25 @@ def sizes(prefix: Buffer) -> tuple[int, int]:
 
 
 def decode_header(text: Buffer) -> Header:
-    """Parse a header; raise ``FrameError`` unless it is a JSON object with a string under "t"."""
+    """Parse a header; raise ``FrameError`` unless it is a JSON object with a string under "t" (see the module)."""
+    data = bytes(text)
     try:
-        header = _loads(bytes(text).decode("utf-8"))
+        header = _loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FrameError("a frame's header is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("t"), str):
         raise FrameError("a frame's header is not an object with a kind")
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper(header, MAX_DEPTH):
+        raise FrameError(f"a frame's header is nested more than {MAX_DEPTH} deep")
     return header
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether objects and lists are nested more than ``depth`` deep in ``value``."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper(each, depth - 1) for each in inner)
 
 
 class FrameReader:

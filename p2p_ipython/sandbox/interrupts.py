@@ -31,6 +31,14 @@ class Interrupts:
         """(Re)take SIGINT; a task may have taken it."""
         signal.signal(signal.SIGINT, self._on_signal)
 
+    def expect(self) -> None:
+        """A task has come and will begin. In the thread that also calls ``request``.
+
+        What was asked before was about an earlier one, also if that had the same name: it comes again when it is
+        attempted again. Only the order in which the two arrive tells; when each begins or ends doesn't.
+        """
+        self._asked = None
+
     def begin(self, task: str) -> None:
         """``task`` runs from now on. Raises ``KeyboardInterrupt`` if it has been cancelled already."""
         self.raised = False
@@ -42,7 +50,7 @@ class Interrupts:
         self._running = None
 
     def request(self, task: str) -> None:
-        """Interrupt ``task`` if it runs or when it begins; from any thread."""
+        """Interrupt ``task`` if it runs or when it begins; in the thread that calls ``expect``."""
         self._asked = task
         signal.pthread_kill(self._main, signal.SIGINT)
 

@@ -12,19 +12,23 @@ import subprocess
 
 from p2p_ipython.sandbox.launch import LaunchOptions, runner_command, runner_env
 from p2p_ipython.sandbox.processes import descendants, end_those_in
-from p2p_ipython.sandbox.scratch import make_scratch, remove_scratch
+from p2p_ipython.sandbox.scratch import Scratch
 
 
 class ProcessLaunch:
     """See ``launch.Launch``."""
 
     def __init__(self, options: LaunchOptions) -> None:
-        self._scratch = make_scratch(options.scratch)
-        self.folder = self._scratch / "home"
-        temporary = self._scratch / "tmp"
-        for folder in (self.folder, temporary):
-            folder.mkdir()
-        self.command = runner_command(options, self._scratch)
+        self._scratch = Scratch(options.scratch)
+        self.folder = self._scratch.path / "home"
+        temporary = self._scratch.path / "tmp"
+        try:
+            for folder in (self.folder, temporary):
+                folder.mkdir()
+        except BaseException:
+            self._scratch.remove()
+            raise
+        self.command = runner_command(options, self._scratch.path)
         self.env = runner_env(options, self.folder, temporary)
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
@@ -42,8 +46,10 @@ class ProcessLaunch:
 
     def clean(self) -> None:
         """End what even the warden has missed, and remove the scratch folder."""
-        end_those_in(str(self._scratch))
-        remove_scratch(self._scratch)
+        try:
+            end_those_in(str(self._scratch.path))
+        finally:
+            self._scratch.remove()
 
 
 def prepare(options: LaunchOptions) -> ProcessLaunch:

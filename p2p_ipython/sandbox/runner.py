@@ -136,6 +136,7 @@ class _Reader:
     def _sort(self, header: Header, body: Buffer) -> None:
         match header["t"]:
             case "task":
+                self._interrupts.expect()
                 self._tasks.put((header, body))
             case "buffer":
                 self._buffers.begin(header["ref"], header["size"])

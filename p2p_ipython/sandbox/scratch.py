@@ -1,41 +1,78 @@
-"""Scratch folders: one a runner, named by the agent that made it, so that a later one can clear up after it."""
+"""Scratch folders: one a runner, in use while its agent or its warden lives, removed by a later agent otherwise.
+
+Each of the two holds a shared lock on the folder, which the kernel lets go of however they end. Process ids would
+not do: an agent in a container that shares the temporary folder has ids of its own.
+
+POSIX only.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
-
-def make_scratch(parent: Path | None = None) -> Path:
-    """Make a folder for one runner, mode 0700, in ``parent`` (default: the system's temporary folder)."""
-    return Path(tempfile.mkdtemp(prefix=f"p2p-{os.getpid()}-", dir=parent))
+_YOUNG = 60.0
+"""A folder whose entries have changed this recently, seconds, isn't swept: it may be about to be locked."""
 
 
-def remove_scratch(folder: Path) -> None:
-    """Remove a scratch folder; what can't be removed is left to ``sweep``."""
-    shutil.rmtree(folder, ignore_errors=True)
+class Scratch:
+    """A folder for one runner, mode 0700, in ``parent`` (default: the system's temporary folder).
+
+    Named by the process that made it, for people who look. Raises ``OSError`` when there is no room for it.
+    """
+
+    def __init__(self, parent: Path | None = None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=f"p2p-{os.getpid()}-", dir=parent))
+        self._lock = lock(self.path)
+
+    def remove(self) -> None:
+        """Remove it; what can't be removed is left to ``sweep``. Idempotent."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def lock(folder: str | Path) -> int:
+    """Mark a folder as in use until the descriptor that is returned is closed; it isn't inherited.
+
+    Where the file system has no locks, nobody sweeps. Raises ``OSError`` when there is no such folder.
+    """
+    fd = _opened(folder)
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return fd
 
 
 def sweep(parent: Path | None = None) -> list[Path]:
-    """Remove the scratch folders of this user's agents that are no more; return which. Call it at an agent's start."""
+    """Remove this user's scratch folders that nobody uses any more; return which. Call it at an agent's start."""
     swept = []
     for folder in Path(parent or tempfile.gettempdir()).glob("p2p-*-*"):
-        pid = folder.name.split("-")[1]
-        with contextlib.suppress(OSError):
-            if pid.isdigit() and folder.lstat().st_uid == os.getuid() and folder.is_dir() and not _alive(int(pid)):
-                remove_scratch(folder)
-                swept.append(folder)
+        if folder.name.split("-")[1].isdigit():
+            with contextlib.suppress(OSError):
+                if _swept(folder):
+                    swept.append(folder)
     return swept
 
 
-def _alive(pid: int) -> bool:
+def _swept(folder: Path) -> bool:
+    """Remove a folder if nobody uses it. Raises ``OSError`` when that can't be known."""
+    fd = _opened(folder)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        found = os.fstat(fd)
+        if found.st_uid != os.getuid() or time.time() - found.st_mtime < _YOUNG:
+            return False
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
         return True
-    return True
+    finally:
+        os.close(fd)
+
+
+def _opened(folder: str | Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -18,31 +18,39 @@ import signal
 from typing import NoReturn
 
 from p2p_ipython.sandbox import processes
+from p2p_ipython.sandbox.scratch import lock
+
+_LOOK = 2.0
+"""Seconds between two looks at who our parent is."""
 
 
 def fork_under_watch(scratch: str) -> None:
     """Return in a new process, the runner; the calling process becomes its warden and never returns.
 
     Call it before any thread is started. The agent's death is seen at file descriptor 0, a pipe that only the
-    agent writes to and that the warden never reads. ``scratch`` is the folder to remove at the end.
+    agent writes to and that the warden never reads; and, should somebody else hold that pipe open or the system
+    not tell, by another process being our parent, within ``_LOOK`` seconds. ``scratch`` is the folder to remove
+    at the end.
     """
     processes.become_subreaper()
-    warden = os.getpid()
+    agent, warden = os.getppid(), os.getpid()
     runner = os.fork()
     if runner:
         try:
-            _watch(runner, scratch)
+            _watch(runner, agent, scratch)
         finally:
             os._exit(1)
     processes.die_with_parent(warden)
     processes.become_subreaper()
 
 
-def _watch(runner: int, scratch: str) -> NoReturn:
+def _watch(runner: int, agent: int, scratch: str) -> NoReturn:
     """Wait for the first of three ends, clear up, and end as the runner did."""
     with open(os.devnull, "r+b") as null:
         os.dup2(null.fileno(), 1)  # the agent must see the end of the runner's frames
         os.dup2(null.fileno(), 2)
+    with contextlib.suppress(OSError):
+        lock(scratch)  # until we end
     alarm, ring = os.pipe()
     os.set_blocking(ring, False)
     signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
@@ -51,14 +59,15 @@ def _watch(runner: int, scratch: str) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     poll = select.poll()
-    poll.register(0, 0)  # no event wanted but the hang-up, which is always reported
+    # The hang-up is reported anyway, but macOS looks at nothing without an event; what may be read is the runner's.
+    poll.register(0, select.POLLHUP)
     poll.register(alarm, select.POLLIN)
     status = _ended(runner)
     while status is None:
-        ends = dict(poll.poll())
+        ends = dict(poll.poll(_LOOK * 1000))
         rung = os.read(alarm, 64) if alarm in ends else b""
         status = _ended(runner)
-        if status is None and (0 in ends or signal.SIGTERM in rung):
+        if status is None and (0 in ends or signal.SIGTERM in rung or os.getppid() != agent):
             os.kill(runner, signal.SIGKILL)
             _, status = os.waitpid(runner, 0)
     processes.end_descendants()

@@ -53,7 +53,11 @@ class SlotListener(Protocol):
         """The task is over; the slot is free again, also for a ``run`` from within this call."""
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
-        """The runner is gone, and its task, if it had one, with it. The slot starts another by itself."""
+        """The runner is gone, and its task, if it had one, with it. The slot starts another by itself.
+
+        Not called for a runner that ends before the task which the slot has been given could be sent to it: the task
+        waits for the next one. Only when several end like that, the task is given up.
+        """
 
     def on_dropped(self, slot: TaskSlot, refs: Sequence[str]) -> None:
         """The slot's runner doesn't hold these large buffers any more."""

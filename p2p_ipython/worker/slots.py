@@ -10,6 +10,9 @@ The slot starts its runner again whenever it dies, and before it serves another 
 did to the process must not meet another's. It knows which large buffers its runner holds and sends the others.
 It promises that nothing of a runner, process or folder, outlives ``close``.
 
+A runner may end while it has nothing to do: a thread that an earlier task left can end it at any time. A task that
+it has not been sent, or that was given to the slot when it had ended already, is the next runner's.
+
 POSIX only. All methods and callbacks belong to one event loop; none of them blocks it.
 """
 
@@ -19,25 +22,29 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import subprocess
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Concatenate, ParamSpec
 
 import psutil
 
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header, encode
+from p2p_ipython.protocol.frames import MAX_BODY, Buffer, FrameError, Header, encode
 from p2p_ipython.sandbox.launch import Launch, LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.pipe import PipeReader, PipeWriter
 from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
+from p2p_ipython.worker.task_frames import TaskFrames
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 START_DEADLINE = 60.0
 """How long a runner may take to say that it is ready, seconds."""
@@ -47,6 +54,10 @@ _LAST_STEPS = 1.0
 _BACKOFF_MAX = 30.0
 _QUICK = 1.0
 """A runner that dies sooner than this after its start, seconds, is started again later and later."""
+
+_SPARED = 2
+"""Runners that may end before a task could be sent to them. With the next one the task is given up: its buffers
+may be what they don't survive."""
 
 _HELD_MAX = 4096
 _LAST_WORDS = 4096
@@ -60,7 +71,9 @@ class _Job:
     head: bytes
     body: Buffer
     buffers: Sequence[Source]
+    frames: TaskFrames
     sent: bool = False
+    spared: int = 0
     feeding: asyncio.Task[None] | None = None
     killer: asyncio.TimerHandle | None = None
 
@@ -105,9 +118,10 @@ class _Runner:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.writer = PipeWriter(_detached(self.process.stdin))
-        self.reader = PipeReader(
-            _detached(self.process.stdout), lambda header, body: on_frame(self, header, body), self._on_end
-        )
+        frames = _detached(self.process.stdout)
+        self.reader = PipeReader(frames, lambda header, body: on_frame(self, header, body), self._on_end)
+        self._hang_up = select.poll()
+        self._hang_up.register(frames, select.POLLIN | select.POLLHUP)  # macOS looks at nothing without an event
 
     def stop(self, doom: Death | None) -> None:
         """It is to end now; ``doom`` says why, None that it is replaced. Nothing happens when it is ending already."""
@@ -117,9 +131,28 @@ class _Runner:
             self.reader.close()
             self.over.set_result(None)
 
+    def is_gone(self) -> bool:
+        """Whether it has ended, also when its end has not been read yet: what is written to it now is not read."""
+        if not self.over.done() and any(event & select.POLLHUP for _, event in self._hang_up.poll(0)):
+            self.reader.close()
+            self._on_end("")
+        return self.over.done()
+
     async def ended(self) -> Death:
         """End it if it hasn't ended, wait for the end of all that it started, clear up, and say how it went."""
         self.reader.close()
+        try:
+            await self._clear_up()
+        except Exception:  # a failing look at the system's processes, say; the slot needs its next runner all the same
+            log.exception("could not clear up after runner %s", self.pid)
+            with contextlib.suppress(OSError):
+                self.process.kill()
+        finally:
+            self.writer.close()
+        words, code = self._last_words(), self.process.poll()
+        return self._doom or self._death(-signal.SIGKILL if code is None else code, words)
+
+    async def _clear_up(self) -> None:
         by_itself = self.over.done() and self._doom is None and not self.replaced
         # Its pipe ends before the process does; how that ends is its task's last word.
         if not (by_itself and await self._has_ended(_LAST_STEPS)):
@@ -130,11 +163,13 @@ class _Runner:
             await asyncio.to_thread(self._launch.kill, self.process)
             await asyncio.to_thread(self.process.wait)
         await asyncio.to_thread(self._launch.clean)
-        with self._errors:
+
+    def _last_words(self) -> str:
+        with self._errors, contextlib.suppress(OSError):
             size = self._errors.seek(0, os.SEEK_END)
             self._errors.seek(max(0, size - _LAST_WORDS))
-            words = self._errors.read().decode("utf-8", "replace").strip()
-        return self._doom or self._death(self.process.returncode, words)
+            return self._errors.read().decode("utf-8", "replace").strip()
+        return ""
 
     async def _has_ended(self, within: float) -> bool:
         """Wait for the process's end, for at most ``within`` seconds; it is asked for because macOS has no event."""
@@ -242,7 +277,7 @@ class Slot:
         """
         if self._job is not None or self._closed:
             raise RuntimeError(f"a task was given to a slot that is {self.state.value}")
-        job = _Job(header["id"], encode(header, len(body)), body, buffers)
+        job = _Job(header["id"], encode(header, len(body)), body, buffers, TaskFrames(header["id"]))
         self._job = job
         if self._owner not in (None, owner) and self._runner is not None:
             self._runner.stop(None)
@@ -299,36 +334,55 @@ class Slot:
         return self._runner is not None and self._runner.pid is not None and not self._runner.over.done()
 
     async def _live(self) -> None:
-        """Keep a runner alive until cancelled."""
-        loop = asyncio.get_running_loop()
+        """Keep a runner alive until cancelled, whatever goes wrong with one."""
         while True:
             try:
-                runner = self._runner = _Runner(prepare(self._mechanism, self._options), self._on_frame)
-            except Exception as error:
-                self._died(Death("start", 0, f"The runner can't be started: {error}"), error)
+                at_once = await self._one_life()
+            except Exception:
+                log.exception("a slot's runner was lost sight of; another one is started")
+                at_once = False
+            if not at_once:
                 await self._back_off()
-                continue
-            if self._paused:
-                runner.reader.pause()
-            doom = Death("start", 0, f"The runner wasn't ready within {START_DEADLINE:g} s.")
-            deadline = loop.call_later(START_DEADLINE, lambda: None if runner.pid else runner.stop(doom))  # noqa: B023
-            try:
-                await runner.over
-            finally:
-                deadline.cancel()
-                if self._job is not None and not runner.replaced:
-                    self._job.stop()
-                death = await runner.ended()
-                self._runner = None
-                if runner.held and not self._closed:
-                    self._listener.on_dropped(self, list(runner.held))
-            if runner.replaced:
-                continue
-            self._died(death)
-            if runner.pid is None or loop.time() - runner.born < _QUICK:
-                await self._back_off()
-            else:
-                self._failures = 0
+
+    async def _one_life(self) -> bool:
+        """Start a runner, and see it to its end. Returns whether the next one may be started at once."""
+        loop = asyncio.get_running_loop()
+        try:
+            runner = self._runner = _Runner(prepare(self._mechanism, self._options), self._on_frame)
+        except Exception as error:
+            self._died(Death("start", 0, f"The runner can't be started: {error}"), error)
+            return False
+        if self._paused:
+            runner.reader.pause()
+        doom = Death("start", 0, f"The runner wasn't ready within {START_DEADLINE:g} s.")
+        deadline = loop.call_later(START_DEADLINE, lambda: None if runner.pid else runner.stop(doom))
+        try:
+            await runner.over
+        finally:
+            deadline.cancel()
+            if self._job is not None and not runner.replaced:
+                self._job.stop()
+            death = await self._ended(runner)
+            if runner.held and not self._closed:
+                self._tell(self._listener.on_dropped, list(runner.held))
+        if runner.replaced:
+            return True
+        self._died(death)
+        if runner.pid is None or loop.time() - runner.born < _QUICK:
+            return False
+        self._failures = 0
+        return True
+
+    async def _ended(self, runner: _Runner) -> Death:
+        """See a runner to its very end, also when ``close`` comes in between."""
+        ending = asyncio.create_task(runner.ended(), name="p2p-end")
+        try:
+            return await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait([ending])
+            raise
+        finally:
+            self._runner = None
 
     async def _back_off(self) -> None:
         pause = min(_BACKOFF_MAX, 0.1 * 2.0 ** min(self._failures, 20))
@@ -340,10 +394,21 @@ class Slot:
         if self._first is not None and not self._first.done():
             self._first.set_exception(error or RuntimeError(death.detail))
             return
-        job, self._job = self._job, None
+        job = self._job
+        if job is not None and not job.sent and job.spared < _SPARED:
+            job.spared += 1  # nothing is told: it waits for the next runner, as it would for another owner's
+            return
+        self._job = None
         if job is not None:
             job.stop()
-        self._listener.on_died(self, job.task_id if job is not None else None, death)
+        self._tell(self._listener.on_died, job.task_id if job is not None else None, death)
+
+    def _tell(self, call: Callable[Concatenate[Slot, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call the listener; what goes wrong there must not take the slot, or its reading, along."""
+        try:
+            call(self, *args, **kwargs)
+        except Exception:
+            log.exception("a slot's listener failed")
 
     def _begin(self, job: _Job) -> None:
         """Send a task to a runner that is ready: at once, or when its buffers have been sent."""
@@ -351,8 +416,13 @@ class Slot:
         if job.buffers:
             job.feeding = asyncio.create_task(self._feed(self._runner, job), name=f"p2p-feed {job.task_id}")
         else:
+            self._send(self._runner, job)
+
+    def _send(self, runner: _Runner, job: _Job) -> None:
+        """Send the task itself, unless the runner has ended: the task then stays for the next one."""
+        if not runner.is_gone():
             job.sent = True
-            self._runner.writer.write_encoded(job.head, job.body)
+            runner.writer.write_encoded(job.head, job.body)
 
     async def _feed(self, runner: _Runner, job: _Job) -> None:
         """Send the buffers that the runner lacks, then the task."""
@@ -367,8 +437,7 @@ class Slot:
                 runner.writer.write({"t": "buffer", "ref": source.ref, "size": source.size})
                 await _send_bytes(runner.writer, source)
                 runner.held[source.ref] = source.size
-            job.sent = True
-            runner.writer.write_encoded(job.head, job.body)
+            self._send(runner, job)
             await runner.writer.drain()
         except SourceFailed as error:
             runner.writer.write({"t": "drop", "refs": [arriving]})
@@ -391,7 +460,7 @@ class Slot:
             drop.append(ref)
         if drop:
             runner.writer.write({"t": "drop", "refs": drop})
-            self._listener.on_dropped(self, drop)
+            self._tell(self._listener.on_dropped, drop)
 
     def _give_up(self, job: _Job, kind: str, exception: str, message: str) -> None:
         """End a task that the runner has never seen."""
@@ -405,32 +474,43 @@ class Slot:
             "kind": kind,
         }
         header: Header = {"t": "result", "id": job.task_id, "ok": False, "segments": [], "seconds": 0.0, "error": error}
-        self._listener.on_result(self, header, b"")
+        self._tell(self._listener.on_result, header, b"")
 
     def _on_frame(self, runner: _Runner, header: Header, body: Buffer) -> None:
         kind, job = header["t"], self._job
         if kind == "ready" and runner.pid is None:
             self._on_runner_ready(runner, header)
-        elif job is None or not job.sent or header.get("id") != job.task_id:
-            log.debug("a %s frame of no task that runs", kind)
-        elif kind == "output":
-            self._listener.on_output(self, header, body)
-        elif kind == "chunk":
-            self._listener.on_chunk(self, header, body)
-        elif kind == "result":
-            job.stop()
-            self._job = None
-            self._listener.on_result(self, header, body)
+        elif job is None or not job.sent:
+            log.debug("a %s frame while no task runs", kind)
+        else:
+            self._on_task_frame(runner, job, header, body)
+
+    def _on_task_frame(self, runner: _Runner, job: _Job, header: Header, body: Buffer) -> None:
+        try:
+            job.frames.check(header, len(body))
+        except FrameError as error:
+            # The task stays the slot's until its runner has ended: its listener hears of a death, and nothing else.
+            runner.stop(Death("protocol", 0, f"The task's process broke the worker's protocol: {error}."))
+            return
+        match header["t"]:
+            case "output":
+                self._tell(self._listener.on_output, header, body)
+            case "chunk":
+                self._tell(self._listener.on_chunk, header, body)
+            case "result":
+                job.stop()
+                self._job = None
+                self._tell(self._listener.on_result, header, body)
 
     def _on_runner_ready(self, runner: _Runner, header: Header) -> None:
         pid = header.get("pid")
-        runner.pid = pid if type(pid) is int else runner.process.pid
+        runner.pid = pid if type(pid) is int and pid > 0 else runner.process.pid
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         if self._job is not None:
             self._begin(self._job)
         else:
-            self._listener.on_ready(self)
+            self._tell(self._listener.on_ready)
 
 
 async def _send_bytes(writer: PipeWriter, source: Source) -> None:

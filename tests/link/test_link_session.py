@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.link.base import HIGH_WATER, LOW_WATER
+from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED
 from p2p_ipython.link.session import (
     ACK_BYTES,
     REFUSED_GRACE,
@@ -246,3 +248,34 @@ def test_silence_is_not_refusal() -> None:
     refusals.reset()
     assert not refusals.refused("a", 2 * REFUSED_GRACE)
     assert refusals.refused("a", 3 * REFUSED_GRACE)
+
+
+def test_what_waits_for_a_peer_that_does_not_read_is_bounded_at_a_worker() -> None:
+    bounded, free = Outbox(100), Outbox(math.inf)
+    for outbox in (bounded, free):
+        outbox.queue(frame(0, size=1 << 40, bulk=True))
+        for number in range(10):
+            outbox.queue(frame(number, size=10))
+        assert outbox.excess == ""
+        outbox.queue(frame(10, size=10))
+    assert "read" in bounded.excess
+    assert free.excess == ""
+    bounded.take(bulk=False)
+    assert bounded.excess == ""
+    bounded.rewind(0)
+    assert bounded.excess
+    bounded.clear()
+    assert bounded.excess == ""
+
+
+def test_what_is_kept_for_a_peer_that_acknowledges_nothing_is_bounded() -> None:
+    outbox = Outbox()
+    for number in range(3):
+        outbox.queue(frame(number, size=MOST_UNACKNOWLEDGED // 2, bulk=True))
+        outbox.take(bulk=True)
+        assert bool(outbox.excess) == (number == 2)
+    outbox.acknowledge(1)
+    assert outbox.excess == ""
+    outbox.rewind(1)
+    outbox.take(bulk=True)
+    assert outbox.excess == ""

@@ -24,6 +24,7 @@ from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.hints import Hint
 from p2p_ipython.link.rendezvous import Rendezvous, new_code
 from p2p_ipython.link.tls import TLSLinker
+from p2p_ipython.link.transport import WRITE_HIGH
 from p2p_ipython.protocol.frames import encode
 
 
@@ -191,9 +192,11 @@ async def test_an_overheard_greeting_does_not_end_a_link_that_works() -> None:
         b"\xff" * 100,
         encode({"t": "link.ack", "n": 1}),
         encode({"t": "link.ack", "n": -1}),
+        encode({"t": "link.ping", "n": (1 << 53) + 1}),
+        encode({"t": "link.pong", "n": -1}),
         (5).to_bytes(4, "big") + bytes(4) + b"hello",
     ],
-    ids=["sizes over the bounds", "ack of nothing", "ack below nothing", "no JSON"],
+    ids=["sizes over the bounds", "ack of nothing", "ack below nothing", "huge ping", "pong below nothing", "no JSON"],
 )
 async def test_a_peer_that_sends_garbage_is_lost_and_nothing_reaches_the_loop(
     data: bytes, caplog: pytest.LogCaptureFixture
@@ -215,6 +218,59 @@ async def test_control_frames_of_a_later_version_are_passed_over() -> None:
         ends.client.send({"t": "a"})
         await ends.worker_hears.until(lambda heard: heard.frames)
         assert ends.worker_hears.frames == [({"t": "a"}, b"")]
+
+
+async def test_who_pings_and_does_not_read_makes_nobody_grow() -> None:
+    async with world("direct") as here:
+        ends = await here.join(heartbeat=1000.0)
+        await eventually(lambda: ends.client.rtt is not None and ends.worker.rtt is not None)
+        connection = ends.client._connection
+        connection._transport.pause_reading()
+        pings = b"".join(encode({"t": "link.ping", "n": number}) for number in range(1000))
+        sent = 0
+        while ends.worker._connection.writable and sent < 5_000:
+            connection.write([pings])
+            sent += 1
+            await asyncio.sleep(0)
+        for _ in range(50):
+            connection.write([pings])
+        ends.client.send({"t": "last"})
+        await ends.worker_hears.until(lambda heard: heard.frames)
+        assert not ends.worker._connection.writable
+        assert ends.worker._connection.unsent < WRITE_HIGH + 1000
+        connection._transport.resume_reading()
+        ends.worker.send({"t": "still here"})
+        await ends.client_hears.until(lambda heard: heard.frames)
+        await eventually(lambda: ends.worker._pong is None)
+        assert ends.client_hears.states == ends.worker_hears.states == []
+
+
+async def test_a_client_that_asks_and_does_not_read_loses_its_link(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tls, "MOST_WAITING", 2_000_000)
+    async with world("direct") as here:
+        ends = await here.join()
+        for link, peer in ((ends.client, ends.worker_hears), (ends.worker, ends.client_hears)):
+            link.cut()  # what was queued while there is no connection can't be read
+            for _ in range(3):
+                link.send({"t": "a"}, bytes(1_000_000))
+            if link is ends.client:
+                await peer.until(lambda heard: len(heard.frames) == 3)
+        await ends.worker_hears.until_state(LinkState.LOST)
+        assert "doesn't read" in ends.worker_hears.states[-1][1]
+        with pytest.raises(LinkLost):
+            ends.worker.send({"t": "a"})
+
+
+async def test_a_connection_whose_control_frames_pile_up_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world("direct") as here:
+        ends = await here.join()
+        monkeypatch.setattr(tls, "_MOST_UNSENT", -1)
+        ends.worker._control({"t": "link.ping", "n": 1})
+        monkeypatch.undo()
+        await ends.worker_hears.until_state(LinkState.UP)
+        assert ends.worker_hears.states[0] == (LinkState.RECONNECTING, "the other end does not read")
 
 
 async def test_a_buffer_of_the_wrong_size_is_not_used(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,6 +29,7 @@ from p2p_ipython.protocol.client_machine import (
     TaskSpec,
     TaskState,
     WorkerState,
+    WorkerView,
 )
 from p2p_ipython.protocol.messages import Bye, Hello, Request, Terms
 
@@ -173,6 +176,16 @@ def test_what_a_worker_wants_is_sent_once_and_only_what_its_task_has() -> None:
     made.submit(TaskSpec("t", refs={"a": 9}), 0)
     assert made.frame(W0.sid, frame("want", refs=["a", "b", "a"]), 0) == [SendBuffers(W0.sid, "t", ("a",))]
     assert made.frame(W0.sid, frame("want", refs=["b"]), 0) == []
+
+
+@pytest.mark.parametrize("attempt", [0, 1, 2])
+def test_what_a_worker_wanted_for_a_task_that_is_over_is_sent_with_the_next(attempt: int) -> None:
+    """It doesn't have them, whatever task it asked for."""
+    made = machine(up="w0")
+    made.submit(TaskSpec("t", refs={"a": 9, "b": 9}), 0)
+    made.cancel("t", 0)
+    assert made.frame(W0.sid, frame("want", attempt=attempt, refs=["a"]), 0) == []
+    assert made.submit(TaskSpec("u", refs={"a": 9, "b": 9}), 0)[0] == Send(W0.sid, "u", 1, ("a",))
 
 
 def test_short_tasks_are_sent_ahead_once_one_has_shown_that_they_are_short() -> None:
@@ -413,6 +426,100 @@ def test_cancelling_what_is_over_does_nothing() -> None:
     made.frame(W0.sid, frame("result", ok=True), 1)
     assert made.cancel("t", 2) == []
     assert made.cancel("never seen", 2) == []
+
+
+def test_waiting_tasks_can_be_cancelled_in_any_order_without_a_search() -> None:
+    """Each removal is one step, or 100 000 of them from the end would take minutes."""
+    made = machine()
+    for number in range(5):
+        made.submit(TaskSpec(f"t{number}"), 0)
+    for number in (4, 2, 0):
+        made.cancel(f"t{number}", 0)
+    (queue,) = made._queues.values()
+    assert list(queue) == ["t1", "t3"]
+    assert isinstance(queue, dict)
+
+
+def test_a_task_that_comes_back_is_the_first_again() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.submit(TaskSpec("u"), 0)
+    made.frame(W0.sid, frame("nack", reason="busy"), 0)
+    assert [a.task for a in made.tick(1) if isinstance(a, Send)] == ["t"]
+
+
+def test_closing_cancels_every_task_and_recalls_those_that_were_sent() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.submit(TaskSpec("u"), 0)
+    made.submit(TaskSpec("v", python="3.12"), 0)
+    assert made.close(1) == [
+        Recall(W0.sid, "t", 1),
+        Note("t", TaskState.CANCELLED),
+        Settle("t"),
+        Note("u", TaskState.CANCELLED),
+        Settle("u"),
+        Note("v", TaskState.CANCELLED),
+        Settle("v"),
+    ]
+    assert set(made.counts().values()) == {0}
+    assert made.close(2) == []
+
+
+def test_after_closing_nothing_is_given_out_and_nobody_is_met() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.close(1)
+    assert made.submit(TaskSpec("u"), 2) == [Note("u", TaskState.CANCELLED), Settle("u")]
+    assert made.frame(W0.sid, frame("result", ok=True), 2) == []
+    assert made.heard(W1, hello("w1"), 2) == []
+    assert made.link_lost(W0.sid, "gone", 3) == []
+    assert made.tick(100) == []
+    assert made.deadline() is None
+
+
+def test_other_threads_may_ask_while_tasks_and_workers_come_and_go() -> None:
+    made = machine()
+    done = threading.Event()
+
+    def events() -> None:
+        try:
+            for now in range(150):
+                made.heard(W0, hello(), now)
+                made.link_up(W0.sid, now)
+                for number in range(50):
+                    made.submit(TaskSpec(f"{now}/{number}"), now)
+                made.submit(TaskSpec(f"t{now}"), now)
+                made.link_lost(W0.sid, "gone", now)
+        finally:
+            done.set()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=events)
+    try:
+        thread.start()
+        while not done.is_set():
+            made.counts()
+            for task in ("0/0", "0/1"):
+                made.why(task)
+                made.worker_of(task)
+                made.state(task)
+    finally:
+        sys.setswitchinterval(before)
+        thread.join()
+    assert made.counts()[TaskState.WAITING] > 5_000
+
+
+def test_a_worker_that_goes_while_one_asks_where_a_task_is_is_no_error() -> None:
+    class Going(dict[bytes, WorkerView]):
+        """Its worker goes right after one has looked whether it is there."""
+
+        def __contains__(self, sid: object) -> bool:
+            found = super().__contains__(sid)
+            self.clear()
+            return found
+
+    made = sent(machine(up="w0"), "t")
+    made.workers = Going(made.workers)
+    assert made.why("t") == "on w0"
 
 
 def test_a_task_is_submitted_once() -> None:

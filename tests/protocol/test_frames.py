@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from p2p_ipython.protocol.frames import (
     MAX_BODY,
+    MAX_DEPTH,
     MAX_HEADER,
     PREFIX,
     FrameError,
@@ -23,7 +24,11 @@ from p2p_ipython.protocol.frames import (
 
 HEADERS = st.dictionaries(
     st.text(max_size=5),
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.floats(allow_nan=False, allow_infinity=False),
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.text(max_size=20)
+    | st.floats(allow_nan=False, allow_infinity=False),
     max_size=3,
 ).flatmap(lambda rest: st.text(max_size=5).map(lambda kind: rest | {"t": kind}))
 FRAMES = st.lists(st.tuples(HEADERS, st.binary(max_size=50)), max_size=6)
@@ -105,12 +110,29 @@ def test_we_make_no_frame_that_others_refuse() -> None:
         b"[" * 100_000,
         b'{"t":' * 100_000,
         b'{"t":"x","n":' + b"9" * 5000 + b"}",
+        b'{"t":"x","n":18446744073709551616}',
+        b'{"t":"x","n":-9223372036854775809}',
+        b'{"t":"x","n":NaN}',
+        b'{"t":"x","n":[Infinity]}',
+        b'{"t":"x","n":-Infinity}',
+        b'{"t":"x","n":1e999}',
+        b'{"t":"x","n":-1e999}',
+        b'{"t":"x","n":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
+        b'{"t":"x","n":' + b'{"n":' * MAX_DEPTH + b"0" + b"}" * MAX_DEPTH + b"}",
     ],
     ids=repr,
 )
 def test_a_header_that_is_no_object_with_a_kind_is_refused(text: bytes) -> None:
     with pytest.raises(FrameError):
         decode_header(text)
+
+
+def test_what_can_be_read_can_be_written_again() -> None:
+    deepest = b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1)
+    wide = b"[" + b"[]," * 1000 + b"[]]"
+    for value in (b"18446744073709551615", b"-9223372036854775808", b"1e308", b"5e-324", b"-0.0", deepest, wide):
+        header = decode_header(b'{"t":"x","n":' + value + b"}")
+        assert decode_header(encode(header)[PREFIX:]) == header
 
 
 @given(st.binary(max_size=100).filter(lambda text: b'"t"' not in text))

@@ -14,6 +14,7 @@ import pytest
 from people import CLUSTER, NOW, PlainKey, certificate, session, writer
 
 from p2p_ipython.config import Settings
+from p2p_ipython.link import base as link_base
 from p2p_ipython.link import rendezvous as link_rendezvous
 from p2p_ipython.link import session as link_session
 from p2p_ipython.link.hints import MAX_HINTS
@@ -103,6 +104,9 @@ def test_a_proof_is_over_what_the_text_says() -> None:
         ("at most {} pairs", MAX_HINTS),
         ("at most {} MiB each", frames.MAX_BODY >> 20),
         ("at most {} MiB each", frames.MAX_HEADER >> 20),
+        ("deeper than {};", frames.MAX_DEPTH),
+        ("more than {} MiB were written", link_base.MOST_UNACKNOWLEDGED >> 20),
+        ("more than {} MiB of small", link_base.MOST_WAITING >> 20),
         ("each {} MiB, and within", link_session.ACK_BYTES >> 20),
         ("and within {} s", link_session.ACK_DELAY),
         ("every {} s (`heartbeat`)", Settings().heartbeat),

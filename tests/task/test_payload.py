@@ -388,3 +388,20 @@ def test_the_runners_side_loads_without_the_clients_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_nothing_is_kept_of_buffers_that_were_evicted() -> None:
+    store = BufferStore(0)
+    for number in range(20):
+        ref, _ = store.freeze(bytearray([number]) * MIB)
+        store.freeze(bytearray([number]) * MIB)
+        store.unpin([ref, ref])
+    assert len(store) == store.idle == len(store._samples) == 0
+
+
+def test_a_task_that_ends_after_the_store_was_cleared_lets_go_of_nothing(store: BufferStore) -> None:
+    packed = pack_task(np.zeros(MIB, "u1"), store)
+    store.clear()
+    kept, _ = store.freeze(b"x" * MIB)
+    store.unpin([*packed.large, kept])
+    assert store.idle == MIB
