@@ -2,7 +2,7 @@
 
 The blocks, lowest first; those on one line don't import one another::
 
-    errors config loop lifeline memory   what everybody may use
+    errors config loop lifeline memory jobs   what everybody may use
     protocol                             who says what when (pure)
     task                                 what travels (pure)
     board | link | sandbox               adapters to the outside
@@ -25,7 +25,7 @@ import p2p_ipython
 
 PACKAGE = Path(p2p_ipython.__file__).parent
 
-BASE = {"errors", "config", "loop", "lifeline", "memory"}
+BASE = {"errors", "jobs", "config", "loop", "lifeline", "memory"}
 MAY_IMPORT = {
     "protocol": BASE,
     "task": BASE | {"protocol"},
@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "loop": {"errors"},
     "lifeline": {"errors"},
     "memory": set(),
+    "jobs": set(),
 }
 
 # The names by which the package itself gives access to the layers above (see its __init__).

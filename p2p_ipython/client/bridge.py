@@ -15,14 +15,16 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from p2p_ipython.board.base import Board, BoardReport, BoardState
 from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkError, LinkLost, P2PError, UsageError
-from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
+from p2p_ipython.errors import LinkError, P2PError, UsageError
+from p2p_ipython.jobs import Alarm, Jobs
+from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
+from p2p_ipython.link.end import LinkEnd
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.client_machine import (
     Action,
@@ -101,11 +103,10 @@ class Bridge:
         self.relay = ""
         self._tasks: dict[str, _Submitted] = {}
         self.links: dict[bytes, _WorkerLink] = {}
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs = Jobs(log)
         self._inbox: deque[tuple[_Submitted | None, str]] = deque()
         self._woken = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._alarm = Alarm(self._tick)
         self._hello_at = 0.0
         self._closed = False
 
@@ -145,13 +146,10 @@ class Bridge:
         if self._closed:
             return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         self._perform(self.machine.close(self._loop.time()))
         self._empty_inbox()
-        for job in list(self._jobs):
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await self._jobs.end()
         if self.board is not None:
             if farewell:
                 self._say(Bye())
@@ -213,8 +211,6 @@ class Bridge:
         self._act(self.machine.submit(spec, self._loop.time()))
 
     def _tick(self) -> None:
-        self._timer = None
-        self._timer_at = float("inf")
         now = self._loop.time()
         if now >= self._hello_at:
             self._say_hello()
@@ -225,13 +221,7 @@ class Bridge:
             return
         self._perform(actions)
         deadline = self.machine.deadline()
-        due = self._hello_at if deadline is None else min(deadline, self._hello_at)
-        # A timer that is due too early only ticks in vain; re-arming one for each event costs more.
-        if due < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = due
-            self._timer = self._loop.call_at(max(due, self._loop.time() + 0.001), self._tick)
+        self._alarm.set(self._hello_at if deadline is None else min(deadline, self._hello_at))
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -254,19 +244,9 @@ class Bridge:
                     if sid in self.links:
                         self.links[sid].send({"t": "recall", "id": task_id, "attempt": attempt})
                 case Meet(worker=worker):
-                    self._start(self._meet(worker))
+                    self._jobs.start(self._meet(worker))
                 case Say(message=message):
                     self._say(message)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        job = self._loop.create_task(work)
-        self._jobs.add(job)
-        job.add_done_callback(self._done)
-
-    def _done(self, job: asyncio.Task[None]) -> None:
-        self._jobs.discard(job)
-        if not job.cancelled() and job.exception() is not None:
-            log.error("%s", job.exception())
 
     # -- the board --
 
@@ -279,7 +259,7 @@ class Bridge:
     def _say_hello(self) -> None:
         self._hello_at = self._loop.time() + self._settings.presence
         if self._session.is_due(time.time()):
-            self._start(asyncio.to_thread(self._session.renew, time.time()))
+            self._jobs.start(asyncio.to_thread(self._session.renew, time.time()))
         self._say(Hello(name=self._name, time=int(time.time())), introduce=True)
 
     # -- links --
@@ -410,27 +390,14 @@ class Bridge:
                 log.exception("could not show a task's output")
 
 
-class _WorkerLink:
+class _WorkerLink(LinkEnd):
     """The client's end of a link to one worker: the bytes of results land here."""
 
     def __init__(self, bridge: Bridge, sid: bytes) -> None:
+        super().__init__()
         self.sid = sid
-        self.link: Link | None = None
         self._bridge = bridge
         self._incoming: dict[tuple[str, int], dict[str, _Incoming]] = {}  # by task and attempt, by ref
-
-    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
-        """Send, if the link is still there; if not, ``on_link`` says so and the task goes elsewhere."""
-        if self.link is None:
-            return
-        try:
-            self.link.send(header, body, bulk=bulk)
-        except LinkLost:
-            pass
-
-    async def close(self) -> None:
-        if self.link is not None:
-            await self.link.close()
 
     def take_buffers(self, task_id: str, attempt: int) -> dict[str, Buffer]:
         """The large segments that have come for an attempt of a task."""

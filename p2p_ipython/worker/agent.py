@@ -20,8 +20,10 @@ from typing import Any
 
 from p2p_ipython.board.base import Board, BoardReport, BoardState
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkLost, P2PError, RemoteProtocolError
-from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
+from p2p_ipython.errors import P2PError, RemoteProtocolError
+from p2p_ipython.jobs import Alarm, Jobs
+from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
+from p2p_ipython.link.end import LinkEnd
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import (
     BadIdentity,
@@ -84,10 +86,9 @@ class Agent:
         self._links: dict[int, _ClientLink] = {}
         self._arrived: dict[_Job, _Arrived] = {}
         self._wanted: dict[tuple[int, str], _Job] = {}  # buffers that were asked for, by link and ref
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs = Jobs(log)
         self._next_link = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._alarm = Alarm(self._tick)
         self._idle = asyncio.Event()
         self._closed = False
 
@@ -121,11 +122,8 @@ class Agent:
             return
         self._act([a for a in self.machine.close(self._loop.time()) if farewell or not isinstance(a, Say)])
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        for job in list(self._jobs):
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        self._alarm.stop()
+        await self._jobs.end()
         endings: list[Coroutine[Any, Any, None]] = [link.close() for link in self._links.values()]
         endings += [slot.close() for slot in self._slots]
         if self._board is not None:
@@ -343,35 +341,19 @@ class Agent:
                 case Stop(slot=number, task=task_id):
                     self._slots[number].cancel(task_id)
                 case Meet(client=client, box=box):
-                    self._start(self._meet(client, box))
+                    self._jobs.start(self._meet(client, box))
                 case Say(message=message):
                     self._say(message)
         if not self.machine.busy():
             self._idle.set()
-        due = self.machine.deadline()
-        if due < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = due
-            self._timer = self._loop.call_at(max(due, self._loop.time() + 0.001), self._tick)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        job = self._loop.create_task(work)
-        self._jobs.add(job)
-        job.add_done_callback(self._done)
-
-    def _done(self, job: asyncio.Task[None]) -> None:
-        self._jobs.discard(job)
-        if not job.cancelled() and job.exception() is not None:
-            log.error("%s", job.exception())
+        self._alarm.set(self.machine.deadline())
 
     def _tick(self) -> None:
-        self._timer, self._timer_at = None, float("inf")
         self._act(self.machine.tick(self._loop.time(), time.time()))
 
     def _say(self, message: Message) -> None:
         if self._session.is_due(time.time()) and not self._closed:
-            self._start(asyncio.to_thread(self._session.renew, time.time()))
+            self._jobs.start(asyncio.to_thread(self._session.renew, time.time()))
         if self._board is not None:
             self._board.post(self._writer.write(message, introduce=True))
 
@@ -402,33 +384,16 @@ class Agent:
             handler.begin()
 
 
-class _ClientLink:
+class _ClientLink(LinkEnd):
     """The worker's end of a link to one client."""
 
     def __init__(self, agent: Agent, number: int) -> None:
+        super().__init__()
         self.number = number
-        self.link: Link | None = None
         self.paused: set[TaskSlot] = set()
         self._agent = agent
         self._landing: memoryview | None = None
         self._early: list[tuple[Header, Buffer]] | None = []
-
-    @property
-    def pending(self) -> int:
-        return self.link.pending if self.link is not None else 0
-
-    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
-        """Send, if the link is still there; if not, nobody waits for it."""
-        if self.link is None:
-            return
-        try:
-            self.link.send(header, body, bulk=bulk)
-        except LinkLost:
-            pass
-
-    async def close(self) -> None:
-        if self.link is not None:
-            await self.link.close()
 
     def begin(self) -> None:
         """Take what arrived before the link was known to the machine."""
