@@ -81,6 +81,16 @@ def duration(text: str) -> float:
 # -- the command line --------------------------------------------------------------------------------------------------
 
 
+class _Command(argparse.ArgumentParser):
+    """A command's parser. What it doesn't know is its own to refuse: argparse would show the usage of ``p2p``."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="p2p",
@@ -91,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"p2p_ipython {__version__}")
     # Given before or after the command: the second default would else overwrite the first's value.
-    verbosity = argparse.ArgumentParser(add_help=False)
+    verbosity = _Command(add_help=False)
     verbosity.add_argument(
         "-v",
         "--verbose",
@@ -100,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         help="say more about what happens (-vv: much more)",
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help=argparse.SUPPRESS)
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True, parser_class=_Command
+    )
 
     def command(name: str, run: Any, short: str, text: str, example: str) -> argparse.ArgumentParser:
         made = commands.add_parser(
@@ -343,10 +355,11 @@ def _whoami(options: argparse.Namespace) -> int:
     from p2p_ipython.board.address import BoardAddress, SSHFiles
     from p2p_ipython.board.keys import choose_among, choose_key
 
-    files = SSHFiles.default()
-    if options.board is None:
+    if options.board is None:  # to look is enough: nothing of ours is read, or made
+        files = SSHFiles(Path.home() / ".ssh", config=None, known_hosts=(), accepted=None)
         choice = choose_among(files, identity=options.identity)
     else:
+        files = SSHFiles.default()
         address = BoardAddress.parse(options.board)
         choice = choose_key(address, identity=options.identity, files=files)
     _say(f"key          {choice.fingerprint}")

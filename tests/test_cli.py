@@ -149,6 +149,23 @@ def test_wrong_usage_is_said_and_ends_with_2(home: Home, arguments: list[str]) -
 
 
 @pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["bench", "--bogus"], "usage: p2p bench "),
+        (["-v", "whoami", "more"], "usage: p2p whoami "),
+        (["--bogus", "whoami"], "usage: p2p [-h]"),
+    ],
+)
+def test_what_a_command_does_not_know_is_answered_with_its_own_usage(
+    home: Home, arguments: list[str], usage: str
+) -> None:
+    done = home.run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(usage)
+    assert "unrecognized arguments: " in done.stderr
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [("90s", 90), ("30m", 1800), ("2h", 7200), ("14d", 14 * 86400), ("1h30m", 5400), ("1.5h", 5400), ("45", 45)],
 )
@@ -200,6 +217,7 @@ def test_whoami_says_which_key_and_where_it_is_from(home: Home) -> None:
     assert str(home.key_file) in done.stdout
     assert "SHA256:" in done.stdout
     assert "PRIVATE" not in done.stdout
+    assert not (home.folder / "data").exists()
 
 
 def test_whoami_without_a_key_says_how_to_make_one(home: Home) -> None:

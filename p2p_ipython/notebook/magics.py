@@ -9,12 +9,13 @@ see output.py for the front ends where it can't.
 
 from __future__ import annotations
 
+import ast
 import concurrent.futures
-import itertools
 import keyword
 import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
@@ -25,7 +26,7 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.client import future
 from p2p_ipython.client.printing import printed
-from p2p_ipython.errors import CaptureError, NotConnected
+from p2p_ipython.errors import CaptureError, NotConnected, UsageError
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.status_line import StatusLines, text
 
@@ -40,6 +41,9 @@ Connect = Callable[..., "Cluster"]
 
 _GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
 _OPTION = re.compile(r"--[\w-]*$")
+
+_SHOWN_WITHIN = 2.0
+"""Seconds that --wait lets the line under the cell take to say how the task ended."""
 
 
 def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
@@ -117,7 +121,9 @@ class P2PMagics(Magics):
         """Close the cluster and stop listening to the shell."""
         self._current.close()
         future.default_sink = lambda: printed
-        self._leave()
+        cluster, self.cluster = self.cluster, None
+        if cluster is not None:
+            cluster.close()
 
     # -- clusters --
 
@@ -135,34 +141,36 @@ class P2PMagics(Magics):
 
         ``%p2p_connect`` starts a personal cluster on this machine: no account, no network. It ends with the
         kernel. ``%p2p_connect HOST:PORT --cluster NAME`` joins a board that runs elsewhere.
+
+        The cluster that is connected already is left when the new one is there, and not while it has tasks that
+        aren't over. The same line again changes nothing.
         """
+        if {"--help", "-h"} & set(line.split()):
+            raise MagicUsage("for help, type %p2p_connect? in a cell of its own")
         options = dict(vars(parse_argstring(self.p2p_connect, line)))
         bind = _name(options.pop("bind"))
         board = options.pop("board")
         given = {"target": _unquoted(board), **{name: _unquoted(value) for name, value in options.items()}}
-        if self.cluster is None or self.cluster.closed or given != self._joined:
-            self._leave()
-            output = self._output()
-            self.cluster = (self._connect or _connect())(**given, progress=lambda step: output.show(f"{step} …"))
-            self._joined = given
-            connected = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
-            if output.has_status:
-                output.show(connected)
-            else:
-                _say(connected)
-        else:
+        if self.cluster is not None and not self.cluster.closed and given == self._joined:
             _say(f"Still connected: {_where(given)}.")
+        else:
+            self._join(given)
         if bind is not None:
             self._ip.push({bind: self.cluster})
 
     @line_magic
-    def p2p_disconnect(self, _line: str) -> None:
+    def p2p_disconnect(self, line: str) -> None:
         """Leave the cluster: unfinished tasks are cancelled, a personal cluster's processes end."""
-        _say("Disconnected." if self._leave() else "Not connected.")
+        _without_arguments("%p2p_disconnect", line)
+        if self.cluster is None or self.cluster.closed:
+            _say("Not connected.")
+        else:
+            _say(f"Disconnected.{_cancelled(self._leave(self.cluster))}")
 
     @line_magic
-    def p2p_status(self, _line: str) -> None:
+    def p2p_status(self, line: str) -> None:
         """Show the cluster: board, members, slots, tasks, links, each with its state."""
+        _without_arguments("%p2p_status", line)
         status = self._connected().status()
         publish_display_data({"text/plain": status.text(), "text/html": status.html()})
 
@@ -190,9 +198,15 @@ class P2PMagics(Magics):
         if cell is None:
             if not line.strip():
                 raise MagicUsage("%p2p wants an expression; or write %%p2p on top of a cell")
+            if line.strip() == "--help":
+                raise MagicUsage("for help, type %p2p? in a cell of its own")
             captured = self._captured(line, GlobalsOption(True, (), ()))
-            return self._submit(captured, line.strip(), self._output(), once=False, announce=False)
+            if not _is_expression(line, self._ip.transform_cell):
+                raise MagicUsage("%p2p wants one expression; for statements, write %%p2p on top of a cell")
+            return self._submit(captured, line.strip(), self._output(), once=False, line=False)
         rest, chosen = split_globals(line)
+        if "--help" in rest.split():
+            raise MagicUsage("for help, type %%p2p? in a cell of its own")
         options = parse_argstring(self.p2p, rest)
         name = _name(options.name)
         if options.dry_run:
@@ -202,13 +216,11 @@ class P2PMagics(Magics):
         captured = self._captured(cell, chosen)
         label = _unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
         output = self._output()
-        future = self._submit(captured, label, output, once=options.once, announce=not options.wait)
+        future = self._submit(captured, label, output, once=options.once, line=True)
+        shown = self._status_lines.add(future, output)
         if name is not None:
             self._ip.push({name: future})
-        if options.wait:
-            return self._wait(future, output)
-        self._status_lines.add(future, output)
-        return None
+        return self._wait(future, shown) if options.wait else None
 
     def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
         from p2p_ipython.task.capture import capture_cell
@@ -225,12 +237,12 @@ class P2PMagics(Magics):
         except SyntaxError as error:
             raise CellSyntaxError(error, self._ip) from None
 
-    def _submit(self, captured: Captured, label: str, output: CellOutput, *, once: bool, announce: bool) -> Future[Any]:
+    def _submit(self, captured: Captured, label: str, output: CellOutput, *, once: bool, line: bool) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
         cluster = self._connected()
         task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
-        if announce:  # before it is submitted, so that the line is above what the task shows
+        if line:  # before it is submitted, so that the line is above what the task shows
             output.show(text(task.label, "submitted", 0, over=False))
         try:
             future = cluster.submit_task(task, output)
@@ -240,17 +252,15 @@ class P2PMagics(Magics):
         self._ip.push({"_p2p": future}, interactive=False)
         return future
 
-    def _wait(self, future: Future[Any], output: CellOutput) -> Any:
+    def _wait(self, future: Future[Any], shown: threading.Event) -> Any:
         try:
-            for step in itertools.count():  # in steps: on Windows a wait without an end can't be interrupted
+            while not future.done():  # in steps: on Windows a wait without an end can't be interrupted
                 concurrent.futures.wait([future], timeout=0.5)
-                if future.done():
-                    break
-                if step == 1:  # a second: time to say what it waits for
-                    self._status_lines.add(future, output)
         except KeyboardInterrupt:
             future.cancel()
             raise Interrupted from None
+        finally:  # what comes after the cell is over is lost where no other cell follows
+            shown.wait(_SHOWN_WITHIN)
         return future.result()
 
     def _show_names(self, captured: Captured) -> None:
@@ -260,9 +270,8 @@ class P2PMagics(Magics):
         if not rows:
             _say("The cell uses no names of this notebook: only its source would travel.")
             return
-        total = sum(row.size or 0 for row in rows)
-        caption = f"{len(rows)} names would travel, about {_bytes(total)}. Nothing was sent."
-        publish_display_data(table(("name", "type", "size", "used by"), [_cells(row) for row in rows], caption))
+        head = ("name", "type", "size", "used by")
+        publish_display_data(table(head, [_cells(row) for row in rows], caption([row.size for row in rows])))
 
     # -- inside --
 
@@ -274,12 +283,38 @@ class P2PMagics(Magics):
             )
         return self.cluster
 
-    def _leave(self) -> bool:
-        cluster, self.cluster = self.cluster, None
-        if cluster is None or cluster.closed:
-            return False
+    def _join(self, given: dict[str, Any]) -> None:
+        """Connect to another cluster than now. That one is left last: a failure must not cost it."""
+        old = self.cluster if self.cluster is not None and not self.cluster.closed else None
+        before = _where(self._joined) if old is not None else ""
+        if old is not None and (tasks := _unfinished(old)):
+            raise UsageError(
+                f"still connected: {before}, where {_count(tasks, 'task')} {'is' if tasks == 1 else 'are'} not over",
+                hint="Wait for them; or leave with %p2p_disconnect first, which cancels them.",
+            )
+        output = self._output()
+        try:
+            made = (self._connect or _connect())(**given, progress=lambda step: output.show(f"{step} …"))
+        except BaseException:
+            output.show(f"Still connected: {before}." if old is not None else "Not connected.")
+            raise
+        self.cluster, self._joined = made, given
+        words = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
+        if output.has_status:
+            output.show(words)
+        else:
+            _say(words)
+        if old is not None:
+            tasks = self._leave(old)  # another thread may have submitted some meanwhile
+            _say(f"Left: {before}.{_cancelled(tasks)}")
+
+    def _leave(self, cluster: Cluster) -> int:
+        """Close ``cluster``; how many tasks that cancels."""
+        tasks = _unfinished(cluster)
+        if self.cluster is cluster:
+            self.cluster = None
         cluster.close()
-        return True
+        return tasks
 
     def _output(self) -> CellOutput:
         return CellOutput(self._ip, self._current)
@@ -321,6 +356,16 @@ def complete_option(context: CompletionContext) -> SimpleMatcherResult:
     )
 
 
+def caption(sizes: Sequence[int | None]) -> str:
+    """What a dry run says above its table, of the sizes of the names: bytes, or None for what can't travel."""
+    sent = [size for size in sizes if size is not None]
+    stuck = len(sizes) - len(sent)
+    words = f"{_count(len(sent), 'name')} would travel, about {_bytes(sum(sent))}." if sent else ""
+    if stuck:
+        words += f" {_count(stuck, 'name')} can't be sent, so the cell would be refused."
+    return f"{words} Nothing was sent.".strip()
+
+
 def _connect() -> Connect:
     from p2p_ipython.client.cluster import connect
 
@@ -340,6 +385,33 @@ def _unquoted(value: Any) -> Any:
     return value
 
 
+def _without_arguments(magic: str, line: str) -> None:
+    if line.strip():
+        raise MagicUsage(f"{magic} takes no arguments: {line.strip()}")
+
+
+def _is_expression(source: str, transform: Callable[[str], str]) -> bool:
+    from p2p_ipython.task.reads import parsed
+
+    body = parsed(source, transform).body
+    return len(body) == 1 and isinstance(body[0], ast.Expr)
+
+
+def _unfinished(cluster: Cluster) -> int:
+    status = cluster.status()
+    return status.pending + status.running
+
+
+def _cancelled(tasks: int) -> str:
+    if tasks == 1:
+        return " 1 task that was not over is cancelled."
+    return f" {tasks} tasks that were not over are cancelled." if tasks else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _where(given: dict[str, Any]) -> str:
     if given["target"] is None:
         return "a personal cluster on this machine"
@@ -352,7 +424,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _bytes(size: int) -> str:
     if size < 1000:
-        return f"{size} bytes"
+        return _count(size, "byte")
     if size < 1_000_000:
         return f"{size / 1000:.1f} kB"
     return f"{size / 1_000_000:.1f} MB"

@@ -174,6 +174,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]], caption: str) -> d
     body = "".join(html(row, "td") for row in rows)
     return {
         "text/plain": "\n".join([caption, *lines]),
-        "text/html": f"<table><caption>{escape(caption)}</caption><thead>{html(head, 'th')}</thead>"
-        f"<tbody>{body}</tbody></table>",
+        # Not a <caption>: that is as narrow as the table.
+        "text/html": f"<div>{escape(caption)}</div>"
+        f"<table><thead>{html(head, 'th')}</thead><tbody>{body}</tbody></table>",
     }

@@ -7,6 +7,7 @@ end. A finished task's line is updated at once.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ class _Line:
         self.future = future
         self.status = status
         self.since = now
+        self.over = threading.Event()
 
     def update(self, now: float) -> None:
         over = self.future.done()
@@ -70,12 +72,16 @@ class StatusLines:
         self._lines: dict[int, _Line] = {}
         self._timer: Any = None
 
-    def add(self, future: Future[Any], status: Status) -> None:
-        """Keep the line true from now on until the task is over."""
+    def add(self, future: Future[Any], status: Status) -> threading.Event:
+        """Keep the line of a task that is submitted now true until the task is over.
+
+        The event is set when the line says how it ended.
+        """
         line = _Line(future, status, self._clock())
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)
         future.add_done_callback(lambda _future: loop.call_soon_threadsafe(self._end, line))
+        return line.over
 
     def _begin(self, line: _Line) -> None:
         if not line.future.done():
@@ -86,6 +92,7 @@ class StatusLines:
     def _end(self, line: _Line) -> None:
         self._lines.pop(id(line), None)
         line.update(self._clock())
+        line.over.set()
         if not self._lines and self._timer is not None:
             self._timer.cancel()
             self._timer = None

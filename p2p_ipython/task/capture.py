@@ -18,12 +18,14 @@ from __future__ import annotations
 import dis
 import functools
 import importlib
+import io
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
 from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
@@ -85,13 +87,18 @@ def capture_cell(
         if not parsed(source, transform).body:
             raise CaptureError("the cell is empty", hint="Write some code below %%p2p.")
         read = reads(source, transform)
+    except SyntaxError as error:
+        if not error.text and error.lineno:  # found after parsing: Python then looks for the line in a file
+            error.text = _line(source, error.lineno)
+        raise
     except RecursionError:
         raise CaptureError("the cell's code is nested too deeply", hint="Split its longest expression.") from None
     left_out = frozenset(exclude)
     include = tuple(include)
     if missing := [name for name in include if name not in home]:
         raise CaptureError(
-            f"there is no {missing[0]!r} in this notebook", hint="Set it first, or leave it out of --globals."
+            f"there is no {missing[0]!r} in this notebook",
+            hint=f"Set it first, or leave +{missing[0]} out of --globals.",
         )
     used_by: dict[str, str] = {}
 
@@ -117,6 +124,8 @@ def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Pac
     """
     names = dict(captured.names)
     try:
+        for value in names.values():
+            refuse_open_file(value)
         return pack_task(names, store, large=large, shared_globals=(captured.home, names), left_out=captured.left_out)
     except Exception as error:
         raise _blamed(captured, error) from error
@@ -137,6 +146,7 @@ def listing(captured: Captured) -> list[Row]:
 
 def _measured(captured: Captured, name: str) -> int:
     """Size of one name alone: the functions among the others are left at home."""
+    refuse_open_file(captured.names[name])
     alone = {name: captured.names[name]}
     others = dict.fromkeys(captured.names)
     return measure(alone, (captured.home, others | alone))
@@ -150,7 +160,9 @@ def _blamed(captured: Captured, error: Exception) -> CaptureError:
             where = f"{name!r} ({_kind(value)}, used by {captured.used_by[name]})"
             if isinstance(own, CaptureError):
                 return CaptureError(f"{where}: {own.message}", hint=own.hint)
-            return NotPicklable(f"{where} can't be pickled: {_reason(own)}", name=name, hint=_advice(value, name))
+            return NotPicklable(
+                f"{where} can't be pickled: {_reason(own)}", name=name, hint=_advice(value, name, "cell")
+            )
     if isinstance(error, CaptureError):
         return error
     return NotPicklable(
@@ -158,21 +170,36 @@ def _blamed(captured: Captured, error: Exception) -> CaptureError:
     )
 
 
+def refuse_open_file(value: object) -> None:
+    """Raise ``TypeError`` for an open file. cloudpickle would send a copy of what the file holds."""
+    kinds = (io.TextIOWrapper, io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
+    standard = value is sys.stdout or value is sys.stderr  # on the worker they are its own
+    if isinstance(value, kinds) and not standard:
+        raise TypeError("it is an open file" if not value.closed else "it is a file that was closed")
+
+
 def not_picklable(name: str, value: object, error: Exception) -> CaptureError:
-    """The error that says ``name`` can't travel, and what to do; ``error`` is what pickling it raised."""
+    """The error that says ``name`` of a call can't travel, and what to do; ``error`` is what pickling it raised."""
     if isinstance(error, CaptureError):
         return error
     return NotPicklable(
-        f"{name} ({_kind(value)}) can't be pickled: {_reason(error)}", name=name, hint=_advice(value, name)
+        f"{name} ({_kind(value)}) can't be pickled: {_reason(error)}",
+        name=name,
+        hint=_advice(value, name, "function"),
     )
 
 
-def _advice(value: object, name: str) -> str:
+def _advice(value: object, name: str, inside: Literal["cell", "function"]) -> str:
     if hasattr(value, "read") or hasattr(value, "fileno"):
-        return "Open it inside the cell, or read what you need first: the worker can't use what is open here."
+        return f"Open it inside the {inside}, or read it here and send what you read: it is open on this machine only."
     if isinstance(value, FunctionType | type) or _is_ours(type(value)):
         return f"Something that {name} refers to can't travel; make that inside the function."
-    return "Make it inside the cell, or leave it out with --globals."
+    return f"Make it inside the {inside}" + (f", or leave it out: --globals -{name}" if inside == "cell" else ".")
+
+
+def _line(source: str, number: int) -> str:
+    lines = re.split(r"\r\n|\r|\n", source)  # as Python's parser does, and not as splitlines()
+    return lines[number - 1] if number <= len(lines) else ""
 
 
 def _reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.protocol.frames import MAX_HEADER
-from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
+from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable, refuse_open_file
 from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform
 
@@ -57,8 +57,15 @@ def make_call(
     large: int = LARGE,
 ) -> Task:
     """Freeze a call. Raises ``NotPicklable``, which names the argument, or ``CaptureError``."""
+    if not callable(function):
+        raise CaptureError(
+            f"what should be called is no function, but of the type {type(function).__qualname__}",
+            hint="Give the function and its arguments apart: submit(f, 3), not submit(f(3)).",
+        )
     value = (function, args, dict(kwargs))
     try:
+        for argument in (*args, *kwargs.values()):
+            refuse_open_file(argument)
         packed = pack_task(value, store, large=large)
     except Exception as error:
         raise _blamed_argument(function, args, kwargs, error) from error
@@ -130,6 +137,7 @@ def _blamed_argument(
     parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in (*parts, (f"the function {_name_of(function)}", function)):
         try:
+            refuse_open_file(value)
             measure(value)
         except Exception as own:
             return not_picklable(name, value, own)

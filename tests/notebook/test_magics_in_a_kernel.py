@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,21 @@ def test_a_long_wait_says_what_it_waits_for(nb: Notebook, tmp_path: Path) -> Non
     nb.until(lambda: (cell.status_line or "").startswith("a: on worker-"))
     go.touch()
     nb.until(lambda: cell.idle and "done" in (cell.status_line or ""))
+
+
+def test_waiting_shows_its_line_above_the_output_with_the_time_since_the_submission(nb: Notebook) -> None:
+    cell = nb.run("%%p2p a --wait\nimport time\ntime.sleep(1.5)\nprint('x')\n1")
+    kinds = [m["msg_type"] for m in cell.messages]
+    assert kinds.index("display_data") < kinds.index("stream")
+    took = re.fullmatch(r"a: done on worker-\d in ([\d.]+) s", cell.status_line or "")  # it is final when the cell ends
+    assert took is not None, cell.status_line
+    assert float(took[1]) >= 1.5
+
+
+def test_a_syntax_error_shows_its_line(nb: Notebook) -> None:
+    cell = nb.run("%%p2p\nif 1:\n    return 5")
+    assert cell.error is not None
+    assert "return 5" in "".join(re.sub(r"\x1b\[[\d;]*m", "", line) for line in cell.error["traceback"])
 
 
 def test_a_remote_error_shows_the_remote_cell_and_not_the_machinery(nb: Notebook) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from IPython.core.completer import provisionalcompleter
@@ -11,8 +11,11 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from p2p_ipython.client.printing import printed
+from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.errors import BoardUnreachable, LocalProtocolError
-from p2p_ipython.notebook.magics import GlobalsOption, load, split_globals, unload
+from p2p_ipython.errors import UsageError as OurUsageError
+from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.status_line import text
 
@@ -185,7 +188,25 @@ def test_a_terminal_prints(capsys: pytest.CaptureFixture[str], ip: InteractiveSh
     output({"kind": "stream", "name": "stderr", "text": "err\n"})
     output({"kind": "display_data", "content": {"data": {"text/plain": "figure"}}})
     output({"kind": "clear_output", "content": {}})
+    printed.drain(10)
     assert tuple(capsys.readouterr()) == ("out\nfigure\n", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([1], "1 name would travel, about 1 byte. Nothing was sent."),
+        ([1000, 2000], "2 names would travel, about 3.0 kB. Nothing was sent."),
+        ([None], "1 name can't be sent, so the cell would be refused. Nothing was sent."),
+        (
+            [20, None, None],
+            "1 name would travel, about 20 bytes. 2 names can't be sent, so the cell would be refused. "
+            "Nothing was sent.",
+        ),
+    ],
+)
+def test_a_dry_run_sums_up_what_travels_and_what_can_not(sizes: list[int | None], words: str) -> None:
+    assert caption(sizes) == words
 
 
 def test_tables_are_aligned_and_escaped() -> None:
@@ -194,6 +215,7 @@ def test_tables_are_aligned_and_escaped() -> None:
     assert "<td" in shown["text/html"]
     assert "&lt;b&gt;" in shown["text/html"]
     assert "<b>" not in shown["text/html"]
+    assert shown["text/html"].startswith("<div>caption</div><table>")
 
 
 def test_loading_twice_leaves_one_set_of_magics_and_unloading_none(ip: InteractiveShell) -> None:
@@ -205,6 +227,116 @@ def test_loading_twice_leaves_one_set_of_magics_and_unloading_none(ip: Interacti
     assert len(ip.events.callbacks["pre_run_cell"]) == hooks
     assert not [name for kind in ip.magics_manager.magics.values() for name in kind if name.startswith("p2p")]
     assert not ip.Completer.custom_matchers
+
+
+class Somewhere:
+    """A cluster as far as connecting is concerned; ``refused`` when it can't be reached."""
+
+    refused: ClassVar[set[str | None]] = set()
+
+    def __init__(self, *, target: str | None, cluster: str | None, **_: Any) -> None:
+        if target in self.refused:
+            raise BoardUnreachable("no answer")
+        self.target = target
+        self.cluster = cluster
+        self.closed = False
+        self.tasks = 0
+
+    def status(self) -> ClusterStatus:
+        return ClusterStatus("", "", "", "", "", (), (), pending=self.tasks // 2, running=self.tasks - self.tasks // 2)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def magics(ip: InteractiveShell) -> P2PMagics:
+    connect: Any = Somewhere
+    return load(ip, connect)
+
+
+def here(magics: P2PMagics) -> Any:
+    return magics.cluster
+
+
+def test_a_connect_that_fails_leaves_the_cluster_that_works(
+    magics: P2PMagics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    magics.p2p_connect("")
+    first = here(magics)
+    monkeypatch.setattr(Somewhere, "refused", {"nowhere"})
+    with pytest.raises(BoardUnreachable):
+        magics.p2p_connect("nowhere")
+    assert here(magics) is first
+    assert not first.closed
+    capsys.readouterr()
+    magics.p2p_connect("")
+    assert capsys.readouterr().out.startswith("Still connected: a personal cluster")
+
+
+def test_connecting_elsewhere_leaves_the_old_cluster_last_and_says_so(
+    magics: P2PMagics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    magics.p2p_connect("")
+    first = here(magics)
+    magics.p2p_connect("there --cluster mine")
+    second = here(magics)
+    assert (first.closed, second.closed, second.target, second.cluster) == (True, False, "there", "mine")
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "Connected: the board at there, cluster mine. Put %%p2p on top of a cell to run it there.",
+        "Left: a personal cluster on this machine.",
+    ]
+
+
+def test_connecting_elsewhere_is_refused_while_tasks_are_not_over(
+    magics: P2PMagics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    magics.p2p_connect("")
+    first = here(magics)
+    first.tasks = 2
+    with pytest.raises(OurUsageError, match="where 2 tasks are not over") as caught:
+        magics.p2p_connect("there")
+    assert "%p2p_disconnect" in caught.value.hint
+    magics.p2p_connect("")  # the same again is harmless
+    assert here(magics) is first
+    assert not first.closed
+    capsys.readouterr()
+    magics.p2p_disconnect("")
+    assert capsys.readouterr().out == "Disconnected. 2 tasks that were not over are cancelled.\n"
+    assert first.closed
+    magics.p2p_connect("there")
+    assert here(magics).target == "there"
+
+
+def test_disconnecting_without_tasks_just_says_so(magics: P2PMagics, capsys: pytest.CaptureFixture[str]) -> None:
+    magics.p2p_connect("there")
+    assert here(magics).cluster is None  # no name was given
+    capsys.readouterr()
+    magics.p2p_disconnect("")
+    magics.p2p_disconnect("")
+    assert capsys.readouterr().out == "Disconnected.\nNot connected.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("p2p_status", "--foo", "takes no arguments: --foo"),
+        ("p2p_disconnect", "now", "takes no arguments: now"),
+        ("p2p_connect", "--help", r"%p2p_connect\?"),
+        ("p2p", "--help", r"%p2p\?"),
+        ("p2p", "x = 5", "one expression; for statements, write %%p2p"),
+        ("p2p", "import os", "one expression"),
+        ("p2p", "1; 2", "one expression"),
+    ],
+)
+def test_a_line_that_a_magic_does_not_take_is_refused(magics: P2PMagics, name: str, line: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        getattr(magics, name)(line)
+
+
+def test_help_on_a_cell_is_pointed_to(magics: P2PMagics) -> None:
+    with pytest.raises(UsageError, match=r"%%p2p\?"):
+        magics.p2p("--help", "1")
 
 
 def test_options_are_completed(ip: InteractiveShell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import threading
@@ -178,6 +179,21 @@ def test_a_syntax_error_is_shown_as_one() -> None:
     assert caught.value.lineno == 3
 
 
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("x = 1\nreturn 5\n", "return 5"),
+        ("if 1:\r\n    return 5\r\n", "    return 5"),
+        ("\n\ns = 'a\\\n\x0cb'\nbreak", "break"),
+        ("x = = 2", "x = = 2"),
+    ],
+)
+def test_a_syntax_error_has_its_line_wherever_python_finds_it(source: str, line: str) -> None:
+    with pytest.raises(SyntaxError) as caught:
+        capture(source, notebook())
+    assert (caught.value.text or "").rstrip("\n") == line
+
+
 def test_a_cell_nested_too_deeply_is_refused() -> None:
     with pytest.raises(CaptureError, match="deep"):
         capture("+".join(["x"] * 5_000), notebook())
@@ -189,6 +205,7 @@ def test_a_name_that_can_not_be_pickled_is_named_with_what_to_do() -> None:
         freeze(capture("fine, f()", home), BufferStore(0))
     assert caught.value.name == "lock"
     assert "inside the cell" in caught.value.hint
+    assert "--globals -lock" in caught.value.hint
     assert isinstance(caught.value.__cause__, TypeError)
 
 
@@ -196,6 +213,26 @@ def test_an_open_file_is_to_be_opened_in_the_cell(tmp_path: Path) -> None:
     with (tmp_path / "f").open("wb") as file, pytest.raises(NotPicklable, match="'file'") as caught:
         freeze(capture("file.write(b'')", notebook(file=file)), BufferStore(0))
     assert "Open it inside the cell" in caught.value.hint
+
+
+def test_an_open_file_of_text_is_refused_and_its_content_does_not_travel(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("private")
+    with (tmp_path / "f").open() as file:
+        captured = capture("file.read()", notebook(file=file))
+        with pytest.raises(NotPicklable, match=r"'file'.*open file") as caught:
+            freeze(captured, BufferStore(0))
+        (row,) = listing(captured)
+    assert caught.value.name == "file"
+    assert "read it here and send" in caught.value.hint
+    assert row.size is None
+    assert "open file" in row.trouble
+
+
+def test_files_in_memory_and_the_standard_streams_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        away = travel(capture("a, b, out", notebook(a=io.StringIO("x"), b=io.BytesIO(b"y"), out=out)))
+        assert (away["a"].read(), away["b"].read(), away["out"] is out) == ("x", b"y", True)
 
 
 def test_what_a_container_hides_is_blamed_on_the_container() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,28 @@ def test_an_argument_that_can_not_travel_is_named() -> None:
         call(pow, 1, mod=threading.Lock())
     with pytest.raises(NotPicklable, match="the function"):
         call(threading.Lock().acquire)
+
+
+def test_an_argument_is_not_advised_to_be_left_out_of_a_cell() -> None:
+    with pytest.raises(NotPicklable) as caught:
+        call(pow, threading.Lock())
+    assert caught.value.hint == "Make it inside the function."
+
+
+def test_an_open_file_is_no_argument(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("private")
+    with (tmp_path / "f").open() as file:
+        with pytest.raises(NotPicklable, match=r"argument 2 .*open file") as caught:
+            call(print, 1, file)
+        with pytest.raises(NotPicklable, match=r"argument 'file' .*open file"):
+            call(print, file=file)
+    assert "inside the function" in caught.value.hint
+
+
+def test_what_can_not_be_called_is_refused_at_once() -> None:
+    with pytest.raises(CaptureError, match="no function, but of the type int") as caught:
+        call(5)
+    assert "submit(f, 3)" in caught.value.hint
 
 
 def test_a_source_that_does_not_fit_a_frame_is_refused_and_one_that_does_is_not() -> None:
