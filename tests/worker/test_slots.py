@@ -6,16 +6,19 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from slot_support import Worker, arrived, until, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import MAX_HEADER, FrameError
 from p2p_ipython.sandbox.launch import LaunchOptions
+from p2p_ipython.sandbox.launch_process import ProcessLaunch
 from p2p_ipython.task.payload import pack_task
 from p2p_ipython.worker.cache import Inbound
 from p2p_ipython.worker.slots import Slot, SlotState
@@ -260,6 +263,203 @@ async def test_a_header_over_the_bounds_is_refused_and_the_slot_stays_idle() -> 
             it.slot.run({"t": "task", "id": "x", "kind": "cell", "source": "#" * MAX_HEADER, "segments": []}, b"")
         assert it.slot.state is SlotState.IDLE
         assert (await it.cell("1")).value == 1
+
+
+LEAVES_A_THREAD = """
+import os, threading, time
+def end(exists=os.path.exists, sleep=time.sleep, leave=os._exit):  # the task's names are gone by then
+    while not exists({path!r}): sleep(0.002)
+    leave(3)
+threading.Thread(target=end, daemon=True).start()
+"""
+
+
+async def a_runner_that_ends_idle(it: Worker, path: Path) -> None:
+    """Have a task leave a thread that ends the runner some time after ``path`` has come into being."""
+    assert (await it.cell(LEAVES_A_THREAD.format(path=str(path)))).header["ok"]
+
+
+async def test_an_idle_runners_end_is_told_as_nobodys() -> None:
+    async with worker() as it:
+        assert it.slot.pid is not None
+        os.kill(it.slot.pid, signal.SIGKILL)
+        await until(lambda: it.deaths, "the end is told")
+        assert [(death.kind, death.code) for death in it.deaths] == [("signal", signal.SIGKILL)]
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+@pytest.mark.parametrize("size", [1, 2_000_000])
+async def test_an_idle_runners_end_is_not_the_next_tasks(noticed: bool, size: int, tmp_path: Path) -> None:
+    array = np.ones(size)
+    async with worker() as it:
+        assert (await it.call(np.sum, array)).value == size
+        await a_runner_that_ends_idle(it, tmp_path / "end")
+        assert it.slot.pid is not None
+        runner = psutil.Process(it.slot.pid)
+        (tmp_path / "end").touch()
+        if noticed:
+            async with asyncio.timeout(30):
+                while it.slot.state is SlotState.IDLE:  # noqa: ASYNC110 - the very next step of the loop is meant
+                    await asyncio.sleep(0)
+        else:  # the loop stands still on purpose: the slot can't have read of the end
+            assert psutil.wait_procs([runner], timeout=30)[0]
+            assert it.slot.state is SlotState.IDLE
+        assert it.deaths == []
+        it.begin({"kind": "call"}, (np.sum, (array,), {}))
+        assert (await it.over()).value == size
+        assert it.deaths == []
+
+
+async def test_a_task_whose_buffers_still_arrive_outlives_its_runner() -> None:
+    array = np.ones(2_000_000)
+    async with worker() as it:
+        packed = pack_task((np.sum, (array,), {}), it.store)
+        ((ref, view),) = packed.large.items()
+        inbound = Inbound(ref, len(view))
+        inbound.feed(view[:5_000_000])
+        it.begin_packed({"kind": "call"}, packed, [inbound])
+        await asyncio.sleep(0)
+        first = it.slot.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: it.slot.pid not in (None, first), "another runner")
+        inbound.feed(view[5_000_000:])
+        assert (await it.over()).value == 2_000_000
+        assert it.deaths == []
+
+
+async def test_a_task_that_no_runner_lives_to_be_sent_is_given_up() -> None:
+    async with worker() as it:
+        packed = pack_task((np.sum, (np.ones(2_000_000),), {}), it.store)
+        ((ref, view),) = packed.large.items()
+        it.begin_packed({"kind": "call"}, packed, [Inbound(ref, len(view))])
+        killed: list[int | None] = [None]
+        while not it.deaths:
+            await until(lambda: it.deaths or it.slot.pid not in killed, "another runner, or the end")
+            if not it.deaths:
+                pid = it.slot.pid
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+        assert len(killed) == 1 + 3
+        assert (await it.over()).death == it.deaths[0]
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        '{"t": "result", "id": "task-0", "ok": True, "segments": 5}',
+        '{"t": "result", "id": "task-0", "ok": False, "segments": []}',
+        '{"t": "result", "id": "other", "ok": True, "segments": []}',
+        '{"t": "output", "id": "task-0", "kind": "execute_request"}',
+        '{"t": "chunk", "id": "task-0", "ref": "r0", "size": -1, "off": 0}',
+    ],
+)
+async def test_a_task_that_speaks_nonsense_for_its_runner_is_ended(nonsense: str) -> None:
+    source = f"""
+import json, os, time
+text = json.dumps({nonsense}).encode()
+for fd in range(3, 12):
+    try: os.write(fd, len(text).to_bytes(4, "big") + bytes(4) + text)
+    except OSError: pass
+time.sleep(600)
+"""
+    async with worker() as it:
+        outcome = await it.cell(source)
+        assert outcome.death is not None
+        assert outcome.death.kind == "protocol"
+        assert (outcome.header, outcome.outputs, outcome.chunk_bytes) == ({}, [], 0)
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+
+
+async def test_a_listener_that_fails_does_not_end_the_slot(caplog: pytest.LogCaptureFixture) -> None:
+    async with worker() as it:
+        told = []
+
+        def fails(slot: Slot, *what: Any) -> None:
+            told.append(what)
+            raise LookupError("the listener's own")
+
+        it.on_died = it.on_dropped = it.on_output = fails  # type: ignore[method-assign]
+        assert (await it.call(np.sum, np.ones(2_000_000))).value == 2_000_000
+        assert (await it.cell("print('there')\n1")).value == 1
+        for _ in range(2):
+            it.ready.clear()
+            assert it.slot.pid is not None
+            os.kill(it.slot.pid, signal.SIGKILL)
+            await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+        assert len(told) == 4  # an output, what was dropped, and two deaths
+        assert "the listener's own" in caplog.text
+
+
+async def test_a_clearing_up_that_fails_does_not_end_the_slot(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clean = ProcessLaunch.clean
+
+    def fails(launch: ProcessLaunch) -> None:
+        clean(launch)
+        raise TimeoutError("ps takes too long")
+
+    async with worker() as it:
+        monkeypatch.setattr(ProcessLaunch, "clean", fails)
+        death = (await it.cell("import os\nos._exit(3)")).death
+        assert death is not None
+        assert (death.kind, death.code) == ("exit", 3)
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+        assert "ps takes too long" in caplog.text
+
+
+async def test_what_nobody_thought_of_does_not_end_the_slot(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker() as it:
+        failing = [RuntimeError("nobody thought of it")]
+        life = Slot._died
+
+        def fails(slot: Slot, *what: Any) -> None:
+            if failing:
+                raise failing.pop()
+            life(slot, *what)
+
+        monkeypatch.setattr(Slot, "_died", fails)
+        it.ready.clear()
+        assert it.slot.pid is not None
+        os.kill(it.slot.pid, signal.SIGKILL)
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+        assert "nobody thought of it" in caplog.text
+
+
+async def test_closing_while_a_runner_is_being_cleared_up_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean, begun, go_on = ProcessLaunch.clean, threading.Event(), threading.Event()
+
+    def waits(launch: ProcessLaunch) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        clean(launch)
+
+    monkeypatch.setattr(ProcessLaunch, "clean", waits)
+    async with worker(scratch=tmp_path) as it:
+        assert it.slot.pid is not None
+        os.kill(it.slot.pid, signal.SIGKILL)
+        await until(begun.is_set, "clearing up begins")
+        closing = asyncio.create_task(it.slot.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        go_on.set()
+        await closing
+        assert it.slot.pid is None
+    assert os.listdir(tmp_path) == []
 
 
 async def test_closing_while_a_task_runs_ends_it() -> None:
