@@ -14,7 +14,7 @@ import psutil
 import pytest
 from slot_support import until, worker
 
-from p2p_ipython.sandbox.scratch import make_scratch, sweep
+from p2p_ipython.sandbox.scratch import Scratch, lock, sweep
 
 DAEMON = """
 import os, subprocess, sys
@@ -123,16 +123,61 @@ async def test_a_killed_agent_leaves_nothing(waiting: str, tmp_path: Path) -> No
     await until(lambda: below(scratch) == [], "the scratch folder is removed")
 
 
+def opened_by(process: psutil.Process) -> list[str]:
+    found = []
+    for fd in os.listdir(f"/proc/{process.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
+            found.append(os.readlink(f"/proc/{process.pid}/fd/{fd}"))
+    return found
+
+
+def aged(folder: Path) -> Path:
+    os.utime(folder, (0, 0))
+    return folder
+
+
 def test_only_the_scratch_of_agents_that_are_no_more_is_swept(tmp_path: Path) -> None:
-    ours = make_scratch(tmp_path)
-    child = subprocess.Popen(["true"])
-    child.wait()
-    theirs = tmp_path / f"p2p-{child.pid}-abcdef"
-    (theirs / "home").mkdir(parents=True)
+    ours = Scratch(tmp_path)
+    aged(ours.path)
+    left = tmp_path / f"p2p-{os.getpid()}-abcdef"  # an agent had our process id, say in another container
+    (left / "home").mkdir(parents=True)
+    aged(left)
+    young = tmp_path / "p2p-1-abcdef"  # not locked yet
+    young.mkdir()
     other = tmp_path / "p2p-notes-abcdef"
     other.mkdir()
-    assert sweep(tmp_path) == [theirs]
-    assert sorted(tmp_path.iterdir()) == sorted([ours, other])
+    aged(other)
+    link = tmp_path / "p2p-2-abcdef"
+    link.symlink_to(other)
+    try:
+        assert sweep(tmp_path) == [left]
+        assert sorted(tmp_path.iterdir()) == sorted([ours.path, young, other, link])
+    finally:
+        ours.remove()
+    assert not ours.path.exists()
+
+
+def test_a_folder_is_swept_when_the_last_who_uses_it_has_ended(tmp_path: Path) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    folder = tmp_path / f"p2p-{child.pid}-abcdef"  # its agent's id is no process's here
+    folder.mkdir()
+    locks = [lock(folder), lock(folder)]
+    while locks:
+        assert sweep(aged(folder).parent) == []
+        os.close(locks.pop())
+    assert sweep(tmp_path) == [folder]
+
+
+async def test_a_runners_folder_is_in_use_while_its_warden_lives_and_its_agent_does(tmp_path: Path) -> None:
+    async with worker(scratch=tmp_path) as it:
+        folder = tmp_path / below(tmp_path)[0]
+        assert (await it.cell("1")).value == 1
+        for process in (psutil.Process(), psutil.Process(it.slot.pid).parent()):
+            assert process is not None
+            if sys.platform == "linux":
+                assert str(folder) in opened_by(process)
+        assert sweep(aged(folder).parent) == []
 
 
 async def test_closing_leaves_no_process_descriptor_or_folder(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""A runner spoken to directly, as the agent would, but in an order that is the test's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from p2p_ipython.protocol.frames import Buffer, FrameReader, Header, encode
+from p2p_ipython.sandbox.launch import LaunchOptions, prepare
+from p2p_ipython.task.payload import BufferStore, pack_task
+
+DEADLINE = 30.0
+
+
+class Runner:
+    """Frames in and out, blocking."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._frames = self._read()
+
+    def send(self, header: Header, body: Buffer = b"") -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(encode(header, len(body)) + bytes(body))
+
+    def task(self, task_id: str, source: str) -> None:
+        packed = pack_task({}, BufferStore(1 << 20))
+        header = {"t": "task", "id": task_id, "kind": "cell", "source": source, "segments": packed.segments}
+        self.send(header, packed.inline)
+
+    def next(self, kind: str) -> Header:
+        """The next frame of a kind. Fails at the runner's end."""
+        return next(header for header in self._frames if header["t"] == kind)
+
+    def _read(self) -> Iterator[Header]:
+        assert self._process.stdout is not None
+        reader = FrameReader()
+        while data := os.read(self._process.stdout.fileno(), 1 << 16):
+            for header, _ in reader.feed(data):
+                yield header
+
+
+@contextlib.contextmanager
+def runner(scratch: Path) -> Iterator[Runner]:
+    launch = prepare("process", LaunchOptions(scratch=scratch))
+    with subprocess.Popen(
+        launch.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd=launch.folder, env=launch.env
+    ) as process:
+        try:
+            it = Runner(process)
+            it.next("ready")
+            yield it
+        finally:
+            launch.end(process)
+            process.wait(DEADLINE)
+            launch.clean()
+
+
+def test_a_cancel_that_came_too_late_does_not_meet_the_next_attempt(tmp_path: Path) -> None:
+    with runner(tmp_path) as it:
+        for _ in range(3):
+            it.task("x", "1")
+            assert it.next("result")["ok"]
+            it.send({"t": "cancel", "id": "x"})
+        it.task("x", "1")
+        assert it.next("result")["ok"]
+
+
+def test_a_cancel_that_comes_before_its_task_begins_is_heeded(tmp_path: Path) -> None:
+    with runner(tmp_path) as it:
+        it.task("x", "import time\ntime.sleep(600)")
+        it.send({"t": "cancel", "id": "x"})
+        assert it.next("result")["error"]["kind"] == "interrupted"
+        it.task("x", "1")
+        assert it.next("result")["ok"]
+
+
+AGENT = """
+import subprocess, sys, time
+from pathlib import Path
+from p2p_ipython.sandbox.launch import LaunchOptions, prepare
+
+launch = prepare("process", LaunchOptions(scratch=Path(sys.argv[1])))
+process = subprocess.Popen(
+    launch.command, stdin=int(sys.argv[2]), stdout=subprocess.PIPE, cwd=launch.folder, env=launch.env
+)
+process.stdout.read(8)  # the beginning of its first frame
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process that another one has left is found by /proc")
+def test_a_warden_sees_its_agents_end_also_when_somebody_holds_the_pipe_open(tmp_path: Path) -> None:
+    read, write = os.pipe()  # the write end is ours, and stays open
+    try:
+        agent = subprocess.Popen(
+            [sys.executable, "-c", AGENT, str(tmp_path), str(read)], stdout=subprocess.PIPE, pass_fds=[read]
+        )
+        with agent:
+            assert agent.stdout is not None
+            warden = psutil.Process(int(agent.stdout.readline()))
+            runners = warden.children()
+            assert len(runners) == 1
+            agent.send_signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs([warden, *runners], timeout=DEADLINE)
+        assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        os.close(read)
+        os.close(write)
