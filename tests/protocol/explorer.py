@@ -98,7 +98,7 @@ def key(world: World) -> Hashable:
         return (
             side.closing,
             tuple(side.running.items()),
-            frozenset(side.known),
+            (frozenset(side.known), frozenset(side.cache), frozenset(side.awaited.items())),
             tuple(slots),
             tuple(held),
             tuple(machine._links),
@@ -109,7 +109,10 @@ def key(world: World) -> Hashable:
         tuple(map(client, world.clients)),
         tuple(map(worker, world.workers)),
         tuple(
-            (k.number, k.up, k.dead, k.in_order, k.client_knows, k.worker_knows, repr(k.to_worker), repr(k.to_client))
+            (
+                (k.number, k.up, k.dead, k.in_order, k.client_knows, k.worker_knows),
+                (repr(k.to_worker), repr(k.to_client), tuple(k.bulk)),
+            )
             for k in world.links.values()
         ),
         # Lines may come in any order.

@@ -5,6 +5,10 @@
 invariant no longer holds. It decides nothing: test_simulation.py draws events by a seed, test_explorer.py tries
 them all. Faults (see ``FAULTS``) are events like others; ``faults`` says how many may still happen.
 
+Large buffers are those of the agent: each is asked for once by a link, for one of the tasks that need it, and again
+for another one when that task is over; what nobody needs when it comes is dropped. They travel as bulk: what is
+small may overtake them, and is never overtaken.
+
 What the links promise (link/base.py) holds here: frames arrive once and in order, also over a reconnect; those
 under way when a link is lost are gone; each end learns of the loss in its own time.
 """
@@ -72,6 +76,7 @@ class Link:
     worker_knows: bool = False
     to_worker: list[dict[str, Any]] = field(default_factory=list)
     to_client: list[dict[str, Any]] = field(default_factory=list)
+    bulk: list[tuple[str, int]] = field(default_factory=list)  # to the worker: refs, and how many frames come first
 
 
 @dataclass
@@ -91,7 +96,8 @@ class WorkerSide:
     ready: set[int] = field(default_factory=set)
     running: dict[int, Job] = field(default_factory=dict)  # by slot: what its runner does, wanted or not
     known: set[Job] = field(default_factory=set)  # has arrived and is not forgotten
-    cache: set[str] = field(default_factory=set)
+    cache: set[tuple[int, str]] = field(default_factory=set)  # by link: (link, ref)
+    awaited: dict[tuple[int, str], Job | None] = field(default_factory=dict)  # with the task it was asked for, if any
 
 
 class World:
@@ -175,6 +181,8 @@ class World:
                 yield ("said twice", link.number)
             if link.to_worker and flows:
                 yield ("to worker", link.number)
+            if link.bulk and not link.bulk[0][1] and flows:
+                yield ("bulk", link.number)
             if flows:
                 yield ("away", link.number)
             if not link.up and not link.dead:
@@ -213,13 +221,14 @@ class World:
         for slot in range(side.slots):
             if slot not in side.ready:
                 yield ("ready", number, slot)
-        for slot, (_, task, _) in side.running.items():
-            if set(self.specs[task][1].refs) <= side.cache:
+        for slot, (link, task, _) in side.running.items():
+            whole = all((link, ref) in side.cache for ref in self.specs[task][1].refs)
+            if whole or not side.machine._slots[slot].wanted:  # who was told to stop waits for nothing
                 yield ("finish", number, slot)
             yield ("killed", number, slot)
             yield ("exits", number, slot)
-        for ref in sorted(side.cache):
-            yield ("evict", number, ref)
+        for link, ref in sorted(side.cache):
+            yield ("evict", number, link, ref)
         yield ("crash", number)
         if not side.closing:
             yield ("close", number)
@@ -290,19 +299,40 @@ class World:
     def _to_worker(self, number: int) -> None:
         link = self.links[number]
         header = link.to_worker.pop(0)
+        link.bulk = [(ref, max(0, first - 1)) for ref, first in link.bulk]
         side = self.workers[link.worker]
         match header:
             case {"t": "task", "id": task, "attempt": attempt, "missing": missing}:
-                side.cache |= set(missing)
-                wanted = sorted(set(self.specs[task][1].refs) - side.cache)
-                if wanted:
-                    link.to_client.append({"t": "want", "id": task, "attempt": attempt, "refs": wanted})
-                side.known.add((number, task, attempt))
+                job = (number, task, attempt)
+                for ref in sorted(self.specs[task][1].refs):
+                    if (number, ref) in side.cache or (number, ref) in side.awaited:
+                        continue
+                    side.awaited[number, ref] = None
+                    if ref not in missing:
+                        self._want(side, job, ref)
+                side.known.add(job)
                 self._worker(link.worker, side.machine.task(number, task, attempt, self.now))
             case {"t": "recall", "id": task, "attempt": attempt}:
                 self._worker(link.worker, side.machine.recall(number, task, attempt, self.now))
-            case {"t": "buffers", "refs": refs}:
-                side.cache |= set(refs)
+
+    def _bulk(self, number: int) -> None:
+        link = self.links[number]
+        ref, _ = link.bulk.pop(0)
+        side = self.workers[link.worker]
+        if (number, ref) in side.awaited:
+            del side.awaited[number, ref]
+            side.cache.add((number, ref))
+
+    def _want(self, side: WorkerSide, job: Job, ref: str) -> None:
+        side.awaited[job[0], ref] = job
+        self._say(job[0], {"t": "want", "id": job[1], "attempt": job[2], "refs": [ref]})
+
+    def _want_again(self, side: WorkerSide, number: int, ref: str) -> None:
+        jobs = [job for job in sorted(side.known) if job[0] == number and ref in self.specs[job[1]][1].refs]
+        if jobs:
+            self._want(side, jobs[0], ref)
+        else:
+            del side.awaited[number, ref]
 
     def _to_client(self, number: int) -> None:
         link = self.links[number]
@@ -350,7 +380,10 @@ class World:
     def _worker_learns(self, number: int) -> None:
         link = self.links[number]
         link.worker_knows = True
-        self._worker(link.worker, self.workers[link.worker].machine.link_lost(number, self.now))
+        side = self.workers[link.worker]
+        self._worker(link.worker, side.machine.link_lost(number, self.now))
+        side.cache = {place for place in side.cache if place[0] != number}
+        side.awaited = {place: job for place, job in side.awaited.items() if place[0] != number}
         self._tidy(link)
 
     def _tidy(self, link: Link) -> None:
@@ -384,16 +417,15 @@ class World:
         side.ready.discard(slot)
         self._worker(number, side.machine.slot_died(slot, killed=killed, detail="ended", now=self.now))
 
-    def _evict(self, number: int, ref: str) -> None:
+    def _evict(self, number: int, link: int, ref: str) -> None:
+        """Bytes are gone: for want of room, or with the runner that held them, though a task needs them."""
         side = self.workers[number]
-        side.cache.discard(ref)
-        for link in self.links.values():
-            if link.worker == number and not link.dead:
-                self._say(link.number, {"t": "evicted", "refs": [ref]})
-        # What runs, or waits, may need it still: the worker asks for it again.
-        for link_number, task, attempt in sorted(side.known):
-            if ref in self.specs[task][1].refs:
-                self._say(link_number, {"t": "want", "id": task, "attempt": attempt, "refs": [ref]})
+        side.cache.discard((link, ref))
+        if any(job[0] == link and ref in self.specs[job[1]][1].refs for job in side.known):
+            side.awaited[link, ref] = None
+            self._want_again(side, link, ref)
+        else:
+            self._say(link, {"t": "evicted", "refs": [ref]})
 
     def _crash(self, number: int) -> None:
         self._gone(number, in_order=False)
@@ -466,8 +498,10 @@ class World:
                     must(task not in self.granted, "a task was sent while another worker has it")
                     self.granted[task] = (sid, attempt)
                     self._tell(side, sid, {"t": "task", "id": task, "attempt": attempt, "missing": missing})
+                    self._tell_bulk(side, sid, missing)
                 case cm.SendBuffers(sid, task, refs):
-                    self._tell(side, sid, {"t": "buffers", "refs": refs})
+                    must(task not in self.settled, "buffers were sent for a task that is over")
+                    self._tell_bulk(side, sid, refs)
                 case cm.Recall(sid, task, attempt):
                     self._tell(side, sid, {"t": "recall", "id": task, "attempt": attempt})
                 case cm.Settle(task, header, error):
@@ -502,6 +536,9 @@ class World:
                 case wm.Forget(link, task, attempt):
                     must((link, task, attempt) in side.known, "a task was forgotten twice")
                     side.known.remove((link, task, attempt))
+                    for ref in sorted(self.specs[task][1].refs):
+                        if side.awaited.get((link, ref)) == (link, task, attempt):
+                            self._want_again(side, link, ref)
                 case wm.Reply(link, header):
                     self._say(link, dict(header))
 
@@ -510,6 +547,11 @@ class World:
         link = self.links[side.links[sid]]
         if not link.dead:
             link.to_worker.append(header)
+
+    def _tell_bulk(self, side: ClientSide, sid: bytes, refs: Iterable[str]) -> None:
+        link = self.links[side.links[sid]]
+        if not link.dead:
+            link.bulk += [(ref, len(link.to_worker)) for ref in refs]
 
     def _say(self, number: int, header: dict[str, Any]) -> None:
         link = self.links.get(number)
@@ -609,6 +651,7 @@ _STEPS: dict[str, Callable[..., None]] = {
     "nobody comes": World._nobody_comes,
     "to worker": World._to_worker,
     "to client": World._to_client,
+    "bulk": World._bulk,
     "away": World._away,
     "back": World._back,
     "link lost": World._link_lost,

@@ -20,13 +20,20 @@ SETTINGS = Settings(presence=1e5, attempts=2)
 
 
 def linked(
-    *, tasks: int = 1, once: bool = False, faults: int, workers: int = 2, attempts: int = 2, **classes: Any
+    *,
+    tasks: int = 1,
+    once: bool = False,
+    refs: int = 0,
+    faults: int,
+    workers: int = 2,
+    attempts: int = 2,
+    **classes: Any,
 ) -> World:
-    """A client with links to all workers, and tasks that it has just submitted."""
+    """A client with links to all workers, and tasks, each with the same large buffers, that it has just submitted."""
     world = World(workers=workers, settings=replace(SETTINGS, attempts=attempts), faults=faults, **classes)
     world.link_all()
     for number in range(tasks):
-        world.submit(0, TaskSpec(f"t{number}", once=once))
+        world.submit(0, TaskSpec(f"t{number}", refs={f"ref{ref}": 9 for ref in range(refs)}, once=once))
     return world
 
 
@@ -53,6 +60,7 @@ def test_two_tasks_and_one_worker_without_faults() -> None:
     [
         pytest.param(lambda: linked(faults=2), id="one task that may be tried again, two faults"),
         pytest.param(lambda: linked(tasks=2, faults=2, workers=1), id="two tasks for one slot, two faults"),
+        pytest.param(lambda: linked(tasks=2, refs=1, faults=2, workers=1), id="two tasks with a buffer, two faults"),
         pytest.param(lambda: strangers(faults=1), id="a first meeting, one fault"),
         pytest.param(lambda: strangers(faults=0, workers=2), id="two first meetings"),
     ],
@@ -108,6 +116,11 @@ class CountsNoLosses(ClientMachine):
 class KeepsADeadlineInThePast(ClientMachine):
     def deadline(self) -> float | None:
         return self._request_at
+
+
+class SendsNothingAgain(ClientMachine):
+    def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[cm.Action]:
+        return [] if header["t"] == "want" else super().frame(sid, header, now)
 
 
 class NacksWhatItHasStarted(WorkerMachine):
@@ -167,6 +180,7 @@ class KeepsATaskThatWasRecalled(WorkerMachine):
         (RunsOnceTasksAgain, {"faults": 1, "once": True}, "ran twice"),
         (CountsNoLosses, {"faults": 2}, "more often than allowed"),
         (KeepsADeadlineInThePast, {"faults": 0}, "deadline has passed"),
+        (SendsNothingAgain, {"faults": 1, "refs": 1, "workers": 1}, "never settled"),
         (NacksWhatItHasStarted, {"faults": 0, "once": True}, "ran twice"),
         (StartsInBusySlots, {"faults": 1, "tasks": 2, "workers": 1}, "slot that is busy"),
         (LeaksASlot, {"faults": 1}, "leaked"),
