@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython.client import future as future_module
-from p2p_ipython.client.future import Arrived, Future, OutputSink
+from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterStatus, MemberStatus, TaskStatus
 from p2p_ipython.config import Settings
@@ -238,7 +238,11 @@ class Cluster(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close; with ``wait``, when its tasks are over. (As for any executor.)"""
         if wait and not cancel_futures and not self.closed:
-            concurrent.futures.wait(list(self._open_tasks))
+            futures = list(self._open_tasks)
+            concurrent.futures.wait(futures, NOTICE)
+            for future in futures:
+                future.warn_if_stuck()
+            concurrent.futures.wait(futures)
         self.close()
 
     def __exit__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -20,7 +21,12 @@ from p2p_ipython.loop import background
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import plain
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+NOTICE = 10.0
+"""Seconds after which whoever waits for a task that nobody can run is told so."""
 
 OutputMessage = dict[str, Any]
 """{"kind": "stream", "name", "text"} or {"kind": "display_data" | "update_display_data" | "clear_output",
@@ -186,7 +192,7 @@ class Future(concurrent.futures.Future[T]):
                 hint="In a done-callback, ask only futures that are done.",
             )
         try:
-            super().exception(timeout)
+            self._wait_aloud(timeout)
         except concurrent.futures.CancelledError:
             raise Cancelled(self.label, self._why_cancelled) from None
         if not background().is_current():
@@ -202,6 +208,23 @@ class Future(concurrent.futures.Future[T]):
                     raise  # the user's own, while unpickling: ask again later
                 value, error = None, raised
             self._result, self._exception = value, error
+
+
+    def _wait_aloud(self, timeout: float | None) -> None:
+        """Wait until the task is over; once, when that takes long because nobody can run it, say so."""
+        if timeout is None or timeout > NOTICE:
+            try:
+                super().exception(NOTICE)
+            except concurrent.futures.TimeoutError:
+                self.warn_if_stuck()
+                timeout = timeout if timeout is None else timeout - NOTICE
+        super().exception(timeout)
+
+    def warn_if_stuck(self) -> None:
+        """Log a warning if the task waits for a worker that isn't there."""
+        why = "" if self.done() else self._owner.why(self.task_id)
+        if why.startswith("waiting for a worker"):
+            log.warning("%s is %s", plain(self.label, 40), why)
 
 
 class Cancelled(concurrent.futures.CancelledError):

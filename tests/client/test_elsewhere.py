@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +114,21 @@ def test_a_worker_with_another_key_is_not_of_this_cluster(board: dict, tmp_path:
             future.result(3)
         assert cluster.status().members == ()
         future.cancel()
+
+
+def test_who_waits_for_a_worker_that_isnt_there_is_told_so(
+    board: dict, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p_ipython.client.future.NOTICE", 0.2)
+    monkeypatch.setattr("p2p_ipython.client.cluster.NOTICE", 0.2)
+    with p2p_ipython.connect(address(board), cluster="mine", accept_host_key=board["fingerprint"]) as cluster:
+        future = cluster.submit(pow, 2, 10)
+        with pytest.raises(TimeoutError):
+            future.result(0.5)
+        assert "pow is waiting for a worker: none is here" in caplog.text
+        caplog.clear()
+        threading.Timer(1.0, future.cancel).start()
+    assert "pow is waiting for a worker: none is here" in caplog.text
 
 
 def test_while_the_mailbox_is_down_the_future_waits_and_says_so(board: dict) -> None:
