@@ -23,7 +23,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from p2p_ipython.protocol.frames import MAX_BODY, Header
@@ -35,6 +35,12 @@ _LATE = 0.05
 _READ = 64 << 10
 _DRAIN = 64
 """Reads of ``_READ`` bytes at a task's end: more than a pipe holds, and still an end to it."""
+
+
+_LEFT = (
+    "\n[{} thread of this task is still running; what it prints from now on is not shown. Join it in the task.]\n",
+    "\n[{} threads of this task are still running; what they print from now on is not shown. Join them in the task.]\n",
+)
 
 
 class Outlet:
@@ -65,13 +71,19 @@ class Outlet:
             self._task = task
             self._sent = self._unsent = 0
 
-    def end(self, stale: Iterable[int] = ()) -> None:
-        """Send what the task has written and end its output; ``stale`` threads won't be listened to any more."""
+    def end(self, stale: Mapping[int, bool] | None = None) -> None:
+        """Send what the task has written and end its output; ``stale`` threads won't be listened to any more.
+
+        Those of them that count, and are new, are named to the user: what they print later is not shown.
+        """
+        stale = stale or {}
         with self._lock:
             self.capture.pull(_DRAIN)
             self.flush()
             if self._unsent:
                 self._send_text("stderr", self._notice())
+            if left := sum(counts for thread, counts in stale.items() if thread not in self._stale):
+                self._send_text("stderr", _LEFT[left > 1].format(left))
             self._task = None
             self._stale = frozenset(stale)
 

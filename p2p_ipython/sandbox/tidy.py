@@ -73,13 +73,16 @@ class Baseline:
             if hasattr(sys, name):
                 delattr(sys, name)
 
-    def threads_left(self) -> list[int]:
-        """The threads that tasks have left running, by their identifiers."""
+    def threads_left(self) -> dict[int, bool]:
+        """The threads that tasks have left running: whether each is one to be waited for, by identifier.
+
+        Daemon threads are libraries' as a rule (a progress bar's watch, a pool's), and say nothing.
+        """
         if threading.active_count() <= self._threads:
-            return []
+            return {}
         main = threading.main_thread()
         others = [thread for thread in threading.enumerate() if thread is not main]
-        return [thread.ident for thread in others if thread.ident and not thread.name.startswith("p2p-")]
+        return {t.ident: not t.daemon for t in others if t.ident and not t.name.startswith("p2p-")}
 
     def _streams_back(self) -> None:
         sys.stdout, sys.stderr = self._streams

@@ -84,6 +84,15 @@ async def test_what_a_thread_of_an_earlier_task_prints_is_not_this_ones(tmp_path
         assert outcome.text() == "printed\n"
 
 
+async def test_a_thread_that_outlives_its_task_is_named_once() -> None:
+    async with worker() as it:
+        source = "import threading\ngo = threading.Event()\nthreading.Thread(target=go.wait, daemon={}).start()"
+        first = await it.cell(source.format(False))
+        assert "1 thread of this task is still running" in first.text("stderr")
+        assert (await it.cell("1")).text("stderr") == ""
+        assert (await it.cell(source.format(True))).text("stderr") == ""
+
+
 async def test_a_finalizer_that_prints_at_any_time_does_no_harm() -> None:
     async with worker(output_limit=64 << 20) as it:
         outcome = await it.cell(
