@@ -204,7 +204,8 @@ class Bridge:
             self._store.unpin(task.packed.large)
             return
         refs = {ref: view.nbytes for ref, view in task.packed.large.items()}
-        spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once)
+        kind = f"{task.kind} {hash(task.source or task.label)}"
+        spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once, kind=kind)
         if task.id in self._tasks:
             raise UsageError(f"the task {task.label!r} was submitted before", hint="Make a task of its own each time.")
         self._tasks[task.id] = submitted

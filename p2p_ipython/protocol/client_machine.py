@@ -19,9 +19,10 @@ A worker goes through: known (we heard its offer) → meeting → up ⇄ away �
 once and in order (link/base.py), so nothing here resends: a task is sent again only when its link is lost for
 good, and the worker then ends what it was running for that link.
 
-How many tasks a worker gets: as many as it has slots; when its tasks have been short (``SHORT``), up to
-``backlog`` a slot more, so that its slots need not wait for the next one to travel. The worker hands back
-what it could not start within ``hold``, so that a wrong guess costs a quarter of a second.
+How many tasks a worker gets: as many as it has slots. Tasks of a function or cell that has been short so far
+(``SHORT``) may be sent ahead, up to ``backlog`` a slot and not more than takes ``AHEAD``, so that slots need not wait
+for the next one to travel. The worker hands back what it could not start within ``hold``, so that a wrong guess
+costs a quarter of a second.
 
 Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the actions that follow from it;
 ``deadline()`` says when ``tick`` is due.
@@ -42,6 +43,12 @@ from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms, p
 
 SHORT = 0.02
 """Seconds: tasks that run less than this may be sent ahead."""
+
+AHEAD = 0.05
+"""Seconds of work that is sent ahead to a slot, at most: what another worker might have done meanwhile."""
+
+MAX_KINDS = 1000
+"""Functions and cells whose usual time is remembered; beyond that the one heard of longest ago is forgotten."""
 
 EAGER_LINKS = 8
 """Workers that are met as soon as they are heard, so that the first task finds a link; further ones when
@@ -155,13 +162,15 @@ class TaskSpec:
     """What the machine needs to know of a task: no bytes.
 
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
-    ``once``: never start it a second time.
+    ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
+    is likely to take little time again.
     """
 
     id: str
     python: str = ""
     refs: Mapping[str, int] = field(default_factory=dict)
     once: bool = False
+    kind: str = ""
 
 
 @dataclass
@@ -185,7 +194,6 @@ class WorkerView:
     state: WorkerState = WorkerState.KNOWN
     tasks: dict[str, None] = field(default_factory=dict)
     have: set[str] = field(default_factory=set)
-    seconds: float | None = None
     full_until: float = 0.0
     meet_after: float = 0.0
     failures: int = 0
@@ -195,12 +203,6 @@ class WorkerView:
     @property
     def sid(self) -> bytes:
         return self.certificate.sid
-
-    def backlog(self, settings: Settings, now: float) -> int:
-        """Tasks it may hold beyond its slots."""
-        if self.seconds is None or self.seconds > SHORT or now < self.full_until:
-            return 0
-        return settings.backlog * self.terms.slots
 
 
 class ClientMachine:
@@ -217,6 +219,7 @@ class ClientMachine:
         self._request_at = now
         self._closed = False
         self._actions: list[Action] = []
+        self._usual: dict[str, float] = {}  # seconds, by kind
 
     # -- what the user does --
 
@@ -429,6 +432,10 @@ class ClientMachine:
         problem = next((w.detail for w in fitting if w.detail), "")
         return f"waiting for a link to {fitting[0].name}{': ' + problem if problem else ''}{again}"
 
+    def usual(self, kind: str) -> float | None:
+        """Seconds that tasks of a kind have taken lately; None while that isn't known."""
+        return self._usual.get(kind)
+
     def counts(self) -> dict[TaskState, int]:
         """How many tasks are in each state that isn't terminal."""
         found = {TaskState.WAITING: 0, TaskState.SENT: 0, TaskState.RUNNING: 0}
@@ -475,7 +482,10 @@ class ClientMachine:
     def _result(self, task: _Task, worker: WorkerView, header: Mapping[str, Any]) -> None:
         seconds = header.get("seconds")
         if isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS:
-            worker.seconds = seconds if worker.seconds is None else 0.8 * worker.seconds + 0.2 * seconds
+            before = self._usual.pop(task.spec.kind, None)
+            self._usual[task.spec.kind] = seconds if before is None else 0.8 * before + 0.2 * seconds
+            if len(self._usual) > MAX_KINDS:
+                del self._usual[next(iter(self._usual))]
         worker.done += 1
         self._leave(task)
         del self._tasks[task.spec.id]
@@ -493,7 +503,7 @@ class ClientMachine:
             worker.state, worker.detail = WorkerState.LEAVING, "is closing"
         else:
             worker.full_until = now + self._settings.hold
-            worker.seconds = None  # send nothing ahead until a short task has come back
+            self._usual.pop(task.spec.kind, None)  # send nothing ahead until a short one has come back
         self._leave(task)
         self._requeue(task)
 
@@ -564,7 +574,7 @@ class ClientMachine:
     def _choose(self, spec: TaskSpec, python: str, now: float) -> WorkerView | None:
         """The worker to give the task to: one with a free slot, which has most of its buffers already, and least
         to do; else one that may be sent short tasks ahead; else None."""
-        ahead = sum(spec.refs.values()) <= SMALL
+        ahead = self._ahead(spec)
         best: WorkerView | None = None
         best_rank: tuple[bool, int, float] = (True, 0, 0.0)
         for worker in self.workers.values():
@@ -572,15 +582,20 @@ class ClientMachine:
                 continue
             load = len(worker.tasks)
             busy = load >= worker.terms.slots
-            if busy and not (ahead and load < worker.terms.slots + worker.backlog(self._settings, now)):
-                continue
-            if not busy and now < worker.full_until:
+            if now < worker.full_until or load >= worker.terms.slots * (1 + ahead):
                 continue
             missing = sum(size for ref, size in spec.refs.items() if ref not in worker.have)
             rank = (busy, missing, load / max(1, worker.terms.slots))
             if best is None or rank < best_rank:
                 best, best_rank = worker, rank
         return best
+
+    def _ahead(self, spec: TaskSpec) -> int:
+        """How many tasks like this one may wait at a worker for each of its slots."""
+        usual = self._usual.get(spec.kind)
+        if usual is None or usual > SHORT or sum(spec.refs.values()) > SMALL:
+            return 0
+        return min(self._settings.backlog, int(AHEAD / max(usual, 1e-6)))
 
     def _give(self, task: _Task, worker: WorkerView) -> None:
         spec = task.spec

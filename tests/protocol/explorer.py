@@ -80,12 +80,12 @@ def key(world: World) -> Hashable:
             tuple((python, tuple(queue)) for python, queue in machine._queues.items()),
             tuple(
                 (
-                    (w.sid, w.state, w.terms.slots, tuple(w.tasks), frozenset(w.have), w.seconds is None, w.failures),
+                    (w.sid, w.state, w.terms.slots, tuple(w.tasks), frozenset(w.have), w.failures),
                     (w.full_until and ahead(w.full_until), w.meet_after and ahead(w.meet_after)),
                 )
                 for w in machine.workers.values()
             ),
-            ahead(machine._request_at),
+            (ahead(machine._request_at), frozenset(machine._usual)),
             tuple(side.links.items()),
         )
 

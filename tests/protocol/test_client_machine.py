@@ -196,6 +196,22 @@ def test_short_tasks_are_sent_ahead_once_one_has_shown_that_they_are_short() -> 
     assert [action.task for action in actions if isinstance(action, Send)] == ["u", "v", "w"]
 
 
+def test_what_is_sent_ahead_is_at_most_fifty_milliseconds_of_work() -> None:
+    made = sent(machine(up="w0", settings=Settings(backlog=16)), "t")
+    for task in "uvwxyz":
+        made.submit(TaskSpec(task), 0)
+    actions = made.frame(W0.sid, frame("result", ok=True, seconds=0.02), 1)
+    assert [action.task for action in actions if isinstance(action, Send)] == ["u", "v", "w"]
+
+
+def test_a_short_function_says_nothing_about_another_one() -> None:
+    made = sent(machine(up="w0"), "t")
+    for task in "uvw":
+        assert made.submit(TaskSpec(task, kind="another"), 0) == []
+    actions = made.frame(W0.sid, frame("result", ok=True, seconds=0.001), 1)
+    assert [action.task for action in actions if isinstance(action, Send)] == ["u"]
+
+
 def test_slow_tasks_and_large_ones_are_not_sent_ahead() -> None:
     made = sent(machine(up="w0"), "t")
     made.submit(TaskSpec("u", refs={"a": SMALL + 1}), 0)
@@ -286,7 +302,7 @@ def test_absurd_times_in_results_are_not_believed(header: Mapping[str, Any]) -> 
     for task in ("u", "v"):
         made.submit(TaskSpec(task), 0)
     made.frame(W0.sid, header, 0)
-    assert made.workers[W0.sid].seconds is None
+    assert made.usual("") is None
     made.frame(W0.sid, {**header, "id": "u"}, 0)
     assert made.state("v") is TaskState.SENT
 
