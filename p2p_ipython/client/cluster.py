@@ -282,7 +282,8 @@ class Cluster(concurrent.futures.Executor):
     async def _start_here(self) -> None:
         from p2p_ipython.client.local import LocalCluster
 
-        self._progress(f"starting a board and {self._workers} workers on this machine")
+        some = "a worker" if self._workers == 1 else f"{self._workers} workers"
+        self._progress(f"starting a board and {some} on this machine")
         private, public = _new_key()
         self._local = LocalCluster(
             key=private,

@@ -18,7 +18,6 @@ from __future__ import annotations
 import dis
 import functools
 import importlib
-import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.open_files import refuse_open_file
 from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform, parsed, reads
 from p2p_ipython.task.shell_names import belongs_to_shell
@@ -168,14 +168,6 @@ def _blamed(captured: Captured, error: Exception) -> CaptureError:
     return NotPicklable(
         f"the cell's values can't be pickled together: {_reason(error)}", name="", hint="Make some of them in the cell."
     )
-
-
-def refuse_open_file(value: object) -> None:
-    """Raise ``TypeError`` for an open file. cloudpickle would send a copy of what the file holds."""
-    kinds = (io.TextIOWrapper, io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
-    standard = value is sys.stdout or value is sys.stderr  # on the worker they are its own
-    if isinstance(value, kinds) and not standard:
-        raise TypeError("it is an open file" if not value.closed else "it is a file that was closed")
 
 
 def not_picklable(name: str, value: object, error: Exception) -> CaptureError:

@@ -33,6 +33,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
+from p2p_ipython.task.open_files import refuse_open_file
 from p2p_ipython.task.settled import settled
 from p2p_ipython.task.shell_names import belongs_to_shell
 
@@ -258,6 +259,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.globals_ref[id(original)] = namespace
 
     def reducer_override(self, value: Any) -> Any:
+        refuse_open_file(value)
         reduced = super().reducer_override(value)
         if reduced is NotImplemented:
             if isinstance(value, Future):

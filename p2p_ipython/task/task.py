@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.protocol.frames import MAX_HEADER
-from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable, refuse_open_file
+from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
+from p2p_ipython.task.open_files import refuse_open_file
 from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -405,3 +406,12 @@ def test_a_task_that_ends_after_the_store_was_cleared_lets_go_of_nothing(store: 
     kept, _ = store.freeze(b"x" * MIB)
     store.unpin([*packed.large, kept])
     assert store.idle == MIB
+
+
+def test_an_open_file_inside_a_value_stays_here(tmp_path: Path) -> None:
+    store = BufferStore(1 << 20)
+    with (tmp_path / "file").open("w+") as file:
+        with pytest.raises(TypeError, match="it is an open file"):
+            pack_task([{"deep": file}], store)
+        with pytest.raises(TypeError, match="it is an open file"):
+            pack_task(lambda: file.read(), store)
