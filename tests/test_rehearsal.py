@@ -218,6 +218,26 @@ def test_what_has_come_of_a_result_is_let_go_with_its_task() -> None:
     run(work())
 
 
+def test_a_result_that_doesnt_fit_here_is_a_memory_error_and_the_next_one_arrives() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            future = cluster.submit(naps, 1000, 1)
+            await asyncio.sleep(1)
+            handler, head = some_link(cluster), {"id": future.task_id, "attempt": 1}
+            chunk = {"t": "chunk", **head, "ref": "r0", "size": 1 << 60, "off": 0}
+            assert handler.buffer_for(chunk, 1 << 20) is None
+            handler.on_frame(chunk, bytes(1 << 20))
+            handler.on_frame({"t": "result", **head, "ok": True, "segments": [[1 << 60, "r0"]]}, b"")
+            with pytest.raises(MemoryError, match="no room"):
+                await future
+            assert not handler.no_room
+            cluster.kill_runner(0)
+            async with asyncio.timeout(60):
+                assert await cluster.submit(pow, 2, 3) == 8
+
+    run(work())
+
+
 def test_one_tasks_trouble_doesnt_keep_the_others_in_the_inbox() -> None:
     async def work() -> None:
         async with Rehearsal(workers=1) as cluster:

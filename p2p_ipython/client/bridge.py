@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import psutil
+
 from p2p_ipython.board.base import Board, BoardReport, BoardState
 from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
 from p2p_ipython.config import Settings
@@ -346,6 +348,9 @@ class Bridge:
         submitted = self._tasks.get(str(task_id))
         worker = self.machine.workers[handler.sid].name
         large = handler.take_buffers(str(task_id), header["attempt"])
+        size = handler.no_room.pop((str(task_id), header["attempt"]), None)
+        if size is not None:
+            header = {**header, "ok": False, "segments": [], "error": _no_room(size)}
         if submitted is not None:
             submitted.result = Arrived(header, body, large, worker)
         self._act(self.machine.frame(handler.sid, header, self._loop.time()))
@@ -399,6 +404,7 @@ class _WorkerLink(LinkEnd):
         self.sid = sid
         self._bridge = bridge
         self._incoming: dict[tuple[str, int], dict[str, _Incoming]] = {}  # by task and attempt, by ref
+        self.no_room: dict[tuple[str, int], int] = {}  # size of what was too large, by task and attempt
 
     def take_buffers(self, task_id: str, attempt: int) -> dict[str, Buffer]:
         """The large segments that have come for an attempt of a task."""
@@ -407,8 +413,9 @@ class _WorkerLink(LinkEnd):
 
     def forget(self, task_id: str) -> None:
         """Drop the segments that have come for a task."""
-        if self._incoming:
+        if self._incoming or self.no_room:
             self._incoming = {key: parts for key, parts in self._incoming.items() if key[0] != task_id}
+        self.no_room = {key: size for key, size in self.no_room.items() if key[0] != task_id}
 
     # -- LinkHandler --
 
@@ -454,16 +461,22 @@ class _WorkerLink(LinkEnd):
         parts = self._incoming.setdefault((task_id, attempt), {})
         incoming = parts.get(ref)
         if incoming is None:
-            if offset != 0 or not 0 < size <= _MAX_RESULT or len(parts) >= 1024:
+            if offset != 0 or size <= 0 or len(parts) >= 1024:
                 return None
-            incoming = parts[ref] = _Incoming(size)
+            try:
+                incoming = parts[ref] = _Incoming(size)
+            except (MemoryError, OSError, OverflowError):
+                self.no_room[task_id, attempt] = size
+                return None
         if offset != incoming.filled or size != len(incoming.data):
             return None
         return incoming
 
 
-_MAX_RESULT = 1 << 36
-"""Largest segment of a result that is accepted, bytes (64 GiB): more is a lie or a mistake."""
+def _no_room(size: int) -> dict[str, Any]:
+    """The error of a task whose result doesn't fit into this machine, in the words of a worker's."""
+    message = f"the result has a part of {size:,} bytes, and this machine has no room for it; return less at a time"
+    return {"kind": "exception", "class": "builtins.MemoryError", "message": message, "traceback": "", "bases": []}
 
 
 class _Incoming:
@@ -472,6 +485,9 @@ class _Incoming:
     __slots__ = ("data", "filled")
 
     def __init__(self, size: int) -> None:
+        """Make room. Raises ``MemoryError`` when there is none: asking the system would succeed, and filling it not."""
+        if size > psutil.virtual_memory().available:
+            raise MemoryError
         self.data = fresh(size)
         self.filled = 0
 
