@@ -1,7 +1,7 @@
 """The bridge: performs the client machine's actions on a board and on links.
 
-It lives on the process's background loop (p2p_ipython/loop.py). Other threads reach it in three ways only:
-``submit`` and ``withdraw`` put something into an inbox that the loop empties, and ``view`` reads.
+It lives on the process's background loop (p2p_ipython/loop.py). Other threads reach it in two ways only: ``submit``
+and ``withdraw`` put something into an inbox that the loop empties, and the machine answers questions (``why``).
 
 The route of a task: ``submit`` → ``ClientMachine`` → ``Send`` → the link; of a result: the link →
 ``_WorkerLink`` (bytes land in buffers) → ``ClientMachine`` (does it count?) → ``Settle`` → the future.
@@ -138,7 +138,10 @@ class Bridge:
     # -- on the loop: the beginning and the end --
 
     async def open(self, board: Board, mailbox: str, relay: str) -> None:
-        """Say hello on a board that is joined already. Large frames and links follow by themselves."""
+        """Say hello on a board that is joined already; workers answer, and are met.
+
+        ``mailbox`` and ``relay`` ("" for none) are where links are arranged.
+        """
         self.board, self.mailbox, self.relay = board, mailbox, relay
         self._say_hello()
         self._act([])
