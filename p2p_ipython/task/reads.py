@@ -368,10 +368,19 @@ def _inner_names(node: ast.expr | ast.stmt) -> list[str]:
                         yield symbol.get_name()
             yield from visit(inner)
 
+    text = ast.unparse(node)
+    again: set[str] = set()
+    if isinstance(node, ast.expr):
+        # In a function of its own: from Python 3.12 on, a comprehension's names are listed with those around it.
+        text = f"async def _():\n    return ({text})"
+        inside = list(ast.walk(node))
+        loaded = {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        # What `:=` sets in a comprehension is the notebook's; read there, it may be read before it is set.
+        again = loaded & {n.target.id for n in inside if isinstance(n, ast.NamedExpr)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table = symtable.symtable(ast.unparse(node), "<cell>", "exec")
-    return list(dict.fromkeys(visit(table)))
+        table = symtable.symtable(text, "<cell>", "exec")
+    return list(dict.fromkeys((*visit(table), *sorted(again))))
 
 
 def _magic(node: ast.Call) -> tuple[str, str, str] | None:

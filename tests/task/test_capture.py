@@ -194,9 +194,13 @@ def test_a_syntax_error_has_its_line_wherever_python_finds_it(source: str, line:
     assert (caught.value.text or "").rstrip("\n") == line
 
 
-def test_a_cell_nested_too_deeply_is_refused() -> None:
-    with pytest.raises(CaptureError, match="deep"):
-        capture("+".join(["x"] * 5_000), notebook())
+def test_a_cell_nested_too_deeply_is_refused_by_a_python_that_cant_compile_it() -> None:
+    try:
+        names = set(capture("+".join(["x"] * 5_000), notebook(x=1)).names)
+    except CaptureError as error:
+        assert "deep" in str(error)  # noqa: PT017 - Python 3.13 can compile it
+    else:
+        assert names == {"x"}
 
 
 def test_a_name_that_can_not_be_pickled_is_named_with_what_to_do() -> None:
