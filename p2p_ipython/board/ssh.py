@@ -527,7 +527,10 @@ class _Connection:
 
     def _close_transports(self) -> None:
         for transport in reversed(self._transports):
-            transport.close()
+            try:
+                transport.close()
+            except (OSError, EOFError, paramiko.SSHException):
+                pass  # what it goes through has ended already: so has it
         if self._socket is not None:
             self._socket.close()
 
