@@ -224,13 +224,8 @@ class Connection(asyncio.BufferedProtocol):
             if self._sink is not None:
                 self._sink.on_data()
             self._read()
-        except ssl.SSLError as error:
-            self._fail(_tls_error(error))
-        except FrameError as error:
-            self._fail(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
         except Exception as error:
-            # Whatever a peer's bytes bring about ends its connection, and must not end the loop's.
-            self._fail(error)
+            self._fail_by(error)
 
     def eof_received(self) -> bool:
         self._fail(ConnectionGone("the peer ended the connection"))
@@ -287,12 +282,8 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._intake.deliver()
             self._read()
-        except ssl.SSLError as error:
-            self._fail(_tls_error(error))
-        except FrameError as error:
-            self._fail(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
         except Exception as error:
-            self._fail(error)
+            self._fail_by(error)
 
     def _read(self) -> None:
         """Decrypt and deliver what has come."""
@@ -326,6 +317,16 @@ class Connection(asyncio.BufferedProtocol):
         if self._sink is None:
             raise RemoteProtocolError("a large frame came before the link was made")
         return self._sink.buffer_for(header, size)
+
+    def _fail_by(self, error: Exception) -> None:
+        """End because of what the peer's bytes brought about, whatever it is: it must not end the loop."""
+        match error:
+            case ssl.SSLError():
+                self._fail(_tls_error(error))
+            case FrameError():
+                self._fail(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
+            case _:
+                self._fail(error)
 
     def _fail(self, reason: Exception) -> None:
         sink = self._sink
