@@ -16,8 +16,8 @@ from pathlib import Path
 import paramiko
 
 from p2p_ipython.board.address import Route, SSHFiles
-from p2p_ipython.board.keys import fingerprint
 from p2p_ipython.errors import ConfigError, HostKeyChanged, HostKeyUnknown
+from p2p_ipython.protocol.identity import fingerprint
 
 log = logging.getLogger(__name__)
 

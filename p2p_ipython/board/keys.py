@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import io
 import logging
 import os
@@ -34,6 +33,7 @@ from paramiko.agent import AgentSSH
 
 from p2p_ipython.board.address import BoardAddress, SSHFiles, route
 from p2p_ipython.errors import NoKey
+from p2p_ipython.protocol.identity import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,6 @@ class AgentSigner(paramiko.AgentKey):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"<agent key {fingerprint(self.blob)}>"
-
-
-def fingerprint(blob: bytes) -> str:
-    """The SHA256 fingerprint of a public key in SSH's wire format."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def choose_key(

@@ -67,13 +67,16 @@ class MemoryBoardHub:
         if board is not None:
             asyncio.get_running_loop().call_soon(board.lost, session)
 
-    def join(self, board: MemoryBoard, user: str, topic: str, access: tuple[str, ...]) -> str:
+    def join(
+        self, board: MemoryBoard, user: str, topic: str, access: tuple[str, ...] = (), public: bool = False
+    ) -> str:
         """Put a board's session on a topic; return the session's name."""
         if self.is_down:
             raise BoardUnreachable("the board is down", hint="Try again later.")
         self._sessions += 1
         session = f"s{self._sessions}"
-        join = Join(session, session, user, f"SHA256:{user}", Direction.PIPE, topic, access, replay=True, fresh=session)
+        key = f"SHA256:{user}"
+        join = Join(session, session, user, key, Direction.PIPE, topic, access, public, replay=True, fresh=session)
         name = self._topics.resolve(join)
         self._boards[session] = board
         self._do(self._topics.join(join, name))
@@ -128,11 +131,13 @@ class MemoryBoard:
         *,
         user: str = "alice",
         access: tuple[str, ...] = (),
+        public: bool = False,
     ) -> None:
         self._hub = hub
         self._topic = topic
         self._user = user
         self._access = access
+        self._public = public
         self._lines = Lines(listener, self._write)
         self._backoff = Backoff(chance=hub.chance)
         self._session: str | None = None
@@ -150,7 +155,7 @@ class MemoryBoard:
 
     async def open(self) -> None:
         """Join the topic. Raises ``BoardUnreachable`` while the hub is down."""
-        self._session = self._hub.join(self, self._user, self._topic, self._access)
+        self._session = self._hub.join(self, self._user, self._topic, self._access, self._public)
         self._lines.say(BoardState.CONNECTED)
         self._lines.connected()
 
@@ -188,7 +193,7 @@ class MemoryBoard:
 
     def _rejoin(self) -> None:
         try:
-            self._session = self._hub.join(self, self._user, self._topic, self._access)
+            self._session = self._hub.join(self, self._user, self._topic, self._access, self._public)
         except BoardUnreachable as error:
             self._try_again(error.message)
             return

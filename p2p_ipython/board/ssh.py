@@ -87,7 +87,8 @@ class SSHBoard:
     ``topic`` is the full name, ``owner/name``, wherever the owner is known. ``key`` is the one
     to show; without it one is chosen on ``open``, with ``identity`` and ``passphrase`` (called in a thread).
     ``pin`` is the board's host key or its fingerprint; without it, known-hosts files decide. ``access`` is passed
-    on as the topic's access list: an owner passes it with every session.
+    on as the topic's access list: an owner passes it with every session. ``public`` joins ``public/topic``, one topic
+    for everybody, with an account or without.
     """
 
     def __init__(
@@ -103,13 +104,14 @@ class SSHBoard:
         files: SSHFiles | None = None,
         settings: Settings | None = None,
         access: tuple[str, ...] = (),
+        public: bool = False,
     ) -> None:
         files = files or SSHFiles.default()
         timeout = (settings or Settings()).connect_timeout
         if isinstance(key, paramiko.PKey):
             key = KeyChoice(key, "given")
         self._target = Target(address, files, key, identity, passphrase, pin, timeout)
-        self._command = f"pipe {shlex.quote(topic)} -r"
+        self._command = f"pipe {shlex.quote(topic)} -r{' -p' if public else ''}"
         if access:
             self._command += f" -a {shlex.quote(','.join(access))}"
         self._lines = Lines(listener, self._write)

@@ -8,6 +8,8 @@ of pico's ``pipe`` service, with one wanted difference: an access list is enforc
 * Somebody else's ``alice/x`` is alice's topic if alice's access list has the asker's name or key, and otherwise a
   private *shadow* topic, ``bob/alice/x``: the asker is told nothing, and hears nothing.
 * An access list is stored by the first session that names a topic, even an empty list, and ends with that session.
+* ``public/x`` (a wish with ``public``) is one topic for everybody, and nobody can close it to newcomers while somebody
+  is on it.
 * Once a session has left a topic that has no publisher and at most one pipe, whoever is left there is cut.
 
 ``*`` in one's own topic reads (and writes) all of one's own topics that match it, segment by segment. It does not
@@ -139,13 +141,15 @@ class Topics:
             raise Denied("topic too long")
         own = _scoped(PUBLIC if join.public else join.user, join.topic)
         if own not in self._access:
-            self._access[own] = _Access(join.access, join.session)
+            # A lobby's name is known to anybody: whoever comes late must not become its door-keeper.
+            access = () if join.public and own in self._topics else join.access
+            self._access[own] = _Access(access, join.session)
             self._stored[join.session] = own
         asked = own if join.public else join.topic
-        access = self._access.get(asked)
-        if access is None or not access.allowed:
+        entry = self._access.get(asked)
+        if entry is None or not entry.allowed:
             return own
-        if join.user in access.allowed or join.fingerprint in access.allowed or access.creator == join.session:
+        if join.user in entry.allowed or join.fingerprint in entry.allowed or entry.creator == join.session:
             return asked
         if not join.public:
             return own

@@ -219,3 +219,12 @@ def test_nothing_is_left_when_everybody_has_left():
     for session in "1234":
         topics.leave(session)
     assert not any(vars(topics).values())
+
+
+def test_attack_nobody_can_close_a_public_topic_that_somebody_is_on():
+    topics = Topics()
+    join(topics, wish("1", "alice", "lobby", public=True))
+    join(topics, wish("2", "bob", "lobby", public=True))
+    topics.leave("1")  # and the entry of the first with it
+    assert join(topics, wish("3", "eve", "lobby", public=True, access=("eve",))) == "public/lobby"
+    assert join(topics, wish("4", "carol", "lobby", public=True)) == "public/lobby"

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from board_support import Recorder, client, make_key, running
+from board_support import Key, Recorder, client, make_key, running
 
 from p2p_ipython.board.base import MAX_LINE, Board, BoardState
 from p2p_ipython.board.memory import MemoryBoard, MemoryBoardHub
+from p2p_ipython.board.server import BoardServer
 from p2p_ipython.errors import LocalProtocolError
 
 
 class World(Protocol):
     """A board, the members who may join it, and the means to cut them off."""
 
-    def member(self, listener: Recorder, topic: str = "alice/t") -> Board: ...
+    def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
+        """A session of ``alice``'s, ``bob``'s, or of a key without an account (``public``)."""
+        ...
 
     async def cut_everybody(self) -> None: ...
 
@@ -28,8 +31,8 @@ class MemoryWorld:
     def __init__(self) -> None:
         self.hub = MemoryBoardHub()
 
-    def member(self, listener: Recorder, topic: str = "alice/t") -> Board:
-        return MemoryBoard(self.hub, topic, listener)
+    def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
+        return MemoryBoard(self.hub, topic, listener, user=user, public=public)
 
     async def cut_everybody(self) -> None:
         self.hub.down()
@@ -37,11 +40,11 @@ class MemoryWorld:
 
 
 class SSHWorld:
-    def __init__(self, server, key, folder: Path) -> None:  # type: ignore[no-untyped-def]
-        self.server, self.key, self.folder = server, key, folder
+    def __init__(self, server: BoardServer, keys: dict[str, Key], folder: Path) -> None:
+        self.server, self.keys, self.folder = server, keys, folder
 
-    def member(self, listener: Recorder, topic: str = "alice/t") -> Board:
-        return client(self.server, topic, listener, self.key, self.folder)
+    def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
+        return client(self.server, topic, listener, self.keys[user], self.folder, public=public)
 
     async def cut_everybody(self) -> None:
         for connection in list(self.server.connections):
@@ -55,9 +58,9 @@ async def _memory(tmp_path: Path) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def _ssh(tmp_path: Path) -> AsyncIterator[World]:
-    key = make_key(tmp_path)
-    async with running(users_inline={"alice": key.line}) as server:
-        yield SSHWorld(server, key, tmp_path)
+    keys = {user: make_key(tmp_path, user) for user in ("alice", "bob", "public")}
+    async with running(users_inline={user: keys[user].line for user in ("alice", "bob")}) as server:
+        yield SSHWorld(server, keys, tmp_path)
 
 
 @pytest.fixture(params=[_memory, _ssh], ids=["memory", "ssh"])
@@ -209,3 +212,42 @@ async def test_closing_while_cut_off_ends_at_once(world):
         await ear.until(lambda: BoardState.RECONNECTING in ear.states)
         await member.close()
         assert member.report.state is BoardState.CLOSED
+
+
+@pytest.mark.parametrize("first", ["alice", "bob", "public"])
+async def test_a_public_topic_is_one_for_users_and_for_keys_without_an_account_whoever_comes_first(world, first):
+    async with world() as board:
+        users = [first, *({"alice", "bob", "public"} - {first})]
+        ears = [Recorder() for _ in users]
+        members = [
+            board.member(ear, "p2p-lobby", user=user, public=True) for user, ear in zip(users, ears, strict=True)
+        ]
+        for member in members:
+            await member.open()
+        for user, member in zip(users, members, strict=True):
+            member.post(f"p1 from {user}".encode())
+        for ear in ears:
+            await ear.until(lambda ear=ear: len(ear.lines) == 2)
+        for member in members:
+            await member.close()
+        for user, ear in zip(users, ears, strict=True):
+            assert set(ear.lines) == {f"p1 from {other}".encode() for other in users if other != user}
+
+
+async def test_the_public_topic_is_still_the_same_when_the_first_has_left_and_come_back(world):
+    async with world() as board:
+        ears = [Recorder(), Recorder(), Recorder()]
+        first, *others = (
+            board.member(ear, "p2p-lobby", user=user, public=True)
+            for ear, user in zip(ears, ("alice", "bob", "public"), strict=True)
+        )
+        for member in (first, *others):
+            await member.open()
+        await first.close()
+        back = board.member(ears[0], "p2p-lobby", user="alice", public=True)
+        await back.open()
+        back.post(b"p1 I am back")
+        for ear in ears[1:]:
+            await ear.until(lambda ear=ear: ear.lines)
+        for member in (back, *others):
+            await member.close()
