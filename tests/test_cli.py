@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2p_ipython import __version__
-from p2p_ipython.cli import PERSONAL, duration
+from p2p_ipython.cli.arguments import PERSONAL, duration
 
 DEADLINE = 60
 COMMANDS = ("board", "worker", "bench", "whoami")

@@ -1,0 +1,124 @@
+"""What the commands' command lines share: how a command is made, kinds of values, groups of options."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PERSONAL = "personal"
+"""The cluster's name where none is given; as in client/cluster.py, which is not worth loading for --help."""
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Commands:
+    """The commands of ``p2p``: each module adds its own."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        # Given before or after the command: the second default would else overwrite the first's value.
+        self._verbosity = _Command(add_help=False)
+        self._verbosity.add_argument(
+            "-v",
+            "--verbose",
+            action="count",
+            default=argparse.SUPPRESS,
+            help="say more about what happens (-vv: much more)",
+        )
+        parser.add_argument("-v", "--verbose", action="count", default=0, help=argparse.SUPPRESS)
+        self._commands = parser.add_subparsers(
+            title="commands", dest="command", metavar="COMMAND", required=True, parser_class=_Command
+        )
+
+    def add(
+        self, name: str, run: Callable[[argparse.Namespace], int], *, short: str, text: str, example: str
+    ) -> argparse.ArgumentParser:
+        """Add a command and return its parser, for its arguments.
+
+        ``short`` is its line in ``p2p --help``; ``text`` and ``example`` (lines that begin with two blanks) are what
+        its own help has. ``run`` gets the parsed arguments and returns the exit status.
+        """
+        made = self._commands.add_parser(
+            name,
+            help=short,
+            description=text,
+            epilog=f"examples:\n{example}",
+            parents=[self._verbosity],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        return made
+
+
+class _Command(argparse.ArgumentParser):
+    """A command's parser. What it doesn't know is its own to refuse: argparse would show the usage of ``p2p``."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+
+# -- groups of options --
+
+
+def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool, default: str | None) -> None:
+    """``--board`` (which may be ``required``) and ``--cluster`` (with its ``default``), and the key's options."""
+    parser.add_argument("--board", required=required, metavar="[USER@]HOST[:PORT]", help="the board to meet at")
+    parser.add_argument(
+        "--cluster", default=default, metavar="NAME", help=f"the cluster's name on the board (default: {PERSONAL})"
+    )
+    key_arguments(parser)
+
+
+def key_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--identity`` and ``--accept-host-key``: whom we show ourselves as, and whom we take for the board."""
+    parser.add_argument(
+        "--identity",
+        type=Path,
+        metavar="FILE",
+        help="SSH key to show (default: as ~/.ssh/config and the agent have it)",
+    )
+    parser.add_argument(
+        "--accept-host-key", metavar="SHA256:…", help="the board's fingerprint, the first time you go there"
+    )
+
+
+# -- kinds of values: they raise ``argparse.ArgumentTypeError``, which argparse shows as wrong usage --
+
+
+def duration(text: str) -> float:
+    """Seconds in a duration such as ``90s``, ``30m``, ``2h``, ``14d`` or ``1h30m``; a bare number is seconds."""
+    number = r"\d+(?:\.\d+)?"
+    if re.fullmatch(number, text):
+        seconds = float(text)
+    elif re.fullmatch(rf"(?:{number}[smhd])+", text):
+        seconds = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(rf"({number})([smhd])", text))
+    else:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 30m, 2h or 14d")
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError("a duration must be more than nothing")
+    return seconds
+
+
+def port(text: str) -> int:
+    """A port, or 0."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError("a port is between 0 and 65535")
+    return number
+
+
+def count(text: str) -> int:
+    """A number of 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+# argparse names the type in "invalid … value".
+count.__name__ = "whole number"

@@ -1,0 +1,60 @@
+"""``p2p bench``: how quick is a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from p2p_ipython.cli.arguments import Commands, cluster_arguments, count
+from p2p_ipython.cli.terminal import Progress, say, wrong_usage
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "bench",
+        _bench,
+        short="measure how quick a cluster is",
+        text="Measure a cluster: time to the first result, round trip of a task that does nothing, such tasks per\n"
+        "second, and 100 MB in and out. Default: a personal cluster, started on this machine for it and ended\n"
+        "afterwards. Figures are medians of repeats, after a warm-up. It takes about a minute.",
+        example="  p2p bench\n  p2p bench --workers 2 --json\n  p2p bench --board localhost:2222 --cluster mine",
+    )
+    cluster_arguments(parser, required=False, default=None)
+    parser.add_argument(
+        "--workers", type=count, metavar="N", help="workers of the personal cluster (default: number of cores)"
+    )
+    parser.add_argument(
+        "--repeats", type=count, metavar="N", default=3, help="how often each figure is taken (default: %(default)s)"
+    )
+    parser.add_argument("--memory", action="store_true", help="also memory: what a client adds, and an idle worker")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.cluster and not options.board:
+        wrong_usage("bench", "--cluster needs --board")
+    if options.board and options.workers:
+        wrong_usage(
+            "bench", "--workers is for a cluster that is started here; on a board, start workers with p2p worker"
+        )
+    from p2p_ipython.bench import measure, table
+
+    with Progress() as progress:
+        figures = measure(
+            target=options.board,
+            cluster=options.cluster,
+            workers=options.workers,
+            repeats=options.repeats,
+            memory=options.memory,
+            progress=progress,
+            identity=options.identity,
+            accept_host_key=options.accept_host_key,
+        )
+    if options.json:
+        say(json.dumps(figures.as_json()))
+    else:
+        from rich.console import Console
+
+        Console().print(table(figures))
+    return 0

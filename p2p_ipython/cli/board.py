@@ -1,0 +1,73 @@
+"""``p2p board``: run a message board."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from p2p_ipython.cli.arguments import Commands, port
+from p2p_ipython.cli.terminal import run, say
+from p2p_ipython.config import data_dir
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "board",
+        _board,
+        short="run a message board, where notebooks and workers meet",
+        text="Run a message board: an SSH server on which notebooks and workers find one another, with a Magic\n"
+        "Wormhole mailbox and a relay beside it. It sees who talks to whom, and only encrypted messages.\n"
+        "It listens on this machine only, unless --host says otherwise. Ctrl-C ends it.",
+        example="  p2p board\n"
+        "  p2p board --host 0.0.0.0 --users friends.txt   for others, with names for their keys\n"
+        "  p2p board --port 0 --json                      any free port, for programs",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 is all of this machine's (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port", type=port, metavar="N", default=2222, help="SSH port; 0 picks a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--mailbox-port", type=port, metavar="N", default=0, help="port of the wormhole mailbox (default: a free one)"
+    )
+    parser.add_argument(
+        "--relay-port", type=port, metavar="N", default=0, help="port of the relay (default: a free one)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps the board's host key (default: board, in this user's p2p_ipython data folder)",
+    )
+    parser.add_argument(
+        "--users",
+        type=Path,
+        metavar="FILE",
+        help="names for keys, a line each: NAME ssh-ed25519 AAAA…; read again when it changes (default: no names)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one line of JSON with the addresses, once it is ready"
+    )
+    parser.add_argument(
+        "--until-eof", action="store_true", help="end when standard input does: for programs that start it"
+    )
+
+
+def _board(options: argparse.Namespace) -> int:
+    from p2p_ipython.board.command import board_command
+    from p2p_ipython.board.server import ServerOptions
+
+    server = ServerOptions(
+        host=options.host,
+        port=options.port,
+        mailbox_port=options.mailbox_port,
+        relay_port=options.relay_port,
+        data=options.data or data_dir() / "board",
+        users=options.users,
+    )
+    run(board_command(server, json=options.json, out=say, until_eof=options.until_eof))
+    return 0

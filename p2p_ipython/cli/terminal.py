@@ -1,0 +1,182 @@
+"""The terminal that a command runs in: what it says, what it asks, what it logs.
+
+Results go to standard output, everything else to standard error, so that a command's output can be piped on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+from p2p_ipython.errors import UsageError
+
+T = TypeVar("T")
+
+LONGEST_ANSWER = 200
+"""Bytes of an answer that are read: who leans on the keyboard is asked again."""
+
+_YES = {"y", "yes"}
+_NO = {"n", "no"}
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on a loop of its own."""
+    # A selector loop everywhere: on Windows, Twisted's asyncio reactor can't use the proactor.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(work)
+
+
+def say(text: str) -> None:
+    """Print to standard output. Flushed, since who waits for the line may be a program at the other end of a pipe."""
+    print(text, flush=True)
+
+
+def wrong_usage(command: str, message: str) -> NoReturn:
+    """Say what is wrong with a command line that argparse took, and exit with 2."""
+    print(f"p2p {command}: {message} (p2p {command} --help)", file=sys.stderr)
+    raise SystemExit(2)
+
+
+# -- questions --
+
+
+def ask(question: str, default: bool | None = None, *, option: str = "--yes") -> bool:
+    """Ask a question that is answered by yes or no; an empty answer means ``default`` (None: it is asked again).
+
+    The answer comes from the terminal: from standard input where that is one, else from the terminal that the
+    process belongs to, else from whatever standard input is. Raises ``UsageError`` when there is no answer to be
+    had; it names the ``option`` that makes the question needless. Blocks.
+    """
+    choices = {None: "yes/no", True: "Yes/no", False: "yes/No"}[default]
+    with _terminal() as (reading, writing):
+        while True:
+            os.write(writing, f"{question} [{choices}] ".encode())
+            answer = _read_line(reading)
+            if answer is None:
+                os.write(writing, b"\n")
+                raise UsageError(
+                    f"there is nobody to answer: {question}",
+                    hint=f"Run it in a terminal, or answer beforehand with {option}.",
+                )
+            word = answer.strip().lower()
+            if word in _YES:
+                return True
+            if word in _NO:
+                return False
+            if not word and default is not None:
+                return default
+
+
+async def asked(question: str, default: bool | None = None, *, option: str = "--yes") -> bool:
+    """``ask``, without holding up the event loop. When cancelled, the question stays on the screen, unanswered."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[bool] = loop.create_future()
+
+    def settle(answer: bool, error: BaseException | None) -> None:
+        if answered.done():
+            return
+        if error is None:
+            answered.set_result(answer)
+        else:
+            answered.set_exception(error)
+
+    def wait() -> None:
+        answer, failure = False, None
+        try:
+            answer = ask(question, default, option=option)
+        except BaseException as error:  # handed to whoever waits
+            failure = error
+        try:
+            loop.call_soon_threadsafe(settle, answer, failure)
+        except RuntimeError:  # the loop is closed
+            pass
+
+    # Not one of asyncio's own threads: the program's end would wait for those, and this one for a key.
+    threading.Thread(target=wait, name="p2p-ask", daemon=True).start()
+    return await answered
+
+
+@contextmanager
+def _terminal() -> Iterator[tuple[int, int]]:
+    """Descriptors to read answers from and to write questions to."""
+    if not sys.stdin or not sys.stdin.isatty():
+        try:
+            terminal = os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0))
+        except OSError:
+            pass
+        else:
+            try:
+                yield terminal, terminal
+            finally:
+                os.close(terminal)
+            return
+    yield 0, 2
+
+
+def _read_line(descriptor: int) -> str | None:
+    """A line, or None at the end. Byte by byte: what follows isn't ours. Not by sys.stdin, whose lock a thread
+    that waits for ever would hold when the program ends."""
+    line = b""
+    while len(line) < LONGEST_ANSWER:
+        try:
+            byte = os.read(descriptor, 1)
+        except OSError:  # it is closed, or the terminal is gone
+            return None
+        if not byte:
+            return None
+        if byte == b"\n":
+            break
+        line += byte
+    return line.decode("utf-8", "replace")
+
+
+# -- what is shown beside results --
+
+
+class Progress:
+    """Shows what is being waited for, on standard error; silent where nobody looks."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(text)
+
+
+def log_to_stderr(verbose: int) -> None:
+    """Log to standard error: warnings; with -v what happens, with -vv everything of this package.
+
+    Other packages stay at warnings: at their finer levels some log what is secret here, such as topics.
+    """
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=Console(stderr=True), show_path=verbose > 1, rich_tracebacks=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.getLogger("p2p_ipython").setLevel(level)

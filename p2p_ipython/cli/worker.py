@@ -1,0 +1,55 @@
+"""``p2p worker``: lend this machine's spare time."""
+
+from __future__ import annotations
+
+import argparse
+
+from p2p_ipython.cli.arguments import PERSONAL, Commands, cluster_arguments, count, duration
+from p2p_ipython.cli.terminal import run, say
+from p2p_ipython.config import Settings
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "worker",
+        _worker,
+        short="lend this machine's spare time to a cluster",
+        text="Lend this machine's spare time: run the tasks of a cluster's notebooks, until --duration is over or\n"
+        "Ctrl-C. The cluster is that of your SSH key: only notebooks that hold the same key can use it.\n"
+        "Tasks run as you, with your files in reach.",
+        example="  p2p worker --board localhost:2222\n"
+        "  p2p worker --board board.example.org:2222 --cluster mine --slots 2 --duration 2h",
+    )
+    cluster_arguments(parser, required=True, default=PERSONAL)
+    parser.add_argument("--name", help="what others see this worker as (default: this machine's name)")
+    parser.add_argument(
+        "--slots", type=count, metavar="N", default=1, help="tasks that may run at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--duration",
+        type=duration,
+        metavar="TIME",
+        help="stop lending after this long: 90s, 30m, 2h, 14d (default: never)",
+    )
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from p2p_ipython.worker.main import WorkerOptions, run_worker
+
+    slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
+    return run(
+        run_worker(
+            WorkerOptions(
+                board=options.board,
+                cluster=options.cluster,
+                name=options.name,
+                slots=options.slots,
+                duration=options.duration,
+                identity=options.identity,
+                accept_host_key=options.accept_host_key,
+                settings=Settings.load(),
+            ),
+            ready=lambda name, _session: say(f"{name} lends {slots} to {options.cluster}; Ctrl-C ends it"),
+        )
+    )
