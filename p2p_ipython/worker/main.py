@@ -1,6 +1,6 @@
 """A worker process: read the options, join the board, lend slots until told to stop.
 
-Two ways lead here: ``p2p worker`` (cli.py), with a key of the user's, and a personal cluster, which starts
+Two ways lead here: ``p2p worker`` (cli/worker.py), with a key of the user's, and a personal cluster, which starts
 ``python -m p2p_ipython.worker`` and hands everything, the key too, over standard input: neither the process
 list nor the environment shows it.
 """
