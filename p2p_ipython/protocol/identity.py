@@ -32,6 +32,7 @@ from p2p_ipython.errors import NoKey, WrongPeer
 
 SESSION_NAMESPACE = "p2p-ipython-session@v1"
 PERSONAL_NAMESPACE = "p2p-ipython-personal@v1"
+VOUCH_NAMESPACE = "p2p-ipython-vouch@v1"
 LINK_PREFIX = b"p2p-link/v1\0"
 
 MAX_LIFE = 24 * 3600.0
@@ -42,7 +43,14 @@ CLOCK_SLACK = 600.0
 
 SID_SIZE = 16
 MAX_CERTIFICATE = 1800
-"""Bytes; the largest real one, with an RSA-4096 key, has about 1,500."""
+"""Bytes; the largest real ones, of an RSA-4096 key alone or of an ed25519 key that one has vouched for, have about
+1,500 and 1,750. Two RSA keys don't fit: a line must have room for the rest."""
+
+VOUCH_LIFE = 365 * 24 * 3600.0
+"""How long the word for a machine of one's own counts, seconds."""
+
+MAX_CLUSTER = 200
+"""Characters of a cluster's id."""
 
 
 class BadIdentity(ValueError):
@@ -165,7 +173,8 @@ def _verify_raw(public: bytes, signature: bytes, text: bytes) -> None:
 class Certificate:
     """What a member's SSH key says about one process of his.
 
-    ``role`` is "client" or "worker"; ``until`` is Unix time, seconds; ``signer`` the fingerprint of the key.
+    ``role`` is "client", "worker" or "host"; ``until`` is Unix time, seconds. ``signer`` is the member: the fingerprint
+    of the key that signed, or of the one that has vouched for it (see ``vouch``).
     """
 
     cluster: str
@@ -186,19 +195,23 @@ class Certificate:
         """
         if len(wire) > MAX_CERTIFICATE:
             raise BadIdentity("a certificate that is too large")
-        body, sshsig = _strings(wire, 2)
+        body, sshsig, *word = _strings(wire, 3 if _has_three(wire) else 2)
         signer = fingerprint(verify(sshsig, body, SESSION_NAMESPACE))
         try:
             fields = json.loads(body)
             cluster, role, until = fields["cluster"], fields["role"], fields["until"]
             sid, verify_key, seal_key = (bytes.fromhex(fields[name]) for name in ("sid", "ed25519", "x25519"))
-            if not (isinstance(cluster, str) and isinstance(until, int) and role in ("client", "worker")):
+            if not (isinstance(cluster, str) and isinstance(until, int) and role in ("client", "worker", "host")):
                 raise TypeError
+            if len(cluster) > MAX_CLUSTER:
+                raise ValueError
             until = float(until)
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             raise BadIdentity("a certificate that does not parse") from None
         if len(sid) != SID_SIZE or len(verify_key) != 32 or len(seal_key) != 32:
             raise BadIdentity("a certificate with keys of a wrong size")
+        if word:
+            signer = check_vouch(word[0], cluster, signer, now)
         certificate = cls(cluster, sid, verify_key, seal_key, role, until, signer, wire)
         certificate.check_time(now)
         return certificate
@@ -214,11 +227,24 @@ class Certificate:
 class Session:
     """This process's keys and their certificate. Its repr shows no key."""
 
-    def __init__(self, signer: Signer, *, cluster: str, role: str, now: float, random: Callable[[int], bytes]) -> None:
-        """Make session keys and have ``signer`` vouch for them, for 24 hours from ``now`` (Unix time)."""
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        cluster: str,
+        role: str,
+        now: float,
+        random: Callable[[int], bytes],
+        vouch: bytes = b"",
+    ) -> None:
+        """Make session keys and have ``signer`` vouch for them, for 24 hours from ``now`` (Unix time).
+
+        ``vouch`` is a member's word for ``signer``, where that is a machine of his with a key of its own.
+        """
         self._signing = nacl.signing.SigningKey(random(32))
         self._sealing = nacl.public.PrivateKey(random(32))
         self._signer = signer
+        self._vouch = vouch
         self._cluster, self._role = cluster, role
         self.sid = random(SID_SIZE)
         self.renew(now)
@@ -237,7 +263,20 @@ class Session:
             separators=(",", ":"),
         ).encode()
         wire = _string(body) + _string(sign(self._signer, body, SESSION_NAMESPACE))
-        self.certificate = Certificate.parse(wire, now)
+        if self._vouch:
+            wire += _string(self._vouch)
+        if len(wire) > MAX_CERTIFICATE:
+            raise NoKey(
+                "the certificate of two keys as large as these doesn't fit a line of the board",
+                hint="Use an ed25519 key for this machine: ssh-keygen -t ed25519.",
+            )
+        try:
+            self.certificate = Certificate.parse(wire, now)
+        except BadIdentity as error:
+            raise NoKey(
+                f"this machine's key has {error}",
+                hint="Ask for a new invitation: p2p invite --own, then p2p join --own.",
+            ) from None
 
     def is_due(self, now: float) -> bool:
         """Whether less than a quarter of the certificate's life is left."""
@@ -273,6 +312,45 @@ def check_signature(certificate: Certificate, text: bytes, signature: bytes) -> 
     except (nacl.exceptions.CryptoError, ValueError, TypeError):
         return False
     return True
+
+
+# --- machines of one's own, with a key of their own -------------------------------------------------
+
+
+def vouch(signer: Signer, *, cluster: str, key: str, now: float) -> bytes:
+    """A member's word that the key with the fingerprint ``key`` is on a machine of his own, in one cluster.
+
+    Whoever has that key then counts as the member himself there, for ``VOUCH_LIFE``.
+    """
+    body = json.dumps({"cluster": cluster, "key": key, "until": int(now + VOUCH_LIFE)}, separators=(",", ":")).encode()
+    return _string(body) + _string(sign(signer, body, VOUCH_NAMESPACE))
+
+
+def check_vouch(wire: bytes, cluster: str, key: str, now: float) -> str:
+    """Return the fingerprint of the member who has vouched for ``key`` in ``cluster``. Raises ``BadIdentity``."""
+    body, sshsig = _strings(wire, 2)
+    member = fingerprint(verify(sshsig, body, VOUCH_NAMESPACE))
+    try:
+        fields = json.loads(body)
+        said = fields["cluster"], fields["key"]
+        until = fields["until"]
+        if not isinstance(until, int):
+            raise TypeError
+        ended = not 0 <= until - now <= VOUCH_LIFE + CLOCK_SLACK
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        raise BadIdentity("a word for a key that does not parse") from None
+    if said != (cluster, key):
+        raise BadIdentity("a word for another key, or in another cluster")
+    if ended:
+        raise BadIdentity("a word for a key that has expired")
+    return member
+
+
+def _has_three(wire: bytes) -> bool:
+    """Whether two strings leave something over, which then is a third."""
+    first = 4 + int.from_bytes(wire[:4], "big")
+    second = first + 4 + int.from_bytes(wire[first : first + 4], "big")
+    return len(wire) > second
 
 
 # --- link proofs ------------------------------------------------------------------------------------

@@ -8,14 +8,24 @@ control characters here, so that nobody further in has to think of it.
 from __future__ import annotations
 
 import base64
+import enum
 import json
+import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MAX_BOX = 800
-"""Bytes of a sealed box in an ``accept``: code, mailbox and relay need about 250."""
+"""Bytes of a sealed box in an ``accept`` or a ``grant``: code, mailbox and relay need about 250."""
+
+MAX_PART = 1024
+"""Bytes of a roster in one line."""
+
+MAX_PARTS = 256
+
+TOPIC = re.compile(r"p2p-[0-9a-f]{32}")
+"""Topics of clusters: 128 secret bits."""
 
 
 class BadMessage(ValueError):
@@ -41,11 +51,15 @@ class Terms:
 
 @dataclass(frozen=True)
 class Hello:
-    """I am here; a worker's carries its standing offer. ``time`` is the sender's clock, Unix seconds."""
+    """I am here; a worker's carries its standing offer. ``time`` is the sender's clock, Unix seconds.
+
+    ``epoch`` is that of the roster that the sender knows; 0: none, as in personal clusters.
+    """
 
     name: str
     time: int
     offer: Terms | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,54 @@ class Bye:
     """I am leaving."""
 
 
-Message = Hello | Request | Accept | Bye
+@dataclass(frozen=True)
+class RosterPart:
+    """Part number ``part`` of ``parts`` of the signed roster of ``epoch``. It proves itself, whoever says it."""
+
+    epoch: int
+    part: int
+    parts: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Let me in: give me the topic and the key that go with the roster. ``epoch`` is that of the roster I have.
+
+    On the lobby, by somebody who isn't in the roster, it is a knock: ``name`` is what he would be called.
+    """
+
+    name: str
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The host's answer to the session ``to``: ``box``, sealed to it, holds topic and key (see ``Admission``)."""
+
+    to: bytes
+    epoch: int
+    box: bytes
+
+
+class Reply(enum.Enum):
+    """Why there is no grant; the value is on the wire."""
+
+    WAITING = "waiting"
+    """The owner has been asked, and hasn't answered."""
+    NO = "no"
+    """The owner doesn't want it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The host's answer to the session ``to``, which asked: no grant, or not yet."""
+
+    to: bytes
+    reply: Reply
+
+
+Message = Hello | Request | Accept | Bye | RosterPart | Ask | Grant | Answer
 
 
 @dataclass(frozen=True)
@@ -86,6 +147,18 @@ class Rendezvous:
         return f"Rendezvous(code=<secret>, mailbox={self.mailbox!r}, relay={self.relay!r})"
 
 
+@dataclass(frozen=True)
+class Admission:
+    """What is sealed in a ``grant``: the cluster's id, and the topic and the key of its lines.
+
+    The key is a secret; it has no place in a repr.
+    """
+
+    cluster: str
+    topic: str
+    key: bytes = field(repr=False)
+
+
 def encode(message: Message) -> bytes:
     """The message as JSON; its verb is under "v"."""
     match message:
@@ -93,12 +166,24 @@ def encode(message: Message) -> bytes:
             fields: dict[str, Any] = {"v": "hello", "name": message.name, "time": message.time}
             if message.offer is not None:
                 fields["offer"] = asdict(message.offer)
+            if message.epoch:
+                fields["epoch"] = message.epoch
         case Request():
             fields = {"v": "request", "python": message.python}
         case Accept():
             fields = {"v": "accept", "to": message.to.hex(), "box": base64.b64encode(message.box).decode()}
         case Bye():
             fields = {"v": "bye"}
+        case RosterPart():
+            fields = {"v": "roster", "epoch": message.epoch, "part": message.part, "parts": message.parts}
+            fields["data"] = base64.b64encode(message.data).decode()
+        case Ask():
+            fields = {"v": "ask", "name": message.name, "epoch": message.epoch}
+        case Grant():
+            fields = {"v": "grant", "to": message.to.hex(), "epoch": message.epoch}
+            fields["box"] = base64.b64encode(message.box).decode()
+        case Answer():
+            fields = {"v": "answer", "to": message.to.hex(), "reply": message.reply.value}
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
@@ -115,6 +200,7 @@ def decode(text: bytes) -> Message:
                 name=_text(fields, "name", 64),
                 time=_whole(fields, "time"),
                 offer=None if offer is None else _terms(offer),
+                epoch=_whole(fields, "epoch") if "epoch" in fields else 0,
             )
         case "request":
             return Request(python=_text(fields, "python", 16))
@@ -123,6 +209,22 @@ def decode(text: bytes) -> Message:
             return Accept(to=to, box=_bytes(fields, "box", _unbase64, MAX_BOX))
         case "bye":
             return Bye()
+        case "roster":
+            part, parts = _whole(fields, "part", MAX_PARTS), _whole(fields, "parts", MAX_PARTS)
+            if part >= parts:
+                raise BadMessage("a part of a roster that has fewer")
+            return RosterPart(_whole(fields, "epoch"), part, parts, _bytes(fields, "data", _unbase64, MAX_PART))
+        case "ask":
+            return Ask(name=_text(fields, "name", 64), epoch=_whole(fields, "epoch"))
+        case "grant":
+            box = _bytes(fields, "box", _unbase64, MAX_BOX)
+            return Grant(_bytes(fields, "to", bytes.fromhex, 16, least=16), _whole(fields, "epoch"), box)
+        case "answer":
+            to = _bytes(fields, "to", bytes.fromhex, 16, least=16)
+            try:
+                return Answer(to, Reply(fields.get("reply")))
+            except ValueError:
+                raise BadMessage("an unknown reply") from None
         case _:
             raise BadMessage("an unknown verb")
 
@@ -142,6 +244,21 @@ def decode_rendezvous(text: bytes) -> Rendezvous:
     if rendezvous.relay and not rendezvous.relay.startswith("tcp:"):
         raise BadMessage("a rendezvous with a relay that is not tcp:HOST:PORT")
     return rendezvous
+
+
+def encode_admission(admission: Admission) -> bytes:
+    """The text to seal."""
+    fields = {"cluster": admission.cluster, "topic": admission.topic, "key": admission.key.hex()}
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def decode_admission(text: bytes) -> Admission:
+    """Read what was sealed to us. Raises ``BadMessage`` (whose text holds nothing of it)."""
+    fields = _object(text)
+    topic = _text(fields, "topic", 100)
+    if not TOPIC.fullmatch(topic):
+        raise BadMessage("an admission to a topic that can't be")
+    return Admission(_text(fields, "cluster", 200), topic, _bytes(fields, "key", bytes.fromhex, 32, least=32))
 
 
 def plain(text: str, limit: int) -> str:

@@ -35,7 +35,7 @@ from p2p_ipython.protocol.identity import (
     Session,
     check_signature,
 )
-from p2p_ipython.protocol.messages import BadMessage, Message, decode, encode
+from p2p_ipython.protocol.messages import Ask, BadMessage, Hello, Message, RosterPart, decode, encode
 
 MAGIC = b"p1 "
 MAX_LINE = 4096
@@ -54,10 +54,15 @@ class LineTooLong(ValueError):
 
 @dataclass(frozen=True)
 class Heard:
-    """A message, and the session that certainly said it."""
+    """A message, and the session that certainly said it.
+
+    ``admitted``: by a member. Others, who have the cluster's key all the same, are heard with a ``hello``, a ``roster``
+    and an ``ask`` only: they may know a newer roster, in which they are members.
+    """
 
     certificate: Certificate
     message: Message
+    admitted: bool = True
 
 
 class LineWriter:
@@ -94,13 +99,21 @@ class LineWriter:
 class LineReader:
     """Reads everybody's lines; whatever is wrong with one, it is None and costs microseconds.
 
-    ``admit`` says whether a certificate's holder is a member; it is asked when the session is first heard.
-    ``refused`` counts the lines that were not accepted, by reason, for the doctor and the tests.
+    ``admit`` says whether a certificate's holder is a member; it is asked for each line, since that may change.
+    ``clusters`` are the ids that certificates may be for (default: the secret's). ``refused`` counts the lines that
+    were not accepted, by reason, for the doctor and the tests.
     """
 
-    def __init__(self, secret: ClusterSecret, admit: Callable[[Certificate], bool]) -> None:
+    def __init__(
+        self,
+        secret: ClusterSecret,
+        admit: Callable[[Certificate], bool],
+        *,
+        clusters: frozenset[str] | None = None,
+    ) -> None:
         self._secret = secret
         self._admit = admit
+        self._clusters = frozenset({secret.cluster}) if clusters is None else clusters
         self._sessions: dict[bytes, _Known] = {}
         self.refused: dict[str, int] = {}
 
@@ -142,6 +155,12 @@ class LineReader:
         if size and rest[:size] != known.certificate.wire:
             self._renewed(known, rest[:size], now)
         known.certificate.check_time(now)
+        if not self._admit(known.certificate):
+            self._sessions.pop(sid, None)
+            message = decode(rest[size:])
+            if not isinstance(message, Hello | RosterPart | Ask):
+                raise _Refused("somebody who is not a member")
+            return Heard(known.certificate, message, admitted=False)
         if not known.window.take(seq):
             raise _Refused("a line that was heard before")
         # Only now is the session remembered: a forger must not be able to fill the memory.
@@ -157,10 +176,8 @@ class LineReader:
         certificate = Certificate.parse(wire, now)
         if certificate.sid != sid:
             raise _Refused("somebody else's certificate")
-        if certificate.cluster != self._secret.cluster:
+        if certificate.cluster not in self._clusters:
             raise _Refused("a certificate for another cluster")
-        if not self._admit(certificate):
-            raise _Refused("somebody who is not a member")
         return _Known(certificate, Window())
 
     def _renewed(self, known: _Known, wire: bytes, now: float) -> None:

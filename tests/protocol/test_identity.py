@@ -239,7 +239,7 @@ def test_a_certificate_signed_for_another_purpose_is_refused() -> None:
         json.dumps(_fields(until=float("nan"))).encode(),
         json.dumps(_fields(until=10**400)).encode(),
         json.dumps(_fields(until=-(10**400))).encode(),
-        json.dumps(_fields(role="host")).encode(),
+        json.dumps(_fields(role="king")).encode(),
         json.dumps(_fields(role=[])).encode(),
         json.dumps(_fields(sid="11" * 15)).encode(),
         json.dumps(_fields(ed25519="zz" * 32)).encode(),

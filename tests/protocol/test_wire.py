@@ -17,7 +17,7 @@ from people import CLUSTER, NOW, OTHER_CLUSTER, PlainKey, certificate, reader, s
 from p2p_ipython.board.base import MAX_LINE as BOARD_MAX_LINE
 from p2p_ipython.protocol import wire
 from p2p_ipython.protocol.identity import MAX_CERTIFICATE, MAX_LIFE, SESSION_NAMESPACE, Certificate, Session, sign
-from p2p_ipython.protocol.messages import MAX_BOX, Accept, Bye, Hello, Message, Request, Terms, encode
+from p2p_ipython.protocol.messages import MAX_BOX, Accept, Bye, Grant, Hello, Message, Request, Terms, encode
 from p2p_ipython.protocol.wire import (
     MAGIC,
     MAX_LINE,
@@ -78,8 +78,30 @@ def test_a_message_that_is_too_long_is_our_own_error() -> None:
 
 
 def test_a_stranger_with_the_cluster_key_is_not_heard_without_membership() -> None:
-    ears = reader(members={certificate("alice").signer})
-    assert ears.read(writer("mallory").write(HELLO, introduce=True), NOW) is None
+    ears, mallory = reader(members={certificate("alice").signer}), writer("mallory")
+    hello = ears.read(mallory.write(HELLO, introduce=True), NOW)
+    assert hello is not None
+    assert not hello.admitted
+    for message in (Bye(), Request(), Accept(to=b"t" * 16, box=b"box"), Grant(b"t" * 16, 1, b"box")):
+        assert ears.read(mallory.write(message, introduce=True), NOW) is None
+    assert ears.refused == {"somebody who is not a member": 4}
+
+
+def test_a_stranger_with_the_cluster_key_is_not_remembered() -> None:
+    ears, mallory = reader(members=set()), writer("mallory")
+    assert ears.read(mallory.write(HELLO, introduce=True), NOW) is not None
+    assert ears.read(mallory.write(HELLO), NOW) is None
+    assert ears.refused == {"a session that has not introduced itself": 1}
+
+
+def test_who_is_no_member_any_more_is_not_heard_any_more() -> None:
+    members = {certificate("bob").signer}
+    ears, bob = reader(members=members), writer("bob")
+    first = ears.read(bob.write(HELLO, introduce=True), NOW)
+    assert first is not None
+    assert first.admitted
+    members.clear()
+    assert ears.read(bob.write(Bye()), NOW) is None
     assert ears.refused == {"somebody who is not a member": 1}
 
 
