@@ -9,7 +9,8 @@ For simulations, and for rehearsing a workshop without any network::
 
     run(lesson())   # on virtual time: an hour of it takes a moment
 
-Faults are seeded: the same seed and the same calls at the same times make the same faults.
+``add_client`` brings further clients, of the same member or of friends. Faults are seeded: the same seed and the same
+calls at the same times make the same faults.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.link.memory import MemoryHub, MemoryLinker
 from p2p_ipython.link.rendezvous import new_code
-from p2p_ipython.protocol.identity import Session, fingerprint, personal_secret
+from p2p_ipython.protocol.identity import Certificate, Session, fingerprint, personal_secret
 from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.task.outcome import decode
 from p2p_ipython.task.payload import BufferStore
@@ -92,56 +93,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
-class Rehearsal:
-    """See the module. ``board`` and ``links`` are the hubs, whose methods make further faults happen."""
+class Participant:
+    """One client of a rehearsed cluster; what is submitted here is its member's."""
 
-    def __init__(
-        self,
-        *,
-        workers: int = 2,
-        slots: int = 1,
-        seed: int = 0,
-        board_faults: Faults | None = None,
-        cut_rate: float = 0.0,
-        **settings: Any,
-    ) -> None:
-        """``cut_rate`` is the share of frames on whose way a link is cut; the keywords are settings."""
-        self.settings = Settings.load({}, **settings)
-        self.board = MemoryBoardHub(seed, board_faults)
-        self.links = MemoryHub(seed=seed, cut_rate=cut_rate)
-        self.store = BufferStore(self.settings.client_cache)
-        self.agents: list[Agent] = []
-        self.slots: list[list[MemorySlot]] = []
-        self.client: Bridge
-        self._key = _key()
-        self._secret = personal_secret(self._key, "rehearsal")
-        self._numbers = (workers, slots)
+    client: Bridge
 
-    async def __aenter__(self) -> Rehearsal:
-        owner = fingerprint(self._key.asbytes())
-        self.client = Bridge(
-            settings=self.settings,
-            name="client",
-            session=self._session("client"),
-            secret=self._secret,
-            admit=lambda certificate: certificate.signer == owner,
-            linker=MemoryLinker("client", hub=self.links, settings=self.settings),
-            store=self.store,
-            new_code=new_code,
-        )
-        board = MemoryBoard(self.board, self._secret.topic, self.client)
-        await board.open()
-        await self.client.open(board, MAILBOX, "")
-        for _ in range(self._numbers[0]):
-            await self.add_worker()
-        return self
-
-    async def __aexit__(
-        self, _kind: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        await self.client.close()
-        for agent in self.agents:
-            await agent.close()
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = BufferStore(settings.client_cache)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, once: bool = False, **kwargs: Any) -> Future[Any]:
         """As ``Cluster.submit``; ``once``: never start it a second time."""
@@ -161,6 +120,53 @@ class Rehearsal:
         """Where a task is, or why it waits, in words."""
         return self.client.machine.why(task_id)
 
+
+class Rehearsal(Participant):
+    """See the module. ``board`` and ``links`` are the hubs, whose methods make further faults happen."""
+
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        slots: int = 1,
+        seed: int = 0,
+        board_faults: Faults | None = None,
+        cut_rate: float = 0.0,
+        **settings: Any,
+    ) -> None:
+        """``cut_rate`` is the share of frames on whose way a link is cut; the keywords are settings."""
+        super().__init__(Settings.load({}, **settings))
+        self.board = MemoryBoardHub(seed, board_faults)
+        self.links = MemoryHub(seed=seed, cut_rate=cut_rate)
+        self.agents: list[Agent] = []
+        self.slots: list[list[MemorySlot]] = []
+        self.friends: list[Participant] = []
+        self._keys = {"me": _key()}
+        self._secret = personal_secret(self._keys["me"], "rehearsal")
+        self._numbers = (workers, slots)
+
+    async def __aenter__(self) -> Rehearsal:
+        await self._open(self, "me")
+        for _ in range(self._numbers[0]):
+            await self.add_worker()
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for participant in (self, *self.friends):
+            await participant.client.close()
+        for agent in self.agents:
+            await agent.close()
+
+    async def add_client(self, member: str = "me") -> Participant:
+        """A client comes. ``member`` names whose it is: the same name is the same key, "me" the cluster's owner."""
+        friend = Participant(self.settings)
+        self._keys.setdefault(member, _key())
+        await self._open(friend, member)
+        self.friends.append(friend)
+        return friend
+
     async def add_worker(self) -> int:
         """A worker comes; returns its number."""
         number = len(self.agents)
@@ -171,14 +177,13 @@ class Rehearsal:
             return mine[-1]
 
         slots = self._numbers[1]
-        owner = fingerprint(self._key.asbytes())
         agent = Agent(
             settings=self.settings,
             name=f"worker-{number + 1}",
             terms=Terms(slots=slots, free=slots, python=f"{sys.version_info[0]}.{sys.version_info[1]}"),
-            session=self._session("worker"),
+            session=self._session("worker", "me"),
             secret=self._secret,
-            admit=lambda certificate: certificate.signer == owner,
+            admit=self._admits,
             linker=MemoryLinker("worker", hub=self.links, settings=self.settings),
             make_slot=make_slot,
         )
@@ -204,9 +209,27 @@ class Rehearsal:
         """How the client's session on the board stands."""
         return self.client.board.report if self.client.board is not None else None
 
-    def _session(self, role: str) -> Session:
+    async def _open(self, participant: Participant, member: str) -> None:
+        participant.client = Bridge(
+            settings=self.settings,
+            name=member,
+            session=self._session("client", member),
+            secret=self._secret,
+            admit=self._admits,
+            linker=MemoryLinker("client", hub=self.links, settings=self.settings),
+            store=participant.store,
+            new_code=new_code,
+        )
+        board = MemoryBoard(self.board, self._secret.topic, participant.client)
+        await board.open()
+        await participant.client.open(board, MAILBOX, "")
+
+    def _admits(self, certificate: Certificate) -> bool:
+        return any(certificate.signer == fingerprint(key.asbytes()) for key in self._keys.values())
+
+    def _session(self, role: str, member: str) -> Session:
         cluster = self._secret.cluster
-        return Session(self._key, cluster=cluster, role=role, now=time.time(), random=os.urandom)
+        return Session(self._keys[member], cluster=cluster, role=role, now=time.time(), random=os.urandom)
 
 
 def _decode(result: Arrived) -> Any:
