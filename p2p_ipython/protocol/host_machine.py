@@ -1,0 +1,140 @@
+"""What the owner's host answers to those who ask to be let in. No I/O.
+
+::
+
+    ask of a member ────────────────────────► grant: topic and key, sealed to his session
+    ask of somebody who was refused ────────► answer "no"
+    ask of anybody else, on the lobby ──────► answer "waiting"; the owner is told once, and decides:
+                                                approve: he is in the next roster, and gets his grant
+                                                refuse:  answer "no"
+
+The roster itself is changed elsewhere (it is a file of the owner's that several of his processes may change);
+``changed`` tells the machine. Pure: ``now`` is any clock that doesn't go back, seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2p_ipython.protocol.identity import Certificate, ClusterSecret, seal
+from p2p_ipython.protocol.messages import Admission, Answer, Ask, Grant, Message, Reply, encode_admission
+from p2p_ipython.protocol.roster import Roster, lobby_secret
+
+MAX_KNOCKS = 50
+"""Strangers who may wait for the owner's answer; others are not remembered, and may knock again later."""
+
+MAX_SESSIONS = 8
+"""Sessions of one stranger that get the answer."""
+
+ANSWER_EVERY = 1.0
+"""Seconds between two answers to one session."""
+
+KNOCK_LIFE = 600.0
+"""Seconds after his last ask for which somebody is waiting."""
+
+
+@dataclass(frozen=True)
+class Knock:
+    """Somebody who would be a member: the name that he gives himself, and his key's fingerprint."""
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Say:
+    """Post a message on a topic."""
+
+    topic: str
+    message: Message
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Tell the owner of somebody who knocks."""
+
+    knock: Knock
+
+
+Action = Say | Tell
+
+
+@dataclass
+class _Waiting:
+    knock: Knock
+    last: float
+    sessions: dict[bytes, tuple[Certificate, str]]
+
+
+class HostMachine:
+    """See the module."""
+
+    def __init__(
+        self, *, roster: Roster, secret: ClusterSecret, seal: Callable[[Certificate, bytes], bytes] = seal
+    ) -> None:
+        self.roster = roster
+        self.secret = secret
+        self._seal = seal
+        self._lobby = lobby_secret(roster.title).topic
+        self._waiting: dict[str, _Waiting] = {}
+        self._refused: set[str] = set()
+        self._answered: dict[bytes, float] = {}
+
+    @property
+    def knocks(self) -> tuple[Knock, ...]:
+        """Who waits for the owner, the first first."""
+        return tuple(waiting.knock for waiting in self._waiting.values())
+
+    def asked(self, certificate: Certificate, ask: Ask, topic: str, now: float) -> list[Action]:
+        """A session asks to be let in."""
+        sid, signer = certificate.sid, certificate.signer
+        if now < self._answered.get(sid, float("-inf")) + ANSWER_EVERY:
+            return []
+        self._answered = {s: at for s, at in self._answered.items() if now < at + ANSWER_EVERY}
+        self._answered[sid] = now
+        if self._is_member(certificate):
+            return [self._grant(certificate, topic)]
+        if signer in self._refused:
+            return [Say(topic, Answer(sid, Reply.NO))]
+        if topic != self._lobby:
+            return []  # who has been taken out, and still has the key of his time
+        self._waiting = {key: one for key, one in self._waiting.items() if now < one.last + KNOCK_LIFE}
+        waiting = self._waiting.get(signer)
+        actions: list[Action] = []
+        if waiting is None:
+            if len(self._waiting) >= MAX_KNOCKS:
+                return []
+            waiting = self._waiting[signer] = _Waiting(Knock(ask.name, signer), now, {})
+            actions.append(Tell(waiting.knock))
+        waiting.last = now
+        if sid in waiting.sessions or len(waiting.sessions) < MAX_SESSIONS:
+            waiting.sessions[sid] = (certificate, topic)
+        return [*actions, Say(topic, Answer(sid, Reply.WAITING))]
+
+    def changed(self, roster: Roster, secret: ClusterSecret) -> list[Action]:
+        """There is another roster, perhaps with another topic and key: who waited and is in it now gets his grant."""
+        self.roster, self.secret = roster, secret
+        actions: list[Action] = []
+        for signer in list(self._waiting):
+            if roster.member(signer) is not None:
+                sessions = self._waiting.pop(signer).sessions
+                actions += [self._grant(certificate, topic) for certificate, topic in sessions.values()]
+        self._refused = {signer for signer in self._refused if roster.member(signer) is None}
+        return actions
+
+    def refuse(self, signer: str) -> list[Action]:
+        """The owner doesn't want him, as long as this host runs."""
+        self._refused.add(signer)
+        waiting = self._waiting.pop(signer, None)
+        if waiting is None:
+            return []
+        return [Say(topic, Answer(sid, Reply.NO)) for sid, (_, topic) in waiting.sessions.items()]
+
+    def _is_member(self, certificate: Certificate) -> bool:
+        return self.roster.member(certificate.signer) is not None
+
+    def _grant(self, certificate: Certificate, topic: str) -> Say:
+        admission = Admission(self.secret.cluster, self.secret.topic, self.secret.key)
+        box = self._seal(certificate, encode_admission(admission))
+        return Say(topic, Grant(certificate.sid, self.roster.epoch, box))

@@ -1,0 +1,297 @@
+"""How one process keeps up with who is in its cluster, and with the topic and the key that go with that. No I/O.
+
+In a **personal** cluster there is one member, the holder of the key, and nothing to keep up with. In a **shared** one::
+
+    hears a hello of a lower epoch ──a moment, unless somebody else does──► says its roster
+    hears a hello of a higher epoch of somebody it doesn't admit ─────────► says hello, so that he says his roster
+    hears a newer roster of the owner's ──► installs it: links of who is out are cut, who is in may be met
+                                        ──► its key isn't the roster's: asks for the new one, again and again
+                                        ──► it isn't in it: expelled, for good
+    hears the owner's grant ──────────────► moves to the new topic
+    hears nobody, or its roster has ended ► asks on the lobby, where the owner's host listens, too
+
+So nobody needs to be there all the time: whoever knows the newest roster hands it on. Only the owner's host grants.
+
+Pure: ``now`` is any clock that doesn't go back, ``wall`` Unix time, both in seconds; ``random`` gives numbers from 0
+to 1, so that not everybody says the same thing at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2p_ipython.protocol.identity import BadIdentity, Certificate, ClusterSecret
+from p2p_ipython.protocol.messages import Ask, BadMessage, Grant, Hello, Message, RosterPart, decode_admission
+from p2p_ipython.protocol.roster import Parts, Roster, commitment, owner_of, parts_of
+
+SERVE_WITHIN = 0.3
+"""Longest pause before a roster is handed on, seconds; drawn at random, so that mostly one does it."""
+
+SERVE_EVERY = 3.0
+"""Seconds between two times that this process hands its roster on."""
+
+HELLO_EVERY = 1.0
+"""Seconds between two hellos that others cause."""
+
+ASK_WITHIN = 0.3
+ASK_EVERY = (3.0, 60.0)
+"""Seconds between two asks for the key: the first pause, and the longest, to which it doubles."""
+
+ALONE_AFTER = 5.0
+"""Seconds without hearing a member after which the lobby is asked."""
+
+LOBBY_EVERY = 60.0
+"""Seconds between two visits to the lobby."""
+
+
+@dataclass(frozen=True)
+class Say:
+    """Post a message on the cluster's topic."""
+
+    message: Message
+
+
+@dataclass(frozen=True)
+class SayHello:
+    """Say hello on the cluster's topic."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The roster is another one: keep it, and look whom it admits."""
+
+    roster: Roster
+
+
+@dataclass(frozen=True)
+class Move:
+    """The lines are on another topic, under another key."""
+
+    secret: ClusterSecret
+
+
+@dataclass(frozen=True)
+class VisitLobby:
+    """Ask on the lobby: nobody is heard where we are."""
+
+    ask: Ask
+
+
+@dataclass(frozen=True)
+class Expelled:
+    """The owner has taken us out of the cluster."""
+
+    why: str
+
+
+Action = Say | SayHello | Installed | Move | VisitLobby | Expelled
+
+
+class MembershipMachine:
+    """See the module. Answers who is a member; is told what is heard; says what follows."""
+
+    def __init__(
+        self,
+        *,
+        secret: ClusterSecret,
+        me: str,
+        name: str,
+        shared: bool,
+        roster: Roster | None = None,
+        unseal: Callable[[bytes], bytes],
+        random: Callable[[], float],
+    ) -> None:
+        """``me`` is our member's fingerprint, ``name`` what we are called; ``unseal`` opens a sealed box."""
+        self.secret = secret
+        self.roster = roster
+        self.owner = owner_of(secret.cluster)
+        self.shared = shared
+        self.expelled = ""
+        self._me = me
+        self._name = name
+        self._unseal = unseal
+        self._random = random
+        self._parts = Parts()
+        self._joined_at: float | None = None
+        self._heard_somebody = False
+        self._serve_at: float | None = None
+        self._served = float("-inf")
+        self._hello_at: float | None = None
+        self._said_hello = float("-inf")
+        self._ask_at: float | None = None
+        self._ask_pause = ASK_EVERY[0]
+        self._lobby_at: float | None = None
+
+    # -- questions --
+
+    @property
+    def epoch(self) -> int:
+        """That of the roster that we have; 0: none."""
+        return self.roster.epoch if self.roster is not None else 0
+
+    def admits(self, certificate: Certificate, wall: float) -> bool:
+        """Whether a session is a member's, and may be what it says it is."""
+        if not self.shared:
+            return certificate.signer == self.owner and certificate.role != "host"
+        if certificate.signer == self.owner and certificate.role == "host":
+            return True
+        return self.roster is not None and self.roster.admits(certificate, wall)
+
+    def name_of(self, signer: str) -> str:
+        """What the roster calls a member; "" in personal clusters, and for strangers."""
+        member = self.roster.member(signer) if self.roster is not None else None
+        return member.name if member is not None else ""
+
+    def lacks_key(self) -> bool:
+        """Whether the topic that we are on isn't our roster's any more."""
+        return self.roster is not None and commitment(self.secret) != self.roster.secret
+
+    def trouble(self, wall: float) -> str:
+        """What keeps us from the cluster, in words; "" for nothing."""
+        owner = self.roster.members[0].name if self.roster is not None else "the owner"
+        if self.expelled:
+            return self.expelled
+        if not self.shared:
+            return ""
+        if self.roster is None:
+            return "waiting for somebody who has the list of members"
+        if wall > self.roster.until:
+            return f"the list of members has ended; waiting for {owner} to host it again"
+        if self.lacks_key():
+            return f"waiting for {owner}'s host to give the new key"
+        return ""
+
+    # -- events --
+
+    def joined(self, now: float) -> list[Action]:
+        """We are on the topic, for the first time or again."""
+        self._said_hello = now
+        if not self.shared or self.expelled:
+            return [SayHello()]
+        if self._joined_at is None:
+            self._joined_at = now
+            self._lobby_at = now + ALONE_AFTER
+        if self.lacks_key():
+            self._ask_soon(now)
+        return [SayHello()]
+
+    def heard(
+        self, certificate: Certificate, message: Message, now: float, wall: float, *, admitted: bool
+    ) -> list[Action]:
+        """An authentic message of a session of this cluster, ``admitted`` or not."""
+        if not self.shared or self.expelled:
+            return []
+        if admitted:
+            self._heard_somebody = True
+        match message:
+            case Hello(epoch=epoch) if epoch < self.epoch:
+                if self._serve_at is None:
+                    wait = self._random() * SERVE_WITHIN
+                    self._serve_at = max(now + wait, self._served + SERVE_EVERY)
+            case Hello(epoch=epoch) if epoch > self.epoch and not admitted:
+                if self._hello_at is None:
+                    self._hello_at = max(now, self._said_hello + HELLO_EVERY)
+            case RosterPart(epoch=epoch) if epoch == self.epoch:
+                self._serve_at, self._served = None, now  # somebody else was quicker
+            case RosterPart(epoch=epoch) if epoch > self.epoch:
+                wire = self._parts.add(certificate.sid, message)
+                if wire is not None:
+                    return self._read(wire, now)
+            case Grant():
+                return self._granted(certificate, message)
+            case _:
+                pass
+        return self.tick(now, wall)
+
+    def granted(self, certificate: Certificate, grant: Grant) -> list[Action]:
+        """A grant to us that was heard on the lobby."""
+        return self._granted(certificate, grant)
+
+    def install(self, roster: Roster, now: float) -> list[Action]:
+        """A roster that came by another way: an invitation, or the owner's own files."""
+        return self._install(roster, now) if roster.epoch > self.epoch and not self.expelled else []
+
+    def moved(self, secret: ClusterSecret, now: float) -> list[Action]:
+        """We are on another topic now, under another key."""
+        self.secret = secret
+        self._ask_at, self._ask_pause = None, ASK_EVERY[0]
+        self._joined_at, self._heard_somebody = now, False
+        self._lobby_at = now + ALONE_AFTER
+        self._said_hello = now
+        if self.lacks_key():
+            self._ask_soon(now)
+        return [SayHello()]
+
+    def deadline(self) -> float | None:
+        """When ``tick`` is due."""
+        times = [t for t in (self._serve_at, self._hello_at, self._ask_at, self._lobby_at) if t is not None]
+        return min(times, default=None)
+
+    def tick(self, now: float, wall: float) -> list[Action]:
+        """Time has passed."""
+        actions: list[Action] = []
+        if self._serve_at is not None and now >= self._serve_at:
+            self._serve_at, self._served = None, now
+            if self.roster is not None:
+                actions += [Say(part) for part in parts_of(self.roster)]
+        if self._hello_at is not None and now >= self._hello_at:
+            self._hello_at, self._said_hello = None, now
+            actions.append(SayHello())
+        if self._ask_at is not None and now >= self._ask_at:
+            self._ask_at = now + self._ask_pause
+            self._ask_pause = min(2 * self._ask_pause, ASK_EVERY[1])
+            actions.append(Say(Ask(self._name, self.epoch)))
+        if self._lobby_at is not None and now >= self._lobby_at:
+            # Alone, without a roster that counts, or on a topic that the others have left: the owner's host may know.
+            self._lobby_at = now + LOBBY_EVERY * (1 + self._random())
+            if not self._heard_somebody or self.trouble(wall):
+                actions.append(VisitLobby(Ask(self._name, self.epoch)))
+            self._heard_somebody = False
+        return actions
+
+    # -- inside --
+
+    def _read(self, wire: bytes, now: float) -> list[Action]:
+        try:
+            roster = Roster.parse(wire, self.secret.cluster)
+        except BadIdentity:
+            return []
+        return self._install(roster, now) if roster.epoch > self.epoch else []
+
+    def _install(self, roster: Roster, now: float) -> list[Action]:
+        self.roster = roster
+        self._serve_at = None
+        if roster.member(self._me) is None:
+            self.expelled = f"{roster.members[0].name} has taken you out of {roster.title}"
+            self._hello_at = self._ask_at = self._lobby_at = None
+            return [Installed(roster), Expelled(self.expelled)]
+        if self.lacks_key():
+            self._ask_soon(now)
+        # Who has just become a member has to hear us; a crowd takes its time.
+        crowd = min(0.5, 0.01 * len(roster.members))
+        self._hello_at = now + self._random() * crowd
+        return [Installed(roster)]
+
+    def _granted(self, certificate: Certificate, grant: Grant) -> list[Action]:
+        """Take the owner's word for the topic and the key; his newest roster follows there, where we lack it."""
+        if certificate.role != "host" or certificate.signer != self.owner or grant.epoch < self.epoch or self.expelled:
+            return []
+        try:
+            admission = decode_admission(self._unseal(grant.box))
+        except (BadIdentity, BadMessage):
+            return []  # for somebody else, or nonsense
+        secret = ClusterSecret(admission.cluster, admission.topic, admission.key)
+        if secret.cluster != self.secret.cluster or (self.epoch == grant.epoch and not self._is_rosters(secret)):
+            return []
+        if secret == self.secret:
+            self._ask_at = None
+            return []
+        return [Move(secret)]
+
+    def _is_rosters(self, secret: ClusterSecret) -> bool:
+        return self.roster is not None and commitment(secret) == self.roster.secret
+
+    def _ask_soon(self, now: float) -> None:
+        self._ask_at = now + self._random() * ASK_WITHIN
+        self._ask_pause = ASK_EVERY[0]
