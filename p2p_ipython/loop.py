@@ -16,7 +16,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future as ConcurrentFuture
 from typing import Any, TypeVar
 
@@ -59,6 +59,37 @@ def disown() -> None:
     pool = getattr(sys.modules.get("twisted.internet.reactor"), "threadpool", None)
     if pool is not None:
         pool.stop()
+
+
+async def in_thread(name: str, work: Callable[[], T]) -> T:
+    """Run ``work`` in a daemon thread of its own and wait for it; when cancelled, the thread is left to itself.
+
+    For what may block for long: asyncio's own threads would be waited for when the program ends.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except BaseException as error:  # handed to whoever waits
+            failure = error
+        try:
+            loop.call_soon_threadsafe(settle, value, failure)
+        except RuntimeError:  # the loop is closed
+            pass
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await done
 
 
 class BackgroundLoop:

@@ -6,7 +6,7 @@ The blocks, lowest first; those on one line don't import one another::
     protocol                             who says what when (pure)
     task                                 what travels (pure)
     board | link | sandbox               adapters to the outside
-    worker | client
+    worker | client | doctor
     notebook
     cli bench rehearsal
 
@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "notebook": BASE | {"protocol", "task", "board", "link", "client"},
     "rehearsal": BASE | {"protocol", "task", "board", "link", "client", "worker"},
     "bench": BASE | {"client"},
-    "cli": BASE | {"board", "worker", "client", "bench", "__version__"},
+    "doctor": BASE | {"protocol", "board", "link"},
+    "cli": BASE | {"protocol", "board", "link", "members", "worker", "client", "bench", "doctor", "__version__"},
     "errors": set(),
     "config": {"errors"},
     "loop": {"errors"},

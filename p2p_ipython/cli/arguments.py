@@ -11,6 +11,12 @@ from typing import Any
 PERSONAL = "personal"
 """The cluster's name where none is given; as in client/cluster.py, which is not worth loading for --help."""
 
+PICO_BOARD = "pipe.pico.sh"
+"""The public board that is used where none is named. Its accounts are those of pico.sh; none is needed."""
+
+PICO_ACCOUNTS = "pico.sh"
+"""Where accounts for it are."""
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 

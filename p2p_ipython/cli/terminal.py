@@ -9,12 +9,12 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from p2p_ipython.errors import UsageError
+from p2p_ipython.loop import in_thread
 
 T = TypeVar("T")
 
@@ -75,31 +75,7 @@ def ask(question: str, default: bool | None = None, *, option: str = "--yes") ->
 
 async def asked(question: str, default: bool | None = None, *, option: str = "--yes") -> bool:
     """``ask``, without holding up the event loop. When cancelled, the question stays on the screen, unanswered."""
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[bool] = loop.create_future()
-
-    def settle(answer: bool, error: BaseException | None) -> None:
-        if answered.done():
-            return
-        if error is None:
-            answered.set_result(answer)
-        else:
-            answered.set_exception(error)
-
-    def wait() -> None:
-        answer, failure = False, None
-        try:
-            answer = ask(question, default, option=option)
-        except BaseException as error:  # handed to whoever waits
-            failure = error
-        try:
-            loop.call_soon_threadsafe(settle, answer, failure)
-        except RuntimeError:  # the loop is closed
-            pass
-
-    # Not one of asyncio's own threads: the program's end would wait for those, and this one for a key.
-    threading.Thread(target=wait, name="p2p-ask", daemon=True).start()
-    return await answered
+    return await in_thread("p2p-ask", lambda: ask(question, default, option=option))
 
 
 @contextmanager

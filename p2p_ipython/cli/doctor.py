@@ -1,0 +1,106 @@
+"""``p2p doctor``: which hop works, and which doesn't."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from p2p_ipython.cli.arguments import PICO_BOARD, Commands, key_arguments
+from p2p_ipython.cli.terminal import Progress, run, say, wrong_usage
+
+if TYPE_CHECKING:
+    from p2p_ipython.doctor.checks import Check, Result
+    from p2p_ipython.doctor.examine import Places
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "doctor",
+        _doctor,
+        short="find out which hop fails, why, and what to do",
+        text="Check each hop between this machine and a cluster, in order: the SSH key, the board's name, the\n"
+        "connection, the board's host key, the log-in, a line on the board, this machine's clock, the wormhole\n"
+        "mailbox, the relay, and a link to oneself over that relay. Name the first that fails, why, and what to do.\n"
+        f"Default: the board {PICO_BOARD}, with Magic Wormhole's public mailbox and relay. It takes a minute at most.\n"
+        "Exit status: 0 if everything works, 1 if not.",
+        example="  p2p doctor\n  p2p doctor --board localhost:2222\n  p2p doctor --cluster alice/friends --json",
+    )
+    parser.add_argument("--board", metavar="[USER@]HOST[:PORT]", help=f"the board to look at (default: {PICO_BOARD})")
+    parser.add_argument(
+        "--cluster", metavar="TITLE", help="look at everything as this cluster has it, which one has joined"
+    )
+    parser.add_argument(
+        "--mailbox", metavar="URL", help="the wormhole mailbox (default: the board's, or the public one)"
+    )
+    parser.add_argument("--relay", metavar="tcp:HOST:PORT", help="the relay (default: the board's, or the public one)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    key_arguments(parser)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    if options.cluster and options.board:
+        wrong_usage("doctor", "--cluster knows its board: give one of --cluster and --board")
+    from p2p_ipython.doctor.examine import examine
+    from p2p_ipython.doctor.show import Style, finding, verdict
+
+    places = _places(options)
+    style = Style(
+        width=shutil.get_terminal_size().columns,
+        colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+        signs=_can_print("✓✗–→"),
+    )
+
+    with Progress() as progress:
+
+        def tell(check: Check, result: Result) -> None:
+            if not options.json:
+                say(finding(check, result, style))
+
+        progress(f"looking at {places.board}")
+        report = run(examine(places, tell))
+    say(json.dumps(report.as_json()) if options.json else f"\n{verdict(report)}")
+    return 0 if report.healthy else 1
+
+
+def _places(options: argparse.Namespace) -> Places:
+    from p2p_ipython.doctor.examine import Places
+    from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
+
+    if options.cluster is None:
+        return Places(
+            board=options.board or PICO_BOARD,
+            identity=options.identity,
+            host_key=options.accept_host_key,
+            remember=options.accept_host_key is not None,
+            mailbox=options.mailbox or "",
+            relay=options.relay or "",
+            fallback_mailbox=PUBLIC_MAILBOX,
+            fallback_relay=PUBLIC_RELAY,
+        )
+    from p2p_ipython.members.profiles import Profiles
+
+    profile = Profiles().load(options.cluster)
+    return Places(
+        board=profile.board,
+        identity=options.identity or (Path(profile.identity) if profile.identity else None),
+        host_key=options.accept_host_key or profile.host_key or None,
+        remember=options.accept_host_key is not None,
+        mailbox=options.mailbox or profile.mailbox,
+        relay=options.relay or profile.relay,
+        fallback_mailbox=PUBLIC_MAILBOX,
+        fallback_relay=PUBLIC_RELAY,
+    )
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,160 @@
+"""What an SSH server shows and answers: its host key, the result of one command. All of it blocks, within a deadline.
+
+For servers that are no boards (pico.sh, where accounts are) and for looking at a host key before anybody logs in.
+Boards are talked to by ``board/ssh.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import re
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import paramiko
+
+from p2p_ipython.board.address import Route, SSHFiles
+from p2p_ipython.board.hostkeys import HostKeyCheck
+from p2p_ipython.board.keys import KeyChoice
+from p2p_ipython.errors import BoardUnreachable, KeyRefused
+
+MAX_ANSWER = 16 << 10
+
+_NAME = re.compile(r"[a-zA-Z0-9]{1,50}")
+_LOG = "p2p_ipython.doctor.paramiko"
+# paramiko logs as errors, with tracebacks, what we report in words.
+logging.getLogger(_LOG).setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account at pico.sh or at a board that answers ``user`` alike. ``since`` is a date, ``plan`` a word; or ""."""
+
+    name: str
+    since: str = ""
+    plan: str = ""
+
+    def __str__(self) -> str:
+        since = f", since {self.since}" if self.since else ""
+        return f"{self.name}{since}{f', plan {self.plan}' if self.plan else ''}"
+
+
+def shown_host_key(route: Route, kinds: list[str], timeout: float) -> paramiko.PKey:
+    """The host key that ``route``'s end shows (or its first jump host's, if it has any). Nobody logs in.
+
+    ``kinds`` are asked for first. Raises ``BoardUnreachable`` where nothing speaks SSH.
+    """
+    hop = first_hop(route)
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(_socket(hop, timeout))
+        transport = _start(sock, hop, kinds, timeout, stack)
+        return transport.get_remote_server_key()
+
+
+def first_hop(route: Route) -> Route:
+    """Where the way to ``route``'s end begins: there, or at a jump host."""
+    return route.jumps[0] if route.jumps else route
+
+
+def ask(route: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: float) -> str:
+    """Log in and run ``command``; return what it prints, 16 KiB at most.
+
+    Each host key on the way must be known. Raises ``BoardUnreachable``, ``HostKeyUnknown``, ``HostKeyChanged``,
+    ``KeyRefused`` or ``NoKey``.
+    """
+    deadline = time.monotonic() + timeout
+    hops = [*route.jumps, route]
+    with contextlib.ExitStack() as stack:
+        sock: Any = stack.enter_context(_socket(hops[0], timeout))
+        for hop, onward in zip(hops, [*hops[1:], None], strict=True):
+            left = max(0.1, deadline - time.monotonic())
+            check = HostKeyCheck(hop, files)
+            transport = _start(sock, hop, check.kinds, left, stack)
+            check.check(transport.get_remote_server_key())
+            try:
+                if transport.auth_publickey(hop.user, key.key):
+                    raise paramiko.AuthenticationException
+                if onward is not None:
+                    sock = transport.open_channel(
+                        "direct-tcpip", (onward.host, onward.port), ("127.0.0.1", 0), timeout=left
+                    )
+            except paramiko.AuthenticationException:
+                raise KeyRefused(
+                    f"{hop} does not let the key {key} in",
+                    hint="Give another key with --identity, or have this one's public part added there.",
+                ) from None
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                raise BoardUnreachable(f"{hop} has hung up: {error}", hint="Try again.") from None
+        return _answer(transport, route, command, deadline)
+
+
+def _answer(transport: paramiko.Transport, route: Route, command: str, deadline: float) -> str:
+    answer = b""
+    try:
+        with contextlib.closing(transport.open_session(timeout=max(0.1, deadline - time.monotonic()))) as channel:
+            channel.settimeout(max(0.1, deadline - time.monotonic()))
+            channel.exec_command(command)
+            channel.shutdown_write()
+            while len(answer) < MAX_ANSWER and time.monotonic() < deadline:
+                data = channel.recv(MAX_ANSWER - len(answer))
+                if not data:
+                    break
+                answer += data
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise BoardUnreachable(f"{route} does not answer {command!r}: {error}", hint="Try again.") from None
+    return answer.decode("utf-8", "replace")
+
+
+def parse_account(answer: str) -> Account | None:
+    """Read what ``user`` prints: name, id, date, plan, a line each. None: that is no account."""
+    lines = [line.strip() for line in answer.splitlines()]
+    if not lines or not _NAME.fullmatch(lines[0]) or lines[0].lower() == "public":
+        return None
+    since, plan = (lines[2], lines[3]) if len(lines) >= 4 else ("", "")
+    try:
+        since = datetime.date.fromisoformat(since[:10]).isoformat()
+    except ValueError:
+        since = ""
+    return Account(lines[0].lower(), since, plan if _NAME.fullmatch(plan) else "")
+
+
+@contextlib.contextmanager
+def _socket(hop: Route, timeout: float) -> Iterator[socket.socket]:
+    try:
+        sock = socket.create_connection((hop.host, hop.port), timeout=timeout)
+    except (OSError, UnicodeError) as error:
+        raise BoardUnreachable(
+            f"{hop} can't be reached: {getattr(error, 'strerror', None) or error}", hint="`p2p doctor` says why."
+        ) from None
+    with sock:
+        yield sock
+
+
+def _start(sock: Any, hop: Route, kinds: list[str], timeout: float, stack: contextlib.ExitStack) -> paramiko.Transport:
+    transport = paramiko.Transport(sock)
+    stack.callback(_close, transport)
+    transport.set_log_channel(_LOG)
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout
+    options = transport.get_security_options()
+    known = {name for kind in kinds for name in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))}
+    options.key_types = tuple(sorted(options.key_types, key=lambda name: name not in known))
+    try:
+        transport.start_client(timeout=timeout)
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise BoardUnreachable(
+            f"what answers at {hop} does not speak SSH: {error}",
+            hint="Check the port (a board of ours listens on 2222 unless told otherwise).",
+        ) from None
+    return transport
+
+
+def _close(transport: paramiko.Transport) -> None:
+    try:
+        transport.close()
+    except (OSError, EOFError, paramiko.SSHException):
+        pass  # what it goes through has ended already: so has it
