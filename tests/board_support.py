@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncssh
 
@@ -108,6 +108,13 @@ async def running(**options: Any) -> AsyncIterator[BoardServer]:
         assert not server.connections
 
 
+@asynccontextmanager
+async def pico_board(**options: Any) -> AsyncIterator[BoardServer]:
+    """A board on a free port of loopback with all the weaknesses of pico's; it has no mailbox and no relay."""
+    async with running(quirks=True, **options) as server:
+        yield server
+
+
 def client(server: BoardServer, topic: str, listener: Recorder, key: Key, folder: Path, **options: Any) -> SSHBoard:
     """A session with a board, not yet opened, that knows the board's host key."""
     where = server.addresses
@@ -126,3 +133,100 @@ async def joined(*boards: Any) -> AsyncIterator[None]:
     finally:
         for board in boards:
             await board.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    out: bytes
+    err: bytes
+    status: int | None
+
+
+class Talk(Protocol):
+    """A command that runs on a board."""
+
+    async def write(self, data: bytes) -> None: ...
+    async def eof(self) -> None: ...
+    async def read_until(self, wanted: bytes) -> bytes:
+        """Everything that has come on standard output, once ``wanted`` is in it."""
+        ...
+
+    async def end(self) -> Answer:
+        """What came in all; waits for the board to end it."""
+        ...
+
+    async def hang_up(self) -> None: ...
+
+
+class AsyncsshTalk:
+    def __init__(self, connection: asyncssh.SSHClientConnection, process: asyncssh.SSHClientProcess[bytes]) -> None:
+        self.connection, self.process, self.out = connection, process, b""
+
+    @classmethod
+    async def start(cls, port: int, key: Key, command: str) -> AsyncsshTalk:
+        connection = await asyncssh.connect(
+            "127.0.0.1", port, known_hosts=None, client_keys=[key.key], config=None, agent_path=None
+        )
+        return cls(connection, await connection.create_process(command, encoding=None))
+
+    async def write(self, data: bytes) -> None:
+        self.process.stdin.write(data)
+        await self.process.stdin.drain()
+
+    async def eof(self) -> None:
+        self.process.stdin.write_eof()
+
+    async def read_until(self, wanted: bytes) -> bytes:
+        while wanted not in self.out:
+            data = await self.process.stdout.read(65536)
+            assert data, f"ended after {self.out!r}"
+            self.out += data
+        return self.out
+
+    async def end(self) -> Answer:
+        self.out += await self.process.stdout.read()
+        err = await self.process.stderr.read()
+        await self.process.wait_closed()
+        return Answer(self.out, err, self.process.exit_status)
+
+    async def hang_up(self) -> None:
+        self.connection.abort()
+        await self.connection.wait_closed()
+
+
+class Bench:
+    """A board, its users' keys, and one kind of client."""
+
+    def __init__(self, server: BoardServer, keys: dict[str, Key], kind: Any, stack: AsyncExitStack) -> None:
+        self.server, self.keys, self.port = server, keys, server.addresses.port
+        self._kind, self._stack = kind, stack
+
+    async def start(self, user: str, command: str) -> Talk:
+        talk: Talk = await self._kind.start(self.port, self.keys[user], command)
+        self._stack.push_async_callback(talk.hang_up)
+        return talk
+
+    async def ask(self, user: str, command: str) -> Answer:
+        talk = await self.start(user, command)
+        return await talk.end()
+
+    async def join(self, user: str, command: str, topic: str) -> Talk:
+        """Start a command, and wait until it is on ``topic``."""
+        before = self.on(topic)
+        talk = await self.start(user, command)
+        await until(lambda: self.on(topic) == before + 1)
+        return talk
+
+    def on(self, topic: str) -> int:
+        """How many sessions are on a topic."""
+        listed = self.server.topics.listing(topic.split("/", maxsplit=1)[0])
+        return sum(len(who) for entry in listed if entry.topic == topic for _, who in entry.sessions)
+
+
+@asynccontextmanager
+async def benched(board: Any, kind: Any, folder: Path, **options: Any) -> AsyncIterator[Bench]:
+    """A bench with a board (``running`` or ``pico_board``), its users alice, bob and carol, and a stranger's key."""
+    keys = {name: make_key(folder, name) for name in ("alice", "bob", "carol", "stranger")}
+    users = {name: keys[name].line for name in ("alice", "bob", "carol")}
+    async with asyncio.timeout(3 * PATIENCE), board(users_inline=users, **options) as server, AsyncExitStack() as stack:
+        yield Bench(server, keys, kind, stack)

@@ -23,6 +23,9 @@ GIVE_UP_AFTER = 30.0
 """How long a line is tried, s."""
 REMEMBER = 60.0
 """How long after its first echo a line is still known as ours, s: echoes of what was written twice come late."""
+ECHO_WITHIN = 5.0
+"""Without any echo for so long, s, while lines are on their way, the topic counts as stalled. One line that was lost is
+no stall: it is written again before that."""
 IN_FLIGHT = 24 << 10
 """Bytes that may be without an echo. pico's board stalls above 32 KiB when its writers don't read."""
 MAX_WAITING = 1000
@@ -72,6 +75,9 @@ class Outbox:
         self._connected = False
         self._waiting: OrderedDict[bytes, _Posting] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
+        self._silent_since: float | None = None
+        self.stalled = False
+        """Whether the board takes lines from us and gives none back. ``due`` finds out, an echo ends it."""
 
     @property
     def waiting(self) -> int:
@@ -91,22 +97,25 @@ class Outbox:
     def connected(self) -> None:
         """The topic was joined (again): everything that waits is to be written at once."""
         self._connected = True
+        self._silent_since, self.stalled = None, False
         for posting in self._waiting.values():
             posting.sent = None
 
     def disconnected(self) -> None:
         """Nothing can be written until ``connected``."""
         self._connected = False
+        self._silent_since, self.stalled = None, False
 
     def is_ours(self, line: bytes, now: float) -> bool:
         """Whether a line that came is the echo of one of ours; if so, it needn't be written again."""
         while self._heard and next(iter(self._heard.values())) < now - REMEMBER:
             self._heard.popitem(last=False)
-        if line in self._heard:
-            return True
-        if self._waiting.pop(line, None) is None:
-            return False
-        self._heard[line] = now
+        if line not in self._heard:
+            if self._waiting.pop(line, None) is None:
+                return False
+            self._heard[line] = now
+        self.stalled = False
+        self._silent_since = now if any(posting.sent is not None for posting in self._waiting.values()) else None
         return True
 
     def due(self, now: float) -> list[bytes]:
@@ -125,6 +134,9 @@ class Outbox:
             if posting.sent is None or posting.sent <= now - RESEND_AFTER:
                 posting.sent = now
                 lines.append(line)
+        if lines and self._silent_since is None:
+            self._silent_since = now
+        self.stalled = self._silent_since is not None and now >= self._silent_since + ECHO_WITHIN
         return lines
 
     def next_due(self) -> float | None:
@@ -132,6 +144,8 @@ class Outbox:
         times = [p.posted + GIVE_UP_AFTER for p in self._waiting.values()]
         if self._connected:
             times += [p.sent + RESEND_AFTER for p in self._waiting.values() if p.sent is not None]
+            if self._silent_since is not None and not self.stalled:
+                times.append(self._silent_since + ECHO_WITHIN)
         return min(times, default=None)
 
 

@@ -12,7 +12,7 @@ is different on purpose:
 Every key is let in, and whoever isn't known is the user ``public``. Treat the board as public: what is confidential
 is encrypted by its members, end to end.
 
-The way of a chunk: ``_Session.data_received`` → ``Topics.publish`` → ``_Fanout`` → ``_Session.write``.
+The way of a chunk: ``Session.data_received`` → ``Topics.publish`` → ``_Fanout`` → ``Session.write``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class ServerOptions:
     ``users`` is a file, ``users_inline`` maps names to public key lines; see ``users.py``. ``advertise`` is the
     host that members are told for the mailbox and the relay, where it isn't the one that they connected to.
     ``rate`` (bytes/s) and ``burst`` (bytes) are what a key may write; ``queue`` (bytes) is what a subscriber may
-    leave unread; ``sessions`` is per key, ``connections`` for all.
+    leave unread; ``sessions`` is per key, ``connections`` for all. ``quirks``: behave as pico's service does, for
+    tests of what has to live with that (see ``like_pico.py``); none of the limits holds then.
     """
 
     host: str = "127.0.0.1"
@@ -78,13 +79,15 @@ class ServerOptions:
     connections: int = 4096
     rate: float = 256 << 10
     burst: float = 256 << 10
+    quirks: bool = False
 
 
 @dataclass(frozen=True)
 class Addresses:
     """Where a board is. ``host_key`` is a public key line, ``fingerprint`` its SHA256.
 
-    ``host`` is an address that can be connected to, also where the board listens on all of them.
+    ``mailbox`` and ``relay`` are "" where it has none. ``host`` is an address that can be connected to, also where
+    the board listens on all of them.
     """
 
     host: str
@@ -105,15 +108,23 @@ async def serve(options: ServerOptions) -> BoardServer:
     key = host_key(options.data)
     users = Users(options.users, options.users_inline)
     host = await _literal(options.host)
-    try:
-        services = Services(host, options.mailbox_port, options.relay_port)
-    except OSError as error:
-        raise _taken(error) from None
-    server = BoardServer(options, host, users, services, key)
+    server: BoardServer
+    services: Services | None = None
+    if options.quirks:
+        from p2p_ipython.board.like_pico import PicoServer  # it builds on this module
+
+        server = PicoServer(options, host, users, None, key)
+    else:
+        try:
+            services = Services(host, options.mailbox_port, options.relay_port)
+        except OSError as error:
+            raise _taken(error) from None
+        server = BoardServer(options, host, users, services, key)
     try:
         await server.listen()
     except BaseException as error:
-        await services.close()
+        if services is not None:
+            await services.close()
         if isinstance(error, OSError):
             raise _taken(error) from None
         raise
@@ -156,12 +167,12 @@ class BoardServer:
     """A board that serves. Made by ``serve``."""
 
     def __init__(
-        self, options: ServerOptions, host: str, users: Users, services: Services, key: asyncssh.SSHKey
+        self, options: ServerOptions, host: str, users: Users, services: Services | None, key: asyncssh.SSHKey
     ) -> None:
         self.options = options
         self.users = users
         self.topics = Topics()
-        self.sessions: dict[str, _Session] = {}
+        self.sessions: dict[str, Session] = {}
         self.fanout = _Fanout(self.sessions)
         self.connections: set[asyncssh.SSHServerConnection] = set()
         self._host = host
@@ -208,6 +219,8 @@ class BoardServer:
     def services_at(self, host: str) -> tuple[str, str]:
         """The URL of the mailbox and the hint of the relay, for somebody who reaches this machine at ``host``."""
         host = self.options.advertise or host
+        if self._services is None:
+            return "", ""
         netloc = f"[{host}]" if ":" in host else host
         return f"ws://{netloc}:{self._services.mailbox_port}/v1", f"tcp:{netloc}:{self._services.relay_port}"
 
@@ -219,7 +232,12 @@ class BoardServer:
             await asyncio.wait(ending)
         self.fanout.close()
         await self._acceptor.wait_closed()
-        await self._services.close()
+        if self._services is not None:
+            await self._services.close()
+
+    def session(self, connection: asyncssh.SSHServerConnection, user: str, fingerprint: str) -> Session:
+        """Make a session of a user's."""
+        return Session(self, connection, user, fingerprint)
 
     def key(self, fingerprint: str) -> _Key:
         """What is known of a key that is in use."""
@@ -269,7 +287,7 @@ class _Fanout:
     A packet costs far more than the bytes in it, so under load what comes within ``BATCH`` is written together.
     """
 
-    def __init__(self, sessions: dict[str, _Session]) -> None:
+    def __init__(self, sessions: dict[str, Session]) -> None:
         self._sessions = sessions
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, list[Deliver]] = {}
@@ -362,10 +380,10 @@ class _Connection(asyncssh.SSHServer):
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         user = self._server.users.name_of(self._key.public_data)
-        return _Session(self._server, self._connection, user, self._key.get_fingerprint())
+        return self._server.session(self._connection, user, self._key.get_fingerprint())
 
 
-class _Session(asyncssh.SSHServerSession[bytes]):
+class Session(asyncssh.SSHServerSession[bytes]):
     """A session: runs one command, and is then on at most one topic."""
 
     def __init__(
@@ -414,7 +432,9 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         if self._key.sessions > self._server.options.sessions:
             self._fail("too many sessions")
             return
-        command = commands.parse(self._line)
+        self._run(commands.parse(self._line))
+
+    def _run(self, command: commands.Command) -> None:
         match command:
             case commands.Help():
                 self._finish(commands.help_text(self._where()))
@@ -442,7 +462,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             self._held += data
             self._channel.pause_reading()  # the rest is kept by the publisher until there is a reader
             return
-        self._server.do(self._server.topics.publish(self._name, data))
+        self._put(data)
         silence = self._key.bucket.take(len(data), self._loop.time())
         if silence and not self._ended:
             self._channel.pause_reading()
@@ -517,11 +537,15 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._say("sending msg ...\n")
         message = b"\0" if self._stream.empty else self._held
         if message:
-            self._server.do(self._server.topics.publish(self._name, message))
+            self._put(message)
         if self._stream.empty or self._eof:
             self._sent()
         else:
             self._channel.resume_reading()
+
+    def _put(self, data: bytes) -> None:
+        """Write on the topic."""
+        self._server.do(self._server.topics.publish(self._name, data))
 
     def _timed_out(self) -> None:
         assert self._stream is not None

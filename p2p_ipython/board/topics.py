@@ -142,14 +142,15 @@ class Topics:
         own = _scoped(PUBLIC if join.public else join.user, join.topic)
         if own not in self._access:
             # A lobby's name is known to anybody: whoever comes late must not become its door-keeper.
-            access = () if join.public and own in self._topics else join.access
-            self._access[own] = _Access(access, join.session)
+            void = join.public and own in self._topics and not self._may_close_public
+            self._access[own] = _Access(() if void else join.access, join.session)
             self._stored[join.session] = own
         asked = own if join.public else join.topic
         entry = self._access.get(asked)
         if entry is None or not entry.allowed:
             return own
-        if join.user in entry.allowed or join.fingerprint in entry.allowed or entry.creator == join.session:
+        listed = join.user in entry.allowed or join.fingerprint in entry.allowed
+        if listed or self._admits_unlisted(join, own, entry.creator):
             return asked
         if not join.public:
             return own
@@ -237,6 +238,13 @@ class Topics:
                 waiting.setdefault(name, []).append(join.label)
         listed += [Listed(n, self._allowed(n), (("Waiting Pubs", tuple(labels)),)) for n, labels in waiting.items()]
         return listed
+
+    _may_close_public = False
+    """Whether an access list holds that comes when others are on the public topic already."""
+
+    def _admits_unlisted(self, join: Join, own: str, creator: str) -> bool:
+        """Whether somebody is let in who is not on the list of the session ``creator``."""
+        return creator == join.session
 
     def _allowed(self, name: str) -> tuple[str, ...]:
         access = self._access.get(name)

@@ -1,15 +1,17 @@
-"""What every board does, run on the fake and on the real thing (SSHBoard and a real server on loopback)."""
+"""What every board does, run on the fake and on the real thing: SSHBoard with our own server on loopback, and with one
+that has pico's weaknesses."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
-from board_support import Key, Recorder, client, make_key, running
+from board_support import Key, Recorder, client, make_key, pico_board, running
 
 from p2p_ipython.board.base import MAX_LINE, Board, BoardState
 from p2p_ipython.board.memory import MemoryBoard, MemoryBoardHub
@@ -18,7 +20,12 @@ from p2p_ipython.errors import LocalProtocolError
 
 
 class World(Protocol):
-    """A board, the members who may join it, and the means to cut them off."""
+    """A board, the members who may join it, and the means to cut them off.
+
+    ``names_users``: it says who one is there, which pico's ``pipe`` service doesn't.
+    """
+
+    names_users: bool
 
     def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
         """A session of ``alice``'s, ``bob``'s, or of a key without an account (``public``)."""
@@ -28,6 +35,8 @@ class World(Protocol):
 
 
 class MemoryWorld:
+    names_users = True
+
     def __init__(self) -> None:
         self.hub = MemoryBoardHub()
 
@@ -42,6 +51,7 @@ class MemoryWorld:
 class SSHWorld:
     def __init__(self, server: BoardServer, keys: dict[str, Key], folder: Path) -> None:
         self.server, self.keys, self.folder = server, keys, folder
+        self.names_users = not server.options.quirks
 
     def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
         return client(self.server, topic, listener, self.keys[user], self.folder, public=public)
@@ -57,13 +67,13 @@ async def _memory(tmp_path: Path) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def _ssh(tmp_path: Path) -> AsyncIterator[World]:
+async def _ssh(tmp_path: Path, board: Any = running) -> AsyncIterator[World]:
     keys = {user: make_key(tmp_path, user) for user in ("alice", "bob", "public")}
-    async with running(users_inline={user: keys[user].line for user in ("alice", "bob")}) as server:
+    async with board(users_inline={user: keys[user].line for user in ("alice", "bob")}) as server:
         yield SSHWorld(server, keys, tmp_path)
 
 
-@pytest.fixture(params=[_memory, _ssh], ids=["memory", "ssh"])
+@pytest.fixture(params=[_memory, _ssh, partial(_ssh, board=pico_board)], ids=["memory", "ssh", "ssh like pico"])
 def world(request, tmp_path):  # type: ignore[no-untyped-def]
     return lambda: request.param(tmp_path)
 
@@ -143,10 +153,20 @@ async def test_the_state_is_told_from_connecting_to_closed(world):
         assert member.report.state is BoardState.CONNECTING
         await member.open()
         assert member.report.state is BoardState.CONNECTED
-        assert member.user == "alice"
         await member.close()
         await member.close()
         assert ear.states == [BoardState.CONNECTED, BoardState.CLOSED]
+
+
+async def test_the_board_says_who_we_are(world):
+    async with world() as board:
+        if not board.names_users:
+            pytest.skip("this board names nobody")
+        for user in ("alice", "bob", "public"):
+            member = board.member(Recorder(), user=user)
+            await member.open()
+            assert member.user == user
+            await member.close()
 
 
 async def test_what_was_posted_just_before_closing_is_still_read(world):

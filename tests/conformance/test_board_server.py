@@ -11,79 +11,19 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import asyncssh
 import paramiko
 import pytest
-from board_support import PATIENCE, Key, make_key, running, until
+from board_support import PATIENCE, Answer, AsyncsshTalk, Key, benched, make_key, pico_board, running, until
 
 from p2p_ipython.board.server import BoardServer, ServerOptions, serve
 from p2p_ipython.errors import BoardError
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    out: bytes
-    err: bytes
-    status: int | None
-
-
-class Talk(Protocol):
-    """A command that runs on a board."""
-
-    async def write(self, data: bytes) -> None: ...
-    async def eof(self) -> None: ...
-    async def read_until(self, wanted: bytes) -> bytes:
-        """Everything that has come on standard output, once ``wanted`` is in it."""
-        ...
-
-    async def end(self) -> Answer:
-        """What came in all; waits for the board to end it."""
-        ...
-
-    async def hang_up(self) -> None: ...
-
-
-class AsyncsshTalk:
-    def __init__(self, connection: asyncssh.SSHClientConnection, process: asyncssh.SSHClientProcess[bytes]) -> None:
-        self.connection, self.process, self.out = connection, process, b""
-
-    @classmethod
-    async def start(cls, port: int, key: Key, command: str) -> AsyncsshTalk:
-        connection = await asyncssh.connect(
-            "127.0.0.1", port, known_hosts=None, client_keys=[key.key], config=None, agent_path=None
-        )
-        return cls(connection, await connection.create_process(command, encoding=None))
-
-    async def write(self, data: bytes) -> None:
-        self.process.stdin.write(data)
-        await self.process.stdin.drain()
-
-    async def eof(self) -> None:
-        self.process.stdin.write_eof()
-
-    async def read_until(self, wanted: bytes) -> bytes:
-        while wanted not in self.out:
-            data = await self.process.stdout.read(65536)
-            assert data, f"ended after {self.out!r}"
-            self.out += data
-        return self.out
-
-    async def end(self) -> Answer:
-        self.out += await self.process.stdout.read()
-        err = await self.process.stderr.read()
-        await self.process.wait_closed()
-        return Answer(self.out, err, self.process.exit_status)
-
-    async def hang_up(self) -> None:
-        self.connection.abort()
-        await self.connection.wait_closed()
 
 
 class ParamikoTalk:
@@ -187,56 +127,23 @@ if shutil.which("ssh") is None:
     del CLIENTS["openssh"]
 
 
-class Bench:
-    """A board, its users' keys, and one kind of client."""
-
-    def __init__(self, server: BoardServer, keys: dict[str, Key], kind: Any, stack: AsyncExitStack) -> None:
-        self.server, self.keys, self.port = server, keys, server.addresses.port
-        self._kind, self._stack = kind, stack
-
-    async def start(self, user: str, command: str) -> Talk:
-        talk: Talk = await self._kind.start(self.port, self.keys[user], command)
-        self._stack.push_async_callback(talk.hang_up)
-        return talk
-
-    async def ask(self, user: str, command: str) -> Answer:
-        talk = await self.start(user, command)
-        return await talk.end()
-
-    async def join(self, user: str, command: str, topic: str) -> Talk:
-        """Start a command, and wait until it is on ``topic``."""
-        before = self.on(topic)
-        talk = await self.start(user, command)
-        await until(lambda: self.on(topic) == before + 1)
-        return talk
-
-    def on(self, topic: str) -> int:
-        """How many sessions are on a topic."""
-        listed = self.server.topics.listing(topic.split("/", maxsplit=1)[0])
-        return sum(len(who) for entry in listed if entry.topic == topic for _, who in entry.sessions)
-
-
 @pytest.fixture(params=CLIENTS)
 def bench(request, tmp_path) -> Callable[..., Any]:  # type: ignore[no-untyped-def]
-    @asynccontextmanager
-    async def make(**options: Any) -> AsyncIterator[Bench]:
-        keys = {name: make_key(tmp_path, name) for name in ("alice", "bob", "carol", "stranger")}
-        users = {name: keys[name].line for name in ("alice", "bob", "carol")}
-        async with (
-            asyncio.timeout(3 * PATIENCE),
-            running(users_inline=users, **options) as server,
-            AsyncExitStack() as stack,
-        ):
-            yield Bench(server, keys, CLIENTS[request.param], stack)
+    return partial(benched, running, CLIENTS[request.param], tmp_path)
 
-    return make
+
+@pytest.fixture(params=[*CLIENTS, "like pico"])
+def both(request, tmp_path) -> Callable[..., Any]:  # type: ignore[no-untyped-def]
+    """Our own board with every client, and a board like pico's."""
+    board = pico_board if request.param == "like pico" else running
+    return partial(benched, board, CLIENTS.get(request.param, AsyncsshTalk), tmp_path)
 
 
 # What pico's service does
 
 
-async def test_no_command_and_help_print_help(bench):
-    async with bench() as board:
+async def test_no_command_and_help_print_help(both):
+    async with both() as board:
         answer = await board.ask("alice", "help")
         assert answer.status == 0
         assert answer.out.startswith(f"Command: ssh -p {board.port} 127.0.0.1 <help | ls | pub | sub | pipe".encode())
@@ -244,8 +151,8 @@ async def test_no_command_and_help_print_help(bench):
         assert await board.ask("alice", "  ") == answer
 
 
-async def test_an_unknown_command_says_nothing_and_succeeds(bench):
-    async with bench() as board:
+async def test_an_unknown_command_says_nothing_and_succeeds(both):
+    async with both() as board:
         assert await board.ask("alice", "rm -rf /") == Answer(b"", b"", 0)
 
 
@@ -258,15 +165,15 @@ async def test_an_unknown_command_says_nothing_and_succeeds(bench):
         ("pipe help", b"Usage: pipe <topic> [args...]\nArgs:\n"),
     ],
 )
-async def test_bad_flags_print_the_usage_and_fail(bench, command, first):
-    async with bench() as board:
+async def test_bad_flags_print_the_usage_and_fail(both, command, first):
+    async with both() as board:
         answer = await board.ask("alice", command)
         assert answer.out.startswith(first)
         assert (answer.err, answer.status) == (b"invalid cmd args\n\r", 1)
 
 
-async def test_ls_is_denied_to_strangers_and_lists_ones_own_topics(bench):
-    async with bench() as board:
+async def test_ls_is_denied_to_strangers_and_lists_ones_own_topics(both):
+    async with both() as board:
         assert await board.ask("stranger", "ls") == Answer(b"", b"access denied\n\r", 1)
         assert await board.ask("alice", "ls") == Answer(b"no pubsub channels found\n", b"", 0)
         await board.join("alice", "pipe jobs -a alice,bob", "alice/jobs")
@@ -285,8 +192,8 @@ async def test_ls_is_denied_to_strangers_and_lists_ones_own_topics(bench):
         )
 
 
-async def test_pipes_hear_each_other_and_themselves_only_with_r(bench):
-    async with bench() as board:
+async def test_pipes_hear_each_other_and_themselves_only_with_r(both):
+    async with both() as board:
         plain = await board.join("alice", "pipe t", "alice/t")
         echoing = await board.join("alice", "pipe alice/t -r", "alice/t")
         await plain.write(b"from plain\n")
@@ -296,8 +203,8 @@ async def test_pipes_hear_each_other_and_themselves_only_with_r(bench):
         assert await plain.read_until(b"from echoing\n") == b"from echoing\n"
 
 
-async def test_a_pipe_without_a_topic_says_how_to_join_it_unless_it_is_quiet(bench):
-    async with bench() as board:
+async def test_a_pipe_without_a_topic_says_how_to_join_it_unless_it_is_quiet(both):
+    async with both() as board:
         talk = await board.start("alice", "pipe -r")
         said = await talk.read_until(b"sub ")
         said = await talk.read_until(b"-")
@@ -311,13 +218,13 @@ async def test_a_pipe_without_a_topic_says_how_to_join_it_unless_it_is_quiet(ben
         assert await quiet.read_until(b"x\n") == b"x\n"
 
 
-async def test_quotes_are_honoured(bench):
-    async with bench() as board:
+async def test_quotes_are_honoured(both):
+    async with both() as board:
         await board.join("alice", "pipe 'my topic' -r", "alice/my topic")
 
 
-async def test_pub_waits_for_a_subscriber_who_ends_with_it(bench):
-    async with bench() as board:
+async def test_pub_waits_for_a_subscriber_who_ends_with_it(both):
+    async with both() as board:
         pub = await board.start("alice", "pub t")
         await pub.read_until(b"waiting 720h0m0s\n")
         await pub.write(b"the message\n")
@@ -332,16 +239,16 @@ async def test_pub_waits_for_a_subscriber_who_ends_with_it(bench):
         )
 
 
-async def test_pub_gives_up_after_its_time(bench):
-    async with bench() as board:
+async def test_pub_gives_up_after_its_time(both):
+    async with both() as board:
         answer = await board.ask("alice", "pub t -t 50ms")
         assert answer.out.endswith(b"no subs found ... waiting 50ms\n")
         assert (answer.err, answer.status) == (b"timeout reached, exiting\n\r", 1)
         assert await board.ask("alice", "pub t -t 50ms -c") == Answer(b"", b"", 1)
 
 
-async def test_pub_need_not_wait_and_can_be_empty_and_quiet(bench):
-    async with bench() as board:
+async def test_pub_need_not_wait_and_can_be_empty_and_quiet(both):
+    async with both() as board:
         talk = await board.start("alice", "pub t -b=false -c")
         await talk.write(b"to nobody")
         await talk.eof()
@@ -351,8 +258,8 @@ async def test_pub_need_not_wait_and_can_be_empty_and_quiet(bench):
         assert (await sub.end()).out == b"\0"
 
 
-async def test_k_keeps_a_subscription_when_the_publisher_leaves(bench):
-    async with bench() as board:
+async def test_k_keeps_a_subscription_when_the_publisher_leaves(both):
+    async with both() as board:
         sub = await board.join("alice", "sub t -k", "alice/t")
         for message in (b"one\n", b"two\n"):
             pub = await board.start("alice", "pub t -c")
@@ -362,21 +269,21 @@ async def test_k_keeps_a_subscription_when_the_publisher_leaves(bench):
         assert await sub.read_until(b"two\n") == b"one\ntwo\n"
 
 
-async def test_public_topics_are_one_for_everybody(bench):
-    async with bench() as board:
+async def test_public_topics_are_one_for_everybody(both):
+    async with both() as board:
         bob = await board.join("bob", "pipe square -p", "public/square")
         alice = await board.join("alice", "pipe square -p", "public/square")
         await alice.write(b"hello\n")
         assert await bob.read_until(b"hello\n") == b"hello\n"
 
 
-async def test_a_key_without_an_account_is_public_and_its_topics_are(bench):
-    async with bench() as board:
+async def test_a_key_without_an_account_is_public_and_its_topics_are(both):
+    async with both() as board:
         await board.join("stranger", "pipe secret-name", "public/secret-name")
 
 
-async def test_round_robin_gives_each_message_to_one(bench):
-    async with bench() as board:
+async def test_round_robin_gives_each_message_to_one(both):
+    async with both() as board:
         readers = [await board.join("alice", "sub t -k -d round_robin", "alice/t") for _ in range(2)]
         author = await board.join("alice", "pipe t", "alice/t")
         for number in range(4):
@@ -386,8 +293,8 @@ async def test_round_robin_gives_each_message_to_one(bench):
         assert both[0] != both[1]
 
 
-async def test_wildcards_read_ones_own_topics(bench):
-    async with bench() as board:
+async def test_wildcards_read_ones_own_topics(both):
+    async with both() as board:
         ear = await board.join("alice", "sub 'jobs/*' -k", "alice/jobs/*")
         author = await board.join("alice", "pipe jobs/1", "alice/jobs/1")
         other = await board.join("alice", "pipe news", "alice/news")
@@ -396,16 +303,16 @@ async def test_wildcards_read_ones_own_topics(bench):
         assert await ear.read_until(b"a job\n") == b"a job\n"
 
 
-async def test_when_the_second_last_leaves_the_last_is_cut_without_a_status(bench):
-    async with bench() as board:
+async def test_when_the_second_last_leaves_the_last_is_cut_without_a_status(both):
+    async with both() as board:
         last = await board.join("alice", "pipe t", "alice/t")
         second_last = await board.join("alice", "pipe t", "alice/t")
         await second_last.hang_up()
         assert await last.end() == Answer(b"", b"", None)
 
 
-async def test_a_pipe_whose_input_has_ended_still_reads(bench):
-    async with bench() as board:
+async def test_a_pipe_whose_input_has_ended_still_reads(both):
+    async with both() as board:
         reader = await board.join("alice", "pipe t", "alice/t")
         await reader.eof()
         author = await board.join("alice", "pipe t", "alice/t")
