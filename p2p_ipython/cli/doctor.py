@@ -73,13 +73,14 @@ def _places(options: argparse.Namespace) -> Places:
     from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 
     if options.cluster is None:
+        public = options.board is None  # which has no mailbox of its own: there is no need to ask
         return Places(
             board=options.board or PICO_BOARD,
             identity=options.identity,
             host_key=options.accept_host_key,
             remember=options.accept_host_key is not None,
-            mailbox=options.mailbox or "",
-            relay=options.relay or "",
+            mailbox=options.mailbox or (PUBLIC_MAILBOX if public else ""),
+            relay=options.relay or (PUBLIC_RELAY if public else ""),
             fallback_mailbox=PUBLIC_MAILBOX,
             fallback_relay=PUBLIC_RELAY,
         )

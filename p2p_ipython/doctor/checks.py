@@ -17,7 +17,7 @@ class Outcome(enum.Enum):
 
     OK = "ok"
     FAILED = "failed"
-    SKIPPED = "skipped"  # something that it needs has failed
+    SKIPPED = "skipped"  # something that it needs has failed, or the time was over
     UNKNOWN = "unknown"  # it can't be told from here; that is nobody's fault
 
 
@@ -69,16 +69,21 @@ def failed(why: str, todo: str = "") -> Result:
     return Result(Outcome.FAILED, why, todo)
 
 
-def unknown(why: str, todo: str = "") -> Result:
+def skipped(why: str) -> Result:
+    """It wasn't looked at."""
+    return Result(Outcome.SKIPPED, why)
+
+
+def unknown(why: str) -> Result:
     """It can't be told."""
-    return Result(Outcome.UNKNOWN, why, todo)
+    return Result(Outcome.UNKNOWN, why)
 
 
 def obstacle(check: Check, results: Mapping[str, Result]) -> Result | None:
     """The result of a check that needn't be made, after those that ``results`` has; None if it is to be made."""
     for name in check.needs:
         if results[name].outcome in (Outcome.FAILED, Outcome.SKIPPED):
-            return Result(Outcome.SKIPPED, f"needs: {_title(name)}")
+            return skipped(f"needs: {_title(name)}")
     return None
 
 
@@ -100,8 +105,8 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether every hop works that could be looked at."""
-        return self.first_failed is None
+        """Whether every hop works, but for those of which nothing can be known."""
+        return all(result.outcome in (Outcome.OK, Outcome.UNKNOWN) for result in self.results.values())
 
     def as_json(self) -> dict[str, Any]:
         """The report for programs: ``ok``, ``first_failed`` (a name or None), the places, and ``checks``."""

@@ -52,8 +52,7 @@ def shown_host_key(route: Route, kinds: list[str], timeout: float) -> paramiko.P
     hop = first_hop(route)
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(_socket(hop, timeout))
-        transport = _start(sock, hop, kinds, timeout, stack)
-        return transport.get_remote_server_key()
+        return _start(sock, hop, kinds, timeout, stack)[1]
 
 
 def first_hop(route: Route) -> Route:
@@ -74,8 +73,8 @@ def ask(route: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: fl
         for hop, onward in zip(hops, [*hops[1:], None], strict=True):
             left = max(0.1, deadline - time.monotonic())
             check = HostKeyCheck(hop, files)
-            transport = _start(sock, hop, check.kinds, left, stack)
-            check.check(transport.get_remote_server_key())
+            transport, host_key = _start(sock, hop, check.kinds, left, stack)
+            check.check(host_key)
             try:
                 if transport.auth_publickey(hop.user, key.key):
                     raise paramiko.AuthenticationException
@@ -135,7 +134,9 @@ def _socket(hop: Route, timeout: float) -> Iterator[socket.socket]:
         yield sock
 
 
-def _start(sock: Any, hop: Route, kinds: list[str], timeout: float, stack: contextlib.ExitStack) -> paramiko.Transport:
+def _start(
+    sock: Any, hop: Route, kinds: list[str], timeout: float, stack: contextlib.ExitStack
+) -> tuple[paramiko.Transport, paramiko.PKey]:
     transport = paramiko.Transport(sock)
     stack.callback(_close, transport)
     transport.set_log_channel(_LOG)
@@ -145,12 +146,12 @@ def _start(sock: Any, hop: Route, kinds: list[str], timeout: float, stack: conte
     options.key_types = tuple(sorted(options.key_types, key=lambda name: name not in known))
     try:
         transport.start_client(timeout=timeout)
+        return transport, transport.get_remote_server_key()  # which fails when start_client has run out of time
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise BoardUnreachable(
             f"what answers at {hop} does not speak SSH: {error}",
             hint="Check the port (a board of ours listens on 2222 unless told otherwise).",
         ) from None
-    return transport
 
 
 def _close(transport: paramiko.Transport) -> None:
