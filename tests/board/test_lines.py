@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from p2p_ipython.board.base import MAX_LINE
 from p2p_ipython.board.lines import (
+    ECHO_WITHIN,
     GIVE_UP_AFTER,
     IN_FLIGHT,
     MAX_WAITING,
@@ -128,6 +129,62 @@ def test_bytes_in_flight_are_bounded_and_an_echo_makes_room():
     assert IN_FLIGHT - 1002 < sum(len(frame(line)) for line in first) <= IN_FLIGHT
     outbox.is_ours(lines[0], now=0)
     assert outbox.due(now=0) == [lines[len(first)]]
+
+
+def until_stalled(outbox: Outbox, end: float) -> float | None:
+    """Do what the outbox wants when it wants it; when does it say that the board is stalled, before ``end``?"""
+    now = outbox.next_due()
+    while now is not None and now < end:
+        outbox.due(now)
+        if outbox.stalled:
+            return now
+        now = outbox.next_due()
+    return None
+
+
+def test_a_board_that_gives_nothing_back_counts_as_stalled_after_a_while_and_until_it_does():
+    outbox = connected()
+    outbox.post(b"a", now=0)
+    outbox.post(b"b", now=0)
+    outbox.due(now=0)
+    assert until_stalled(outbox, end=20) == ECHO_WITHIN
+    outbox.is_ours(b"a", now=9)
+    assert not outbox.stalled
+    assert until_stalled(outbox, end=20) == 9 + ECHO_WITHIN
+    outbox.is_ours(b"b", now=15)
+    assert not outbox.stalled
+    assert outbox.next_due() is None
+
+
+def test_a_stall_outlasts_the_lines_that_were_given_up_but_not_the_connection():
+    outbox = connected()
+    outbox.post(b"a", now=0)
+    outbox.due(now=0)
+    assert outbox.due(now=GIVE_UP_AFTER) == []
+    assert outbox.stalled
+    assert outbox.next_due() is None
+    outbox.disconnected()
+    outbox.connected()
+    assert not outbox.stalled
+
+
+def test_silence_is_no_stall_while_nothing_of_ours_is_on_its_way():
+    outbox = connected()
+    outbox.post(b"a", now=0)
+    outbox.due(now=0)
+    outbox.is_ours(b"a", now=1)
+    outbox.due(now=100)
+    assert not outbox.stalled
+    outbox.post(b"b", now=100)
+    outbox.due(now=100)
+    assert until_stalled(outbox, end=200) == 100 + ECHO_WITHIN
+
+
+def test_nothing_counts_as_stalled_that_could_not_be_written():
+    outbox = Outbox()
+    outbox.post(b"a", now=0)
+    outbox.due(now=20)
+    assert not outbox.stalled
 
 
 def test_attack_a_board_that_never_echoes_fills_no_memory():
