@@ -33,6 +33,7 @@ from p2p_ipython.protocol.client_machine import (
     ClientMachine,
     Meet,
     Note,
+    Pass,
     Recall,
     Say,
     Send,
@@ -249,6 +250,9 @@ class Bridge:
                 case Recall(sid=sid, task=task_id, attempt=attempt):
                     if sid in self.links:
                         self.links[sid].send({"t": "recall", "id": task_id, "attempt": attempt})
+                case Pass(sid=sid):
+                    if sid in self.links:
+                        self.links[sid].send({"t": "pass"})
                 case Meet(worker=worker):
                     self._jobs.start(self._meet(worker))
                 case Say(message=message):

@@ -22,7 +22,8 @@ good, and the worker then ends what it was running for that link.
 How many tasks a worker gets: as many as it has slots. Tasks of a function or cell that has been short so far
 (``SHORT``) may be sent ahead, up to ``backlog`` a slot and not more than takes ``AHEAD``, so that slots need not wait
 for the next one to travel. The worker hands back what it could not start within ``hold``, so that a wrong guess
-costs a quarter of a second.
+costs a quarter of a second, for which the worker is then left alone; unless it says ``room``: it keeps a slot, because
+it is this member's turn. It gets a task at once then, or a ``Pass``.
 
 Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the actions that follow from it;
 ``deadline()`` says when ``tick`` is due.
@@ -134,6 +135,13 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """Tell the worker that nothing waits for the slots that it keeps for us."""
+
+    sid: bytes
+
+
+@dataclass(frozen=True)
 class Settle:
     """The task is over: with the result that ``header`` describes, with ``error``, or (neither) cancelled."""
 
@@ -151,7 +159,7 @@ class Note:
     detail: str = ""
 
 
-Action = Say | Meet | Send | SendBuffers | Recall | Settle | Note
+Action = Say | Meet | Send | SendBuffers | Recall | Pass | Settle | Note
 
 
 # --- state ------------------------------------------------------------------------------------------
@@ -317,7 +325,7 @@ class ClientMachine:
         return self._next(now)
 
     def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[Action]:
-        """A frame that concerns the machine: started, result, nack, lost, evicted, want, have.
+        """A frame that concerns the machine: started, result, nack, lost, room, evicted, want, have.
 
         ``header`` is a stranger's: what doesn't fit is ignored.
         """
@@ -325,6 +333,12 @@ class ClientMachine:
         if worker is None:
             return []
         kind = header["t"]
+        if kind == "room":
+            worker.full_until = 0.0
+            actions = self._next(now)
+            if not any(queue and _fits(worker, python) for python, queue in self._queues.items()):
+                actions.append(Pass(sid))
+            return actions
         if kind in ("evicted", "have"):
             refs = set(_refs(header))
             if kind == "evicted":

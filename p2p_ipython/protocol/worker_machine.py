@@ -13,7 +13,18 @@ A task is known by (link, id, attempt). An attempt that was nacked has certainly
 started is never nacked. Slots are never exceeded: a slot is busy from ``Start`` until its runner has said
 ``result`` or has ended (``slot_died``), after which it needs a fresh one (``slot_ready``).
 
-Held tasks are started in turn by link, so that a client with a thousand tasks doesn't keep another one waiting.
+Slots are shared by member, that is, by who signed the client's certificate: a slot that falls free goes to the one
+who has had least of them lately (shares.py), then to his links in turn, then in order of arrival. Who waits need not
+have a task here: those that he gets back are with his client for a moment, and the next one comes when the last one's
+result has got there. So a link goes through these states, as far as others want the slots, too::
+
+    (no task here) ──task handed back, or its result sent──► waiting ──it is his turn──► a slot is kept, `room` is said
+          ▲                                                     │                         │   │
+          ├──────── a task comes, `pass`, or WAIT seconds ──────┘                         │   └──a task comes──► it runs
+          └──── `pass`, or `hold` seconds: not waiting on any link until a task comes ────┘
+
+A slot is kept only from somebody who has had more, by at least what keeping it may cost, ``hold``; and it counts as
+used by whom it is kept for. So nobody gains by waiting and not coming, and a single member's tasks never wait for this.
 
 Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the actions that follow from it;
 ``deadline()`` says when ``tick`` is due.
@@ -21,13 +32,16 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Request, Terms
+from p2p_ipython.protocol.shares import Shares
 
 ANNOUNCE = 0.05
 """Seconds after which a running task is announced as started. Most short ones are over by then, and their
@@ -39,8 +53,18 @@ START_GRACE = 10.0
 MAX_LINKS = 256
 """Clients that are met at a time."""
 
+MAX_LINKS_PER_MEMBER = 16
+"""Clients of one member that are met at a time. Another one is ignored rather than an older one dropped: that one's
+client would come back and drop another. Links whose client is gone end by themselves."""
+
 MAX_HELD = 1024
 """Tasks that one link may have waiting here; more are handed back at once. Clients send far fewer."""
+
+MAX_HELD_PER_MEMBER = 4 * MAX_HELD
+"""Tasks that all the links of one member may have waiting here."""
+
+WAIT = 2.0
+"""Seconds for which a link without a task here is taken to wait: clients with work come again after 0.25 s."""
 
 ANSWER_EVERY = 1.0
 """Seconds between two answers to requests on the board, whoever asks."""
@@ -119,9 +143,35 @@ class _Slot:
     starting_until: float
     ready: bool = False
     job: _Job | None = None
+    member: str = ""  # whose job it is: also when his link is lost
     since: float = 0.0
     announced: bool = False
     wanted: bool = True  # False once the task was recalled or its link lost: the runner is still ending it
+
+
+class _Next(enum.Enum):
+    """Where the next task of a link that waits probably is."""
+
+    PAUSED = "with a client that got one back, and doesn't send it unasked for a moment"
+    COMING = "with a client that sends it of its own accord, or was told to"
+    HERE = "here: held, or it runs already"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A link waits: its member wants more slots than he has."""
+
+    until: float
+    next: _Next
+
+
+@dataclass(frozen=True)
+class _Reserve:
+    """A slot is kept for a member, whose client at this link was told so."""
+
+    link: int
+    member: str
+    since: float
 
 
 class WorkerMachine:
@@ -133,9 +183,14 @@ class WorkerMachine:
         self._name = name
         self._terms = terms
         self._slots = [_Slot(starting_until=now + START_GRACE) for _ in range(terms.slots)]
-        self._held: dict[int, dict[_Job, float]] = {}  # by link, in order of arrival, with the time
+        # By link, which is in order of its turn; tasks in order of arrival, with the time.
+        self._held: dict[int, dict[_Job, float]] = {}
+        self._places: dict[int, _Place] = {}  # by link, in order of its turn
+        self._reserves: dict[int, _Reserve] = {}  # by slot
+        self._shares = Shares()
         self._links: dict[int, Certificate] = {}
-        self._meeting = 0
+        self._linked: Counter[str] = Counter()  # links by member; nobody is in it with none
+        self._meeting: Counter[str] = Counter()  # likewise those that are being made
         self._closing = False
         self._hello_at = now
         self._answered = float("-inf")
@@ -151,14 +206,17 @@ class WorkerMachine:
         """The standing offer as it is now; a worker that is closing offers no slots."""
         if self._closing:
             return replace(self._terms, slots=0, free=0)
-        return replace(self._terms, free=sum(slot.ready and slot.job is None for slot in self._slots))
+        free = sum(slot.ready and slot.job is None for slot in self._slots) - len(self._reserves)
+        return replace(self._terms, free=free)
 
     def heard(self, client: Certificate, message: Message, now: float, wall: float) -> list[Action]:
         """An authentic message of another session of this cluster."""
         match message:
             case Accept(to=to, box=box) if client.role == "client":
-                if to == self._sid and not self._closing and len(self._links) + self._meeting < MAX_LINKS:
-                    self._meeting += 1
+                member, all_links = client.signer, len(self._links) + self._meeting.total()
+                fits = all_links < MAX_LINKS and self._linked[member] + self._meeting[member] < MAX_LINKS_PER_MEMBER
+                if to == self._sid and not self._closing and fits:
+                    self._meeting[member] += 1
                     self._actions.append(Meet(client, box))
             case Hello(offer=None) | Request():
                 # A client has come, or has nobody for its work: show the offer. Not for every one of a crowd:
@@ -175,21 +233,25 @@ class WorkerMachine:
 
     # -- links --
 
-    def meet_failed(self) -> list[Action]:
+    def meet_failed(self, client: Certificate) -> list[Action]:
         """The client was not met. It will ask again."""
-        self._meeting -= 1
+        _one_less(self._meeting, client.signer)
         return self._done()
 
     def link_up(self, link: int, client: Certificate) -> list[Action]:
         """A link to a client is made. ``link`` numbers it; numbers aren't used again."""
-        self._meeting -= 1
+        _one_less(self._meeting, client.signer)
         self._links[link] = client
+        self._linked[client.signer] += 1
         return self._done()
 
     def link_lost(self, link: int, now: float) -> list[Action]:
         """The link is gone for good: nobody waits for its tasks any more."""
-        if self._links.pop(link, None) is None:
+        client = self._links.pop(link, None)
+        if client is None:
             return []
+        _one_less(self._linked, client.signer)
+        self._leave(link, now)
         for job in self._held.pop(link, {}):
             self._actions.append(Forget(link, job.task, job.attempt))
         for number, slot in enumerate(self._slots):
@@ -208,10 +270,21 @@ class WorkerMachine:
         held = self._held.setdefault(link, {})
         if job in held:
             return self._done()
-        if self._closing or len(held) >= MAX_HELD:
+        if self._closing or self._is_full(link):
             self._nack(job, "closing" if self._closing else "busy")
             return self._done()
+        if self._is_shared():
+            member, waiting = self._links[link].signer, self._waiting(now)
+            if member not in waiting:
+                self._shares.level(member, waiting, now)
+            if link in self._places:
+                self._places[link] = replace(self._places[link], next=_Next.HERE)
         held[job] = now
+        return self._fill(now)
+
+    def passed(self, link: int, now: float) -> list[Action]:
+        """The client has no task for us now: the slots that are kept for it go to others."""
+        self._leave(link, now)
         return self._fill(now)
 
     def recall(self, link: int, task: str, attempt: int, now: float) -> list[Action]:
@@ -237,16 +310,18 @@ class WorkerMachine:
 
         Returns (link, attempt) of who is to get it, or None when nobody wants it. ``fill`` must follow.
         """
-        slot = self._slots[number]
-        job, wanted = slot.job, slot.wanted
-        slot.job, slot.wanted = None, True
+        job, wanted = self._vacate(number, now)
         if job is None:
             return None
         self._actions.append(Forget(job.link, job.task, job.attempt))
-        return (job.link, job.attempt) if wanted else None
+        if not wanted:
+            return None
+        if self._is_shared() and not self._held.get(job.link) and self._waiting(now) - {self._links[job.link].signer}:
+            self._wait(job.link, now, _Next.COMING)  # its next task, if there is one, comes when this result is there
+        return job.link, job.attempt
 
     def fill(self, now: float) -> list[Action]:
-        """Start held tasks in free slots."""
+        """Give free slots to those who wait, held tasks first of all."""
         return self._fill(now)
 
     def slot_died(self, number: int, *, killed: bool, detail: str, now: float) -> list[Action]:
@@ -257,8 +332,8 @@ class WorkerMachine:
         """
         slot = self._slots[number]
         slot.ready, slot.starting_until = False, now + START_GRACE
-        job, wanted = slot.job, slot.wanted
-        slot.job, slot.wanted = None, True
+        self._give_up(number, now)
+        job, wanted = self._vacate(number, now)
         if job is not None:
             self._actions.append(Forget(job.link, job.task, job.attempt))
         if job is not None and wanted:
@@ -278,6 +353,8 @@ class WorkerMachine:
         if not self._closing:
             self._closing = True
             self._actions.append(Say(Bye()))
+            for link in self._links:
+                self._leave(link, now)
             for held in self._held.values():
                 for job in list(held):
                     self._hand_back(job, "closing")
@@ -287,11 +364,14 @@ class WorkerMachine:
         """When ``tick`` is due."""
         times = [self._hello_at]
         times += [next(iter(held.values())) + self._settings.hold for held in self._held.values() if held]
+        times += [reserve.since + self._settings.hold for reserve in self._reserves.values()]
         times += [s.since + ANNOUNCE for s in self._slots if s.job is not None and s.wanted and not s.announced]
         return min(times)
 
     def tick(self, now: float, wall: float) -> list[Action]:
         """Time has passed."""
+        if self._reserves:
+            self._end_reserves(now)
         starting = any(not slot.ready and now < slot.starting_until for slot in self._slots)
         for held in self._held.values():
             due = []
@@ -304,6 +384,7 @@ class WorkerMachine:
                     held[job] = now  # a runner is about to be there: elsewhere it would hardly be sooner
                 else:
                     self._hand_back(job, "busy")
+                    self._wait_if_others_have_slots(job.link, now)
         for slot in self._slots:
             if slot.job is not None and slot.wanted and not slot.announced and now >= slot.since + ANNOUNCE:
                 slot.announced = True
@@ -336,19 +417,142 @@ class WorkerMachine:
             self._actions.append(Say(self.hello(wall)))
 
     def _fill(self, now: float) -> list[Action]:
+        self._assign(now)
+        return self._done()
+
+    def _assign(self, now: float) -> None:
+        """Use what slots there are: start tasks, or keep slots for those whose turn it is."""
+        for number, reserve in list(self._reserves.items()):
+            held_at = next((link for link in self._held_links() if self._links[link].signer == reserve.member), None)
+            if held_at is not None:
+                self._give_up(number, now)
+                self._start(number, held_at, now)
+        told: Counter[int] = Counter()
         for number, slot in enumerate(self._slots):
-            if not slot.ready or slot.job is not None:
+            if not slot.ready or slot.job is not None or number in self._reserves:
                 continue
-            link = next((link for link, held in self._held.items() if held), None)
+            link = self._next_link(now)
             if link is None:
                 break
-            held = self._held.pop(link)
-            job = next(iter(held))
-            del held[job]
-            self._held[link] = held  # to the end: the next slot is another link's
-            slot.job, slot.since, slot.announced, slot.wanted = job, now, False, True
-            self._actions.append(Start(number, job.link, job.task, job.attempt))
-        return self._done()
+            if self._held.get(link):
+                self._start(number, link, now)
+            else:
+                self._reserve(number, link, now)
+                told[link] += 1
+        for link, free in told.items():
+            self._actions.append(Reply(link, {"t": "room", "free": free}))
+
+    def _next_link(self, now: float) -> int | None:
+        """The link whose turn it is: it has a task here, or a slot should be kept for it. None: nobody's."""
+        if not self._is_shared():
+            return next(self._held_links(), None)
+        here: dict[str, int] = {}
+        for link in self._held_links():
+            here.setdefault(self._links[link].signer, link)
+        away: dict[str, int] = {}
+        for link, place in self._places.items():
+            member = self._links[link].signer
+            if now < place.until and member not in here and place.next is not _Next.HERE:
+                away.setdefault(member, link)
+        order = {member: self._shares.order(member, now) for member in (*here, *away)}
+        first = min(order, key=order.__getitem__, default=None)
+        if first is None or first in here:
+            return here[first] if first is not None else None
+        if here:
+            second = min(here, key=order.__getitem__)
+            cheap = order[second][0] - order[first][0] <= self._settings.hold
+            return here[second] if cheap else away[first]
+        # Nobody else wants it: whoever sends of his own accord is not told.
+        needless = len(away) == 1 and self._places[away[first]].next is _Next.COMING
+        return None if needless else away[first]
+
+    def _start(self, number: int, link: int, now: float) -> None:
+        held = self._held.pop(link)
+        job = next(iter(held))
+        del held[job]
+        self._held[link] = held  # to the end: the next slot is another link's
+        slot = self._slots[number]
+        slot.job, slot.since, slot.announced, slot.wanted = job, now, False, True
+        slot.member = self._links[link].signer
+        self._shares.begin(slot.member, now)
+        self._actions.append(Start(number, job.link, job.task, job.attempt))
+
+    def _vacate(self, number: int, now: float) -> tuple[_Job | None, bool]:
+        """The slot's runner is done with its task; returns that and whether it was still wanted."""
+        slot = self._slots[number]
+        job, wanted = slot.job, slot.wanted
+        if job is not None:
+            self._shares.end(slot.member, slot.since, now)
+        slot.job, slot.wanted = None, True
+        return job, wanted
+
+    def _held_links(self) -> Iterator[int]:
+        return (link for link, held in self._held.items() if held)
+
+    # -- inside: who waits, and what is kept for him --
+
+    def _is_shared(self) -> bool:
+        """Whether there is more than one member to share with."""
+        return len(self._linked) > 1
+
+    def _waiting(self, now: float) -> set[str]:
+        """The members that want more slots than they have."""
+        links = [*self._held_links(), *(link for link, place in self._places.items() if now < place.until)]
+        return {self._links[link].signer for link in links}
+
+    def _wait(self, link: int, now: float, where: _Next) -> None:
+        """A link's task has left, and others want the slots, too: it probably has another one."""
+        before = self._places.get(link)
+        if before is not None and before.next is _Next.PAUSED:
+            where = _Next.PAUSED
+        self._places[link] = _Place(now + WAIT, where)
+
+    def _wait_if_others_have_slots(self, link: int, now: float) -> None:
+        if not self._is_shared():
+            return
+        users = {slot.member for slot in self._slots if slot.job is not None}
+        users.update(reserve.member for reserve in self._reserves.values())
+        if users - {self._links[link].signer}:
+            self._wait(link, now, _Next.PAUSED)
+
+    def _reserve(self, number: int, link: int, now: float) -> None:
+        member = self._links[link].signer
+        self._reserves[number] = _Reserve(link, member, now)
+        self._shares.begin(member, now)
+        self._places[link] = replace(self._places.pop(link), next=_Next.COMING)  # to the end
+
+    def _give_up(self, number: int, now: float) -> None:
+        """The slot is not kept any more."""
+        reserve = self._reserves.pop(number, None)
+        if reserve is not None:
+            self._shares.end(reserve.member, reserve.since, now)
+
+    def _leave(self, link: int, now: float) -> None:
+        """The link doesn't wait any more."""
+        self._places.pop(link, None)
+        for number, reserve in list(self._reserves.items()):
+            if reserve.link == link:
+                self._give_up(number, now)
+
+    def _end_reserves(self, now: float) -> None:
+        """Who hasn't come in time doesn't wait any more, at any of his links; others get the slots."""
+        for number, reserve in list(self._reserves.items()):
+            if now >= reserve.since + self._settings.hold:
+                self._give_up(number, now)
+                for link in [link for link in self._places if self._links[link].signer == reserve.member]:
+                    del self._places[link]
+        self._assign(now)
+
+    def _is_full(self, link: int) -> bool:
+        """Whether a link, or its member, has as many tasks waiting here as it may."""
+        if len(self._held[link]) >= MAX_HELD:
+            return True
+        if len(self._held) == 1:
+            return False
+        member = self._links[link].signer
+        return sum(len(self._held[at]) for at in self._held_links() if self._links[at].signer == member) >= (
+            MAX_HELD_PER_MEMBER
+        )
 
     def _nack(self, job: _Job, reason: str) -> None:
         self._actions.append(Reply(job.link, {"t": "nack", "id": job.task, "attempt": job.attempt, "reason": reason}))
@@ -361,3 +565,9 @@ class WorkerMachine:
     def _done(self) -> list[Action]:
         actions, self._actions = self._actions, []
         return actions
+
+
+def _one_less(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -293,6 +293,10 @@ class Agent:
         if isinstance(task_id, str) and isinstance(attempt, int):
             self._act(self.machine.recall(link, task_id, attempt, self._loop.time()))
 
+    def passed(self, link: int) -> None:
+        """The client has no task for us now."""
+        self._act(self.machine.passed(link, self._loop.time()))
+
     def link_ended(self, link: int, detail: str) -> None:
         """A link is gone for good."""
         if self._links.pop(link, None) is None:
@@ -374,10 +378,10 @@ class Agent:
             handler.link = await self._linker.open(meeting, handler)
         except (BadIdentity, BadMessage, P2PError) as error:
             log.info("could not meet client %s: %s", them.hex()[:8], error)
-            self._act(self.machine.meet_failed())
+            self._act(self.machine.meet_failed(client))
         except Exception:
             log.exception("could not meet client %s", them.hex()[:8])
-            self._act(self.machine.meet_failed())
+            self._act(self.machine.meet_failed(client))
         else:
             self._links[handler.number] = handler
             self._act(self.machine.link_up(handler.number, client))
@@ -428,6 +432,8 @@ class _ClientLink(LinkEnd):
                 self._landing = None
             case "recall":
                 self._agent.recalled(self.number, header)
+            case "pass":
+                self._agent.passed(self.number)
             case _:
                 pass  # a later version's; what it must not miss, it says in its hello
 

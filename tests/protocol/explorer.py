@@ -20,6 +20,7 @@ from simulation import ClientSide, Event, Violation, WorkerSide, World
 
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept
+from p2p_ipython.protocol.worker_machine import WorkerMachine
 
 FAR = 60.0
 """Seconds: the explorer doesn't wait for what is further off."""
@@ -89,6 +90,15 @@ def key(world: World) -> Hashable:
             tuple(side.links.items()),
         )
 
+    def shares(machine: WorkerMachine) -> Hashable:
+        order = {who.certificate.signer: machine._shares.order(who.certificate.signer, now) for who in world.clients}
+        ranks = sorted(order, key=order.__getitem__)
+        return (
+            tuple((who, round(order[who][0] - order[ranks[0]][0], 2)) for who in ranks),
+            tuple((link, place.next, ahead(place.until)) for link, place in machine._places.items()),
+            tuple((slot, kept.link, ahead(kept.since)) for slot, kept in machine._reserves.items()),
+        )
+
     def worker(side: WorkerSide) -> Hashable:
         if not side.alive:
             return None
@@ -102,7 +112,9 @@ def key(world: World) -> Hashable:
             tuple(slots),
             tuple(held),
             tuple(machine._links),
-            (machine._meeting, ahead(machine._hello_at), ahead(machine._answered)),
+            (tuple(machine._meeting.items()), ahead(machine._hello_at), ahead(machine._answered)),
+            # Nobody shares with himself: then it makes no difference who has had how much.
+            shares(machine) if len(world.clients) > 1 else None,
         )
 
     return (

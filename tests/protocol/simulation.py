@@ -124,6 +124,7 @@ class World:
         self.inboxes: dict[tuple[str, int], list[Any]] = {}
         self.asking: dict[int, tuple[int, int]] = {}  # by code: (client, worker), while the client waits
         self.answering: dict[int, int] = {}  # by code: worker, while it waits
+        self.callers: dict[int, int] = {}  # by code: client
         self.links: dict[int, Link] = {}
         self.clients: list[ClientSide] = []
         self.workers: list[WorkerSide] = []
@@ -294,7 +295,8 @@ class World:
 
     def _nobody_comes(self, code: int) -> None:
         worker = self.answering.pop(code)
-        self._worker(worker, self.workers[worker].machine.meet_failed())
+        client = self.clients[self.callers[code]].certificate
+        self._worker(worker, self.workers[worker].machine.meet_failed(client))
 
     def _to_worker(self, number: int) -> None:
         link = self.links[number]
@@ -314,6 +316,8 @@ class World:
                 self._worker(link.worker, side.machine.task(number, task, attempt, self.now))
             case {"t": "recall", "id": task, "attempt": attempt}:
                 self._worker(link.worker, side.machine.recall(number, task, attempt, self.now))
+            case {"t": "pass"}:
+                self._worker(link.worker, side.machine.passed(number, self.now))
 
     def _bulk(self, number: int) -> None:
         link = self.links[number]
@@ -492,6 +496,7 @@ class World:
                     must((number, target) not in self.asking.values(), "a worker is met twice at a time")
                     self.codes += 1
                     self.asking[self.codes] = (number, target)
+                    self.callers[self.codes] = number
                     self._post(("c", number), Accept(to=worker.sid, box=str(self.codes).encode()))
                 case cm.Send(sid, task, attempt, missing):
                     must(task not in self.settled, "a task was sent after it was over")
@@ -504,6 +509,8 @@ class World:
                     self._tell_bulk(side, sid, refs)
                 case cm.Recall(sid, task, attempt):
                     self._tell(side, sid, {"t": "recall", "id": task, "attempt": attempt})
+                case cm.Pass(sid):
+                    self._tell(side, sid, {"t": "pass"})
                 case cm.Settle(task, header, error):
                     must(task not in self.settled, "a task was settled twice")
                     if header is not None:
@@ -611,6 +618,19 @@ class World:
                 must(jobs == side_.known, "a worker has lost or kept a task")
                 terms = side_.machine.terms()
                 must(0 <= terms.free <= terms.slots <= side_.slots, "a worker offers slots that it hasn't")
+                self._check_shares(side_)
+
+    def _check_shares(self, side: WorkerSide) -> None:
+        machine = side.machine
+        for slot, reserve in machine._reserves.items():
+            must(slot in side.ready and slot not in side.running, "a slot is kept that isn't free")
+            must(reserve.link in machine._links, "a slot is kept for a link that is gone")
+            must(self.now <= reserve.since + self.settings.hold, "a slot is kept for too long")
+            held = [link for link, jobs in machine._held.items() if jobs]
+            must(not any(machine._links[link].signer == reserve.member for link in held), "a kept slot is not used")
+        must(set(machine._places) <= set(machine._links), "a link waits that is gone")
+        idle = side.ready - set(side.running) - set(machine._reserves)
+        must(not (idle and any(machine._held.values())), "a task waits although a slot is free")
 
     def check_quiet(self) -> None:
         """Raise ``Violation`` unless nothing is left: to be called when all tasks are over and all is delivered."""
@@ -634,7 +654,7 @@ class World:
                 self.step(moving[0])
             elif ending:
                 self.step(ending[0])
-            elif len(self.settled) == len(self.specs):
+            elif len(self.settled) == len(self.specs) and not any(side.machine._reserves for side in self.workers):
                 break
             else:
                 self.step(("time",))

@@ -1,0 +1,102 @@
+"""Who has had how much of a worker's slots lately, and whose turn it is.
+
+Members are compared by their *recent use*: the seconds that slots were theirs, of which half is forgotten in
+``HALF_LIFE``. A slot that they have now counts with the time that has passed. Who has used least is first; of
+equals, who was served longest ago. So a member's share doesn't depend on how many tasks or links he has, or how long
+his tasks are.
+
+Only those who wait at the same time are compared. Who comes, or comes back, starts level with them: slots that nobody
+else wanted are not held against anybody, and time in which one wanted none can't be saved up.
+
+Pure: ``now`` is any clock that doesn't go back, seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+HALF_LIFE = 600.0
+"""Seconds in which half of a use is forgotten: far longer than most tasks, for which it changes nothing, and so short
+that one task of a day doesn't keep its member from the slots for another day."""
+
+AT_LEAST = 1.0
+"""Seconds that a slot counts for, at least, while a member has it: of several that fall free at a time, one member
+doesn't get all."""
+
+MAX_REMEMBERED = 256
+"""Members whose use is remembered while they have no slot; beyond that, the one served longest ago is forgotten."""
+
+_RATE = math.log(2) / HALF_LIFE
+
+
+@dataclass
+class _Account:
+    used: float = 0.0
+    at: float = 0.0  # when that was so
+    slots: list[float] = field(default_factory=list)  # since when, for each slot that is his now
+    served: int = 0
+
+
+class Shares:
+    """The members' use of one worker's slots. A member is any text; who isn't known has used nothing."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account] = {}
+        self._served = 0
+
+    def begin(self, member: str, now: float) -> None:
+        """A slot is his from now on."""
+        account = self._accounts.get(member)
+        if account is None:
+            self._make_room()
+            account = self._accounts[member] = _Account(at=now)
+        account.slots.append(now)
+        self._served += 1
+        account.served = self._served
+
+    def end(self, member: str, since: float, now: float) -> None:
+        """A slot that was his since then is his no more."""
+        account = self._accounts[member]
+        account.slots.remove(since)
+        account.used, account.at = _worn(account, now) + _use(now - since), now
+
+    def order(self, member: str, now: float) -> tuple[float, int]:
+        """Whose turn it is: the member for whom this is least. The first item is his recent use, slot-seconds."""
+        account = self._accounts.get(member)
+        return (_total(account, now, AT_LEAST), account.served) if account is not None else (0.0, 0)
+
+    def level(self, member: str, waiting: Collection[str], now: float) -> None:
+        """He hasn't waited until now, the others in ``waiting`` have: he starts no better than the first of these.
+
+        Where nobody waits, he starts no better than anybody: nobody is owed anything.
+        """
+        others = waiting or self._accounts
+        uses = [_total(self._accounts[other], now) for other in others if other in self._accounts]
+        mine = self._accounts.get(member)
+        ahead = (min if waiting else max)(uses, default=0.0) - (_total(mine, now) if mine is not None else 0.0)
+        if ahead > 0:
+            if mine is None:
+                self._make_room()
+                mine = self._accounts[member] = _Account(at=now)
+            mine.used, mine.at = _worn(mine, now) + ahead, now
+
+    def _make_room(self) -> None:
+        idle = [member for member, account in self._accounts.items() if not account.slots]
+        if len(idle) >= MAX_REMEMBERED:
+            del self._accounts[min(idle, key=lambda member: self._accounts[member].served)]
+
+
+def _worn(account: _Account, now: float) -> float:
+    """What is left at ``now`` of the use that has ended."""
+    return account.used * math.exp(_RATE * (account.at - now))
+
+
+def _total(account: _Account, now: float, at_least: float = 0.0) -> float:
+    return _worn(account, now) + sum(max(at_least, _use(now - since)) for since in account.slots)
+
+
+def _use(seconds: float) -> float:
+    """What is left of the use of a slot, at its end."""
+    return -math.expm1(-_RATE * seconds) / _RATE
