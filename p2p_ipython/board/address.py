@@ -1,9 +1,14 @@
-"""Where a board is, and the way to it: what the user typed, completed by ``~/.ssh/config``."""
+"""Where a board is, and the way to it: what the user typed, completed by ``~/.ssh/config``.
+
+As with ``ssh``, what was typed wins: an option (``-J``, ``-p``, …) over the address, that over the configuration.
+"""
 
 from __future__ import annotations
 
 import getpass
 import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +49,79 @@ class SSHFiles:
             known_hosts=(folder / "known_hosts", folder / "known_hosts2", Path("/etc/ssh/ssh_known_hosts")),
             accepted=config.data_dir() / "known_hosts",
         )
+
+
+SUPPORTED_OPTIONS = (
+    "-J HOST[,HOST], -i FILE, -p PORT, -l USER, and -o with ProxyJump, IdentityFile, Port, User or HostKeyAlias"
+)
+_FLAGS = {"J": "proxyjump", "i": "identityfile", "p": "port", "l": "user"}
+
+
+@dataclass(frozen=True)
+class SSHOptions:
+    """What the user said on the command line about the way to a board; None leaves it to the configuration.
+
+    ``jump`` is as in ``ssh -J``: hosts with commas between them, or "none" for no jump host whatever is configured.
+    """
+
+    jump: str | None = None
+    identity: Path | None = None
+    port: int | None = None
+    user: str | None = None
+    host_key_alias: str | None = None
+
+
+def parse_ssh_options(options: Iterable[str]) -> SSHOptions:
+    """Read options of ``ssh``: each string holds one or more, ``-J a,b`` or ``-o Port=22``. The first of a kind counts.
+
+    Raises ``ConfigError``, with what is supported, for anything else.
+    """
+    found: dict[str, str] = {}
+    for option in options:
+        try:
+            words = _words(option)
+        except ValueError:
+            raise _not_supported(option) from None
+        while words:
+            word = words.pop(0)
+            flag, value = word[1:2], word[2:].strip()
+            if word[:1] != "-" or flag not in {*_FLAGS, "o"} or not (value or words):
+                raise _not_supported(option)
+            value = value or words.pop(0)
+            name = _FLAGS.get(flag, "")
+            if flag == "o":
+                key, value = [*re.split(r"\s*=\s*|\s+", value.strip(), maxsplit=1), ""][:2]
+                name = key.lower()
+            if name not in {*_FLAGS.values(), "hostkeyalias"} or not value:
+                raise _not_supported(option)
+            found.setdefault(name, value)
+    jump, port, user, alias = (found.get(name) for name in ("proxyjump", "port", "user", "hostkeyalias"))
+    if jump is not None and jump.lower() != "none":
+        _hops(jump)
+    for given in (user, alias):
+        if given is not None and (given.startswith("-") or re.search(r"\s", given)):
+            raise _not_supported(given)
+    return SSHOptions(
+        jump=jump,
+        identity=Path(found["identityfile"]).expanduser() if "identityfile" in found else None,
+        port=_port(port, "-p has no usable port") if port is not None else None,
+        user=user,
+        host_key_alias=alias,
+    )
+
+
+def _words(option: str) -> list[str]:
+    """Split at blanks, with quotes honoured. A backslash is itself: it is in the names of Windows's files."""
+    lexer = shlex.shlex(option, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
+    return list(lexer)
+
+
+def _not_supported(option: str) -> ConfigError:
+    return ConfigError(
+        f"the SSH option {option[:80]!r} is not supported",
+        hint=f"Supported are {SUPPORTED_OPTIONS}. For anything else use ~/.ssh/config.",
+    )
 
 
 @dataclass(frozen=True)
@@ -96,9 +174,12 @@ class Route:
         return f"{self.host} port {self.port}"
 
 
-def route(address: BoardAddress, files: SSHFiles) -> Route:
-    """Complete an address. Raises ``ConfigError`` for a configuration that can't be read or followed."""
-    return _route(address, _load(files), 0)
+def route(address: BoardAddress, files: SSHFiles, options: SSHOptions | None = None) -> Route:
+    """Complete an address. Raises ``ConfigError`` for a configuration that can't be read or followed.
+
+    ``options`` are for the board; jump hosts have what is configured for them.
+    """
+    return _route(address, _load(files), 0, options or SSHOptions())
 
 
 def _load(files: SSHFiles) -> Any:
@@ -116,7 +197,7 @@ def _load(files: SSHFiles) -> Any:
         ) from None
 
 
-def _route(address: BoardAddress, settings: Any, depth: int) -> Route:
+def _route(address: BoardAddress, settings: Any, depth: int, options: SSHOptions) -> Route:
     if depth > MAX_HOPS:
         raise ConfigError(f"more than {MAX_HOPS} jump hosts", hint="Does a ProxyJump in ~/.ssh/config lead to itself?")
     try:
@@ -124,36 +205,45 @@ def _route(address: BoardAddress, settings: Any, depth: int) -> Route:
     except Exception as error:
         # A Match line can fail in as many ways as there are criteria.
         raise ConfigError(f"~/.ssh/config can't be used for {address.host}: {error}", hint="Mend the file.") from None
-    if found.get("proxycommand", "none") != "none":
+    jump = options.jump or found.get("proxyjump", "none")
+    if options.jump is None and found.get("proxycommand", "none") != "none":
         raise ConfigError(
             f"~/.ssh/config has a ProxyCommand for {address.host}, which is not supported",
-            hint="Use ProxyJump there, or connect with `ssh -L` and give its local port.",
+            hint="Use ProxyJump there (or -J), or connect with `ssh -L` and give its local port.",
         )
     host = found["hostname"]
-    port = address.port or _port(found.get("port"), address.host)
-    jump = found.get("proxyjump", "none")
+    complaint = f"~/.ssh/config has no usable Port for {address.host}"
+    port = options.port or address.port or _port(found.get("port"), complaint)
     jumps: tuple[Route, ...] = ()
     if jump.lower() != "none":
         # "a,b" is: to a, from there to b. Only the first may have jump hosts of its own; ssh ignores the others' too.
-        first, *others = (BoardAddress.parse(hop) for hop in jump.split(","))
-        nearest = _route(first, settings, depth + 1)
-        jumps = (*nearest.jumps, nearest, *(_route(hop, settings, depth + 1) for hop in others))
+        first, *others = _hops(jump)
+        nearest = _route(first, settings, depth + 1, SSHOptions())
+        jumps = (*nearest.jumps, nearest, *(_route(hop, settings, depth + 1, SSHOptions()) for hop in others))
+    identities = tuple(Path(name).expanduser() for name in found.get("identityfile", []) if name != "none")
     return Route(
         host=host,
         port=port,
-        user=address.user or found.get("user") or _login_name(),
-        name=found.get("hostkeyalias") or (host if port == 22 else f"[{host}]:{port}"),
-        identities=tuple(Path(name).expanduser() for name in found.get("identityfile", []) if name != "none"),
+        user=options.user or address.user or found.get("user") or _login_name(),
+        name=options.host_key_alias or found.get("hostkeyalias") or (host if port == 22 else f"[{host}]:{port}"),
+        identities=identities if options.identity is None else (options.identity, *identities),
         known_hosts=tuple(Path(name).expanduser() for name in found.get("userknownhostsfile", "").split()),
         jumps=jumps,
     )
 
 
-def _port(text: str | None, host: str) -> int:
+def _hops(jump: str) -> list[BoardAddress]:
+    hops = [BoardAddress.parse(hop) for hop in jump.split(",")]
+    if len(hops) > MAX_HOPS:
+        raise ConfigError(f"more than {MAX_HOPS} jump hosts", hint="Give fewer.")
+    return hops
+
+
+def _port(text: str | None, complaint: str) -> int:
     if text is None:
         return DEFAULT_PORT
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise ConfigError(f"~/.ssh/config has no usable Port for {host}: {text[:20]!r}", hint="Mend the file.")
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ConfigError(f"{complaint}: {text[:20]!r}", hint="Give a number from 1 to 65535.")
     return int(text)
 
 

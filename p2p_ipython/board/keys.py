@@ -2,7 +2,7 @@
 
 The first of these that is there is taken:
 
-1. the file given as ``--identity``;
+1. the file given as ``--identity``, or by ``-i`` among the SSH options;
 2. the first ``IdentityFile`` of ``~/.ssh/config`` for the board's host that exists;
 3. the agent's first key;
 4. ``id_ed25519``, ``id_ecdsa`` or ``id_rsa`` in ``~/.ssh``.
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko.agent import AgentSSH
 
-from p2p_ipython.board.address import BoardAddress, SSHFiles, route
+from p2p_ipython.board.address import BoardAddress, SSHFiles, parse_ssh_options, route
 from p2p_ipython.errors import NoKey
 from p2p_ipython.protocol.identity import fingerprint
 
@@ -102,6 +102,7 @@ def choose_key(
     identity: Path | None = None,
     passphrase: Passphrase | None = None,
     files: SSHFiles | None = None,
+    ssh_options: Iterable[str] = (),
 ) -> KeyChoice:
     """Choose the key to show to the board at ``address``. May block: on the agent, on ``passphrase``.
 
@@ -109,6 +110,7 @@ def choose_key(
     """
     files = files or SSHFiles.default()
     address = BoardAddress.parse(address) if isinstance(address, str) else address
+    identity = identity or parse_ssh_options(ssh_options).identity
     configured = route(address, files).identities if identity is None else ()
     return choose_among(files, identity=identity, configured=configured, passphrase=passphrase)
 

@@ -11,13 +11,16 @@ from p2p_ipython.board.keys import KeyChoice, choose_key
 from p2p_ipython.board.ssh import SSHBoard
 
 
-async def choose_login(board: str, identity: Path | None = None) -> tuple[BoardAddress, KeyChoice]:
+async def choose_login(
+    board: str, identity: Path | None = None, *, ssh_options: tuple[str, ...] = ()
+) -> tuple[BoardAddress, KeyChoice]:
     """Return the address of ``board`` ("HOST[:PORT]") and the one key to show there.
 
+    ``ssh_options`` are those that ``SSHBoard`` gets, too (see ``address.parse_ssh_options``).
     Raises ``ConfigError`` for an address or a configuration that can't be read, ``NoKey`` without a usable key.
     """
     address = BoardAddress.parse(board)
-    return address, await asyncio.to_thread(choose_key, address, identity=identity)
+    return address, await asyncio.to_thread(choose_key, address, identity=identity, ssh_options=ssh_options)
 
 
 def remember_accepted(board: SSHBoard, accepted: str | None) -> None:

@@ -22,13 +22,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import paramiko
 
-from p2p_ipython.board.address import BoardAddress, Route, SSHFiles, route
+from p2p_ipython.board.address import BoardAddress, Route, SSHFiles, SSHOptions, parse_ssh_options, route
 from p2p_ipython.board.base import BoardListener, BoardReport, BoardState
 from p2p_ipython.board.hostkeys import HostKeyCheck
 from p2p_ipython.board.keys import KeyChoice, Passphrase, choose_among
@@ -74,6 +74,7 @@ class Target:
 
     address: BoardAddress
     files: SSHFiles
+    options: SSHOptions
     key: KeyChoice | None = None
     identity: Path | None = None
     passphrase: Passphrase | None = None
@@ -88,7 +89,8 @@ class SSHBoard:
     to show; without it one is chosen on ``open``, with ``identity`` and ``passphrase`` (called in a thread).
     ``pin`` is the board's host key or its fingerprint; without it, known-hosts files decide. ``access`` is passed
     on as the topic's access list: an owner passes it with every session. ``public`` joins ``public/topic``, one topic
-    for everybody, with an account or without.
+    for everybody, with an account or without. ``ssh_options`` are options of ``ssh`` for the way to the board, as
+    ``-J HOST``; see ``address.parse_ssh_options``. Raises ``ConfigError`` for those that aren't supported.
     """
 
     def __init__(
@@ -105,12 +107,14 @@ class SSHBoard:
         settings: Settings | None = None,
         access: tuple[str, ...] = (),
         public: bool = False,
+        ssh_options: tuple[str, ...] = (),
     ) -> None:
         files = files or SSHFiles.default()
         timeout = (settings or Settings()).connect_timeout
         if isinstance(key, paramiko.PKey):
             key = KeyChoice(key, "given")
-        self._target = Target(address, files, key, identity, passphrase, pin, timeout)
+        options = parse_ssh_options(ssh_options)
+        self._target = Target(address, files, options, key, identity or options.identity, passphrase, pin, timeout)
         self._command = f"pipe {shlex.quote(topic)} -r{' -p' if public else ''}"
         if access:
             self._command += f" -a {shlex.quote(','.join(access))}"
@@ -409,15 +413,13 @@ class _Connection:
     def _dial(self, deadline: float) -> None:
         """Connect, through jump hosts if there are any, and log in."""
         target = self.target
-        self.route = way = route(target.address, target.files)
+        self.route = way = route(target.address, target.files, target.options)
         # The board's key first, so that a lacking one is said before anything is connected to.
         choice = target.key or choose_among(
             target.files, identity=target.identity, configured=way.identities, passphrase=target.passphrase
         )
         self.key = choice
-        self.target = Target(
-            target.address, target.files, choice, target.identity, target.passphrase, target.pin, target.timeout
-        )
+        self.target = replace(target, key=choice)
         hops = [*way.jumps, way]
         sock: Any = self._connect_socket(hops[0], deadline)
         for hop, onward in zip(hops, [*hops[1:], None], strict=True):
