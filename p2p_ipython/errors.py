@@ -28,6 +28,7 @@
         ├── RemoteError           the task raised a class that can't be imported here
         ├── TaskDied              the task ended its process (os._exit, a crash)
         ├── ResultNotPicklable    the task ran; its value can't travel
+        ├── NotTrusted            the result is here, as a pickle of a worker that isn't trusted
         ├── PythonMismatch        the task needs another Python minor version
         ├── NameMissing           a module or a name isn't there on the worker
         └── WorkerLost            its worker went away, after every attempt
@@ -184,6 +185,19 @@ class TaskDied(TaskError):
 
 class ResultNotPicklable(TaskError):
     """The task ran to its end, but its value can't be pickled; its output is kept on the future."""
+
+
+class NotTrusted(TaskError):
+    """The result has come, as a pickle, and its worker is not trusted; reading a pickle runs what is in it.
+
+    ``worker`` names the worker, ``type_name`` the type that could not travel as plain data ("" if nobody said).
+    The result stays: trust the worker and ask for it again, and nothing runs again.
+    """
+
+    def __init__(self, message: str, *, worker: str = "", type_name: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.worker = worker
+        self.type_name = type_name
 
 
 class PythonMismatch(TaskError):

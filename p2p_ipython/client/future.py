@@ -1,7 +1,8 @@
 """The future of a task: ``concurrent.futures.Future``, awaitable, with the task's output.
 
-A value that arrives is kept as bytes and unpickled by the thread that first asks for it: unpickling may take
-long and runs code, and the loop that serves the links must do neither.
+A value that arrives is kept as bytes and decoded by the thread that first asks for it: that may take long and, with
+a pickle, runs code, and the loop that serves the links must do neither. Whether the worker is trusted is asked then,
+too: a result that can't be read without trust stays as it came, until its worker is trusted and somebody asks again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from p2p_ipython.client.printing import printed
-from p2p_ipython.errors import UsageError
+from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import plain
@@ -58,6 +59,8 @@ class Arrived:
     inline: Buffer
     large: Mapping[str, Buffer]
     worker: str
+    signer: str = ""
+    """Fingerprint of the key of the member whose worker it is."""
 
 
 class Future(concurrent.futures.Future[T]):
@@ -66,6 +69,13 @@ class Future(concurrent.futures.Future[T]):
     ``result()`` raises what the task raised, as the same class where that can be imported here, with the
     remote traceback. ``cancel()`` also stops a task that runs already; it is then never delivered.
     ``outputs`` holds what the task printed and displayed, in order; ``replay()`` shows it again.
+
+    A result that only a pickle could carry, of a worker that isn't trusted, makes ``result()`` and ``await`` raise
+    ``NotTrusted``, and ``exception()`` return it. The future is done, and the result is kept as it came: after
+    ``%p2p_trust NAME`` they give the value, and nothing runs again.
+
+    ``decode`` makes the value of what arrived, or raises; it is called once, or until it no longer raises
+    ``NotTrusted``.
     """
 
     def __init__(self, task_id: str, label: str, owner: Owner, decode: Callable[[Arrived], T]) -> None:
@@ -86,14 +96,18 @@ class Future(concurrent.futures.Future[T]):
     def result(self, timeout: float | None = None) -> T:
         """The value, waiting ``timeout`` seconds for it (None: as long as it takes).
 
-        Raises what the task raised, ``TimeoutError``, ``concurrent.futures.CancelledError``, or a ``TaskError``.
+        Raises what the task raised, ``TimeoutError``, ``concurrent.futures.CancelledError``, or a ``TaskError``; of
+        these ``NotTrusted`` only until the worker is trusted.
         """
         self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the task raised, or None; waits like ``result``."""
-        self._wait(timeout)
+        """What the task raised, or None; waits like ``result``. ``NotTrusted`` is returned, too."""
+        try:
+            self._wait(timeout)
+        except NotTrusted as error:
+            return error
         return super().exception(0)
 
     def running(self) -> bool:
@@ -176,7 +190,10 @@ class Future(concurrent.futures.Future[T]):
     def _get_snapshot(self) -> Any:
         """What asyncio of Python 3.14 copies a future's outcome from, instead of asking for it."""
         if self.done() and not self.cancelled():
-            self._wait(0)
+            try:
+                self._wait(0)
+            except NotTrusted as error:
+                return True, False, None, error
         return super()._get_snapshot()  # type: ignore[misc]
 
     def _notify(self) -> None:
@@ -185,7 +202,10 @@ class Future(concurrent.futures.Future[T]):
                 self.set_running_or_notify_cancel()
 
     def _wait(self, timeout: float | None) -> None:
-        """Wait until the task is over, and turn what arrived into the value or the exception, once."""
+        """Wait until the task is over, and turn what arrived into the value or the exception, once.
+
+        Raises ``NotTrusted`` and keeps what arrived when that needs trust.
+        """
         if not self.done() and background().is_current():
             raise UsageError(
                 "this would wait for a task on the thread that serves the cluster",
@@ -203,12 +223,13 @@ class Future(concurrent.futures.Future[T]):
                 return
             try:
                 value, error = self._decode(kept), None
+            except NotTrusted:
+                raise
             except BaseException as raised:
                 if isinstance(raised, KeyboardInterrupt) and kept.header.get("ok") is True:
                     raise  # the user's own, while unpickling: ask again later
                 value, error = None, raised
             self._result, self._exception = value, error
-
 
     def _wait_aloud(self, timeout: float | None) -> None:
         """Wait until the task is over; once, when that takes long because nobody can run it, say so."""

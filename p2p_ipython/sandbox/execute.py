@@ -5,6 +5,9 @@
     (header, body) ─► unpack ─► cell: Cells.run ─┐
                                 call: fn(*args, **kwargs) ──┴─► pack_result ─► chunk…, result
 
+A task whose header says ``reply: "safe"`` comes from a client that won't unpickle what we send: its value is encoded
+by task/safe.py, and if that can't be, the result says so and what of it was in the way. Its errors are words only.
+
 The large segments of a result are sent first, as ``chunk`` frames; the ``result`` frame completes it. Whatever
 the task raises, one ``result`` frame is sent.
 
@@ -26,9 +29,11 @@ from p2p_ipython.sandbox.describe_error import describe
 from p2p_ipython.sandbox.interrupts import Interrupts
 from p2p_ipython.sandbox.shell import Cells, enter_main, flush_figures
 from p2p_ipython.sandbox.tidy import Baseline
+from p2p_ipython.task import safe
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 
 _NOTHING = pack_result(None)
+_SAFE_NOTHING = safe.encode(None)
 
 
 class _Failed(Exception):
@@ -65,11 +70,13 @@ class Executor:
         """Execute a task and send its result. Raises nothing that the task raises."""
         task: str = header["id"]
         self._outlet.begin(task)
+        safely = header.get("reply") == "safe"
         packed, has_value, seconds, failed = _NOTHING, False, 0.0, None
+        codec: Header = {}
         try:
             try:
                 self._interrupts.begin(task)
-                packed, has_value, seconds = self._attempt(header, body)
+                packed, codec, has_value, seconds = self._attempt(header, body, safely)
             finally:
                 self._interrupts.end()
         except _Failed as failure:
@@ -88,18 +95,18 @@ class Executor:
             for ref, view in packed.large.items():
                 self._channel.send_chunks({"t": "chunk", "id": task, "ref": ref}, view)
             result: Header = {"t": "result", "id": task, "ok": True, "segments": packed.segments}
-            result |= {"seconds": round(seconds, 6), "value": has_value}
+            result |= {"seconds": round(seconds, 6), "value": has_value, **codec}
             self._channel.send(result, packed.inline)
         else:
-            self._channel.send(*self._failure(task, failed))
+            self._channel.send(*self._failure(task, failed, safely))
             failed.error.__traceback__ = None
         if header.get("kind") == "cell":
             self._cells.forget()
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         self._namespace.clear()
 
-    def _attempt(self, header: Header, body: Buffer) -> tuple[Packed, bool, float]:
-        """Return the packed value, whether there is one, and the run time in seconds. Raises ``_Failed``."""
+    def _attempt(self, header: Header, body: Buffer, safely: bool) -> tuple[Packed, Header, bool, float]:
+        """Return the packed value, how, whether there is one, and the run time in seconds. Raises ``_Failed``."""
         enter_main({})
         try:
             large = {ref: self._buffers.private(ref) for _, ref in header["segments"] if ref is not None}
@@ -140,13 +147,20 @@ class Executor:
             seconds = time.perf_counter() - begun
             del function, arguments, keywords
             has_value = True
-        return self._packed(value), has_value, seconds
+        return *self._packed(value, safely), has_value, seconds
 
-    def _packed(self, value: object) -> Packed:
+    def _packed(self, value: object, safely: bool) -> tuple[Packed, Header]:
+        """The value's bytes, and what the result's header says of how they were made. Raises ``_Failed``."""
+        codec: Header = {}
         if value is None:
-            return _NOTHING
+            return (_SAFE_NOTHING, {"codec": "safe"}) if safely else (_NOTHING, codec)
         try:
-            return pack_result(value)
+            if safely:
+                try:
+                    return safe.encode(value), {"codec": "safe"}
+                except safe.Unsupported as error:
+                    codec = {"codec": "pickle", "type": error.type_name, "at": error.at}
+            return pack_result(value), codec
         except BaseException as error:
             if self._kind(error, "") == "interrupted":
                 raise _Failed(error, "interrupted") from None
@@ -158,11 +172,13 @@ class Executor:
         ours = isinstance(error, KeyboardInterrupt) and self._interrupts.raised
         return "interrupted" if ours else otherwise
 
-    def _failure(self, task: str, failed: _Failed) -> tuple[Header, bytes]:
+    def _failure(self, task: str, failed: _Failed, safely: bool) -> tuple[Header, bytes]:
         description = describe(failed.error, failed.kind, self._cells.render)
         if failed.kind == "missing":
             description["name"] = str(getattr(failed.error, "name", None) or "")[:200]
         header: Header = {"t": "result", "id": task, "ok": False, "segments": [], "seconds": 0.0, "error": description}
+        if safely:
+            return header, b""
         try:
             packed = pack_result(failed.error)
         except BaseException:

@@ -9,8 +9,8 @@ agent       header                                                body
 buffer      ref, size                                             (none; ``size`` bytes follow in chunks)
 chunk       ref                                                   the buffer's next bytes
 drop        refs                                                  (none)
-task        id, kind ("cell" or "call"), segments, and for a      the inline segments
-            cell source, silent, label
+task        id, kind ("cell" or "call"), segments, perhaps reply  the inline segments
+            ("safe"), and for a cell source, silent, label
 cancel      id                                                    (none)
 =========== ===================================================== =================================================
 
@@ -21,7 +21,8 @@ ready       python, platform, pid                                 (none; sent on
 output      id, kind; name for a stream; more: goes on in the     UTF-8 text of a stream, or JSON of a display's
             next frame                                            content
 chunk       id, ref                                               the next bytes of a large result segment
-result      id, ok, segments, seconds; value, or error            the inline segments; completes the result
+result      id, ok, segments, seconds; value, or error; for a     the inline segments; completes the result
+            safe reply codec ("safe" or "pickle"), type, at
 =========== ===================================================== =================================================
 
 Two threads: this module's main thread executes, a reading thread takes frames in, so that a task can be

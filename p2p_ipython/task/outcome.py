@@ -1,11 +1,12 @@
 """What came back from a worker, as a value or as the exception to raise.
 
-``decode`` unpickles: it is for workers of one's own, whose pickles are as good as the user's. What it does
-with words alone (``raised``) trusts nobody, and is all that may be done with a result of somebody else's
-worker.
+Of a worker that is trusted, ``decode`` unpickles: that is for workers of one's own, and of people whose pickles one
+takes for as good as one's own. Of all others it takes plain data (task/safe.py) and words; nothing that they send is
+unpickled, imported or looked up among the classes that are loaded here.
 
-An exception of the task is raised here as the same class, where that class is built in or can be imported,
-with the remote traceback: as a notebook's own (``_render_traceback_``) in IPython, as its cause elsewhere.
+An exception of the task is raised here as the same class, where that class is built in or (of trusted workers)
+can be imported, with the remote traceback: as a notebook's own (``_render_traceback_``) in IPython, as its
+cause elsewhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from p2p_ipython.errors import (
     NameMissing,
+    NotTrusted,
     RemoteError,
     RemoteProtocolError,
     ResultNotPicklable,
@@ -29,6 +31,8 @@ from p2p_ipython.errors import (
     TaskError,
 )
 from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.protocol.messages import plain
+from p2p_ipython.task import safe
 from p2p_ipython.task.payload import PayloadError, unpack
 
 _MAX_TEXT = 1 << 18
@@ -50,27 +54,48 @@ class RemoteTraceback(Exception):
         return f"\n{self.text}"
 
 
-def decode(header: Mapping[str, Any], inline: Buffer, large: Mapping[str, Buffer], *, worker: str = "") -> Any:
+def decode(
+    header: Mapping[str, Any],
+    inline: Buffer,
+    large: Mapping[str, Buffer],
+    *,
+    worker: str = "",
+    trusted: bool = True,
+) -> Any:
     """Return the task's value, or raise what the task raised (or a ``TaskError``).
 
-    ``header`` is that of the result frame, ``inline`` its body, ``large`` its other segments by ref. Unpickles
-    what the worker sent. Raises ``RemoteProtocolError`` for a result that makes no sense.
+    ``header`` is that of the result frame, ``inline`` its body, ``large`` its other segments by ref. ``trusted``: what
+    ``worker`` has pickled may be unpickled. Raises ``NotTrusted`` for a pickled value of one that isn't, and
+    ``RemoteProtocolError`` for a result that makes no sense.
     """
     if header.get("ok") is True:
-        return _unpacked(header, inline, large, worker)
-    description = Description(header.get("error"), worker)
-    raise raised(description, _exception(header, inline, large, description))
+        match header.get("codec", "pickle"):
+            case "safe":
+                budget = sys.maxsize if trusted else None
+                return safe.decode(header.get("segments"), inline, large, worker=worker, budget=budget)
+            case "pickle" if trusted:
+                return _unpacked(header, inline, large, worker)
+            case "pickle":
+                raise _not_trusted(header, worker)
+        raise RemoteProtocolError(
+            f"{worker or 'a worker'} sent a result of an unknown kind",
+            peer=worker,
+            hint="It may have another version of p2p_ipython there.",
+        )
+    description = Description(header.get("error"), worker, trusted=trusted)
+    raise raised(description, _exception(header, inline, large, description) if trusted else None)
 
 
 class Description:
     """An error in a worker's words, checked and cut to size. Raises ``RemoteProtocolError``."""
 
-    def __init__(self, error: object, worker: str) -> None:
+    def __init__(self, error: object, worker: str, *, trusted: bool = True) -> None:
         if not isinstance(error, Mapping):
             raise RemoteProtocolError(
                 f"{worker or 'a worker'} sent a failed task without its error", peer=worker, hint="Submit it again."
             )
         self.worker = worker
+        self.trusted = trusted
         self.kind = _text(error.get("kind"), _MAX_NAME)
         self.class_name = _text(error.get("class"), _MAX_NAME) or "unknown"
         self.message = _text(error.get("message"), _MAX_TEXT)
@@ -163,6 +188,20 @@ def _exception(
     return error if isinstance(error, BaseException) else None
 
 
+def _not_trusted(header: Mapping[str, Any], worker: str) -> NotTrusted:
+    kind, at = (plain(text, 200) if isinstance(text := header.get(name), str) else "" for name in ("type", "at"))
+    name = plain(worker, 100)
+    what = f"{kind or 'an object'}{f' at {at}' if at else ''}"
+    return NotTrusted(
+        f"the result of {name or 'that worker'} is here, but has {what}, which travels as a pickle: "
+        "reading it would run whatever code is in it",
+        worker=worker,
+        type_name=kind,
+        hint=f"If you trust {name or 'it'}: %p2p_trust {name or 'NAME'}, then ask for the result again; nothing runs "
+        "again. Or let the task return plain data: numbers, text, lists, dicts, arrays, frames.",
+    )
+
+
 def _segments(header: Mapping[str, Any]) -> list[Any]:
     segments = header.get("segments")
     if not isinstance(segments, list | tuple):
@@ -183,15 +222,19 @@ def _may_be_raised(error: BaseException) -> bool:
 
 
 def _rebuilt(d: Description) -> BaseException:
-    """The exception from its words: of its own class if that is loaded here, of a built-in base, or a stand-in."""
+    """The exception from its words: of its own class if that is loaded here, of a built-in base, or a stand-in.
+
+    In the words of a worker that isn't trusted only built-in classes count, and of them only errors: SystemExit would
+    end the reader's program.
+    """
     for name in [d.class_name, *d.bases]:
         module, _, attribute = name.rpartition(".")
         own = name == d.class_name
-        if not own and module != "builtins":
+        if module != "builtins" and not (own and d.trusted):
             continue
         cls = getattr(builtins if module == "builtins" else sys.modules.get(module), attribute, None)
         error = _instance(cls, d.message if own else str(d))
-        if error is not None and _may_be_raised(error):
+        if error is not None and _may_be_raised(error) and (d.trusted or isinstance(error, Exception)):
             return error
     return RemoteError(
         f"the task raised {d} {d.where}",
@@ -213,6 +256,12 @@ def _instance(cls: object, message: str) -> BaseException | None:
 
 
 def _missing(d: Description) -> NameMissing:
+    if d.missing and not d.trusted:  # a name to install that a stranger has chosen is no hint
+        return NameMissing(
+            f"the task needs {d.missing!r}, which is not there {d.where}",
+            hint="Ask its owner whether it may be installed there, or do without it; a file beside the notebook is not "
+            "sent.",
+        )
     if d.missing:
         package = d.missing.partition(".")[0]
         return NameMissing(

@@ -84,8 +84,13 @@ def pack_result(value: object) -> Packed:
 
     Raises what pickling raises.
     """
+    return as_result(*_pickled(value))
+
+
+def as_result(stream: Buffer, buffers: list[memoryview], needs_python: bool = False) -> Packed:
+    """A result of finished bytes: its first segment, and the others. Large ones are r0, r1, …, and are not copied."""
     numbers = count()
-    return _pack(_pickled(value), LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
+    return _pack((stream, buffers, needs_python), LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
 
 
 def pack_task(
@@ -129,6 +134,12 @@ def unpack(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str
     Buffers that were writable are writable again: inline ones are copied, large ones are used as they are.
     Raises ``PayloadError`` when the sizes don't fit, and whatever unpickling raises.
     """
+    first, *others = in_pieces(segments, inline, large)
+    return pickle.loads(first, buffers=others)
+
+
+def in_pieces(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str, Buffer]) -> list[Buffer]:
+    """The segments' bytes, at least one; inline ones after the first are copies. Raises ``PayloadError``."""
     pieces: list[Buffer] = []
     rest = memoryview(inline)
     for segment in segments:
@@ -149,7 +160,7 @@ def unpack(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str
         raise PayloadError("the inline segments are shorter than the body")
     if not pieces:
         raise PayloadError("there is no segment")
-    return pickle.loads(pieces[0], buffers=pieces[1:])
+    return pieces
 
 
 def _checked(segment: Sequence[Any]) -> Segment:

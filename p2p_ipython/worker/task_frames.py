@@ -19,6 +19,7 @@ MAX_SEGMENT = 1 << 36
 """Largest segment, bytes (64 GiB); a client takes no larger one."""
 
 _MAX_REF = 128
+_MAX_WORD = 200
 _MAX_SECONDS = 1e9
 _ROOM = 1024
 """Bytes of a header that are left to the agent, which adds the attempt."""
@@ -29,7 +30,7 @@ _FEW = 256
 _NAMES = {
     "output": {"t", "id", "kind", "name", "more"},
     "chunk": {"t", "id", "ref", "size", "off"},
-    "result": {"t", "id", "ok", "segments", "seconds", "value", "error"},
+    "result": {"t", "id", "ok", "segments", "seconds", "value", "error", "codec", "type", "at"},
 }
 _DISPLAYS = ("display_data", "update_display_data", "clear_output")
 _WORDS = {"class", "message", "traceback", "kind", "name"}
@@ -79,6 +80,9 @@ class TaskFrames:
             raise FrameError("a result whose time is none")
         if not isinstance(segments, list) or len(segments) > MAX_SEGMENTS:
             raise FrameError("a result without its segments, or with too many")
+        words = [header.get(name, "") for name in ("codec", "type", "at")]
+        if not all(isinstance(word, str) and len(word) <= _MAX_WORD for word in words):
+            raise FrameError("a result that doesn't say how to read it")
         inline = 0
         for segment in segments:
             if not (isinstance(segment, list) and len(segment) == 2 and _is_size(segment[0])):

@@ -1,0 +1,138 @@
+"""What the output of a worker that isn't trusted may show: text, colours, still pictures.
+
+HTML and JavaScript in a notebook act for its user: they can run code in his kernel. So of such workers no page gets
+through in any form: of a rich display its plain text and its PNG or JPEG are shown, else its source, as text. The rest of
+what a message could do is bounded, too: control sequences that would move a terminal's cursor or write its
+clipboard, identifiers by which a display of another task or of the user's own could be overwritten.
+
+Pure: a message in, a message (or None) out.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from p2p_ipython.protocol.messages import plain
+from p2p_ipython.task.images import MAX_SIZE, BadImage, check_jpeg, check_png
+
+Message = dict[str, Any]
+"""As ``client.future.OutputMessage``."""
+
+MAX_SOURCE = 10_000
+"""Characters of HTML or the like that are shown in place of what it would show."""
+
+_MAX_NAME = 100
+_MAX_LENGTH = 20_000
+"""Width and height, in points, that a picture may be shown with."""
+
+_IMAGES: dict[str, Callable[[bytes], tuple[int, int]]] = {"image/png": check_png, "image/jpeg": check_jpeg}
+
+_SOURCES = ("text/markdown", "text/latex", "text/html", "application/json", "image/svg+xml", "application/javascript")
+"""Whose source may stand for what isn't shown, the most readable first."""
+
+_KINDS = {
+    "text/html": "HTML",
+    "text/markdown": "Markdown",
+    "text/latex": "LaTeX",
+    "image/svg+xml": "SVG",
+    "application/javascript": "JavaScript",
+    "text/javascript": "JavaScript",
+    "application/json": "JSON",
+    "image/png": "a PNG image",
+    "image/jpeg": "a JPEG image",
+}
+
+_CONTROL = re.compile(
+    r"(?P<colour>\x1b\[[0-9;:]{0,60}m)"
+    r"|\x1b\[[0-?]{0,60}[ -/]{0,10}[@-~]"  # CSI: moves, erases
+    r"|\x1b[\]PX^_][^\x07\x1b\x9c]{0,4000}(?:\x07|\x1b\\|\x9c)"  # OSC and its like: titles, links, the clipboard
+    r"|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+)
+"""What is taken out of text, except a colour. Each ESC is part of a match, so none can be left to begin anything."""
+
+
+def harmless(message: Mapping[str, Any], worker: str) -> Message | None:
+    """The message as it may be shown and kept; None for one that may not. ``worker`` is the name of who sent it."""
+    name = plain(worker, _MAX_NAME) or "the worker"
+    kind = message.get("kind")
+    if kind == "stream":
+        stream = "stderr" if message.get("name") == "stderr" else "stdout"
+        return {"kind": "stream", "name": stream, "text": clean(message.get("text"))}
+    content = message.get("content")
+    if not isinstance(content, Mapping):
+        return None
+    if kind == "clear_output":
+        return {"kind": kind, "content": {"wait": content.get("wait") is True}}
+    if kind not in ("display_data", "update_display_data"):
+        return None
+    transient = _transient(content.get("transient"), name)
+    if kind == "update_display_data" and not transient:
+        return None
+    data, metadata = _data(content.get("data"), content.get("metadata"), name)
+    return {"kind": kind, "content": {"data": data, "metadata": metadata, "transient": transient}}
+
+
+def clean(text: object) -> str:
+    """``text`` without control characters and sequences, other than colours, line ends, tabs and backspaces."""
+    if not isinstance(text, str):
+        return ""
+    return _CONTROL.sub(lambda found: found["colour"] or "", text)
+
+
+def _data(data: object, metadata: object, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """A display's parts that are shown, and what is said about those that aren't."""
+    parts = data if isinstance(data, Mapping) else {}
+    about = metadata if isinstance(metadata, Mapping) else {}
+    shown: dict[str, str] = {}
+    sizes: dict[str, Any] = {}
+    notes: list[str] = []
+    for kind, check in _IMAGES.items():
+        if kind not in parts:
+            continue
+        try:
+            shown[kind] = _image(parts[kind], check)
+        except BadImage as error:
+            notes.append(f"({_KINDS[kind]} from {name} is not shown: {error})")
+        else:
+            if size := _size(about.get(kind)):
+                sizes[kind] = size
+    dropped = [kind for kind in parts if kind != "text/plain" and kind not in _IMAGES]
+    text = parts.get("text/plain")
+    source = next((parts[kind] for kind in _SOURCES if isinstance(parts.get(kind), str)), "")
+    if not isinstance(text, str) and not shown:
+        text = source if len(source) <= MAX_SOURCE else f"{source[:MAX_SOURCE]}…"
+    if dropped:
+        words = list(dict.fromkeys(_KINDS.get(kind) or plain(str(kind), 60) for kind in dropped[:5]))
+        notes.append(f"({', '.join(words)} from {name} is shown as text: %p2p_trust {name})")
+    lines = [clean(text)] if isinstance(text, str) else []
+    return {"text/plain": "\n".join([*lines, *notes])} | shown, sizes
+
+
+def _image(value: object, check: Callable[[bytes], tuple[int, int]]) -> str:
+    """The picture as base64 of exactly the bytes that have been checked. Raises ``BadImage``."""
+    if not isinstance(value, str) or len(value) > 2 * MAX_SIZE:
+        raise BadImage("it is too large" if isinstance(value, str) else "it is not base64")
+    try:
+        data = binascii.a2b_base64("".join(value.split()), strict_mode=True)
+    except ValueError:
+        raise BadImage("it is not base64") from None
+    check(data)
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def _size(about: object) -> dict[str, int]:
+    if not isinstance(about, Mapping):
+        return {}
+    found = {name: about.get(name) for name in ("width", "height")}
+    return {name: value for name, value in found.items() if type(value) is int and 0 < value <= _MAX_LENGTH}
+
+
+def _transient(transient: object, name: str) -> dict[str, str]:
+    """The identifier under which a display can be updated: with the worker's name, so that only it can."""
+    display_id = transient.get("display_id") if isinstance(transient, Mapping) else None
+    if not isinstance(display_id, str) or not display_id:
+        return {}
+    return {"display_id": f"{name}: {plain(display_id, _MAX_NAME)}"}
