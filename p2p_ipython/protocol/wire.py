@@ -5,10 +5,11 @@
     line      = "p1 " base64( nonce[24]  XChaCha20-Poly1305(key, plain) )      at most 4096 bytes
     plain     = signature[64]  signed
     signed    = sid[16]  seq[8]  certificate size[2]  certificate  message     numbers big endian
-    signature = Ed25519 by the session sid over "p2p-ipython/board/v1\\0" + signed
+    signature = Ed25519 by the session sid over "p2p-ipython/board/v1\\0" + string topic + key + signed
 
 The key is the cluster's, so that an outsider can neither read nor make lines; the signature is the session's,
-so that no member can speak for another. A line of a session that the reader has not heard yet must bring its
+so that no member can speak for another. It holds on one topic, under one key: otherwise whoever is on two could carry
+a session's lines from one to the other, and use up its numbers there before it comes. A line of a session that the reader has not heard yet must bring its
 certificate; ``hello`` always does. ``seq`` rises with each line of a session: a reader remembers the last 64,
 so that a line counts once however often it is resent, echoed or replayed, in whatever base64 spelling. A session
 that lives longer than its certificate shows a new one, for the same keys, before the old one ends.
@@ -66,28 +67,27 @@ class Heard:
 
 
 class LineWriter:
-    """Makes a session's lines. One per process: the numbers must not repeat."""
+    """Makes a session's lines on one topic."""
 
     def __init__(self, session: Session, secret: ClusterSecret, random: Callable[[int], bytes]) -> None:
         self._session = session
         self._key = secret.key
+        self._scope = _scope(secret)
         self._random = random
-        self._seq = 0
 
     def write(self, message: Message, *, introduce: bool = False) -> bytes:
         """Return the line, without newlines; ``introduce`` adds our certificate."""
-        self._seq += 1
         certificate = self._session.certificate.wire if introduce else b""
         signed = b"".join(
             (
                 self._session.sid,
-                self._seq.to_bytes(8, "big"),
+                self._session.next_seq().to_bytes(8, "big"),
                 len(certificate).to_bytes(2, "big"),
                 certificate,
                 encode(message),
             )
         )
-        plain = self._session.sign(PREFIX + signed) + signed
+        plain = self._session.sign(self._scope + signed) + signed
         nonce = self._random(24)
         sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plain, PREFIX, nonce, self._key)
         line = MAGIC + base64.b64encode(nonce + sealed)
@@ -112,6 +112,7 @@ class LineReader:
         clusters: frozenset[str] | None = None,
     ) -> None:
         self._secret = secret
+        self._scope = _scope(secret)
         self._admit = admit
         self._clusters = frozenset({secret.cluster}) if clusters is None else clusters
         self._sessions: dict[bytes, _Known] = {}
@@ -150,7 +151,7 @@ class LineReader:
         known = self._sessions.get(sid)
         if known is None:
             known = self._introduced(sid, rest[:size], now)
-        if not check_signature(known.certificate, PREFIX + signed, signature):
+        if not check_signature(known.certificate, self._scope + signed, signature):
             raise _Refused("a line with a forged signature")
         if size and rest[:size] != known.certificate.wire:
             self._renewed(known, rest[:size], now)
@@ -189,6 +190,12 @@ class LineReader:
             raise _Refused("a session that has changed its keys")
         if certificate.until > old.until:
             known.certificate = certificate
+
+
+def _scope(secret: ClusterSecret) -> bytes:
+    """Where a line's signature holds; precedes what is signed."""
+    topic = secret.topic.encode()
+    return PREFIX + len(topic).to_bytes(4, "big") + topic + secret.key
 
 
 class Window:

@@ -35,7 +35,9 @@ HELLO = Hello("bob", int(NOW), Terms(slots=2, free=2, python="3.11"))
 
 def craft(signed: bytes, *, by: Session, key: bytes = CLUSTER.key, signature: bytes | None = None) -> bytes:
     """A line that is whatever the attacker wants it to be, by one who knows the cluster's key."""
-    text = (by.sign(PREFIX + signed) if signature is None else signature) + signed
+    topic = CLUSTER.topic.encode()
+    scope = PREFIX + len(topic).to_bytes(4, "big") + topic + CLUSTER.key
+    text = (by.sign(scope + signed) if signature is None else signature) + signed
     nonce = bytes(24)
     sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(text, PREFIX, nonce, key)
     return MAGIC + base64.b64encode(nonce + sealed)
