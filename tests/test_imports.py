@@ -54,7 +54,7 @@ def test_loading_the_extension_loads_nothing_heavy(tmp_path: Path) -> None:
     assert not (after - before) & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [[], ["board"], ["worker"], ["bench"], ["whoami"]])
+@pytest.mark.parametrize("arguments", [[], ["board"], ["worker"], ["bench"], ["setup"], ["doctor"], ["whoami"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     text = (
         "import contextlib, io, p2p_ipython.cli\n"

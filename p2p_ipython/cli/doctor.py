@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from p2p_ipython.cli.arguments import PICO_BOARD, Commands, key_arguments
 from p2p_ipython.cli.terminal import Progress, run, say, wrong_usage
 
 if TYPE_CHECKING:
-    from p2p_ipython.doctor.checks import Check, Result
+    from p2p_ipython.doctor.checks import Check, Report, Result
     from p2p_ipython.doctor.examine import Places
 
 
@@ -46,7 +47,6 @@ def add(commands: Commands) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     if options.cluster and options.board:
         wrong_usage("doctor", "--cluster knows its board: give one of --cluster and --board")
-    from p2p_ipython.doctor.examine import examine
     from p2p_ipython.doctor.show import Style, finding, verdict
 
     places = _places(options)
@@ -63,9 +63,19 @@ def _doctor(options: argparse.Namespace) -> int:
                 say(finding(check, result, style))
 
         progress(f"looking at {places.board}")
-        report = run(examine(places, tell))
+        report = run(_examine(places, tell))
     say(json.dumps(report.as_json()) if options.json else f"\n{verdict(report)}")
     return 0 if report.healthy else 1
+
+
+async def _examine(places: Places, tell: Callable[[Check, Result], None]) -> Report:
+    from p2p_ipython import loop
+    from p2p_ipython.doctor.examine import examine
+
+    try:
+        return await examine(places, tell)
+    finally:
+        loop.disown()
 
 
 def _places(options: argparse.Namespace) -> Places:

@@ -1,4 +1,4 @@
-"""``p2p whoami``: which key would be shown to a board, and who that is there."""
+"""``p2p whoami``: which key would be shown to a board, who that is there, and which account it has on pico.sh."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from p2p_ipython.cli.arguments import Commands, key_arguments
+from p2p_ipython.cli.arguments import PICO_ACCOUNTS, Commands, key_arguments
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import Settings
+from p2p_ipython.errors import BoardError
 
 if TYPE_CHECKING:
     from p2p_ipython.board.address import BoardAddress, SSHFiles
     from p2p_ipython.board.base import BoardReport
     from p2p_ipython.board.keys import KeyChoice
+
+
+ANSWER_WITHIN = 15.0
+"""How long pico.sh may take to answer, s."""
 
 
 def add(commands: Commands) -> None:
@@ -25,11 +30,19 @@ def add(commands: Commands) -> None:
         _whoami,
         short="say which SSH key would be offered to a board, and who that is there",
         text="Say which SSH key would be offered to a board, where it comes from, and its fingerprint. With --board,\n"
-        "ask that board which user name the key has there.",
-        example="  p2p whoami\n  p2p whoami --board localhost:2222",
+        "ask that board which user name the key has there. With --account, or where the board is pico's, ask\n"
+        "pico.sh for the key's account: its name, since when, and its plan.",
+        example="  p2p whoami\n  p2p whoami --board localhost:2222\n  p2p whoami --account",
     )
     parser.add_argument(
         "--board", metavar="[USER@]HOST[:PORT]", help="a board to ask (its settings in ~/.ssh/config count)"
+    )
+    parser.add_argument(
+        "--account",
+        nargs="?",
+        const=PICO_ACCOUNTS,
+        metavar="HOST[:PORT]",
+        help=f"ask for the key's account, too (there, or at {PICO_ACCOUNTS})",
     )
     key_arguments(parser)
 
@@ -38,20 +51,46 @@ def _whoami(options: argparse.Namespace) -> int:
     from p2p_ipython.board.address import BoardAddress, SSHFiles
     from p2p_ipython.board.keys import choose_among, choose_key
 
-    if options.board is None:  # to look is enough: nothing of ours is read, or made
+    accounts = options.account or (PICO_ACCOUNTS if _is_pico(options.board) else None)
+    asked = options.board or accounts
+    if asked is None:  # to look is enough: nothing of ours is read, or made
         files = SSHFiles(Path.home() / ".ssh", config=None, known_hosts=(), accepted=None)
         choice = choose_among(files, identity=options.identity)
     else:
         files = SSHFiles.default()
-        address = BoardAddress.parse(options.board)
-        choice = choose_key(address, identity=options.identity, files=files)
+        choice = choose_key(asked, identity=options.identity, files=files)
     say(f"key          {choice.fingerprint}")
     say(f"from         {choice.source}")
     say(f"public key   {choice.public_line}")
     if options.board is not None:
+        address = BoardAddress.parse(options.board)
         user = run(_ask_board(address, choice, files, options.accept_host_key))
         say(f"on {options.board}: {user or 'it does not say'}")
+    if accounts is not None:
+        say(f"account      {_account(accounts, choice, files, wished=options.account is not None)}")
     return 0
+
+
+def _is_pico(board: str | None) -> bool:
+    from p2p_ipython.board.address import BoardAddress
+
+    return board is not None and f".{BoardAddress.parse(board).host.lower()}".endswith(f".{PICO_ACCOUNTS}")
+
+
+def _account(accounts: str, choice: KeyChoice, files: SSHFiles, *, wished: bool) -> str:
+    """The key's account in words. Where nobody has ``wished`` to know, a trouble with asking is said in place of it."""
+    from p2p_ipython.board.address import BoardAddress
+    from p2p_ipython.doctor.ssh import ask_account
+
+    try:
+        account = ask_account(BoardAddress.parse(accounts), files, choice, ANSWER_WITHIN)
+    except BoardError as error:
+        if wished:
+            raise
+        return f"not known: {error.message}"
+    return (
+        f"{account} (at {accounts})" if account else f"none at {accounts} for this key; `p2p setup` helps to make one"
+    )
 
 
 async def _ask_board(address: BoardAddress, choice: KeyChoice, files: SSHFiles, pin: str | None) -> str:

@@ -18,10 +18,10 @@ from typing import Any
 
 import paramiko
 
-from p2p_ipython.board.address import Route, SSHFiles
+from p2p_ipython.board.address import BoardAddress, Route, SSHFiles, route
 from p2p_ipython.board.hostkeys import HostKeyCheck
 from p2p_ipython.board.keys import KeyChoice
-from p2p_ipython.errors import BoardUnreachable, KeyRefused
+from p2p_ipython.errors import BoardUnreachable, HostKeyUnknown, KeyRefused
 
 MAX_ANSWER = 16 << 10
 
@@ -44,30 +44,30 @@ class Account:
         return f"{self.name}{since}{f', plan {self.plan}' if self.plan else ''}"
 
 
-def shown_host_key(route: Route, kinds: list[str], timeout: float) -> paramiko.PKey:
-    """The host key that ``route``'s end shows (or its first jump host's, if it has any). Nobody logs in.
+def shown_host_key(there: Route, kinds: list[str], timeout: float) -> paramiko.PKey:
+    """The host key that ``there``'s end shows (or its first jump host's, if it has any). Nobody logs in.
 
     ``kinds`` are asked for first. Raises ``BoardUnreachable`` where nothing speaks SSH.
     """
-    hop = first_hop(route)
+    hop = first_hop(there)
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(_socket(hop, timeout))
         return _start(sock, hop, kinds, timeout, stack)[1]
 
 
-def first_hop(route: Route) -> Route:
-    """Where the way to ``route``'s end begins: there, or at a jump host."""
-    return route.jumps[0] if route.jumps else route
+def first_hop(there: Route) -> Route:
+    """Where the way to ``there``'s end begins: there, or at a jump host."""
+    return there.jumps[0] if there.jumps else there
 
 
-def ask(route: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: float) -> str:
+def ask(there: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: float) -> str:
     """Log in and run ``command``; return what it prints, 16 KiB at most.
 
     Each host key on the way must be known. Raises ``BoardUnreachable``, ``HostKeyUnknown``, ``HostKeyChanged``,
     ``KeyRefused`` or ``NoKey``.
     """
     deadline = time.monotonic() + timeout
-    hops = [*route.jumps, route]
+    hops = [*there.jumps, there]
     with contextlib.ExitStack() as stack:
         sock: Any = stack.enter_context(_socket(hops[0], timeout))
         for hop, onward in zip(hops, [*hops[1:], None], strict=True):
@@ -89,10 +89,10 @@ def ask(route: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: fl
                 ) from None
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise BoardUnreachable(f"{hop} has hung up: {error}", hint="Try again.") from None
-        return _answer(transport, route, command, deadline)
+        return _answer(transport, there, command, deadline)
 
 
-def _answer(transport: paramiko.Transport, route: Route, command: str, deadline: float) -> str:
+def _answer(transport: paramiko.Transport, there: Route, command: str, deadline: float) -> str:
     answer = b""
     try:
         with contextlib.closing(transport.open_session(timeout=max(0.1, deadline - time.monotonic()))) as channel:
@@ -105,8 +105,20 @@ def _answer(transport: paramiko.Transport, route: Route, command: str, deadline:
                     break
                 answer += data
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise BoardUnreachable(f"{route} does not answer {command!r}: {error}", hint="Try again.") from None
+        raise BoardUnreachable(f"{there} does not answer {command!r}: {error}", hint="Try again.") from None
     return answer.decode("utf-8", "replace")
+
+
+def ask_account(address: BoardAddress, files: SSHFiles, key: KeyChoice, timeout: float) -> Account | None:
+    """Ask pico.sh, or who answers ``user`` alike, which account the key has there; None: none.
+
+    Raises as ``ask`` does.
+    """
+    try:
+        return parse_account(ask(route(address, files), files, key, "user", timeout))
+    except HostKeyUnknown as error:
+        hint = "`p2p setup` shows it, and asks whether it is the right one."
+        raise HostKeyUnknown(error.message, hint=hint) from None
 
 
 def parse_account(answer: str) -> Account | None:

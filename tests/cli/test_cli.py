@@ -4,85 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cli_support import DEADLINE, Home, address, end
 
 from p2p_ipython import __version__
 from p2p_ipython.cli.arguments import PERSONAL, duration
 
-DEADLINE = 60
-COMMANDS = ("board", "worker", "bench", "whoami")
-
-
-class Home:
-    """A home folder with an SSH key, and the p2p command run in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.key_file = folder / ".ssh" / "id_ed25519"
-        self.key_file.parent.mkdir(mode=0o700, parents=True)
-        key = Ed25519PrivateKey.generate()
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        )
-        self.key_file.write_bytes(private)
-        self.key_file.chmod(0o600)
-        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        self.public_line = public.decode()
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("P2P_") and k != "SSH_AUTH_SOCK"},
-            "HOME": str(folder),
-            "P2P_DATA": str(folder / "data"),
-            "COLUMNS": "120",
-        }
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "p2p_ipython.cli", *arguments],
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "p2p_ipython.cli", *arguments],
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-
-    @contextmanager
-    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs until the block ends."""
-        with self.start(*arguments) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-                process.wait(DEADLINE)
-
-
-def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
-    """Send a signal; return the exit status and what was printed since."""
-    process.send_signal(number)
-    out, err = process.communicate(timeout=DEADLINE)
-    return process.returncode, out, err
+COMMANDS = ("board", "worker", "bench", "setup", "doctor", "whoami")
 
 
 @pytest.fixture
@@ -98,12 +33,6 @@ def board(home: Home) -> Iterator[dict[str, object]]:
     with home.running("board", "--port", "0", "--users", str(users), "--json") as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())
-
-
-def address(board: dict[str, object]) -> str:
-    ssh = board["ssh"]
-    assert isinstance(ssh, dict)
-    return f"{ssh['host']}:{ssh['port']}"
 
 
 # -- help and usage --
@@ -133,7 +62,6 @@ def test_help_names_every_command(home: Home) -> None:
         ["dance"],
         ["board", "--port", "70000"],
         ["board", "--port", "ssh"],
-        ["worker"],
         ["worker", "--board", "h", "--duration", "soon"],
         ["worker", "--board", "h", "--slots", "0"],
         ["bench", "--cluster", "mine"],
@@ -319,3 +247,80 @@ def test_a_worker_ends_when_its_time_is_up(home: Home, board: dict[str, object])
         *("worker", "--board", address(board), "--accept-host-key", str(board["fingerprint"]), "--duration", "1s")
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- doctor --
+
+
+def test_the_doctor_finds_a_board_of_ours_well(home: Home, board: dict[str, object]) -> None:
+    arguments = ("doctor", "--board", address(board), "--accept-host-key", str(board["fingerprint"]))
+    done = home.run(*arguments)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert [line[0] for line in lines if line[:1] not in (" ", "")] == ["✓"] * 10 + ["E"]
+    assert "as alice" in done.stdout
+    assert "\x1b" not in done.stdout
+    known = home.run("doctor", "--board", address(board), "--json")
+    assert json.loads(known.stdout)["ok"] is True, "the host key was remembered"
+
+
+def test_the_doctor_names_the_first_hop_that_fails_and_ends_with_1(home: Home) -> None:
+    done = home.run("doctor", "--board", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert re.search(r"^✗  connection .*nothing listens on port 1$", done.stdout, re.M), done.stdout
+    assert re.search(r"^ +→ Is the board running", done.stdout, re.M)
+    assert done.stdout.splitlines()[-1].startswith("The first thing that fails is: connection.")
+
+
+def test_the_doctor_speaks_json_to_programs(home: Home) -> None:
+    done = home.run("doctor", "--board", "127.0.0.1:1", "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert (found["ok"], found["first_failed"], found["board"]) == (False, "tcp", "127.0.0.1:1")
+    assert {entry["check"]: entry["result"] for entry in found["checks"]} == {
+        "key": "ok",
+        "name": "ok",
+        "tcp": "failed",
+        **dict.fromkeys(("host-key", "log-in", "echo", "clock", "mailbox", "relay", "link"), "skipped"),
+    }
+
+
+def test_the_doctor_writes_what_a_plain_terminal_can_show(home: Home) -> None:
+    done = home.run("doctor", "--board", "127.0.0.1:1", PYTHONIOENCODING="ascii")
+    assert done.returncode == 1
+    assert re.search(r"^NO  connection ", done.stdout, re.M), done.stderr
+
+
+def test_the_doctor_looks_at_a_cluster_as_it_was_joined(home: Home, board: dict[str, object]) -> None:
+    from p2p_ipython.members.profiles import Profile, Profiles
+
+    owner = "SHA256:" + "A" * 43
+    Profiles(home.folder / "data" / "clusters").save(
+        Profile(
+            title="alice/friends",
+            cluster=f"{owner}/friends",
+            board=address(board),
+            host_key=str(board["host_key"]),
+            mailbox=str(board["mailbox"]),
+            relay=str(board["relay"]),
+            identity=str(home.key_file),
+            signer=owner,
+            topic="p2p-" + "0" * 32,
+            key=bytes(32),
+            roster=b"",
+        )
+    )
+    done = home.run("doctor", "--cluster", "alice/friends", "--json")
+    found = json.loads(done.stdout)
+    assert found["ok"], found
+    assert [found[name] for name in ("board", "mailbox", "relay")] == [
+        address(board),
+        board["mailbox"],
+        board["relay"],
+    ]
+    assert bytes(32).hex() not in done.stdout
+    assert home.run("doctor", "--cluster", "alice/others").returncode == 1
+
+
+def test_the_doctor_takes_a_board_or_a_cluster(home: Home) -> None:
+    assert home.run("doctor", "--cluster", "a/b", "--board", "h").returncode == 2
