@@ -34,6 +34,7 @@ from p2p_ipython.board.hostkeys import HostKeyCheck
 from p2p_ipython.board.keys import KeyChoice, Passphrase, choose_among
 from p2p_ipython.board.lines import Backoff, ordinal
 from p2p_ipython.board.session import Lines
+from p2p_ipython.board.tunnel import Tunnel
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import (
     BoardError,
@@ -430,8 +431,10 @@ class _Connection:
             transport = self._log_in(sock, hop, check, key, deadline)
             if onward is not None:
                 try:
-                    sock = transport.open_channel(
-                        "direct-tcpip", (onward.host, onward.port), ("127.0.0.1", 0), timeout=_left(deadline)
+                    sock = Tunnel(
+                        transport.open_channel(
+                            "direct-tcpip", (onward.host, onward.port), ("127.0.0.1", 0), timeout=_left(deadline)
+                        )
                     )
                 except paramiko.SSHException as error:
                     raise BoardUnreachable(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
+import os
+import shutil
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -21,11 +25,13 @@ from p2p_ipython.board.address import BoardAddress
 from p2p_ipython.board.base import BoardState
 from p2p_ipython.board.hostkeys import remember_host_key
 from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.board.tunnel import Tunnel
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import (
     BoardError,
     BoardRefused,
     BoardUnreachable,
+    ConfigError,
     HostKeyChanged,
     HostKeyUnknown,
     KeyRefused,
@@ -432,6 +438,35 @@ async def test_an_idle_connection_that_answers_probes_is_alive(key, tmp_path, mo
 
 # Jump hosts
 
+SSHD = shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+
+
+@asynccontextmanager
+async def openssh_server(host: Key, member: Key, folder: Path) -> AsyncIterator[tuple[int, Path]]:
+    """A real sshd on a free port of loopback that lets ``member`` in; yields the port and its log."""
+    (folder / "authorized_keys").write_text(f"{member.line}\n")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    log = folder / "sshd.log"
+    config = folder / "sshd_config"
+    config.write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {host.path}\nPidFile none\nStrictModes no\nUsePAM no\n"
+        f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nAllowTcpForwarding yes\n"
+    )
+    assert SSHD is not None
+    process = await asyncio.create_subprocess_exec(SSHD, "-D", "-f", str(config), "-E", str(log))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while "listening" not in (log.read_text() if log.exists() else ""):
+                if process.returncode is not None:  # as root it wants a user and a folder of its own
+                    pytest.skip(f"sshd doesn't run here: {log.read_text()[-200:]}")
+                await asyncio.sleep(0.05)
+        yield port, log
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
 
 class Jump(Anybody):
     """A jump host: forwards connections, and keeps where they went."""
@@ -443,8 +478,6 @@ class Jump(Anybody):
         return True
 
 
-# paramiko's own thread may raise EOFError when the hop that it goes through has ended first.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_chain_of_jump_hosts_is_gone_through_with_their_own_host_keys(key, tmp_path):
     jump: Any = type("Jumps", (Jump,), {"offered": [], "went": []})
     host = make_key(tmp_path, "jump-host")
@@ -470,6 +503,88 @@ async def test_a_chain_of_jump_hosts_is_gone_through_with_their_own_host_keys(ke
             await ear.until(lambda: ear.lines)
     assert jump.went[:2] == [("127.0.0.1", two), ("127.0.0.1", port)]
     assert set(jump.offered) == {key.fingerprint}
+
+
+async def test_jump_hosts_can_be_given_as_an_option(key, tmp_path):
+    jump: Any = type("Jumps", (Jump,), {"offered": [], "went": []})
+    host = make_key(tmp_path, "jump-host")
+    async with running() as server, sshd(host_key=host, server_factory=jump) as one:
+        files = ssh_files(tmp_path, f"Host gate\n HostName 127.0.0.1\n Port {one}\n User gatekeeper\n")
+        files.known_hosts[0].write_text(f"[127.0.0.1]:{one} {host.line}\nthe-board {server.addresses.host_key}\n")
+        options = ("-J gate", f"-p {server.addresses.port} -i {key.path}", "-o HostKeyAlias=the-board")
+        board = SSHBoard(BoardAddress("127.0.0.1"), "t", Recorder(), files=files, ssh_options=options)
+        async with joined(board):
+            assert board.route is not None
+            assert [hop.user for hop in board.route.jumps] == ["gatekeeper"]
+            assert board.key is not None
+            assert board.key.fingerprint == key.fingerprint
+    assert jump.went == [("127.0.0.1", server.addresses.port)]
+
+
+async def test_an_option_that_is_not_supported_is_refused_before_anything_is_connected_to(key, tmp_path):
+    with pytest.raises(ConfigError, match="Supported are -J"):
+        SSHBoard(BoardAddress("127.0.0.1"), "t", Recorder(), ssh_options=("-A",))
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd here (Debian has it in openssh-server)")
+async def test_a_real_sshd_is_gone_through(key, tmp_path):
+    host = make_key(tmp_path, "jump-host")
+    async with running() as server, openssh_server(host, key, tmp_path) as (gate, log):
+        files = ssh_files(tmp_path)
+        files.known_hosts[0].write_text(f"[127.0.0.1]:{gate} {host.line}\n")
+        ear, author_ear = Recorder(), Recorder()
+
+        def member(listener: Recorder) -> SSHBoard:
+            way = (f"-J {getpass.getuser()}@127.0.0.1:{gate}",)
+            return client(server, "t", listener, key, tmp_path, files=files, ssh_options=way)
+
+        author = member(author_ear)
+        async with joined(author, member(ear)):
+            author.post(b"p1 through OpenSSH")
+            await ear.until(lambda: ear.lines)
+            for connection in list(server.connections):
+                connection.abort()
+            await author_ear.until(lambda: BoardState.RECONNECTING in author_ear.states)
+            await author_ear.until(lambda: author_ear.states[-1] is BoardState.CONNECTED)
+    assert "Accepted publickey" in log.read_text()
+
+
+def test_closing_a_tunnel_whose_jump_host_has_gone_is_no_error():
+    class Gone:
+        closed = False
+
+        def close(self) -> None:
+            raise EOFError
+
+        def send(self, data: bytes) -> int:
+            raise EOFError
+
+    tunnel = Tunnel(Gone())  # type: ignore[arg-type]
+    tunnel.close()
+    with pytest.raises(OSError, match="the jump host has ended"):
+        tunnel.send(b"x")
+
+
+async def test_a_jump_host_that_goes_away_is_a_lost_connection_like_any_other(key, tmp_path):
+    host = make_key(tmp_path, "jump-host")
+    hosts: list[asyncssh.SSHServerConnection] = []
+
+    class Going(Jump):
+        offered, went = [], []
+
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            hosts.append(conn)
+
+    ear = Recorder()
+    async with running() as server, sshd(host_key=host, server_factory=Going) as one:
+        files = ssh_files(tmp_path)
+        files.known_hosts[0].write_text(f"[127.0.0.1]:{one} {host.line}\n")
+        board = client(server, "t", ear, key, tmp_path, files=files, ssh_options=(f"-J 127.0.0.1:{one}",))
+        async with joined(board):
+            for times in (1, 2, 3):
+                hosts[-1].abort()
+                await ear.until(lambda times=times: ear.states.count(BoardState.RECONNECTING) >= times)
+                await ear.until(lambda times=times: ear.states.count(BoardState.CONNECTED) > times)
 
 
 async def test_a_jump_host_that_does_not_connect_onward_is_named(key, tmp_path):
