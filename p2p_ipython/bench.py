@@ -21,7 +21,7 @@ from __future__ import annotations
 import platform
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,6 +85,7 @@ def measure(
     memory: bool = False,
     identity: Path | None = None,
     accept_host_key: str | None = None,
+    ssh_options: Sequence[str] = (),
     progress: Callable[[str], None] = lambda _text: None,
     effort: Effort | None = None,
 ) -> Figures:
@@ -105,7 +106,9 @@ def measure(
         began = time.perf_counter()
         from p2p_ipython.client.cluster import connect
 
-        given: dict[str, Any] = {"identity": identity, "accept_host_key": accept_host_key} if target else {}
+        given: dict[str, Any] = {}
+        if target:
+            given = {"identity": identity, "accept_host_key": accept_host_key, "ssh_options": ssh_options}
         with connect(target, cluster=cluster, workers=workers, **given) as running:
             _result(running.submit(int), effort)
             samples.first_result.append(time.perf_counter() - began)

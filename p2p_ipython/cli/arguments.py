@@ -81,7 +81,7 @@ def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool, defaul
 
 
 def key_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--identity`` and ``--accept-host-key``: whom we show ourselves as, and whom we take for the board."""
+    """``--identity``, ``--accept-host-key`` and ``--ssh-option``: our key, the board's, and the way to it."""
     parser.add_argument(
         "--identity",
         type=Path,
@@ -90,6 +90,13 @@ def key_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--accept-host-key", metavar="SHA256:…", help="the board's fingerprint, the first time you go there"
+    )
+    parser.add_argument(
+        "--ssh-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help='an option of ssh for the way to the board, as --ssh-option "-J jump.example.org"; may be repeated',
     )
 
 

@@ -50,6 +50,7 @@ def _bench(options: argparse.Namespace) -> int:
             progress=progress,
             identity=options.identity,
             accept_host_key=options.accept_host_key,
+            ssh_options=options.ssh_option,
         )
     if options.json:
         say(json.dumps(figures.as_json()))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import PICO_BOARD, Commands, key_arguments
-from p2p_ipython.cli.terminal import Progress, run, say, wrong_usage
+from p2p_ipython.cli.terminal import run, say, wrong_usage
 
 if TYPE_CHECKING:
     from p2p_ipython.doctor.checks import Check, Report, Result
@@ -49,21 +49,17 @@ def _doctor(options: argparse.Namespace) -> int:
         wrong_usage("doctor", "--cluster knows its board: give one of --cluster and --board")
     from p2p_ipython.doctor.show import Style, finding, verdict
 
-    places = _places(options)
     style = Style(
         width=shutil.get_terminal_size().columns,
         colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
         signs=_can_print("✓✗–→"),
     )
 
-    with Progress() as progress:
+    def tell(check: Check, result: Result) -> None:
+        if not options.json:
+            say(finding(check, result, style))
 
-        def tell(check: Check, result: Result) -> None:
-            if not options.json:
-                say(finding(check, result, style))
-
-        progress(f"looking at {places.board}")
-        report = run(_examine(places, tell))
+    report = run(_examine(_places(options), tell))
     say(json.dumps(report.as_json()) if options.json else f"\n{verdict(report)}")
     return 0 if report.healthy else 1
 
@@ -89,6 +85,7 @@ def _places(options: argparse.Namespace) -> Places:
             identity=options.identity,
             host_key=options.accept_host_key,
             remember=options.accept_host_key is not None,
+            ssh_options=tuple(options.ssh_option),
             mailbox=options.mailbox or (PUBLIC_MAILBOX if public else ""),
             relay=options.relay or (PUBLIC_RELAY if public else ""),
             fallback_mailbox=PUBLIC_MAILBOX,
@@ -102,6 +99,7 @@ def _places(options: argparse.Namespace) -> Places:
         identity=options.identity or (Path(profile.identity) if profile.identity else None),
         host_key=options.accept_host_key or profile.host_key or None,
         remember=options.accept_host_key is not None,
+        ssh_options=tuple(options.ssh_option),
         mailbox=options.mailbox or profile.mailbox,
         relay=options.relay or profile.relay,
         fallback_mailbox=PUBLIC_MAILBOX,

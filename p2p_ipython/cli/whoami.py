@@ -58,13 +58,18 @@ def _whoami(options: argparse.Namespace) -> int:
         choice = choose_among(files, identity=options.identity)
     else:
         files = SSHFiles.default()
-        choice = choose_key(asked, identity=options.identity, files=files)
+        choice = choose_key(
+            asked,
+            identity=options.identity,
+            files=files,
+            ssh_options=options.ssh_option if options.board is not None else (),
+        )
     say(f"key          {choice.fingerprint}")
     say(f"from         {choice.source}")
     say(f"public key   {choice.public_line}")
     if options.board is not None:
         address = BoardAddress.parse(options.board)
-        user = run(_ask_board(address, choice, files, options.accept_host_key))
+        user = run(_ask_board(address, choice, files, options.accept_host_key, tuple(options.ssh_option)))
         say(f"on {options.board}: {user or 'it does not say'}")
     if accounts is not None:
         say(f"account      {_account(accounts, choice, files, wished=options.account is not None)}")
@@ -93,7 +98,9 @@ def _account(accounts: str, choice: KeyChoice, files: SSHFiles, *, wished: bool)
     )
 
 
-async def _ask_board(address: BoardAddress, choice: KeyChoice, files: SSHFiles, pin: str | None) -> str:
+async def _ask_board(
+    address: BoardAddress, choice: KeyChoice, files: SSHFiles, pin: str | None, ssh_options: tuple[str, ...]
+) -> str:
     """Join a topic of our own for a moment; return the user name that the board has for the key.
 
     A host key that was accepted with ``pin`` is remembered.
@@ -102,7 +109,14 @@ async def _ask_board(address: BoardAddress, choice: KeyChoice, files: SSHFiles, 
     from p2p_ipython.board.ssh import SSHBoard
 
     board = SSHBoard(
-        address, secrets.token_hex(16), _Deaf(), key=choice, pin=pin, files=files, settings=Settings.load()
+        address,
+        secrets.token_hex(16),
+        _Deaf(),
+        key=choice,
+        pin=pin,
+        files=files,
+        settings=Settings.load(),
+        ssh_options=ssh_options,
     )
     await board.open()
     try:

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2p_ipython.board.address import BoardAddress, Route, SSHFiles, route
+from p2p_ipython.board.address import BoardAddress, Route, SSHFiles, parse_ssh_options, route
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.board.hostkeys import HostKeyCheck
 from p2p_ipython.board.keys import KeyChoice, choose_key
@@ -46,12 +46,14 @@ class Places:
 
     ``mailbox`` and ``relay`` "" are the board's own, or the fallbacks once it has said that it has none.
     ``host_key`` is the board's, or its fingerprint; None: known-hosts files decide. ``remember`` keeps it.
+    ``ssh_options``: see ``board.address.parse_ssh_options``.
     """
 
     board: str
     identity: Path | None = None
     host_key: str | None = None
     remember: bool = False
+    ssh_options: tuple[str, ...] = ()
     mailbox: str = ""
     relay: str = ""
     fallback_mailbox: str = ""
@@ -69,7 +71,7 @@ async def examine(
 ) -> Report:
     """Make all checks, within as many seconds; ``tell`` hears of each result at once.
 
-    Raises ``ConfigError`` for an address that is none.
+    Raises ``ConfigError`` for an address that is none, and for options that aren't supported.
     """
     examination = _Examination(places)
     results: dict[str, Result] = {}
@@ -104,6 +106,7 @@ class _Examination:
         self._places = places
         self._address = BoardAddress.parse(places.board)
         self._files = places.files or SSHFiles.default()
+        self._options = parse_ssh_options(places.ssh_options)
         self._route: Route
         self._key: KeyChoice
         self._board: SSHBoard
@@ -146,7 +149,12 @@ class _Examination:
         try:
             self._key = await in_thread(
                 "p2p-doctor-key",
-                lambda: choose_key(self._address, identity=self._places.identity, files=self._files),
+                lambda: choose_key(
+                    self._address,
+                    identity=self._places.identity,
+                    files=self._files,
+                    ssh_options=self._places.ssh_options,
+                ),
             )
         except P2PError as error:
             return failed(f"{error.message}{about}", error.hint)
@@ -162,7 +170,7 @@ class _Examination:
         return ok(f"{key.get_name()} {self._key}{about}")
 
     async def _check_name(self) -> Result:
-        self._route = await in_thread("p2p-doctor-config", lambda: route(self._address, self._files))
+        self._route = await in_thread("p2p-doctor-config", lambda: route(self._address, self._files, self._options))
         hop = ssh.first_hop(self._route)
         through = "".join(f", through {jump}" for jump in self._route.jumps)
         try:
@@ -244,6 +252,7 @@ class _Examination:
             files=self._files,
             settings=Settings.load(),
             public=True,
+            ssh_options=self._places.ssh_options,
         )
 
     async def _ask_services(self) -> None:

@@ -322,5 +322,14 @@ def test_the_doctor_looks_at_a_cluster_as_it_was_joined(home: Home, board: dict[
     assert home.run("doctor", "--cluster", "alice/others").returncode == 1
 
 
+def test_a_way_that_ssh_would_take_is_taken_and_what_is_not_supported_is_named(home: Home) -> None:
+    jumping = home.run("doctor", "--board", "127.0.0.1:1", "--ssh-option", "-J localhost:2", "--json")
+    assert "through localhost port 2" in jumping.stdout, jumping.stderr
+    for command in ("doctor", "whoami", "worker", "bench"):
+        done = home.run(command, "--board", "127.0.0.1:1", "--ssh-option", "-X yes")
+        assert done.returncode == 1
+        assert "'-X yes' is not supported" in done.stderr, done.stderr
+
+
 def test_the_doctor_takes_a_board_or_a_cluster(home: Home) -> None:
     assert home.run("doctor", "--cluster", "a/b", "--board", "h").returncode == 2

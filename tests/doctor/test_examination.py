@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncssh
 import pytest
-from board_support import Key, make_key, running, ssh_files
+from board_support import Key, make_key, pico_board, running, ssh_files
 
 from p2p_ipython.board.server import BoardServer
 from p2p_ipython.doctor import examine as examining
@@ -320,7 +320,21 @@ async def test_a_jump_host_is_where_the_way_begins(tmp_path: Path, key: Key) -> 
     assert_first_failed(report, "tcp", f"localhost is there, but nothing listens on port {port}")
 
 
+async def test_a_jump_host_may_be_named_by_an_option_of_ssh(tmp_path: Path, key: Key) -> None:
+    port = free_port()
+    report = await examine(nowhere(1, key, tmp_path, ssh_options=(f"-J localhost:{port}",)))
+    assert_first_failed(report, "tcp", f"localhost is there, but nothing listens on port {port}")
+
+
 # -- the board's lines --
+
+
+async def test_a_board_like_picos_is_fine_with_a_mailbox_from_elsewhere(tmp_path: Path, key: Key) -> None:
+    async with pico_board() as pico, running() as ours:
+        elsewhere = {"fallback_mailbox": ours.addresses.mailbox, "fallback_relay": ours.addresses.relay}
+        report = await examine(places(pico, key, tmp_path, **elsewhere))
+    assert report.healthy, report.results
+    assert report.places["mailbox"] == ours.addresses.mailbox
 
 
 async def test_a_board_that_refuses_topics_lets_one_in_all_the_same(tmp_path: Path, key: Key) -> None:
