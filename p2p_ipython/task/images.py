@@ -39,7 +39,7 @@ def check_png(data: bytes) -> tuple[int, int]:
     if not data.startswith(_PNG):
         raise BadImage("it is not a PNG file")
     position, first, seen = len(_PNG), True, b""
-    width = height = 0
+    width = height = points = 0
     while seen != b"IEND":
         length = int.from_bytes(data[position : position + 4], "big")
         seen = data[position + 4 : position + 8]
@@ -53,10 +53,11 @@ def check_png(data: bytes) -> tuple[int, int]:
             first = False
         if seen in _ANIMATION:
             raise BadImage("it is animated")
+        points += length if seen == b"IDAT" else 0
         position = end
     if position != len(data):
         raise BadImage("there is more after its end")
-    if b"IDAT" not in data:
+    if not points:
         raise BadImage("it has no points")
     return width, height
 

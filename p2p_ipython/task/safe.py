@@ -61,7 +61,7 @@ available here. Large segments that have arrived already are used where they lie
 _DEEP = MAX_DEPTH - 28
 """Deepest list or object of an encoded value: what is in it may add some."""
 
-_MAX_ITEMS = 1 << 26
+_MAX_ITEMS = 1 << 24
 _MAX_TEXT = 1 << 30
 """Items and characters of text in a value; an innocent one of a few lists that contain one another can have 10¹²."""
 

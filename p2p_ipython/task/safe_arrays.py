@@ -16,7 +16,7 @@ from typing import Any
 
 from p2p_ipython.errors import NameMissing
 from p2p_ipython.protocol.frames import Buffer
-from p2p_ipython.task.safe_parts import Encode, Incoming, Unreadable, Unsupported, listed, texted, whole
+from p2p_ipython.task.safe_parts import Encode, Incoming, Unreadable, Unsupported, listed, package_of, texted, whole
 
 _DTYPE = re.compile(
     r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(8|16)|\|[SV][1-9][0-9]{0,8}|[<>]U[1-9][0-9]{0,7}"
@@ -33,7 +33,7 @@ _MAX_BYTES = 1 << 62
 def numpy_type(cls: type) -> str:
     """ "array", "scalar", "text" or "bytes" for a class of numpy that is supported, else ""."""
     np = sys.modules.get("numpy")
-    if np is None or cls.__module__ != "numpy":
+    if np is None or package_of(cls) != "numpy":
         return ""
     if cls is np.ndarray:
         return "array"

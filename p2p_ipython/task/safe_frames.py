@@ -23,6 +23,7 @@ from p2p_ipython.task.safe_parts import (
     Unsupported,
     bounded_hashes,
     listed,
+    package_of,
     step,
     texted,
     whole,
@@ -39,7 +40,7 @@ _INDEXES = ("Index", "DatetimeIndex", "TimedeltaIndex", "CategoricalIndex")
 def pandas_type(cls: type) -> str:
     """ "frame", "series", "index", "ranged", "many", "timestamp", "timedelta", "missing", or "" for any other class."""
     pd = sys.modules.get("pandas")
-    if pd is None or cls.__module__.partition(".")[0] != "pandas":
+    if pd is None or package_of(cls) != "pandas":
         return ""
     with contextlib.suppress(AttributeError):  # pandas may be half imported
         if cls in [getattr(pd, name) for name in _INDEXES]:

@@ -73,6 +73,14 @@ def class_name(cls: type) -> str:
     return name.removeprefix("builtins.")[:_MAX_NAME]
 
 
+def package_of(cls: type) -> str:
+    """The package that a class says it is from; "" if it doesn't say."""
+    try:
+        return str(cls.__module__).partition(".")[0]
+    except Exception:  # as above
+        return ""
+
+
 def step(key: object) -> str:
     """How a key is written in a path; only keys whose ``repr`` is ours to trust are."""
     return f"[{key!r:.60}]" if type(key) in (str, int) else "[…]"
@@ -106,15 +114,20 @@ class Incoming:
     def __init__(self, pieces: Sequence[Buffer], budget: Callable[[], int]) -> None:
         self._pieces = pieces
         self._left = set(range(1, len(pieces)))
-        self._budget = budget
+        self._ask_budget = budget
+        self._allowed = _UNASKED
         self._charged = 0
 
     def charge(self, size: int) -> None:
         """Note that ``size`` bytes are about to be taken. Raises ``Unreadable`` when that is too much in all."""
         self._charged += size
-        if self._charged > _UNASKED and self._charged > (budget := self._budget()):
+        if self._charged <= self._allowed:
+            return
+        if self._allowed == _UNASKED:
+            self._allowed = max(_UNASKED + 1, self._ask_budget())
+        if self._charged > self._allowed:
             raise Unreadable(
-                f"it would take {self._charged:,} bytes or more of memory here; {budget:,} are allowed. "
+                f"it would take {self._charged:,} bytes or more of memory here; {self._allowed:,} are allowed. "
                 "Arrays take less than lists"
             )
 
