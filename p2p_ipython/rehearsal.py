@@ -29,7 +29,7 @@ import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from p2p_ipython.board.base import BoardReport
+from p2p_ipython.board.base import Board, BoardListener, BoardReport
 from p2p_ipython.board.memory import Faults, MemoryBoard, MemoryBoardHub
 from p2p_ipython.client.bridge import Bridge
 from p2p_ipython.client.future import Arrived, Future
@@ -37,8 +37,10 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.link.memory import MemoryHub, MemoryLinker
 from p2p_ipython.link.rendezvous import new_code
-from p2p_ipython.protocol.identity import Certificate, Session, fingerprint, personal_secret
+from p2p_ipython.members.membership import Membership, Standing
+from p2p_ipython.protocol.identity import ClusterSecret, Session, fingerprint
 from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.roster import Member, Roster, changed, commitment
 from p2p_ipython.task.outcome import decode
 from p2p_ipython.task.payload import BufferStore
 from p2p_ipython.task.task import Task, make_call
@@ -49,6 +51,7 @@ from p2p_ipython.worker.slot_base import Death, TaskSlot
 T = TypeVar("T")
 
 MAILBOX = "ws://rehearsal/v1"
+TITLE = "me/rehearsal"
 
 
 class NothingWillHappen(P2PError):
@@ -142,7 +145,16 @@ class Rehearsal(Participant):
         self.slots: list[list[MemorySlot]] = []
         self.friends: list[Participant] = []
         self._keys = {"me": _key()}
-        self._secret = personal_secret(self._keys["me"], "rehearsal")
+        me = fingerprint(self._keys["me"].asbytes())
+        self._secret = ClusterSecret(f"{me}/rehearsal", f"p2p-{os.urandom(16).hex()}", os.urandom(32))
+        self._roster = Roster(
+            self._secret.cluster,
+            TITLE,
+            epoch=1,
+            until=int(time.time()) + 14 * 24 * 3600,
+            secret=commitment(self._secret),
+            members=(Member("me", (me,)),),
+        ).signed(self._keys["me"])
         self._numbers = (workers, slots)
 
     async def __aenter__(self) -> Rehearsal:
@@ -181,18 +193,15 @@ class Rehearsal(Participant):
             settings=self.settings,
             name=f"worker-{number + 1}",
             terms=Terms(slots=slots, free=slots, python=f"{sys.version_info[0]}.{sys.version_info[1]}"),
-            session=self._session("worker", "me"),
-            secret=self._secret,
-            admit=self._admits,
+            membership=(membership := self._membership("worker", "me")),
             linker=MemoryLinker("worker", hub=self.links, settings=self.settings),
             make_slot=make_slot,
         )
         self.agents.append(agent)
         self.slots.append(mine)
-        board = MemoryBoard(self.board, self._secret.topic, agent)
-        await board.open()
+        await membership.join()
         await agent.start_slots()
-        agent.join(board)
+        agent.begin()
         return number
 
     async def remove_worker(self, number: int) -> None:
@@ -207,29 +216,43 @@ class Rehearsal(Participant):
     @property
     def board_report(self) -> BoardReport | None:
         """How the client's session on the board stands."""
-        return self.client.board.report if self.client.board is not None else None
+        board = self.client.membership.board
+        return board.report if board is not None else None
 
     async def _open(self, participant: Participant, member: str) -> None:
         participant.client = Bridge(
             settings=self.settings,
             name=member,
-            session=self._session("client", member),
-            secret=self._secret,
-            admit=self._admits,
+            membership=(membership := self._membership("client", member)),
             linker=MemoryLinker("client", hub=self.links, settings=self.settings),
             store=participant.store,
             new_code=new_code,
         )
-        board = MemoryBoard(self.board, self._secret.topic, participant.client)
+        await membership.join()
+        participant.client.open(MAILBOX, "")
+
+    def _membership(self, role: str, member: str) -> Membership:
+        """Of a process of a member's. Whoever is new is in the next roster; the others hear of it on the board."""
+        me, owner = fingerprint(self._keys[member].asbytes()), self._keys["me"]
+        if self._roster.member(me) is None:
+            self._roster = changed(self._roster, [*self._roster.members, Member(member, (me,))]).signed(owner)
+        secret = self._secret
+        standing = Standing(
+            secret,
+            me,
+            member,
+            shared=True,
+            roster=self._roster,
+            title=TITLE,
+            trusted=frozenset(key for one in self._roster.members for key in one.keys),
+        )
+        session = Session(self._keys[member], cluster=secret.cluster, role=role, now=time.time(), random=os.urandom)
+        return Membership(session, standing, self._open_board)
+
+    async def _open_board(self, topic: str, listener: BoardListener) -> Board:
+        board = MemoryBoard(self.board, topic, listener)
         await board.open()
-        await participant.client.open(board, MAILBOX, "")
-
-    def _admits(self, certificate: Certificate) -> bool:
-        return any(certificate.signer == fingerprint(key.asbytes()) for key in self._keys.values())
-
-    def _session(self, role: str, member: str) -> Session:
-        cluster = self._secret.cluster
-        return Session(self._keys[member], cluster=cluster, role=role, now=time.time(), random=os.urandom)
+        return board
 
 
 def _decode(result: Arrived) -> Any:

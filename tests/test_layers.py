@@ -6,6 +6,7 @@ The blocks, lowest first; those on one line don't import one another::
     protocol                             who says what when (pure)
     task                                 what travels (pure)
     board | link | sandbox               adapters to the outside
+    members                              who is in a cluster: files, invitations, the host
     worker | client | doctor
     notebook
     cli bench rehearsal
@@ -32,10 +33,11 @@ MAY_IMPORT = {
     "board": BASE | {"protocol", "task"},
     "link": BASE | {"protocol", "task"},
     "sandbox": BASE | {"protocol", "task"},
-    "worker": BASE | {"protocol", "task", "board", "link", "sandbox"},
-    "client": BASE | {"protocol", "task", "board", "link"},
-    "notebook": BASE | {"protocol", "task", "board", "link", "client"},
-    "rehearsal": BASE | {"protocol", "task", "board", "link", "client", "worker"},
+    "members": BASE | {"protocol", "task", "board", "link"},
+    "worker": BASE | {"protocol", "task", "board", "link", "members", "sandbox"},
+    "client": BASE | {"protocol", "task", "board", "link", "members"},
+    "notebook": BASE | {"protocol", "task", "board", "link", "members", "client"},
+    "rehearsal": BASE | {"protocol", "task", "board", "link", "members", "client", "worker"},
     "bench": BASE | {"client"},
     "doctor": BASE | {"protocol", "board", "link"},
     "cli": BASE | {"protocol", "board", "link", "members", "worker", "client", "bench", "doctor", "__version__"},

@@ -122,7 +122,9 @@ def test_a_session_that_lives_longer_than_its_certificate_is_still_heard() -> No
             session.renew(before.until - MAX_LIFE + 300)  # as five minutes later
             await asyncio.sleep(cluster.settings.presence + 1)
             assert session.certificate.until > before.until
-            heard = cluster.client._reader._sessions[session.sid].certificate
+            voice = cluster.client.membership._voice
+            assert voice is not None
+            heard = voice.reader._sessions[session.sid].certificate
             assert heard.until == session.certificate.until
             assert await cluster.submit(pow, 2, 2) == 4
 

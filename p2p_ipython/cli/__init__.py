@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from p2p_ipython import __version__
-from p2p_ipython.cli import bench, board, doctor, terminal, whoami, worker
+from p2p_ipython.cli import bench, board, doctor, host, invite, join, members, setup, terminal, whoami, worker
 from p2p_ipython.cli.arguments import Commands
 from p2p_ipython.errors import P2PError
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
 
-MODULES = (board, worker, bench, doctor, whoami)
+MODULES = (board, worker, host, invite, join, members, bench, setup, doctor, whoami)
 """Whose ``add`` makes the commands, in the order of the help."""
 
 

@@ -51,7 +51,7 @@ def _whoami(options: argparse.Namespace) -> int:
     from p2p_ipython.board.address import BoardAddress, SSHFiles
     from p2p_ipython.board.keys import choose_among, choose_key
 
-    accounts = options.account or (PICO_ACCOUNTS if _is_pico(options.board) else None)
+    accounts = options.account or (PICO_ACCOUNTS if is_pico(options.board) else None)
     asked = options.board or accounts
     if asked is None:  # to look is enough: nothing of ours is read, or made
         files = SSHFiles(Path.home() / ".ssh", config=None, known_hosts=(), accepted=None)
@@ -76,7 +76,8 @@ def _whoami(options: argparse.Namespace) -> int:
     return 0
 
 
-def _is_pico(board: str | None) -> bool:
+def is_pico(board: str | None) -> bool:
+    """Whether a board (as typed; None: none) is one of pico.sh's, whose users have their accounts there."""
     from p2p_ipython.board.address import BoardAddress
 
     return board is not None and f".{BoardAddress.parse(board).host.lower()}".endswith(f".{PICO_ACCOUNTS}")

@@ -16,12 +16,14 @@ def add(commands: Commands) -> None:
         _worker,
         short="lend this machine's spare time to a cluster",
         text="Lend this machine's spare time: run the tasks of a cluster's notebooks, until --duration is over or\n"
-        "Ctrl-C. The cluster is that of your SSH key: only notebooks that hold the same key can use it.\n"
-        "Tasks run as you, with your files in reach.",
-        example="  p2p worker --board localhost:2222\n"
+        "Ctrl-C. The cluster is one of friends, whose title is given (p2p join CODE comes first); or that of your SSH\n"
+        "key on a board, which only notebooks that hold the same key can use.\n"
+        "Tasks run as you, with your files in reach: lend to people whom you would lend the machine.",
+        example="  p2p worker --cluster alice/friends\n"
+        "  p2p worker --board localhost:2222\n"
         "  p2p worker --board board.example.org:2222 --cluster mine --slots 2 --duration 2h",
     )
-    cluster_arguments(parser, required=True, default=PERSONAL)
+    cluster_arguments(parser, required=False, default=PERSONAL)
     parser.add_argument("--name", help="what others see this worker as (default: this machine's name)")
     parser.add_argument(
         "--slots", type=count, metavar="N", default=1, help="tasks that may run at a time (default: %(default)s)"
@@ -48,6 +50,7 @@ def _worker(options: argparse.Namespace) -> int:
                 duration=options.duration,
                 identity=options.identity,
                 accept_host_key=options.accept_host_key,
+                ssh_options=tuple(options.ssh_option),
                 settings=Settings.load(),
             ),
             ready=lambda name, _session: say(f"{name} lends {slots} to {options.cluster}; Ctrl-C ends it"),

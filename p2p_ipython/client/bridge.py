@@ -12,21 +12,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
 
-from p2p_ipython.board.base import Board, BoardReport, BoardState
+from p2p_ipython.board.base import BoardReport
+from p2p_ipython.client.display import harmless
 from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, P2PError, UsageError
 from p2p_ipython.jobs import Alarm, Jobs
 from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.end import LinkEnd
+from p2p_ipython.members.membership import Membership
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.client_machine import (
     Action,
@@ -43,9 +45,8 @@ from p2p_ipython.protocol.client_machine import (
     TaskState,
 )
 from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header
-from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session, check_link_proof, link_proof, seal
+from p2p_ipython.protocol.identity import Certificate, check_link_proof, link_proof, seal
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Rendezvous, encode_rendezvous
-from p2p_ipython.protocol.wire import LineReader, LineWriter
 from p2p_ipython.task.task import Task
 
 log = logging.getLogger(__name__)
@@ -84,24 +85,21 @@ class Bridge:
         *,
         settings: Settings,
         name: str,
-        session: Session,
-        secret: ClusterSecret,
-        admit: Callable[[Certificate], bool],
+        membership: Membership,
         linker: Linker,
         store: BufferSource,
         new_code: Callable[[], Secret],
     ) -> None:
         self._settings = settings
         self._name = name
-        self._session = session
+        self._session = membership.session
         self._linker = linker
         self._store = store
         self._new_code = new_code
-        self._writer = LineWriter(session, secret, os.urandom)
-        self._reader = LineReader(secret, admit)
         self._loop = asyncio.get_running_loop()
+        self.membership = membership
+        membership.speaker = self
         self.machine = ClientMachine(settings, now=self._loop.time())
-        self.board: Board | None = None
         self.mailbox = ""
         self.relay = ""
         self._tasks: dict[str, _Submitted] = {}
@@ -138,13 +136,14 @@ class Bridge:
 
     # -- on the loop: the beginning and the end --
 
-    async def open(self, board: Board, mailbox: str, relay: str) -> None:
-        """Say hello on a board that is joined already; workers answer, and are met.
+    def open(self, mailbox: str, relay: str) -> None:
+        """Say hello on the board, which is joined already; workers answer, and are met.
 
         ``mailbox`` and ``relay`` ("" for none) are where links are arranged.
         """
-        self.board, self.mailbox, self.relay = board, mailbox, relay
-        self._say_hello()
+        self.mailbox, self.relay = mailbox, relay
+        self.membership.begin()
+        self._hello_at = self._loop.time() + self._settings.presence
         self._act([])
 
     async def close(self, *, farewell: bool = True) -> None:
@@ -156,30 +155,44 @@ class Bridge:
         self._perform(self.machine.close(self._loop.time()))
         self._empty_inbox()
         await self._jobs.end()
-        if self.board is not None:
-            if farewell:
-                self._say(Bye())
-            await self.board.close()
+        await self.membership.close(Bye() if farewell else None)
         await asyncio.gather(*(link.close() for link in list(self.links.values())), return_exceptions=True)
         await self._linker.close()
 
     # -- on the loop: what happens --
 
-    def on_line(self, line: bytes) -> None:
-        """A line of the board."""
-        heard = self._reader.read(line, time.time())
-        if heard is None or self._closed:
-            return
-        if isinstance(heard.message, Hello) and heard.message.offer is not None:
-            log.debug("%s offers %d slots", heard.message.name, heard.message.offer.slots)
-        self._act(self.machine.heard(heard.certificate, heard.message, self._loop.time()))
+    def hello(self) -> Hello:
+        """For the membership: what to say of ourselves."""
+        return Hello(name=self._name, time=int(time.time()))
 
-    def on_board(self, report: BoardReport) -> None:
-        """The board's state has changed. Whoever came meanwhile hasn't heard us: say hello again."""
-        gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
-        log.log(logging.WARNING if gone else logging.INFO, "board: %s %s", report.state.value, report.detail)
-        if report.state is BoardState.CONNECTED and self.board is not None and not self._closed:
-            self._say_hello()
+    def heard(self, certificate: Certificate, message: Message) -> None:
+        """A member has said something."""
+        if self._closed:
+            return
+        if isinstance(message, Hello):
+            message = replace(message, name=self.membership.called(certificate, message.name))
+            if message.offer is not None:
+                log.debug("%s offers %d slots", message.name, message.offer.slots)
+        self._act(self.machine.heard(certificate, message, self._loop.time()))
+
+    def board_changed(self, report: BoardReport) -> None:
+        """For the membership; links go on without the board."""
+
+    def members_changed(self) -> None:
+        """Workers of who is no member any more are left at once; their tasks go to others."""
+        for worker in list(self.machine.workers.values()):
+            if not self.membership.admits(worker.certificate):
+                self.worker_gone(worker.sid, "is no member of the cluster any more")
+
+    def expelled(self, why: str) -> None:
+        """We are no member any more: no task can run, so none may wait."""
+        submitted, self._tasks = self._tasks, {}
+        for one in submitted.values():
+            self._store.unpin(one.task.packed.large)
+            one.future.failed(
+                UsageError(f"{one.task.label} can't run: {why}", hint="Ask the owner to let you in again.")
+            )
+        self._jobs.start(self.close(farewell=False))
 
     def worker_gone(self, sid: bytes, detail: str) -> None:
         """Somebody knows for certain that the worker's process has ended: don't wait for the lease."""
@@ -220,7 +233,8 @@ class Bridge:
     def _tick(self) -> None:
         now = self._loop.time()
         if now >= self._hello_at:
-            self._say_hello()
+            self._hello_at = now + self._settings.presence
+            self.membership.say_hello()
         self._act(self.machine.tick(now))
 
     def _act(self, actions: list[Action]) -> None:
@@ -256,21 +270,7 @@ class Bridge:
                 case Meet(worker=worker):
                     self._jobs.start(self._meet(worker))
                 case Say(message=message):
-                    self._say(message)
-
-    # -- the board --
-
-    def _say(self, message: Message, *, introduce: bool = False) -> None:
-        if self.board is not None:
-            # A request may be the first line that a newcomer hears of us; an accept has to be understood by
-            # one worker only, but at once.
-            self.board.post(self._writer.write(message, introduce=introduce or not isinstance(message, Bye)))
-
-    def _say_hello(self) -> None:
-        self._hello_at = self._loop.time() + self._settings.presence
-        if self._session.is_due(time.time()):
-            self._jobs.start(asyncio.to_thread(self._session.renew, time.time()))
-        self._say(Hello(name=self._name, time=int(time.time())), introduce=True)
+                    self.membership.say(message)
 
     # -- links --
 
@@ -278,7 +278,7 @@ class Bridge:
         code = self._new_code()
         us, them = self._session.sid, worker.sid
         rendezvous = Rendezvous(code.reveal(), self.mailbox, self.relay)
-        self._say(Accept(to=them, box=seal(worker, encode_rendezvous(rendezvous))))
+        self.membership.say(Accept(to=them, box=seal(worker, encode_rendezvous(rendezvous))))
         meeting = Meeting(
             code=code,
             mailbox=self.mailbox,
@@ -302,6 +302,8 @@ class Bridge:
             self._act(self.machine.link_up(them, self._loop.time()))
             if handler.link.state is not LinkState.UP:  # it changed before anybody could be told
                 self.link_changed(handler, handler.link.state, "")
+            if not self.membership.admits(worker):  # since a moment ago
+                self.worker_gone(them, "is no member of the cluster any more")
 
     def link_changed(self, handler: _WorkerLink, state: LinkState, detail: str) -> None:
         """A link says that its state has changed."""
@@ -334,6 +336,8 @@ class Bridge:
         }
         if task.source is not None:
             header["source"] = task.source
+        if not self.membership.trusts(self.machine.workers[action.sid].certificate.signer):
+            header["reply"] = "safe"
         link.send(header, task.packed.inline)
         if action.missing:
             self._send_buffers(link, task, action.missing)
@@ -353,13 +357,13 @@ class Bridge:
         if not self.machine.expects(handler.sid, task_id, header.get("attempt")):
             return
         submitted = self._tasks.get(str(task_id))
-        worker = self.machine.workers[handler.sid].name
+        worker = self.machine.workers[handler.sid]
         large = handler.take_buffers(str(task_id), header["attempt"])
         size = handler.no_room.pop((str(task_id), header["attempt"]), None)
         if size is not None:
             header = {**header, "ok": False, "segments": [], "error": _no_room(size)}
         if submitted is not None:
-            submitted.result = Arrived(header, body, large, worker)
+            submitted.result = Arrived(header, body, large, worker.name, worker.certificate.signer)
         self._act(self.machine.frame(handler.sid, header, self._loop.time()))
 
     def _settle(self, action: Settle, submitted: _Submitted | None) -> None:
@@ -393,6 +397,9 @@ class Bridge:
         whole = bytes(submitted.partial) + bytes(body)
         submitted.partial = bytearray()
         message = _output(header, whole)
+        worker = self.machine.workers[handler.sid]
+        if message is not None and not self.membership.trusts(worker.certificate.signer):
+            message = harmless(message, worker.name)
         if message is None:
             return
         submitted.future.outputs.append(message)

@@ -12,9 +12,9 @@ import logging
 import os
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,15 +24,14 @@ from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterStatus, MemberStatus, TaskStatus
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import BoardError, ConfigError, UsageError
+from p2p_ipython.errors import ConfigError, UsageError
 from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.address import BoardAddress
-    from p2p_ipython.board.keys import KeyChoice
-    from p2p_ipython.board.ssh import SSHBoard
+    from p2p_ipython.board.base import Board
     from p2p_ipython.client.bridge import Bridge
     from p2p_ipython.client.local import LocalCluster
+    from p2p_ipython.members.entry import Entry
     from p2p_ipython.task.task import Task
 
 log = logging.getLogger(__name__)
@@ -57,6 +56,7 @@ def connect(
     accept_host_key: str | None = None,
     mailbox: str | None = None,
     relay: str | None = None,
+    ssh_options: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Cluster:
@@ -103,15 +103,29 @@ def connect(
         cluster=cluster or PERSONAL,
         workers=workers or _cores(),
         name=name,
-        identity=Path(identity).expanduser() if identity is not None else None,
-        accept_host_key=accept_host_key,
-        mailbox=mailbox,
-        relay=relay,
+        way=Way(
+            Path(identity).expanduser() if identity is not None else None,
+            accept_host_key,
+            mailbox,
+            relay,
+            tuple(ssh_options),
+        ),
         progress=progress or (lambda _text: None),
         settings=Settings.load(**settings),
     )
     made._open()
     return made
+
+
+@dataclass(frozen=True)
+class Way:
+    """What the user has said of the way to a board that runs elsewhere; None: what is usual."""
+
+    identity: Path | None = None
+    accept_host_key: str | None = None
+    mailbox: str | None = None
+    relay: str | None = None
+    ssh_options: tuple[str, ...] = ()
 
 
 class Cluster(concurrent.futures.Executor):
@@ -128,14 +142,12 @@ class Cluster(concurrent.futures.Executor):
         cluster: str,
         workers: int,
         name: str | None,
-        identity: Path | None,
-        accept_host_key: str | None,
-        mailbox: str | None,
-        relay: str | None,
+        way: Way,
         progress: Callable[[str], None],
         settings: Settings,
     ) -> None:
         """For ``connect()``."""
+        from p2p_ipython.protocol.roster import is_title
         from p2p_ipython.task.payload import BufferStore
 
         self.target = target
@@ -144,13 +156,11 @@ class Cluster(concurrent.futures.Executor):
         self.settings = settings
         self.store = BufferStore(settings.client_cache)
         self._workers = workers
-        self._identity = identity
-        self._accept_host_key = accept_host_key
-        self._mailbox, self._relay = mailbox, relay
+        self.shared = target is not None and is_title(target)
+        self._way = way
         self._progress = progress
         self._pid = os.getpid()
         self._bridge: Bridge | None = None
-        self._board: SSHBoard | None = None
         self._local: LocalCluster | None = None
         self._open_tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -177,7 +187,7 @@ class Cluster(concurrent.futures.Executor):
         """
         self._check_open()
         assert self._bridge is not None
-        future: Future[Any] = Future(task.id, task.label, self, _decode)
+        future: Future[Any] = Future(task.id, task.label, self, self._decode)
         self._open_tasks.add(future)
         self._bridge.submit(task, future, sink or future_module.default_sink())
         return future
@@ -252,6 +262,13 @@ class Cluster(concurrent.futures.Executor):
 
     # -- inside --
 
+    def _decode(self, result: Arrived) -> Any:
+        """The value of a result, or what it raises. What a worker of somebody who isn't trusted sends runs nothing."""
+        from p2p_ipython.task.outcome import decode
+
+        trusted = self._bridge is not None and self._bridge.membership.trusts(result.signer)
+        return decode(result.header, result.inline, result.large, worker=result.worker, trusted=trusted)
+
     def _check_open(self) -> None:
         if self._pid != os.getpid():
             raise UsageError(
@@ -302,67 +319,72 @@ class Cluster(concurrent.futures.Executor):
 
         from p2p_ipython.board.address import BoardAddress
         from p2p_ipython.board.keys import KeyChoice
+        from p2p_ipython.members.entry import given_entry
 
-        key = paramiko.Ed25519Key.from_private_key(io.StringIO(private))
+        key = KeyChoice(paramiko.Ed25519Key.from_private_key(io.StringIO(private)), "made for this cluster")
         adopt()
-        bridge = self._make_bridge(key, listen="127.0.0.1")
         board = await self._local.board()
         self._progress("joining the board")
-        choice = KeyChoice(key, "made for this cluster")
-        await self._join_board(bridge, BoardAddress.parse(board.address), choice, pin=board.host_key)
-        await bridge.open(self._joined(), board.mailbox, board.relay)
+        address = BoardAddress.parse(board.address)
+        entry = given_entry(
+            address, key, self.cluster, me=self.name, settings=self.settings, pin=board.host_key, remember=False
+        )
+        bridge = await self._take_part(entry, listen="127.0.0.1")
+        bridge.open(board.mailbox, board.relay)
 
     async def _join_elsewhere(self, target: str) -> None:
         adopt()
-        from p2p_ipython.board.login import choose_login, remember_accepted
+        from p2p_ipython.members.entry import rendezvous_of
 
-        address, choice = await choose_login(target, self._identity)
-        bridge = self._make_bridge(choice.key, listen=None)
-        self._progress(f"joining the board at {target}")
-        await self._join_board(bridge, address, choice, pin=self._accept_host_key)
-        board = self._joined()
-        await asyncio.to_thread(remember_accepted, board, self._accept_host_key)
-        services = await board.services() or {}
-        mailbox = self._mailbox or services.get("mailbox")
-        if mailbox is None:
-            raise BoardError(
-                f"the board at {target} does not say where its wormhole mailbox is",
-                hint="Use a board that `p2p board` runs, which carries one, or name one: mailbox='ws://HOST:PORT/v1'.",
+        entry = await self._entry(target)
+        self._progress(f"joining the board at {entry.address}")
+        bridge = await self._take_part(entry, listen=None)
+        self._progress("asking where links are arranged")
+        bridge.open(*await rendezvous_of(entry, self._joined()))
+
+    async def _entry(self, target: str) -> Entry:
+        from p2p_ipython.members.entry import personal_entry, shared_entry
+
+        way = self._way
+        if self.shared:
+            return await shared_entry(
+                target, me=self.name, settings=self.settings, identity=way.identity, ssh_options=way.ssh_options
             )
-        await bridge.open(board, mailbox, self._relay or services.get("relay", ""))
+        return await personal_entry(
+            target,
+            self.cluster,
+            me=self.name,
+            settings=self.settings,
+            identity=way.identity,
+            pin=way.accept_host_key,
+            mailbox=way.mailbox or "",
+            relay=way.relay or "",
+            ssh_options=way.ssh_options,
+        )
 
-    def _make_bridge(self, key: Any, listen: str | None) -> Bridge:
+    async def _take_part(self, entry: Entry, listen: str | None) -> Bridge:
+        """Join the board as a member of the cluster; nothing is said yet."""
         from p2p_ipython.client.bridge import Bridge
         from p2p_ipython.link.rendezvous import new_code
         from p2p_ipython.link.tls import TLSLinker
-        from p2p_ipython.protocol.identity import Session, fingerprint, personal_secret
 
-        secret = personal_secret(key, self.cluster)
-        owner = fingerprint(key.asbytes())
-        self._secret = secret
-        self._owner = owner
+        membership = entry.membership(await asyncio.to_thread(entry.session, "client"))
         self._bridge = Bridge(
             settings=self.settings,
             name=self.name,
-            session=Session(key, cluster=secret.cluster, role="client", now=time.time(), random=os.urandom),
-            secret=secret,
-            # A personal cluster: whoever holds the key is me, and nobody else is anybody.
-            admit=lambda certificate: certificate.signer == owner,
+            membership=membership,
             linker=TLSLinker("client", settings=self.settings, listen_host=listen),
             store=self.store,
             new_code=new_code,
         )
+        await membership.join()
         return self._bridge
 
-    async def _join_board(self, bridge: Bridge, address: BoardAddress, key: KeyChoice, pin: str | None) -> None:
-        from p2p_ipython.board.ssh import SSHBoard
-
-        self._board = SSHBoard(address, self._secret.topic, bridge, key=key, settings=self.settings, pin=pin)
-        await self._board.open()
-
-    def _joined(self) -> SSHBoard:
-        assert self._board is not None
-        return self._board
+    def _joined(self) -> Board:
+        assert self._bridge is not None
+        board = self._bridge.membership.board
+        assert board is not None
+        return board
 
     def _worker_ended(self, sid: bytes, why: str) -> None:
         if self._bridge is not None:
@@ -409,17 +431,19 @@ class Cluster(concurrent.futures.Executor):
         """What to do while there is no worker."""
         if self.target is None:
             return f"Its {self._workers} workers are starting." if self._workers > 1 else "Its worker is starting."
+        assert self._bridge is not None
+        membership = self._bridge.membership
+        if self.shared:
+            return membership.trouble or f"No worker is here yet. Start one: p2p worker --cluster {self.target}"
         return (
             f"No worker is here yet. Start one: p2p worker --board {self.target} --cluster {self.cluster}\n"
-            f"Only workers that hold your key are in this cluster: {self._owner} (p2p whoami shows a machine's)."
+            f"Only workers that hold your key are in it: {membership.standing.me} (p2p whoami shows a machine's)."
         )
 
     async def _close(self) -> None:
         try:
             if self._bridge is not None:
                 await self._bridge.close(farewell=self._local is None)
-            if self._board is not None:
-                await self._board.close()
         finally:
             if self._local is not None:
                 await self._local.close()
@@ -461,13 +485,6 @@ def _close_all() -> None:
 # Not atexit: its callbacks come when the interpreter lets no thread be started any more, and closing needs some.
 # concurrent.futures ends its pools by the same call.
 threading._register_atexit(_close_all)  # type: ignore[attr-defined]
-
-
-def _decode(result: Arrived) -> Any:
-    """A result of a worker that holds the user's own key: its pickles are as good as the user's."""
-    from p2p_ipython.task.outcome import decode
-
-    return decode(result.header, result.inline, result.large, worker=result.worker)
 
 
 def _new_key() -> tuple[str, str]:

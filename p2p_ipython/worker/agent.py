@@ -11,30 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from p2p_ipython.board.base import Board, BoardReport, BoardState
+from p2p_ipython.board.base import BoardReport
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError, RemoteProtocolError
 from p2p_ipython.jobs import Alarm, Jobs
 from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.end import LinkEnd
+from p2p_ipython.members.membership import Membership
 from p2p_ipython.protocol.frames import Buffer, Header
-from p2p_ipython.protocol.identity import (
-    BadIdentity,
-    Certificate,
-    ClusterSecret,
-    Session,
-    check_link_proof,
-    link_proof,
-)
-from p2p_ipython.protocol.messages import BadMessage, Message, Terms, decode_rendezvous
-from p2p_ipython.protocol.wire import LineReader, LineWriter
+from p2p_ipython.protocol.identity import BadIdentity, Certificate, check_link_proof, link_proof
+from p2p_ipython.protocol.messages import BadMessage, Bye, Hello, Message, Terms, decode_rendezvous
 from p2p_ipython.protocol.worker_machine import Action, Forget, Meet, Reply, Say, Start, Stop, WorkerMachine
 from p2p_ipython.worker.cache import BufferCache, Inbound, Source
 from p2p_ipython.worker.slot_base import Death, TaskSlot
@@ -66,23 +58,23 @@ class Agent:
         settings: Settings,
         name: str,
         terms: Terms,
-        session: Session,
-        secret: ClusterSecret,
-        admit: Callable[[Certificate], bool],
+        membership: Membership,
         linker: Linker,
         make_slot: Callable[[Agent], TaskSlot],
+        on_expelled: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._session = session
+        self._session = membership.session
         self._linker = linker
         self._loop = asyncio.get_running_loop()
-        self._writer = LineWriter(session, secret, os.urandom)
-        self._reader = LineReader(secret, admit)
-        self.machine = WorkerMachine(settings, sid=session.sid, name=name, terms=terms, now=self._loop.time())
+        self.membership = membership
+        membership.speaker = self
+        self.machine = WorkerMachine(
+            settings, sid=membership.session.sid, name=name, terms=terms, now=self._loop.time()
+        )
         self._slots = [make_slot(self) for _ in range(terms.slots)]
         self._numbers = {slot: number for number, slot in enumerate(self._slots)}
         self._cache = BufferCache(settings.worker_cache, on_evict=self._evicted)
-        self._board: Board | None = None
         self._links: dict[int, _ClientLink] = {}
         self._arrived: dict[_Job, _Arrived] = {}
         self._wanted: dict[tuple[int, str], _Job] = {}  # buffers that were asked for, by link and ref
@@ -91,6 +83,7 @@ class Agent:
         self._alarm = Alarm(self._tick)
         self._idle = asyncio.Event()
         self._closed = False
+        self._on_expelled = on_expelled
 
     # -- the beginning and the end --
 
@@ -98,9 +91,9 @@ class Agent:
         """Start the runners; needs no board."""
         await asyncio.gather(*(slot.start() for slot in self._slots))
 
-    def join(self, board: Board) -> None:
-        """Say hello on a board that is joined already."""
-        self._board = board
+    def begin(self) -> None:
+        """Say hello on the board, which is joined already."""
+        self.membership.begin(hello=False)
         self._act(self.machine.tick(self._loop.time(), time.time()))
 
     async def drain(self, grace: float) -> None:
@@ -120,31 +113,46 @@ class Agent:
         """Say good-bye (unless nobody is left to hear it), end links and runners. Idempotent."""
         if self._closed:
             return
-        self._act([a for a in self.machine.close(self._loop.time()) if farewell or not isinstance(a, Say)])
+        self._act([a for a in self.machine.close(self._loop.time()) if not isinstance(a, Say)])
         self._closed = True
         self._alarm.stop()
         await self._jobs.end()
         endings: list[Coroutine[Any, Any, None]] = [link.close() for link in self._links.values()]
         endings += [slot.close() for slot in self._slots]
-        if self._board is not None:
-            endings.append(self._board.close())
+        endings.append(self.membership.close(Bye() if farewell else None))
         await asyncio.gather(*endings, return_exceptions=True)
         await self._linker.close()
 
-    # -- BoardListener --
+    # -- Speaker --
 
-    def on_line(self, line: bytes) -> None:
-        """A line of the board."""
-        heard = self._reader.read(line, time.time())
-        if heard is not None:
-            self._act(self.machine.heard(heard.certificate, heard.message, self._loop.time(), time.time()))
+    def hello(self) -> Hello:
+        """What to say of ourselves: our offer."""
+        return self.machine.hello(time.time())
 
-    def on_board(self, report: BoardReport) -> None:
-        """The board's state has changed. Whoever came meanwhile hasn't heard us: say hello again."""
-        gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
-        log.log(logging.WARNING if gone else logging.INFO, "board: %s %s", report.state.value, report.detail)
-        if report.state is BoardState.CONNECTED and self._board is not None and not self._closed:
-            self._say(self.machine.hello(time.time()))
+    def heard(self, certificate: Certificate, message: Message) -> None:
+        """A member has said something."""
+        self._act(self.machine.heard(certificate, message, self._loop.time(), time.time()))
+
+    def board_changed(self, report: BoardReport) -> None:
+        """For the membership; links go on without the board."""
+
+    def members_changed(self) -> None:
+        """Links of who is no member any more end at once, and with them his tasks."""
+        for number, link in list(self._links.items()):
+            client = self.machine.owner_of(number)
+            if client is not None and not self.membership.admits(client):
+                if link.link is not None:
+                    link.link.abort()
+                self.link_ended(number, "its client is no member any more")
+
+    def expelled(self, why: str) -> None:
+        """We are no member any more: there is nobody to work for."""
+        for number, link in list(self._links.items()):
+            if link.link is not None:
+                link.link.abort()
+            self.link_ended(number, why)
+        if self._on_expelled is not None:
+            self._on_expelled(why)
 
     # -- SlotListener --
 
@@ -236,7 +244,9 @@ class Agent:
         if job in self._arrived:
             return
         runner_header: Header = {
-            name: header[name] for name in ("t", "id", "kind", "segments", "label", "source") if name in header
+            name: header[name]
+            for name in ("t", "id", "kind", "segments", "label", "source", "reply")
+            if name in header
         }
         arrived = self._arrived[job] = _Arrived(runner_header, body)
         try:
@@ -356,10 +366,10 @@ class Agent:
         self._act(self.machine.tick(self._loop.time(), time.time()))
 
     def _say(self, message: Message) -> None:
-        if self._session.is_due(time.time()) and not self._closed:
-            self._jobs.start(asyncio.to_thread(self._session.renew, time.time()))
-        if self._board is not None:
-            self._board.post(self._writer.write(message, introduce=True))
+        if isinstance(message, Hello):
+            self.membership.say_hello()
+        else:
+            self.membership.say(message)
 
     async def _meet(self, client: Certificate, box: bytes) -> None:
         us, them = self._session.sid, client.sid
@@ -386,6 +396,8 @@ class Agent:
             self._links[handler.number] = handler
             self._act(self.machine.link_up(handler.number, client))
             handler.begin()
+            if not self.membership.admits(client):  # since a moment ago
+                self.members_changed()
 
 
 class _ClientLink(LinkEnd):

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import BoardError
+from p2p_ipython.errors import ConfigError
 from p2p_ipython.loop import adopt, disown
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.address import BoardAddress
     from p2p_ipython.board.keys import KeyChoice
+    from p2p_ipython.members.entry import Entry
+    from p2p_ipython.members.membership import Membership
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,13 @@ DRAIN = 60.0
 class WorkerOptions:
     """What a worker needs to know.
 
-    ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
+    ``cluster`` is the title of a shared cluster, whose profile says where its board is, or the name of a personal one
+    on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
     usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``listen``: address
     that links may come to; None for all.
     """
 
-    board: str
+    board: str | None
     cluster: str
     name: str | None = None
     slots: int = 1
@@ -55,6 +57,7 @@ class WorkerOptions:
     path: tuple[str, ...] = ()
     listen: str | None = None
     farewell: bool = True
+    ssh_options: tuple[str, ...] = ()
 
 
 def default_name() -> str:
@@ -70,27 +73,27 @@ async def run_worker(
 ) -> int:
     """Run a worker until its time is up, ``ended`` is set, or SIGINT or SIGTERM comes; return an exit code.
 
-    ``ready(name, sid)`` is called once the worker has said hello. Raises a ``BoardError`` or ``NoKey`` when it
-    can't join.
+    ``ready(name, sid)`` is called once the worker has said hello. Raises a ``BoardError``, ``ConfigError`` or ``NoKey``
+    when it can't join, and ``ConfigError`` when it is taken out of its cluster.
     """
     adopt()
-    from p2p_ipython.board.address import BoardAddress
-    from p2p_ipython.board.login import choose_login
-
-    if options.key is not None:
-        address, key = BoardAddress.parse(options.board), options.key
-    else:
-        address, key = await choose_login(options.board, options.identity)
-    worker = _Worker(options, address, key)
     ended = ended or asyncio.Event()
     loop = asyncio.get_running_loop()
+    why: list[str] = []
+
+    def expelled(words: str) -> None:
+        why.append(words)
+        ended.set()
+
+    entry = await _entry(options)
+    worker = _Worker(options, entry.membership(await asyncio.to_thread(entry.session, "worker")), expelled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     try:
         starting = loop.create_task(worker.agent.start_slots())
         try:
             await worker.join()
-            ready(worker.name, worker.session.sid)
+            ready(worker.name, worker.membership.session.sid)
             await _first(starting, ended)
             try:
                 await asyncio.wait_for(ended.wait(), options.duration)
@@ -106,6 +109,8 @@ async def run_worker(
         disown()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+    if why:
+        raise ConfigError(f"this worker has ended: {why[0]}", hint="Ask the cluster's owner for a new invitation.")
     return 0
 
 
@@ -120,26 +125,62 @@ async def _first(starting: asyncio.Task[None], ended: asyncio.Event) -> None:
         starting.result()
 
 
+async def _entry(options: WorkerOptions) -> Entry:
+    from p2p_ipython.board.address import BoardAddress
+    from p2p_ipython.members.entry import given_entry, personal_entry, shared_entry
+    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.protocol.roster import is_title
+
+    name, settings = options.name or default_name(), options.settings
+    if options.board is None:
+        from p2p_ipython.members.desk import find_title
+
+        return await shared_entry(
+            await asyncio.to_thread(find_title, Profiles(), options.cluster),
+            me=name,
+            settings=settings,
+            identity=options.identity,
+            ssh_options=options.ssh_options,
+        )
+    if is_title(options.cluster):
+        raise ConfigError(
+            f"where {options.cluster} is, its profile knows", hint="Leave --board out; p2p members lists what is known."
+        )
+    if options.key is not None:
+        address = BoardAddress.parse(options.board)
+        return given_entry(
+            address,
+            options.key,
+            options.cluster,
+            me=name,
+            settings=settings,
+            pin=options.accept_host_key,
+            remember=options.farewell,  # a board that outlives us: we may come back
+        )
+    return await personal_entry(
+        options.board,
+        options.cluster,
+        me=name,
+        settings=settings,
+        identity=options.identity,
+        pin=options.accept_host_key,
+        ssh_options=options.ssh_options,
+    )
+
+
 class _Worker:
     """The parts of a worker, put together."""
 
-    def __init__(self, options: WorkerOptions, address: BoardAddress, choice: KeyChoice) -> None:
+    def __init__(self, options: WorkerOptions, membership: Membership, expelled: Callable[[str], None]) -> None:
         from p2p_ipython.link.tls import TLSLinker
-        from p2p_ipython.protocol.identity import Session, fingerprint, personal_secret
         from p2p_ipython.protocol.messages import Terms
         from p2p_ipython.sandbox.launch import LaunchOptions
         from p2p_ipython.worker.agent import Agent
         from p2p_ipython.worker.slots import Slot
 
-        self._options = options
         settings = options.settings
-        self.name = options.name or default_name()
-        self._address = address
-        self._choice = choice
-        key = choice.key
-        self.secret = personal_secret(key, options.cluster)
-        owner = fingerprint(key.asbytes())
-        self.session = Session(key, cluster=self.secret.cluster, role="worker", now=time.time(), random=os.urandom)
+        self.membership = membership
+        self.name = membership.standing.name
         terms = Terms(
             slots=options.slots,
             free=0,
@@ -158,34 +199,15 @@ class _Worker:
             settings=settings,
             name=self.name,
             terms=terms,
-            session=self.session,
-            secret=self.secret,
-            # A personal cluster: whoever holds the key is me, and nobody else is anybody.
-            admit=lambda certificate: certificate.signer == owner,
+            membership=membership,
             linker=TLSLinker("worker", settings=settings, listen_host=options.listen),
             make_slot=lambda agent: Slot(launch, agent, settings),
+            on_expelled=expelled,
         )
 
     async def join(self) -> None:
-        from p2p_ipython.board.login import remember_accepted
-        from p2p_ipython.board.ssh import SSHBoard
-
-        board = SSHBoard(
-            self._address,
-            self.secret.topic,
-            self.agent,
-            key=self._choice,
-            settings=self._options.settings,
-            pin=self._options.accept_host_key,
-        )
-        try:
-            await board.open()
-        except BoardError:
-            await board.close()
-            raise
-        if self._options.farewell:  # a board that outlives us: we may come back
-            await asyncio.to_thread(remember_accepted, board, self._options.accept_host_key)
-        self.agent.join(board)
+        await self.membership.join()
+        self.agent.begin()
 
 
 def _memory() -> int:

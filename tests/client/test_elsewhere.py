@@ -85,7 +85,7 @@ def test_a_future_waits_for_a_worker_says_so_and_runs_when_one_comes(board: dict
         wait_for_state(cluster, future, "waiting for a worker: none is here")
         assert cluster.status().user == "alice"
         assert f"p2p worker --board {where} --cluster mine" in str(cluster)
-        assert "Only workers that hold your key are in this cluster: SHA256:" in str(cluster)
+        assert "Only workers that hold your key are in it: SHA256:" in str(cluster)
         arguments = ["--board", where, "--cluster", "mine", "--name", "lender", "--slots", "2"]
         with command("worker", *arguments, "--accept-host-key", pin, end=signal.SIGINT) as worker:
             assert future.result(PATIENCE) == 1024

@@ -1,0 +1,144 @@
+"""``p2p host``: be the host of a cluster of friends."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from p2p_ipython.cli.arguments import Commands, duration
+from p2p_ipython.cli.friends import day, member_lines, run_shared, way_arguments, way_of
+from p2p_ipython.cli.terminal import asked, say
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from p2p_ipython.members.host import Host
+    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.protocol.host_machine import Knock
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "host",
+        _host,
+        short="host a cluster that friends share",
+        text="Host a cluster that friends share, or go on with it: let people in, tell everybody who is in. It runs\n"
+        "until --duration is over or Ctrl-C; the members can work together without it, and find the cluster again\n"
+        "on every later day. Invite friends from another terminal: p2p invite NAME. Who knocks is asked about here.",
+        example="  p2p host friends\n"
+        "  p2p host friends --board board.example.org:2222 --users bob,carol\n"
+        "  p2p host friends --users bob=SHA256:… --duration 90d",
+    )
+    parser.add_argument("cluster", metavar="NAME", help="what the cluster is called, as friends or alice/friends")
+    parser.add_argument(
+        "--users",
+        default="",
+        metavar="NAMES",
+        help="who is expected: bob,carol; with bob=SHA256:… he needs no invitation",
+    )
+    parser.add_argument(
+        "--owner", metavar="NAME", help="what you are called in its title (default: your name on the board)"
+    )
+    parser.add_argument(
+        "--duration", type=duration, metavar="TIME", help="how long the cluster is hosted, as 12h or 30d (default: 14d)"
+    )
+    parser.add_argument("--resume", action="store_true", help="only go on with a cluster that is there")
+    way_arguments(parser, board=True)
+
+
+def _host(options: argparse.Namespace) -> int:
+    return run_shared(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.host import Host
+    from p2p_ipython.members.profiles import Profiles
+
+    profiles, settings = Profiles(), Settings.load()
+    entry, profile, new = await desk.host(
+        options.cluster,
+        way=way_of(options),
+        profiles=profiles,
+        settings=settings,
+        users=desk.parse_users(options.users),
+        duration=options.duration or desk.DURATION,
+        owner=options.owner,
+        resume=options.resume,
+    )
+    lock = await asyncio.to_thread(profiles.hosting, profile.title)
+    if lock is None:
+        raise ConfigError(
+            f"another process of yours hosts {profile.title} already", hint="It needs only one; end that one first."
+        )
+    knocks: asyncio.Queue[Knock] = asyncio.Queue()
+    with lock:
+        host = Host(entry, profile, profiles, on_knock=knocks.put_nowait)
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
+        try:
+            await host.open()
+            _introduce(host, new=new)
+            answering = loop.create_task(_answer(host, profiles, knocks))
+            try:
+                await asyncio.wait_for(ended.wait(), max(0.0, desk.until_of(host.profile) - time.time()))
+            except TimeoutError:
+                say(f"the time of {profile.title} is up; p2p host {options.cluster} goes on with it")
+            finally:
+                answering.cancel()
+                await asyncio.gather(answering, return_exceptions=True)
+        finally:
+            await host.close()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+    return 0
+
+
+def _introduce(host: Host, *, new: bool) -> None:
+    from p2p_ipython.members.owner import roster_of
+    from p2p_ipython.protocol.roster import parse_title
+
+    profile, roster = host.profile, roster_of(host.profile)
+    name = parse_title(profile.title)[1]
+    say(f"{profile.title} is hosted at {profile.board} until {day(roster.until)}")
+    say("members:" if not new or len(roster.members) > 1 else "members: only you so far")
+    for line in member_lines(profile, roster):
+        say(line)
+    waiting = [who for who, key in (profile.hosting.expected if profile.hosting else {}).items() if not key]
+    waiting = [who for who in waiting if roster.named(who) is None]
+    if waiting:
+        say(f"expected: {', '.join(waiting)}")
+    say(f"invite somebody:   p2p invite {name}     (in another terminal; it prints a code to say aloud)")
+    say(f"or let him knock:  p2p join {profile.title}")
+    say("Ctrl-C ends the hosting; the members can go on without it")
+
+
+async def _answer(host: Host, profiles: Profiles, knocks: asyncio.Queue[Knock]) -> None:
+    """Ask about each who knocks, one after the other."""
+    while True:
+        knock = await knocks.get()
+        expected = host.profile.hosting.expected if host.profile.hosting else {}
+        remark = " (expected)" if knock.name in expected else ""
+        try:
+            yes = await asked(
+                f"{knock.name}{remark} knocks, with the key {knock.fingerprint}. Let him into {host.profile.title}?"
+            )
+        except UsageError:
+            say(
+                f"{knock.name} knocks, with the key {knock.fingerprint}. Nobody can answer here; let him in by:\n"
+                f"  p2p host {host.profile.title} --users {knock.name}={knock.fingerprint}"
+            )
+            continue
+        if not yes:
+            host.refuse(knock)
+            say(f"{knock.name} is told no")
+            continue
+        member = await asyncio.to_thread(host.approve, knock)
+        await host.refresh()
+        say(f"{member.name} is in")

@@ -1,0 +1,76 @@
+"""``p2p invite``: let one friend into a cluster, by a code that is spoken aloud."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from p2p_ipython.cli.arguments import PERSONAL, Commands
+from p2p_ipython.cli.friends import run_shared, way_arguments, way_of
+from p2p_ipython.cli.terminal import asked, say
+from p2p_ipython.config import Settings
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "invite",
+        _invite,
+        short="invite a friend into a cluster that you host",
+        text="Invite a friend into a cluster that you host: prints a code that he types, waits for him, shows his\n"
+        "name and the fingerprint of his key, and asks whether to let him in. A code works once, for ten minutes.\n"
+        "With --own, it is for a machine of your own that has a key of its own.",
+        example="  p2p invite friends bob\n"
+        "  p2p invite --own --board board.example.org:2222     a machine for your personal cluster",
+    )
+    parser.add_argument("cluster", nargs="?", default=PERSONAL, metavar="NAME", help="the cluster, as friends")
+    parser.add_argument("guest", nargs="?", metavar="WHO", help="what the guest will be called (default: as he says)")
+    parser.add_argument("--own", action="store_true", help="a machine of your own, which counts as you")
+    parser.add_argument("--yes", action="store_true", help="let whoever has the code in, without a question")
+    way_arguments(parser, board=True)
+
+
+def _invite(options: argparse.Namespace) -> int:
+    return run_shared(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.host import Host
+    from p2p_ipython.members.profiles import Profiles
+
+    profiles, settings, way = Profiles(), Settings.load(), way_of(options)
+
+    def show_code(code: str, mailbox: str) -> None:
+        own = " --own" if options.own else ""
+        where = f" --mailbox {mailbox}" if mailbox else ""
+        say(f"the guest types:  p2p join{own} {code}{where}")
+        say(f"in a notebook:    %p2p_join{own} {code}{where}")
+        say("waiting for him, for ten minutes")
+
+    async def ask(question: str) -> bool:
+        if options.yes:
+            say(question)
+            say("yes, as --yes says")
+            return True
+        return await asked(question)
+
+    if options.own and (options.board or options.cluster == PERSONAL):
+        guest = await desk.invite_own(options.cluster, way=way, settings=settings, show_code=show_code, ask=ask)
+        title = options.cluster
+    else:
+        title = await asyncio.to_thread(desk.find_title, profiles, options.cluster, hosted=True)
+        entry, profile = await desk.owners_entry(title, way=way, profiles=profiles, settings=settings)
+        host = Host(entry, profile, profiles)
+        try:
+            await host.open()
+            guest = await desk.invite(
+                host, entry, profiles, name=options.guest, show_code=show_code, ask=ask, own=options.own
+            )
+        finally:
+            await host.close()
+    if guest is None:
+        say("not let in")
+        return 1
+    say(f"done: {options.guest or guest.name} is in {title}")
+    return 0

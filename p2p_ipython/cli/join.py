@@ -1,0 +1,148 @@
+"""``p2p join``: come into a cluster, by a code or by knocking; ``p2p leave``: forget it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import TYPE_CHECKING
+
+from p2p_ipython.cli.arguments import Commands
+from p2p_ipython.cli.friends import identity_path, run_shared, way_arguments, way_of
+from p2p_ipython.cli.terminal import ask, asked, say
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import NoKey, UsageError
+
+if TYPE_CHECKING:
+    from p2p_ipython.board.keys import KeyChoice
+    from p2p_ipython.members.invite import Host
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    parser = commands.add(
+        "join",
+        _join,
+        short="join a cluster, by a code that a friend tells you",
+        text="Join a cluster of a friend's, by the code that he tells you; or knock, by its title, and wait until he\n"
+        "has let you in. All it takes is an SSH key, which is made if there is none. Afterwards\n"
+        "%p2p_connect TITLE and p2p worker --cluster TITLE just work, on every later day.",
+        example="  p2p join 7-guitarist-sunset-hamburger\n"
+        "  p2p join 7-guitarist-sunset-hamburger --mailbox ws://board.example.org:4000/v1\n"
+        "  p2p join alice/friends --board board.example.org:2222     to knock",
+    )
+    parser.add_argument("code", metavar="CODE", help="what the friend has told you, or the cluster's title")
+    parser.add_argument("--name", help="what you are called (default: your login name)")
+    parser.add_argument("--own", action="store_true", help="the code is of your own: this machine will count as you")
+    parser.add_argument(
+        "--owner", default="", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key"
+    )
+    parser.add_argument("--yes", action="store_true", help="ask nothing: make a key where there is none")
+    way_arguments(parser, board=True)
+
+    parser = commands.add(
+        "leave",
+        _leave,
+        short="forget a cluster that you are in",
+        text="Forget a cluster: its profile, with the topic and the key, is removed from this machine. The owner's\n"
+        "list still has you until he takes you out.",
+        example="  p2p leave alice/friends",
+    )
+    parser.add_argument("cluster", metavar="TITLE", help="the cluster, as alice/friends")
+
+
+def _join(options: argparse.Namespace) -> int:
+    from p2p_ipython.protocol.roster import is_title
+
+    return run_shared(_knock(options) if is_title(options.code) else _by_code(options))
+
+
+async def _by_code(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.invite import read_code
+    from p2p_ipython.members.profiles import Profiles
+
+    read_code(options.code)  # a mistyped one is said before anything else is asked
+    key = await asyncio.to_thread(_key, options)
+
+    def told(host: Host) -> None:
+        say(f"{host.title} invites you; its owner has the key {host.fingerprint}")
+        say("waiting for his yes")
+
+    profile = await desk.join(
+        options.code,
+        key=key,
+        identity=identity_path(options),
+        name=options.name or desk.my_name(),
+        mailbox=options.mailbox,
+        profiles=Profiles(),
+        told=told,
+        own=options.own,
+    )
+    _say_what_now(profile.title)
+    return 0
+
+
+async def _knock(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.profiles import Profiles
+
+    way, profiles, settings = way_of(options), Profiles(), Settings.load()
+    if await asyncio.to_thread(profiles.find, options.code) is not None:
+        say(f"you are in {options.code} already")
+        _say_what_now(options.code)
+        return 0
+    await asyncio.to_thread(_key, options)
+    granted = await desk.knock(
+        options.code, way=way, name=options.name or desk.my_name(), owner=options.owner, settings=settings, told=say
+    )
+    if not options.owner:
+        # No --yes for this one: it would believe whoever answers first.
+        question = (
+            f"{options.code} lets you in. Its owner has the key {granted.owner}.\nIs that right? {_OWNER_MATTERS}"
+        )
+        if not await asked(question, option="--owner SHA256:…"):
+            say("nothing was kept")
+            return 1
+    await asyncio.to_thread(granted.keep, profiles)
+    _say_what_now(options.code)
+    return 0
+
+
+_OWNER_MATTERS = "Ask him: whoever has it lets people in who run code on your workers."
+
+
+def _leave(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.profiles import Profiles
+
+    profiles = Profiles()
+    title = desk.find_title(profiles, options.cluster)
+    desk.leave(profiles, title)
+    say(f"{title} is forgotten on this machine")
+    return 0
+
+
+def _key(options: argparse.Namespace) -> KeyChoice:
+    """The guest's key; where there is none, one is made if he agrees. Blocks."""
+    from p2p_ipython.members import desk
+
+    try:
+        return desk.key_of_guest(identity_path(options))
+    except NoKey as error:
+        path = desk.place_for_key(identity_path(options))
+        if path is None:
+            raise
+        say(error.message)
+        try:
+            if not (options.yes or ask(f"Make one now, {path}? It has no passphrase; ssh-keygen -p adds one.", True)):
+                raise
+        except UsageError:
+            raise error from None
+        made = desk.make_key(path)
+        say(f"made {path}; its fingerprint is {made.fingerprint}")
+        return made
+
+
+def _say_what_now(title: str) -> None:
+    say(f"you are in {title}. In a notebook: %p2p_connect {title}")
+    say(f"to lend this machine's time:       p2p worker --cluster {title}")

@@ -1,0 +1,117 @@
+"""``p2p members``, ``p2p revoke`` and ``p2p trust``: who is in a cluster, and on which terms."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from p2p_ipython.cli.arguments import Commands
+from p2p_ipython.cli.friends import day, member_lines, run_shared, way_arguments, way_of
+from p2p_ipython.cli.terminal import asked, say
+from p2p_ipython.config import Settings
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    parser = commands.add(
+        "members",
+        _members,
+        short="say who is in a cluster",
+        text="Say who is in a cluster: names, fingerprints of keys, and whom you trust. Without a name, list the\n"
+        "clusters that this machine knows.",
+        example="  p2p members\n  p2p members friends",
+    )
+    parser.add_argument("cluster", nargs="?", metavar="NAME", help="the cluster, as friends or alice/friends")
+
+    parser = commands.add(
+        "revoke",
+        _revoke,
+        short="take somebody out of a cluster that you host",
+        text="Take somebody out of a cluster that you host. His links are cut at once, by everybody who hears of it;\n"
+        "the others get another topic and another key, and what they run goes on.",
+        example="  p2p revoke friends bob\n  p2p revoke friends SHA256:…     one key of a member's",
+    )
+    parser.add_argument("cluster", metavar="NAME", help="the cluster, as friends")
+    parser.add_argument("member", metavar="WHO", help="his name, or the fingerprint of one of his keys")
+    parser.add_argument("--yes", action="store_true", help="don't ask")
+    way_arguments(parser, board=False)
+
+    parser = commands.add(
+        "trust",
+        _trust,
+        short="let a member's results run code in your notebooks",
+        text="Trust a member: results of his workers are then read as pickles, which can be of any type, and can run\n"
+        "any code in your notebooks. Others' results are plain data: numbers, text, arrays, tables, pictures.",
+        example="  p2p trust friends bob\n  p2p trust friends bob --revoke",
+    )
+    parser.add_argument("cluster", metavar="NAME", help="the cluster, as friends")
+    parser.add_argument("member", metavar="WHO", help="his name")
+    parser.add_argument("--revoke", action="store_true", help="trust him no more")
+
+
+def _members(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.protocol.roster import Roster
+
+    profiles = Profiles()
+    if options.cluster is None:
+        known = profiles.all()
+        for profile in known:
+            until = desk.until_of(profile)
+            say(f"{profile.title}  at {profile.board}{f', until {day(until)}' if until else ''}")
+        if not known:
+            say("no clusters yet: host one (p2p host NAME), or join one (p2p join CODE)")
+        return 0
+    profile = profiles.load(desk.find_title(profiles, options.cluster))
+    if not profile.roster:
+        say(f"the list of members of {profile.title} has not come yet; it does when you connect")
+        return 0
+    roster = Roster.parse(profile.roster, profile.cluster)
+    say(f"{profile.title}, list number {roster.epoch}, until {day(roster.until)}")
+    for line in member_lines(profile, roster):
+        say(line)
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    return run_shared(_take_out(options))
+
+
+async def _take_out(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.host import Host
+    from p2p_ipython.members.profiles import Profiles
+
+    profiles, settings = Profiles(), Settings.load()
+    title = await asyncio.to_thread(desk.find_title, profiles, options.cluster, hosted=True)
+    entry, profile = await desk.owners_entry(title, way=way_of(options), profiles=profiles, settings=settings)
+    if not options.yes and not await asked(f"Take {options.member} out of {title}?"):
+        say("nothing was changed")
+        return 1
+    host = Host(entry, profile, profiles)
+    try:
+        await host.open()
+        out = await desk.take_out(host, entry, profiles, options.member)
+    finally:
+        await host.close()
+    say(f"{out.member} is out of {title}")
+    if out.told:
+        say(f"{out.told} of the others' processes have the new key")
+    if out.waiting:
+        say(f"{out.waiting} have not taken it yet; they get it while somebody hosts: p2p host {title}")
+    return 0
+
+
+def _trust(options: argparse.Namespace) -> int:
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.profiles import Profiles
+
+    profiles = Profiles()
+    title = desk.find_title(profiles, options.cluster)
+    name, _ = desk.trust(profiles, title, options.member, allow=not options.revoke)
+    if options.revoke:
+        say(f"results of {name}'s workers are plain data again")
+    else:
+        say(f"results of {name}'s workers may be anything now, and run code in your notebooks in {title}")
+    return 0

@@ -1,0 +1,214 @@
+"""The ways into a cluster: what a process needs to know to take part, put together.
+
+* a **personal** cluster on a board: whoever holds the same SSH key is in it, nothing needs to be known;
+* a **shared** one, ``owner/name``: the profile on disk knows the board, the topic, the key and the roster;
+* a cluster that is made for one process and its children: key and board are handed over.
+
+Client, worker and host begin here alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from p2p_ipython.board.address import BoardAddress
+from p2p_ipython.board.base import Board, BoardListener
+from p2p_ipython.board.keys import KeyChoice
+from p2p_ipython.board.login import choose_login, remember_accepted
+from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import ConfigError
+from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
+from p2p_ipython.members.membership import Keep, Membership, Standing
+from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Session, check_vouch, fingerprint, personal_secret
+from p2p_ipython.protocol.roster import Roster, owner_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All that a process needs to take part in a cluster. ``mailbox`` and ``relay``: "" for the board's own."""
+
+    address: BoardAddress
+    key: KeyChoice
+    standing: Standing
+    settings: Settings
+    pin: str | None = None
+    mailbox: str = ""
+    relay: str = ""
+    vouch: bytes = b""
+    keep: Keep | None = None
+    ssh_options: tuple[str, ...] = ()
+    remember: bool = True
+
+    def session(self, role: str) -> Session:
+        """A session of ours in a ``role``. Asks the SSH key for a signature: blocks, raises ``NoKey``."""
+        return Session(
+            self.key.key,
+            cluster=self.standing.secret.cluster,
+            role=role,
+            now=time.time(),
+            random=os.urandom,
+            vouch=self.vouch,
+        )
+
+    def membership(self, session: Session) -> Membership:
+        """A session's place among the members. For the running loop."""
+        return Membership(session, self.standing, self.open_board, keep=self.keep)
+
+    async def open_board(self, topic: str, listener: BoardListener) -> Board:
+        """Join a topic. Raises a ``BoardError``."""
+        board = SSHBoard(
+            self.address,
+            topic,
+            listener,
+            key=self.key,
+            settings=self.settings,
+            pin=self.pin,
+            # One topic for everybody, with an account or without. Its name is the secret; an access list would
+            # keep nobody out (the first session of a stranger is let in) and shut some of us away.
+            public=True,
+            ssh_options=self.ssh_options,
+        )
+        await board.open()
+        if self.remember:
+            await asyncio.to_thread(remember_accepted, board, self.pin)
+        return board
+
+
+async def rendezvous_of(entry: Entry, board: Board) -> tuple[str, str]:
+    """Where links are arranged: (mailbox, relay) as they were given, else the board's own, else the public ones."""
+    mailbox, relay = entry.mailbox, entry.relay
+    if not mailbox:
+        found = await board.services() if isinstance(board, SSHBoard) else None
+        if found is not None:
+            return found["mailbox"], relay or found["relay"]
+        mailbox = PUBLIC_MAILBOX
+    return mailbox, relay or (PUBLIC_RELAY if mailbox == PUBLIC_MAILBOX else "")
+
+
+async def personal_entry(
+    board: str,
+    name: str,
+    *,
+    me: str,
+    settings: Settings,
+    identity: Path | None = None,
+    pin: str | None = None,
+    mailbox: str = "",
+    relay: str = "",
+    ssh_options: tuple[str, ...] = (),
+) -> Entry:
+    """The personal cluster ``name`` of whoever holds the SSH key. Raises ``ConfigError`` and ``NoKey``."""
+    address, key = await choose_login(board, identity, ssh_options=ssh_options)
+    return given_entry(
+        address, key, name, me=me, settings=settings, pin=pin, mailbox=mailbox, relay=relay, ssh_options=ssh_options
+    )
+
+
+def given_entry(
+    address: BoardAddress,
+    key: KeyChoice,
+    name: str,
+    *,
+    me: str,
+    settings: Settings,
+    pin: str | None = None,
+    mailbox: str = "",
+    relay: str = "",
+    ssh_options: tuple[str, ...] = (),
+    remember: bool = True,
+) -> Entry:
+    """The personal cluster ``name`` of a key that is at hand. Raises ``NoKey``."""
+    secret = personal_secret(key.key, name)
+    standing = Standing(secret, fingerprint(key.key.asbytes()), me)
+    return Entry(address, key, standing, settings, pin, mailbox, relay, ssh_options=ssh_options, remember=remember)
+
+
+async def shared_entry(
+    title: str,
+    *,
+    me: str,
+    settings: Settings,
+    identity: Path | None = None,
+    profiles: Profiles | None = None,
+    ssh_options: tuple[str, ...] = (),
+) -> Entry:
+    """The shared cluster ``title``, as the profile has it. Raises ``ConfigError`` and ``NoKey``."""
+    profiles = profiles or Profiles()
+    profile = await asyncio.to_thread(profiles.load, title)
+    path = identity or (Path(profile.identity) if profile.identity else None)
+    address, key = await choose_login(profile.board, path, ssh_options=ssh_options)
+    return profile_entry(profile, address, key, me=me, settings=settings, profiles=profiles, ssh_options=ssh_options)
+
+
+def profile_entry(
+    profile: Profile,
+    address: BoardAddress,
+    key: KeyChoice,
+    *,
+    me: str,
+    settings: Settings,
+    profiles: Profiles,
+    ssh_options: tuple[str, ...] = (),
+) -> Entry:
+    """The cluster of a profile, with the key that was chosen. Raises ``ConfigError`` where they don't fit together."""
+    if key.fingerprint != profile.signer:
+        raise ConfigError(
+            f"you are in {profile.title} by the key {profile.signer}, and {key} would be shown",
+            hint="Name that key's file with --identity, or add it to the agent first (ssh-add).",
+        )
+    roster, member = None, key.fingerprint
+    try:
+        if profile.roster:
+            roster = Roster.parse(profile.roster, profile.cluster)
+        if profile.vouch:
+            member = check_vouch(profile.vouch, profile.cluster, key.fingerprint, time.time())
+    except BadIdentity as error:
+        raise ConfigError(
+            f"the profile of {profile.title} has {error}", hint="Ask the owner for a new invitation (p2p join CODE)."
+        ) from None
+
+    def keep(roster: Roster | None, secret: ClusterSecret) -> None:
+        def edit(old: Profile) -> Profile:
+            if old.hosting is not None:  # the owner's own files are changed by his commands only
+                return old
+            before = Roster.parse(old.roster, old.cluster).epoch if old.roster else 0
+            if roster is None or roster.epoch < before:
+                return old
+            return replace(old, roster=roster.wire, topic=secret.topic, key=secret.key)
+
+        profiles.change(profile.title, edit)
+
+    standing = Standing(
+        ClusterSecret(profile.cluster, profile.topic, profile.key),
+        member,
+        me,
+        # A personal cluster that this machine was invited to, with a key of its own, has no roster.
+        shared=bool(profile.roster) or not profile.vouch,
+        roster=roster,
+        title=profile.title,
+        trusted=profile.trusted,
+    )
+    return Entry(
+        address,
+        key,
+        standing,
+        settings,
+        profile.host_key or None,
+        profile.mailbox,
+        profile.relay,
+        profile.vouch,
+        keep,
+        ssh_options,
+        remember=False,
+    )
+
+
+def is_owner(profile: Profile) -> bool:
+    """Whether the profile is that of the cluster's owner, on a machine where his key is."""
+    return profile.signer == owner_of(profile.cluster)

@@ -1,0 +1,286 @@
+"""The owner's host: it lets people in, and sees to it that everybody has the newest roster.
+
+It is a member with the role ``host``: on the working topic it says hello and hands the roster on; on the lobby it
+hears those who knock, and members who were away while the key was changed; on a topic that the cluster has left it
+waits for those who haven't yet heard of the new one. Members don't need it in order to work together.
+
+The cluster's state is the owner's profile on disk. Other processes of his (``p2p invite``, ``p2p revoke``) may change
+it; the host looks whether they did.
+
+All belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2p_ipython.board.base import Board, BoardReport
+from p2p_ipython.jobs import Jobs
+from p2p_ipython.members.entry import Entry
+from p2p_ipython.members.membership import Membership
+from p2p_ipython.members.owner import admit, free_name, roster_of
+from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.voice import Voice, leave
+from p2p_ipython.protocol.host_machine import Action, HostMachine, Knock, Say, Tell
+from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
+from p2p_ipython.protocol.messages import Ask, Bye, Hello, Message
+from p2p_ipython.protocol.roster import Member, lobby_secret, parts_of
+from p2p_ipython.protocol.wire import Heard
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the profile."""
+
+LINGER = 600.0
+"""Seconds that a host stays on a topic that the cluster has left. Who comes later asks on the lobby."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """A session that the host hears: whose, what it calls itself, as what, and where and when it was heard last.
+
+    ``signer`` is the member's fingerprint, ``heard`` the loop's time.
+    """
+
+    member: str
+    name: str
+    role: str
+    signer: str
+    topic: str
+    heard: float
+
+
+class Host:
+    """See the module. ``open`` it; ``on_knock`` is called for each stranger who asks to be let in, once."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        profile: Profile,
+        profiles: Profiles,
+        *,
+        on_knock: Callable[[Knock], None] = lambda _knock: None,
+    ) -> None:
+        self.profile = profile
+        self.present: dict[bytes, Present] = {}
+        self._entry = entry
+        self._profiles = profiles
+        self._on_knock = on_knock
+        self._loop = asyncio.get_running_loop()
+        self._jobs = Jobs(log)
+        self.machine = HostMachine(roster=roster_of(profile), secret=_secret(profile))
+        self._membership: Membership | None = None
+        self._voices: dict[str, Voice] = {}  # of the lobby, and of topics that we linger on
+        self._seen = profiles.stamp(profile.title)
+        self._news = asyncio.Event()
+        self._closed = False
+
+    async def open(self) -> None:
+        """Go to the working topic and to the lobby. Raises a ``BoardError`` or ``NoKey``."""
+        self._membership = membership = self._entry.membership(await asyncio.to_thread(self._entry.session, "host"))
+        membership.speaker = self
+        session = await asyncio.to_thread(self._lobby_session)
+        title = self.profile.title
+        lobby = Voice(
+            session,
+            lobby_secret(title),
+            admit=lambda certificate: certificate.role != "host",
+            heard=self._heard_on_lobby,
+            clusters=frozenset({title, self.profile.cluster}),
+        )
+        self._voices[lobby.secret.topic] = lobby
+        await asyncio.gather(membership.join(), lobby.open(self._entry.open_board))
+        membership.begin()
+        self._publish(membership.machine.secret.topic)
+        self._jobs.start(self._look())
+
+    async def close(self) -> None:
+        """Leave all topics. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._jobs.end()
+        if self._membership is not None:
+            await self._membership.close(Bye())
+        await leave(*self._voices.values())
+
+    # -- what the owner decides; each blocks on the disk and the key, so in a thread --
+
+    def approve(self, knock: Knock, name: str | None = None) -> Member:
+        """Let somebody in who knocks, as ``name`` (default: the name he gives himself, if no member has it).
+
+        Raises ``ConfigError`` and ``NoKey``. The host tells him by itself.
+        """
+
+        def edit(profile: Profile) -> Profile:
+            return admit(profile, self._entry.key, name or free_name(profile, knock.name), knock.fingerprint)
+
+        member = roster_of(self._profiles.change(self.profile.title, edit)).member(knock.fingerprint)
+        assert member is not None
+        return member
+
+    def refuse(self, knock: Knock) -> None:
+        """Don't let somebody in, as long as this host runs. On the loop."""
+        self._act(self.machine.refuse(knock.fingerprint))
+
+    async def refresh(self) -> None:
+        """Look at the profile now."""
+        stamp = await asyncio.to_thread(self._profiles.stamp, self.profile.title)
+        if stamp == self._seen:
+            return
+        profile = await asyncio.to_thread(self._profiles.load, self.profile.title)
+        self._seen = stamp
+        if profile == self.profile:
+            return
+        old, self.profile = self.profile, profile
+        roster, secret = roster_of(profile), _secret(profile)
+        membership = self._member()
+        if roster.epoch <= membership.machine.epoch:
+            return
+        moved = secret != _secret(old)
+        if moved:
+            await self._stay_behind(_secret(old))
+        membership.adopt(roster, secret)
+        self._act(self.machine.changed(roster, secret))
+        self._publish(old.topic)
+
+    @property
+    def board(self) -> Board:
+        """The session with the board; after ``open``."""
+        board = self._member().board
+        assert board is not None
+        return board
+
+    async def listen(self, seconds: float) -> None:
+        """Hear who is here: workers answer a hello at once, clients speak now and then."""
+        await asyncio.sleep(seconds)
+
+    async def settled(self, seconds: float) -> tuple[int, int]:
+        """Wait, for so long at most, until the sessions that are here have followed to a new topic.
+
+        Returns how many have, and how many of those that were heard on the old one have not.
+        """
+        end = self._loop.time() + seconds
+        while True:
+            here = [one for one in self.present.values() if self.machine.roster.member(one.signer) is not None]
+            behind = sum(one.topic != self.profile.topic for one in here)
+            left = end - self._loop.time()
+            if not behind or left <= 0:
+                return len(here) - behind, behind
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), left)
+            except TimeoutError:
+                pass
+
+    # -- Speaker --
+
+    def hello(self) -> Hello:
+        """What the host says of itself."""
+        return Hello(name=f"{self._entry.standing.name} (host)", time=int(time.time()))
+
+    def heard(self, certificate: Certificate, message: Message) -> None:
+        """A member has said something on the working topic."""
+        now = self._loop.time()
+        match message:
+            case Hello(name=name):
+                member = self._member().machine.name_of(certificate.signer)
+                topic = self._member().machine.secret.topic
+                self.present[certificate.sid] = Present(member, name, certificate.role, certificate.signer, topic, now)
+                self._news.set()
+            case Bye():
+                self.present.pop(certificate.sid, None)
+            case Ask():
+                topic = self._member().machine.secret.topic
+                self._act(self.machine.asked(certificate, message, topic, now))
+            case _:
+                pass
+        recent = 3 * self._entry.settings.presence
+        self.present = {sid: one for sid, one in self.present.items() if now < one.heard + recent}
+
+    def board_changed(self, report: BoardReport) -> None:
+        """The board's state has changed."""
+
+    def members_changed(self) -> None:
+        """Who is a member has changed."""
+        admitted = {key for member in self.machine.roster.members for key in member.keys}
+        log.debug("%d keys are in the cluster now", len(admitted))
+
+    def expelled(self, why: str) -> None:
+        """An owner can't be."""
+
+    # -- inside --
+
+    def _member(self) -> Membership:
+        assert self._membership is not None, "open() comes first"
+        return self._membership
+
+    def _lobby_session(self) -> Session:
+        """Who knocks knows the title only, so that is what this certificate is for."""
+        return Session(self._entry.key.key, cluster=self.profile.title, role="host", now=time.time(), random=os.urandom)
+
+    def _heard_on_lobby(self, heard: Heard) -> None:
+        if isinstance(heard.message, Ask) and heard.certificate.role != "host":
+            lobby = lobby_secret(self.profile.title).topic
+            self._act(self.machine.asked(heard.certificate, heard.message, lobby, self._loop.time()))
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Say(topic=topic, message=message):
+                    self._say(topic, message)
+                case Tell(knock=knock):
+                    self._on_knock(knock)
+
+    def _say(self, topic: str, message: Message) -> None:
+        voice = self._voices.get(topic)
+        if voice is not None:
+            voice.say(message)
+        else:
+            self._member().say(message)
+
+    def _publish(self, topic: str) -> None:
+        """Say the roster on a topic: that we are on, or linger on."""
+        for part in parts_of(self.machine.roster):
+            self._say(topic, part)
+
+    async def _stay_behind(self, secret: ClusterSecret) -> None:
+        """Linger on a topic that the cluster leaves, for those who ask for the new one."""
+        membership = self._member()
+
+        def heard(heard: Heard) -> None:
+            if heard.admitted and isinstance(heard.message, Ask):
+                self._act(self.machine.asked(heard.certificate, heard.message, secret.topic, self._loop.time()))
+
+        voice = Voice(membership.session, secret, admit=membership.admits, heard=heard)
+        await voice.open(self._entry.open_board)
+        self._voices[secret.topic] = voice
+        self._jobs.start(self._leave_later(secret.topic))
+
+    async def _leave_later(self, topic: str) -> None:
+        await asyncio.sleep(LINGER)
+        await leave(self._voices.pop(topic, None))
+
+    async def _look(self) -> None:
+        """Look at the profile now and then, say hello now and then."""
+        presence = self._entry.settings.presence
+        hello_at = self._loop.time() + presence
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await self.refresh()
+            except Exception as error:
+                log.warning("the profile of %s can't be used just now: %s", self.profile.title, error)
+            if self._loop.time() >= hello_at:
+                hello_at = self._loop.time() + presence
+                self._member().say_hello()
+
+
+def _secret(profile: Profile) -> ClusterSecret:
+    return ClusterSecret(profile.cluster, profile.topic, profile.key)

@@ -1,0 +1,324 @@
+"""This process among the members of its cluster: what it says on the board, whom it hears, who may be met.
+
+``Membership`` performs the actions of ``MembershipMachine`` on a board; a ``Speaker`` (the client's bridge, a worker's
+agent, the owner's host) says hello through it and hears the other members. It moves to another topic when the owner
+has changed the key, and asks on the lobby when nobody is where it is.
+
+All belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from p2p_ipython.board.base import Board, BoardReport, BoardState
+from p2p_ipython.errors import P2PError
+from p2p_ipython.jobs import Alarm, Jobs
+from p2p_ipython.members.voice import OpenBoard, Voice, leave
+from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
+from p2p_ipython.protocol.membership_machine import (
+    Action,
+    Expelled,
+    Installed,
+    MembershipMachine,
+    Move,
+    Say,
+    SayHello,
+    VisitLobby,
+)
+from p2p_ipython.protocol.messages import Answer, Ask, Grant, Hello, Message, Reply
+from p2p_ipython.protocol.roster import Roster, lobby_secret
+from p2p_ipython.protocol.wire import Heard
+
+log = logging.getLogger(__name__)
+
+LOBBY_VISIT = 10.0
+"""Seconds that the lobby is listened to for an answer."""
+
+MOVE_AGAIN = 5.0
+"""Seconds between two tries to reach a topic."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who we are in which cluster. ``me`` is our member's fingerprint, ``name`` what others see.
+
+    ``shared``: several people, listed in ``roster`` (None while it has not come); otherwise all is one person's.
+    ``trusted``: fingerprints of members whose results may be pickles.
+    """
+
+    secret: ClusterSecret
+    me: str
+    name: str
+    shared: bool = False
+    roster: Roster | None = None
+    title: str = ""
+    trusted: frozenset[str] = frozenset()
+
+
+class Speaker(Protocol):
+    """Who talks with the members. Called on the event loop; must not block."""
+
+    def hello(self) -> Hello:
+        """What to say of ourselves now."""
+
+    def heard(self, certificate: Certificate, message: Message) -> None:
+        """A member has said something."""
+
+    def board_changed(self, report: BoardReport) -> None:
+        """The board's state has changed."""
+
+    def members_changed(self) -> None:
+        """Who is a member has changed: links to others must end."""
+
+    def expelled(self, why: str) -> None:
+        """We are no member any more."""
+
+
+Keep = Callable[[Roster | None, ClusterSecret], None]
+"""Keeps what the next process of ours should know; called in a thread."""
+
+
+class Membership:
+    """See the module. Set ``speaker``, then ``join``, then ``begin``: before that nothing is heard nor said."""
+
+    speaker: Speaker
+
+    def __init__(
+        self,
+        session: Session,
+        standing: Standing,
+        open_board: OpenBoard,
+        *,
+        keep: Keep | None = None,
+    ) -> None:
+        self.session = session
+        self.standing = standing
+        self.trusted = standing.trusted
+        self.machine = MembershipMachine(
+            secret=standing.secret,
+            me=standing.me,
+            name=standing.name,
+            shared=standing.shared,
+            roster=standing.roster,
+            unseal=session.unseal,
+            random=random.random,
+        )
+        self._open_board = open_board
+        self._keep = keep
+        self._loop = asyncio.get_running_loop()
+        self._jobs = Jobs(log)
+        self._alarm = Alarm(self._tick)
+        self._voice: Voice | None = None
+        self._lobby: Voice | None = None
+        self._renewing = False
+        self._moving = False
+        self._keeping = asyncio.Lock()
+        self._begun = False
+        self._closed = False
+        self.refused = ""
+        """What the owner's host has answered to our asking on the lobby, in words."""
+
+    # -- the beginning and the end --
+
+    async def join(self) -> None:
+        """Join the board. Raises a ``BoardError``."""
+        self._voice = await self._new_voice(self.machine.secret)
+
+    def begin(self, *, hello: bool = True) -> None:
+        """Hear the members, and say hello to them (unless the speaker does by himself)."""
+        self._begun = True
+        actions = self.machine.joined(self._loop.time())
+        self._act([action for action in actions if hello or not isinstance(action, SayHello)])
+
+    async def close(self, last: Message | None = None) -> None:
+        """Leave, with a last word if there is one to be said. Idempotent."""
+        if self._closed:
+            return
+        if last is not None:
+            self.say(last)
+        self._closed = True
+        self._alarm.stop()
+        await self._jobs.end()
+        await leave(self._voice, self._lobby)
+
+    # -- questions --
+
+    @property
+    def board(self) -> Board | None:
+        """The session with the board, once it is joined."""
+        return self._voice.board if self._voice is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """What keeps us from the others, in words; "" for nothing."""
+        return self.machine.trouble(time.time()) or self.refused
+
+    def admits(self, certificate: Certificate) -> bool:
+        """Whether a session is a member's."""
+        return self.machine.admits(certificate, time.time())
+
+    def is_mine(self, certificate: Certificate) -> bool:
+        """Whether a session is of our own: by the same key, or by one that ours has vouched for."""
+        return certificate.signer == self.standing.me
+
+    def trusts(self, signer: str) -> bool:
+        """Whether a member's results may be pickles."""
+        return signer == self.standing.me or signer in self.trusted
+
+    def called(self, certificate: Certificate, name: str) -> str:
+        """What to call a session: the roster's name of its member, and the one that it gives itself."""
+        member = self.machine.name_of(certificate.signer)
+        if not member or name == member:
+            return name or member
+        return f"{member} ({name})" if name else member
+
+    # -- saying --
+
+    def say(self, message: Message) -> None:
+        """Post a message for the members."""
+        if self._closed or self._voice is None:
+            return
+        if not self._renewing and self.session.is_due(time.time()):
+            self._renewing = True
+            self._jobs.start(self._renew())
+        self._voice.say(message)
+
+    def say_hello(self) -> None:
+        """Say hello, as the speaker would have it."""
+        hello = self.speaker.hello()
+        self.say(Hello(hello.name, hello.time, hello.offer, self.machine.epoch))
+
+    def adopt(self, roster: Roster, secret: ClusterSecret) -> None:
+        """Take over a roster and a secret that come from the owner's own files."""
+        actions = self.machine.install(roster, self._loop.time())
+        if secret != self.machine.secret:
+            actions.append(Move(secret))
+        self._act(actions)
+
+    # -- hearing --
+
+    def _hears(self, heard: Heard) -> None:
+        if not self._begun:
+            return
+        certificate, message = heard.certificate, heard.message
+        now = self._loop.time()
+        self._act(self.machine.heard(certificate, message, now, time.time(), admitted=heard.admitted))
+        if heard.admitted and not self._closed:
+            self.speaker.heard(certificate, message)
+
+    def _board_changed(self, report: BoardReport) -> None:
+        gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
+        log.log(logging.WARNING if gone else logging.INFO, "board: %s %s", report.state.value, report.detail)
+        if self._begun:
+            if report.state is BoardState.CONNECTED:  # whoever came meanwhile hasn't heard us
+                self._act(self.machine.joined(self._loop.time()))
+            self.speaker.board_changed(report)
+
+    def _tick(self) -> None:
+        self._act(self.machine.tick(self._loop.time(), time.time()))
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if self._closed:
+                return
+            match action:
+                case Say(message=message):
+                    self.say(message)
+                case SayHello():
+                    self.say_hello()
+                case Installed(roster=roster):
+                    log.info("the list of members is now number %d", roster.epoch)
+                    self._jobs.start(self._kept(roster))
+                    self.speaker.members_changed()
+                case Move(secret=secret):
+                    if not self._moving:
+                        self._moving = True
+                        self._jobs.start(self._move(secret))
+                case VisitLobby(ask=ask):
+                    if self._lobby is None:
+                        self._jobs.start(self._visit_lobby(ask))
+                case Expelled(why=why):
+                    log.warning("%s", why)
+                    self.speaker.expelled(why)
+        deadline = self.machine.deadline()
+        if deadline is not None and not self._closed:
+            self._alarm.set(deadline)
+
+    # -- work --
+
+    async def _new_voice(self, secret: ClusterSecret) -> Voice:
+        voice = Voice(self.session, secret, admit=self.admits, heard=self._hears, changed=self._board_changed)
+        await voice.open(self._open_board)
+        return voice
+
+    async def _renew(self) -> None:
+        try:
+            await asyncio.to_thread(self.session.renew, time.time())
+        finally:
+            self._renewing = False
+
+    async def _kept(self, roster: Roster | None) -> None:
+        if self._keep is not None:
+            async with self._keeping:
+                await asyncio.to_thread(self._keep, roster, self.machine.secret)
+
+    async def _move(self, secret: ClusterSecret) -> None:
+        """Go to another topic. Links stay as they are: they don't need the board."""
+        try:
+            while True:
+                try:
+                    voice = await self._new_voice(secret)
+                    break
+                except P2PError as error:
+                    log.warning("can't go to the cluster's new topic: %s; trying again", error.message)
+                    await asyncio.sleep(MOVE_AGAIN)
+            old, self._voice = self._voice, voice
+        finally:
+            self._moving = False
+        self._act(self.machine.moved(secret, self._loop.time()))
+        await leave(old)
+        await self._kept(self.machine.roster)
+
+    async def _visit_lobby(self, ask: Ask) -> None:
+        """Ask the owner's host where the others are."""
+        answered = asyncio.Event()
+
+        def heard(heard: Heard) -> None:
+            match heard.message:
+                case Grant(to=to) as grant if to == self.session.sid:
+                    self.refused = ""
+                    self._act(self.machine.granted(heard.certificate, grant))
+                    answered.set()
+                case Answer(to=to, reply=reply) if to == self.session.sid:
+                    who = "the owner"
+                    waiting = f"waiting for {who}'s approval"
+                    self.refused = waiting if reply is Reply.WAITING else f"{who} does not want us in this cluster"
+                case _:
+                    pass
+
+        title = self.standing.title
+        self._lobby = lobby = Voice(
+            self.session,
+            lobby_secret(title),
+            admit=lambda c: c.role == "host" and c.signer == self.machine.owner,
+            heard=heard,
+            clusters=frozenset({title, self.machine.secret.cluster}),
+        )
+        try:
+            await lobby.open(self._open_board)
+            lobby.say(ask)
+            await asyncio.wait_for(answered.wait(), LOBBY_VISIT)
+        except TimeoutError:
+            log.info("nobody has answered on the lobby of %s", title)
+        except P2PError as error:
+            log.info("the lobby of %s can't be visited: %s", title, error.message)
+        finally:
+            self._lobby = None
+            await leave(lobby)
