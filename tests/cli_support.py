@@ -162,3 +162,17 @@ def terminal(home: Home, *arguments: str, **environment: str) -> Iterator[Termin
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def agent(folder: Path) -> Iterator[str]:
+    """OpenSSH's agent; its socket."""
+    path = folder / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()  # it says where it is once it listens
+        yield str(path)
+    finally:
+        process.kill()
+        process.communicate()

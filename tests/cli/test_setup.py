@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli_support import DEADLINE, Home, address, terminal
+from cli_support import DEADLINE, Home, address, agent, terminal
+
+from p2p_ipython.cli.whoami import is_pico
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH's client is not installed")
 
@@ -180,20 +181,6 @@ def locked(home: Home, accounts: Pico) -> Home:
     return home
 
 
-@contextmanager
-def agent(folder: Path) -> Iterator[str]:
-    """OpenSSH's agent; its socket."""
-    path = folder / "agent"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()  # it says where it is once it listens
-        yield str(path)
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="OpenSSH's agent is not installed")
 def test_the_agent_is_given_a_key_with_a_passphrase_after_a_yes(locked: Home, accounts: Pico, tmp_path: Path) -> None:
     with agent(tmp_path) as path:
@@ -233,6 +220,21 @@ def test_whoami_knows_the_account(locked: Home, accounts: Pico, tmp_path: Path) 
     somebody = plain.run("whoami", "--account", where)
     assert "account      bob, since 20" in somebody.stdout, somebody.stderr
     assert f"plan free (at {where})" in somebody.stdout
+
+
+@pytest.mark.parametrize(
+    ("board", "answer"),
+    [
+        (None, False),
+        ("pipe.pico.sh", True),
+        ("alice@Pipe.Pico.SH:22", True),
+        ("pico.sh", True),
+        ("notpico.sh", False),
+        ("pico.sh.example.org", False),
+    ],
+)
+def test_whoami_asks_for_the_account_by_itself_only_where_the_board_is_picos(board: str | None, answer: bool) -> None:
+    assert is_pico(board) is answer
 
 
 def test_whoami_does_not_ask_a_host_whose_key_is_unknown(home: Home, accounts: Pico) -> None:

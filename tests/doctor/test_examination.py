@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -12,7 +14,8 @@ from typing import Any
 
 import asyncssh
 import pytest
-from board_support import Key, make_key, pico_board, running, ssh_files
+from board_support import PATIENCE, Key, make_key, pico_board, running, ssh_files
+from cli_support import agent
 
 from p2p_ipython.board.server import BoardServer
 from p2p_ipython.doctor import examine as examining
@@ -206,6 +209,19 @@ async def test_an_agent_that_is_gone_is_mentioned(tmp_path: Path, key: Key, monk
         report = await examine(places(server, key, tmp_path))
     assert report.healthy, "the key is there all the same"
     assert f"the SSH agent ({tmp_path / 'agent'}) can't be reached" in report.results["key"].why
+
+
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="OpenSSH's agent is not installed")
+async def test_an_agent_that_is_empty_or_locked_is_mentioned(
+    tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with agent(tmp_path) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        without = await examine(nowhere(free_port(), key, tmp_path))
+        await asyncio.to_thread(subprocess.run, ["ssh-add", "-q", str(key.path)], check=True, timeout=PATIENCE)
+        with_it = await examine(nowhere(free_port(), key, tmp_path))
+    assert "the SSH agent holds no keys, or is locked" in without.results["key"].why
+    assert "the SSH agent holds 1 key" in with_it.results["key"].why
 
 
 # -- name and connection --
