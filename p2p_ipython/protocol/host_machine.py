@@ -7,19 +7,25 @@
     ask of anybody else, on the lobby ──────► answer "waiting"; the owner is told once, and decides:
                                                 approve: he is in the next roster, and gets his grant
                                                 refuse:  answer "no"
+    ask of who has a newer roster ──────────► the owner is told: he has changed the cluster elsewhere; no grant
+    hello of an older roster, on a topic ───► the roster: for those who missed it
+      that the cluster has left
 
-The roster itself is changed elsewhere (it is a file of the owner's that several of his processes may change);
-``changed`` tells the machine. Pure: ``now`` is any clock that doesn't go back, seconds.
+What strangers can make it say in a second is bounded, and so is what one member can. The roster itself is changed
+elsewhere (it is a file of the owner's that several of his processes may change); ``changed`` tells the machine.
+Pure: ``now`` is any clock that doesn't go back, seconds.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, seal
-from p2p_ipython.protocol.messages import Admission, Answer, Ask, Grant, Message, Reply, encode_admission
-from p2p_ipython.protocol.roster import Roster, lobby_secret
+from p2p_ipython.protocol.membership_machine import SERVE_EVERY
+from p2p_ipython.protocol.messages import Admission, Answer, Ask, Grant, Hello, Message, Reply, encode_admission
+from p2p_ipython.protocol.roster import Roster, lobby_secret, parts_of
 
 MAX_KNOCKS = 50
 """Strangers who may wait for the owner's answer; others are not remembered, and may knock again later."""
@@ -29,6 +35,9 @@ MAX_SESSIONS = 8
 
 ANSWER_EVERY = 1.0
 """Seconds between two answers to one session."""
+
+MOST_ANSWERS = 20
+"""Answers in a second to one member, and to all strangers together. Who gets none asks again."""
 
 KNOCK_LIFE = 600.0
 """Seconds after his last ask for which somebody is waiting."""
@@ -57,7 +66,17 @@ class Tell:
     knock: Knock
 
 
-Action = Say | Tell
+@dataclass(frozen=True)
+class Outdated:
+    """Tell the owner that a member says he has the roster of a higher ``epoch``: this host may have an old profile.
+
+    Said once. Nothing proves it: a member can say any number.
+    """
+
+    epoch: int
+
+
+Action = Say | Tell | Outdated
 
 
 @dataclass
@@ -79,7 +98,10 @@ class HostMachine:
         self._lobby = lobby_secret(roster.title).topic
         self._waiting: dict[str, _Waiting] = {}
         self._refused: set[str] = set()
-        self._answered: dict[bytes, float] = {}
+        self._answered: dict[bytes, float] = {}  # in the order of time
+        self._second = (0, Counter[str]())  # which one, and answers in it by member
+        self._told_outdated = False
+        self._published: dict[str, float] = {}
 
     @property
     def knocks(self) -> tuple[Knock, ...]:
@@ -89,11 +111,18 @@ class HostMachine:
     def asked(self, certificate: Certificate, ask: Ask, topic: str, now: float) -> list[Action]:
         """A session asks to be let in."""
         sid, signer = certificate.sid, certificate.signer
-        if now < self._answered.get(sid, float("-inf")) + ANSWER_EVERY:
+        if sid in self._answered and now < self._answered[sid] + ANSWER_EVERY:
             return []
-        self._answered = {s: at for s, at in self._answered.items() if now < at + ANSWER_EVERY}
+        is_member = self._is_member(certificate)
+        if not self._take(signer if is_member else "", now):
+            return []
+        while self._answered and now >= self._answered[oldest := next(iter(self._answered))] + ANSWER_EVERY:
+            del self._answered[oldest]
         self._answered[sid] = now
-        if self._is_member(certificate):
+        if is_member and ask.epoch > self.roster.epoch:
+            first, self._told_outdated = not self._told_outdated, True
+            return [Outdated(ask.epoch)] if first else []
+        if is_member:
             return [self._grant(certificate, topic)]
         if signer in self._refused:
             return [Say(topic, Answer(sid, Reply.NO))]
@@ -111,6 +140,15 @@ class HostMachine:
         if sid in waiting.sessions or len(waiting.sessions) < MAX_SESSIONS:
             waiting.sessions[sid] = (certificate, topic)
         return [*actions, Say(topic, Answer(sid, Reply.WAITING))]
+
+    def greeted(self, hello: Hello, topic: str, now: float) -> list[Action]:
+        """Somebody is on a ``topic`` that the cluster has left: he gets the roster, if he hasn't."""
+        parts = parts_of(self.roster)
+        every = SERVE_EVERY[0] + SERVE_EVERY[1] * len(parts)
+        if hello.epoch >= self.roster.epoch or now < self._published.get(topic, float("-inf")) + every:
+            return []
+        self._published[topic] = now
+        return [Say(topic, part) for part in parts]
 
     def changed(self, roster: Roster, secret: ClusterSecret) -> list[Action]:
         """There is another roster, perhaps with another topic and key: who waited and is in it now gets his grant."""
@@ -130,6 +168,15 @@ class HostMachine:
         if waiting is None:
             return []
         return [Say(topic, Answer(sid, Reply.NO)) for sid, (_, topic) in waiting.sessions.items()]
+
+    def _take(self, who: str, now: float) -> bool:
+        """Whether ``who`` ("": all strangers) gets one more answer in this second."""
+        second, taken = self._second
+        if int(now) != second:
+            taken = Counter[str]()
+            self._second = (int(now), taken)
+        taken[who] += 1
+        return taken[who] <= MOST_ANSWERS
 
     def _is_member(self, certificate: Certificate) -> bool:
         return self.roster.member(certificate.signer) is not None

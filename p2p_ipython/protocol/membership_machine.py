@@ -3,14 +3,17 @@
 In a **personal** cluster there is one member, the holder of the key, and nothing to keep up with. In a **shared** one::
 
     hears a hello of a lower epoch ──a moment, unless somebody else does──► says its roster
-    hears a hello of a higher epoch of somebody it doesn't admit ─────────► says hello, so that he says his roster
+    hears a hello of a higher epoch ──a moment, unless he does by himself─► says hello, so that he says his roster
     hears a newer roster of the owner's ──► installs it: links of who is out are cut, who is in may be met
                                         ──► its key isn't the roster's: asks for the new one, again and again
                                         ──► it isn't in it: expelled, for good
     hears the owner's grant ──────────────► moves to the new topic
     hears nobody, or its roster has ended ► asks on the lobby, where the owner's host listens, too
+    hears others, but not the host ───────► asks there now and then: they may be people who were taken out
 
 So nobody needs to be there all the time: whoever knows the newest roster hands it on. Only the owner's host grants.
+Who has been taken out still has the roster and the key of his time, and may keep others company there who were away;
+only the host's own word, said lately, shows that a topic is the right one.
 
 Pure: ``now`` is any clock that doesn't go back, ``wall`` Unix time, both in seconds; ``random`` gives numbers from 0
 to 1, so that not everybody says the same thing at once.
@@ -21,28 +24,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from p2p_ipython.protocol.identity import BadIdentity, Certificate, ClusterSecret
+from p2p_ipython.protocol.identity import CLOCK_SLACK, BadIdentity, Certificate, ClusterSecret
 from p2p_ipython.protocol.messages import Ask, BadMessage, Grant, Hello, Message, RosterPart, decode_admission
 from p2p_ipython.protocol.roster import Parts, Roster, commitment, owner_of, parts_of
 
-SERVE_WITHIN = 0.3
-"""Longest pause before a roster is handed on, seconds; drawn at random, so that mostly one does it."""
+PAUSE = (0.1, 0.04, 2.0)
+"""Before something that others may say as well, a pause is drawn, so that a few do it: at most the first number, and
+the second for each member, and never more than the third; seconds."""
 
-SERVE_EVERY = 3.0
-"""Seconds between two times that this process hands its roster on."""
+SERVE_EVERY = (3.0, 0.1)
+"""Seconds between two times that this process hears its roster handed on: the first number, and the second for each of
+its parts."""
 
-HELLO_EVERY = 1.0
-"""Seconds between two hellos that others cause."""
+HELLO_EVERY = (1.0, 60.0)
+"""Seconds between two hellos because others know more: the first pause, and the longest, to which it doubles."""
 
 ASK_WITHIN = 0.3
 ASK_EVERY = (3.0, 60.0)
 """Seconds between two asks for the key: the first pause, and the longest, to which it doubles."""
 
 ALONE_AFTER = 5.0
-"""Seconds without hearing a member after which the lobby is asked."""
+"""Seconds without hearing a member after which the lobby is asked; up to twice that."""
 
 LOBBY_EVERY = 60.0
-"""Seconds between two visits to the lobby."""
+"""Seconds between two visits to the lobby, at least; up to twice that."""
+
+HOST_WITHIN = 45.0
+"""Seconds on a topic without a word of the host after which the lobby is asked, whoever else is there."""
+
+HOST_SILENCE = 600.0
+"""The same, after a word of the host's or a visit; up to twice that after a visit."""
+
+FRESH = 2 * CLOCK_SLACK
+"""Seconds that a host's hello may be old, or ahead, by our clock: anybody on the topic can have recorded older ones."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +129,13 @@ class MembershipMachine:
         self._parts = Parts()
         self._joined_at: float | None = None
         self._heard_somebody = False
+        self._host_due = float("inf")
+        self._granted_epoch = 0
+        self._pieces = parts_of(roster) if roster is not None else []
         self._serve_at: float | None = None
         self._served = float("-inf")
         self._hello_at: float | None = None
+        self._hello_pause = HELLO_EVERY[0]
         self._said_hello = float("-inf")
         self._ask_at: float | None = None
         self._ask_pause = ASK_EVERY[0]
@@ -144,8 +162,8 @@ class MembershipMachine:
         return member.name if member is not None else ""
 
     def lacks_key(self) -> bool:
-        """Whether the topic that we are on isn't our roster's any more."""
-        return self.roster is not None and commitment(self.secret) != self.roster.secret
+        """Whether the topic that we are on isn't our roster's any more, nor that of a newer one."""
+        return self.roster is not None and self._granted_epoch <= self.epoch and not self._is_rosters(self.secret)
 
     def trouble(self, wall: float) -> str:
         """What keeps us from the cluster, in words; "" for nothing."""
@@ -156,6 +174,8 @@ class MembershipMachine:
             return ""
         if self.roster is None:
             return "waiting for somebody who has the list of members"
+        if self.roster.member(self._me) is None:
+            return f"not in {self.roster.title} any more, by the list of members of this machine; asking {owner}"
         if wall > self.roster.until:
             return f"the list of members has ended; waiting for {owner} to host it again"
         if self.lacks_key():
@@ -170,8 +190,7 @@ class MembershipMachine:
         if not self.shared or self.expelled:
             return [SayHello()]
         if self._joined_at is None:
-            self._joined_at = now
-            self._lobby_at = now + ALONE_AFTER
+            self._arrive(now)
         if self.lacks_key():
             self._ask_soon(now)
         return [SayHello()]
@@ -187,15 +206,21 @@ class MembershipMachine:
         match message:
             case Hello(epoch=epoch) if epoch < self.epoch:
                 if self._serve_at is None:
-                    wait = self._random() * SERVE_WITHIN
-                    self._serve_at = max(now + wait, self._served + SERVE_EVERY)
-            case Hello(epoch=epoch) if epoch > self.epoch and not admitted:
+                    every = SERVE_EVERY[0] + SERVE_EVERY[1] * len(self._pieces)
+                    self._serve_at = max(now + self._pause(), self._served + every)
+            case Hello(epoch=epoch) if epoch > self.epoch:
                 if self._hello_at is None:
-                    self._hello_at = max(now, self._said_hello + HELLO_EVERY)
-            case RosterPart(epoch=epoch) if epoch == self.epoch:
-                self._serve_at, self._served = None, now  # somebody else was quicker
+                    self._hello_at = max(now + self._pause(), self._said_hello + self._hello_pause)
+            case Hello(time=time) if self._is_host(certificate) and abs(time - wall) <= FRESH:
+                self._host_due = now + HOST_SILENCE
+            case RosterPart(epoch=epoch, part=part) if epoch == self.epoch:
+                # Somebody else was quicker. A stranger's word isn't taken for that, nor parts that aren't the roster's.
+                if admitted and part < len(self._pieces) and message == self._pieces[part]:
+                    self._serve_at, self._served = None, now
             case RosterPart(epoch=epoch) if epoch > self.epoch:
-                wire = self._parts.add(certificate.sid, message)
+                if self._is_host(certificate):
+                    self._hello_at = None  # it is on its way; others may only say so
+                wire = self._parts.add(certificate.sid, message, admitted=admitted)
                 if wire is not None:
                     return self._read(wire, now)
             case Grant():
@@ -215,9 +240,8 @@ class MembershipMachine:
     def moved(self, secret: ClusterSecret, now: float) -> list[Action]:
         """We are on another topic now, under another key."""
         self.secret = secret
-        self._ask_at, self._ask_pause = None, ASK_EVERY[0]
-        self._joined_at, self._heard_somebody = now, False
-        self._lobby_at = now + ALONE_AFTER
+        self._ask_at, self._hello_at = None, None
+        self._arrive(now)
         self._said_hello = now
         if self.lacks_key():
             self._ask_soon(now)
@@ -234,9 +258,10 @@ class MembershipMachine:
         if self._serve_at is not None and now >= self._serve_at:
             self._serve_at, self._served = None, now
             if self.roster is not None:
-                actions += [Say(part) for part in parts_of(self.roster)]
+                actions += [Say(part) for part in self._pieces]
         if self._hello_at is not None and now >= self._hello_at:
             self._hello_at, self._said_hello = None, now
+            self._hello_pause = min(2 * self._hello_pause, HELLO_EVERY[1])
             actions.append(SayHello())
         if self._ask_at is not None and now >= self._ask_at:
             self._ask_at = now + self._ask_pause
@@ -245,7 +270,8 @@ class MembershipMachine:
         if self._lobby_at is not None and now >= self._lobby_at:
             # Alone, without a roster that counts, or on a topic that the others have left: the owner's host may know.
             self._lobby_at = now + LOBBY_EVERY * (1 + self._random())
-            if not self._heard_somebody or self.trouble(wall):
+            if not self._heard_somebody or self.trouble(wall) or now >= self._host_due:
+                self._host_due = now + HOST_SILENCE * (1 + self._random())
                 actions.append(VisitLobby(Ask(self._name, self.epoch)))
             self._heard_somebody = False
         return actions
@@ -261,22 +287,27 @@ class MembershipMachine:
 
     def _install(self, roster: Roster, now: float) -> list[Action]:
         self.roster = roster
+        self._pieces = parts_of(roster)
         self._serve_at = None
+        self._hello_at, self._hello_pause = None, HELLO_EVERY[0]
         if roster.member(self._me) is None:
             self.expelled = f"{roster.members[0].name} has taken you out of {roster.title}"
             self._hello_at = self._ask_at = self._lobby_at = None
             return [Installed(roster), Expelled(self.expelled)]
         if self.lacks_key():
-            self._ask_soon(now)
-        # Who has just become a member has to hear us; a crowd takes its time.
-        crowd = min(0.5, 0.01 * len(roster.members))
-        self._hello_at = now + self._random() * crowd
+            self._ask_soon(now)  # and say hello where the others will be
+        else:
+            self._ask_at = None
+            # Who has just become a member has to hear us; a crowd takes its time.
+            self._hello_at = now + self._pause()
         return [Installed(roster)]
 
     def _granted(self, certificate: Certificate, grant: Grant) -> list[Action]:
         """Take the owner's word for the topic and the key; his newest roster follows there, where we lack it."""
-        if certificate.role != "host" or certificate.signer != self.owner or grant.epoch < self.epoch or self.expelled:
+        if not self._is_host(certificate) or self.expelled:
             return []
+        if grant.epoch < max(self.epoch, self._granted_epoch):
+            return []  # said before the key was changed, and said again by somebody who would have us back there
         try:
             admission = decode_admission(self._unseal(grant.box))
         except (BadIdentity, BadMessage):
@@ -284,13 +315,27 @@ class MembershipMachine:
         secret = ClusterSecret(admission.cluster, admission.topic, admission.key)
         if secret.cluster != self.secret.cluster or (self.epoch == grant.epoch and not self._is_rosters(secret)):
             return []
+        self._granted_epoch = grant.epoch
         if secret == self.secret:
             self._ask_at = None
             return []
         return [Move(secret)]
 
+    def _is_host(self, certificate: Certificate) -> bool:
+        return certificate.role == "host" and certificate.signer == self.owner
+
     def _is_rosters(self, secret: ClusterSecret) -> bool:
         return self.roster is not None and commitment(secret) == self.roster.secret
+
+    def _arrive(self, now: float) -> None:
+        self._joined_at, self._heard_somebody = now, False
+        self._lobby_at = now + ALONE_AFTER * (1 + self._random())
+        self._host_due = now + HOST_WITHIN
+
+    def _pause(self) -> float:
+        least, each, most = PAUSE
+        members = len(self.roster.members) if self.roster is not None else 0
+        return self._random() * min(most, least + each * members)
 
     def _ask_soon(self, now: float) -> None:
         self._ask_at = now + self._random() * ASK_WITHIN

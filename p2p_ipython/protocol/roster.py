@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from p2p_ipython.errors import ConfigError
@@ -37,8 +38,8 @@ MAX_KEYS = 16
 
 MAX_NAME = 50
 
-PART = 900
-"""Bytes of a roster in one line, beside a certificate and a signature: the longest line has 4,096 characters."""
+PART = 780
+"""Bytes of a roster in a line, beside a signature and the largest certificate: a line has at most 4,096 characters."""
 
 _TITLE = re.compile(r"(?P<owner>[a-z0-9]{1,50})/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,49})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
@@ -135,7 +136,12 @@ class Roster:
 
     def member(self, fingerprint: str) -> Member | None:
         """Whose key that is."""
-        return next((member for member in self.members if fingerprint in member.keys), None)
+        return self._by_key.get(fingerprint)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Member]:
+        """Every line that is heard asks whose key it is, so no search through all members."""
+        return {key: member for member in self.members for key in member.keys}
 
     def named(self, name: str) -> Member | None:
         """The member of that name."""
@@ -265,28 +271,35 @@ def parts_of(roster: Roster) -> list[RosterPart]:
     return [RosterPart(roster.epoch, number, len(pieces), piece) for number, piece in enumerate(pieces)]
 
 
+_Incomplete = tuple[int, int, dict[int, bytes]]  # epoch, how many parts, the parts
+
+
 class Parts:
     """Puts the parts of rosters together, whatever their order. Anybody who has the cluster's key can send some.
 
-    At most ``AT_ONCE`` rosters are kept incomplete, one a sender; the one heard from longest ago makes room.
+    At most ``AT_ONCE`` rosters are kept incomplete, one a sender; the one heard from longest ago makes room. As many
+    again are kept of senders who aren't members (they may be, by the roster that they send), so that those can't push
+    members' out.
     """
 
     AT_ONCE = 8
 
     def __init__(self) -> None:
-        self._incomplete: dict[bytes, tuple[int, int, dict[int, bytes]]] = {}
+        self._members: dict[bytes, _Incomplete] = {}
+        self._others: dict[bytes, _Incomplete] = {}
 
-    def add(self, sender: bytes, part: RosterPart) -> bytes | None:
+    def add(self, sender: bytes, part: RosterPart, *, admitted: bool = True) -> bytes | None:
         """Take a part of a session's; return the roster's bytes when it is complete."""
-        epoch, count, pieces = self._incomplete.pop(sender, (0, 0, {}))
+        incomplete = self._members if admitted else self._others
+        epoch, count, pieces = incomplete.pop(sender, (0, 0, {}))
         if (epoch, count) != (part.epoch, part.parts):
             pieces = {}
         pieces[part.part] = part.data
         if len(pieces) == part.parts:
             return b"".join(pieces[number] for number in range(part.parts))
-        self._incomplete[sender] = (part.epoch, part.parts, pieces)
-        if len(self._incomplete) > self.AT_ONCE:
-            del self._incomplete[next(iter(self._incomplete))]
+        incomplete[sender] = (part.epoch, part.parts, pieces)
+        if len(incomplete) > self.AT_ONCE:
+            del incomplete[next(iter(incomplete))]
         return None
 
 

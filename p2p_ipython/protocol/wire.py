@@ -8,8 +8,11 @@
     signature = Ed25519 by the session sid over "p2p-ipython/board/v1\\0" + string topic + key + signed
 
 The key is the cluster's, so that an outsider can neither read nor make lines; the signature is the session's,
-so that no member can speak for another. It holds on one topic, under one key: otherwise whoever is on two could carry
-a session's lines from one to the other, and use up its numbers there before it comes. A line of a session that the reader has not heard yet must bring its
+so that no member can speak for another. It holds on one topic, under one key:
+otherwise whoever is on two could carry a session's lines from one to the other, and use up its numbers there before
+it comes.
+
+A line of a session that the reader has not heard yet must bring its
 certificate; ``hello`` always does. ``seq`` rises with each line of a session: a reader remembers the last 64,
 so that a line counts once however often it is resent, echoed or replayed, in whatever base64 spelling. A session
 that lives longer than its certificate shows a new one, for the same keys, before the old one ends.
