@@ -8,7 +8,8 @@ The first of these that is there is taken:
 4. ``id_ed25519``, ``id_ecdsa`` or ``id_rsa`` in ``~/.ssh``.
 
 A file's key that the agent holds as well is used through the agent, so that no passphrase is asked for. A file may
-be a public key alone (``.pub``), for a key that only the agent has.
+be a public key alone (``.pub``), for a key that only the agent has. A key whose passphrase was asked for stays open in
+this process: nobody is asked twice for it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,8 +45,11 @@ SIGN_WITHIN = 60.0
 DEFAULT_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
 MAX_KEY_FILE = 64 << 10
 
+TRIES = 3
+"""How often a passphrase is asked for when it is wrong."""
+
 Passphrase = Callable[[Path], str]
-"""Asks the user for the passphrase of a key file."""
+"""Asks the user for the passphrase of a key file. What it raises is passed on."""
 
 
 class _Encrypted(Exception):
@@ -191,13 +196,48 @@ def _from_file(path: Path, held: list[AgentSigner], passphrase: Passphrase | Non
     try:
         return KeyChoice(_load(path, None), str(path))
     except _Encrypted:
-        pass
+        return KeyChoice(_opened.key(path, passphrase), str(path))
+
+
+class _Opened:
+    """The keys whose passphrase was given to this process. Shows none of them. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: dict[tuple[str, int, int], paramiko.PKey] = {}
+
+    def key(self, path: Path, passphrase: Passphrase | None) -> paramiko.PKey:
+        """Return the key in a file; ask for its passphrase if nobody has done so since the file was written."""
+        with self._lock:  # who comes second waits for the first one's answer, and doesn't ask again
+            try:
+                file = path.stat()
+            except OSError as error:
+                raise NoKey(f"the key {path} can't be read: {error.strerror}", hint="Give another file.") from None
+            which = (str(path.resolve()), file.st_mtime_ns, file.st_size)
+            if which not in self._keys:
+                self._keys[which] = _unlock(path, passphrase)
+            return self._keys[which]
+
+    def __repr__(self) -> str:
+        return f"<{len(self._keys)} opened keys>"
+
+
+_opened = _Opened()
+
+
+def _unlock(path: Path, passphrase: Passphrase | None) -> paramiko.PKey:
     if passphrase is None:
         raise NoKey(
             f"the key {path} has a passphrase",
             hint=f"Give it to the agent: `ssh-add {path}` (if the agent is locked, `ssh-add -X` first).",
         )
-    return KeyChoice(_load(path, passphrase(path)), str(path))
+    for _ in range(TRIES - 1):
+        given = passphrase(path)
+        try:
+            return _load(path, given)
+        except NoKey:
+            continue
+    return _load(path, passphrase(path))
 
 
 def _read_public(path: Path) -> bytes | None:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 from p2p_ipython.board.address import BoardAddress, SSHFiles
 from p2p_ipython.board.hostkeys import remember_host_key
-from p2p_ipython.board.keys import KeyChoice, choose_key
+from p2p_ipython.board.keys import KeyChoice, Passphrase, choose_key
+from p2p_ipython.board.passphrase import user_prompt
 from p2p_ipython.board.ssh import SSHBoard
 
 
 async def choose_login(
-    board: str, identity: Path | None = None, *, ssh_options: tuple[str, ...] = ()
+    board: str,
+    identity: Path | None = None,
+    *,
+    ssh_options: tuple[str, ...] = (),
+    passphrase: Passphrase | None = None,
 ) -> tuple[BoardAddress, KeyChoice]:
     """Return the address of ``board`` ("HOST[:PORT]") and the one key to show there.
 
-    ``ssh_options`` are those that ``SSHBoard`` gets, too (see ``address.parse_ssh_options``).
+    ``ssh_options`` are those that ``SSHBoard`` gets, too (see ``address.parse_ssh_options``). A key's passphrase is
+    asked for by ``passphrase``, or without it on the terminal or in the notebook, if there is one.
+
     Raises ``ConfigError`` for an address or a configuration that can't be read, ``NoKey`` without a usable key.
     """
     address = BoardAddress.parse(board)
-    return address, await asyncio.to_thread(choose_key, address, identity=identity, ssh_options=ssh_options)
+    gone = threading.Event()
+    ask = passphrase or user_prompt(gone)
+    try:
+        # One of asyncio's threads, which are waited for: it must have set the terminal right before the program ends.
+        return address, await asyncio.to_thread(
+            choose_key, address, identity=identity, ssh_options=ssh_options, passphrase=ask
+        )
+    finally:
+        gone.set()
 
 
 def remember_accepted(board: SSHBoard, accepted: str | None) -> None:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import paramiko
 
@@ -45,6 +45,7 @@ from p2p_ipython.errors import (
     KeyRefused,
     P2PError,
 )
+from p2p_ipython.loop import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,6 @@ _NAME = re.compile(r"[a-zA-Z0-9]{1,50}")
 _LOG = "p2p_ipython.board.paramiko"
 # paramiko logs as errors, with tracebacks, what we report in words.
 logging.getLogger(_LOG).setLevel(logging.CRITICAL)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class SSHBoard:
         connection = self._connection
         if connection is None or self.report.state is not BoardState.CONNECTED:
             raise BoardUnreachable("there is no connection to the board", hint="Wait until it is connected again.")
-        return await _in_thread("p2p-board-ask", lambda: connection.ask(command))
+        return await in_thread("p2p-board-ask", lambda: connection.ask(command))
 
     async def services(self) -> dict[str, str] | None:
         """Where the board's own ``mailbox`` and ``relay`` are; None if it has none (pico's has none)."""
@@ -278,7 +277,7 @@ class SSHBoard:
         if connection is not None:
             connection.end("closed")
             try:
-                await asyncio.wait_for(_in_thread("p2p-board-close", connection.join), CLOSE_WITHIN)
+                await asyncio.wait_for(in_thread("p2p-board-close", connection.join), CLOSE_WITHIN)
             except TimeoutError:
                 log.warning("the threads of a connection to %s have not ended yet", self._target.address)
 
@@ -598,31 +597,3 @@ def _refusal(hop: Route, key: KeyChoice, transport: paramiko.Transport, error: E
         f"{hop} does not let the key {key} in",
         hint="Give another key with --identity, or have this one's public part added there.",
     )
-
-
-async def _in_thread(name: str, work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread that ends with it, and wait for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(value)  # type: ignore[arg-type]
-
-    def run() -> None:
-        value, failure = None, None
-        try:
-            value = work()
-        except BaseException as error:  # handed to whoever waits
-            failure = error
-        try:
-            loop.call_soon_threadsafe(settle, value, failure)
-        except RuntimeError:  # the loop is closed
-            pass
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await done

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import shutil
 import subprocess
+import textwrap
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from board_support import Key, make_key, ssh_files
 
+from p2p_ipython.board import keys as keys_module
 from p2p_ipython.board.keys import AgentSigner, choose_among, choose_key
 from p2p_ipython.errors import NoKey
+from p2p_ipython.protocol.identity import SESSION_NAMESPACE, Session
 
 
 class Agent:
@@ -116,10 +123,105 @@ def test_an_encrypted_file_without_its_passphrase_says_ssh_add(files, tmp_path):
 
 def test_an_encrypted_file_is_opened_with_the_passphrase_that_is_asked_for(files, tmp_path):
     key = make_key(tmp_path, passphrase="secret")
-    assert choose_among(files, identity=key.path, passphrase=lambda path: "secret").fingerprint == key.fingerprint
+    tries = iter(["guess", "guess", "guess", "no more"])
     with pytest.raises(NoKey, match="passphrase is wrong") as caught:
-        choose_among(files, identity=key.path, passphrase=lambda path: "guess")
+        choose_among(files, identity=key.path, passphrase=lambda path: next(tries))
+    assert list(tries) == ["no more"]
     assert "guess" not in str(caught.value)
+    tries = iter(["guess", "secret"])
+    choice = choose_among(files, identity=key.path, passphrase=lambda path: next(tries))
+    assert choice.fingerprint == key.fingerprint
+
+
+def test_a_passphrase_is_asked_for_once_a_process_whoever_asks_and_for_a_new_file_anew(files, tmp_path):
+    key = make_key(tmp_path, passphrase="secret")
+    asked: list[Path] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def ask(path: Path) -> str:
+        asked.append(path)
+        begun.set()
+        assert go_on.wait(20)
+        return "secret"
+
+    with ThreadPoolExecutor(4) as pool:
+        choices = [pool.submit(choose_among, files, identity=key.path, passphrase=ask) for _ in range(4)]
+        assert begun.wait(20)
+        go_on.set()
+        assert {choice.result(20).fingerprint for choice in choices} == {key.fingerprint}
+    assert choose_among(files, identity=key.path).fingerprint == key.fingerprint, "it is open now"
+    assert asked == [key.path]
+    other = make_key(tmp_path, passphrase="another secret")
+    with pytest.raises(NoKey, match="has a passphrase"):
+        choose_among(files, identity=other.path)
+
+
+def test_what_is_kept_of_opened_keys_shows_none_of_them(files, tmp_path):
+    key = make_key(tmp_path, passphrase="secret")
+    choose_among(files, identity=key.path, passphrase=lambda path: "secret")
+    assert re.fullmatch(r"<\d+ opened keys>", repr(keys_module._opened))
+
+
+def test_a_refusal_to_be_asked_is_passed_on_at_once(files, tmp_path):
+    key = make_key(tmp_path, passphrase="secret")
+    asked = []
+
+    def refuse(path: Path) -> str:
+        asked.append(path)
+        raise NoKey("no passphrase was given")
+
+    with pytest.raises(NoKey, match="no passphrase was given"):
+        choose_among(files, identity=key.path, passphrase=refuse)
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen here")
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("ssh-ed25519", "file"),
+        ("ssh-ed25519", "encrypted file"),
+        ("ssh-ed25519", "agent"),
+        ("ecdsa-sha2-nistp256", "agent"),
+        ("ecdsa-sha2-nistp384", "agent"),
+        ("ecdsa-sha2-nistp521", "agent"),
+        ("ssh-rsa", "agent"),
+    ],
+)
+def test_ssh_keygen_accepts_the_certificate_of_a_session(files, tmp_path, request, kind, where):
+    """Whatever kind of key, and wherever it is: the key vouches for a session, and OpenSSH says that it did."""
+    key = make_key(tmp_path, kind=kind, passphrase="secret" if where == "encrypted file" else None)
+    asked = []
+    if where == "agent":
+        request.getfixturevalue("agent").add(key)
+    choice = choose_among(files, identity=key.path, passphrase=lambda path: asked.append(path) or "secret")
+    assert isinstance(choice.key, AgentSigner) == (where == "agent")
+    session = Session(choice.key, cluster="SHA256:x/friends", role="client", now=1e9, random=os.urandom)
+    session.renew(1e9 + 3600)
+    assert len(asked) == (where == "encrypted file"), "signing asks for nothing"
+    body, signature = parts(session.certificate.wire)
+    (tmp_path / "signature").write_text(
+        "-----BEGIN SSH SIGNATURE-----\n"
+        + "\n".join(textwrap.wrap(base64.b64encode(signature).decode(), 70))
+        + "\n-----END SSH SIGNATURE-----\n"
+    )
+    (tmp_path / "signers").write_text(f"alice {key.line}\n")
+    command = ["ssh-keygen", "-Y", "verify", "-f", str(tmp_path / "signers"), "-I", "alice"]
+    command += ["-n", SESSION_NAMESPACE, "-s", str(tmp_path / "signature")]
+    verified = subprocess.run(command, input=body, capture_output=True, check=False)
+    assert verified.returncode == 0, verified.stderr.decode() + verified.stdout.decode()
+    assert choice.fingerprint in verified.stdout.decode()
+    assert subprocess.run(command, input=body + b" ", capture_output=True, check=False).returncode != 0
+
+
+def parts(wire: bytes) -> list[bytes]:
+    """The strings of SSH's that a certificate is made of: what was signed, and the signature."""
+    found = []
+    while wire:
+        size = int.from_bytes(wire[:4], "big")
+        found.append(wire[4 : 4 + size])
+        wire = wire[4 + size :]
+    return found
 
 
 def test_without_any_key_the_next_step_is_ssh_keygen(files):
