@@ -71,15 +71,17 @@ CLUSTER = ClusterSecret("SHA256:test/c", "p2p-topic", hashlib.sha256(b"a cluster
 OTHER_CLUSTER = ClusterSecret("SHA256:test/other", "p2p-other", hashlib.sha256(b"another key").digest())
 
 
-def session(name: str, role: str = "worker", *, cluster: str = CLUSTER.cluster, now: float = NOW) -> Session:
-    """A session of the member ``name``; the same for the same name and role."""
-    return Session(PlainKey(name), cluster=cluster, role=role, now=now, random=stream(f"{name}/{role}"))
+def session(
+    name: str, role: str = "worker", *, cluster: str = CLUSTER.cluster, now: float = NOW, member: str = ""
+) -> Session:
+    """A session called ``name``, of the member ``member`` or of that name; the same for the same words."""
+    return Session(PlainKey(member or name), cluster=cluster, role=role, now=now, random=stream(f"{name}/{role}"))
 
 
 @cache
-def certificate(name: str, role: str = "worker") -> Certificate:
+def certificate(name: str, role: str = "worker", member: str = "") -> Certificate:
     """Its certificate."""
-    return session(name, role).certificate
+    return session(name, role, member=member).certificate
 
 
 def writer(name: str, role: str = "worker", *, secret: ClusterSecret = CLUSTER) -> LineWriter:

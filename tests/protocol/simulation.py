@@ -107,6 +107,7 @@ class World:
         self,
         *,
         clients: int = 1,
+        members: int = 0,
         workers: int = 2,
         slots: int = 1,
         settings: Settings | None = None,
@@ -115,7 +116,10 @@ class World:
         client_class: type[ClientMachine] = ClientMachine,
         worker_class: type[WorkerMachine] = WorkerMachine,
     ) -> None:
-        """``wired``: messages really become board lines, encrypted and signed, and are read as such."""
+        """``members``: to how many people the clients belong; 0: each to another one.
+
+        ``wired``: messages really become board lines, encrypted and signed, and are read as such.
+        """
         self.settings = settings or Settings()
         self.faults = faults
         self.now = 0.0
@@ -138,9 +142,10 @@ class World:
         self.executions: dict[str, int] = {}
         self.settled: dict[str, str] = {}
         for number in range(clients):
-            self._add(("c", number))
+            member = f"c{number % members}" if members else ""
+            self._add(("c", number), member)
             machine = client_class(self.settings, now=self.now)
-            self.clients.append(ClientSide(machine, certificate(f"c{number}", "client")))
+            self.clients.append(ClientSide(machine, certificate(f"c{number}", "client", member)))
         for _ in range(workers):
             self.start_worker(slots)
 
@@ -586,11 +591,11 @@ class World:
     def _worker_number(self, sid: bytes) -> int:
         return next(n for n, side in enumerate(self.workers) if side.certificate.sid == sid)
 
-    def _add(self, address: tuple[str, int]) -> None:
+    def _add(self, address: tuple[str, int], member: str = "") -> None:
         self.inboxes[address] = []
         if self.wired:
             name, role = f"{address[0]}{address[1]}", "client" if address[0] == "c" else "worker"
-            self.writers[address] = LineWriter(session_of(name, role), CLUSTER, stream(name))
+            self.writers[address] = LineWriter(session_of(name, role, member=member), CLUSTER, stream(name))
             self.readers[address] = reader()
 
     # -- invariants --
@@ -616,9 +621,9 @@ class World:
                 held = {job for jobs in side_.machine._held.values() for job in jobs}
                 jobs = {(job.link, job.task, job.attempt) for job in held} | set(side_.running.values())
                 must(jobs == side_.known, "a worker has lost or kept a task")
+                self._check_shares(side_)
                 terms = side_.machine.terms()
                 must(0 <= terms.free <= terms.slots <= side_.slots, "a worker offers slots that it hasn't")
-                self._check_shares(side_)
 
     def _check_shares(self, side: WorkerSide) -> None:
         machine = side.machine

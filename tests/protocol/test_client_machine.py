@@ -21,6 +21,7 @@ from p2p_ipython.protocol.client_machine import (
     ClientMachine,
     Meet,
     Note,
+    Pass,
     Recall,
     Say,
     Send,
@@ -61,6 +62,11 @@ def sent(made: ClientMachine, *tasks: str, now: float = 0, **spec: Any) -> Clien
 
 def frame(kind: str, task: str = "t", attempt: Any = 1, **fields: Any) -> dict[str, Any]:
     return {"t": kind, "id": task, "attempt": attempt, **fields}
+
+
+def sends(actions: list[Action]) -> list[str]:
+    """The tasks that these actions send."""
+    return [action.task for action in actions if isinstance(action, Send)]
 
 
 def settled(actions: list[Action]) -> P2PError:
@@ -337,6 +343,49 @@ def test_a_nack_costs_no_attempt_and_the_worker_is_left_alone_for_a_moment() -> 
         now = due
         again = [Send(W0.sid, "t", attempt + 1, ()), Note("t", TaskState.SENT, "on w0")]
         assert [action for action in made.tick(now) if not isinstance(action, Say)] == again
+
+
+def test_a_worker_with_room_gets_a_task_at_once_although_it_was_left_alone() -> None:
+    made = sent(machine(up="w0", slots=2), "t")
+    made.frame(W0.sid, frame("nack", reason="busy"), 1)
+    made.submit(TaskSpec("u"), 1.1)
+    assert sends(made.frame(W0.sid, {"t": "room", "free": 1}, 1.1)) == ["t", "u"]
+    assert made.deadline() is None
+
+
+@pytest.mark.parametrize("python", ["", "3.12"])
+def test_who_has_nothing_for_a_worker_with_room_says_so(python: str) -> None:
+    made = machine(up="w0")
+    if python:
+        made.submit(TaskSpec("of another version", python=python), 0)
+    assert made.frame(W0.sid, {"t": "room", "free": 1}, 1) == [Pass(W0.sid)]
+
+
+def test_the_last_task_goes_out_before_the_pass() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.frame(W0.sid, frame("nack", reason="busy"), 1)
+    actions = made.frame(W0.sid, {"t": "room", "free": 2}, 1.1)
+    assert [type(action) for action in actions] == [Send, Note, Pass]
+
+
+def test_who_has_work_but_has_sent_all_he_may_doesnt_pass() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.submit(TaskSpec("u"), 0)
+    assert made.frame(W0.sid, {"t": "room", "free": 1}, 1) == []
+
+
+def test_room_at_a_worker_that_leaves_is_passed() -> None:
+    made = machine(up="w0")
+    made.heard(W0, Bye(), 0)
+    made.submit(TaskSpec("t"), 0)
+    assert Pass(W0.sid) in made.frame(W0.sid, {"t": "room"}, 1)
+
+
+def test_room_at_another_worker_doesnt_end_the_pause() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.frame(W0.sid, frame("nack", reason="busy"), 1)
+    assert made.frame(W1.sid, {"t": "room", "free": 1}, 1.1) == []
+    assert made.deadline() == 1 + SETTINGS.hold
 
 
 def test_after_a_nack_the_task_goes_to_another_worker_at_once() -> None:

@@ -37,6 +37,24 @@ def linked(
     return world
 
 
+def friends(*, tasks: int = 1, faults: int, attempts: int = 2, **classes: Any) -> World:
+    """Two members' clients with links to a worker of one slot, where the second one's task has just been handed back:
+    the first one's runs, and each has ``tasks`` more."""
+    settings = replace(SETTINGS, attempts=attempts)
+    world = World(clients=2, workers=1, settings=settings, faults=0, **classes)
+    world.link_all()
+    world.submit(0, TaskSpec("a"))
+    world.step(("to worker", 1))
+    world.submit(1, TaskSpec("b"))
+    world.step(("to worker", 2))
+    while world.links[2].to_client == []:
+        world.step(("time",))
+    for number in range(tasks):
+        world.submit(0, TaskSpec(f"a{number}"))
+    world.faults = faults
+    return world
+
+
 def strangers(*, faults: int, workers: int = 1) -> World:
     """A client and workers that have yet to hear of each other."""
     world = World(workers=workers, settings=SETTINGS, faults=faults)
@@ -55,12 +73,19 @@ def test_two_tasks_and_one_worker_without_faults() -> None:
     assert (report.violation, report.story, report.exhausted) == ("", [], True)
 
 
+def test_two_members_and_one_slot_without_faults() -> None:
+    report = explore(friends(faults=0), limit=5_000, complete_every=20)
+    assert (report.violation, report.story) == ("", [])
+    assert report.states == 5_000
+
+
 @pytest.mark.parametrize(
     "world",
     [
         pytest.param(lambda: linked(faults=2), id="one task that may be tried again, two faults"),
         pytest.param(lambda: linked(tasks=2, faults=2, workers=1), id="two tasks for one slot, two faults"),
         pytest.param(lambda: linked(tasks=2, refs=1, faults=2, workers=1), id="two tasks with a buffer, two faults"),
+        pytest.param(lambda: friends(faults=2), id="two members for one slot, two faults"),
         pytest.param(lambda: strangers(faults=1), id="a first meeting, one fault"),
         pytest.param(lambda: strangers(faults=0, workers=2), id="two first meetings"),
     ],
@@ -168,6 +193,60 @@ class KeepsATaskThatWasRecalled(WorkerMachine):
         actions = super().recall(link, task, attempt, now)
         self._held[link] = held
         return actions
+
+
+class KeepsASlotForEver(WorkerMachine):
+    def deadline(self) -> float:
+        kept, self._reserves = self._reserves, {}
+        found = super().deadline()
+        self._reserves = kept
+        return found
+
+    def _end_reserves(self, now: float) -> None:
+        pass
+
+
+class KeepsASlotForALostLink(WorkerMachine):
+    def _leave(self, link: int, now: float) -> None:
+        self._places.pop(link, None)
+
+
+class LeavesASlotIdleThatWasPassed(WorkerMachine):
+    def passed(self, link: int, now: float) -> list[wm.Action]:
+        self._leave(link, now)
+        return []
+
+
+class RunsOthersAheadInAKeptSlot(WorkerMachine):
+    def _assign(self, now: float) -> None:
+        kept, self._reserves = self._reserves, {}
+        super()._assign(now)
+        self._reserves |= kept
+
+
+class TakesRoomForANack(ClientMachine):
+    def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[cm.Action]:
+        if header["t"] == "room":
+            for task in self.workers[sid].tasks:
+                self._requeue(self._tasks[task])
+        return super().frame(sid, header, now)
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "found"),
+    [
+        (KeepsASlotForEver, "kept for too long"),
+        (KeepsASlotForALostLink, "for a link that is gone"),
+        (LeavesASlotIdleThatWasPassed, "although a slot is free"),
+        (RunsOthersAheadInAKeptSlot, "kept that isn't free"),
+        (TakesRoomForANack, "in two places"),
+    ],
+)
+def test_a_mistake_with_kept_slots_is_found(mistaken: type, found: str) -> None:
+    kind = "client_class" if issubclass(mistaken, ClientMachine) else "worker_class"
+    report = explore(friends(tasks=2, faults=1, **{kind: mistaken}), limit=20_000)
+    assert found in report.violation
+    assert report.story
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from typing import Any
 
 import pytest
 from people import NOW, OTHER_CLUSTER, session, stream
@@ -12,25 +14,27 @@ from p2p_ipython.config import Settings
 from p2p_ipython.protocol.client_machine import TaskSpec
 from p2p_ipython.protocol.messages import Bye
 from p2p_ipython.protocol.wire import LineWriter
+from p2p_ipython.protocol.worker_machine import WorkerMachine
 
 SEEDS = range(400)
 
 
-def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False) -> World:
-    """Draw ``steps`` events by ``seed``, then let everything come to its end."""
+def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False, crowd: bool = False) -> World:
+    """Draw ``steps`` events by ``seed``, then let everything come to its end. ``crowd``: several want one worker."""
     rng = random.Random(seed)
     world = World(
-        clients=rng.choice([1, 1, 2, 3]),
-        workers=rng.choice([1, 2, 3]),
+        clients=rng.choice([2, 3, 4] if crowd else [1, 1, 2, 3]),
+        members=rng.choice([0, 2]),
+        workers=1 if crowd else rng.choice([1, 2, 3]),
         slots=rng.choice([1, 2, 4]),
         faults=faults,
         settings=Settings(backlog=rng.choice([0, 2, 16])),
         wired=wired,
     )
-    tasks = rng.choice([1, 5, 30])
+    tasks = 40 if crowd else rng.choice([1, 5, 30])
     slow, clumsy = rng.choice([0.02, 0.3, 1.0]), rng.choice([0.02, 0.1, 0.3])
     for _ in range(steps):
-        if len(world.specs) < tasks and rng.random() < 0.2:
+        if len(world.specs) < tasks and rng.random() < (0.8 if crowd else 0.2):
             number = len(world.specs)
             refs = {f"ref{r}": 1 << 20 for r in range(3) if rng.random() < 0.2}
             spec = TaskSpec(f"t{number}", python=rng.choice(["", "3.11"]), refs=refs, once=rng.random() < 0.3)
@@ -69,8 +73,31 @@ def lie(world: World, rng: random.Random) -> None:
         return  # by the time it is heard the lie might be what the task's own worker may say
     if any(job[1] == task for job in world.workers[link.worker].known):
         return
-    kind = rng.choice(["result", "nack", "lost", "started", "want"])
+    kind = rng.choice(["result", "nack", "lost", "started", "want", "room"])
     world.step(("lie", link.number, {"t": kind, "id": task, "attempt": attempt, "ok": True, "refs": ["ref0"]}))
+
+
+def test_where_several_want_one_worker_kept_slots_end_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The invariants hold there, too; the counts show that it was tried."""
+    ends: Counter[str] = Counter()
+    ways = ("task", "passed", "_end_reserves", "link_lost")
+
+    def counted(name: str) -> None:
+        whole = getattr(WorkerMachine, name)
+
+        def count(self: WorkerMachine, *args: Any, **kwargs: Any) -> Any:
+            before = len(self._reserves)
+            answer = whole(self, *args, **kwargs)
+            ends[name] += len(self._reserves) < before
+            return answer
+
+        monkeypatch.setattr(WorkerMachine, name, count)
+
+    for name in ways:
+        counted(name)
+    for seed in range(60):
+        run(seed, crowd=True)
+    assert all(ends[name] for name in ways), ends
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -15,7 +15,10 @@ from p2p_ipython.protocol.worker_machine import (
     ANNOUNCE,
     ANSWER_EVERY,
     MAX_HELD,
+    MAX_HELD_PER_MEMBER,
+    MAX_LINKS_PER_MEMBER,
     START_GRACE,
+    WAIT,
     Forget,
     Meet,
     Reply,
@@ -28,6 +31,7 @@ from p2p_ipython.protocol.worker_machine import (
 SETTINGS = Settings()
 ME = certificate("w0")
 C0, C1 = certificate("c0", "client"), certificate("c1", "client")
+C0_TOO = certificate("another of c0's", "client", member="c0")
 WALL = 1000.0
 
 
@@ -147,6 +151,22 @@ def test_accepts_beyond_the_links_that_a_worker_may_have_are_ignored(monkeypatch
     assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == [Meet(C0, b"box")]
 
 
+def test_one_member_has_a_part_of_the_links_only_and_others_are_still_met() -> None:
+    made = machine(links=0)
+    for number in range(MAX_LINKS_PER_MEMBER - 1):
+        join(made, number, C0)
+    assert made.heard(C0_TOO, Accept(ME.sid, b"box"), 1, WALL) == [Meet(C0_TOO, b"box")]
+    for client in (C0, C0_TOO):
+        assert made.heard(client, Accept(ME.sid, b"box"), 1, WALL) == []
+    join(made, 99, C1)
+    made.meet_failed(C0_TOO)
+    assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == [Meet(C0, b"box")]
+    made.link_up(98, C0)
+    assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == []
+    made.link_lost(3, 1)
+    assert made.heard(C0, Accept(ME.sid, b"box"), 1, WALL) == [Meet(C0, b"box")]
+
+
 # --- arrives → running, or held ---------------------------------------------------------------------
 
 
@@ -177,7 +197,7 @@ def test_slots_are_never_exceeded() -> None:
 
 def test_waiting_tasks_of_one_member_start_in_turn_by_link() -> None:
     made = machine()
-    join(made, 3, C0)
+    join(made, 3, C0_TOO)
     made.task(1, "first", 1, 0)
     for task in ("a", "b", "c"):
         made.task(1, task, 1, 0)
@@ -236,6 +256,204 @@ def test_more_tasks_than_one_link_may_have_waiting_are_handed_back_at_once() -> 
         assert made.task(1, f"t{number}", 1, 0) == []
     assert made.task(1, "one more", 1, 0) == nack("one more", "busy")
     assert made.task(2, "another's", 1, 0) == []
+
+
+def test_a_members_links_together_may_have_only_so_many_waiting() -> None:
+    made = machine(ready=0)
+    links = range(10, 10 + MAX_HELD_PER_MEMBER // MAX_HELD + 1)
+    for link in links:
+        join(made, link, C0)
+    for link in links[:-1]:
+        for number in range(MAX_HELD):
+            assert made.task(link, f"t{number}", 1, 0) == []
+    assert made.task(links[-1], "one more", 1, 0) == nack("one more", "busy", links[-1])
+    assert made.task(2, "another's", 1, 0) == []
+
+
+# --- whose turn it is -------------------------------------------------------------------------------
+
+
+def room(link: int, free: int = 1) -> Reply:
+    return Reply(link, {"t": "room", "free": free})
+
+
+def waiting(*, at: float = 1, slots: int = 1) -> WorkerMachine:
+    """A worker whose slots all run tasks of link 1 since 0; link 2 has got one back at ``at``."""
+    made = running(*(f"t{number}" for number in range(slots)), slots=slots)
+    made.tick(0.5, WALL)  # announced
+    assert made.task(2, "x", 1, at - SETTINGS.hold) == []
+    assert made.tick(at, WALL) == nack("x", "busy", 2)
+    return made
+
+
+def test_a_slot_goes_to_the_member_who_has_had_least() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 0)
+    made.task(1, "v", 1, 0)
+    for task in ("x", "y", "z"):
+        made.task(2, task, 1, 0)
+    assert ends(made, 1) == [Start(0, 2, "x", 1)]
+    assert ends(made, 1.3) == [Start(0, 2, "y", 1)]  # after 0.3 s, the other one has had 1
+    assert ends(made, 2.5) == [Start(0, 1, "u", 1)]
+    assert ends(made, 2.6) == [Start(0, 1, "v", 1)]  # 1.1 s and 1.5
+    assert ends(made, 3.6) == [Start(0, 2, "z", 1)]
+
+
+def test_who_comes_is_not_ahead_of_one_who_has_used_what_nobody_wanted() -> None:
+    made = running("t")
+    for task in ("u", "v"):
+        made.task(1, task, 1, 100)
+    for task in ("x", "y"):
+        made.task(2, task, 1, 100)
+    assert ends(made, 101) == [Start(0, 2, "x", 1)]
+    assert ends(made, 103) == [Start(0, 1, "u", 1)]
+
+
+def test_a_member_with_many_links_has_no_more_turns() -> None:
+    made = machine()
+    join(made, 3, C0_TOO)
+    made.task(1, "first", 1, 0)
+    for task in ("a", "b", "c"):
+        made.task(1, task, 1, 0)
+        made.task(3, task.upper(), 1, 0)
+        made.task(2, f"his {task}", 1, 0)
+    order = order_of(made, 6)
+    assert order[::2] == ["his a", "his b", "his c"]
+    assert order[1::2] in (["a", "A", "b"], ["A", "a", "B"])
+
+
+def test_for_whom_it_is_his_turn_a_slot_is_kept_and_he_is_told() -> None:
+    made = waiting()
+    made.task(1, "u", 1, 1.1)
+    assert ends(made, 1.2) == [room(2)]
+    assert made.terms().free == 0
+    assert made.task(1, "v", 1, 1.25) == []
+    assert made.task(2, "x", 2, 1.3) == [Start(0, 2, "x", 2)]
+
+
+def test_a_kept_slot_may_be_used_by_any_client_of_the_member() -> None:
+    made = waiting()
+    join(made, 3, certificate("another of c1's", "client", member="c1"))
+    made.task(1, "u", 1, 1.1)
+    assert ends(made, 1.2) == [room(2)]
+    assert made.task(3, "his", 1, 1.3) == [Start(0, 3, "his", 1)]
+
+
+def test_a_kept_slot_goes_to_others_when_nobody_comes() -> None:
+    made = waiting()
+    made.task(1, "u", 1, 1.2)
+    assert ends(made, 1.2) == [room(2)]
+    assert made.deadline() == 1.2 + SETTINGS.hold
+    assert made.tick(1.4, WALL) == []
+    assert made.tick(1.2 + SETTINGS.hold, WALL) == [Start(0, 1, "u", 1)]
+
+
+def test_who_passes_gives_the_slot_to_others_at_once() -> None:
+    made = waiting()
+    made.task(1, "u", 1, 1.1)
+    assert ends(made, 1.2) == [room(2)]
+    assert made.passed(2, 1.21) == [Start(0, 1, "u", 1)]
+    assert made.passed(2, 1.22) == made.passed(9, 1.22) == []
+
+
+@pytest.mark.parametrize("how", ["passes", "is silent"])
+def test_who_did_not_come_waits_no_more_until_he_sends_a_task(how: str) -> None:
+    made = waiting()
+    for task in ("u", "v"):
+        made.task(1, task, 1, 1.25)
+    assert ends(made, 1.2) == [room(2)]
+    if how == "passes":
+        assert made.passed(2, 1.3) == [Start(0, 1, "u", 1)]
+    else:
+        assert made.tick(1.45, WALL)[0] == Start(0, 1, "u", 1)
+    assert ends(made, 1.5) == [Start(0, 1, "v", 1)]
+    made.task(2, "x", 2, 1.6)
+    assert ends(made, 1.7) == [Start(0, 2, "x", 2)]
+
+
+def test_a_slot_that_is_kept_counts_as_used() -> None:
+    made = waiting()
+    made.task(1, "u", 1, 1.2)
+    ends(made, 1.2)
+    before = made._shares.order(C1.signer, 1.2)[0]
+    made.tick(1.2 + SETTINGS.hold, WALL)
+    assert made._shares.order(C1.signer, 1.45)[0] == pytest.approx(before - 1 + SETTINGS.hold, rel=1e-2)
+
+
+def test_a_slot_is_not_kept_for_a_difference_that_is_less_than_its_price() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 0)
+    made.task(2, "x", 1, 0)
+    assert ends(made, 0.2) == [Start(0, 2, "x", 1)]
+    assert ends(made, 0.3) == [Start(0, 1, "u", 1)]  # link 2 has had 0.1 s, and its next task is on its way
+
+
+def test_a_member_waits_for_his_next_task_to_come_when_its_turn_is_plain() -> None:
+    made = running("t")
+    made.task(2, "x", 1, 0)
+    ends(made, 5)
+    made.task(1, "u", 1, 5)
+    assert ends(made, 5.1) == [room(2)]
+    assert made.task(2, "y", 1, 5.11) == [Start(0, 2, "y", 1)]
+
+
+def test_who_waits_is_forgotten_after_a_while() -> None:
+    made = waiting(at=1)
+    made.tick(1 + WAIT, WALL)
+    made.task(1, "u", 1, 1 + WAIT)
+    assert ends(made, 1 + WAIT) == [Start(0, 1, "u", 1)]
+
+
+def test_who_waits_alone_is_told_so_as_not_to_pause_in_vain() -> None:
+    made = waiting()
+    assert ends(made, 1.1) == [room(2)]
+
+
+def test_several_slots_that_fall_free_together_are_told_at_once() -> None:
+    made = waiting(slots=3)
+    for number in range(3):
+        made.slot_result(number, 1.1)
+    assert [action for action in made.fill(1.1) if isinstance(action, Reply)] == [room(2, 2), room(1)]
+
+
+def test_a_lost_link_frees_what_was_kept_for_it() -> None:
+    made = waiting()
+    made.task(1, "u", 1, 1.1)
+    assert ends(made, 1.2) == [room(2)]
+    assert made.link_lost(2, 1.25) == [Start(0, 1, "u", 1)]
+
+
+def test_a_runner_that_dies_while_its_slot_is_kept_leaves_nothing_kept() -> None:
+    made = waiting()
+    made.task(1, "u", 1, 1.1)
+    assert ends(made, 1.2) == [room(2)]
+    assert made.slot_died(0, killed=True, detail="", now=1.21) == []
+    assert made.slot_ready(0, 1.25) == [room(2)]
+
+
+def test_a_worker_that_closes_keeps_no_slot() -> None:
+    made = waiting()
+    assert ends(made, 1.2) == [room(2)]
+    made.close(1.3)
+    assert made.fill(1.3) == []
+    assert made.tick(1.5, WALL) == []
+
+
+def test_a_member_by_himself_is_never_told_of_room() -> None:
+    made = machine(links=1)
+    join(made, 3, C0_TOO)
+    made.task(1, "t", 1, 0)
+    made.task(3, "x", 1, 0)
+    made.tick(SETTINGS.hold, WALL)
+    assert ends(made, 1) == []
+    assert made.terms().free == 1
+
+
+def test_a_member_whose_friends_are_idle_is_not_told_of_room_either() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 0)
+    made.tick(SETTINGS.hold, WALL)
+    assert ends(made, 1) == []
 
 
 # --- running → over ---------------------------------------------------------------------------------
