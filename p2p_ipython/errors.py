@@ -5,6 +5,7 @@
     P2PError                      anything below; has .hint: what to do next
     ├── UsageError                ours to mend: the call, the cell or the settings
     │   ├── NotConnected          a task was submitted before %p2p_connect
+    │   ├── NotAdmitted           the owner of a shared cluster has not let us in yet, or has taken us out
     │   ├── CaptureError          a cell or a call can't be shipped; nothing was sent
     │   │   └── NotPicklable      one of its names can't be pickled; .name says which
     │   └── ConfigError           a setting or a file of settings is not usable
@@ -78,6 +79,10 @@ class UsageError(P2PError):
 
 class NotConnected(UsageError):
     """A task was submitted before ``%p2p_connect``."""
+
+
+class NotAdmitted(UsageError):
+    """The owner of a shared cluster has not let us in yet, or has taken us out of it."""
 
 
 class CaptureError(UsageError):

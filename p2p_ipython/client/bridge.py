@@ -24,7 +24,7 @@ from p2p_ipython.board.base import BoardReport
 from p2p_ipython.client.display import harmless
 from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkError, P2PError, UsageError
+from p2p_ipython.errors import LinkError, NotAdmitted, P2PError, UsageError
 from p2p_ipython.jobs import Alarm, Jobs
 from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.end import LinkEnd
@@ -190,7 +190,7 @@ class Bridge:
         for one in submitted.values():
             self._store.unpin(one.task.packed.large)
             one.future.failed(
-                UsageError(f"{one.task.label} can't run: {why}", hint="Ask the owner to let you in again.")
+                NotAdmitted(f"{one.task.label} can't run: {why}", hint="Ask the owner to let you in again.")
             )
         self._jobs.start(self.close(farewell=False))
 
@@ -399,7 +399,7 @@ class Bridge:
         message = _output(header, whole)
         worker = self.machine.workers[handler.sid]
         if message is not None and not self.membership.trusts(worker.certificate.signer):
-            message = harmless(message, worker.name)
+            message = harmless(message, self.membership.machine.name_of(worker.certificate.signer) or worker.name)
         if message is None:
             return
         submitted.future.outputs.append(message)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.bridge import Bridge
     from p2p_ipython.client.local import LocalCluster
     from p2p_ipython.members.entry import Entry
+    from p2p_ipython.protocol.roster import Member
     from p2p_ipython.task.task import Task
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ def connect(
     mailbox: str | None = None,
     relay: str | None = None,
     ssh_options: Sequence[str] = (),
+    board: str | None = None,
+    owner: str | None = None,
     progress: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Cluster:
@@ -66,15 +69,20 @@ def connect(
     (default: one a core), on loopback, no account and no key needed. They end with the cluster or with this
     process, whatever comes first.
 
-    ``target`` is the ``HOST[:PORT]`` of a board that runs elsewhere; ``cluster`` names the personal cluster on
-    it (default "personal"): whoever holds the same SSH key is in it. ``identity`` is that key's file (default:
-    as ssh would choose, one only); ``accept_host_key`` the fingerprint of the board's host key, once. ``mailbox``
-    (a websocket URL) and ``relay`` (``tcp:HOST:PORT``) are for boards that carry none of their own, as pico's.
+    ``target`` is the title of a cluster of friends, ``"alice/friends"``, that this user has joined (``p2p join CODE``).
+    Without having joined it knocks: the owner is asked, on the ``board`` (default: pico's), and must have the key
+    ``owner``, a fingerprint.
+
+    Or ``target`` is the ``HOST[:PORT]`` of a board that runs elsewhere; ``cluster`` names the personal cluster on it
+    (default "personal"): whoever holds the same SSH key is in it. ``identity`` is that key's file (default: as ssh
+    would choose, one only); ``accept_host_key`` the fingerprint of the board's host key, once. ``mailbox`` (a
+    websocket URL) and ``relay`` (``tcp:HOST:PORT``) are for boards that carry none of their own, as pico's, where one
+    doesn't want the public ones. ``ssh_options`` are as ssh has them: ``["-J HOST"]``.
 
     ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
     settings, see config.py.
 
-    Raises a ``BoardError`` that says what to do, ``ConfigError``, or ``UsageError``.
+    Raises a ``BoardError`` that says what to do, ``ConfigError``, ``NotAdmitted``, or ``UsageError``.
     """
     if target is None and any(given is not None for given in (identity, accept_host_key, mailbox, relay)):
         raise UsageError(
@@ -85,6 +93,17 @@ def connect(
         raise UsageError(
             f"the cluster {cluster!r} is on a board, and no board was named",
             hint="Give its address, HOST[:PORT], or leave the cluster's name out for a personal one on this machine.",
+        )
+    shared = target is not None and "/" in target
+    if shared and cluster is not None:
+        raise UsageError(
+            f"{target} is the title of a shared cluster, and --cluster names another",
+            hint="Leave --cluster out; or give a board's address, HOST[:PORT].",
+        )
+    if not shared and (board is not None or owner is not None):
+        raise UsageError(
+            "board and owner are for knocking at a shared cluster",
+            hint="Give its title: connect('alice/friends', board='HOST'). For a personal one, the board comes first.",
         )
     if target is None and sys.platform == "win32":
         raise UsageError(
@@ -109,6 +128,8 @@ def connect(
             mailbox,
             relay,
             tuple(ssh_options),
+            board,
+            owner,
         ),
         progress=progress or (lambda _text: None),
         settings=Settings.load(**settings),
@@ -119,13 +140,18 @@ def connect(
 
 @dataclass(frozen=True)
 class Way:
-    """What the user has said of the way to a board that runs elsewhere; None: what is usual."""
+    """What the user has said of the way to a board that runs elsewhere; None: what is usual.
+
+    ``board`` and ``owner`` (the fingerprint of his key) are for knocking at a shared cluster.
+    """
 
     identity: Path | None = None
     accept_host_key: str | None = None
     mailbox: str | None = None
     relay: str | None = None
     ssh_options: tuple[str, ...] = ()
+    board: str | None = None
+    owner: str | None = None
 
 
 class Cluster(concurrent.futures.Executor):
@@ -165,6 +191,7 @@ class Cluster(concurrent.futures.Executor):
         self._open_tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._ending: concurrent.futures.Future[None] | None = None
+        self._board_address = ""
         self.closed = False
 
     # -- tasks --
@@ -205,6 +232,28 @@ class Cluster(concurrent.futures.Executor):
     def pids(self) -> list[int]:
         """Processes that this cluster has started: a board's and workers'; none on a board that runs elsewhere."""
         return self._local.pids if self._local is not None else []
+
+    # -- friends --
+
+    def members(self) -> tuple[Member, ...]:
+        """Who is in a shared cluster, its owner first; () in a personal one, and while the list has not come."""
+        roster = self._bridge.membership.machine.roster if self._bridge is not None else None
+        return roster.members if roster is not None else ()
+
+    def trust(self, name: str, *, revoke: bool = False) -> str:
+        """Let results of a member's workers be of any type, which lets them run any code here; or no more.
+
+        It is kept for this cluster. A result that could not be read before can then be asked for again. Returns his
+        name. Raises ``UsageError`` in personal clusters, and ``ConfigError`` where nobody is called so.
+        """
+        if not self.shared or self.target is None or self._bridge is None:
+            raise UsageError("in a personal cluster all workers are your own", hint="There is nobody to trust.")
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.profiles import Profiles
+
+        found, profile = desk.trust(Profiles(), self.target, name, allow=not revoke)
+        self._bridge.membership.trusted = profile.trusted
+        return found
 
     # -- what it looks like --
 
@@ -266,8 +315,11 @@ class Cluster(concurrent.futures.Executor):
         """The value of a result, or what it raises. What a worker of somebody who isn't trusted sends runs nothing."""
         from p2p_ipython.task.outcome import decode
 
-        trusted = self._bridge is not None and self._bridge.membership.trusts(result.signer)
-        return decode(result.header, result.inline, result.large, worker=result.worker, trusted=trusted)
+        assert self._bridge is not None
+        membership = self._bridge.membership
+        trusted = membership.trusts(result.signer)
+        worker = result.worker if trusted else membership.machine.name_of(result.signer) or result.worker
+        return decode(result.header, result.inline, result.large, worker=worker, trusted=trusted)
 
     def _check_open(self) -> None:
         if self._pid != os.getpid():
@@ -277,6 +329,11 @@ class Cluster(concurrent.futures.Executor):
             )
         if self.closed:
             raise UsageError("this cluster is closed", hint="Connect again: %p2p_connect, or p2p_ipython.connect().")
+
+    def _called(self) -> str:
+        if self.target is None:
+            return "personal, on this machine"
+        return self.target if self.shared else self.cluster
 
     def _where(self) -> str:
         return self.target or "this machine"
@@ -337,6 +394,7 @@ class Cluster(concurrent.futures.Executor):
         from p2p_ipython.members.entry import rendezvous_of
 
         entry = await self._entry(target)
+        self._board_address = str(entry.address)
         self._progress(f"joining the board at {entry.address}")
         bridge = await self._take_part(entry, listen=None)
         self._progress("asking where links are arranged")
@@ -347,6 +405,7 @@ class Cluster(concurrent.futures.Executor):
 
         way = self._way
         if self.shared:
+            await self._come_in(target)
             return await shared_entry(
                 target, me=self.name, settings=self.settings, identity=way.identity, ssh_options=way.ssh_options
             )
@@ -360,6 +419,33 @@ class Cluster(concurrent.futures.Executor):
             mailbox=way.mailbox or "",
             relay=way.relay or "",
             ssh_options=way.ssh_options,
+        )
+
+    async def _come_in(self, title: str) -> None:
+        """Be a member of a shared cluster: by its profile, else by knocking."""
+        from p2p_ipython.members.profiles import Profiles
+
+        profiles, said = Profiles(), self._way
+        if await asyncio.to_thread(profiles.find, title) is not None:
+            return
+        from p2p_ipython.client.entrance import come_in
+        from p2p_ipython.members import desk
+
+        await come_in(
+            title,
+            way=desk.Way(
+                board=said.board or "",
+                identity=said.identity,
+                pin=said.accept_host_key,
+                mailbox=said.mailbox or "",
+                relay=said.relay or "",
+                ssh_options=said.ssh_options,
+            ),
+            name=self.name,
+            owner=said.owner or "",
+            settings=self.settings,
+            profiles=profiles,
+            progress=self._progress,
         )
 
     async def _take_part(self, entry: Entry, listen: str | None) -> Bridge:
@@ -415,8 +501,8 @@ class Cluster(concurrent.futures.Executor):
         counts = {state.value: number for state, number in bridge.machine.counts().items()}
         report = self._joined().report
         return ClusterStatus(
-            cluster=self.cluster if self.target else "personal, on this machine",
-            board=self._where(),
+            cluster=self._called(),
+            board=self._board_address if self.shared else self._where(),
             board_state=report.state.value + (f": {report.detail}" if report.detail else ""),
             user=self._joined().user,
             name=self.name,

@@ -244,9 +244,7 @@ class Agent:
         if job in self._arrived:
             return
         runner_header: Header = {
-            name: header[name]
-            for name in ("t", "id", "kind", "segments", "label", "source", "reply")
-            if name in header
+            name: header[name] for name in ("t", "id", "kind", "segments", "label", "source", "reply") if name in header
         }
         arrived = self._arrived[job] = _Arrived(runner_header, body)
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import ConfigError
+from p2p_ipython.errors import ConfigError, NotAdmitted
 from p2p_ipython.loop import adopt, disown
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def run_worker(
     """Run a worker until its time is up, ``ended`` is set, or SIGINT or SIGTERM comes; return an exit code.
 
     ``ready(name, sid)`` is called once the worker has said hello. Raises a ``BoardError``, ``ConfigError`` or ``NoKey``
-    when it can't join, and ``ConfigError`` when it is taken out of its cluster.
+    when it can't join, and ``NotAdmitted`` when it is taken out of its cluster.
     """
     adopt()
     ended = ended or asyncio.Event()
@@ -110,7 +110,7 @@ async def run_worker(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     if why:
-        raise ConfigError(f"this worker has ended: {why[0]}", hint="Ask the cluster's owner for a new invitation.")
+        raise NotAdmitted(f"this worker has ended: {why[0]}", hint="Ask the cluster's owner for a new invitation.")
     return 0
 
 

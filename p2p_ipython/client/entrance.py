@@ -1,0 +1,113 @@
+"""Coming into a shared cluster that one isn't a member of yet: knock, wait a moment, go on knocking behind the scenes.
+
+A cell must not block the kernel until somebody far away has read a question. So the first ``connect`` knocks and,
+without an answer within moments, says for whom it waits; the knocking goes on, and a later one finds its outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from p2p_ipython.errors import ConfigError, NotAdmitted
+
+if TYPE_CHECKING:
+    from p2p_ipython.config import Settings
+    from p2p_ipython.members.desk import LetIn, Way
+    from p2p_ipython.members.profiles import Profiles
+
+log = logging.getLogger(__name__)
+
+MOMENT = 3.0
+"""Seconds that a ``connect`` waits for an answer."""
+
+PATIENCE = 900.0
+"""Seconds that the knocking goes on."""
+
+
+class _Visit:
+    """One knocking that is under way, or over."""
+
+    def __init__(self) -> None:
+        self.state = "knocking"
+        self.task: asyncio.Task[LetIn]
+
+    async def knock(
+        self,
+        title: str,
+        *,
+        way: Way,
+        name: str,
+        owner: str,
+        settings: Settings,
+        progress: Callable[[str], None],
+    ) -> LetIn:
+        from p2p_ipython.members import desk
+
+        def told(words: str) -> None:
+            self.state = words
+            progress(words)
+
+        try:
+            async with asyncio.timeout(PATIENCE):
+                let_in = await desk.knock(title, way=way, name=name, owner=owner, settings=settings, told=told)
+        except TimeoutError:
+            raise NotAdmitted(
+                f"nobody has let you into {title} within {PATIENCE / 60:.0f} minutes ({self.state})",
+                hint="Ask its owner to host it (p2p host), or for an invitation; then connect again.",
+            ) from None
+        log.info("%s lets us in", title)
+        return let_in
+
+
+_visits: dict[str, _Visit] = {}
+
+
+async def come_in(
+    title: str,
+    *,
+    way: Way,
+    name: str,
+    owner: str,
+    settings: Settings,
+    profiles: Profiles,
+    progress: Callable[[str], None],
+) -> None:
+    """Return once the profile of ``title`` is there.
+
+    ``owner`` is the fingerprint of the owner's key, "" if it isn't known. Raises ``NotAdmitted`` while nobody has
+    answered, and when whoever answers has to be confirmed first; ``ConfigError`` when the answer was no.
+    """
+    visit = _visits.get(title)
+    if visit is None:
+        visit = _visits[title] = _Visit()
+        knocking = visit.knock(title, way=way, name=name, owner=owner, settings=settings, progress=progress)
+        visit.task = asyncio.get_running_loop().create_task(knocking)
+    await asyncio.wait({visit.task}, timeout=MOMENT)
+    if not visit.task.done():
+        raise NotAdmitted(
+            f"you are not in {title} yet: {visit.state}",
+            hint=f"It goes on knocking for {PATIENCE / 60:.0f} minutes. Run %p2p_connect {title} again when you are "
+            "let in; or ask for an invitation, and %p2p_join its code.",
+        )
+    try:
+        let_in = visit.task.result()
+    except BaseException:
+        del _visits[title]
+        raise
+    if owner and let_in.owner != owner:
+        del _visits[title]
+        raise ConfigError(
+            f"{title} lets you in, by a host that has the key {let_in.owner}, not {owner}",
+            hint="Somebody else may be answering in its owner's place. Ask the owner for an invitation.",
+        )
+    if not owner:
+        raise NotAdmitted(
+            f"{title} lets you in; its owner has the key {let_in.owner}",
+            hint="Whoever has it lets people in who run code on your workers, so compare it with what the owner says; "
+            f"then: %p2p_connect {title} --owner {let_in.owner}",
+        )
+    del _visits[title]
+    await asyncio.to_thread(let_in.keep, profiles)
