@@ -60,10 +60,16 @@ class Visit:
         self._messages: deque[bytes] = deque()
         try:
             self._wormhole = wormhole.create(
-                appid, mailbox, reactor, versions=offer, delegate=self, tor=_endpoints(most, self._too_much)
+                appid,
+                mailbox,
+                reactor,
+                versions=offer,
+                delegate=self,
+                tor=_endpoints(most, lambda: self._leave("it sends far more than a mailbox has to say")),
             )
         except Exception as error:
             raise unreachable(mailbox, type(error).__name__) from None
+        self._guard()
 
     def use_code(self, code: Secret) -> None:
         """Meet whoever has the same code. Raises ``WrongPeer`` for what can't be one."""
@@ -123,16 +129,31 @@ class Visit:
             self._news.clear()
             await self._news.wait()
 
-    def _too_much(self) -> None:
-        self.fail(unreachable(self._mailbox, "it sends far more than a mailbox has to say"))
+    def _guard(self) -> None:
+        """End the visit when the mailbox talks nonsense; the library would print it, reconnect, and hear it again."""
+        hear = self._connector.ws_message
+
+        def guarded(payload: bytes) -> None:
+            try:
+                hear(payload)
+            except Exception:  # whatever the library did not expect
+                self._leave("it talks nonsense")
+
+        self._connector.ws_message = guarded
+
+    def _leave(self, why: str) -> None:
+        self.fail(unreachable(self._mailbox, why))
         self._give_up()
+
+    @property
+    def _connector(self) -> Any:
+        """What the library runs on; its interface lets nobody at it."""
+        return self._wormhole._boss._RC
 
     def _give_up(self) -> None:
         # With its server gone, a wormhole that closes goes on reconnecting for ever, and its interface
         # has no way to stop that. What it runs on has one.
-        service = getattr(getattr(getattr(self._wormhole, "_boss", None), "_RC", None), "_connector", None)
-        if service is not None:
-            service.stopService()
+        self._connector._connector.stopService()
         if not self.closed.done():
             self.closed.set_result(None)
 

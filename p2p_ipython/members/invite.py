@@ -70,7 +70,7 @@ ARRIVAL = 20.0
 ANSWER = 60.0
 """Seconds for what the other side does by itself; an SSH agent may ask its user to confirm."""
 
-_MOST_HEARD = 4 << 20  # bytes that a mailbox may send: the largest message, in hexadecimal, twice, and some more
+_MOST_HEARD = 1 << 20  # bytes that a mailbox may send; the largest welcome is 350 KiB there, in hexadecimal
 _EXAMPLE = "7-guitarist-snowcap-hamburger"
 
 
@@ -183,7 +183,9 @@ async def accept(
         visit.use_code(code)
         # The host is there before the code is. Who isn't after this long won't come.
         async with _within(
-            ARRIVAL, "nobody waits for a guest with this code", "Is its number right? Or is it used up?"
+            ARRIVAL,
+            "nobody waits for a guest with this code",
+            "Is its number right? If somebody else has used it, tell the host; ask for another one.",
         ):
             verifier, _ = await visit.meet()
         with _Parting(visit) as parting:
