@@ -114,6 +114,8 @@ def _introduce(host: Host, *, new: bool) -> None:
     waiting = [who for who in waiting if roster.named(who) is None]
     if waiting:
         say(f"expected: {', '.join(waiting)}")
+    if profile.board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]")):
+        say(f"note: {profile.board} is this machine only; friends elsewhere need an address that they can reach")
     say(f"invite somebody:   p2p invite {name}     (in another terminal; it prints a code to say aloud)")
     say(f"or let him knock:  p2p join {profile.title}")
     say("Ctrl-C ends the hosting; the members can go on without it")

@@ -186,13 +186,17 @@ class Bridge:
 
     def expelled(self, why: str) -> None:
         """We are no member any more: no task can run, so none may wait."""
+        for sid in list(self.machine.workers):
+            self.worker_gone(sid, why)
         submitted, self._tasks = self._tasks, {}
         for one in submitted.values():
-            self._store.unpin(one.task.packed.large)
-            one.future.failed(
-                NotAdmitted(f"{one.task.label} can't run: {why}", hint="Ask the owner to let you in again.")
-            )
-        self._jobs.start(self.close(farewell=False))
+            self._act(self.machine.cancel(one.task.id, self._loop.time()))
+            self._give_up(one, why)
+
+    def _give_up(self, submitted: _Submitted, why: str) -> None:
+        self._store.unpin(submitted.task.packed.large)
+        words = f"{submitted.task.label} can't run: {why}"
+        submitted.future.failed(NotAdmitted(words, hint="Ask the owner to let you in again; then connect anew."))
 
     def worker_gone(self, sid: bytes, detail: str) -> None:
         """Somebody knows for certain that the worker's process has ended: don't wait for the lease."""
@@ -221,6 +225,9 @@ class Bridge:
             submitted.future.withdrawn()
         if self._closed or submitted.future.cancelled():
             self._store.unpin(task.packed.large)
+            return
+        if self.membership.machine.expelled:
+            self._give_up(submitted, self.membership.machine.expelled)
             return
         refs = {ref: view.nbytes for ref, view in task.packed.large.items()}
         kind = f"{task.kind} {hash(task.source or task.label)}"

@@ -510,7 +510,7 @@ class Cluster(concurrent.futures.Executor):
             tasks=tasks,
             pending=counts["waiting"],
             running=counts["sent"] + counts["running"],
-            note="" if members else self._nobody(),
+            note=bridge.membership.trouble or ("" if members else self._nobody()),
         )
 
     def _nobody(self) -> str:
