@@ -44,7 +44,7 @@ class BoardListener(Protocol):
         """A line that somebody posted (never one of our own), without newline, at most ``MAX_LINE`` bytes."""
 
     def on_board(self, report: BoardReport) -> None:
-        """The state has changed."""
+        """The state has changed, or what there is to say of it: CONNECTED with a ``detail`` is a board that stalls."""
 
 
 class Board(Protocol):

@@ -3,7 +3,7 @@
 It speaks pico's ``pipe`` protocol, so that OpenSSH and that service's own clients work against it unchanged. What
 is different on purpose:
 
-* an access list is enforced (see ``topics.py``);
+* an access list is enforced, and nobody closes a public topic that somebody is on (see ``topics.py``);
 * logging in may take 10 s; a key has at most 64 sessions, and a rate limit: who writes faster is read slower;
 * a subscriber that doesn't read has a queue of 256 KiB and is then cut; nobody waits for it;
 * ``user`` answers as pico.sh's, and ``p2p`` says where the mailbox and the relay are;
