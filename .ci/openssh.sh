@@ -1,11 +1,15 @@
-# Some tests run OpenSSH's client against the board. Install it where that is possible and it is missing; else
-# say so: those tests are skipped then.
+# Some tests run OpenSSH's client and agent against the board, and go through its server as a jump host. Install them
+# where that is possible and they are missing; else say so: those tests are skipped then.
+missing=
 for program in ssh ssh-keygen ssh-agent; do
-    command -v "$program" >/dev/null && continue
-    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        echo "installing openssh-client: the tests use $program"
-        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y openssh-client; } >/dev/null && exit 0
-    fi
-    echo "no $program here: the tests that need it are skipped (install OpenSSH's client to run them)"
-    exit 0
+    command -v "$program" >/dev/null || missing="openssh-client"
 done
+[ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing="$missing openssh-server"
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    echo "installing what some tests need: $missing"
+    # Debian would start a server of the system's; none is wanted here.
+    { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install -qq -y --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
+fi
+echo "not here: $missing. The tests that need it are skipped (install it to run them)"

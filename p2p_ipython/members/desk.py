@@ -12,6 +12,7 @@ import asyncio
 import getpass
 import os
 import secrets
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from p2p_ipython.board.address import SSHFiles
 from p2p_ipython.board.base import Board, BoardListener, BoardReport
 from p2p_ipython.board.keys import KeyChoice, choose_among
 from p2p_ipython.board.login import choose_login
+from p2p_ipython.board.passphrase import user_prompt
 from p2p_ipython.board.ssh import SSHBoard
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
@@ -378,8 +380,8 @@ async def join(
 
 
 def key_of_guest(identity: Path | None) -> KeyChoice:
-    """The key by which to join. Blocks. Raises ``NoKey`` where there is none."""
-    return choose_among(SSHFiles.default(), identity=identity)
+    """The key by which to join; its passphrase is asked for where it has one. Blocks. Raises ``NoKey``."""
+    return choose_among(SSHFiles.default(), identity=identity, passphrase=user_prompt(threading.Event()))
 
 
 def place_for_key(identity: Path | None) -> Path | None:
