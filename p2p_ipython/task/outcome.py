@@ -60,7 +60,7 @@ def decode(
     large: Mapping[str, Buffer],
     *,
     worker: str = "",
-    trusted: bool = True,
+    trusted: bool,
 ) -> Any:
     """Return the task's value, or raise what the task raised (or a ``TaskError``).
 
@@ -89,7 +89,7 @@ def decode(
 class Description:
     """An error in a worker's words, checked and cut to size. Raises ``RemoteProtocolError``."""
 
-    def __init__(self, error: object, worker: str, *, trusted: bool = True) -> None:
+    def __init__(self, error: object, worker: str, *, trusted: bool) -> None:
         if not isinstance(error, Mapping):
             raise RemoteProtocolError(
                 f"{worker or 'a worker'} sent a failed task without its error", peer=worker, hint="Submit it again."

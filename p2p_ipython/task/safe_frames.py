@@ -31,6 +31,12 @@ from p2p_ipython.task.safe_parts import (
 from p2p_ipython.task.safe_times import decode_zone, encode_zone
 
 _FREQUENCY = re.compile(r"-?[0-9]{0,9}[A-Za-z]{1,5}(-[A-Z]{3})?")
+_MAX_COLUMNS = 100_000
+"""Most columns of a frame: each takes pandas 0.1 ms."""
+
+_OBJECT = 4000
+"""Bytes that a column, a series or an index takes at most besides what is in it: measured on pandas 3, rounded up."""
+
 _MAX_LABELS = 1 << 20
 """Longest index whose frequency travels: checking one that is not a fixed time takes microseconds a label."""
 
@@ -57,6 +63,8 @@ def encode_pandas(encode: Encode, value: Any, depth: int) -> dict[str, Any]:
     match pandas_type(type(value)):
         case "frame":
             _check_extras(value)
+            if value.shape[1] > _MAX_COLUMNS:
+                raise Unsupported(value, "it has too many columns")
             columns = []
             for number, label in enumerate(value.columns):
                 try:
@@ -85,7 +93,10 @@ def decode_frame(incoming: Incoming, args: object) -> Any:
     labels, columns, index = listed(args, 3)
     _check_index(pd, labels)
     _check_index(pd, index)
-    vectors = [_decode_vector(pd, incoming, each) for each in listed(columns)]
+    if len(listed(columns)) > _MAX_COLUMNS:
+        raise Unreadable("a frame in it has too many columns")
+    incoming.charge(_OBJECT * (len(columns) + 1))
+    vectors = [_decode_vector(pd, incoming, each) for each in columns]
     if len(labels) != len(vectors):
         raise Unreadable("a frame in it has more labels than columns, or fewer")
     _check_lengths(vectors, index)
@@ -99,6 +110,7 @@ def decode_series(incoming: Incoming, args: object) -> Any:
     """The series. Raises ``Unreadable``."""
     pd = imported("pandas")
     column, index, name = listed(args, 3)
+    incoming.charge(_OBJECT)
     _check_index(pd, index)
     vector = _decode_vector(pd, incoming, column)
     _check_lengths([vector], index)
@@ -109,6 +121,7 @@ def decode_index(incoming: Incoming, args: object) -> Any:
     """An index of labels. Raises ``Unreadable``."""
     pd = imported("pandas")
     labels, name, frequency = listed(args, 3)
+    incoming.charge(_OBJECT)
     vector = _decode_vector(pd, incoming, labels)
     if vector.dtype == object:
         bounded_hashes(vector.tolist())
@@ -123,6 +136,7 @@ def decode_index(incoming: Incoming, args: object) -> Any:
 def decode_ranged(incoming: Incoming, args: object) -> Any:
     """An index that counts. Raises ``Unreadable``."""
     start, stop, by, name = listed(args, 4)
+    incoming.charge(_OBJECT)
     start, stop, by = (whole(each, -(1 << 62), 1 << 62) for each in (start, stop, by))
     if len(range(start, stop, by)) > 1 << 40:
         raise Unreadable("an index in it is absurdly long")
@@ -133,6 +147,7 @@ def decode_many(incoming: Incoming, args: object) -> Any:
     """An index of several levels. Raises ``Unreadable``."""
     pd = imported("pandas")
     levels, codes, names = (listed(each) for each in listed(args, 3))
+    incoming.charge(_OBJECT)
     if not 0 < len(levels) == len(codes) == len(names) <= 100 or len({len(each) for each in codes}) != 1:
         raise Unreadable("an index in it has levels that don't fit together")
     for level, code in zip(levels, codes, strict=True):

@@ -116,18 +116,19 @@ class Incoming:
         self._left = set(range(1, len(pieces)))
         self._ask_budget = budget
         self._allowed = _UNASKED
-        self._charged = 0
+        self.charged = 0
+        """Bytes that reading takes by what is known so far; more than it will."""
 
     def charge(self, size: int) -> None:
         """Note that ``size`` bytes are about to be taken. Raises ``Unreadable`` when that is too much in all."""
-        self._charged += size
-        if self._charged <= self._allowed:
+        self.charged += size
+        if self.charged <= self._allowed:
             return
         if self._allowed == _UNASKED:
             self._allowed = max(_UNASKED + 1, self._ask_budget())
-        if self._charged > self._allowed:
+        if self.charged > self._allowed:
             raise Unreadable(
-                f"it would take {self._charged:,} bytes or more of memory here; {self._allowed:,} are allowed. "
+                f"it would take {self.charged:,} bytes or more of memory here; {self._allowed:,} are allowed. "
                 "Arrays take less than lists"
             )
 

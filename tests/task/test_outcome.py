@@ -15,12 +15,14 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from p2p_ipython.errors import (
     NameMissing,
+    NotTrusted,
     RemoteError,
     RemoteProtocolError,
     ResultNotPicklable,
     TaskDied,
     TaskError,
 )
+from p2p_ipython.task import safe
 from p2p_ipython.task.outcome import decode
 from p2p_ipython.task.payload import pack_result
 
@@ -41,7 +43,13 @@ class Closed(ValueError):
 
 def returned(value: object) -> Any:
     packed = pack_result(value)
-    return decode({"t": "result", "ok": True, "segments": packed.segments}, packed.inline, packed.large, worker="ann")
+    return decode(
+        {"t": "result", "ok": True, "segments": packed.segments},
+        packed.inline,
+        packed.large,
+        worker="ann",
+        trusted=True,
+    )
 
 
 def failed(error: BaseException | None, *, pickled: bool = True, **words: Any) -> BaseException:
@@ -57,7 +65,7 @@ def failed(error: BaseException | None, *, pickled: bool = True, **words: Any) -
     packed = pack_result(error) if pickled else None
     header = {"ok": False, "segments": packed.segments if packed else [], "error": description | words}
     with pytest.raises(BaseException) as caught:
-        decode(header, packed.inline if packed else b"", {}, worker="ann")
+        decode(header, packed.inline if packed else b"", {}, worker="ann", trusted=True)
     return caught.value
 
 
@@ -65,6 +73,24 @@ def test_values_come_back() -> None:
     assert returned({"a": [1, None]}) == {"a": [1, None]}
     array = np.arange(1 << 20)
     assert np.array_equal(returned(array), array)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_plain_data_is_read_whoever_sent_it(trusted: bool) -> None:
+    packed = safe.encode({"a": (1, None)})
+    header = {"ok": True, "codec": "safe", "segments": packed.segments}
+    assert decode(header, packed.inline, packed.large, trusted=trusted) == {"a": (1, None)}
+
+
+def test_a_pickle_of_a_worker_that_is_not_trusted_stays_unread() -> None:
+    packed = pack_result([1])
+    header = {"ok": True, "codec": "pickle", "type": "m.C", "segments": packed.segments}
+    with pytest.raises(NotTrusted, match=r"m\.C") as caught:
+        decode(header, packed.inline, packed.large, worker="ann", trusted=False)
+    assert "%p2p_trust ann" in caught.value.hint
+    assert decode(header, packed.inline, packed.large, worker="ann", trusted=True) == [1]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), again.worker, str(again)) == (NotTrusted, "ann", str(caught.value))
 
 
 def test_an_exception_is_raised_as_its_own_class() -> None:
@@ -173,7 +199,7 @@ def test_a_missing_module_is_named() -> None:
 def test_a_result_whose_module_is_missing_here_says_so() -> None:
     stream = b"\x80\x05\x8c\x06nowher\x8c\x01x\x93."
     with pytest.raises(NameMissing, match="'nowher'"):
-        decode({"ok": True, "segments": [[len(stream), None]]}, stream, {}, worker="ann")
+        decode({"ok": True, "segments": [[len(stream), None]]}, stream, {}, worker="ann", trusted=True)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +207,7 @@ def test_a_result_whose_module_is_missing_here_says_so() -> None:
 )
 def test_a_result_that_makes_no_sense_is_the_workers_fault(header: Any) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        decode(header, b"", {}, worker="ann")
+        decode(header, b"", {}, worker="ann", trusted=True)
     assert caught.value.peer == "ann"
 
 
@@ -193,7 +219,7 @@ def test_a_pickle_that_is_broken_or_not_an_exception_falls_back_to_words() -> No
             "error": {"class": "builtins.ValueError", "kind": "exception", "message": "m"},
         }
         with pytest.raises(ValueError, match=r"^m$"):
-            decode(header, stream, {})
+            decode(header, stream, {}, trusted=True)
 
 
 def test_words_of_any_kind_and_length_are_bounded() -> None:

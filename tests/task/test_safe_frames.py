@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safe_support import again
+from safe_support import again, memory
 
 from p2p_ipython.task import safe
 
@@ -120,6 +120,29 @@ def test_a_single_time_comes_back(value: Any) -> None:
     back = again([value])[0]
     assert type(back) is type(value)
     assert (str(back), getattr(back, "unit", "")) == (str(value), getattr(value, "unit", ""))
+
+
+SHAPES: dict[str, Any] = {
+    "wide": pd.DataFrame(np.zeros((2, 1000))),
+    "wide and zoned": pd.DataFrame(dict.fromkeys(range(200), FRAME["zoned"].array)),
+    "wide and text": pd.DataFrame({each: ["a", "b"] for each in range(500)}),
+    "long": pd.DataFrame(np.zeros((100_000, 10))),
+    "long and zoned": FRAME[["zoned"]].iloc[np.zeros(100_000, int)],
+    "long text": pd.DataFrame({"a": [f"a{each}" for each in range(100_000)]}),
+    "long objects": pd.DataFrame({"a": pd.Series([f"a{each}" for each in range(100_000)], dtype=object)}),
+    "categories": pd.Series(pd.Categorical([f"a{each}" for each in range(50_000)])),
+    "codes": FRAME["category"].iloc[np.zeros(300_000, int)].reset_index(drop=True),
+    "levels": pd.Series(range(90_000), index=pd.MultiIndex.from_product([range(300), range(300)])),
+    "series": [pd.Series([1, 2]) for _ in range(1000)],
+    "indexes": [pd.RangeIndex(3) for _ in range(1000)],
+    "moments": [pd.Timestamp(each, unit="s", tz=BERLIN) for each in range(3000)],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_a_frame_takes_to_decode_is_foreseen(shape: str) -> None:
+    taken, foreseen = memory(safe.encode(SHAPES[shape]))
+    assert taken <= foreseen
 
 
 class Frame(pd.DataFrame):  # type: ignore[misc]

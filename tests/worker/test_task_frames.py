@@ -32,6 +32,7 @@ def test_what_a_runner_says_is_taken() -> None:
         ({**CHUNK, "off": 4}, 6),
         ({**GOOD, "segments": [[3, None], [10, "r0"], [0, None], [10, "r0"]]}, 3),
     )
+    check(({**GOOD, "codec": "pickle", "type": "m.C", "at": "[3]"}, 3))
     check((BAD, 0))
     check(({**BAD, "segments": [[2, None]]}, 2))
     check(({**GOOD, "segments": [[1, None]] * MAX_SEGMENTS}, MAX_SEGMENTS))
@@ -49,6 +50,9 @@ def test_what_a_runner_says_is_taken() -> None:
         {"ok": False},
         {"error": ERROR},
         {"value": "yes"},
+        {"codec": ["safe"]},
+        {"type": 3},
+        {"at": "x" * 201},
         {"segments": None},
         {"segments": {"0": 3}},
         {"segments": [3]},

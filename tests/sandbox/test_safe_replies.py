@@ -1,0 +1,111 @@
+"""What a runner answers to a client that won't unpickle: data where it can, and words about what is in the way."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import pytest
+from slot_support import Outcome, Worker, worker
+
+from p2p_ipython.errors import NotTrusted, RemoteError
+from p2p_ipython.task.outcome import decode
+
+
+class Strict(Worker):
+    """Asks for safe replies, and keeps the results as they came."""
+
+    def on_result(self, slot: Any, header: Any, body: Any) -> None:
+        outcome = self._outcome(header)
+        outcome.value = bytes(body)
+        self._end(outcome)
+
+    def read(self, outcome: Outcome, *, trusted: bool = False) -> Any:
+        large = {ref: memoryview(data) for ref, data in self._chunks.items()}
+        return decode(outcome.header, outcome.value, large, worker="bob", trusted=trusted)
+
+
+def strict(it: Worker) -> Strict:
+    it.__class__ = Strict
+    assert isinstance(it, Strict)
+    return it
+
+
+async def safely(it: Strict, source: str) -> Outcome:
+    return await it.cell(source, reply="safe")
+
+
+async def call(it: Strict, function: Any, *arguments: Any) -> Outcome:
+    it.begin({"kind": "call", "reply": "safe"}, (function, arguments, {}))
+    return await it.over()
+
+
+async def test_values_of_cells_and_calls_come_as_data() -> None:
+    async with worker() as one:
+        it = strict(one)
+        for outcome, value in (
+            (await safely(it, "{'a': (1, 2.5), 'b': {3}}"), {"a": (1, 2.5), "b": {3}}),
+            (await safely(it, "x = 1"), None),
+            (await call(it, pow, 2, 100), 1 << 100),
+            (await call(it, print, "hello"), None),
+        ):
+            assert outcome.header["codec"] == "safe"
+            assert it.read(outcome) == value
+
+
+async def test_a_large_array_comes_as_a_segment_of_its_own() -> None:
+    async with worker() as one:
+        it = strict(one)
+        array = np.arange(1 << 18, dtype="f8")
+        outcome = await call(it, operator.mul, array, 2)
+        assert [ref for _, ref in outcome.header["segments"]] == [None, "r0"]
+        back = it.read(outcome)
+        back += 1
+        assert np.array_equal(back, array * 2 + 1)
+
+
+async def test_what_is_no_data_comes_as_a_pickle_that_says_so_and_waits_for_trust() -> None:
+    async with worker() as one:
+        it = strict(one)
+        outcome = await safely(it, "import collections\n[0, {'x': collections.Counter('aab')}]")
+        assert outcome.header["codec"] == "pickle"
+        assert outcome.header["type"] == "collections.Counter"
+        assert outcome.header["at"] == "[1]['x']"
+        with pytest.raises(NotTrusted, match=r"collections.Counter at \[1\]\['x'\]"):
+            it.read(outcome)
+        assert it.read(outcome, trusted=True)[1]["x"].most_common(1) == [("a", 2)]
+
+
+async def test_a_class_of_the_cell_is_named_and_one_that_can_not_be_pickled_is_an_error() -> None:
+    async with worker() as one:
+        it = strict(one)
+        outcome = await safely(it, "class Model: pass\nModel()")
+        assert outcome.header["type"] == "__main__.Model"
+        outcome = await safely(it, "(each for each in [])")
+        assert outcome.error["kind"] == "unpicklable"
+
+
+async def test_an_exception_comes_in_words_only() -> None:
+    async with worker() as one:
+        it = strict(one)
+        outcome = await safely(it, "1 / 0")
+        assert (outcome.header["ok"], outcome.header["segments"], outcome.value) == (False, [], b"")
+        with pytest.raises(ZeroDivisionError, match="division by zero"):
+            it.read(outcome)
+        outcome = await call(it, operator.itemgetter("k"), {})
+        with pytest.raises(KeyError):
+            it.read(outcome)
+        outcome = await safely(it, "class Mine(Exception): pass\nraise Mine('m')")
+        with pytest.raises(RemoteError, match="Mine: m"):
+            it.read(outcome)
+
+
+async def test_without_the_word_for_it_a_result_is_a_pickle_as_ever() -> None:
+    async with worker() as one:
+        it = strict(one)
+        outcome = await it.cell("[1]")
+        assert "codec" not in outcome.header
+        assert it.read(outcome, trusted=True) == [1]
+        with pytest.raises(NotTrusted):
+            it.read(outcome)
