@@ -234,7 +234,8 @@ def _decode_vector(pd: Any, incoming: Incoming, parts: Any) -> Any:
             incoming.charge(32 * len(items) + 4 * sum(len(item) for item in items if item))
             if storage == "pyarrow" and find_spec("pyarrow") is None:
                 storage = "python"
-            return pd.array(items, dtype=pd.StringDtype(storage, na_value=pd.NA if na == "NA" else math.nan))
+            missing = {} if na == "NA" else {"na_value": math.nan}  # pandas 2.2 knows NA only
+            return pd.array(items, dtype=pd.StringDtype(storage, **missing))
     raise Unreadable("a column in it is of an unknown type")
 
 
