@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import PERSONAL, Commands
 from p2p_ipython.cli.friends import run_shared, way_arguments, way_of
 from p2p_ipython.cli.terminal import asked, say
 from p2p_ipython.config import Settings
+
+if TYPE_CHECKING:
+    from p2p_ipython.members.desk import Question
 
 
 def add(commands: Commands) -> None:
@@ -48,12 +52,12 @@ async def _run(options: argparse.Namespace) -> int:
         say(f"in a notebook:    %p2p_join{own} {code}{where}")
         say("waiting for him, for ten minutes")
 
-    async def ask(question: str) -> bool:
+    async def ask(question: Question) -> str | None:
         if options.yes:
-            say(question)
+            say(str(question))
             say("yes, as --yes says")
-            return True
-        return await asked(question)
+            return question.called
+        return question.called if await asked(str(question)) else None
 
     if options.own and (options.board or options.cluster == PERSONAL):
         guest = await desk.invite_own(options.cluster, way=way, settings=settings, show_code=show_code, ask=ask)

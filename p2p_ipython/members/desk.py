@@ -51,8 +51,29 @@ CODE_LIFE = 600.0
 SETTLE = 3.0
 """How long a command waits for members who are here to take a new key, seconds."""
 
-Ask = Callable[[str], Awaitable[bool]]
-"""Asks the user a question that is answered by yes or no."""
+
+@dataclass(frozen=True)
+class Question:
+    """Whether a guest is to be let into a cluster, who has proved to have his key; ``called``: under which name.
+
+    ``own``: as a machine of the owner's. As text it is what a person is asked.
+    """
+
+    title: str
+    called: str
+    guest: Guest
+    own: bool
+
+    def __str__(self) -> str:
+        as_whom = "as a machine of your own" if self.own else f"as {self.called}"
+        says = f", who calls himself {self.guest.name}," if self.guest.name != self.called else ""
+        about = f" ({self.guest.about})" if self.guest.about else ""
+        here = f"{self.called}{says} is here{about}, with the key {self.guest.fingerprint}."
+        return f"{here}\nLet him into {self.title} {as_whom}?"
+
+
+Ask = Callable[[Question], Awaitable[str | None]]
+"""Asks the user; returns what the guest is to be called (a machine of one's own: anything), None for no."""
 
 
 @dataclass(frozen=True)
@@ -270,8 +291,9 @@ async def invite(
     mailbox, relay = await rendezvous_of(entry, host.board)
 
     async def let_in(guest: Guest) -> Welcome | None:
-        called = await asyncio.to_thread(_called, profiles, profile.title, name, guest)
-        if not await ask(_question(profile.title, called, guest, own=own)):
+        known_as = await asyncio.to_thread(_called, profiles, profile.title, name, guest)
+        called = await ask(Question(profile.title, known_as, guest, own))
+        if called is None:
             return None
         word = b""
         if own:
@@ -334,7 +356,7 @@ async def invite_own(
     title = f"{my_name()}/{name}"
 
     async def let_in(guest: Guest) -> Welcome | None:
-        if not await ask(_question(title, guest.name, guest, own=True)):
+        if await ask(Question(title, guest.name, guest, own=True)) is None:
             return None
         word = await asyncio.to_thread(
             vouch, entry.key.key, cluster=secret.cluster, key=guest.fingerprint, now=time.time()
@@ -509,13 +531,6 @@ def _called(profiles: Profiles, title: str, name: str | None, guest: Guest) -> s
     profile = profiles.load(title)
     there = roster_of(profile).member(guest.fingerprint)
     return there.name if there is not None else name or free_name(profile, guest.name)
-
-
-def _question(title: str, called: str, guest: Guest, *, own: bool) -> str:
-    as_whom = "as a machine of your own" if own else f"as {called}"
-    says = f", who calls himself {guest.name}," if guest.name != called else ""
-    about = f" ({guest.about})" if guest.about else ""
-    return f"{called}{says} is here{about}, with the key {guest.fingerprint}.\nLet him into {title} {as_whom}?"
 
 
 def _welcome(profile: Profile, mailbox: str, relay: str, word: bytes) -> Welcome:
