@@ -26,8 +26,8 @@ def add(commands: Commands) -> None:
         text="Join a cluster of a friend's, by the code that he tells you; or knock, by its title, and wait until he\n"
         "has let you in. All it takes is an SSH key, which is made if there is none. Afterwards\n"
         "%p2p_connect TITLE and p2p worker --cluster TITLE just work, on every later day.",
-        example="  p2p join 7-guitarist-sunset-hamburger\n"
-        "  p2p join 7-guitarist-sunset-hamburger --mailbox ws://board.example.org:4000/v1\n"
+        example="  p2p join 7-guitarist-snowcap-hamburger\n"
+        "  p2p join 7-guitarist-snowcap-hamburger --mailbox ws://board.example.org:4000/v1\n"
         "  p2p join alice/friends --board board.example.org:2222     to knock",
     )
     parser.add_argument("code", metavar="CODE", help="what the friend has told you, or the cluster's title")
