@@ -45,9 +45,10 @@ MAGIC = b"p1 "
 MAX_LINE = 4096
 PREFIX = b"p2p-ipython/board/v1\0"
 WINDOW = 64
-MAX_SESSIONS = 10_000
-"""Sessions whose numbers are remembered, about 2 kB each; beyond that the one heard longest ago is forgotten
-(it must then bring its certificate again, and its old lines are still refused by the certificate's end)."""
+MAX_SESSIONS = 5_000
+"""Sessions whose numbers are remembered, 1.5 to 3 kB each (those of a lobby may all be strangers'); beyond that the one
+heard longest ago is forgotten (it must then bring its certificate again, and its old lines are still refused by the
+certificate's end)."""
 
 _HEAD = 64 + SID_SIZE + 8 + 2
 

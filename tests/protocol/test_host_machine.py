@@ -198,6 +198,17 @@ def test_a_flood_of_100_000_strangers_is_answered_within_bounds_in_bounded_memor
     assert peak < 1 << 20
 
 
+def test_strangers_who_ask_one_after_the_other_leave_nothing_behind(host: HostMachine) -> None:
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            host.asked(stranger(number), Ask("x"), LOBBY.topic, float(number))
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 1 << 20
+
+
 # --- topics that were left --------------------------------------------------------------------------
 
 
