@@ -69,13 +69,21 @@ def submit(at: Participant, who: str, tasks: int, seconds: float) -> list[Future
     return [at.submit(works, who, seconds) for _ in range(tasks)]
 
 
+async def linked(*clients: Participant, workers: int = WORKERS) -> None:
+    """Wait until each of them has a link to every worker. Who isn't met at first is met again for a task."""
+    async with asyncio.timeout(600):
+        while any(len(client.client.links) < workers for client in clients):
+            await asyncio.gather(*(client.submit(pow, 2, 2) for client in clients))
+            await asyncio.sleep(1)
+
+
 async def flooded(
     cluster: Rehearsal, ours: tuple[int, float], theirs: tuple[int, float], clients: int = 1, late: float = 20
 ) -> float:
     """Have "a" submit (tasks, seconds each) by so many clients, then "b" by one; wait for all. Returns when b came."""
     mine = [cluster, *[await cluster.add_client() for _ in range(clients - 1)]]
     friend = await cluster.add_client("b")
-    await asyncio.sleep(5)
+    await linked(friend, *mine)
     futures = [future for client in mine for future in submit(client, "a", ours[0] // clients, ours[1])]
     await asyncio.sleep(late)
     came = now()
@@ -135,7 +143,7 @@ def test_what_a_member_gets_goes_to_his_clients_in_turn(day: Day) -> None:
         async with Rehearsal(workers=WORKERS) as cluster:
             others = [await cluster.add_client() for _ in range(2)]
             friend = await cluster.add_client("b")
-            await asyncio.sleep(5)
+            await linked(cluster, friend, *others)
             came = now()
             futures = [f for n, at in enumerate((cluster, *others)) for f in submit(at, f"a{n}", 60, 1)]
             await asyncio.gather(*futures, *submit(friend, "b", 200, 1))
@@ -151,7 +159,7 @@ def test_three_members_get_a_third_each(day: Day) -> None:
     async def work() -> float:
         async with Rehearsal(workers=WORKERS) as cluster:
             friends = [await cluster.add_client(who) for who in ("b", "c")]
-            await asyncio.sleep(5)
+            await linked(cluster, *friends)
             futures = submit(cluster, "a", 600, 1)
             await asyncio.sleep(20)
             came = now()
@@ -168,7 +176,7 @@ def test_a_task_now_and_then_waits_for_one_task_of_others_and_costs_them_no_more
     async def work() -> tuple[float, list[float]]:
         async with Rehearsal(workers=1) as cluster:
             friend = await cluster.add_client("b")
-            await asyncio.sleep(5)
+            await linked(cluster, friend, workers=1)
             futures = submit(cluster, "a", 200, 1)
             await asyncio.sleep(20)
             came, waits = now(), []
@@ -190,7 +198,7 @@ def test_a_client_that_stops_in_the_middle_keeps_no_slot_from_others(day: Day, m
     async def work() -> float:
         async with Rehearsal(workers=WORKERS) as cluster:
             friend = await cluster.add_client("b")
-            await asyncio.sleep(5)
+            await linked(cluster, friend)
             futures = submit(cluster, "a", 200, 1)
             theirs = submit(friend, "b", 600, 1)
             await asyncio.sleep(20)

@@ -70,17 +70,18 @@ class Shares:
     def level(self, member: str, waiting: Collection[str], now: float) -> None:
         """He hasn't waited until now, the others in ``waiting`` have: he starts no better than the first of these.
 
-        Where nobody waits, he starts no better than anybody: nobody is owed anything.
+        Where nobody has waited, all start level: nobody is owed anything.
         """
-        others = waiting or self._accounts
-        uses = [_total(self._accounts[other], now) for other in others if other in self._accounts]
-        mine = self._accounts.get(member)
-        ahead = (min if waiting else max)(uses, default=0.0) - (_total(mine, now) if mine is not None else 0.0)
-        if ahead > 0:
-            if mine is None:
-                self._make_room()
-                mine = self._accounts[member] = _Account(at=now)
-            mine.used, mine.at = _worn(mine, now) + ahead, now
+        if member not in self._accounts:
+            self._make_room()
+            self._accounts[member] = _Account(at=now)
+        if waiting:
+            uses = [_total(self._accounts[other], now) for other in waiting if other in self._accounts]
+            _lift(self._accounts[member], min(uses, default=0.0), now)
+        else:
+            most = max(_total(account, now) for account in self._accounts.values())
+            for account in self._accounts.values():
+                _lift(account, most, now)
 
     def _make_room(self) -> None:
         idle = [member for member, account in self._accounts.items() if not account.slots]
@@ -95,6 +96,12 @@ def _worn(account: _Account, now: float) -> float:
 
 def _total(account: _Account, now: float, at_least: float = 0.0) -> float:
     return _worn(account, now) + sum(max(at_least, _use(now - since)) for since in account.slots)
+
+
+def _lift(account: _Account, total: float, now: float) -> None:
+    ahead = total - _total(account, now)
+    if ahead > 0:
+        account.used, account.at = _worn(account, now) + ahead, now
 
 
 def _use(seconds: float) -> float:

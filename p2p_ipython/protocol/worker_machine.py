@@ -274,11 +274,7 @@ class WorkerMachine:
             self._nack(job, "closing" if self._closing else "busy")
             return self._done()
         if self._is_shared():
-            member, waiting = self._links[link].signer, self._waiting(now)
-            if member not in waiting:
-                self._shares.level(member, waiting, now)
-            if link in self._places:
-                self._places[link] = replace(self._places[link], next=_Next.HERE)
+            self._level(link, now)
         held[job] = now
         return self._fill(now)
 
@@ -316,7 +312,8 @@ class WorkerMachine:
         self._actions.append(Forget(job.link, job.task, job.attempt))
         if not wanted:
             return None
-        if self._is_shared() and not self._held.get(job.link) and self._waiting(now) - {self._links[job.link].signer}:
+        others = self._waiting(now) - {self._links[job.link].signer} if self._is_shared() else None
+        if others and not self._held.get(job.link):
             self._wait(job.link, now, _Next.COMING)  # its next task, if there is one, comes when this result is there
         return job.link, job.attempt
 
@@ -427,6 +424,7 @@ class WorkerMachine:
             if held_at is not None:
                 self._give_up(number, now)
                 self._start(number, held_at, now)
+        self._places = {link: place for link, place in self._places.items() if now < place.until}
         told: Counter[int] = Counter()
         for number, slot in enumerate(self._slots):
             if not slot.ready or slot.job is not None or number in self._reserves:
@@ -444,7 +442,7 @@ class WorkerMachine:
 
     def _next_link(self, now: float) -> int | None:
         """The link whose turn it is: it has a task here, or a slot should be kept for it. None: nobody's."""
-        if not self._is_shared():
+        if not self._is_shared() or not (self._places or any(self._held.values())):
             return next(self._held_links(), None)
         here: dict[str, int] = {}
         for link in self._held_links():
@@ -452,8 +450,10 @@ class WorkerMachine:
         away: dict[str, int] = {}
         for link, place in self._places.items():
             member = self._links[link].signer
-            if now < place.until and member not in here and place.next is not _Next.HERE:
+            if member not in here and place.next is not _Next.HERE:
                 away.setdefault(member, link)
+        if len(here) == 1 and not away:
+            return next(iter(here.values()))
         order = {member: self._shares.order(member, now) for member in (*here, *away)}
         first = min(order, key=order.__getitem__, default=None)
         if first is None or first in here:
@@ -499,6 +499,20 @@ class WorkerMachine:
         """The members that want more slots than they have."""
         links = [*self._held_links(), *(link for link, place in self._places.items() if now < place.until)]
         return {self._links[link].signer for link in links}
+
+    def _level(self, link: int, now: float) -> None:
+        """A task comes by a link: whoever wasn't waiting is compared with the others from now on."""
+        if not self._places and not any(self._held.values()) and self._has_free_slot():
+            return  # nobody waits, he won't either
+        member, waiting = self._links[link].signer, self._waiting(now)
+        if member not in waiting:
+            self._shares.level(member, waiting, now)
+        if link in self._places:
+            self._places[link] = replace(self._places[link], next=_Next.HERE)
+
+    def _has_free_slot(self) -> bool:
+        slots = enumerate(self._slots)
+        return any(slot.ready and slot.job is None and number not in self._reserves for number, slot in slots)
 
     def _wait(self, link: int, now: float, where: _Next) -> None:
         """A link's task has left, and others want the slots, too: it probably has another one."""
