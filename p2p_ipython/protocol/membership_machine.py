@@ -131,6 +131,7 @@ class MembershipMachine:
         self._heard_somebody = False
         self._host_due = float("inf")
         self._granted_epoch = 0
+        self._granted_secret = secret
         self._pieces = parts_of(roster) if roster is not None else []
         self._serve_at: float | None = None
         self._served = float("-inf")
@@ -243,6 +244,8 @@ class MembershipMachine:
         self._ask_at, self._hello_at = None, None
         self._arrive(now)
         self._said_hello = now
+        if self._granted_epoch > self.epoch and self._granted_secret != secret and not self._is_rosters(secret):
+            return [Move(self._granted_secret)]  # granted while we were on the way
         if self.lacks_key():
             self._ask_soon(now)
         return [SayHello()]
@@ -315,7 +318,7 @@ class MembershipMachine:
         secret = ClusterSecret(admission.cluster, admission.topic, admission.key)
         if secret.cluster != self.secret.cluster or (self.epoch == grant.epoch and not self._is_rosters(secret)):
             return []
-        self._granted_epoch = grant.epoch
+        self._granted_epoch, self._granted_secret = grant.epoch, secret
         if secret == self.secret:
             self._ask_at = None
             return []

@@ -314,6 +314,19 @@ def test_a_roster_that_comes_on_the_way_to_a_topic_counts_when_we_are_there(bob:
     assert Say(Ask("bob", 5)) in [action for _, action in run(bob, 3.0)]
 
 
+def test_a_grant_that_comes_on_the_way_to_another_topic_is_followed_from_there(bob: MembershipMachine) -> None:
+    assert bob.granted(HOST, grant(4, key=4)) == [Move(secret(4))]
+    assert bob.granted(HOST, grant(5, key=5)) == [Move(secret(5))], "which whoever is on the way can't do"
+    assert bob.moved(secret(4), 1.0) == [Move(secret(5))]
+    assert bob.moved(secret(5), 2.0) == [SayHello()]
+
+
+def test_a_move_of_the_owners_own_is_not_undone_by_an_older_grant(bob: MembershipMachine) -> None:
+    assert bob.granted(HOST, grant(4, key=4)) == [Move(secret(4))]
+    bob.install(roster(5, "bob", key=5), 0.5)
+    assert bob.moved(secret(5), 1.0) == [SayHello()]
+
+
 # --- the lobby --------------------------------------------------------------------------------------
 
 

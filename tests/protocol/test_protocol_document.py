@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import friends
 import pytest
 from people import CLUSTER, NOW, PlainKey, certificate, session, writer
 
@@ -18,7 +19,18 @@ from p2p_ipython.link import base as link_base
 from p2p_ipython.link import rendezvous as link_rendezvous
 from p2p_ipython.link import session as link_session
 from p2p_ipython.link.hints import MAX_HINTS
-from p2p_ipython.protocol import client_machine, frames, identity, messages, wire, worker_machine
+from p2p_ipython.members import host, membership
+from p2p_ipython.protocol import (
+    client_machine,
+    frames,
+    host_machine,
+    identity,
+    membership_machine,
+    messages,
+    roster,
+    wire,
+    worker_machine,
+)
 from p2p_ipython.protocol.frames import FrameReader, encode
 from p2p_ipython.protocol.identity import link_proof, personal_secret, sign
 from p2p_ipython.protocol.messages import Hello, decode, decode_rendezvous, encode_rendezvous
@@ -51,7 +63,7 @@ def test_the_example_certificate_is_the_lines() -> None:
 
 def test_the_example_messages_are_what_the_code_makes() -> None:
     found = {json.loads(text)["v"] for text in examples("json message")}
-    assert found == {"hello", "request", "accept", "bye"}
+    assert found == {"hello", "request", "accept", "bye", "roster", "ask", "grant", "answer"}
     for text in examples("json message"):
         assert messages.encode(decode(text.encode())) == text.encode()
 
@@ -59,6 +71,42 @@ def test_the_example_messages_are_what_the_code_makes() -> None:
 def test_the_example_rendezvous_is_what_the_code_makes() -> None:
     text = examples("json rendezvous")[0].encode()
     assert encode_rendezvous(decode_rendezvous(text)) == text
+
+
+def test_the_example_vouch_is_what_the_code_makes_and_takes() -> None:
+    wire_ = base64.b64decode("".join(examples("vouch")[0].split("\n")))
+    laptop = friends.print_of("bob's laptop")
+    assert identity.vouch(PlainKey("bob"), cluster=friends.CLUSTER_ID, key=laptop, now=NOW) == wire_
+    assert identity.check_vouch(wire_, friends.CLUSTER_ID, laptop, NOW) == friends.print_of("bob")
+    assert examples("json vouch")[0].encode() in wire_
+
+
+def test_the_example_roster_is_what_the_code_makes_and_takes() -> None:
+    wire_ = base64.b64decode("".join(examples("roster")[0].split("\n")))
+    known = roster.Roster.parse(wire_, friends.CLUSTER_ID)
+    assert known == friends.roster(3, "bob", roles={"bob": ("client",)})
+    assert examples("json roster")[0].encode() in wire_
+    topic = friends.secret().topic.encode()
+    assert f"`{topic.decode()}`" in PROTOCOL
+    text = b"p2p-ipython/roster/v1\0" + len(topic).to_bytes(4, "big") + topic + friends.secret().key
+    assert known.secret == hashlib.sha256(text).hexdigest()
+
+
+def test_the_example_lobby_is_derived_as_the_text_says() -> None:
+    example = json.loads(examples("json lobby")[0])
+
+    def derived(purpose: bytes) -> bytes:
+        return hashlib.sha256(b"p2p-ipython/lobby/v1\0" + purpose + b"\0" + example["title"].encode()).digest()
+
+    assert example["topic"] == "p2p-lobby-" + derived(b"topic")[:16].hex()
+    assert example["key"] == derived(b"key").hex()
+    lobby = roster.lobby_secret(example["title"])
+    assert (lobby.topic, lobby.key.hex()) == (example["topic"], example["key"])
+
+
+def test_the_example_admission_is_what_the_code_makes() -> None:
+    text = examples("json admission")[0].encode()
+    assert messages.encode_admission(messages.decode_admission(text)) == text
 
 
 def test_the_example_personal_cluster_is_derived_as_the_text_says() -> None:
@@ -122,6 +170,34 @@ def test_a_proof_is_over_what_the_text_says() -> None:
         ('namespace "{}", over body', identity.SESSION_NAMESPACE),
         ('namespace "{}")', identity.PERSONAL_NAMESPACE),
         ("application id `{}`", link_rendezvous.APPID),
+        ('namespace "{}", over body', identity.VOUCH_NAMESPACE),
+        ('namespace "{}", over body', roster.ROSTER_NAMESPACE),
+        ("more than {} days (and", identity.VOUCH_LIFE / 86400),
+        ("| 1 to {} |", roster.MAX_MEMBERS),
+        ("(1 to {} fingerprints", roster.MAX_KEYS),
+        ("a roster of more than {} KiB", roster.MAX_ROSTER >> 10),
+        ("`parts` ≤ {}", messages.MAX_PARTS),
+        ("base64 of 1 to {} bytes", messages.MAX_PART),
+        ("at most {}, so that any", roster.PART),
+        ("at most {} s + 0.04", membership_machine.PAUSE[0]),
+        ("0.1 s + {} s a member", membership_machine.PAUSE[1]),
+        ("a member, {} s in all", membership_machine.PAUSE[2]),
+        ("within {} s + 0.1 s a part", membership_machine.SERVE_EVERY[0]),
+        ("+ {} s a part", membership_machine.SERVE_EVERY[1]),
+        ("from {} s to 60 s, until", membership_machine.HELLO_EVERY[0]),
+        ("to {} s, until", membership_machine.HELLO_EVERY[1]),
+        ("after {} s again", membership_machine.ASK_EVERY[0]),
+        ("double up to {} s", membership_machine.ASK_EVERY[1]),
+        ("no member for {} s", membership_machine.ALONE_AFTER),
+        ("every {} s to 120 s;", membership_machine.LOBBY_EVERY),
+        ("no host for {} s", membership_machine.HOST_WITHIN),
+        ("or for {} s: they", membership_machine.HOST_SILENCE),
+        ("within {} minutes, counts", membership_machine.FRESH / 60),
+        ("asked for {} s, remembers", host_machine.KNOCK_LIFE),
+        ("remembers {} who wait", host_machine.MAX_KNOCKS),
+        ("together {} answers", host_machine.MOST_ANSWERS),
+        ("and listens for {} s", membership.LOBBY_VISIT),
+        ("stays there for {} s", host.LINGER),
     ],
 )
 def test_a_number_or_name_in_the_text_is_the_codes(said: str, meant: Any) -> None:

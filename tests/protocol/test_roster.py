@@ -177,6 +177,7 @@ def test_a_well_signed_roster_of_nonsense_is_refused(body: bytes) -> None:
         {"secret": 7},
         {"secret": "x" * 201},
         {"cluster": f"{print_of('mallory')}/friends"},
+        {"cluster": f"{print_of(OWNER)}/family"},
         {"members": []},
         {"members": {}},
         {"members": "bob"},
