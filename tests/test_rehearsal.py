@@ -253,3 +253,15 @@ def test_one_tasks_trouble_doesnt_keep_the_others_in_the_inbox() -> None:
                 again.result(0)
 
     run(work())
+
+
+def test_a_new_members_first_task_does_not_wait_for_a_worker_that_has_not_heard_of_him() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=2, presence=1000) as cluster:
+            assert await cluster.submit(pow, 2, 2) == 4
+            friend = await cluster.add_client("bob")
+            before = asyncio.get_running_loop().time()
+            assert await friend.submit(pow, 2, 3) == 8
+            assert asyncio.get_running_loop().time() - before < cluster.settings.meet / 4
+
+    run(work())

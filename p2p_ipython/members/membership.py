@@ -210,8 +210,13 @@ class Membership:
         certificate, message = heard.certificate, heard.message
         now = self._loop.time()
         self._act(self.machine.heard(certificate, message, now, time.time(), admitted=heard.admitted))
-        if heard.admitted and not self._closed:
-            self.speaker.heard(certificate, message)
+        if not heard.admitted or self._closed:
+            return
+        if isinstance(message, Hello) and message.offer is not None and message.epoch < self.machine.epoch:
+            # A worker that hasn't the newest roster may not know us yet, and would not hear us accept. It is being told,
+            # and says hello again.
+            return
+        self.speaker.heard(certificate, message)
 
     def _board_changed(self, report: BoardReport) -> None:
         gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
