@@ -1,17 +1,22 @@
 """Coming into a shared cluster that one isn't a member of yet: knock, wait a moment, go on knocking behind the scenes.
 
 A cell must not block the kernel until somebody far away has read a question. So the first ``connect`` knocks and,
-without an answer within moments, says for whom it waits; the knocking goes on, and a later one finds its outcome.
+without an answer within moments, says for whom it waits; the knocking goes on, and a later one finds its outcome. It
+ends with ``give_up``, or with the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import logging
+import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from p2p_ipython.errors import ConfigError, NotAdmitted
+from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError
+from p2p_ipython.loop import background
 
 if TYPE_CHECKING:
     from p2p_ipython.config import Settings
@@ -26,13 +31,21 @@ MOMENT = 3.0
 PATIENCE = 900.0
 """Seconds that the knocking goes on."""
 
+GIVING_UP = 30.0
+"""Seconds that leaving the lobbies may take."""
+
 
 class _Visit:
-    """One knocking that is under way, or over."""
+    """One knocking that is under way, or over: as whom, and by which way."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, way: Way) -> None:
+        self.name = name
+        self.way = way
         self.state = "knocking"
+        self.left = False
+        """Whether whoever knocked has gone on to something else, and is to be told what comes of it."""
         self.task: asyncio.Task[LetIn]
+        self.pid = os.getpid()
 
     async def knock(
         self,
@@ -61,6 +74,18 @@ class _Visit:
         log.info("%s lets us in", title)
         return let_in
 
+    def over(self, title: str, progress: Callable[[str], None]) -> None:
+        """Say what has come of it to who has left."""
+        if self.task.cancelled():
+            return
+        error = self.task.exception()
+        if not self.left:
+            return
+        if error is None:
+            progress(f"{title} lets you in. Connect again.")
+        elif isinstance(error, P2PError):
+            progress(str(error))
+
 
 _visits: dict[str, _Visit] = {}
 
@@ -81,11 +106,18 @@ async def come_in(
     answered, and when whoever answers has to be confirmed first; ``ConfigError`` when the answer was no.
     """
     visit = _visits.get(title)
+    if visit is not None and (visit.name, visit.way) != (name, way):  # the last time was a mistake
+        await _end(_visits.pop(title))
+        visit = None
     if visit is None:
-        visit = _visits[title] = _Visit()
+        visit = _visits[title] = _Visit(name, way)
         knocking = visit.knock(title, way=way, name=name, owner=owner, settings=settings, progress=progress)
         visit.task = asyncio.get_running_loop().create_task(knocking)
-    await asyncio.wait({visit.task}, timeout=MOMENT)
+        visit.task.add_done_callback(lambda _task, visit=visit: visit.over(title, progress))  # type: ignore[misc]
+    try:
+        await asyncio.wait({visit.task}, timeout=MOMENT)
+    finally:
+        visit.left = True
     if not visit.task.done():
         raise NotAdmitted(
             f"you are not in {title} yet: {visit.state}",
@@ -111,3 +143,28 @@ async def come_in(
         )
     del _visits[title]
     await asyncio.to_thread(let_in.keep, profiles)
+
+
+def give_up() -> None:
+    """Knock no more, anywhere. Waits until the lobbies are left."""
+
+    visits = [visit for visit in _visits.values() if visit.pid == os.getpid()]
+    _visits.clear()
+
+    async def end_all() -> None:
+        await asyncio.gather(*(_end(visit) for visit in visits))
+
+    if visits:
+        try:
+            background().run(end_all(), GIVING_UP)
+        except concurrent.futures.TimeoutError:
+            log.warning("the lobbies could not be left in time")
+
+
+async def _end(visit: _Visit) -> None:
+    visit.task.cancel()
+    await asyncio.wait({visit.task})
+
+
+# Not atexit, and after an import of what ends asyncio's threads: see client/hosting.py.
+threading._register_atexit(give_up)  # type: ignore[attr-defined]

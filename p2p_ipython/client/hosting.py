@@ -1,0 +1,615 @@
+"""Hosting clusters of friends from a notebook: a synchronous face of the owner's host, of invitations and of joining.
+
+A ``Reception`` is where all who would come into this process's clusters are dealt with: those who knock at a cluster
+that is hosted here, and guests who have the code of an invitation. Nothing waits for them: who is there is shown by a
+``View``, and whoever runs the notebook answers when he likes.
+
+Its methods may be called from any thread but the loop's; each waits for the network with a deadline. What has been
+started ends with ``close``, or with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from p2p_ipython.client.errands import ENDING, Errand, Invitation, Joining, View, Visitor, commands
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import BoardUnreachable, ConfigError, NoKey, P2PError, UsageError
+from p2p_ipython.loop import adopt, background
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from p2p_ipython.board.keys import KeyChoice
+    from p2p_ipython.members.desk import Ask, Revoked, Way
+    from p2p_ipython.members.entry import Entry
+    from p2p_ipython.members.files import Lock
+    from p2p_ipython.members.host import Host
+    from p2p_ipython.members.invite import Guest
+    from p2p_ipython.members.invite import Host as Inviting
+    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.protocol.host_machine import Knock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GOING = 180.0
+"""Seconds to get to the board; a key's passphrase may have to be typed meanwhile."""
+
+DECIDING = 15.0
+"""Seconds that a yes or no may take to reach who waits for it."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at who still waits, and at how long the cluster is hosted."""
+
+MOST_SHOWN = 10
+"""Visitors that are shown by name; of the others, only how many there are."""
+
+
+class Hosting:
+    """A cluster that this process hosts. Belongs to the loop, but for ``title``."""
+
+    def __init__(self, entry: Entry, lock: Lock, view: View) -> None:
+        self.entry = entry
+        self.title = entry.standing.title
+        self.host: Host
+        self.waiting: dict[str, Visitor] = {}  # by fingerprint
+        self._lock = lock
+        self._view = view
+        self._ended = asyncio.Event()
+        self._last = ""
+        self._why = f"{self.title} is not hosted from here any more; its members can go on without it."
+        self._task: asyncio.Task[None]
+
+    async def begin(self, host: Host) -> None:
+        """Go to the board. Raises a ``BoardError`` or ``NoKey``, and has released everything then."""
+        self.host = host
+        try:
+            await host.open()
+        except BaseException:
+            await host.close()
+            self._lock.release()
+            raise
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self.show("")
+
+    async def end(self) -> None:
+        """Leave the board."""
+        self._ended.set()
+        await asyncio.wait({self._task})
+
+    @property
+    def over(self) -> bool:
+        """Whether it is over: it was ended, or its time was up."""
+        return self._task.done()
+
+    def knocks(self, knock: Knock) -> None:
+        """Somebody knocks."""
+        from p2p_ipython.members.owner import free_name
+
+        visitor = Visitor(self.title, knock.name, knock.fingerprint, free_name(self.host.profile, knock.name))
+        self.waiting[knock.fingerprint] = visitor
+        others = [one for one in self.waiting.values() if one.called == visitor.called]
+        self.show(knock_line(visitor, by_key=len(others) > 1), waits=True)
+
+    async def approve(self, visitor: Visitor, called: str | None) -> str:
+        """Let him in; returns what he is called. Raises ``ConfigError`` and ``NoKey``."""
+        from p2p_ipython.protocol.host_machine import Knock
+
+        knock = Knock(visitor.name, visitor.fingerprint)
+        member = await asyncio.to_thread(self.host.approve, knock, called)
+        await self.host.refresh()
+        self.waiting.pop(visitor.fingerprint, None)
+        self.show(f"{member.name} is in, with the key {visitor.fingerprint}.")
+        return member.name
+
+    def refuse(self, visitor: Visitor) -> None:
+        """Don't let him in, as long as this host runs."""
+        from p2p_ipython.protocol.host_machine import Knock
+
+        self.waiting.pop(visitor.fingerprint, None)
+        self.host.refuse(Knock(visitor.name, visitor.fingerprint))
+        self.show(f"{visitor.called} is told no.")
+
+    def show(self, news: str, *, waits: bool = False) -> None:
+        """Show how it stands; ``news``: what has happened. ``waits``: that somebody waits, which is shown anyhow."""
+        if not waits:
+            self._last = news or self._last
+        visitors = tuple(self.waiting.values())
+        profile = self.host.profile
+        self._view.show(hosting_text(profile, visitors, self._last), news or introduction(profile), visitors)
+
+    async def _run(self) -> None:
+        from p2p_ipython.members import desk
+
+        try:
+            while (left := desk.until_of(self.host.profile) - time.time()) > 0:
+                try:
+                    await asyncio.wait_for(self._ended.wait(), min(left, LOOK_EVERY))
+                    break
+                except TimeoutError:
+                    self._look()
+            else:
+                self._why = f"The time of {self.title} is up; %p2p_host {self.title} goes on with it."
+        finally:
+            try:
+                await self.host.close()
+            finally:
+                self._lock.release()
+                self.waiting.clear()
+                self._view.show(self._why, self._why, ())
+
+    def _look(self) -> None:
+        """Forget those who wait no more: another process has let them in, or they have gone."""
+        still = {knock.fingerprint for knock in self.host.machine.knocks}
+        for visitor in [one for one in self.waiting.values() if one.fingerprint not in still]:
+            del self.waiting[visitor.fingerprint]
+            member = self.host.machine.roster.member(visitor.fingerprint)
+            self.show(f"{member.name} is in." if member is not None else f"{visitor.called} knocks no more.")
+
+
+class Reception:
+    """See the module. One a notebook."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._hosted: dict[str, Hosting] = {}
+        self._errands: set[Errand] = set()
+        _open.add(self)
+
+    # -- hosting --
+
+    def host(
+        self,
+        name: str,
+        view: View,
+        *,
+        way: Way,
+        users: Mapping[str, str] | None = None,
+        duration: float | None = None,
+        owner: str | None = None,
+        resume: bool = False,
+        progress: Callable[[str], None] = lambda _words: None,
+    ) -> tuple[str, bool]:
+        """Host the cluster ``name``, or go on with it; returns its title once it is open.
+
+        And whether it was opened now: what this process hosts already stays in its ``view``, and heeds what was given.
+        ``duration`` is in seconds (None: the usual 14 days), ``users`` as of ``desk.parse_users``. Raises
+        ``ConfigError``, ``NoKey``, or a ``BoardError``.
+        """
+        return self._wait(
+            self._host(
+                name,
+                view,
+                way=way,
+                users=users or {},
+                duration=duration,
+                owner=owner,
+                resume=resume,
+                progress=progress,
+            ),
+            GOING,
+            "hosting the cluster",
+        )
+
+    def unhost(self, name: str | None = None) -> list[str]:
+        """Host no more the cluster ``name``, or any; the titles of those that were. Raises ``ConfigError``."""
+        return self._wait(self._unhost(name), ENDING, "leaving the board")
+
+    def hosted(self) -> list[str]:
+        """Titles of the clusters that are hosted here."""
+        return [title for title, hosting in list(self._hosted.items()) if not hosting.over]
+
+    def revoke(self, name: str, member: str, *, way: Way) -> tuple[str, Revoked]:
+        """Take somebody out of a cluster that we own; its title, and who is out. Waits some seconds for the others.
+
+        Raises ``ConfigError``, ``NoKey``, a ``BoardError``.
+        """
+        return self._wait(self._revoke(name, member, way), GOING, "taking somebody out")
+
+    # -- inviting and joining --
+
+    def invite(self, name: str, guest: str | None, view: View, *, way: Way, own: bool, yes: bool) -> Invitation:
+        """Invite one guest; returns once there is a code. ``guest``: what he will be called (None: as he says).
+
+        ``own``: a machine of one's own; of the personal cluster ``name`` where a board is given, else of a shared one.
+        ``yes``: let in whoever has the code. Raises ``MailboxUnreachable``, and as ``host`` does.
+        """
+        return self._wait(self._invite(name, guest, view, way, own=own, yes=yes), GOING, "making an invitation")
+
+    def join(
+        self,
+        code: str,
+        view: View,
+        *,
+        name: str | None = None,
+        identity: Path | None = None,
+        mailbox: str = "",
+        own: bool = False,
+        make_key: bool = False,
+    ) -> Joining:
+        """Begin to come in by a code, as ``name`` (default: the login name). ``make_key``: where there is no SSH key.
+
+        Raises ``ConfigError`` for what is no code, and ``NoKey``; what happens later is the errand's.
+        """
+        from p2p_ipython.members.invite import read_code
+
+        read_code(code)  # a mistyped one is said before anything else
+        key = _key(identity, make=make_key)
+        joining = self._join(code, view, key=key, name=name, identity=identity, mailbox=mailbox, own=own)
+        return self._wait(joining, GOING, "joining")
+
+    # -- who waits --
+
+    def waiting(self) -> list[Visitor]:
+        """Who waits for a yes or no: the guests with a code first."""
+        return self._wait(self._waiting(), ENDING, "looking who is there")
+
+    def approve(self, who: str, *, called: str | None = None) -> tuple[Visitor, str]:
+        """Let in who is called ``who``, or has a key whose fingerprint begins so; (who he was, what he is called now).
+
+        Raises ``ConfigError`` when nobody is called so or several are, and why a guest didn't come in after all.
+        """
+        return self._wait(self._decide(who, called, yes=True), GOING, "letting somebody in")
+
+    def refuse(self, who: str) -> Visitor:
+        """Don't let somebody in. Raises ``ConfigError``."""
+        return self._wait(self._decide(who, None, yes=False), GOING, "saying no")[0]
+
+    def answer(self, visitor: Visitor, *, yes: bool) -> None:
+        """Answer this very visitor; returns at once. Does nothing when he waits no more."""
+
+        async def answered() -> None:
+            try:
+                await self._answer(visitor, None, yes=yes)
+            except P2PError as error:
+                log.warning("%s", error)
+
+        background().start(answered())
+
+    # -- the end --
+
+    def close(self) -> None:
+        """Withdraw the invitations, leave the boards. Idempotent."""
+        _open.discard(self)
+        if self._pid == os.getpid() and (self._hosted or self._errands):
+            self._wait(self._close(), 2 * ENDING, "leaving the boards")
+
+    # -- on the loop --
+
+    def _wait(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
+        try:
+            return background().run(work, seconds)
+        except concurrent.futures.TimeoutError:
+            raise BoardUnreachable(
+                f"{what} took longer than {seconds:g} s", hint="Try again; p2p doctor says which hop fails."
+            ) from None
+
+    async def _host(
+        self,
+        name: str,
+        view: View,
+        *,
+        way: Way,
+        users: Mapping[str, str],
+        duration: float | None,
+        owner: str | None,
+        resume: bool,
+        progress: Callable[[str], None],
+    ) -> tuple[str, bool]:
+        adopt()
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.host import Host
+        from p2p_ipython.members.profiles import Profiles
+
+        profiles, settings = Profiles(), Settings.load()
+        entry, profile, _ = await desk.host(
+            name,
+            way=way,
+            profiles=profiles,
+            settings=settings,
+            users=users,
+            duration=duration or desk.DURATION,
+            owner=owner,
+            resume=resume,
+            progress=progress,
+        )
+        title = profile.title
+        there = self._hosted.get(title)
+        if there is not None and not there.over:
+            await there.host.refresh()
+            there.show("")
+            return title, False
+        lock = await asyncio.to_thread(profiles.hosting, title)
+        if lock is None:
+            raise ConfigError(
+                f"another process of yours hosts {title} already",
+                hint="One is enough; it heeds what you gave. Invite friends from here all the same: %p2p_invite.",
+            )
+        progress(f"joining the board at {profile.board}")
+        hosting = Hosting(entry, lock, view)
+        host = Host(entry, profile, profiles, on_knock=hosting.knocks)
+        self._hosted[title] = hosting
+        try:
+            await hosting.begin(host)
+        except BaseException:
+            del self._hosted[title]
+            raise
+        return title, True
+
+    async def _unhost(self, name: str | None) -> list[str]:
+        here = self.hosted()
+        titles = here if name is None else [title for title in here if name in (title, title.partition("/")[2])]
+        if name is not None and not titles:
+            raise ConfigError(
+                f"{name} is not hosted by this notebook",
+                hint=f"Hosted here: {', '.join(here)}." if here else "Nothing is.",
+            )
+        for title in titles:
+            for errand in list(self._errands):
+                if isinstance(errand, Invitation) and errand.title == title:
+                    await errand.end("The invitation has ended with the hosting.")
+            await self._hosted.pop(title).end()
+        return titles
+
+    @asynccontextmanager
+    async def _host_of(self, name: str, way: Way) -> AsyncIterator[tuple[Host, Entry]]:
+        """The host of a cluster that we own: the one that is open here, or one for the while."""
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.host import Host
+        from p2p_ipython.members.profiles import Profiles
+
+        profiles = Profiles()
+        title = await asyncio.to_thread(desk.find_title, profiles, name, hosted=True)
+        hosting = self._hosted.get(title)
+        if hosting is not None and not hosting.over:
+            yield hosting.host, hosting.entry
+            return
+        entry, profile = await desk.owners_entry(title, way=way, profiles=profiles, settings=Settings.load())
+        host = Host(entry, profile, profiles)
+        try:
+            await host.open()
+            yield host, entry
+        finally:
+            await host.close()
+
+    async def _revoke(self, name: str, member: str, way: Way) -> tuple[str, Revoked]:
+        adopt()
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.profiles import Profiles
+
+        async with self._host_of(name, way) as (host, entry):
+            revoked = await desk.take_out(host, entry, Profiles(), member)
+            title = host.profile.title
+        hosting = self._hosted.get(title)
+        if hosting is not None and not hosting.over:
+            hosting.show(f"{revoked.member} is out.")
+        return title, revoked
+
+    async def _invite(self, name: str, guest: str | None, view: View, way: Way, *, own: bool, yes: bool) -> Invitation:
+        adopt()
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.profiles import Profiles
+        from p2p_ipython.protocol.roster import check_name
+
+        if guest is not None:
+            check_name(guest)
+        personal = own and bool(way.board)
+        profiles = Profiles()
+        title = name if personal else await asyncio.to_thread(desk.find_title, profiles, name, hosted=True)
+
+        async def invite(show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
+            if personal:
+                return await desk.invite_own(
+                    name, way=way, settings=Settings.load(), show_code=show_code, ask=ask, deadline=desk.CODE_LIFE
+                )
+            async with self._host_of(title, way) as (host, entry):
+                return await desk.invite(
+                    host, entry, profiles, name=guest, show_code=show_code, ask=ask, deadline=desk.CODE_LIFE, own=own
+                )
+
+        invitation = Invitation(view, title, invite, life=desk.CODE_LIFE, own=own, yes=yes)
+        task = self._begin(invitation)
+        coded = asyncio.ensure_future(invitation.coded.wait())
+        try:
+            await asyncio.wait({task, coded}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await invitation.end()
+            raise
+        finally:
+            coded.cancel()
+        if not invitation.coded.is_set():
+            invitation.result()
+        return invitation
+
+    async def _join(
+        self,
+        code: str,
+        view: View,
+        *,
+        key: KeyChoice,
+        name: str | None,
+        identity: Path | None,
+        mailbox: str,
+        own: bool,
+    ) -> Joining:
+        adopt()
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.profiles import Profiles
+        from p2p_ipython.protocol.roster import check_name
+
+        called = check_name(name or desk.my_name())
+
+        async def join(told: Callable[[Inviting], None]) -> Profile:
+            return await desk.join(
+                code,
+                key=key,
+                identity=identity,
+                name=called,
+                mailbox=mailbox,
+                profiles=Profiles(),
+                told=told,
+                own=own,
+            )
+
+        joining = Joining(view, join)
+        self._begin(joining)
+        return joining
+
+    def _begin(self, errand: Errand) -> asyncio.Task[None]:
+        task = errand.begin()
+        self._errands.add(errand)
+        task.add_done_callback(lambda _task: self._errands.discard(errand))
+        return task
+
+    async def _waiting(self) -> list[Visitor]:
+        guests = [one.visitor for one in self._invitations() if one.visitor is not None]
+        return guests + [visitor for hosting in self._hosted.values() for visitor in hosting.waiting.values()]
+
+    async def _decide(self, who: str, called: str | None, *, yes: bool) -> tuple[Visitor, str]:
+        adopt()
+        from p2p_ipython.protocol.roster import check_name
+
+        if called is not None:
+            check_name(called)
+        visitor = find_visitor(await self._waiting(), who)
+        if visitor.own and called is not None:
+            raise UsageError(
+                f"{visitor.called} would be a machine of your own, which has no name among the members",
+                hint="Leave --as out.",
+            )
+        return visitor, await self._answer(visitor, called, yes=yes)
+
+    async def _answer(self, visitor: Visitor, called: str | None, *, yes: bool) -> str:
+        """Answer a visitor, and wait until it has come true; what he is called then, "" if he isn't in."""
+        for invitation in self._invitations():
+            if invitation.visitor == visitor:
+                invitation.answer((called or visitor.called) if yes else None)
+                await invitation.over(DECIDING)
+                if yes:
+                    invitation.result()
+                return invitation.member
+        hosting = self._hosted.get(visitor.title)
+        if hosting is None or visitor not in hosting.waiting.values():
+            return ""
+        if yes:
+            return await hosting.approve(visitor, called)
+        hosting.refuse(visitor)
+        return ""
+
+    def _invitations(self) -> list[Invitation]:
+        return [errand for errand in self._errands if isinstance(errand, Invitation)]
+
+    async def _close(self) -> None:
+        for errand in list(self._errands):
+            await errand.end()
+        await self._unhost(None)
+
+
+# --- what is shown ----------------------------------------------------------------------------------
+
+
+def introduction(profile: Profile) -> str:
+    """What a cluster's owner needs to know while it is hosted."""
+    from p2p_ipython.members.desk import PICO_BOARD
+    from p2p_ipython.members.owner import roster_of
+
+    roster = roster_of(profile)
+    owner, *others = roster.members
+    day = time.strftime("%a %d %b %Y, %H:%M", time.localtime(roster.until))
+    name = profile.title.partition("/")[2]
+    board = "" if profile.board == PICO_BOARD else f" --board {profile.board}"
+    names = ", ".join([f"{owner.name} (you)", *(member.name for member in others)])
+    lines = [
+        f"{profile.title} is hosted from this notebook, at {profile.board}, until {day}.",
+        f"Members: {names}.",
+    ]
+    known = profile.hosting.expected if profile.hosting is not None else {}
+    if expected := [who for who, key in known.items() if not key and roster.named(who) is None]:
+        lines.append(f"Expected: {', '.join(expected)}.")
+    lines += [
+        f"Invite somebody:   %p2p_invite {name}",
+        f"Or let him knock:  %p2p_connect {profile.title}{board} --owner {roster.owner}",
+    ]
+    if profile.board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]")):
+        lines.append(f"{profile.board} is this machine only; friends elsewhere need an address that they can reach.")
+    return "\n".join(lines)
+
+
+def hosting_text(profile: Profile, visitors: Iterable[Visitor], last: str) -> str:
+    """What is shown under the cell that hosts: how it stands, what happened last, and who waits."""
+    waiting = list(visitors)
+    lines = [introduction(profile), *([last] if last else [])]
+    for visitor in waiting[:MOST_SHOWN]:
+        same = [one for one in waiting if one.called == visitor.called]
+        lines.append(knock_line(visitor, by_key=len(same) > 1))
+    if len(waiting) > MOST_SHOWN:
+        lines.append(f"{len(waiting) - MOST_SHOWN} more knock.")
+    return "\n".join(lines)
+
+
+def knock_line(visitor: Visitor, *, by_key: bool) -> str:
+    """What is said of somebody who knocks."""
+    says = f", who calls himself {visitor.name!r}," if visitor.name != visitor.called else ""
+    whose = f"{visitor.called}{says} knocks at {visitor.title}, with the key {visitor.fingerprint}"
+    return f"{whose}:   {commands(visitor, by_key=by_key)}"
+
+
+def find_visitor(waiting: Iterable[Visitor], who: str) -> Visitor:
+    """The one visitor who is called ``who``, or whose fingerprint begins so. Raises ``ConfigError``."""
+    everybody = list(waiting)
+    key = who if who.startswith("SHA256:") else f"SHA256:{who}"
+    by_key = [one for one in everybody if len(key) >= len("SHA256:") + 4 and one.fingerprint.startswith(key)]
+    found = [one for one in everybody if who in (one.called, one.name)] or by_key
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        names = ", ".join(f"{one.called} ({one.fingerprint})" for one in everybody[:MOST_SHOWN])
+        raise ConfigError(
+            f"nobody called {who!r} waits to be let in", hint=f"Waiting: {names}." if names else "Nobody waits now."
+        )
+    keys = "\n".join(f"  {commands(one, by_key=True)}     {one.fingerprint}" for one in found)
+    raise ConfigError(f"{len(found)} of those who wait are called {who!r}", hint=f"Say which, by the key:\n{keys}")
+
+
+def _key(identity: Path | None, *, make: bool) -> KeyChoice:
+    from p2p_ipython.members import desk
+
+    try:
+        return desk.key_of_guest(identity)
+    except NoKey as error:
+        place = desk.place_for_key(identity)
+        if place is None:
+            raise
+        if make:
+            return desk.make_key(place)
+        raise NoKey(
+            error.message, hint=f"Add --make-key to the line to have one made, {place}, without a passphrase."
+        ) from None
+
+
+_open: weakref.WeakSet[Reception] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for reception in list(_open):
+        try:
+            reception.close()
+        except Exception:
+            log.exception("could not leave the boards")
+
+
+# Not atexit: see client/cluster.py. These are called last come, first served, so concurrent.futures.thread, which
+# ends asyncio's threads by the same call, is imported above: leaving a board needs them.
+threading._register_atexit(_close_all)  # type: ignore[attr-defined]
