@@ -12,12 +12,15 @@ from p2p_ipython.cli.arguments import Commands, duration
 from p2p_ipython.cli.friends import day, member_lines, run_shared, way_arguments, way_of
 from p2p_ipython.cli.terminal import asked, say
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import ConfigError, UsageError
+from p2p_ipython.errors import ConfigError, P2PError, UsageError
 
 if TYPE_CHECKING:
     from p2p_ipython.members.host import Host
-    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.members.profiles import Profile
     from p2p_ipython.protocol.host_machine import Knock
+
+LOOK_AGAIN = 60.0
+"""Seconds after which a host looks at the latest how long it is to run."""
 
 
 def add(commands: Commands) -> None:
@@ -72,9 +75,7 @@ async def _run(options: argparse.Namespace) -> int:
     )
     lock = await asyncio.to_thread(profiles.hosting, profile.title)
     if lock is None:
-        raise ConfigError(
-            f"another process of yours hosts {profile.title} already", hint="It needs only one; end that one first."
-        )
+        return _hosted_already(options, profile)
     knocks: asyncio.Queue[Knock] = asyncio.Queue()
     with lock:
         host = Host(entry, profile, profiles, on_knock=knocks.put_nowait)
@@ -85,11 +86,10 @@ async def _run(options: argparse.Namespace) -> int:
         try:
             await host.open()
             _introduce(host, new=new)
-            answering = loop.create_task(_answer(host, profiles, knocks))
+            answering = loop.create_task(_answer(host, knocks))
             try:
-                await asyncio.wait_for(ended.wait(), max(0.0, desk.until_of(host.profile) - time.time()))
-            except TimeoutError:
-                say(f"the time of {profile.title} is up; p2p host {options.cluster} goes on with it")
+                if not await _hosted_until_the_end(host, ended):
+                    say(f"the time of {profile.title} is up; p2p host {options.cluster} goes on with it")
             finally:
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)
@@ -98,6 +98,43 @@ async def _run(options: argparse.Namespace) -> int:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
     return 0
+
+
+def _hosted_already(options: argparse.Namespace, profile: Profile) -> int:
+    """Another process hosts it: that one sees what the options have changed in the profile."""
+    from p2p_ipython.members import desk
+    from p2p_ipython.members.owner import roster_of
+    from p2p_ipython.protocol.roster import parse_title
+
+    users = desk.parse_users(options.users)
+    if not users and not options.duration:
+        raise ConfigError(
+            f"another process of yours hosts {profile.title} already",
+            hint=f"One is enough. Invite friends from here: p2p invite {parse_title(profile.title)[1]}\n"
+            "To host it from here, end the other one first.",
+        )
+    for name, fingerprint in users.items():
+        if not fingerprint:
+            say(f"{name} is expected; your other process, which hosts {profile.title}, asks you when he knocks")
+    known = {name for name, fingerprint in users.items() if fingerprint}
+    if known:
+        say(f"{', '.join(sorted(known))} may come in: your other process, which hosts {profile.title}, lets them in")
+    if options.duration:
+        say(f"{profile.title} is hosted until {day(roster_of(profile).until)} now, by your other process")
+    return 0
+
+
+async def _hosted_until_the_end(host: Host, ended: asyncio.Event) -> bool:
+    """Whether it was ended before its time was up. Another process may prolong that time."""
+    from p2p_ipython.members import desk
+
+    while (left := desk.until_of(host.profile) - time.time()) > 0:
+        try:
+            await asyncio.wait_for(ended.wait(), min(left, LOOK_AGAIN))
+        except TimeoutError:
+            continue
+        return True
+    return False
 
 
 def _introduce(host: Host, *, new: bool) -> None:
@@ -121,26 +158,37 @@ def _introduce(host: Host, *, new: bool) -> None:
     say("Ctrl-C ends the hosting; the members can go on without it")
 
 
-async def _answer(host: Host, profiles: Profiles, knocks: asyncio.Queue[Knock]) -> None:
+async def _answer(host: Host, knocks: asyncio.Queue[Knock]) -> None:
     """Ask about each who knocks, one after the other."""
     while True:
         knock = await knocks.get()
-        expected = host.profile.hosting.expected if host.profile.hosting else {}
-        remark = " (expected)" if knock.name in expected else ""
         try:
-            yes = await asked(
-                f"{knock.name}{remark} knocks, with the key {knock.fingerprint}. Let him into {host.profile.title}?"
-            )
-        except UsageError:
-            say(
-                f"{knock.name} knocks, with the key {knock.fingerprint}. Nobody can answer here; let him in by:\n"
-                f"  p2p host {host.profile.title} --users {knock.name}={knock.fingerprint}"
-            )
-            continue
-        if not yes:
-            host.refuse(knock)
-            say(f"{knock.name} is told no")
-            continue
-        member = await asyncio.to_thread(host.approve, knock)
-        await host.refresh()
-        say(f"{member.name} is in")
+            await _answer_one(host, knock)
+        except P2PError as error:  # the next one is to be asked about nevertheless
+            say(f"{knock.name} could not be let in: {error}")
+
+
+async def _answer_one(host: Host, knock: Knock) -> None:
+    title = host.profile.title
+    expected = host.profile.hosting.expected if host.profile.hosting else {}
+    remark = " (expected)" if knock.name in expected else ""
+    knocks = f"{knock.name}{remark} knocks, with the key {knock.fingerprint}."
+    try:
+        yes = await asked(f"{knocks} Let him into {title}?")
+    except UsageError:
+        say(
+            f"{knocks} Nobody can answer here; let him in by:\n"
+            f"  p2p host {title} --users {knock.name}={knock.fingerprint}"
+        )
+        return
+    there = host.machine.roster.member(knock.fingerprint)
+    if there is not None:  # let in by another process while the question was there
+        say(f"{there.name} is in already; p2p revoke {title} {there.name} takes him out")
+        return
+    if not yes:
+        host.refuse(knock)
+        say(f"{knock.name} is told no")
+        return
+    member = await asyncio.to_thread(host.approve, knock)
+    await host.refresh()
+    say(f"{member.name} is in")

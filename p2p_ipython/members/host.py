@@ -26,7 +26,7 @@ from p2p_ipython.members.membership import Membership
 from p2p_ipython.members.owner import admit, free_name, roster_of
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.members.voice import Voice, leave
-from p2p_ipython.protocol.host_machine import Action, HostMachine, Knock, Say, Tell
+from p2p_ipython.protocol.host_machine import Action, HostMachine, Knock, Outdated, Say, Tell
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
 from p2p_ipython.protocol.messages import Ask, Bye, Hello, Message
 from p2p_ipython.protocol.roster import Member, lobby_secret, parts_of
@@ -237,6 +237,13 @@ class Host:
                     self._say(topic, message)
                 case Tell(knock=knock):
                     self._on_knock(knock)
+                case Outdated(epoch=epoch):
+                    log.warning(
+                        "a member has list number %d of %s, and this host only number %d: is it hosted elsewhere, too?",
+                        epoch,
+                        self.profile.title,
+                        self.machine.roster.epoch,
+                    )
 
     def _say(self, topic: str, message: Message) -> None:
         voice = self._voices.get(topic)
@@ -255,8 +262,14 @@ class Host:
         membership = self._member()
 
         def heard(heard: Heard) -> None:
-            if heard.admitted and isinstance(heard.message, Ask):
-                self._act(self.machine.asked(heard.certificate, heard.message, secret.topic, self._loop.time()))
+            now = self._loop.time()
+            match heard.message:
+                case Ask() as ask if heard.admitted:
+                    self._act(self.machine.asked(heard.certificate, ask, secret.topic, now))
+                case Hello() as hello:
+                    self._act(self.machine.greeted(hello, secret.topic, now))
+                case _:
+                    pass
 
         voice = Voice(membership.session, secret, admit=membership.admits, heard=heard)
         await voice.open(self._entry.open_board)

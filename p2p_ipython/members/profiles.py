@@ -139,7 +139,7 @@ class Profiles:
         with self._locked(path):
             try:
                 _, others = _read(path, profile.title)
-            except _Damaged as error:
+            except DamagedProfile as error:
                 log.warning("%s", error)
                 others = {}
             _write(path, profile, others)
@@ -227,7 +227,7 @@ def _title(filename: str) -> str | None:
 # --- one file ---------------------------------------------------------------------------------------
 
 
-class _Damaged(ConfigError):
+class DamagedProfile(ConfigError):
     """A profile that could not be read, and was put aside."""
 
 
@@ -263,7 +263,7 @@ def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
             aside = files.put_aside(path)
         except OSError as error:
             raise _unusable(path, error) from None
-        raise _Damaged(
+        raise DamagedProfile(
             f"the profile of {title} is damaged ({wrong}); it was kept as {aside}",
             hint="Repair it and give it its name back, or join the cluster again.",
         ) from None
