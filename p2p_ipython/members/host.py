@@ -141,7 +141,7 @@ class Host:
         old, self.profile = self.profile, profile
         roster, secret = roster_of(profile), _secret(profile)
         membership = self._member()
-        if roster.epoch <= membership.machine.epoch:
+        if roster.epoch <= self.machine.roster.epoch:
             return
         moved = secret != _secret(old)
         if moved:

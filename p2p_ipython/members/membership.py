@@ -106,6 +106,7 @@ class Membership:
             me=standing.me,
             name=standing.name,
             shared=standing.shared,
+            host=session.certificate.role == "host",
             roster=standing.roster,
             unseal=session.unseal,
             random=random.random,

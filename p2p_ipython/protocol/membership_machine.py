@@ -112,16 +112,21 @@ class MembershipMachine:
         me: str,
         name: str,
         shared: bool,
+        host: bool = False,
         roster: Roster | None = None,
         unseal: Callable[[bytes], bytes],
         random: Callable[[], float],
     ) -> None:
-        """``me`` is our member's fingerprint, ``name`` what we are called; ``unseal`` opens a sealed box."""
+        """``me`` is our member's fingerprint, ``name`` what we are called; ``unseal`` opens a sealed box.
+
+        ``host``: we are the owner's host, who has nobody to ask for a key, on the topic or on the lobby.
+        """
         self.secret = secret
         self.roster = roster
         self.owner = owner_of(secret.cluster)
         self.shared = shared
         self.expelled = ""
+        self._hosts = host
         self._me = me
         self._name = name
         self._unseal = unseal
@@ -332,7 +337,7 @@ class MembershipMachine:
 
     def _arrive(self, now: float) -> None:
         self._joined_at, self._heard_somebody = now, False
-        self._lobby_at = now + ALONE_AFTER * (1 + self._random())
+        self._lobby_at = None if self._hosts else now + ALONE_AFTER * (1 + self._random())
         self._host_due = now + HOST_WITHIN
 
     def _pause(self) -> float:
@@ -341,5 +346,6 @@ class MembershipMachine:
         return self._random() * min(most, least + each * members)
 
     def _ask_soon(self, now: float) -> None:
-        self._ask_at = now + self._random() * ASK_WITHIN
-        self._ask_pause = ASK_EVERY[0]
+        if not self._hosts:
+            self._ask_at = now + self._random() * ASK_WITHIN
+            self._ask_pause = ASK_EVERY[0]

@@ -140,6 +140,7 @@ class Gathering:
             me=print_of(name),
             name=name,
             shared=True,
+            host=role == "host",
             roster=chosen.roster,
             unseal=unseal,
             random=self.rng.random,
@@ -297,7 +298,9 @@ class Gathering:
             self._keep(process, process.machine.roster)
 
     def _visit(self, process: Process, ask: Ask) -> None:
-        if process.alive and process.host is None:
+        if process.host is not None:
+            raise Violation("a host visits the lobby, where it is")
+        if process.alive:
             process.topics.add(LOBBY.topic)
             self.say(process, LOBBY.topic, ask)
             self._later(LOBBY_VISIT, lambda: process.topics.discard(LOBBY.topic))
@@ -309,7 +312,7 @@ class Gathering:
 
     def _look(self, process: Process) -> None:
         known, key = self.owner.history[-1]
-        if not process.alive or process.host is None or known.epoch <= process.machine.epoch:
+        if not process.alive or process.host is None or known.epoch <= process.host.roster.epoch:
             return
         old = process.machine.secret
         self._act(process, process.machine.install(known, self.now))

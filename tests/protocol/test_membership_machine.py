@@ -385,6 +385,25 @@ def test_who_waits_for_a_roster_or_a_key_asks_on_the_lobby_whoever_is_there() ->
     assert keep_company(new, 300, hello(0), "alice", "host") != []
 
 
+def test_a_host_has_nobody_to_ask() -> None:
+    host = MembershipMachine(
+        secret=secret(1),
+        me=print_of("alice"),
+        name="alice",
+        shared=True,
+        host=True,
+        roster=roster(3, "bob", key=2),
+        unseal=session("alice", "host").unseal,
+        random=lambda: 0.5,
+    )
+    host.joined(0.0)
+    assert run(host, 7200.0) == []
+    host.install(roster(4, "bob", key=3), 7200.0)
+    assert kinds(run(host, 9000.0, now=7200.0)) == []
+    host.moved(secret(3), 9000.0)
+    assert kinds(run(host, 20_000.0, now=9000.0)) == []
+
+
 def test_on_a_new_topic_being_alone_begins_anew(bob: MembershipMachine) -> None:
     hears(bob, Bye(), 1.0)
     bob.moved(secret(1), 4.0)

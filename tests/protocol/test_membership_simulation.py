@@ -175,8 +175,9 @@ def test_a_host_with_an_old_profile_does_no_harm_to_who_has_the_newest_roster() 
     there.revoke("m1")
     there.run(30)
     assert there.settled()
-    there.start_host(old)
+    stale = there.start_host(old)
     there.run(3600)
+    there.stop(stale)
     assert there.settled()
 
 
