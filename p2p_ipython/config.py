@@ -8,6 +8,7 @@ never looks at the environment itself.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -75,6 +76,26 @@ def _number(name: str, value: object, kind: type) -> float | int:
             hint=f"Set it to {'a whole number' if kind is int else 'a number'}.",
         ) from None
     return number  # type: ignore[no-any-return]
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a duration such as ``90s``, ``30m``, ``2h``, ``14d`` or ``1h30m``; a bare number is seconds.
+
+    Raises ``ConfigError``.
+    """
+    number = r"\d+(?:\.\d+)?"
+    if re.fullmatch(number, text):
+        seconds = float(text)
+    elif re.fullmatch(rf"(?:{number}[smhd])+", text):
+        seconds = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(rf"({number})([smhd])", text))
+    else:
+        raise ConfigError(f"{text[:40]!r} is not a duration such as 90s, 30m, 2h or 14d")
+    if seconds <= 0:
+        raise ConfigError("a duration must be more than nothing")
+    return seconds
 
 
 def data_dir() -> Path:

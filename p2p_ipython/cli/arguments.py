@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from p2p_ipython.config import parse_duration
+from p2p_ipython.errors import ConfigError
 
 PERSONAL = "personal"
 """The cluster's name where none is given; as in client/cluster.py, which is not worth loading for --help."""
@@ -16,8 +18,6 @@ PICO_BOARD = "pipe.pico.sh"
 
 PICO_ACCOUNTS = "pico.sh"
 """Where accounts for it are."""
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Commands:
@@ -104,17 +104,11 @@ def key_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def duration(text: str) -> float:
-    """Seconds in a duration such as ``90s``, ``30m``, ``2h``, ``14d`` or ``1h30m``; a bare number is seconds."""
-    number = r"\d+(?:\.\d+)?"
-    if re.fullmatch(number, text):
-        seconds = float(text)
-    elif re.fullmatch(rf"(?:{number}[smhd])+", text):
-        seconds = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(rf"({number})([smhd])", text))
-    else:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 30m, 2h or 14d")
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError("a duration must be more than nothing")
-    return seconds
+    """Seconds in a duration; see ``config.parse_duration``."""
+    try:
+        return parse_duration(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
 
 
 def port(text: str) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError
-from p2p_ipython.loop import background
+from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
     from p2p_ipython.config import Settings
@@ -42,6 +42,7 @@ class _Visit:
         self.name = name
         self.way = way
         self.state = "knocking"
+        self.progress: Callable[[str], None]
         self.left = False
         """Whether whoever knocked has gone on to something else, and is to be told what comes of it."""
         self.task: asyncio.Task[LetIn]
@@ -55,13 +56,12 @@ class _Visit:
         name: str,
         owner: str,
         settings: Settings,
-        progress: Callable[[str], None],
     ) -> LetIn:
         from p2p_ipython.members import desk
 
         def told(words: str) -> None:
             self.state = words
-            progress(words)
+            self.progress(words)
 
         try:
             async with asyncio.timeout(PATIENCE):
@@ -74,7 +74,7 @@ class _Visit:
         log.info("%s lets us in", title)
         return let_in
 
-    def over(self, title: str, progress: Callable[[str], None]) -> None:
+    def over(self, title: str) -> None:
         """Say what has come of it to who has left."""
         if self.task.cancelled():
             return
@@ -82,9 +82,9 @@ class _Visit:
         if not self.left:
             return
         if error is None:
-            progress(f"{title} lets you in. Connect again.")
+            self.progress(f"{title} lets you in. Connect again.")
         elif isinstance(error, P2PError):
-            progress(str(error))
+            self.progress(str(error))
 
 
 _visits: dict[str, _Visit] = {}
@@ -99,10 +99,12 @@ async def come_in(
     settings: Settings,
     profiles: Profiles,
     progress: Callable[[str], None],
+    patience: float = MOMENT,
 ) -> None:
     """Return once the profile of ``title`` is there.
 
-    ``owner`` is the fingerprint of the owner's key, "" if it isn't known. Raises ``NotAdmitted`` while nobody has
+    ``owner`` is the fingerprint of the owner's key, "" if it isn't known; ``patience`` is how long to wait for an
+    answer, seconds. Raises ``NotAdmitted`` while nobody has
     answered, and when whoever answers has to be confirmed first; ``ConfigError`` when the answer was no.
     """
     visit = _visits.get(title)
@@ -111,11 +113,12 @@ async def come_in(
         visit = None
     if visit is None:
         visit = _visits[title] = _Visit(name, way)
-        knocking = visit.knock(title, way=way, name=name, owner=owner, settings=settings, progress=progress)
+        knocking = visit.knock(title, way=way, name=name, owner=owner, settings=settings)
         visit.task = asyncio.get_running_loop().create_task(knocking)
-        visit.task.add_done_callback(lambda _task, visit=visit: visit.over(title, progress))  # type: ignore[misc]
+        visit.task.add_done_callback(lambda _task, visit=visit: visit.over(title))  # type: ignore[misc]
+    visit.progress, visit.left = progress, False
     try:
-        await asyncio.wait({visit.task}, timeout=MOMENT)
+        await asyncio.wait({visit.task}, timeout=patience)
     finally:
         visit.left = True
     if not visit.task.done():
@@ -127,10 +130,10 @@ async def come_in(
     try:
         let_in = visit.task.result()
     except BaseException:
-        del _visits[title]
+        _visits.pop(title, None)
         raise
     if owner and let_in.owner != owner:
-        del _visits[title]
+        _visits.pop(title, None)
         raise ConfigError(
             f"{title} lets you in, by a host that has the key {let_in.owner}, not {owner}",
             hint="Somebody else may be answering in its owner's place. Ask the owner for an invitation.",
@@ -141,15 +144,50 @@ async def come_in(
             hint="Whoever has it lets people in who run code on your workers, so compare it with what the owner says; "
             f"then: %p2p_connect {title} --owner {let_in.owner}",
         )
-    del _visits[title]
+    _visits.pop(title, None)
     await asyncio.to_thread(let_in.keep, profiles)
 
 
-def give_up() -> None:
-    """Knock no more, anywhere. Waits until the lobbies are left."""
+def knock(
+    title: str,
+    *,
+    way: Way,
+    name: str | None,
+    owner: str,
+    patience: float,
+    progress: Callable[[str], None],
+) -> None:
+    """As ``come_in``, for a thread that isn't the loop's; does nothing where the profile is there already.
 
-    visits = [visit for visit in _visits.values() if visit.pid == os.getpid()]
-    _visits.clear()
+    ``name`` is what we are called (default: the login name). Raises ``NoKey`` and a ``BoardError`` besides.
+    """
+
+    async def knocked() -> None:
+        adopt()
+        from p2p_ipython.config import Settings
+        from p2p_ipython.members.desk import my_name
+        from p2p_ipython.members.profiles import Profiles
+
+        profiles = Profiles()
+        if await asyncio.to_thread(profiles.find, title) is None:
+            await come_in(
+                title,
+                way=way,
+                name=name or my_name(),
+                owner=owner,
+                settings=Settings.load(),
+                profiles=profiles,
+                progress=progress,
+                patience=patience,
+            )
+
+    background().run(knocked(), patience + GIVING_UP)
+
+
+def give_up(title: str | None = None) -> None:
+    """Knock no more at a cluster, or at any. Waits until the lobbies are left."""
+    titles = [key for key, one in _visits.items() if one.pid == os.getpid() and title in (key, None)]
+    visits = [_visits.pop(key) for key in titles]
 
     async def end_all() -> None:
         await asyncio.gather(*(_end(visit) for visit in visits))

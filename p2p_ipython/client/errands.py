@@ -14,7 +14,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from p2p_ipython.errors import P2PError, UsageError
@@ -248,8 +247,3 @@ def commands(visitor: Visitor, *, by_key: bool = False) -> str:
     """What to type to let somebody in, or not; ``by_key`` where another one who waits has the same name."""
     who = visitor.fingerprint[:15] if by_key else visitor.called
     return f"%p2p_approve {who}   or   %p2p_refuse {who}"
-
-
-def key_file(text: str | None) -> Path | None:
-    """The file of an SSH key that the user has named."""
-    return Path(text).expanduser() if text else None

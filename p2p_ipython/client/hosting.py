@@ -246,7 +246,7 @@ class Reception:
         from p2p_ipython.members.invite import read_code
 
         read_code(code)  # a mistyped one is said before anything else
-        key = _key(identity, make=make_key)
+        key = key_of_guest(identity, make=make_key)
         joining = self._join(code, view, key=key, name=name, identity=identity, mailbox=mailbox, own=own)
         return self._wait(joining, GOING, "joining")
 
@@ -583,7 +583,8 @@ def find_visitor(waiting: Iterable[Visitor], who: str) -> Visitor:
     raise ConfigError(f"{len(found)} of those who wait are called {who!r}", hint=f"Say which, by the key:\n{keys}")
 
 
-def _key(identity: Path | None, *, make: bool) -> KeyChoice:
+def key_of_guest(identity: Path | None, *, make: bool) -> KeyChoice:
+    """The SSH key by which to come in; with ``make`` one is made where there is none. Blocks. Raises ``NoKey``."""
     from p2p_ipython.members import desk
 
     try:

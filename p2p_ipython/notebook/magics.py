@@ -1,4 +1,4 @@
-"""The magics: ``%p2p_connect``, ``%%p2p``, ``%p2p``, ``%p2p_status``, ``%p2p_disconnect``.
+"""The magics: ``%p2p_connect``, ``%%p2p``, ``%p2p``, ``%p2p_status``, ``%p2p_disconnect``; for friends see friends.py.
 
 Each parses its line, calls the cluster and shows what it says; what is decided is decided elsewhere. Loading
 them costs milliseconds: whatever a cluster needs is imported when it is connected.
@@ -13,12 +13,10 @@ import ast
 import concurrent.futures
 import keyword
 import re
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
@@ -26,7 +24,10 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.client import future
 from p2p_ipython.client.printing import printed
-from p2p_ipython.errors import CaptureError, NotConnected, UsageError
+from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected, UsageError
+from p2p_ipython.notebook import completion
+from p2p_ipython.notebook.friends import FriendsMagics
+from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, without_arguments
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.status_line import StatusLines, text
 
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 Connect = Callable[..., "Cluster"]
 
 _GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
-_OPTION = re.compile(r"--[\w-]*$")
-
 _SHOWN_WITHIN = 2.0
 """Seconds that --wait lets the line under the cell take to say how the task ended."""
 
@@ -51,22 +50,22 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     unload(ip)
     magics = P2PMagics(ip, connect)
     ip.register_magics(magics)
-    if ip.Completer is not None:
-        ip.Completer.custom_matchers.append(complete_option)
+    ip.register_magics(FriendsMagics(ip, magics))
+    completion.load(ip, [P2PMagics, FriendsMagics])
     return magics
 
 
 def unload(ip: InteractiveShell) -> None:
-    """End this kernel's cluster and forget the magics' state."""
-    magics = ip.magics_manager.registry.pop(P2PMagics.__name__, None)
-    if magics is None:
-        return
-    magics.end()
-    for kind in ip.magics_manager.magics.values():
-        for name in [name for name, function in kind.items() if getattr(function, "__self__", None) is magics]:
-            del kind[name]
-    if ip.Completer is not None and complete_option in ip.Completer.custom_matchers:
-        ip.Completer.custom_matchers.remove(complete_option)
+    """End this kernel's cluster, and what it hosts, and forget the magics' state."""
+    completion.unload(ip)
+    for name in (FriendsMagics.__name__, P2PMagics.__name__):
+        magics = ip.magics_manager.registry.pop(name, None)
+        if magics is None:
+            continue
+        for kind in ip.magics_manager.magics.values():
+            for word in [word for word, function in kind.items() if getattr(function, "__self__", None) is magics]:
+                del kind[word]
+        magics.end()
 
 
 class GlobalsOption(NamedTuple):
@@ -115,7 +114,7 @@ class P2PMagics(Magics):
         self._current = CurrentCell(shell)
         self._status_lines = StatusLines()
         # What `cluster.submit` runs shows its output under the cell that submits it, too.
-        future.default_sink = self._output
+        future.default_sink = self.output
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
@@ -128,31 +127,35 @@ class P2PMagics(Magics):
     # -- clusters --
 
     @magic_arguments()
-    @argument("board", nargs="?", help="HOST[:PORT] of a board that runs elsewhere; without it, all on this machine")
-    @argument("--cluster", help="name of the cluster on that board")
+    @argument("target", nargs="?", help="a cluster of friends, as alice/friends; or HOST[:PORT] of a board that runs")
+    @argument("--cluster", help="name of the personal cluster on that board")
     @argument("--workers", type=int, help="worker processes on this machine (default: one a core)")
     @argument("--name", help="what others see of you")
+    @argument("--board", help="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
+    @argument("--owner", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key")
     @argument("--identity", help="file of the SSH key to use")
     @argument("--accept-host-key", help="fingerprint of the board's host key, to accept it")
+    @argument("--ssh-option", action="append", help="option of ssh for the way to the board, as '-J HOST'; repeatable")
+    @argument("--mailbox", help="URL of the wormhole mailbox, for a board that has none of its own")
+    @argument("--relay", help="tcp:HOST:PORT of the relay, as with the mailbox")
     @argument("--as", dest="bind", help="bind the cluster to this name, for its submit and map")
     @line_magic
     def p2p_connect(self, line: str) -> None:
         """Join a cluster; %%p2p then runs cells on it.
 
         ``%p2p_connect`` starts a personal cluster on this machine: no account, no network. It ends with the
-        kernel. ``%p2p_connect HOST:PORT --cluster NAME`` joins a board that runs elsewhere.
+        kernel. ``%p2p_connect alice/friends`` connects to a cluster of friends that you have joined (see %p2p_join);
+        to one that you have not, it knocks: its owner is asked whether to let you in.
+        ``%p2p_connect HOST:PORT --cluster NAME`` joins a personal cluster on a board that runs elsewhere.
 
         The cluster that is connected already is left when the new one is there, and not while it has tasks that
         aren't over. The same line again changes nothing.
         """
-        if {"--help", "-h"} & set(line.split()):
-            raise MagicUsage("for help, type %p2p_connect? in a cell of its own")
-        options = dict(vars(parse_argstring(self.p2p_connect, line)))
-        bind = _name(options.pop("bind"))
-        board = options.pop("board")
-        given = {"target": _unquoted(board), **{name: _unquoted(value) for name, value in options.items()}}
+        given = options_of(self.p2p_connect, line)
+        bind = _name(given.pop("bind"))
+        given["ssh_options"] = tuple(given.pop("ssh_option") or ())
         if self.cluster is not None and not self.cluster.closed and given == self._joined:
-            _say(f"Still connected: {_where(given)}.")
+            say(f"Still connected: {_where(given)}.")
         else:
             self._join(given)
         if bind is not None:
@@ -161,16 +164,16 @@ class P2PMagics(Magics):
     @line_magic
     def p2p_disconnect(self, line: str) -> None:
         """Leave the cluster: unfinished tasks are cancelled, a personal cluster's processes end."""
-        _without_arguments("%p2p_disconnect", line)
+        without_arguments("%p2p_disconnect", line)
         if self.cluster is None or self.cluster.closed:
-            _say("Not connected.")
+            say("Not connected.")
         else:
-            _say(f"Disconnected.{_cancelled(self._leave(self.cluster))}")
+            say(f"Disconnected.{_cancelled(self._leave(self.cluster))}")
 
     @line_magic
     def p2p_status(self, line: str) -> None:
         """Show the cluster: board, members, slots, tasks, links, each with its state."""
-        _without_arguments("%p2p_status", line)
+        without_arguments("%p2p_status", line)
         status = self._connected().status()
         publish_display_data({"text/plain": status.text(), "text/html": status.html()})
 
@@ -203,7 +206,7 @@ class P2PMagics(Magics):
             captured = self._captured(line, GlobalsOption(True, (), ()))
             if not _is_expression(line, self._ip.transform_cell):
                 raise MagicUsage("%p2p wants one expression; for statements, write %%p2p on top of a cell")
-            return self._submit(captured, line.strip(), self._output(), once=False, line=False)
+            return self._submit(captured, line.strip(), self.output(), once=False, line=False)
         rest, chosen = split_globals(line)
         if "--help" in rest.split():
             raise MagicUsage("for help, type %%p2p? in a cell of its own")
@@ -214,8 +217,8 @@ class P2PMagics(Magics):
             return None
         self._connected()
         captured = self._captured(cell, chosen)
-        label = _unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
-        output = self._output()
+        label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
+        output = self.output()
         future = self._submit(captured, label, output, once=options.once, line=True)
         shown = self._status_lines.add(future, output)
         if name is not None:
@@ -258,7 +261,7 @@ class P2PMagics(Magics):
                 concurrent.futures.wait([future], timeout=0.5)
         except KeyboardInterrupt:
             future.cancel()
-            raise Interrupted from None
+            raise Interrupted("the task was cancelled") from None
         finally:  # what comes after the cell is over is lost where no other cell follows
             shown.wait(_SHOWN_WITHIN)
         return future.result()
@@ -268,7 +271,7 @@ class P2PMagics(Magics):
 
         rows = listing(captured)
         if not rows:
-            _say("The cell uses no names of this notebook: only its source would travel.")
+            say("The cell uses no names of this notebook: only its source would travel.")
             return
         head = ("name", "type", "size", "used by")
         publish_display_data(table(head, [_cells(row) for row in rows], caption([row.size for row in rows])))
@@ -279,7 +282,8 @@ class P2PMagics(Magics):
         if self.cluster is None or self.cluster.closed:
             raise NotConnected(
                 "no cluster is connected",
-                hint="Run %p2p_connect for one on this machine, or %p2p_connect HOST:PORT --cluster NAME.",
+                hint="Run %p2p_connect for one on this machine, %p2p_connect alice/friends for one of friends, "
+                "or %p2p_connect HOST:PORT --cluster NAME.",
             )
         return self.cluster
 
@@ -292,21 +296,23 @@ class P2PMagics(Magics):
                 f"still connected: {before}, where {_count(tasks, 'task')} {'is' if tasks == 1 else 'are'} not over",
                 hint="Wait for them; or leave with %p2p_disconnect first, which cancels them.",
             )
-        output = self._output()
+        output = self.output()
         try:
-            made = (self._connect or _connect())(**given, progress=lambda step: output.show(f"{step} …"))
-        except BaseException:
-            output.show(f"Still connected: {before}." if old is not None else "Not connected.")
+            made = (self._connect or _connect())(**given, progress=lambda step: output.show(_step(step)))
+        except BaseException as error:
+            # While it knocks, the line goes on to say what becomes of that.
+            why = f": {error.message}" if isinstance(error, NotAdmitted) else ""
+            output.show(f"Still connected: {before}." if old is not None else f"Not connected{why}.")
             raise
         self.cluster, self._joined = made, given
         words = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
         if output.has_status:
             output.show(words)
         else:
-            _say(words)
+            say(words)
         if old is not None:
             tasks = self._leave(old)  # another thread may have submitted some meanwhile
-            _say(f"Left: {before}.{_cancelled(tasks)}")
+            say(f"Left: {before}.{_cancelled(tasks)}")
 
     def _leave(self, cluster: Cluster) -> int:
         """Close ``cluster``; how many tasks that cancels."""
@@ -316,7 +322,8 @@ class P2PMagics(Magics):
         cluster.close()
         return tasks
 
-    def _output(self) -> CellOutput:
+    def output(self) -> CellOutput:
+        """The output area of the cell that runs now."""
         return CellOutput(self._ip, self._current)
 
 
@@ -330,30 +337,6 @@ class CellSyntaxError(CaptureError):
 
     def _render_traceback_(self) -> list[str]:
         return self._lines
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user interrupted ``--wait``; the task was cancelled."""
-
-    def _render_traceback_(self) -> list[str]:
-        return ["\x1b[31mKeyboardInterrupt\x1b[39m: the task was cancelled"]
-
-
-@context_matcher()
-def complete_option(context: CompletionContext) -> SimpleMatcherResult:
-    """Complete the options of our magics."""
-    found = _OPTION.search(context.line_with_cursor[: context.cursor_position] if context.line_with_cursor else "")
-    words = context.line_with_cursor.split()
-    function = getattr(P2PMagics, words[0].lstrip("%"), None) if found and words and words[0][0] == "%" else None
-    parser = getattr(function, "parser", None)
-    if found is None or parser is None:
-        return SimpleMatcherResult(completions=[])
-    options = [option for action in parser._actions for option in action.option_strings]
-    return SimpleMatcherResult(
-        completions=[SimpleCompletion(option, type="param") for option in options if option.startswith(found.group())],
-        matched_fragment=found.group(),
-        suppress=True,
-    )
 
 
 def caption(sizes: Sequence[int | None]) -> str:
@@ -378,18 +361,6 @@ def _name(word: str | None) -> str | None:
     return word
 
 
-def _unquoted(value: Any) -> Any:
-    """IPython's argument parser keeps the quotes around a word."""
-    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        return value[1:-1]
-    return value
-
-
-def _without_arguments(magic: str, line: str) -> None:
-    if line.strip():
-        raise MagicUsage(f"{magic} takes no arguments: {line.strip()}")
-
-
 def _is_expression(source: str, transform: Callable[[str], str]) -> bool:
     from p2p_ipython.task.reads import parsed
 
@@ -412,9 +383,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def _step(words: str) -> str:
+    return words if words.endswith(".") else f"{words} …"
+
+
 def _where(given: dict[str, Any]) -> str:
     if given["target"] is None:
         return "a personal cluster on this machine"
+    if "/" in given["target"]:
+        return str(given["target"])
     return f"the board at {given['target']}" + (f", cluster {given['cluster']}" if given["cluster"] else "")
 
 
@@ -428,7 +405,3 @@ def _bytes(size: int) -> str:
     if size < 1_000_000:
         return f"{size / 1000:.1f} kB"
     return f"{size / 1_000_000:.1f} MB"
-
-
-def _say(words: str) -> None:
-    sys.stdout.write(f"{words}\n")

@@ -17,6 +17,7 @@ keeps plain text only.
 
 from __future__ import annotations
 
+import copy
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -84,20 +85,39 @@ class CellOutput:
         self._send = _sender(ip, current)
         self._rich = rich
         self._display_id = uuid.uuid4().hex
-        self._status = ""
+        self._status = self._html = ""
         self._clear_later = False
+        self.interactive = self._send is not None and _cell_id(ip) is not None
+        """Whether a person is at the front end, as far as can be told: one that keeps cells apart."""
+
+    def another(self) -> CellOutput:
+        """Another status line under the same cell."""
+        made = copy.copy(self)
+        made._display_id = uuid.uuid4().hex
+        made._status = made._html = ""
+        return made
 
     @property
     def has_status(self) -> bool:
         """Whether there is a status line: not in a terminal, where a line can't be replaced."""
         return self._send is not None
 
-    def show(self, text: str) -> None:
-        """Replace the status line's text; the first one makes the line. Does nothing in a terminal."""
+    def show(self, text: str, *, html: str = "") -> None:
+        """Replace the status line's text; the first one makes the line. Does nothing in a terminal.
+
+        ``html`` is what it looks like where HTML is shown; without it, a small line.
+        """
         if self._send is None or text == self._status:
             return
-        first, self._status = not self._status, text
+        first, self._status, self._html = not self._status, text, html or _small(text)
         self._send("display_data" if first else "update_display_data", self._status_content())
+
+    def view(self, model_id: str) -> None:
+        """Show a widget, where there is a front end for it."""
+        if self._send is not None:
+            view = {"version_major": 2, "version_minor": 0, "model_id": model_id}
+            data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
+            self._send("display_data", {"data": data, "metadata": {}, "transient": {}})
 
     def __call__(self, message: Message) -> None:
         """Show a message of the task."""
@@ -126,7 +146,7 @@ class CellOutput:
 
     def _status_content(self) -> dict[str, Any]:
         return {
-            "data": {"text/plain": self._status, "text/html": _small(self._status)},
+            "data": {"text/plain": self._status, "text/html": self._html},
             "metadata": {},
             "transient": {"display_id": self._display_id},
         }
@@ -138,13 +158,19 @@ def _sender(ip: Any, current: CurrentCell) -> Send | None:
     if kernel is None:
         return None
     origin = ip.get_parent()
+    has_cell = _cell_id(ip) is not None
 
     def send_to(parent: Any, kind: str, content: dict[str, Any]) -> None:
         kernel.session.send(kernel.iopub_socket, kind, content, parent=parent, ident=kernel._topic(kind))
 
-    if "cellId" in (origin.get("metadata") or {}):
+    if has_cell:
         return lambda kind, content: send_to(origin, kind, content)
     return lambda kind, content: current.when_running(lambda: send_to(ip.get_parent(), kind, content))
+
+
+def _cell_id(ip: Any) -> Any:
+    """By what the front end knows the cell that runs now; None where it doesn't keep cells apart."""
+    return (ip.get_parent().get("metadata") or {}).get("cellId")
 
 
 def _display(content: Mapping[str, Any], rich: bool) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,15 @@ class Cell:
                     shown[display] = content["data"]["text/plain"]
         return next(iter(shown.values()), None)
 
+    @property
+    def shown(self) -> str:
+        """All that a reader sees: what it printed, and its displays after all updates."""
+        shown: dict[str, str] = {}
+        for kind in ("display_data", "update_display_data"):
+            for number, content in enumerate(self.of(kind)):
+                shown[content["transient"].get("display_id") or str(number)] = content["data"]["text/plain"]
+        return "\n".join([self.text, *shown.values()])
+
 
 class Notebook:
     """Runs cells as JupyterLab does: each has a ``cellId``."""
@@ -89,10 +99,10 @@ class Notebook:
 
 
 @contextlib.contextmanager
-def notebook() -> Iterator[Notebook]:
-    """A kernel and its client; ended at the end."""
+def notebook(environment: Mapping[str, str] | None = None) -> Iterator[Notebook]:
+    """A kernel and its client; ended at the end. ``environment``: another one than the tests'."""
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel()
+    manager.start_kernel(env=dict(os.environ if environment is None else environment))
     client = manager.client()
     client.start_channels()
     try:

@@ -1,0 +1,497 @@
+"""The magics for clusters of friends: ``%p2p_host``, ``%p2p_invite``, ``%p2p_join``, ``%p2p_approve`` and their kin.
+
+Hosting, invitations and joining go on behind the scenes; what they wait for is shown under their cell (notice.py).
+Only ``--wait`` blocks the kernel for as long as a person takes. Names that others give themselves are shown as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from IPython.core.error import StdinNotImplementedError
+from IPython.core.error import UsageError as MagicUsage
+from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments
+from IPython.display import publish_display_data
+
+from p2p_ipython.config import parse_duration
+from p2p_ipython.errors import NotAdmitted, NotConnected, UsageError
+from p2p_ipython.notebook.lines import Interrupted, options_of, say
+from p2p_ipython.notebook.output import CellOutput, table
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.client.errands import Invitation, Joining, Visitor
+    from p2p_ipython.client.hosting import Reception
+    from p2p_ipython.members.desk import Way
+    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.notebook.notice import Notice
+
+MOMENT = 5.0
+"""Seconds that a magic waits for an answer before it goes on behind the scenes."""
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks at whether a guest is there, with ``--wait``."""
+
+PERSONAL = "personal"
+"""Name of a personal cluster where none is given; as in client/cluster.py, which loads later."""
+
+
+class Notebook(Protocol):
+    """What the other magics have."""
+
+    cluster: Cluster | None
+
+    def output(self) -> CellOutput:
+        """The output area of the cell that runs now."""
+
+
+def _way_arguments(*, board: str) -> Callable[[Any], Any]:
+    """The options for the way to a board; ``board``: the help of ``--board``, "" where it can't be chosen."""
+    options = [
+        argument("--identity", help="file of the SSH key to use"),
+        argument("--accept-host-key", help="fingerprint of the board's host key, to accept it"),
+        argument("--ssh-option", action="append", help="option of ssh for the way, as '-J HOST'; repeatable"),
+    ]
+    if board:
+        options += [
+            argument("--mailbox", help="URL of the wormhole mailbox (default: the board's own, or the public one)"),
+            argument("--relay", help="tcp:HOST:PORT of the relay (default: the board's own, or the public one)"),
+            argument("--board", help=board),
+        ]
+
+    def add(function: Any) -> Any:
+        for option in options:
+            function = option(function)
+        return function
+
+    return add
+
+
+@magics_class
+class FriendsMagics(Magics):
+    """Magics for clusters that friends share."""
+
+    def __init__(self, shell: InteractiveShell, notebook: Notebook) -> None:
+        super().__init__(shell, parent=shell)
+        self._notebook = notebook
+        self._made: Reception | None = None
+
+    def end(self) -> None:
+        """Withdraw invitations, end the hosting."""
+        reception, self._made = self._made, None
+        if reception is not None:
+            reception.close()
+
+    # -- the owner's --
+
+    @magic_arguments()
+    @argument("cluster", metavar="NAME", help="what the cluster is called, as friends or alice/friends")
+    @argument("--users", help="who is expected: bob,carol; with bob=SHA256:… he needs no invitation")
+    @argument("--duration", help="how long the cluster is hosted, as 12h or 30d (default: 14d)")
+    @argument("--owner", help="what you are called in its title (default: your name on the board)")
+    @argument("--resume", action="store_true", help="only go on with a cluster that is there")
+    @_way_arguments(board="[USER@]HOST[:PORT] of the board to meet at (default: pipe.pico.sh)")
+    @line_magic
+    def p2p_host(self, line: str) -> None:
+        """Host a cluster that friends share, or go on with it, from this notebook.
+
+        It lets people in, and tells everybody who is in, until the kernel ends, %p2p_unhost, or --duration is over.
+        The members can work together without it. Who knocks is shown under the cell, to be answered by
+        %p2p_approve NAME or %p2p_refuse NAME; %p2p_invite invites somebody.
+        """
+        given = options_of(self.p2p_host, line)
+        from p2p_ipython.members.desk import parse_users
+
+        notice = self._notice(buttons=True)
+        try:
+            title, new = self._reception.host(
+                given["cluster"],
+                notice,
+                way=_way(given),
+                users=parse_users(given["users"] or ""),
+                duration=parse_duration(given["duration"]) if given["duration"] else None,
+                owner=given["owner"],
+                resume=given["resume"],
+                progress=notice.progress,
+            )
+        except BaseException:
+            notice.show("Not hosted.", "")
+            raise
+        if not new:
+            words = f"{title} is hosted by this notebook already. What this line says counts from now on."
+            notice.show(words, words)
+
+    @magic_arguments()
+    @argument("cluster", nargs="?", metavar="NAME", help="the cluster (default: all that this notebook hosts)")
+    @line_magic
+    def p2p_unhost(self, line: str) -> None:
+        """Host a cluster no more. Its members can go on without it."""
+        given = options_of(self.p2p_unhost, line)
+        titles = self._reception.unhost(given["cluster"])
+        say(f"Not hosted from here any more: {', '.join(titles)}." if titles else "Nothing is hosted by this notebook.")
+
+    @magic_arguments()
+    @argument("cluster", nargs="?", metavar="NAME", help="the cluster, as friends (default: the one hosted here)")
+    @argument("guest", nargs="?", metavar="WHO", help="what the guest will be called (default: as he says)")
+    @argument("--own", action="store_true", help="a machine of your own, which counts as you")
+    @argument("--yes", action="store_true", help="let whoever has the code in, without a question")
+    @argument("--wait", action="store_true", help="wait until it is over, and ask here")
+    @_way_arguments(board="with --own: the board of a personal cluster, which is then called NAME")
+    @line_magic
+    def p2p_invite(self, line: str) -> Invitation:
+        """Invite a friend into a cluster that you host, by a code to tell him.
+
+        Shows the code, and goes on. When the guest is there, his name and the fingerprint of his key appear under the
+        cell, to be answered by %p2p_approve NAME or %p2p_refuse NAME. A code works once, for ten minutes. The
+        invitation that is returned has it, too: invitation.arguments is what the guest types behind "p2p join".
+        """
+        given = options_of(self.p2p_invite, line)
+        if given["board"] and not given["own"]:
+            raise MagicUsage("--board is for --own, a machine of a personal cluster; a shared one knows its board")
+        notice = self._notice(buttons=not given["wait"])
+        try:
+            invitation = self._reception.invite(
+                given["cluster"] or self._default_cluster(personal=bool(given["board"])),
+                given["guest"],
+                notice,
+                way=_way(given),
+                own=given["own"],
+                yes=given["yes"],
+            )
+        except BaseException:
+            notice.show("Not invited.", "")
+            raise
+        if given["wait"]:
+            self._wait_and_ask(invitation)
+        return invitation
+
+    @magic_arguments()
+    @argument("who", metavar="NAME", help="who waits; or how the fingerprint of his key begins")
+    @argument(
+        "--as", dest="called", metavar="OTHER", help="what he will be called; a member's name: another key of his"
+    )
+    @line_magic
+    def p2p_approve(self, line: str) -> None:
+        """Let somebody in, who knocks at a cluster that is hosted here or has the code of an invitation.
+
+        Compare the fingerprint of his key with what he says (p2p whoami shows it): the name is only what he calls
+        himself.
+        """
+        given = options_of(self.p2p_approve, line)
+        visitor, called = self._reception.approve(given["who"], called=given["called"])
+        if visitor.own:
+            say(f"{visitor.called} is in {visitor.title} as a machine of your own, with the key {visitor.fingerprint}.")
+        elif called:
+            say(f"{called} is in {visitor.title}, with the key {visitor.fingerprint}.")
+        else:
+            say(f"{visitor.called} waits no more.")
+
+    @magic_arguments()
+    @argument("who", metavar="NAME", help="who waits; or how the fingerprint of his key begins")
+    @line_magic
+    def p2p_refuse(self, line: str) -> None:
+        """Don't let somebody in. Who knocks is told no as long as the cluster is hosted from here."""
+        visitor = self._reception.refuse(options_of(self.p2p_refuse, line)["who"])
+        say(f"{visitor.called}, with the key {visitor.fingerprint}, is told no.")
+
+    @magic_arguments()
+    @argument("cluster", metavar="NAME", help="the cluster, as friends")
+    @argument("member", metavar="WHO", help="the member's name, or the fingerprint of one of his keys")
+    @_way_arguments(board="")
+    @line_magic
+    def p2p_revoke(self, line: str) -> None:
+        """Take somebody out of a cluster that you own, at once.
+
+        Whoever hears of it cuts his links. The others get another topic and another key; what they run goes on.
+        """
+        given = options_of(self.p2p_revoke, line)
+        title, out = self._reception.revoke(given["cluster"], given["member"], way=_way(given))
+        words = f"{out.member} is out of {title}; the others have got another key."
+        if out.waiting:
+            words += f" {out.waiting} of their processes have not taken it yet; they get it while somebody hosts."
+        say(words)
+
+    # -- the guest's --
+
+    @magic_arguments()
+    @argument("code", nargs="+", metavar="CODE", help="what the friend has told you; or the title, to knock")
+    @argument("--name", help="what you are called (default: your login name)")
+    @argument("--own", action="store_true", help="the code is of your own: this machine will count as you")
+    @argument("--owner", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key")
+    @argument("--make-key", action="store_true", help="make an SSH key where there is none")
+    @argument("--wait", action="store_true", help="wait until somebody has answered")
+    @_way_arguments(board="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
+    @line_magic
+    def p2p_join(self, line: str) -> Joining | None:
+        """Join a cluster of a friend's, by the code that he has told you.
+
+        He has to say yes: it waits a moment for that, and then goes on, with its state under the cell. Afterwards
+        %p2p_connect TITLE just works, on every later day. With a title in place of a code, it knocks.
+        """
+        from p2p_ipython.protocol.roster import is_title
+
+        given = options_of(self.p2p_join, line)
+        code = " ".join(given["code"])
+        notice = self._notice(buttons=False)
+        if is_title(code):
+            self._knock(code, given, notice)
+            return None
+        try:
+            joining = self._reception.join(
+                code,
+                notice,
+                name=given["name"],
+                identity=_file(given["identity"]),
+                mailbox=given["mailbox"] or "",
+                own=given["own"],
+                make_key=given["make_key"],
+            )
+        except BaseException:
+            notice.show("Not joined.", "")
+            raise
+        try:
+            over = joining.wait(None if given["wait"] else MOMENT)
+        except KeyboardInterrupt:
+            joining.cancel()
+            raise Interrupted("it was cancelled; the code is used up") from None
+        if over:
+            joining.result()
+        return joining
+
+    @magic_arguments()
+    @argument("cluster", metavar="TITLE", help="the cluster, as alice/friends")
+    @argument("--yes", action="store_true", help="also if it is your own: nobody can then change who is in it")
+    @line_magic
+    def p2p_leave(self, line: str) -> None:
+        """Forget a cluster: its topic and key are removed from this machine."""
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.profiles import Profiles
+
+        given = options_of(self.p2p_leave, line)
+        profiles = Profiles()
+        title = desk.find_title(profiles, given["cluster"])
+        cluster = self._connected()
+        if cluster is not None and cluster.target == title:
+            raise UsageError(f"this notebook is connected to {title}", hint="Leave it first: %p2p_disconnect")
+        if title in self._reception.hosted():
+            raise UsageError(f"this notebook hosts {title}", hint=f"End that first: %p2p_unhost {title}")
+        if profiles.load(title).hosting is not None and not given["yes"]:
+            raise UsageError(
+                f"{title} is your own; forgotten, it can't be hosted again, nor anybody taken out of it",
+                hint=f"If that is what you want: %p2p_leave {title} --yes",
+            )
+        desk.leave(profiles, title)
+        say(f"{title} is forgotten on this machine.")
+
+    # -- everybody's --
+
+    @magic_arguments()
+    @argument("cluster", nargs="?", metavar="NAME", help="the cluster (default: the one that is connected or hosted)")
+    @line_magic
+    def p2p_members(self, line: str) -> None:
+        """Show who is in a cluster: names, keys, roles, whom you trust, whose workers are here.
+
+        Without a name and a cluster that is connected or hosted, the clusters that this machine knows.
+        """
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.profiles import Profiles
+
+        given = options_of(self.p2p_members, line)
+        profiles = Profiles()
+        name = given["cluster"] or self._shared_title() or self._only_hosted()
+        if name is None:
+            self._show_clusters(profiles.all())
+            return
+        profile = profiles.load(desk.find_title(profiles, name))
+        if not profile.roster:
+            say(f"The list of members of {profile.title} has not come yet; it does when you connect.")
+            return
+        publish_display_data(members_table(profile, self._workers_here(profile.title)))
+
+    @magic_arguments()
+    @argument("who", metavar="NAME", help="the member's name")
+    @argument("--revoke", action="store_true", help="trust him no more")
+    @line_magic
+    def p2p_trust(self, line: str) -> None:
+        """Let results of a member's workers be of any type, which lets them run any code in this notebook.
+
+        It is kept for the cluster that is connected. A result that was refused can be asked for again; nothing runs
+        again. Others' results are plain data: numbers, text, arrays, tables, pictures.
+        """
+        given = options_of(self.p2p_trust, line)
+        cluster = self._connected()
+        if cluster is None:
+            raise NotConnected(
+                "whom to trust is said for the cluster that is connected, and none is",
+                hint="Run %p2p_connect TITLE first; or, in a shell: p2p trust TITLE NAME",
+            )
+        name = cluster.trust(given["who"], revoke=given["revoke"])
+        if given["revoke"]:
+            say(f"Results of {name}'s workers are plain data again.")
+        else:
+            say(
+                f"Results of {name}'s workers in {cluster.target} may be of any type now, and run code in your notebooks."
+            )
+
+    # -- for completion --
+
+    def names_waiting(self) -> list[str]:
+        """Who waits to be let in."""
+        return [visitor.called for visitor in self._made.waiting()] if self._made is not None else []
+
+    def names_of_members(self) -> list[str]:
+        """Who is in the cluster that is connected."""
+        cluster = self._connected()
+        return [member.name for member in cluster.members()] if cluster is not None else []
+
+    # -- inside --
+
+    @property
+    def _reception(self) -> Reception:
+        from p2p_ipython.client.hosting import Reception
+
+        self._made = self._made or Reception()
+        return self._made
+
+    def _notice(self, *, buttons: bool) -> Notice:
+        from p2p_ipython.notebook.notice import Notice
+
+        return Notice(self._notebook.output(), self._answer if buttons else None)
+
+    def _answer(self, visitor: Visitor, yes: bool) -> None:
+        self._reception.answer(visitor, yes=yes)
+
+    def _connected(self) -> Cluster | None:
+        cluster = self._notebook.cluster
+        return None if cluster is None or cluster.closed else cluster
+
+    def _shared_title(self) -> str | None:
+        cluster = self._connected()
+        return cluster.target if cluster is not None and cluster.shared else None
+
+    def _only_hosted(self) -> str | None:
+        hosted = self._made.hosted() if self._made is not None else []
+        return hosted[0] if len(hosted) == 1 else None
+
+    def _default_cluster(self, *, personal: bool) -> str:
+        name = PERSONAL if personal else self._only_hosted()
+        if name is None:
+            raise MagicUsage("say into which cluster: %p2p_invite NAME [WHO]")
+        return name
+
+    def _wait_and_ask(self, invitation: Invitation) -> None:
+        """Wait until an invitation is over; with somebody there, ask."""
+        asked: Visitor | None = None
+        try:
+            while not invitation.wait(LOOK_EVERY):
+                visitor = invitation.visitor
+                if visitor is not None and visitor != asked:
+                    asked = visitor
+                    self._answer(visitor, _said_yes(f"Let {visitor.called} in? [yes/no] "))
+        except KeyboardInterrupt:
+            invitation.cancel()
+            raise Interrupted("the invitation was withdrawn") from None
+        except StdinNotImplementedError:
+            invitation.cancel()
+            raise UsageError(
+                "there is nobody to answer here, so the invitation was withdrawn",
+                hint="Leave --wait out, and answer by %p2p_approve; or say --yes beforehand.",
+            ) from None
+        invitation.result()
+
+    def _knock(self, title: str, given: dict[str, Any], notice: Notice) -> None:
+        from p2p_ipython.client import entrance
+        from p2p_ipython.client.hosting import key_of_guest
+
+        try:
+            key_of_guest(_file(given["identity"]), make=given["make_key"])
+            entrance.knock(
+                title,
+                way=_way(given),
+                name=given["name"],
+                owner=given["owner"] or "",
+                patience=entrance.PATIENCE if given["wait"] else MOMENT,
+                progress=notice.progress,
+            )
+        except NotAdmitted as error:
+            notice.show(f"Not in {title} yet: {error.message}.", "")
+            raise
+        except KeyboardInterrupt:
+            entrance.give_up(title)
+            notice.show("Not joined.", "")
+            raise Interrupted("it knocks no more") from None
+        except BaseException:
+            notice.show("Not joined.", "")
+            raise
+        words = f"You are in {title}: %p2p_connect {title}"
+        notice.show(words, words)
+
+    def _show_clusters(self, profiles: list[Profile]) -> None:
+        if not profiles:
+            say("No clusters yet: host one (%p2p_host NAME), or join one (%p2p_join CODE).")
+            return
+        rows: list[tuple[str, ...]] = [
+            (profile.title, profile.board, "yours" if profile.hosting else "") for profile in profiles
+        ]
+        publish_display_data(table(("cluster", "board", ""), rows, "Clusters that this machine knows"))
+
+    def _workers_here(self, title: str) -> dict[str, int] | None:
+        """How many workers of each member are here; None where that isn't known."""
+        cluster = self._connected()
+        if cluster is None or cluster.target != title:
+            return None
+        here: dict[str, int] = {}
+        for worker in cluster.status().members:
+            member = worker.name.partition(" (")[0]  # a member's name has neither
+            here[member] = here.get(member, 0) + 1
+        return here
+
+
+def members_table(profile: Profile, workers: dict[str, int] | None) -> dict[str, str]:
+    """The members of a cluster as text and HTML. ``workers``: how many of each are here, None for not known."""
+    from p2p_ipython.protocol.roster import Roster
+
+    roster = Roster.parse(profile.roster, profile.cluster)
+    head = ("name", "key", "roles", "results") + (("workers here",) if workers is not None else ())
+    rows = []
+    for number, member in enumerate(roster.members):
+        mine = profile.signer in member.keys
+        roles = ", ".join([*(["owner"] if number == 0 else []), *member.roles])
+        anything = mine or any(key in profile.trusted for key in member.keys)
+        trust = "yours" if mine else "of any type (trusted)" if anything else "plain data"
+        for at, key in enumerate(member.keys):
+            row = (member.name + (" (you)" if mine else ""), key, roles, trust) if not at else ("", key, "", "")
+            here = (str(workers.get(member.name, 0)) if not at else "",) if workers is not None else ()
+            rows.append(row + here)
+    return table(head, rows, f"{profile.title}, list number {roster.epoch}")
+
+
+def _way(given: dict[str, Any]) -> Way:
+    from p2p_ipython.members.desk import Way
+
+    return Way(
+        board=given.get("board") or "",
+        identity=_file(given["identity"]),
+        pin=given["accept_host_key"],
+        mailbox=given.get("mailbox") or "",
+        relay=given.get("relay") or "",
+        ssh_options=tuple(given["ssh_option"] or ()),
+    )
+
+
+def _file(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _said_yes(question: str) -> bool:
+    while True:
+        word = input(question).strip().lower()
+        if word in ("y", "yes"):
+            return True
+        if word in ("n", "no"):
+            return False

@@ -1,0 +1,111 @@
+"""A notice under a cell: a text that is kept true, and buttons to answer who waits for a yes or no.
+
+The text goes where ``output.CellOutput`` puts it, and always says what can be typed. Buttons come with it where a
+front end shows them: in a notebook with ipywidgets. They are a second display under the same cell, made when somebody
+waits and gone with the last one. In a terminal the news are printed instead of the whole.
+
+A notice is made in the magic, while the cell runs; then it belongs to the loop's thread.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Callable
+from html import escape
+from typing import Any, Protocol
+
+from p2p_ipython.client.errands import Visitor
+from p2p_ipython.client.printing import printed
+from p2p_ipython.notebook.output import CellOutput
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Visitor, bool], None]
+"""Answers a visitor; called on the thread that handles clicks, must not block."""
+
+MOST_BUTTONS = 10
+"""Visitors that get buttons; the text says how to answer the others."""
+
+
+class Buttons(Protocol):
+    """What shows buttons for visitors."""
+
+    def show(self, visitors: tuple[Visitor, ...]) -> None:
+        """Show buttons for these, and for nobody else."""
+
+
+class Notice:
+    """See the module. ``answer`` is None where there should be no buttons."""
+
+    def __init__(self, output: CellOutput, answer: Answer | None = None) -> None:
+        self._output = output
+        self._buttons: Buttons | None = None
+        if answer is not None and output.interactive:
+            self._buttons = _Widgets(output.another(), answer)
+
+    def progress(self, words: str) -> None:
+        """Say what is done now. Nothing in a terminal."""
+        self._output.show(f"{words} …")
+
+    def show(self, text: str, news: str, visitors: tuple[Visitor, ...] = ()) -> None:
+        """As ``client.errands.View`` has it."""
+        if not self._output.has_status:
+            if news:
+                printed({"kind": "stream", "name": "stdout", "text": f"{news}\n"})
+            return
+        self._output.show(text, html=_block(text))
+        if self._buttons is not None:
+            self._buttons.show(visitors)
+
+
+class _Widgets:
+    """Buttons by ipywidgets. What goes wrong with them is logged: the text under the cell is enough."""
+
+    def __init__(self, output: CellOutput, answer: Answer) -> None:
+        import ipywidgets
+
+        self._make = ipywidgets
+        self._output = output
+        self._answer = answer
+        # Messages of widgets are sent for whichever cell this context belongs to; some kernels need one to be there.
+        self._context = contextvars.copy_context()
+        self._box: Any = None
+        self._rows: dict[str, Any] = {}
+
+    def show(self, visitors: tuple[Visitor, ...]) -> None:
+        if not visitors and self._box is None:
+            return
+        try:
+            self._context.run(self._update, visitors[:MOST_BUTTONS])
+        except Exception:
+            log.debug("there can be no buttons", exc_info=True)
+
+    def _update(self, visitors: tuple[Visitor, ...]) -> None:
+        gone = [self._rows.pop(key) for key in set(self._rows) - {visitor.fingerprint for visitor in visitors}]
+        for visitor in visitors:
+            if visitor.fingerprint not in self._rows:
+                self._rows[visitor.fingerprint] = self._row(visitor)
+        rows = [self._rows[visitor.fingerprint] for visitor in visitors]
+        if self._box is None:
+            self._box = self._make.VBox(rows)
+            self._output.view(self._box.model_id)
+        else:
+            self._box.children = rows
+        for row in gone:
+            for button in row.children:
+                button.close()
+            row.close()
+
+    def _row(self, visitor: Visitor) -> Any:
+        # A button's description is shown as text, never as HTML.
+        yes = self._make.Button(description=f"Let {visitor.called} in", tooltip=visitor.fingerprint)
+        no = self._make.Button(description="No", tooltip=f"Don't let {visitor.called} in: {visitor.fingerprint}")
+        yes.on_click(lambda _button: self._answer(visitor, True))
+        no.on_click(lambda _button: self._answer(visitor, False))
+        return self._make.HBox([yes, no])
+
+
+def _block(text: str) -> str:
+    """Text with its line ends and its spaces, as HTML."""
+    return f'<div style="white-space: pre-wrap; opacity: 0.85; font-size: 95%">{escape(text)}</div>'
