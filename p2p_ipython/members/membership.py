@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from p2p_ipython.board.base import Board, BoardReport, BoardState
-from p2p_ipython.errors import P2PError
+from p2p_ipython.errors import NotAdmitted, P2PError
 from p2p_ipython.jobs import Alarm, Jobs
 from p2p_ipython.members.voice import OpenBoard, Voice, leave
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
@@ -129,7 +129,8 @@ class Membership:
     # -- the beginning and the end --
 
     async def join(self) -> None:
-        """Join the board. Raises a ``BoardError``."""
+        """Join the board. Raises a ``BoardError``, and ``NotAdmitted`` in a role that we don't have."""
+        self._check_role()
         self._voice = await self._new_voice(self.machine.secret)
 
     def begin(self, *, hello: bool = True) -> None:
@@ -214,8 +215,8 @@ class Membership:
         if not heard.admitted or self._closed:
             return
         if isinstance(message, Hello) and message.offer is not None and message.epoch < self.machine.epoch:
-            # A worker that hasn't the newest roster may not know us yet, and would not hear us accept. It is being told,
-            # and says hello again.
+            # A worker that hasn't the newest roster may not know us yet, and would not hear us accept. It is being
+            # told, and says hello again.
             return
         self.speaker.heard(certificate, message)
 
@@ -258,6 +259,16 @@ class Membership:
             self._alarm.set(deadline)
 
     # -- work --
+
+    def _check_role(self) -> None:
+        """Say now what the others' silence would not. They look by themselves."""
+        roster, role = self.machine.roster, self.session.certificate.role
+        member = roster.member(self.standing.me) if roster is not None else None
+        if roster is None or member is None or role == "host" or role in member.roles:
+            return
+        owner, title = roster.members[0].name, roster.title
+        allowed = f"lend to {title}, not have tasks run" if role == "client" else f"have tasks run in {title}, not lend"
+        raise NotAdmitted(f"{owner} lets you {allowed}", hint=f"Ask {owner} for more.")
 
     async def _new_voice(self, secret: ClusterSecret) -> Voice:
         voice = Voice(self.session, secret, admit=self.admits, heard=self._hears, changed=self._board_changed)

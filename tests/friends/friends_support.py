@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +23,22 @@ import psutil
 from cli_support import _ON_TERMINAL, Home
 
 from p2p_ipython import loop as loops
+from p2p_ipython.board.address import BoardAddress
 from p2p_ipython.board.keys import KeyChoice
+from p2p_ipython.config import Settings
+from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.members import owner
+from p2p_ipython.members.entry import Entry
+from p2p_ipython.members.membership import Standing
 from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.protocol.identity import ClusterSecret
+from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.roster import Roster
+from p2p_ipython.worker.agent import Agent
+from p2p_ipython.worker.cache import Source
+from p2p_ipython.worker.memory import MemorySlot
+from p2p_ipython.worker.slot_base import SlotListener, TaskSlot
 
 T = TypeVar("T")
 
@@ -60,11 +73,21 @@ def on_the_loop(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
         loop.run(manager.__aexit__(None, None, None), DEADLINE)
 
 
+def soon(call: Callable[[], object]) -> None:
+    """Call something on the background loop, and wait for it."""
+
+    async def called() -> None:
+        call()
+
+    loops.background().run(called(), DEADLINE)
+
+
 class Program:
     """A program on a terminal of its own, or with nobody in front of it; all that it prints is read at once."""
 
     def __init__(self, *command: str, environment: Mapping[str, str], tty: bool, stdin: bool = False) -> None:
         """``tty``: on a terminal. Otherwise it has no terminal at all, and an empty input unless ``stdin``."""
+        self.command = command[1:]
         self.text = ""
         self._at = 0
         self._news = threading.Condition()
@@ -98,9 +121,9 @@ class Program:
         """Wait until ``words`` are shown, after those of the last call; return what was shown up to there."""
         with self._news:
             start = 0 if anywhere else self._at
-            found = self._news.wait_for(lambda: words in self.text[start:] or self._ended, DEADLINE)
+            self._news.wait_for(lambda: words in self.text[start:] or self._ended, DEADLINE)
             at = self.text.find(words, start)
-            assert found and at >= 0, f"{words!r} was not shown, but:\n{self.text[start:]}"
+            assert at >= 0, f"{words!r} was not shown, but:\n{self.text[start:]}"
             if not anywhere:
                 self._at = at + len(words)
             return self.text[start:at]
@@ -154,7 +177,9 @@ class Program:
 
 
 _NOTEBOOK = r"""
-import json, sys
+import json, logging, sys
+logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+logging.getLogger("p2p_ipython").setLevel(logging.INFO)
 space = {"__name__": "__main__"}
 for line in sys.stdin:
     try:
@@ -246,7 +271,10 @@ class Person(Home):
     def end(self) -> None:
         """End all that runs for him, the newest first."""
         while self._programs:
-            self._programs.pop().close()
+            program = self._programs.pop()
+            program.close()
+            # pytest shows it for a test that has failed.
+            print(f"--- {self.name}: {' '.join(program.command)}\n{program.text}")
 
     def _start(self, *command: str, tty: bool, environment: Mapping[str, str], stdin: bool = False) -> Program:
         made = Program(*command, environment={**self.environment, **environment}, tty=tty, stdin=stdin)
@@ -344,3 +372,63 @@ def runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+# -- in this process: workers that may misbehave --
+
+
+@asynccontextmanager
+async def lending(
+    profile: Profile, person: Person, make_slot: Callable[[Agent], TaskSlot] = MemorySlot, *, slots: int = 1
+) -> AsyncIterator[Agent]:
+    """A worker of somebody's, member or not, on the topic that ``profile`` has. It runs tasks as ``make_slot`` says."""
+    settings = Settings(presence=1.0)
+    key = person.key
+    standing = Standing(
+        ClusterSecret(profile.cluster, profile.topic, profile.key),
+        key.fingerprint,
+        person.name,
+        shared=True,
+        roster=Roster.parse(profile.roster, profile.cluster),
+        title=profile.title,
+    )
+    entry = Entry(BoardAddress.parse(profile.board), key, standing, settings, profile.host_key, remember=False)
+    membership = entry.membership(entry.session("worker"))
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    agent = Agent(
+        settings=settings,
+        name=person.name,
+        terms=Terms(slots=slots, free=0, python=version, platform="here", cores=1, memory=0, until=0),
+        membership=membership,
+        linker=TLSLinker("worker", settings=settings, listen_host="127.0.0.1"),
+        make_slot=make_slot,
+    )
+    try:
+        await agent.start_slots()
+        await membership.join()
+        agent.begin()
+        yield agent
+    finally:
+        await agent.close()
+
+
+class CraftedSlot(MemorySlot):
+    """A slot that runs nothing, and answers what it likes: a result (header and body), after some output."""
+
+    def __init__(
+        self,
+        listener: SlotListener,
+        result: Mapping[str, Any],
+        body: bytes = b"",
+        output: Sequence[tuple[Mapping[str, Any], bytes]] = (),
+    ) -> None:
+        super().__init__(listener)
+        self.ran: list[str] = []
+        self._answer, self._body, self._output = dict(result), body, output
+
+    def run(self, header: Header, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
+        """See ``TaskSlot``."""
+        self.ran.append(header["id"])
+        for message, text in self._output:
+            self._listener.on_output(self, {"t": "output", "id": header["id"], **message}, text)
+        self._listener.on_result(self, {"t": "result", "id": header["id"], "seconds": 0.0, **self._answer}, self._body)
