@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2p_ipython.board.base import Board, BoardReport
+from p2p_ipython.errors import P2PError
 from p2p_ipython.jobs import Jobs
 from p2p_ipython.members.entry import Entry
 from p2p_ipython.members.membership import Membership
@@ -143,11 +144,13 @@ class Host:
         membership = self._member()
         if roster.epoch <= self.machine.roster.epoch:
             return
-        moved = secret != _secret(old)
-        if moved:
-            await self._stay_behind(_secret(old))
         membership.adopt(roster, secret)
         self._act(self.machine.changed(roster, secret))
+        if secret != _secret(old):
+            try:
+                await self._stay_behind(_secret(old))
+            except P2PError as error:  # the board may be away just now; they ask on the lobby, too
+                log.warning("who is still on the cluster's old topic hears later of the new one: %s", error.message)
         self._publish(old.topic)
 
     @property
