@@ -27,6 +27,7 @@ import json
 import logging
 import platform
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ from p2p_ipython.errors import ConfigError, LinkError, LinkLost, LinkTimeout, Lo
 from p2p_ipython.link.base import Secret
 from p2p_ipython.link.hints import parse_relay
 from p2p_ipython.link.mailbox_client import Crowded, Visit, WrongCode, unreachable
-from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Signer, fingerprint, sign, verify
+from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Signer, check_vouch, fingerprint, sign, verify
 from p2p_ipython.protocol.messages import plain
 from p2p_ipython.protocol.roster import (
     MAX_ROSTER,
@@ -316,8 +317,10 @@ def _read_welcome(fields: Mapping[str, Any], host: Host, guest: str, *, own: boo
     if not re.fullmatch(r"p2p-[0-9a-f]{32}", welcome.topic):
         raise _nonsense("host")
     _check_addresses(welcome)
+    if own:
+        _check_vouch(welcome, guest)
     if welcome.roster or not own:
-        _check_roster(welcome, guest)
+        _check_roster(welcome, host.fingerprint if own else guest)
     return welcome
 
 
@@ -338,13 +341,22 @@ def _check_addresses(welcome: Welcome) -> None:
         raise _nonsense("host") from None
 
 
-def _check_roster(welcome: Welcome, guest: str) -> None:
+def _check_vouch(welcome: Welcome, guest: str) -> None:
+    try:
+        member = check_vouch(welcome.vouch, welcome.cluster, guest, time.time())
+    except BadIdentity:
+        raise _nonsense("host") from None
+    if member != owner_of(welcome.cluster):
+        raise _nonsense("host")
+
+
+def _check_roster(welcome: Welcome, member: str) -> None:
     try:
         roster = Roster.parse(welcome.roster, welcome.cluster)
     except BadIdentity:
         raise _nonsense("host") from None
     secret = ClusterSecret(welcome.cluster, welcome.topic, welcome.key)
-    if roster.title != welcome.title or roster.member(guest) is None or roster.secret != commitment(secret):
+    if roster.title != welcome.title or roster.member(member) is None or roster.secret != commitment(secret):
         raise _nonsense("host")
 
 

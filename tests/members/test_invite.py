@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import re
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -37,7 +38,7 @@ from p2p_ipython.link.base import Meeting, Secret
 from p2p_ipython.link.mailbox_client import Visit
 from p2p_ipython.members import invite as module
 from p2p_ipython.members.invite import APPID, Guest, Host, Welcome, accept, invite, read_code
-from p2p_ipython.protocol.identity import ClusterSecret, fingerprint, sign
+from p2p_ipython.protocol.identity import ClusterSecret, fingerprint, sign, vouch
 from p2p_ipython.protocol.roster import MAX_ROSTER, Member, Roster, commitment
 
 Admit = Callable[[Guest], Awaitable[Welcome | None]]
@@ -171,14 +172,43 @@ async def test_a_guest_who_is_refused_hears_it_and_gets_nothing() -> None:
         assert await invitation is None
 
 
-async def test_a_machine_of_the_owners_own_gets_his_word_and_needs_no_roster() -> None:
+def word_for(guest: str, *, by: str = "alice", cluster: str = "", now: float = 0.0) -> bytes:
+    """Somebody's word that the key ``guest`` is on a machine of his own."""
+    return vouch(key_of(by), cluster=cluster or cluster_of(), key=guest, now=now or time.time())
+
+
+@pytest.mark.parametrize("of_friends", [True, False])
+async def test_a_machine_of_the_owners_own_gets_his_word_and_need_not_be_in_a_roster(of_friends: bool) -> None:
+    given: list[Welcome] = []
+
     async def own(guest: Guest) -> Welcome:
-        return welcome_for(guest.fingerprint, roster=b"", vouch=b"alice's word")
+        welcome = welcome_for(print_of("carol"), vouch=word_for(guest.fingerprint))
+        given.append(welcome if of_friends else replace(welcome, roster=b""))
+        return given[0]
 
     async with servers() as here, inviting(here.mailbox, own, own=True) as (code, invitation):
-        welcome = await come(code, here.mailbox, own=True)
-        assert (welcome.vouch, welcome.roster) == (b"alice's word", b"")
+        assert await come(code, here.mailbox, own=True) == given[0]
         assert await invitation is not None
+
+
+@pytest.mark.parametrize("word", ["none", "his own", "for another key", "in another cluster", "expired"])
+async def test_a_machine_of_the_owners_own_takes_no_word_that_others_would_not(word: str) -> None:
+    async def own(guest: Guest) -> Welcome:
+        mine = guest.fingerprint
+        words = {
+            "none": lambda: b"",
+            "his own": lambda: word_for(mine, by="bob"),
+            "for another key": lambda: word_for(print_of("carol")),
+            "in another cluster": lambda: word_for(mine, cluster=f"{print_of('alice')}/others"),
+            "expired": lambda: word_for(mine, now=1.0),
+        }
+        return welcome_for(mine, roster=b"", vouch=words[word]())
+
+    async with servers() as here, inviting(here.mailbox, own, own=True) as (code, invitation):
+        with pytest.raises(WrongPeer, match="makes no sense"):
+            await come(code, here.mailbox, own=True)
+        with pytest.raises(LinkLost):
+            await invitation
 
 
 @pytest.mark.parametrize("own", [True, False])
