@@ -43,7 +43,6 @@ from p2p_ipython.task.safe_parts import (
     Outgoing,
     Unreadable,
     Unsupported,
-    bounded_hashes,
     class_name,
     listed,
     step,
@@ -361,9 +360,8 @@ def _decode_complex(_incoming: Incoming, args: object) -> complex:
 def _decode_dict(incoming: Incoming, args: object) -> dict[Any, Any]:
     pairs = [listed(pair, 2) for pair in listed(args)]
     incoming.charge(200 * len(pairs))
-    keys = [key for key, _ in pairs]
-    bounded_hashes(keys)
-    made = dict(pairs)
+    made: dict[Any, Any] = {}
+    incoming.fill(made, [key for key, _ in pairs], pairs)
     if len(made) != len(pairs):
         raise Unreadable("a dict in it has a key twice")
     return made
@@ -373,11 +371,11 @@ def _decode_set(kind: type[set[Any]] | type[frozenset[Any]]) -> Callable[[Incomi
     def decode_set(incoming: Incoming, args: object) -> Any:
         items = listed(args)
         incoming.charge(300 + 250 * len(items))  # a table that has just grown is eight times as large as its items
-        bounded_hashes(items)
-        made = kind(items)
+        made: set[Any] = set()
+        incoming.fill(made, items, items)
         if len(made) != len(items):
             raise Unreadable("a set in it has an element twice")
-        return made
+        return made if kind is set else kind(made)
 
     return decode_set
 

@@ -21,7 +21,6 @@ from p2p_ipython.task.safe_parts import (
     Incoming,
     Unreadable,
     Unsupported,
-    bounded_hashes,
     listed,
     package_of,
     step,
@@ -39,6 +38,10 @@ _OBJECT = 4000
 
 _MAX_LABELS = 1 << 20
 """Longest index whose frequency travels: checking one that is not a fixed time takes microseconds a label."""
+
+_MAX_UNSORTED = 1 << 12
+"""Most categories, or labels of a level, that need not be in order. Pandas looks whether one is there twice; where they
+are not in order it does so by a table whose places everybody can aim at."""
 
 _INDEXES = ("Index", "DatetimeIndex", "TimedeltaIndex", "CategoricalIndex")
 
@@ -124,7 +127,8 @@ def decode_index(incoming: Incoming, args: object) -> Any:
     incoming.charge(_OBJECT)
     vector = _decode_vector(pd, incoming, labels)
     if vector.dtype == object:
-        bounded_hashes(vector.tolist())
+        items = vector.tolist()
+        incoming.fill(set(), items, items)
     index = pd.Index(vector, dtype=vector.dtype, name=name)
     if frequency is not None:
         if not _FREQUENCY.fullmatch(texted(frequency, 20)) or len(index) > _MAX_LABELS:
@@ -152,6 +156,7 @@ def decode_many(incoming: Incoming, args: object) -> Any:
         raise Unreadable("an index in it has levels that don't fit together")
     for level, code in zip(levels, codes, strict=True):
         _check_index(pd, level)
+        _check_order(level)
         _check_codes(code, len(level))
         incoming.charge(2 * code.nbytes + 8 * len(code))
     return pd.MultiIndex(levels, codes, names=names)
@@ -193,6 +198,8 @@ def _encode_vector(encode: Encode, column: Any, depth: int) -> Any:
     if isinstance(dtype, pd.DatetimeTZDtype):
         return ["zoned", encode_zone(dtype.tz), encode_array(encode, np.asarray(values.tz_convert(None)))]
     if isinstance(dtype, pd.CategoricalDtype):
+        if not _may_be_distinct(dtype.categories):
+            raise Unsupported(f"pandas column of {dtype}"[:100], "it has many categories that are not in order")
         categories = _encode_index(encode, dtype.categories, depth + 1)
         return ["category", encode_array(encode, values.codes), categories, bool(dtype.ordered)]
     if isinstance(dtype, pd.StringDtype):
@@ -225,6 +232,7 @@ def _decode_vector(pd: Any, incoming: Incoming, parts: Any) -> Any:
             return pd.DatetimeIndex(moments).tz_localize("UTC").tz_convert(tz).array
         case ["category", codes, categories, bool(ordered)]:
             _check_index(pd, categories)
+            _check_order(categories)
             _check_codes(codes, len(categories))
             incoming.charge(2 * codes.nbytes)
             return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(categories, ordered))
@@ -245,6 +253,8 @@ def _encode_index(encode: Encode, index: Any, depth: int) -> dict[str, Any]:
         case "ranged":
             return {"!index.range": [index.start, index.stop, index.step, *names]}
         case "many":
+            if not all(map(_may_be_distinct, index.levels)):
+                raise Unsupported(index, "it has a level of many labels that are not in order")
             levels = [_encode_index(encode, level.rename(None), depth + 3) for level in index.levels]
             codes = [encode_array(encode, sys.modules["numpy"].asarray(codes)) for codes in index.codes]
             return {"!index.many": [levels, codes, names]}
@@ -265,6 +275,20 @@ def _check_extras(value: Any) -> None:
 def _check_index(pd: Any, index: object) -> None:
     if not isinstance(index, pd.Index):
         raise Unreadable("something in it isn't the index that it should be")
+
+
+def _may_be_distinct(labels: Any) -> bool:
+    """Whether pandas can find out fast that no label is there twice, whoever has chosen them."""
+    if len(labels) <= _MAX_UNSORTED or labels.dtype == "string":
+        return True
+    if labels.dtype == object:
+        return set(map(type, labels)) <= {str}  # salted, as Python hashes them
+    return bool(labels.is_monotonic_increasing or labels.is_monotonic_decreasing)
+
+
+def _check_order(labels: Any) -> None:
+    if not _may_be_distinct(labels):
+        raise Unreadable("it has many categories, or labels of a level, that are not in order")
 
 
 def _check_lengths(vectors: list[Any], index: Any) -> None:

@@ -6,7 +6,9 @@ See task/safe.py. Standard library only: the runner imports it inside the sandbo
 from __future__ import annotations
 
 import binascii
+import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 from p2p_ipython.protocol.frames import Buffer
@@ -116,6 +118,7 @@ class Incoming:
         self._left = set(range(1, len(pieces)))
         self._ask_budget = budget
         self._allowed = _UNASKED
+        self._hashing = _HASHING
         self.charged = 0
         """Bytes that reading takes by what is known so far; more than it will."""
 
@@ -149,6 +152,28 @@ class Incoming:
             return bytes(view) if copy else bytearray(view)
         return view
 
+    def fill(self, table: dict[Any, Any] | set[Any], keys: Sequence[Any], items: Sequence[Any]) -> None:
+        """Update ``table`` by ``items``, whose keys are ``keys``; refuse keys that were made to meet in one place.
+
+        A table of a million of them is built for hours. They need not have one hash: the places that a table tries
+        one after the other follow from the hash, so whole rows of them can be aimed at. What shows such keys is the
+        time that they take: of this thread's, and of all tables of the value together.
+
+        Raises ``Unreadable``, and ``TypeError`` for what can't be a key.
+        """
+        if set(map(type, keys)) <= {str, bytes}:
+            table.update(items)  # these hashes are salted, nobody can aim at them
+            return
+        if any(sum(1 for _ in same) > _SAME_HASH for _, same in groupby(sorted(map(hash, keys)))):
+            raise Unreadable("it has many keys of one hash")
+        self._hashing += len(keys) * _HASHING_EACH
+        for start in range(0, len(items), _BATCH):
+            begun = time.thread_time()
+            table.update(items[start : start + _BATCH])
+            self._hashing -= time.thread_time() - begun
+            if self._hashing < 0:
+                raise Unreadable("it has keys that were made to be in each other's way")
+
     def end(self) -> None:
         """Raise ``Unreadable`` if there are segments that nothing refers to."""
         if self._left:
@@ -157,6 +182,14 @@ class Incoming:
 
 _UNASKED = 16 << 20
 """Bytes that any result may take: below it nobody asks the system how much memory there is."""
+
+_SAME_HASH = 100
+
+_HASHING, _HASHING_EACH = 0.3, 5e-6
+"""Seconds of a thread's that a result's tables may take in all, and more for each key; an innocent one takes 0.2 µs."""
+
+_BATCH = 256
+"""Keys between two looks at the time."""
 
 
 def listed(args: object, *lengths: int) -> list[Any]:
@@ -178,21 +211,3 @@ def whole(value: object, least: int = INT_MIN, most: int = INT_MAX) -> int:
     if type(value) is not int or not least <= value <= most:
         raise Unreadable("a number in it is none, or is out of its bounds")
     return value
-
-
-def bounded_hashes(items: Sequence[Any]) -> None:
-    """Refuse keys that were made to have one hash: a table of a million of them is built for hours.
-
-    Raises ``Unreadable``, and ``TypeError`` for what can't be a key.
-    """
-    if set(map(type, items)) <= {str, bytes}:
-        return  # these hashes are salted, nobody can aim at them
-    counts: dict[int, int] = {}
-    for item in items:
-        value = hash(item)
-        counts[value] = count = counts.get(value, 0) + 1
-        if count > _SAME_HASH:
-            raise Unreadable("it has many keys of one hash")
-
-
-_SAME_HASH = 100

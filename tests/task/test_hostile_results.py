@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import itertools
 import json
 import os
 import pickle
@@ -306,6 +307,45 @@ def _zip(size: int) -> bytes:
     return made.getvalue()
 
 
+def in_each_others_way() -> list[int]:
+    """Keys of different hashes, most of which a dict can put only behind most of the others.
+
+    A third of its table is filled along the row of places that it tries in the end. The rest lead into that row.
+    """
+    bits, count = 17, 30_000
+    mask, length = (1 << bits) - 1, 2 * (1 << (bits - 1)) // 3 + 2
+    row = [0]
+    while len(row) < length:
+        row.append((5 * row[-1] + 1) & mask)
+    at = np.full(1 << bits, -1)
+    at[row] = np.arange(length)
+    found: list[int] = []
+    for start in itertools.count(1 << bits, 1 << 21):
+        keys = rest = np.arange(start, start + (1 << 21))
+        place = keys & mask
+        while len(keys) and rest.any():
+            rest = rest >> 5
+            keys, place, rest = (each[at[place] >= 0] for each in (keys, place, rest))
+            place = (5 * place + rest + 1) & mask
+        found += keys[(at[place] >= 0) & (at[place] < length // 4)].tolist()
+        if len(found) >= count:
+            return row + found[:count]
+    raise AssertionError("there are no more numbers")
+
+
+def categories_in_each_others_way(count: int, *, level: bool = False) -> tuple[dict[str, Any], bytes, Any]:
+    """Categories that pandas' own table puts in one row: their 64 bits are folded to the same 32."""
+    low = np.arange(count, dtype="u8")
+    labels = (((low ^ (low << np.uint64(11))) & np.uint64(0xFFFFFFFF)) << np.uint64(33)) | low
+    labels = np.random.default_rng(0).permutation(labels).view("i8")
+    array = {"!array": ["<i8", [count], "C", 1]}
+    index = {"!index": [array, None, None]}
+    codes = {"!array": ["|i1", [1], "C", base64.b64encode(b"\0").decode()]}
+    value = {"!series": [["category", codes, index, False], {"!index.range": [0, 1, 1, None]}, None]}
+    many = {"!index.many": [[index], [codes], [None]]}
+    return result(json.dumps(many if level else value), labels.tobytes())
+
+
 def one_hash(count: int) -> list[dict[str, str]]:
     prime = (1 << 61) - 1
     return [{"!int": format(7 + (number << 64) * prime, "x")} for number in range(count)]
@@ -329,6 +369,9 @@ BOMBS: dict[str, Callable[[], tuple[dict[str, Any], bytes, Any]]] = {
     "keys of one hash": lambda: result(json.dumps({"!set": one_hash(200_000)})),
     "keys of a dict of one hash": lambda: result(json.dumps({"!dict": [[key, 1] for key in one_hash(200_000)]})),
     "tuples of one hash": lambda: result(json.dumps({"!set": [{"!tuple": [key]} for key in one_hash(100_000)]})),
+    "keys in each other's way": lambda: result(json.dumps({"!dict": [[key, 1] for key in in_each_others_way()]})),
+    "categories in each other's way": lambda: categories_in_each_others_way(1_000_000),
+    "labels of a level in each other's way": lambda: categories_in_each_others_way(1_000_000, level=True),
     "labels of one hash": lambda: result(json.dumps({"!index": [["object", one_hash(100_000)], None, None]})),
     "a segment that is not there": lambda: result('{"!array":["<f8",[1000000000000],"C",1]}', b""),
     "text of wide items": lambda: result('{"!array":["<U100000000",[1000],"C",1]}', b""),

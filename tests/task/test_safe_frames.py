@@ -171,3 +171,14 @@ def test_what_a_frame_says_besides_its_data_is_not_lost_in_silence() -> None:
     noted.attrs["from"] = "here"
     with pytest.raises(safe.Unsupported, match="attrs"):
         safe.encode(noted)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_many_categories_travel_if_they_are_in_order(ordered: bool) -> None:
+    labels = np.arange(10_000)
+    column = pd.Series(pd.Categorical.from_codes(labels, labels if ordered else labels[::-1] ^ 1))
+    if ordered:
+        pd.testing.assert_series_equal(again(column), column)
+    else:
+        with pytest.raises(safe.Unsupported, match="not in order"):
+            safe.encode(column)
