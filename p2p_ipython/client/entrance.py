@@ -48,6 +48,11 @@ class _Visit:
         self.task: asyncio.Task[LetIn]
         self.pid = os.getpid()
 
+    def is_as_wanted(self, name: str, way: Way) -> bool:
+        """Whether it is by this way, as far as that is said."""
+        said = {field: value for field, value in vars(way).items() if value}
+        return name == self.name and all(getattr(self.way, field) == value for field, value in said.items())
+
     async def knock(
         self,
         title: str,
@@ -82,7 +87,7 @@ class _Visit:
         if not self.left:
             return
         if error is None:
-            self.progress(f"{title} lets you in. Connect again.")
+            self.progress(f"{title} lets you in: run the line again.")
         elif isinstance(error, P2PError):
             self.progress(str(error))
 
@@ -108,7 +113,7 @@ async def come_in(
     answered, and when whoever answers has to be confirmed first; ``ConfigError`` when the answer was no.
     """
     visit = _visits.get(title)
-    if visit is not None and (visit.name, visit.way) != (name, way):  # the last time was a mistake
+    if visit is not None and not visit.is_as_wanted(name, way):  # the last time was a mistake
         await _end(_visits.pop(title))
         visit = None
     if visit is None:
@@ -124,8 +129,8 @@ async def come_in(
     if not visit.task.done():
         raise NotAdmitted(
             f"you are not in {title} yet: {visit.state}",
-            hint=f"It goes on knocking for {PATIENCE / 60:.0f} minutes. Run %p2p_connect {title} again when you are "
-            "let in; or ask for an invitation, and %p2p_join its code.",
+            hint=f"It goes on knocking for {PATIENCE / 60:.0f} minutes. Run the same line again when you are let in; "
+            "or ask for an invitation, and %p2p_join its code.",
         )
     try:
         let_in = visit.task.result()
@@ -142,7 +147,7 @@ async def come_in(
         raise NotAdmitted(
             f"{title} lets you in; its owner has the key {let_in.owner}",
             hint="Whoever has it lets people in who run code on your workers, so compare it with what the owner says; "
-            f"then: %p2p_connect {title} --owner {let_in.owner}",
+            f"then run the line again with: --owner {let_in.owner}",
         )
     _visits.pop(title, None)
     await asyncio.to_thread(let_in.keep, profiles)

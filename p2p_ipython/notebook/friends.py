@@ -119,8 +119,10 @@ class FriendsMagics(Magics):
                 resume=given["resume"],
                 progress=notice.progress,
             )
-        except BaseException:
+        except BaseException as error:
             notice.show("Not hosted.", "")
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("the cluster is not hosted") from None
             raise
         if not new:
             words = f"{title} is hosted by this notebook already. What this line says counts from now on."
@@ -163,8 +165,10 @@ class FriendsMagics(Magics):
                 own=given["own"],
                 yes=given["yes"],
             )
-        except BaseException:
+        except BaseException as error:
             notice.show("Not invited.", "")
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("the invitation was withdrawn") from None
             raise
         if given["wait"]:
             self._wait_and_ask(invitation)
@@ -334,9 +338,8 @@ class FriendsMagics(Magics):
         if given["revoke"]:
             say(f"Results of {name}'s workers are plain data again.")
         else:
-            say(
-                f"Results of {name}'s workers in {cluster.target} may be of any type now, and run code in your notebooks."
-            )
+            where = f"in {cluster.target}"
+            say(f"Results of {name}'s workers {where} may be of any type now, and run code in your notebooks.")
 
     # -- for completion --
 
@@ -418,8 +421,8 @@ class FriendsMagics(Magics):
                 patience=entrance.PATIENCE if given["wait"] else MOMENT,
                 progress=notice.progress,
             )
-        except NotAdmitted as error:
-            notice.show(f"Not in {title} yet: {error.message}.", "")
+        except NotAdmitted as error:  # perhaps it goes on knocking; then the line will say what becomes of that
+            notice.show(f"Not joined: {error.message}.", "")
             raise
         except KeyboardInterrupt:
             entrance.give_up(title)

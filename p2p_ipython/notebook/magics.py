@@ -298,11 +298,12 @@ class P2PMagics(Magics):
             )
         output = self.output()
         try:
-            made = (self._connect or _connect())(**given, progress=lambda step: output.show(_step(step)))
-        except BaseException as error:
-            # While it knocks, the line goes on to say what becomes of that.
-            why = f": {error.message}" if isinstance(error, NotAdmitted) else ""
-            output.show(f"Still connected: {before}." if old is not None else f"Not connected{why}.")
+            made = (self._connect or _connect())(**given, progress=output.progress)
+        except NotAdmitted as error:  # perhaps it goes on knocking; then the line will say what becomes of that
+            output.show(f"Not connected: {error.message}.")
+            raise
+        except BaseException:
+            output.show(f"Still connected: {before}." if old is not None else "Not connected.")
             raise
         self.cluster, self._joined = made, given
         words = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
@@ -381,10 +382,6 @@ def _cancelled(tasks: int) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _step(words: str) -> str:
-    return words if words.endswith(".") else f"{words} …"
 
 
 def _where(given: dict[str, Any]) -> str:

@@ -45,8 +45,8 @@ class Notice:
             self._buttons = _Widgets(output.another(), answer)
 
     def progress(self, words: str) -> None:
-        """Say what is done now. Nothing in a terminal."""
-        self._output.show(f"{words} …")
+        """Say what is done now."""
+        self._output.progress(words)
 
     def show(self, text: str, news: str, visitors: tuple[Visitor, ...] = ()) -> None:
         """As ``client.errands.View`` has it."""

@@ -112,6 +112,15 @@ class CellOutput:
         first, self._status, self._html = not self._status, text, html or _small(text)
         self._send("display_data" if first else "update_display_data", self._status_content())
 
+    def progress(self, words: str) -> None:
+        """Say what is done now in the status line; whole sentences are what has come of it, for a terminal, too."""
+        if not words.endswith("."):
+            self.show(f"{words} …")
+        elif self._send is not None:
+            self.show(words)
+        else:
+            printed({"kind": "stream", "name": "stdout", "text": f"{words}\n"})
+
     def view(self, model_id: str) -> None:
         """Show a widget, where there is a front end for it."""
         if self._send is not None:

@@ -110,5 +110,6 @@ def notebook(environment: Mapping[str, str] | None = None) -> Iterator[Notebook]
         yield Notebook(manager, client)
     finally:
         client.stop_channels()
-        manager.shutdown_kernel()
+        if manager.has_kernel:
+            manager.shutdown_kernel()
         manager.cleanup_resources()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+from wormhole._wordlist import odd_words_lowercase
 
-from tests.cli_support import DEADLINE, Home
-from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.cli_support import Home
+from tests.notebook.kernels import DEADLINE, Cell, Notebook, notebook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -131,3 +131,134 @@ def test_the_whole_story(people: People) -> None:
     bob.until(lambda: bob.run("'taken you out' in str(cluster.status().note)").value == "True")
     late = bob.run("cluster.submit(pow, 2, 3).result(60)")
     assert "taken you out" in shown_error(late)
+
+
+def knocking(people: People, who: Notebook, name: str, *options: str) -> Cell:
+    """Knock at alice's, which is answered in moments or behind the scenes."""
+    where = f"--board {people.address} --accept-host-key {people.host_key} --name {name} --wait"
+    return who.start(f"%p2p_join alice/friends {where} {' '.join(options)}")
+
+
+def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_button(people: People) -> None:
+    alice, bob, carol = people.notebook("alice"), people.notebook("bob"), people.notebook("carol")
+    hosting = people.host(alice)
+    owner = re.search(FINGERPRINT, hosting.shown)
+    assert owner is not None
+
+    # The name is only what he calls himself: two of the same name are told apart by their keys.
+    first = knocking(people, bob, "bob", "--owner", owner[0])
+    alice.until(lambda: "%p2p_approve bob" in hosting.shown)
+    second = knocking(people, carol, "bob", "--owner", owner[0])
+    alice.until(lambda: hosting.shown.count("%p2p_approve") == 2)
+    both = alice.run("%p2p_approve bob")
+    assert "2 of those who wait are called 'bob'" in shown_error(both)
+    key = re.search(FINGERPRINT, people.home("carol").run("whoami").stdout)
+    assert key is not None
+    assert f"{key[0]}, is told no" in alice.run(f"%p2p_refuse {key[0][:15]}").text
+    carol.until(lambda: second.idle)
+    assert "does not want you" in shown_error(second)
+
+    # The front end has buttons for who is left: one widget a button, whose click is a message.
+    (button,) = [
+        content["comm_id"]
+        for content in (*hosting.of("comm_open"), *both.of("comm_open"))
+        if content["data"]["state"].get("description") == "Let bob in" and content["data"]["state"]["tooltip"] != key[0]
+    ]
+    assert any("application/vnd.jupyter.widget-view+json" in c["data"] for c in hosting.of("display_data"))
+    click = {"comm_id": button, "data": {"method": "custom", "content": {"event": "click"}}}
+    alice.client.shell_channel.send(alice.client.session.msg("comm_msg", click))
+    alice.until(lambda: "bob is in, with the key" in hosting.shown)
+    assert "%p2p_approve" not in hosting.shown
+    bob.until(lambda: first.idle and "You are in alice/friends" in first.shown)
+    assert bob.run("%p2p_connect alice/friends").error is None
+
+
+def test_a_host_in_another_process_is_respected_and_the_end_of_a_kernel_ends_its_own(people: People) -> None:
+    alice = people.notebook("alice")
+    people.host(alice)
+    inviting = alice.run("%p2p_invite friends bob")
+    process = psutil.Process(kernel_pid(alice))
+    other = people.notebook("alice")
+    refused = other.run("%p2p_host friends")
+    assert "another process of yours hosts alice/friends already" in shown_error(refused)
+    # An invitation, and taking somebody out, need no host of this kernel's own.
+    elsewhere = other.run("%p2p_invite friends carol --yes")
+    joined = people.home("carol").run("join", *code_of(elsewhere).split(), "--name", "carol")
+    assert joined.returncode == 0, joined.stderr
+    other.until(lambda: "carol is in alice/friends" in elsewhere.shown)
+    assert "carol is out" in other.run("%p2p_revoke friends carol").text
+
+    # The end of a kernel ends its invitation, too: a guest who waits for the yes is told at once.
+    with people.home("bob").running("join", *code_of(inviting).split(), "--name", "bob") as guest:
+        alice.until(lambda: "%p2p_approve bob" in inviting.shown)
+        children = process.children(recursive=True)
+        alice.manager.shutdown_kernel()
+        assert "the host has left before the end" in guest.communicate(timeout=DEADLINE)[1]
+    assert not process.is_running()
+    assert not [child for child in children if child.is_running()]
+    assert other.run("%p2p_host friends").error is None  # its lock is free
+    assert other.run("%unload_ext p2p_ipython").error is None
+    asking = "import asyncio, p2p_ipython.loop as l\nlen(asyncio.all_tasks(l.background().loop))"
+    assert other.run(asking).value == "0"
+
+
+def kernel_pid(one: Notebook) -> int:
+    value = one.run("import os; os.getpid()").value
+    assert value is not None
+    return int(value)
+
+
+def test_waiting_for_a_guest_or_for_a_yes_can_be_interrupted_and_leaves_nothing(people: People) -> None:
+    alice, bob = people.notebook("alice"), people.notebook("bob")
+    people.host(alice)
+    tasks = "import asyncio, p2p_ipython.loop as l\nlen(asyncio.all_tasks(l.background().loop))"
+    before = alice.run(tasks).value
+
+    waiting = alice.start("%p2p_invite friends bob --wait")
+    alice.until(lambda: "%p2p_join" in waiting.shown)
+    joining = bob.start(f"%p2p_join {code_of(waiting)} --wait")
+    bob.until(lambda: "Waiting for the owner's yes" in joining.shown)
+    bob.manager.interrupt_kernel()
+    bob.until(lambda: joining.idle)
+    assert "the code is used up" in shown_error(joining)
+    assert bob.run(tasks).value == "0"
+    # The guest has left before anybody had answered; here is no front end that could ask.
+    alice.until(lambda: waiting.idle)
+    assert any(words in shown_error(waiting) for words in ("has left before the end", "nobody to answer here"))
+
+    waiting = alice.start("%p2p_invite friends bob --wait")
+    alice.until(lambda: "%p2p_join" in waiting.shown)
+    alice.manager.interrupt_kernel()
+    alice.until(lambda: waiting.idle)
+    assert "the invitation was withdrawn" in shown_error(waiting)
+    assert alice.run(tasks).value == before
+
+
+def test_a_guest_without_a_key_is_told_how_to_have_one_made_and_a_wrong_code_burns(people: People) -> None:
+    alice, bob = people.notebook("alice"), people.notebook("bob")
+    for file in people.home("bob").key_file.parent.iterdir():
+        file.unlink()
+    people.host(alice)
+    inviting = alice.run("%p2p_invite friends bob --yes")
+    right = code_of(inviting)
+    keyless = bob.run(f"%p2p_join {right}")
+    assert keyless.error is not None
+    assert keyless.error["ename"] == "NoKey"
+    assert "--make-key" in shown_error(keyless)
+    word = right.split()[0].rpartition("-")[2]
+    wrong = right.replace(word, next(other for other in sorted(odd_words_lowercase) if other != word), 1)
+    burnt = bob.run(f"%p2p_join {wrong} --make-key")
+    assert burnt.error is not None
+    assert burnt.error["ename"] == "WrongPeer"
+    assert people.home("bob").key_file.exists()
+    alice.until(lambda: "wrong code" in inviting.shown)
+
+    again = alice.run("%p2p_invite friends --yes")
+    welcome = bob.run(f"%p2p_join {code_of(again)} --name bob --wait")
+    assert welcome.error is None, welcome.error
+    assert "You are in alice/friends" in welcome.shown
+    alice.until(lambda: "bob is in alice/friends" in again.shown)
+    assert right.split()[0] not in again.shown  # a saved notebook keeps no code
+    forgotten = bob.run("%p2p_leave alice/friends")
+    assert forgotten.text == "alice/friends is forgotten on this machine.\n"
+    assert "No clusters yet" in bob.run("%p2p_members").text
