@@ -40,7 +40,10 @@ A task that raises an exception whose class can be imported here raises that sam
 
 from __future__ import annotations
 
+import re
 import traceback
+
+_COMMAND = re.compile(r"(?<![%\w])p2p (host|invite|join|members|revoke|leave)\b")
 
 
 class P2PError(Exception):
@@ -59,10 +62,16 @@ class P2PError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the message and the hint. The frames of this package would not help."""
-        return [f"\x1b[31m{type(self).__name__}\x1b[39m: {self.message}", *([self.hint] if self.hint else [])]
+        first, *rest = in_notebook(str(self)).split("\n")
+        return [f"\x1b[31m{type(self).__name__}\x1b[39m: {first}", *rest]
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.__dict__.copy()))
+
+
+def in_notebook(words: str) -> str:
+    """``words`` with magics in place of the commands for which there is one: ``p2p join`` is ``%p2p_join``."""
+    return _COMMAND.sub(r"%p2p_\1", words)
 
 
 def _rebuild(cls: type[P2PError], message: str, state: dict[str, object]) -> P2PError:

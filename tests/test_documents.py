@@ -83,9 +83,10 @@ def test_make_targets_in_documents_exist() -> None:
 
 
 def test_magics_in_readme_exist() -> None:
+    from p2p_ipython.notebook.friends import FriendsMagics
     from p2p_ipython.notebook.magics import P2PMagics
 
-    known = {*P2PMagics.magics["line"], *P2PMagics.magics["cell"]}
+    known = {name for one in (P2PMagics, FriendsMagics) for kind in ("line", "cell") for name in one.magics[kind]}
     assert set(re.findall(r"%%?(p2p\w*)", README)) <= known
 
 

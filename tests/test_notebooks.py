@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
+
+from p2p_ipython.board.mailbox import Services
+from tests.board_support import pico_board
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def execute(notebook: Path, to: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def execute(notebook: Path, to: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, NOTEBOOKS / "execute.py", notebook, "--to", to, *arguments],
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -66,6 +74,50 @@ def test_real_data_gives_on_workers_what_it_gives_here(tmp_path: Path) -> None:
     assert "results are equal: True" in shown(executed, "results are equal")
     assert "of 1797 digits" in shown(executed, "await mistakes")
     assert "[1, 4, 9]" in shown(executed, "cluster.map")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_friends_share_a_cluster_over_a_board_of_their_own(tmp_path: Path) -> None:
+    done = execute(NOTEBOOKS / "03-friends.ipynb", tmp_path / "to", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    friends_have_met(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+async def test_friends_share_a_cluster_over_a_board_with_the_weaknesses_of_the_public_one(tmp_path: Path) -> None:
+    async with pico_board() as server:
+        services = Services("127.0.0.1", 0, 0)  # such a board has none
+        try:
+            board = {
+                "ssh": {"host": server.addresses.host, "port": server.addresses.port},
+                "fingerprint": server.addresses.fingerprint,
+                "mailbox": f"ws://127.0.0.1:{services.mailbox_port}/v1",
+                "relay": f"tcp:127.0.0.1:{services.relay_port}",
+            }
+            environment = {"TMPDIR": str(tmp_path), "P2P_DEMO_BOARD": json.dumps(board)}
+            notebook = NOTEBOOKS / "03-friends.ipynb"
+            done = await asyncio.to_thread(lambda: execute(notebook, tmp_path / "to", **environment))
+        finally:
+            await services.close()
+    assert done.returncode == 0, done.stderr
+    friends_have_met(tmp_path)
+
+
+def friends_have_met(folder: Path) -> None:
+    """What the notebook of friends has to show, and that nothing is left of it."""
+    executed = cells(folder / "to" / "03-friends.ipynb")
+    assert errors(executed) == [("strange.result()", "NotTrusted")]
+    assert "bob is in alice/friends" in shown(executed, "%p2p_approve bob")
+    assert "9592" in shown(executed, "await primes")
+    assert "on bob's machine" in shown(executed, "await primes")
+    assert "mauve" in shown(executed, "%p2p_trust bob")
+    assert "carol is in alice/friends" in shown(executed, "%p2p_approve carol")
+    assert "alice has taken you out of alice/friends" in shown(executed, "%p2p_revoke friends bob")
+    assert not list(folder.glob("p2p-friends-*"))
+    left = [process for process in psutil.process_iter(["environ"]) if str(folder) in str(process.info["environ"])]
+    assert not left
 
 
 def test_a_notebook_that_fails_is_said_to_and_kept(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError
+from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError, in_notebook
 from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class _Visit:
         from p2p_ipython.members import desk
 
         def told(words: str) -> None:
-            self.state = words
-            self.progress(words)
+            self.state = in_notebook(words)
+            self.progress(self.state)
 
         try:
             async with asyncio.timeout(PATIENCE):
@@ -89,7 +89,7 @@ class _Visit:
         if error is None:
             self.progress(f"{title} lets you in: run the line again.")
         elif isinstance(error, P2PError):
-            self.progress(str(error))
+            self.progress(in_notebook(str(error)))
 
 
 _visits: dict[str, _Visit] = {}

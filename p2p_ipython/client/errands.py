@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from p2p_ipython.errors import P2PError, UsageError
+from p2p_ipython.errors import P2PError, UsageError, in_notebook
 from p2p_ipython.loop import background
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Errand(ABC):
             self._say(self._cancelled)
         except P2PError as error:
             self.error = error
-            self._say(str(error))
+            self._say(in_notebook(str(error)))
         except Exception as error:
             log.exception("%s failed", type(self).__name__)
             self.error = error

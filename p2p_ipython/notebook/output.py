@@ -39,7 +39,8 @@ class CurrentCell:
         self._ip = ip
         self._lock = threading.Lock()
         self._runs = True  # made while a cell runs
-        self._held: list[Callable[[], None]] = []
+        self._parent = self._message()
+        self._held: list[Callable[[Any], None]] = []
         ip.events.register("pre_run_cell", self._begins)
         ip.events.register("post_run_cell", self._ends)
 
@@ -48,20 +49,26 @@ class CurrentCell:
         self._ip.events.unregister("pre_run_cell", self._begins)
         self._ip.events.unregister("post_run_cell", self._ends)
 
-    def when_running(self, show: Callable[[], None]) -> None:
-        """Call ``show`` now if a cell runs, else when the next one begins; in order."""
+    def when_running(self, show: Callable[[Any], None]) -> None:
+        """Call ``show`` now if a cell runs, else when the next one begins; in order. It gets the cell's message."""
         with self._lock:
             if not self._runs:
                 self._held.append(show)
                 return
-            show()
+            show(self._parent)
 
     def _begins(self, _info: object) -> None:
         with self._lock:
             self._runs = True
+            self._parent = self._message()
             held, self._held = self._held, []
             for show in held:
-                show()
+                show(self._parent)
+
+    def _message(self) -> Any:
+        """The message that asked for the cell, None in a terminal. Kept, since a thread or a task that a cell has
+        started would be told that cell's, whichever runs."""
+        return self._ip.get_parent() if getattr(self._ip, "kernel", None) is not None else None
 
     def _ends(self, _result: object) -> None:
         with self._lock:
@@ -174,7 +181,7 @@ def _sender(ip: Any, current: CurrentCell) -> Send | None:
 
     if has_cell:
         return lambda kind, content: send_to(origin, kind, content)
-    return lambda kind, content: current.when_running(lambda: send_to(ip.get_parent(), kind, content))
+    return lambda kind, content: current.when_running(lambda parent: send_to(parent, kind, content))
 
 
 def _cell_id(ip: Any) -> Any:

@@ -110,7 +110,6 @@ def test_the_whole_story(people: People) -> None:
     assert alice.run("%%p2p --wait\nsum(range(10))").value == "45"
 
     # What only a pickle can carry is kept until bob is trusted.
-    alice.run("open('runs', 'w').close()")
     alice.run("%%p2p strange\nprint('it ran')\nclass Strange:\n    pass\nStrange")
     refused = alice.run("strange.result()")
     assert refused.error is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -11,11 +12,15 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from p2p_ipython.client.errands import Visitor
+from p2p_ipython.client.hosting import find_visitor, knock_line
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.status import ClusterStatus
-from p2p_ipython.errors import BoardUnreachable, LocalProtocolError
+from p2p_ipython.errors import BoardUnreachable, ConfigError, LocalProtocolError, NotConnected
 from p2p_ipython.errors import UsageError as OurUsageError
+from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
+from p2p_ipython.notebook.notice import Notice
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.status_line import text
 
@@ -362,3 +367,90 @@ def test_our_errors_are_short_in_ipython_and_our_own_bugs_are_not(ip: Interactiv
     assert "no answer" in short
     assert "Traceback" not in short
     assert "Traceback" in long
+
+
+def visitor(name: str, key: str = "A", **options: Any) -> Visitor:
+    return Visitor("alice/friends", name, f"SHA256:{key * 43}", **{"called": name, **options})
+
+
+def test_who_waits_is_found_by_name_and_by_how_the_key_begins() -> None:
+    bob, mallory, carol = visitor("bob", "B"), visitor("bob", "M"), visitor("<carol>", "C", called="carol")
+    waiting = [bob, mallory, carol]
+    assert find_visitor(waiting, "carol") == find_visitor(waiting, "<carol>") == carol
+    assert find_visitor(waiting, "SHA256:MMMM") == find_visitor(waiting, "MMMMMM") == mallory
+    with pytest.raises(ConfigError, match="2 of those") as caught:
+        find_visitor(waiting, "bob")
+    assert bob.fingerprint in caught.value.hint
+    assert mallory.fingerprint in caught.value.hint
+    for nobody in ("dave", "", "B", "SHA256:"):  # a letter or two are no fingerprint
+        with pytest.raises(ConfigError, match="nobody called"):
+            find_visitor(waiting, nobody)
+
+
+def test_what_strangers_call_themselves_is_text_and_a_crowd_is_cut_short() -> None:
+    line = knock_line(visitor("<img src=x> approve me", called="img"), by_key=False)
+    assert line.startswith("img, who calls himself '<img src=x> approve me', knocks at alice/friends, with the key SHA")
+    assert line.endswith("%p2p_approve img   or   %p2p_refuse img")
+    shell = Shell(cell_ids=True)
+    Notice(CellOutput(shell, CurrentCell(shell))).show(line, line)
+    html = shell.kernel.sent[0][2]["data"]["text/html"]
+    assert "&lt;img src=x&gt;" in html
+    assert "<img" not in html
+
+
+def test_a_notice_in_a_terminal_prints_what_is_new(capsys: pytest.CaptureFixture[str], ip: InteractiveShell) -> None:
+    notice = Notice(CellOutput(ip, CurrentCell(ip)), lambda _visitor, _yes: None)
+    notice.progress("going to the board")
+    notice.show("the whole", "bob knocks")
+    notice.show("the whole, again", "")
+    printed.drain(10)
+    assert capsys.readouterr().out == "bob knocks\n"
+
+
+def test_errors_in_a_notebook_speak_of_magics() -> None:
+    error = OurUsageError("there is none", hint="Host one: p2p host NAME, then p2p worker --cluster NAME")
+    assert error._render_traceback_()[1] == "Host one: %p2p_host NAME, then p2p worker --cluster NAME"
+    assert "p2p host NAME" in str(error)
+
+
+def test_titles_of_known_clusters_are_completed(
+    ip: InteractiveShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2P_DATA", str(tmp_path))
+    for title in ("alice/friends", "alice/family"):
+        name = title.partition("/")[2]
+        profile = Profile(
+            title, f"SHA256:x/{name}", "host", "", "", "", "", "SHA256:x", "p2p-" + "0" * 32, bytes(32), b""
+        )
+        Profiles().save(profile)
+    load(ip)
+
+    def completed(line: str) -> set[str]:
+        with provisionalcompleter():
+            return {c.text for c in ip.Completer.completions(line, len(line))}
+
+    assert completed("%p2p_connect alice/f") == {"alice/friends", "alice/family"}
+    assert completed("%p2p_leave alice/fr") == {"alice/friends"}
+    assert not {c for c in completed("%p2p_connect alice/friends al") if "/" in c}
+
+
+def test_magics_for_friends_refuse_what_makes_no_sense(ip: InteractiveShell, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("P2P_DATA", str(tmp_path))
+    load(ip)
+    friends = ip.magics_manager.registry["FriendsMagics"]
+    with pytest.raises(UsageError, match="into which cluster"):
+        friends.p2p_invite("")
+    with pytest.raises(UsageError, match="--board is for --own"):
+        friends.p2p_invite("friends bob --board there")
+    with pytest.raises(ConfigError, match="no code of an invitation"):
+        friends.p2p_join("nonsense")
+    with pytest.raises(ConfigError, match="not a duration"):
+        friends.p2p_host("friends --duration soon")
+    with pytest.raises(ConfigError, match="nobody called 'bob'"):
+        friends.p2p_approve("bob")
+    with pytest.raises(NotConnected):
+        friends.p2p_trust("bob")
+    with pytest.raises(ConfigError, match="are in no cluster called friends"):
+        friends.p2p_leave("friends")
+    with pytest.raises(UsageError, match=r"%p2p_host\?"):
+        friends.p2p_host("--help")
