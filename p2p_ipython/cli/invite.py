@@ -41,6 +41,7 @@ def _invite(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> int:
     from p2p_ipython.members import desk
     from p2p_ipython.members.host import Host
+    from p2p_ipython.members.owner import roster_of
     from p2p_ipython.members.profiles import Profiles
 
     profiles, settings, way = Profiles(), Settings.load(), way_of(options)
@@ -62,6 +63,7 @@ async def _run(options: argparse.Namespace) -> int:
     if options.own and (options.board or options.cluster == PERSONAL):
         guest = await desk.invite_own(options.cluster, way=way, settings=settings, show_code=show_code, ask=ask)
         title = options.cluster
+        called = guest.name if guest is not None else ""
     else:
         title = await asyncio.to_thread(desk.find_title, profiles, options.cluster, hosted=True)
         entry, profile = await desk.owners_entry(title, way=way, profiles=profiles, settings=settings)
@@ -71,10 +73,12 @@ async def _run(options: argparse.Namespace) -> int:
             guest = await desk.invite(
                 host, entry, profiles, name=options.guest, show_code=show_code, ask=ask, own=options.own
             )
+            member = roster_of(host.profile).member(guest.fingerprint) if guest is not None else None
+            called = member.name if member is not None else guest.name if guest is not None else ""
         finally:
             await host.close()
     if guest is None:
         say("not let in")
         return 1
-    say(f"done: {options.guest or guest.name} is in {title}")
+    say(f"done: {called} is in {title}")
     return 0

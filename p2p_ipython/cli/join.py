@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import Commands
@@ -48,6 +49,7 @@ def add(commands: Commands) -> None:
         example="  p2p leave alice/friends",
     )
     parser.add_argument("cluster", metavar="TITLE", help="the cluster, as alice/friends")
+    parser.add_argument("--yes", action="store_true", help="don't ask, also if it is your own")
 
 
 def _join(options: argparse.Namespace) -> int:
@@ -62,7 +64,7 @@ async def _by_code(options: argparse.Namespace) -> int:
     from p2p_ipython.members.profiles import Profiles
 
     read_code(options.code)  # a mistyped one is said before anything else is asked
-    key = await asyncio.to_thread(_key, options)
+    key = await _key(options)
 
     def told(host: Host) -> None:
         say(f"{host.title} invites you; its owner has the key {host.fingerprint}")
@@ -91,7 +93,7 @@ async def _knock(options: argparse.Namespace) -> int:
         say(f"you are in {options.code} already")
         _say_what_now(options.code)
         return 0
-    await asyncio.to_thread(_key, options)
+    await _key(options)
     granted = await desk.knock(
         options.code, way=way, name=options.name or desk.my_name(), owner=options.owner, settings=settings, told=say
     )
@@ -117,30 +119,40 @@ def _leave(options: argparse.Namespace) -> int:
 
     profiles = Profiles()
     title = desk.find_title(profiles, options.cluster)
+    if profiles.load(title).hosting is not None:
+        own = f"{title} is your own; forgotten, it can't be hosted again, nor anybody taken out of it."
+        if not (options.yes or ask(f"{own} Forget it?", False)):
+            say("nothing was changed")
+            return 1
     desk.leave(profiles, title)
     say(f"{title} is forgotten on this machine")
     return 0
 
 
-def _key(options: argparse.Namespace) -> KeyChoice:
-    """The guest's key; where there is none, one is made if he agrees. Blocks."""
+async def _key(options: argparse.Namespace) -> KeyChoice:
+    """The guest's key; where there is none, one is made if he agrees."""
     from p2p_ipython.members import desk
 
+    gone = threading.Event()
     try:
-        return desk.key_of_guest(identity_path(options))
+        # One of asyncio's threads, which are waited for: it must have set the terminal right before the program ends.
+        return await asyncio.to_thread(desk.key_of_guest, identity_path(options), gone)
     except NoKey as error:
         path = desk.place_for_key(identity_path(options))
         if path is None:
             raise
         say(error.message)
         try:
-            if not (options.yes or ask(f"Make one now, {path}? It has no passphrase; ssh-keygen -p adds one.", True)):
+            question = f"Make one now, {path}? It has no passphrase; ssh-keygen -p adds one."
+            if not (options.yes or await asked(question, True)):
                 raise
         except UsageError:
             raise error from None
-        made = desk.make_key(path)
+        made = await asyncio.to_thread(desk.make_key, path)
         say(f"made {path}; its fingerprint is {made.fingerprint}")
         return made
+    finally:
+        gone.set()
 
 
 def _say_what_now(title: str) -> None:

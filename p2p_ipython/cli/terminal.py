@@ -50,11 +50,13 @@ def ask(question: str, default: bool | None = None, *, option: str = "--yes") ->
     """Ask a question that is answered by yes or no; an empty answer means ``default`` (None: it is asked again).
 
     The answer comes from the terminal: from standard input where that is one, else from the terminal that the
-    process belongs to, else from whatever standard input is. Raises ``UsageError`` when there is no answer to be
-    had; it names the ``option`` that makes the question needless. Blocks.
+    process belongs to, else from whatever standard input is. What was typed before the question was there is no
+    answer to it: who types yes twice must not say it to the next question. Raises ``UsageError`` when there is no
+    answer to be had; it names the ``option`` that makes the question needless. Blocks.
     """
     choices = {None: "yes/no", True: "Yes/no", False: "yes/No"}[default]
     with _terminal() as (reading, writing):
+        _forget_typed(reading)
         while True:
             os.write(writing, f"{question} [{choices}] ".encode())
             answer = _read_line(reading)
@@ -93,6 +95,16 @@ def _terminal() -> Iterator[tuple[int, int]]:
                 os.close(terminal)
             return
     yield 0, 2
+
+
+def _forget_typed(descriptor: int) -> None:
+    """Drop what waits in a terminal to be read."""
+    try:
+        import termios  # there is none on Windows
+
+        termios.tcflush(descriptor, termios.TCIFLUSH)
+    except (ImportError, termios.error):  # no terminal
+        pass
 
 
 def _read_line(descriptor: int) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 from p2p_ipython import loop as loops
 from p2p_ipython.errors import LinkError, MailboxUnreachable, WrongPeer
 from p2p_ipython.link.base import Secret
+from p2p_ipython.protocol.messages import plain
 
 _CLOSE_LIMIT = 5.0  # seconds for a wormhole to say goodbye to its mailbox
 
@@ -207,7 +208,7 @@ def _ending(result: object, mailbox: str) -> LinkError:
         # In practice "crowded": a third party sits at our nameplate, which only the two of us should know.
         return Crowded("the mailbox refused the meeting: somebody else has been there", hint="It is tried again.")
     if isinstance(result, errors.ServerConnectionError):
-        return unreachable(mailbox, str(getattr(result.reason, "value", result.reason))[:200])
+        return unreachable(mailbox, plain(str(getattr(result.reason, "value", result.reason)), 200))
     return unreachable(mailbox, type(result).__name__)
 
 

@@ -56,20 +56,23 @@ SETTLE = 3.0
 class Question:
     """Whether a guest is to be let into a cluster, who has proved to have his key; ``called``: under which name.
 
-    ``own``: as a machine of the owner's. As text it is what a person is asked.
+    ``own``: as a machine of the owner's. ``another_key``: somebody called so is in, by another key, which will count
+    as much as this one. As text it is what a person is asked.
     """
 
     title: str
     called: str
     guest: Guest
     own: bool
+    another_key: bool = False
 
     def __str__(self) -> str:
         as_whom = "as a machine of your own" if self.own else f"as {self.called}"
         says = f", who calls himself {self.guest.name}," if self.guest.name != self.called else ""
         about = f" ({self.guest.about})" if self.guest.about else ""
         here = f"{self.called}{says} is here{about}, with the key {self.guest.fingerprint}."
-        return f"{here}\nLet him into {self.title} {as_whom}?"
+        also = f"\n{self.called} is in already, by another key: both will count as his." if self.another_key else ""
+        return f"{here}{also}\nLet him into {self.title} {as_whom}?"
 
 
 Ask = Callable[[Question], Awaitable[str | None]]
@@ -206,7 +209,17 @@ async def host(
         until=until,
         expected=users,
     )
-    await asyncio.to_thread(profiles.save, profile)
+    founded = profile
+
+    def new(old: Profile | None) -> Profile:
+        if old is not None:
+            raise ConfigError(
+                f"you are in {old.title} already, and it is not hosted from here",
+                hint="Host it on its owner's machine; or give this one another name, or yourself: --owner NAME.",
+            )
+        return founded
+
+    await asyncio.to_thread(profiles.put, title, new)
     entry = profile_entry(
         profile,
         address,
@@ -288,11 +301,13 @@ async def invite(
     of the owner's. Raises ``WrongPeer`` (a wrong code), ``LinkTimeout``, ``MailboxUnreachable``, ``ConfigError``.
     """
     profile = host.profile
+    if name is not None:
+        check_name(name)  # now, and not when a guest has used the code up
     mailbox, relay = await rendezvous_of(entry, host.board)
 
     async def let_in(guest: Guest) -> Welcome | None:
-        known_as = await asyncio.to_thread(_called, profiles, profile.title, name, guest)
-        called = await ask(Question(profile.title, known_as, guest, own))
+        known_as, another_key = await asyncio.to_thread(_called, profiles, profile.title, name, guest)
+        called = await ask(Question(profile.title, known_as, guest, own, another_key and not own))
         if called is None:
             return None
         word = b""
@@ -389,21 +404,30 @@ async def join(
 ) -> Profile:
     """Come in by a spoken code; the profile is kept. Raises as ``invitations.accept`` does, and ``ConfigError``."""
     secret = Secret(invitations.read_code(code))
-    welcome = await invitations.accept(
+    kept: list[Profile] = []
+
+    async def keep(welcome: Welcome) -> None:
+        kept.append(await asyncio.to_thread(_keep, profiles, welcome, key, identity))
+
+    await invitations.accept(
         secret,
         mailbox=mailbox or PUBLIC_MAILBOX,
         signer=key.key,
         name=check_name(name),
         told=told,
+        keep=keep,
         deadline=deadline,
         own=own,
     )
-    return await asyncio.to_thread(_keep, profiles, welcome, key, identity)
+    return kept[0]
 
 
-def key_of_guest(identity: Path | None) -> KeyChoice:
-    """The key by which to join; its passphrase is asked for where it has one. Blocks. Raises ``NoKey``."""
-    return choose_among(SSHFiles.default(), identity=identity, passphrase=user_prompt(threading.Event()))
+def key_of_guest(identity: Path | None, stop: threading.Event | None = None) -> KeyChoice:
+    """The key by which to join; its passphrase is asked for where it has one. Blocks. Raises ``NoKey``.
+
+    ``stop`` ends the question.
+    """
+    return choose_among(SSHFiles.default(), identity=identity, passphrase=user_prompt(stop or threading.Event()))
 
 
 def place_for_key(identity: Path | None) -> Path | None:
@@ -501,13 +525,23 @@ async def knock(
 
 
 def _keep(profiles: Profiles, welcome: Welcome, key: KeyChoice, identity: Path | None) -> Profile:
-    old = profiles.find(welcome.title)
-    if old is not None and old.cluster != welcome.cluster:
-        raise ConfigError(
-            f"you are in another cluster called {welcome.title}, whose owner has another key",
-            hint=f"If you don't need that one any more, forget it: p2p leave {welcome.title}",
-        )
-    profile = Profile(
+    def edit(old: Profile | None) -> Profile:
+        if old is None:
+            return made
+        if old.cluster != welcome.cluster:
+            raise ConfigError(
+                f"you are in another cluster called {welcome.title}, whose owner has another key",
+                hint=f"If you don't need that one any more, forget it: p2p leave {welcome.title}",
+            )
+        if old.hosting is not None:
+            raise ConfigError(
+                f"you host {welcome.title} on this machine, so there is nothing to join",
+                hint="Give the code to somebody else, on a machine or under a user of his own.",
+            )
+        # Who is let in by knocking gets no list of members; the one that we have keeps older ones from counting.
+        return replace(made, trusted=old.trusted, roster=made.roster or old.roster)
+
+    made = Profile(
         title=welcome.title,
         cluster=welcome.cluster,
         board=welcome.board,
@@ -519,18 +553,23 @@ def _keep(profiles: Profiles, welcome: Welcome, key: KeyChoice, identity: Path |
         topic=welcome.topic,
         key=welcome.key,
         roster=welcome.roster,
-        trusted=old.trusted if old is not None else frozenset(),
         vouch=welcome.vouch,
     )
-    profiles.save(profile)
-    return profile
+    return profiles.put(welcome.title, edit)
 
 
-def _called(profiles: Profiles, title: str, name: str | None, guest: Guest) -> str:
-    """What a guest will be called: as the owner has said, else as he says, if nobody else is called so."""
+def _called(profiles: Profiles, title: str, name: str | None, guest: Guest) -> tuple[str, bool]:
+    """What a guest will be called: as the owner has said, else as he says, if nobody else is called so.
+
+    And whether somebody is called so, by another key.
+    """
     profile = profiles.load(title)
-    there = roster_of(profile).member(guest.fingerprint)
-    return there.name if there is not None else name or free_name(profile, guest.name)
+    roster = roster_of(profile)
+    there = roster.member(guest.fingerprint)
+    if there is not None:
+        return there.name, False
+    called = name or free_name(profile, guest.name)
+    return called, roster.named(called) is not None
 
 
 def _welcome(profile: Profile, mailbox: str, relay: str, word: bytes) -> Welcome:

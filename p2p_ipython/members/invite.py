@@ -108,7 +108,7 @@ class Welcome:
     host_key: str
     mailbox: str
     relay: str
-    topic: str
+    topic: str = field(repr=False)
     key: bytes = field(repr=False)
     roster: bytes = field(default=b"", repr=False)
     vouch: bytes = field(default=b"", repr=False)
@@ -134,7 +134,8 @@ async def invite(
     what he says), ``LinkLost`` (the guest left), ``NoKey`` (the key can't sign), and what ``admit`` raises. After
     ``admit`` has said yes, a ``LinkTimeout`` or ``LinkLost`` means that the guest may not know of it.
     """
-    async with _visit(mailbox, deadline, "nobody has come in time") as visit:
+    too_late = "nobody has come in time"
+    async with _visit(mailbox, deadline, lambda: too_late) as visit:
         code = await visit.new_code(WORDS)
         show_code(code.reveal())
         verifier, _ = await visit.meet()
@@ -145,6 +146,7 @@ async def invite(
             _send(visit, {"t": "host", **facts, "key": _text64(key), "proof": _text64(proof)})
             async with _within(ANSWER, "the guest does not answer"):
                 guest = _read_guest(await _receive(visit, "guest"), verifier, cluster)
+            too_late = f"{guest.name} is there, and was not let in in time"
             welcome = await _unless_he_leaves(visit, admit(guest))
             if welcome is None:
                 _send(visit, {"t": "no"})
@@ -153,7 +155,8 @@ async def invite(
             if (welcome.title, welcome.cluster) != (title, cluster):
                 raise LocalProtocolError("a welcome to another cluster than was invited to")
             _send(visit, _welcome_fields(welcome))
-            async with _within(ANSWER, f"{guest.name} has been let in, and does not confirm it"):
+            too_late = f"{guest.name} has been let in, and does not confirm it"
+            async with _within(ANSWER, too_late):
                 await _receive(visit, "kept")
             parting.said = True
             log.info("%s (%s) came into %s by invitation", guest.name, guest.fingerprint, title)
@@ -167,11 +170,13 @@ async def accept(
     signer: Signer,
     name: str,
     told: Callable[[Host], None] = lambda host: None,
+    keep: Callable[[Welcome], Awaitable[object]] | None = None,
     deadline: float = 600.0,
     own: bool = False,
 ) -> Welcome:
     """Come in by a code, as ``name``; returns what a member needs, checked. Waits ``deadline`` seconds at most.
 
+    ``keep`` puts that where it lasts; the host is told that we are in when it is there, and what it raises, we raise.
     ``told`` hears who invites, while the host's human is being asked. ``own``: this machine is the host's own, too.
 
     Raises ``ConfigError`` before anything is sent for what can't be a code or a name; then ``MailboxUnreachable``,
@@ -180,7 +185,7 @@ async def accept(
     """
     check_name(name)
     code = Secret(read_code(code.reveal()))
-    async with _visit(mailbox, deadline, "nobody has answered in time") as visit:
+    async with _visit(mailbox, deadline, lambda: "nobody has answered in time") as visit:
         visit.use_code(code)
         # The host is there before the code is. Who isn't after this long won't come.
         async with _within(
@@ -205,6 +210,8 @@ async def accept(
                     hint="Tell him your key's fingerprint, so that he knows it is you, and ask for another code.",
                 )
             welcome = _read_welcome(answer, host, fingerprint(key), own=own)
+            if keep is not None:
+                await keep(welcome)
             _send(visit, {"t": "kept"})
             parting.said = True
             return welcome
@@ -273,7 +280,7 @@ def _read_guest(fields: Mapping[str, Any], verifier: bytes, cluster: str) -> Gue
     except ConfigError:
         raise _nonsense("guest") from None
     kind = key[4 : 4 + int.from_bytes(key[:4], "big")].decode()
-    return Guest(name, f"{kind} {_text64(key)}", fingerprint(key), plain(about, 80))
+    return Guest(name, f"{kind} {_text64(key)}", fingerprint(key), _NOT_IN_ABOUT.sub("", about[:200])[:60])
 
 
 def _signer_of(fields: Mapping[str, Any], role: str, verifier: bytes, cluster: str) -> bytes:
@@ -295,6 +302,9 @@ def _welcome_fields(welcome: Welcome) -> dict[str, Any]:
     texts = {name: getattr(welcome, name) for name in _TEXTS}
     return {"t": "welcome", **texts, **{name: _text64(getattr(welcome, name)) for name in ("key", "roster", "vouch")}}
 
+
+_NOT_IN_ABOUT = re.compile(r"[^A-Za-z0-9 ._-]")
+"""It is shown beside the key's fingerprint: a stranger's words must not be able to show another one there."""
 
 _TEXTS = ("title", "cluster", "board", "host_key", "mailbox", "relay", "topic")
 
@@ -388,8 +398,8 @@ def _bytes64(fields: Mapping[str, Any], name: str, who: str, most: int) -> bytes
 
 
 @asynccontextmanager
-async def _visit(mailbox: str, deadline: float, too_late: str) -> AsyncIterator[Visit]:
-    """A wormhole for ``deadline`` seconds, closed at the end, whatever the end is."""
+async def _visit(mailbox: str, deadline: float, too_late: Callable[[], str]) -> AsyncIterator[Visit]:
+    """A wormhole for ``deadline`` seconds, closed at the end, whatever the end is. ``too_late``: what came too late."""
     visit = Visit(APPID, mailbox, offer={}, most=_MOST_HEARD)
     try:
         async with asyncio.timeout(deadline) as limit:
@@ -399,7 +409,7 @@ async def _visit(mailbox: str, deadline: float, too_late: str) -> AsyncIterator[
             raise
         if not visit.welcome:
             raise unreachable(mailbox, "it does not answer") from None
-        raise LinkTimeout(too_late, hint="The code is used up; make a new invitation.") from None
+        raise LinkTimeout(too_late(), hint="The code is used up; make a new invitation.") from None
     except WrongCode:
         raise WrongPeer(
             "somebody used a wrong code, so this one is burnt", hint="Make a new invitation, with a new code."

@@ -144,11 +144,11 @@ def extend(profile: Profile, key: KeyChoice, until: int) -> Profile:
 
 
 def free_name(profile: Profile, wanted: str) -> str:
-    """A name for somebody who calls himself ``wanted``, that no member has."""
+    """A name for somebody who calls himself ``wanted``, that no member has, not even in other capitals."""
     allowed = "".join(c for c in wanted if c.isascii() and (c.isalnum() or c in "._-")).lstrip("._-")[:40] or "friend"
-    roster = roster_of(profile)
+    taken = {member.name.lower() for member in roster_of(profile).members}
     name, number = allowed, 1
-    while roster.named(name) is not None:
+    while name.lower() in taken:
         number += 1
         name = f"{allowed}-{number}"
     return name

@@ -60,7 +60,7 @@ class Hosting:
 
 @dataclass(frozen=True)
 class Profile:
-    """One shared cluster, as this user knows it. Its repr shows neither key nor roster."""
+    """One shared cluster, as this user knows it. Its repr shows nothing secret."""
 
     title: str
     """As people say it, ``alice/friends``."""
@@ -78,7 +78,8 @@ class Profile:
     """Path of the key file; "" for the one that ssh would choose."""
     signer: str
     """The fingerprint of our own key in this cluster."""
-    topic: str
+    topic: str = field(repr=False)
+    """As secret as the key: whoever knows it can stall the topic."""
     key: bytes = field(repr=False)
     """Of the board's lines, 32 bytes."""
     roster: bytes = field(repr=False)
@@ -149,11 +150,19 @@ class Profiles:
 
         ``edit`` is called once and must not come back to the profiles. Raises what it raises, and ``ConfigError``.
         """
+
+        def changed(before: Profile | None) -> Profile:
+            if before is None:
+                raise ConfigError(f"the profile of {title} is gone", hint="Was the cluster left? Join it again.")
+            return edit(before)
+
+        return self.put(title, changed)
+
+    def put(self, title: str, edit: Callable[[Profile | None], Profile]) -> Profile:
+        """As ``change``, but ``edit`` gets None, and makes the first profile, where there is none."""
         path = self._path(title)
         with self._locked(path):
             before, others = _read(path, title)
-            if before is None:
-                raise ConfigError(f"the profile of {title} is gone", hint="Was the cluster left? Join it again.")
             after = edit(before)
             if after.title != title:
                 raise ValueError(f"the profile of {title} can't become that of {after.title}")

@@ -29,6 +29,17 @@ run(main())
 """
 
 
+TWICE = """
+import time
+from p2p_ipython.cli.terminal import ask
+print('answer', ask('First?'))
+while not input():
+    pass
+print('asking again')
+print('answer', ask('Second?'))
+"""
+
+
 def shell(program: str) -> Iterator[Terminal]:
     made = Terminal(sys.executable, "-c", program, environment=os.environ)
     try:
@@ -112,3 +123,12 @@ def test_ctrl_c_ends_a_program_that_asks_from_the_loop() -> None:
         terminal.type("\x03")
         assert terminal.wait() != 0
         assert "Fatal" not in terminal.text
+
+
+def test_what_was_typed_before_a_question_is_no_answer_to_it() -> None:
+    for terminal in shell(TWICE):
+        terminal.expect("First? [")
+        terminal.type("yes\nmore\nyes\n")
+        terminal.expect("Second? [")
+        terminal.type("no\n")
+        terminal.expect("answer False")
