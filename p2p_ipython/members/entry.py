@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from p2p_ipython.board.address import BoardAddress
@@ -40,7 +40,7 @@ class Entry:
     pin: str | None = None
     mailbox: str = ""
     relay: str = ""
-    vouch: bytes = b""
+    vouch: bytes = field(default=b"", repr=False)
     keep: Keep | None = None
     ssh_options: tuple[str, ...] = ()
     remember: bool = True

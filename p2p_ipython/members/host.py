@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2p_ipython.board.base import Board, BoardReport
 from p2p_ipython.errors import P2PError
@@ -53,7 +53,7 @@ class Present:
     name: str
     role: str
     signer: str
-    topic: str
+    topic: str = field(repr=False)
     heard: float
 
 

@@ -151,11 +151,11 @@ class Rendezvous:
 class Admission:
     """What is sealed in a ``grant``: the cluster's id, and the topic and the key of its lines.
 
-    The key is a secret; it has no place in a repr.
+    Topic and key are secrets; they have no place in a repr.
     """
 
     cluster: str
-    topic: str
+    topic: str = field(repr=False)
     key: bytes = field(repr=False)
 
 

@@ -177,14 +177,15 @@ class Program:
 
 
 _NOTEBOOK = r"""
-import json, logging, sys
+import json, logging, sys, traceback
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-logging.getLogger("p2p_ipython").setLevel(logging.INFO)
+logging.getLogger("p2p_ipython").setLevel(logging.DEBUG)
 space = {"__name__": "__main__"}
 for line in sys.stdin:
     try:
         exec(json.loads(line), space)
     except BaseException as error:
+        traceback.print_exc()
         print("\x02failed", json.dumps(f"{type(error).__name__}: {error}"), flush=True)
     else:
         print("\x02done", json.dumps(repr(space.pop("answer", None))), flush=True)
@@ -228,6 +229,11 @@ class Person(Home):
             self.key_file.chmod(0o600)
         self.environment |= {"COLUMNS": WIDE, "PYTHONUNBUFFERED": "1"}
         self._programs: list[Program] = []
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """What runs or has run for him."""
+        return tuple(self._programs)
 
     @property
     def key(self) -> KeyChoice:
@@ -274,7 +280,7 @@ class Person(Home):
             program = self._programs.pop()
             program.close()
             # pytest shows it for a test that has failed.
-            print(f"--- {self.name}: {' '.join(program.command)}\n{program.text}")
+            print(f"--- {self.name}: {' '.join(program.command).partition('logging')[0]}\n{program.text}")
 
     def _start(self, *command: str, tty: bool, environment: Mapping[str, str], stdin: bool = False) -> Program:
         made = Program(*command, environment={**self.environment, **environment}, tty=tty, stdin=stdin)

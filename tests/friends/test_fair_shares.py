@@ -1,4 +1,4 @@
-"""Two people's notebooks and three workers, all real: who comes late with little doesn't wait for who had much before."""
+"""Two people's notebooks and three workers, all real: late and little doesn't wait for early and much."""
 
 from __future__ import annotations
 
