@@ -34,7 +34,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def say(text: str) -> None:
     """Print to standard output. Flushed, since who waits for the line may be a program at the other end of a pipe."""
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except UnicodeEncodeError:  # what strangers call themselves may have letters that this terminal hasn't
+        encoding = sys.stdout.encoding
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def wrong_usage(command: str, message: str) -> NoReturn:

@@ -15,16 +15,13 @@ ASKED = """
 import asyncio
 from p2p_ipython.cli.terminal import asked, run
 async def main():
-    beats = 0
-    async def beat():
-        nonlocal beats
-        while beats < 3:
-            await asyncio.sleep(0)
-            beats += 1
-        print('the loop goes on')
-    await asyncio.gather(beat(), answer())
-async def answer():
+    beating = asyncio.ensure_future(beat())
     print('answer', await asked('Really?'))
+    beating.cancel()
+async def beat():
+    while True:
+        await asyncio.sleep(0.01)
+        print('the loop goes on', flush=True)
 run(main())
 """
 
@@ -111,6 +108,7 @@ def test_without_anybody_to_answer_not_even_the_default_is_taken() -> None:
 
 def test_who_asks_from_the_loop_does_not_hold_it_up() -> None:
     for terminal in shell(ASKED):
+        terminal.expect("Really? [")
         terminal.expect("the loop goes on")
         terminal.type("yes\n")
         terminal.expect("answer True")
@@ -119,6 +117,7 @@ def test_who_asks_from_the_loop_does_not_hold_it_up() -> None:
 
 def test_ctrl_c_ends_a_program_that_asks_from_the_loop() -> None:
     for terminal in shell(ASKED):
+        terminal.expect("Really? [")
         terminal.expect("the loop goes on")
         terminal.type("\x03")
         assert terminal.wait() != 0
@@ -132,3 +131,14 @@ def test_what_was_typed_before_a_question_is_no_answer_to_it() -> None:
         terminal.expect("Second? [")
         terminal.type("no\n")
         terminal.expect("answer False")
+
+
+def test_letters_that_the_output_has_not_are_said_in_other_ones() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from p2p_ipython.cli.terminal import say; say('\\u0431ob \\xfc knocks')"],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert done.stdout == b"\\u0431ob \xfc knocks\n"

@@ -770,6 +770,20 @@ async def test_a_mailbox_that_is_not_there_is_named() -> None:
             pass
 
 
+async def test_a_mailbox_that_is_none_can_not_write_on_the_terminal() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 \x1b]0;owned\x07\x1b[2KNot Found\r\nConnection: close\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        with pytest.raises(MailboxUnreachable, match="Not Found") as caught:
+            await come(Secret("7-guitarist-snowcap-hamburger"), url)
+    assert caught.value.message.isprintable()
+
+
 async def test_what_is_no_url_is_named() -> None:
     with pytest.raises(MailboxUnreachable, match="nonsense"):
         await come(Secret("7-guitarist-snowcap-hamburger"), "nonsense")

@@ -1,0 +1,57 @@
+"""``p2p join`` and ``p2p leave`` as programs: what interrupts them, and what they ask before something is lost."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from board_support import make_key
+from cli_support import Home, terminal
+
+from p2p_ipython.board.address import SSHFiles
+from p2p_ipython.board.keys import choose_among
+from p2p_ipython.members.owner import found
+from p2p_ipython.members.profiles import Profiles
+
+JOIN = ("join", "7-guitarist-snowcap-hamburger", "--mailbox", "ws://127.0.0.1:1/v1")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def test_ctrl_c_ends_join_while_it_offers_to_make_a_key(home: Home) -> None:
+    home.key_file.unlink()
+    with terminal(home, *JOIN) as shown:
+        shown.expect("Make one now")
+        shown.type("\x03")
+        assert shown.wait() == 130
+    assert not home.key_file.exists()
+
+
+def test_ctrl_c_ends_join_while_it_asks_for_a_passphrase(home: Home) -> None:
+    home.key_file.unlink()
+    make_key(home.key_file.parent, "id_ed25519", passphrase="the secret")
+    with terminal(home, *JOIN) as shown:
+        shown.expect("Passphrase of")
+        shown.type("\x03")
+        assert shown.wait() == 130
+
+
+def test_who_owns_a_cluster_is_asked_before_it_is_forgotten(home: Home) -> None:
+    profiles = Profiles(home.folder / "data" / "clusters")
+    files = SSHFiles(folder=home.key_file.parent, config=None, known_hosts=(), accepted=None, agent=False)
+    key = choose_among(files, identity=home.key_file)
+    profiles.save(found("alice/friends", key, board="localhost:1", host_key="", until=int(time.time()) + 1000))
+    with terminal(home, "leave", "friends") as shown:
+        shown.expect("can't be hosted again")
+        shown.type("\n")
+        assert shown.wait() == 1
+    assert "--yes" in home.run("leave", "friends").stderr
+    assert profiles.find("alice/friends") is not None
+    done = home.run("leave", "friends", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "alice/friends is forgotten" in done.stdout
+    assert profiles.find("alice/friends") is None
