@@ -274,11 +274,13 @@ class Person(Home):
         worker.expect("Ctrl-C ends it")
         return worker
 
-    def end(self) -> None:
-        """End all that runs for him, the newest first."""
+    def end(self, *, aloud: bool = True) -> None:
+        """End all that runs for him, the newest first; ``aloud``: print what it said."""
         while self._programs:
             program = self._programs.pop()
             program.close()
+            if not aloud:
+                continue
             # pytest shows it for a test that has failed.
             print(f"--- {self.name}: {' '.join(program.command).partition('logging')[0]}\n{program.text}")
 
@@ -343,22 +345,22 @@ class Village:
 
         person.profiles.save(replace(profile, signer=person.fingerprint, hosting=None))
 
-    def end(self) -> None:
-        """End all that runs."""
+    def end(self, *, aloud: bool = True) -> None:
+        """End all that runs; ``aloud``: print what it said."""
         for person in reversed(self.people.values()):
-            person.end()
+            person.end(aloud=aloud)
 
 
 @contextmanager
-def village(folder: Path, *, board: bool = True) -> Iterator[Village]:
-    """A village whose programs all end with the block."""
+def village(folder: Path, *, board: bool = True, aloud: bool = True) -> Iterator[Village]:
+    """A village whose programs all end with the block; ``aloud``: what they said is printed then."""
     made = Village(folder)
     try:
         if board:
             made.open_board()
         yield made
     finally:
-        made.end()
+        made.end(aloud=aloud)
 
 
 def code_of(program: Program) -> str:

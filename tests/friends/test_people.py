@@ -118,6 +118,25 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     assert carols.run("answer = c.submit(pow, 3, 5).result(60)") == "243"
 
 
+def test_who_was_away_while_the_key_was_changed_finds_the_others_when_somebody_hosts(here: Village) -> None:
+    alice, carol = here.person("alice"), here.person("carol")
+    here.found("bob", "carol")
+    said = alice.says("revoke", "friends", "bob", "--yes")
+    assert "bob is out of alice/friends" in said
+    before = carol.profiles.load(TITLE)
+    assert before.topic != alice.profiles.load(TITLE).topic
+    notebook = alice.notebook(CONNECTED)
+    notebook.run("f = c.submit(pow, 2, 10)")
+    worker = carol.worker(TITLE)
+    away = carol.notebook(CONNECTED)
+    assert "No worker" in away.run("answer = c.status().note")
+    alice.p2p("host", "friends").expect("Ctrl-C ends the hosting")
+    assert notebook.run("answer = f.result(60)") == "1024"
+    assert away.run("answer = c.submit(pow, 2, 11).result(60)") == "2048"
+    assert carol.profiles.load(TITLE).topic == alice.profiles.load(TITLE).topic
+    assert worker.process.poll() is None
+
+
 # -- answers --
 
 
