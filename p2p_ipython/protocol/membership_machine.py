@@ -134,6 +134,8 @@ class MembershipMachine:
         self._parts = Parts()
         self._joined_at: float | None = None
         self._heard_somebody = False
+        self._heard_another = False
+        self._looked = False
         self._host_due = float("inf")
         self._granted_epoch = 0
         self._granted_secret = secret
@@ -209,6 +211,7 @@ class MembershipMachine:
             return []
         if admitted:
             self._heard_somebody = True
+            self._heard_another = self._heard_another or certificate.signer != self._me
         match message:
             case Hello(epoch=epoch) if epoch < self.epoch:
                 if self._serve_at is None:
@@ -278,10 +281,13 @@ class MembershipMachine:
         if self._lobby_at is not None and now >= self._lobby_at:
             # Alone, without a roster that counts, or on a topic that the others have left: the owner's host may know.
             self._lobby_at = now + LOBBY_EVERY * (1 + self._random())
-            if not self._heard_somebody or self.trouble(wall) or now >= self._host_due:
+            # Other processes of ours may have been away as long as we have: at first they are no company.
+            alone = not self._heard_somebody or not (self._looked or self._heard_another)
+            if alone or self.trouble(wall) or now >= self._host_due:
                 self._host_due = now + HOST_SILENCE * (1 + self._random())
                 actions.append(VisitLobby(Ask(self._name, self.epoch)))
-            self._heard_somebody = False
+            self._lobby_at = min(self._lobby_at, self._host_due)
+            self._heard_somebody, self._looked = False, True
         return actions
 
     # -- inside --
@@ -337,6 +343,7 @@ class MembershipMachine:
 
     def _arrive(self, now: float) -> None:
         self._joined_at, self._heard_somebody = now, False
+        self._heard_another = self._looked = False
         self._lobby_at = None if self._hosts else now + ALONE_AFTER * (1 + self._random())
         self._host_due = now + HOST_WITHIN
 

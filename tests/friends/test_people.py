@@ -63,7 +63,7 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     joining.expect(f"p2p worker --cluster {TITLE}")
 
     knocking = carol.p2p("join", TITLE, *here.way, "--name", "carol", tty=True)
-    host.expect(f"carol knocks, with the key {carol.fingerprint}. Let him into {TITLE}?")
+    host.expect(f"carol knocks, with the key {carol.fingerprint}. Let him into {TITLE} as carol?")
     host.type("y\n")
     host.expect("carol is in")
     knocking.expect(f"{TITLE} lets you in. Its owner has the key {alice.fingerprint}.\nIs that right?")

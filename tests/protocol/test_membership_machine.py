@@ -360,10 +360,18 @@ def test_who_hears_the_host_does_not_go_to_the_lobby(bob: MembershipMachine) -> 
 def test_who_hears_others_but_not_the_host_asks_on_the_lobby_now_and_then(bob: MembershipMachine) -> None:
     """They may all be people who were taken out, and say an old roster for ever."""
     times = keep_company(bob, 7200, hello(3), "carol")
-    assert HOST_WITHIN <= times[0] <= HOST_WITHIN + 2 * LOBBY_EVERY
+    assert times[0] == HOST_WITHIN
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert min(pauses) >= HOST_SILENCE
     assert max(pauses) <= 2 * (HOST_SILENCE + LOBBY_EVERY)
+
+
+def test_who_hears_only_other_processes_of_his_own_asks_on_the_lobby_soon_and_then_seldom(
+    bob: MembershipMachine,
+) -> None:
+    times = keep_company(bob, 3600.0, hello(3), "bob")
+    assert ALONE_AFTER <= times[0] <= 2 * ALONE_AFTER
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= HOST_SILENCE
 
 
 def test_an_old_hello_of_the_hosts_is_no_sign_of_him(bob: MembershipMachine) -> None:
