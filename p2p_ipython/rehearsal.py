@@ -174,13 +174,12 @@ class Rehearsal(Participant):
     async def add_client(self, member: str = "me") -> Participant:
         """A client comes. ``member`` names whose it is: the same name is the same key, "me" the cluster's owner."""
         friend = Participant(self.settings)
-        self._keys.setdefault(member, _key())
         await self._open(friend, member)
         self.friends.append(friend)
         return friend
 
-    async def add_worker(self) -> int:
-        """A worker comes; returns its number."""
+    async def add_worker(self, member: str = "me") -> int:
+        """A worker of a ``member`` comes, as in ``add_client``; returns its number."""
         number = len(self.agents)
         mine: list[MemorySlot] = []
 
@@ -193,7 +192,7 @@ class Rehearsal(Participant):
             settings=self.settings,
             name=f"worker-{number + 1}",
             terms=Terms(slots=slots, free=slots, python=f"{sys.version_info[0]}.{sys.version_info[1]}"),
-            membership=(membership := self._membership("worker", "me")),
+            membership=(membership := self._membership("worker", member)),
             linker=MemoryLinker("worker", hub=self.links, settings=self.settings),
             make_slot=make_slot,
         )
@@ -203,6 +202,12 @@ class Rehearsal(Participant):
         await agent.start_slots()
         agent.begin()
         return number
+
+    def take_out(self, member: str) -> None:
+        """The owner takes a member out; his client knows it at once, the others hear of it on the board."""
+        members = [one for one in self._roster.members if one.name != member]
+        self._roster = changed(self._roster, members).signed(self._keys["me"])
+        self.client.membership.adopt(self._roster, self._secret)
 
     async def remove_worker(self, number: int) -> None:
         """A worker leaves, with a good-bye."""
@@ -233,7 +238,8 @@ class Rehearsal(Participant):
 
     def _membership(self, role: str, member: str) -> Membership:
         """Of a process of a member's. Whoever is new is in the next roster; the others hear of it on the board."""
-        me, owner = fingerprint(self._keys[member].asbytes()), self._keys["me"]
+        key, owner = self._keys.setdefault(member, _key()), self._keys["me"]
+        me = fingerprint(key.asbytes())
         if self._roster.member(me) is None:
             self._roster = changed(self._roster, [*self._roster.members, Member(member, (me,))]).signed(owner)
         secret = self._secret
@@ -246,7 +252,7 @@ class Rehearsal(Participant):
             title=TITLE,
             trusted=frozenset(key for one in self._roster.members for key in one.keys),
         )
-        session = Session(self._keys[member], cluster=secret.cluster, role=role, now=time.time(), random=os.urandom)
+        session = Session(key, cluster=secret.cluster, role=role, now=time.time(), random=os.urandom)
         return Membership(session, standing, self._open_board)
 
     async def _open_board(self, topic: str, listener: BoardListener) -> Board:

@@ -165,15 +165,17 @@ class MemoryBoard:
 
     async def close(self) -> None:
         """Leave; see ``base.Board``."""
-        if self.report.state is BoardState.CONNECTED:
-            await self._lines.flush()
-        if self._retry is not None:
-            self._retry.cancel()
-        if self._session is not None:
-            self._hub.leave(self._session)
-            self._session = None
-        self._lines.close()
-        self._lines.say(BoardState.CLOSED)
+        try:
+            if self.report.state is BoardState.CONNECTED:
+                await self._lines.flush()
+        finally:  # also when who waits for it is cancelled
+            if self._retry is not None:
+                self._retry.cancel()
+            if self._session is not None:
+                self._hub.leave(self._session)
+                self._session = None
+            self._lines.close()
+            self._lines.say(BoardState.CLOSED)
 
     def received(self, data: bytes) -> None:
         """Take what the hub delivers."""

@@ -174,13 +174,15 @@ class SSHBoard:
 
     async def close(self) -> None:
         """Leave; see ``base.Board``."""
-        if not self._closed and self.report.state is BoardState.CONNECTED:
-            await self._lines.flush()
-        self._closed = True
-        self._stop_timer()
-        self._lines.close()
-        await self._end_connection()
-        self._lines.say(BoardState.CLOSED)
+        try:
+            if not self._closed and self.report.state is BoardState.CONNECTED:
+                await self._lines.flush()
+        finally:  # also when who waits for it is cancelled
+            self._closed = True
+            self._stop_timer()
+            self._lines.close()
+            await self._end_connection()
+            self._lines.say(BoardState.CLOSED)
 
     async def ask(self, command: str) -> tuple[str, int | None]:
         """Run a command of the board's and return what it prints, and its exit status (None: it didn't say).

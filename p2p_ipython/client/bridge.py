@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -132,7 +132,13 @@ class Bridge:
     def open_tasks(self, limit: int) -> list[tuple[str, str]]:
         """Label and state in words of tasks that aren't over, at most ``limit``, the oldest first."""
         first = list(self._tasks.values())[:limit]
-        return [(s.task.label, self.machine.why(s.task.id)) for s in first]
+        return [(s.task.label, self.why(s.task.id)) for s in first]
+
+    def why(self, task_id: str) -> str:
+        """Where a task is, or why it waits, in words; "" when it is over."""
+        words = self.machine.why(task_id)
+        trouble = self.membership.trouble if self.machine.state(task_id) is TaskState.WAITING else ""
+        return f"{words} ({trouble})" if trouble else words
 
     # -- on the loop: the beginning and the end --
 
@@ -180,18 +186,18 @@ class Bridge:
 
     def members_changed(self) -> None:
         """Workers of who is no member any more are left at once; their tasks go to others."""
-        for worker in list(self.machine.workers.values()):
-            if not self.membership.admits(worker.certificate):
-                self.worker_gone(worker.sid, "is no member of the cluster any more")
+        workers = self.machine.workers.values()
+        gone = [worker.sid for worker in workers if not self.membership.admits(worker.certificate)]
+        self._workers_gone(gone, "is no member of the cluster any more")
 
     def expelled(self, why: str) -> None:
         """We are no member any more: no task can run, so none may wait."""
-        for sid in list(self.machine.workers):
-            self.worker_gone(sid, why)
         submitted, self._tasks = self._tasks, {}
         for one in submitted.values():
-            self._act(self.machine.cancel(one.task.id, self._loop.time()))
+            # Nothing that follows from it needs to be done: all links end now.
+            self.machine.cancel(one.task.id, self._loop.time())
             self._give_up(one, why)
+        self._workers_gone({*self.machine.workers, *self.links}, why)
 
     def _give_up(self, submitted: _Submitted, why: str) -> None:
         self._store.unpin(submitted.task.packed.large)
@@ -200,10 +206,14 @@ class Bridge:
 
     def worker_gone(self, sid: bytes, detail: str) -> None:
         """Somebody knows for certain that the worker's process has ended: don't wait for the lease."""
-        link = self.links.pop(sid, None)
-        if link is not None and link.link is not None:
-            link.link.abort()
-        self._act(self.machine.link_lost(sid, detail, self._loop.time()))
+        self._workers_gone([sid], detail)
+
+    def _workers_gone(self, sids: Collection[bytes], detail: str) -> None:
+        for sid in sids:
+            link = self.links.pop(sid, None)
+            if link is not None and link.link is not None:
+                link.link.abort()
+        self._act(self.machine.links_lost(sids, detail, self._loop.time()))
 
     def _empty_inbox(self) -> None:
         self._woken = False
@@ -305,12 +315,14 @@ class Bridge:
             failure = LinkError(f"could not meet the worker ({type(error).__name__})")
             self._act(self.machine.meet_failed(them, failure, self._loop.time()))
         else:
+            if them not in self.machine.workers or not self.membership.admits(worker):  # since a moment ago
+                handler.link.abort()
+                self._act(self.machine.link_lost(them, "is no member of the cluster any more", self._loop.time()))
+                return
             self.links[them] = handler
             self._act(self.machine.link_up(them, self._loop.time()))
             if handler.link.state is not LinkState.UP:  # it changed before anybody could be told
                 self.link_changed(handler, handler.link.state, "")
-            if not self.membership.admits(worker):  # since a moment ago
-                self.worker_gone(them, "is no member of the cluster any more")
 
     def link_changed(self, handler: _WorkerLink, state: LinkState, detail: str) -> None:
         """A link says that its state has changed."""

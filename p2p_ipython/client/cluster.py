@@ -226,7 +226,7 @@ class Cluster(concurrent.futures.Executor):
 
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""
-        return self._bridge.machine.why(task_id) if self._bridge is not None else ""
+        return self._bridge.why(task_id) if self._bridge is not None else ""
 
     @property
     def pids(self) -> list[int]:
@@ -503,7 +503,7 @@ class Cluster(concurrent.futures.Executor):
         return ClusterStatus(
             cluster=self._called(),
             board=self._board_address if self.shared else self._where(),
-            board_state=report.state.value + (f": {report.detail}" if report.detail else ""),
+            board_state=report.state.value + (f": {report.detail}" if report.detail else "") + self._joined_by(),
             user=self._joined().user,
             name=self.name,
             members=tuple(members),
@@ -513,6 +513,14 @@ class Cluster(concurrent.futures.Executor):
             note=bridge.membership.trouble or ("" if members else self._nobody()),
         )
 
+    def _joined_by(self) -> str:
+        """Being on the board's topic isn't all: what there is to say until a member has answered."""
+        assert self._bridge is not None
+        membership = self._bridge.membership
+        if self.target is None or membership.answered:
+            return ""
+        return f"; {membership.silence or 'waiting for a member to answer'}"
+
     def _nobody(self) -> str:
         """What to do while there is no worker."""
         if self.target is None:
@@ -520,7 +528,7 @@ class Cluster(concurrent.futures.Executor):
         assert self._bridge is not None
         membership = self._bridge.membership
         if self.shared:
-            return membership.trouble or f"No worker is here yet. Start one: p2p worker --cluster {self.target}"
+            return f"No worker is here yet. Start one: p2p worker --cluster {self.target}"
         return (
             f"No worker is here yet. Start one: p2p worker --board {self.target} --cluster {self.cluster}\n"
             f"Only workers that hold your key are in it: {membership.standing.me} (p2p whoami shows a machine's)."

@@ -107,6 +107,8 @@ class ClusterStatus:
             f"<table><caption>{escape(self.cluster)}</caption><tbody>{facts}</tbody></table>"
             f"<table><caption>Workers</caption><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
         )
+        if self.note and members:
+            table += f"<p>{escape(self.note)}</p>"
         if tasks:
             table += f"<table><caption>Tasks</caption><tbody>{tasks}</tbody></table>"
         return table

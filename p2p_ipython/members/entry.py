@@ -26,7 +26,7 @@ from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 from p2p_ipython.members.membership import Keep, Membership, Standing
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Session, check_vouch, fingerprint, personal_secret
-from p2p_ipython.protocol.roster import Roster, owner_of
+from p2p_ipython.protocol.roster import Roster, commitment, owner_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ class Entry:
         )
         await board.open()
         if self.remember:
-            await asyncio.to_thread(remember_accepted, board, self.pin)
+            try:
+                await asyncio.to_thread(remember_accepted, board, self.pin)
+            except BaseException:
+                await board.close()
+                raise
         return board
 
 
@@ -105,8 +109,17 @@ async def personal_entry(
 ) -> Entry:
     """The personal cluster ``name`` of whoever holds the SSH key. Raises ``ConfigError`` and ``NoKey``."""
     address, key = await choose_login(board, identity, ssh_options=ssh_options)
-    return given_entry(
-        address, key, name, me=me, settings=settings, pin=pin, mailbox=mailbox, relay=relay, ssh_options=ssh_options
+    return await asyncio.to_thread(
+        given_entry,
+        address,
+        key,
+        name,
+        me=me,
+        settings=settings,
+        pin=pin,
+        mailbox=mailbox,
+        relay=relay,
+        ssh_options=ssh_options,
     )
 
 
@@ -123,7 +136,7 @@ def given_entry(
     ssh_options: tuple[str, ...] = (),
     remember: bool = True,
 ) -> Entry:
-    """The personal cluster ``name`` of a key that is at hand. Raises ``NoKey``."""
+    """The personal cluster ``name`` of a key that is at hand. Asks it for a signature: blocks, raises ``NoKey``."""
     secret = personal_secret(key.key, name)
     standing = Standing(secret, fingerprint(key.key.asbytes()), me)
     return Entry(address, key, standing, settings, pin, mailbox, relay, ssh_options=ssh_options, remember=remember)
@@ -180,6 +193,9 @@ def profile_entry(
             before = Roster.parse(old.roster, old.cluster).epoch if old.roster else 0
             if roster is None or roster.epoch < before:
                 return old
+            known = ClusterSecret(old.cluster, old.topic, old.key)
+            if commitment(known) == roster.secret:  # another process of ours was quicker than this one
+                return replace(old, roster=roster.wire)
             return replace(old, roster=roster.wire, topic=secret.topic, key=secret.key)
 
         profiles.change(profile.title, edit)

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from p2p_ipython.board.base import Board, BoardReport, BoardState
-from p2p_ipython.errors import NotAdmitted, P2PError
+from p2p_ipython.errors import NoKey, NotAdmitted, P2PError
 from p2p_ipython.jobs import Alarm, Jobs
 from p2p_ipython.members.voice import OpenBoard, Voice, leave
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
 from p2p_ipython.protocol.membership_machine import (
+    FRESH,
     Action,
     Expelled,
     Installed,
@@ -32,7 +33,7 @@ from p2p_ipython.protocol.membership_machine import (
     SayHello,
     VisitLobby,
 )
-from p2p_ipython.protocol.messages import Answer, Ask, Grant, Hello, Message, Reply
+from p2p_ipython.protocol.messages import Accept, Answer, Ask, Grant, Hello, Message, Reply
 from p2p_ipython.protocol.roster import Roster, lobby_secret
 from p2p_ipython.protocol.wire import Heard
 
@@ -43,6 +44,18 @@ LOBBY_VISIT = 10.0
 
 MOVE_AGAIN = 5.0
 """Seconds between two tries to reach a topic."""
+
+RENEW_AGAIN = 300.0
+"""Seconds between two tries to have the SSH key sign a new certificate: an agent may ask its user each time."""
+
+ANSWER_WITHIN = 10.0
+"""Seconds on a topic without an answer of a member after which that is said."""
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks at whether the roster has ended and whether there is something to say, at most."""
+
+LASTS = 5.0
+"""Seconds that a trouble lasts before the log has it: most are over in moments."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +132,22 @@ class Membership:
         self._voice: Voice | None = None
         self._lobby: Voice | None = None
         self._renewing = False
+        self._renew_at = 0.0
+        self._unsigned = ""  # why the SSH key has not signed a new certificate
+        self._target = standing.secret  # where we are, or are going
         self._moving = False
+        self._since = self._loop.time()  # when we came to the topic
+        self._ended = False  # whether the roster has
+        self._words = self._logged = ""  # what keeps us from the others, and what of it was logged
+        self._words_since = 0.0
+        self._kept_now = (self.machine.epoch, standing.secret)
         self._keeping = asyncio.Lock()
         self._begun = False
         self._closed = False
         self.refused = ""
         """What the owner's host has answered to our asking on the lobby, in words."""
+        self.answered = False
+        """Whether a member has certainly said something since we came to the topic: only then have we joined."""
 
     # -- the beginning and the end --
 
@@ -135,7 +158,7 @@ class Membership:
 
     def begin(self, *, hello: bool = True) -> None:
         """Hear the members, and say hello to them (unless the speaker does by himself)."""
-        self._begun = True
+        self._begun, self._since = True, self._loop.time()
         actions = self.machine.joined(self._loop.time())
         self._act([action for action in actions if hello or not isinstance(action, SayHello)])
 
@@ -148,6 +171,10 @@ class Membership:
         self._closed = True
         self._alarm.stop()
         await self._jobs.end()
+        try:
+            await self._kept()
+        except Exception as error:
+            log.warning("what the next process should know of this cluster can't be kept: %s", error)
         await leave(self._voice, self._lobby)
 
     # -- questions --
@@ -159,8 +186,18 @@ class Membership:
 
     @property
     def trouble(self) -> str:
-        """What keeps us from the others, in words; "" for nothing."""
-        return self.machine.trouble(time.time()) or self.refused
+        """What keeps us from the others, in words; "" for nothing. From any thread."""
+        wall = time.time()
+        if self._unsigned and wall > self.session.certificate.until:
+            return f"nobody hears us any more: {self._unsigned}"
+        return self.machine.trouble(wall) or self.refused
+
+    @property
+    def silence(self) -> str:
+        """That nobody has answered, once that takes too long; "" otherwise. From any thread."""
+        if self.answered or not self._begun or self._loop.time() < self._since + ANSWER_WITHIN:
+            return ""
+        return "no member has answered on the board yet"
 
     def admits(self, certificate: Certificate) -> bool:
         """Whether a session is a member's."""
@@ -187,7 +224,7 @@ class Membership:
         """Post a message for the members."""
         if self._closed or self._voice is None:
             return
-        if not self._renewing and self.session.is_due(time.time()):
+        if not self._renewing and self._loop.time() >= self._renew_at and self.session.is_due(time.time()):
             self._renewing = True
             self._jobs.start(self._renew())
         self._voice.say(message)
@@ -211,6 +248,8 @@ class Membership:
             return
         certificate, message = heard.certificate, heard.message
         now = self._loop.time()
+        if heard.admitted and not self.answered:
+            self.answered = self._is_answer(message)
         self._act(self.machine.heard(certificate, message, now, time.time(), admitted=heard.admitted))
         if not heard.admitted or self._closed:
             return
@@ -219,6 +258,16 @@ class Membership:
             # told, and says hello again.
             return
         self.speaker.heard(certificate, message)
+
+    def _is_answer(self, message: Message) -> bool:
+        """Whether it was said now: anybody who reads the topic can say again what was said earlier in the day."""
+        match message:
+            case Hello(time=said):
+                return abs(said - time.time()) <= FRESH
+            case Accept(to=to):
+                return to == self.session.sid
+            case _:
+                return False
 
     def _board_changed(self, report: BoardReport) -> None:
         gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
@@ -242,21 +291,43 @@ class Membership:
                     self.say_hello()
                 case Installed(roster=roster):
                     log.info("the list of members is now number %d", roster.epoch)
-                    self._jobs.start(self._kept(roster))
+                    if roster.member(self.standing.me) is not None:
+                        self.refused = ""
+                    self._jobs.start(self._kept())
                     self.speaker.members_changed()
                 case Move(secret=secret):
+                    self._target = secret
                     if not self._moving:
                         self._moving = True
-                        self._jobs.start(self._move(secret))
+                        self._jobs.start(self._move())
                 case VisitLobby(ask=ask):
                     if self._lobby is None:
                         self._jobs.start(self._visit_lobby(ask))
                 case Expelled(why=why):
                     log.warning("%s", why)
                     self.speaker.expelled(why)
-        deadline = self.machine.deadline()
-        if deadline is not None and not self._closed:
-            self._alarm.set(deadline)
+        if not self._closed:
+            self._look()
+            deadline, look = self.machine.deadline(), self._loop.time() + LOOK_EVERY
+            self._alarm.set(look if deadline is None else min(deadline, look))
+
+    def _look(self) -> None:
+        """End links when the roster ends. Log what keeps us from the others, once, and that it is over."""
+        now, roster = self._loop.time(), self.machine.roster
+        before, self._ended = self._ended, roster is not None and time.time() > roster.until
+        if self._ended and not before:
+            self.speaker.members_changed()
+        trouble = self.trouble
+        words = trouble or self.silence
+        if words != self._words:
+            self._words, self._words_since = words, now
+        if words == self._logged or (trouble and now < self._words_since + LASTS):
+            return
+        # To be the first one here is no trouble; but who lends to friends has nothing but the log to tell him.
+        lends = self.standing.shared and self.session.certificate.role == "worker"
+        level = logging.WARNING if lends or trouble else logging.INFO
+        log.log(level, "%s", words or f"that is over: {self._logged}")
+        self._logged = words
 
     # -- work --
 
@@ -273,35 +344,60 @@ class Membership:
     async def _new_voice(self, secret: ClusterSecret) -> Voice:
         voice = Voice(self.session, secret, admit=self.admits, heard=self._hears, changed=self._board_changed)
         await voice.open(self._open_board)
+        if self._closed:  # meanwhile, when nobody knew of it yet
+            await voice.close()
         return voice
 
     async def _renew(self) -> None:
+        was_unheard = time.time() > self.session.certificate.until
         try:
             await asyncio.to_thread(self.session.renew, time.time())
+        except NoKey as error:
+            self._renew_at = self._loop.time() + RENEW_AGAIN
+            if error.message != self._unsigned:
+                log.warning("%s, so that the others will hear us no more; trying again", error.message)
+            self._unsigned = error.message
+        else:
+            self._unsigned = ""
+            if was_unheard:
+                self.say_hello()
         finally:
             self._renewing = False
 
-    async def _kept(self, roster: Roster | None) -> None:
-        if self._keep is not None:
-            async with self._keeping:
-                await asyncio.to_thread(self._keep, roster, self.machine.secret)
+    async def _kept(self) -> None:
+        """Keep roster, topic and key, where they are others than those that were kept last."""
+        if self._keep is None:
+            return
+        async with self._keeping:
+            now = (self.machine.epoch, self._target)
+            if now != self._kept_now:
+                await asyncio.to_thread(self._keep, self.machine.roster, self._target)
+                self._kept_now = now
 
-    async def _move(self, secret: ClusterSecret) -> None:
+    async def _move(self) -> None:
         """Go to another topic. Links stay as they are: they don't need the board."""
+        said = ""
         try:
             while True:
+                secret = self._target
                 try:
                     voice = await self._new_voice(secret)
-                    break
                 except P2PError as error:
-                    log.warning("can't go to the cluster's new topic: %s; trying again", error.message)
+                    if error.message != said:
+                        said = error.message
+                        log.warning("can't go to the cluster's new topic: %s; trying again", said)
                     await asyncio.sleep(MOVE_AGAIN)
+                    continue
+                if secret == self._target:
+                    break
+                await leave(voice)  # it has changed again meanwhile
             old, self._voice = self._voice, voice
         finally:
             self._moving = False
+        self.answered, self._since = False, self._loop.time()
         self._act(self.machine.moved(secret, self._loop.time()))
+        await self._kept()
         await leave(old)
-        await self._kept(self.machine.roster)
 
     async def _visit_lobby(self, ask: Ask) -> None:
         """Ask the owner's host where the others are."""

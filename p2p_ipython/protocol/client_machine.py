@@ -317,12 +317,15 @@ class ClientMachine:
 
     def link_lost(self, sid: bytes, detail: str, now: float) -> list[Action]:
         """The link is gone for good, and with it whatever the worker was doing for us."""
-        worker = self.workers.pop(sid, None)
-        if worker is None:
-            return []
-        for task_id in reversed(list(worker.tasks)):
-            self._lost(self._tasks[task_id], f"{worker.name}: {detail}")
-        return self._next(now)
+        return self.links_lost([sid], detail, now)
+
+    def links_lost(self, sids: Iterable[bytes], detail: str, now: float) -> list[Action]:
+        """The same of several at once: none of them gets a task of another."""
+        gone = [worker for sid in sids if (worker := self.workers.pop(sid, None)) is not None]
+        for worker in gone:
+            for task_id in reversed(list(worker.tasks)):
+                self._lost(self._tasks[task_id], f"{worker.name}: {detail}")
+        return self._next(now) if gone else []
 
     def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[Action]:
         """A frame that concerns the machine: started, result, nack, lost, room, evicted, want, have.

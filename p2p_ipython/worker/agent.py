@@ -391,11 +391,13 @@ class Agent:
             log.exception("could not meet client %s", them.hex()[:8])
             self._act(self.machine.meet_failed(client))
         else:
+            if not self.membership.admits(client):  # since a moment ago: nothing of his is begun
+                handler.link.abort()
+                self._act(self.machine.meet_failed(client))
+                return
             self._links[handler.number] = handler
             self._act(self.machine.link_up(handler.number, client))
             handler.begin()
-            if not self.membership.admits(client):  # since a moment ago
-                self.members_changed()
 
 
 class _ClientLink(LinkEnd):
