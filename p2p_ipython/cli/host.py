@@ -169,17 +169,20 @@ async def _answer(host: Host, knocks: asyncio.Queue[Knock]) -> None:
 
 
 async def _answer_one(host: Host, knock: Knock) -> None:
+    from p2p_ipython.members.owner import free_name
+
     title = host.profile.title
+    name = free_name(host.profile, knock.name)
     expected = host.profile.hosting.expected if host.profile.hosting else {}
-    remark = " (expected)" if knock.name in expected else ""
-    knocks = f"{knock.name}{remark} knocks, with the key {knock.fingerprint}."
+    # Anybody can call himself so. With a fingerprint that is expected he would be in already, without knocking.
+    remark = " (a name that you expect; his key you don't know yet)" if expected.get(name) == "" else ""
+    knocks = f"{name}{remark} knocks, with the key {knock.fingerprint}."
+    if name != knock.name:
+        knocks += f" He calls himself {knock.name}, as somebody does who is in."
     try:
-        yes = await asked(f"{knocks} Let him into {title}?")
+        yes = await asked(f"{knocks} Let him into {title} as {name}?")
     except UsageError:
-        say(
-            f"{knocks} Nobody can answer here; let him in by:\n"
-            f"  p2p host {title} --users {knock.name}={knock.fingerprint}"
-        )
+        say(f"{knocks} Nobody can answer here; let him in by:\n  p2p host {title} --users {name}={knock.fingerprint}")
         return
     there = host.machine.roster.member(knock.fingerprint)
     if there is not None:  # let in by another process while the question was there

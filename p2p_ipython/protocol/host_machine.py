@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, seal
 from p2p_ipython.protocol.membership_machine import SERVE_EVERY
 from p2p_ipython.protocol.messages import Admission, Answer, Ask, Grant, Hello, Message, Reply, encode_admission
-from p2p_ipython.protocol.roster import Roster, lobby_secret, parts_of
+from p2p_ipython.protocol.roster import Roster, is_name, lobby_secret, parts_of
 
 MAX_KNOCKS = 50
 """Strangers who may wait for the owner's answer; others are not remembered, and may knock again later."""
@@ -126,8 +126,10 @@ class HostMachine:
             return [self._grant(certificate, topic)]
         if signer in self._refused:
             return [Say(topic, Answer(sid, Reply.NO))]
-        if topic != self._lobby:
-            return []  # who has been taken out, and still has the key of his time
+        if topic != self._lobby or not is_name(ask.name):
+            # Who has been taken out, and still has the key of his time; or a name that would pass for something else,
+            # as "bob (expected)" does: the owner is to read it, and may copy it into a command.
+            return []
         self._waiting = {key: one for key, one in self._waiting.items() if now < one.last + KNOCK_LIFE}
         waiting = self._waiting.get(signer)
         actions: list[Action] = []

