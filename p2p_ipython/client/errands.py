@@ -67,7 +67,7 @@ class Errand(ABC):
         """Why it failed; None while it goes on, and when it didn't."""
         self._view = view
         self._over = threading.Event()
-        self._task: asyncio.Task[None]
+        self._task: asyncio.Task[None] | None = None
 
     # -- for its user --
 
@@ -105,7 +105,8 @@ class Errand(ABC):
 
     async def over(self, seconds: float) -> None:
         """Wait until it is over, for so long at most."""
-        await asyncio.wait({self._task}, timeout=seconds)
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=seconds)
 
     def begin(self) -> asyncio.Task[None]:
         """Start it."""
@@ -114,7 +115,7 @@ class Errand(ABC):
 
     async def end(self, why: str = "") -> None:
         """As ``cancel``; ``why`` is said then."""
-        if not self._task.done():
+        if self._task is not None and not self._task.done():
             self._cancelled = why or self._cancelled
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -146,16 +147,17 @@ class Errand(ABC):
         self._view.show(text, text if news is None else news, visitors)
 
 
-Invite = Callable[[Callable[[str, str], None], "Ask"], Awaitable["Guest | None"]]
-"""Invites one guest: (show_code, ask) as of ``desk.invite``."""
+Invite = Callable[["Invitation", Callable[[str, str], None], "Ask"], Awaitable["Guest | None"]]
+"""Invites one guest: (invitation, show_code, ask), the latter as of ``desk.invite``; gives the invitation its title."""
 
 
 class Invitation(Errand):
     """An invitation into the cluster ``title``: it waits for a guest, asks about him, and is over then."""
 
-    def __init__(self, view: View, title: str, invite: Invite, *, life: float, own: bool, yes: bool) -> None:
+    title = ""
+
+    def __init__(self, view: View, invite: Invite, *, life: float, own: bool, yes: bool) -> None:
         super().__init__(view)
-        self.title = title
         self.visitor: Visitor | None = None
         """Who is here and waits for a yes or no."""
         self.member = ""
@@ -184,7 +186,7 @@ class Invitation(Errand):
             self._answer.set_result(called)
 
     async def _work(self) -> str:
-        guest = await self._invite(self._show_code, self._ask)
+        guest = await self._invite(self, self._show_code, self._ask)
         if guest is None:
             return "The guest was not let in."
         if self._own:

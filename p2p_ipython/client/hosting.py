@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from p2p_ipython.client.errands import ENDING, Errand, Invitation, Joining, View, Visitor, commands
+from p2p_ipython.client.errands import ENDING, Errand, Invitation, Invite, Joining, View, Visitor, commands
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable, ConfigError, NoKey, P2PError, UsageError
 from p2p_ipython.loop import adopt, background
@@ -70,7 +70,7 @@ class Hosting:
         self._ended = asyncio.Event()
         self._last = ""
         self._why = f"{self.title} is not hosted from here any more; its members can go on without it."
-        self._task: asyncio.Task[None]
+        self._task: asyncio.Task[None] | None = None
 
     async def begin(self, host: Host) -> None:
         """Go to the board. Raises a ``BoardError`` or ``NoKey``, and has released everything then."""
@@ -87,12 +87,13 @@ class Hosting:
     async def end(self) -> None:
         """Leave the board."""
         self._ended.set()
-        await asyncio.wait({self._task})
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     @property
     def over(self) -> bool:
-        """Whether it is over: it was ended, or its time was up."""
-        return self._task.done()
+        """Whether it is over, or hasn't begun."""
+        return self._task is None or self._task.done()
 
     def knocks(self, knock: Knock) -> None:
         """Somebody knocks."""
@@ -188,20 +189,23 @@ class Reception:
         ``duration`` is in seconds (None: the usual 14 days), ``users`` as of ``desk.parse_users``. Raises
         ``ConfigError``, ``NoKey``, or a ``BoardError``.
         """
-        return self._wait(
-            self._host(
-                name,
-                view,
-                way=way,
-                users=users or {},
-                duration=duration,
-                owner=owner,
-                resume=resume,
-                progress=progress,
-            ),
-            GOING,
-            "hosting the cluster",
+        before = dict(self._hosted)
+        work = self._host(
+            name,
+            view,
+            way=way,
+            users=users or {},
+            duration=duration,
+            owner=owner,
+            resume=resume,
+            progress=progress,
         )
+        try:
+            return self._wait(work, GOING, "hosting the cluster")
+        except BaseException:  # an interrupt may come when it is open already
+            for title in [title for title, hosting in self._hosted.items() if before.get(title) is not hosting]:
+                self._wait(self._unhost(title), ENDING, "leaving the board")
+            raise
 
     def unhost(self, name: str | None = None) -> list[str]:
         """Host no more the cluster ``name``, or any; the titles of those that were. Raises ``ConfigError``."""
@@ -226,7 +230,18 @@ class Reception:
         ``own``: a machine of one's own; of the personal cluster ``name`` where a board is given, else of a shared one.
         ``yes``: let in whoever has the code. Raises ``MailboxUnreachable``, and as ``host`` does.
         """
-        return self._wait(self._invite(name, guest, view, way, own=own, yes=yes), GOING, "making an invitation")
+        from p2p_ipython.members.desk import CODE_LIFE
+
+        invite = self._inviting(name, guest, way, own=own)
+        invitation = Invitation(view, invite, life=CODE_LIFE, own=own, yes=yes)
+        try:
+            self._wait(self._coded(invitation), GOING, "making an invitation")
+        except BaseException:  # an interrupt may come when there is a code already
+            invitation.cancel()
+            raise
+        if not invitation.code:
+            invitation.result()
+        return invitation
 
     def join(
         self,
@@ -247,8 +262,13 @@ class Reception:
 
         read_code(code)  # a mistyped one is said before anything else
         key = key_of_guest(identity, make=make_key)
-        joining = self._join(code, view, key=key, name=name, identity=identity, mailbox=mailbox, own=own)
-        return self._wait(joining, GOING, "joining")
+        joining = self._joining(code, view, key=key, name=name, identity=identity, mailbox=mailbox, own=own)
+        try:
+            self._wait(self._started(joining), ENDING, "joining")
+        except BaseException:
+            joining.cancel()
+            raise
+        return joining
 
     # -- who waits --
 
@@ -331,7 +351,7 @@ class Reception:
             await there.host.refresh()
             there.show("")
             return title, False
-        lock = await asyncio.to_thread(profiles.hosting, title)
+        lock = profiles.hosting(title)  # takes no time; in a thread, an interrupt could lose it
         if lock is None:
             raise ConfigError(
                 f"another process of yours hosts {title} already",
@@ -397,43 +417,47 @@ class Reception:
             hosting.show(f"{revoked.member} is out.")
         return title, revoked
 
-    async def _invite(self, name: str, guest: str | None, view: View, way: Way, *, own: bool, yes: bool) -> Invitation:
-        adopt()
+    def _inviting(self, name: str, guest: str | None, way: Way, *, own: bool) -> Invite:
         from p2p_ipython.members import desk
         from p2p_ipython.members.profiles import Profiles
         from p2p_ipython.protocol.roster import check_name
 
         if guest is not None:
             check_name(guest)
-        personal = own and bool(way.board)
-        profiles = Profiles()
-        title = name if personal else await asyncio.to_thread(desk.find_title, profiles, name, hosted=True)
 
-        async def invite(show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
-            if personal:
-                return await desk.invite_own(
-                    name, way=way, settings=Settings.load(), show_code=show_code, ask=ask, deadline=desk.CODE_LIFE
-                )
-            async with self._host_of(title, way) as (host, entry):
+        async def personal(invitation: Invitation, show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
+            invitation.title = name
+            return await desk.invite_own(
+                name, way=way, settings=Settings.load(), show_code=show_code, ask=ask, deadline=desk.CODE_LIFE
+            )
+
+        async def shared(invitation: Invitation, show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
+            async with self._host_of(name, way) as (host, entry):
+                invitation.title = host.profile.title
                 return await desk.invite(
-                    host, entry, profiles, name=guest, show_code=show_code, ask=ask, deadline=desk.CODE_LIFE, own=own
+                    host,
+                    entry,
+                    Profiles(),
+                    name=guest,
+                    show_code=show_code,
+                    ask=ask,
+                    deadline=desk.CODE_LIFE,
+                    own=own,
                 )
 
-        invitation = Invitation(view, title, invite, life=desk.CODE_LIFE, own=own, yes=yes)
+        return personal if own and way.board else shared
+
+    async def _coded(self, invitation: Invitation) -> None:
+        """Begin an invitation; returns once there is a code, or it is over."""
+        adopt()
         task = self._begin(invitation)
         coded = asyncio.ensure_future(invitation.coded.wait())
         try:
             await asyncio.wait({task, coded}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await invitation.end()
-            raise
         finally:
             coded.cancel()
-        if not invitation.coded.is_set():
-            invitation.result()
-        return invitation
 
-    async def _join(
+    def _joining(
         self,
         code: str,
         view: View,
@@ -444,7 +468,6 @@ class Reception:
         mailbox: str,
         own: bool,
     ) -> Joining:
-        adopt()
         from p2p_ipython.members import desk
         from p2p_ipython.members.profiles import Profiles
         from p2p_ipython.protocol.roster import check_name
@@ -463,9 +486,11 @@ class Reception:
                 own=own,
             )
 
-        joining = Joining(view, join)
-        self._begin(joining)
-        return joining
+        return Joining(view, join)
+
+    async def _started(self, errand: Errand) -> None:
+        adopt()
+        self._begin(errand)
 
     def _begin(self, errand: Errand) -> asyncio.Task[None]:
         task = errand.begin()
