@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import psutil
 import pytest
 
 from p2p_ipython.board.memory import Faults
@@ -236,6 +237,24 @@ def test_a_result_that_doesnt_fit_here_is_a_memory_error_and_the_next_one_arrive
             cluster.kill_runner(0)
             async with asyncio.timeout(60):
                 assert await cluster.submit(pow, 2, 3) == 8
+
+    run(work())
+
+
+def test_what_a_worker_has_announced_and_not_sent_counts_against_what_it_may_announce_next() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            future = cluster.submit(naps, 1000, 1)
+            await asyncio.sleep(1)
+            handler, head = some_link(cluster), {"id": future.task_id, "attempt": 1}
+            size = int(psutil.virtual_memory().available * 0.6)
+            taken = [
+                handler.buffer_for({"t": "chunk", **head, "ref": ref, "size": size, "off": 0}, 1 << 20) is not None
+                for ref in ("r0", "r1", "r2")
+            ]
+            assert taken == [True, False, False]
+            future.cancel()
+            await asyncio.sleep(1)
 
     run(work())
 

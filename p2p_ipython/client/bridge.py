@@ -444,6 +444,10 @@ class _WorkerLink(LinkEnd):
         found = self._incoming.pop((task_id, attempt), {})
         return {ref: part.data for ref, part in found.items() if part.filled == len(part.data)}
 
+    def promised(self) -> int:
+        """Bytes that were made room for and have not come yet."""
+        return sum(len(one.data) - one.filled for parts in self._incoming.values() for one in parts.values())
+
     def forget(self, task_id: str) -> None:
         """Drop the segments that have come for a task."""
         if self._incoming or self.no_room:
@@ -497,7 +501,7 @@ class _WorkerLink(LinkEnd):
             if offset != 0 or size <= 0 or len(parts) >= 1024:
                 return None
             try:
-                incoming = parts[ref] = _Incoming(size)
+                incoming = parts[ref] = _Incoming(size, sum(link.promised() for link in self._bridge.links.values()))
             except (MemoryError, OSError, OverflowError):
                 self.no_room[task_id, attempt] = size
                 return None
@@ -517,9 +521,12 @@ class _Incoming:
 
     __slots__ = ("data", "filled")
 
-    def __init__(self, size: int) -> None:
-        """Make room. Raises ``MemoryError`` when there is none: asking the system would succeed, and filling it not."""
-        if size > psutil.virtual_memory().available:
+    def __init__(self, size: int, promised: int) -> None:
+        """Make room, besides what is ``promised`` and not filled yet, in bytes. Raises ``MemoryError`` without any.
+
+        Asking the system would succeed, for any number of buffers, and filling them would not.
+        """
+        if size + promised > psutil.virtual_memory().available:
             raise MemoryError
         self.data = fresh(size)
         self.filled = 0
