@@ -20,10 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2p_ipython.board.base import Board, BoardReport
-from p2p_ipython.errors import P2PError
+from p2p_ipython.errors import NoKey, P2PError
 from p2p_ipython.jobs import Jobs
 from p2p_ipython.members.entry import Entry
-from p2p_ipython.members.membership import Membership
+from p2p_ipython.members.membership import RENEW_AGAIN, Membership
 from p2p_ipython.members.owner import admit, free_name, roster_of
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.members.voice import Voice, leave
@@ -40,6 +40,9 @@ LOOK_EVERY = 0.5
 
 LINGER = 600.0
 """Seconds that a host stays on a topic that the cluster has left. Who comes later asks on the lobby."""
+
+STAY_AGAIN = 5.0
+"""Seconds between two tries to stay on such a topic, while the board is away."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ class Host:
         self.machine = HostMachine(roster=roster_of(profile), secret=_secret(profile))
         self._membership: Membership | None = None
         self._voices: dict[str, Voice] = {}  # of the lobby, and of topics that we linger on
-        self._seen = profiles.stamp(profile.title)
+        # The profile was read a while ago; the first look is to find what has changed since.
+        self._seen: tuple[int, ...] | None = ()
+        self._refreshing = asyncio.Lock()
+        self._door: Session
         self._news = asyncio.Event()
         self._closed = False
 
@@ -86,10 +92,10 @@ class Host:
         """Go to the working topic and to the lobby. Raises a ``BoardError`` or ``NoKey``."""
         self._membership = membership = self._entry.membership(await asyncio.to_thread(self._entry.session, "host"))
         membership.speaker = self
-        session = await asyncio.to_thread(self._lobby_session)
+        self._door = await asyncio.to_thread(self._lobby_session)
         title = self.profile.title
         lobby = Voice(
-            session,
+            self._door,
             lobby_secret(title),
             admit=lambda certificate: certificate.role != "host",
             heard=self._heard_on_lobby,
@@ -132,25 +138,27 @@ class Host:
 
     async def refresh(self) -> None:
         """Look at the profile now."""
-        stamp = await asyncio.to_thread(self._profiles.stamp, self.profile.title)
-        if stamp == self._seen:
-            return
-        profile = await asyncio.to_thread(self._profiles.load, self.profile.title)
-        self._seen = stamp
-        if profile == self.profile:
-            return
-        old, self.profile = self.profile, profile
-        roster, secret = roster_of(profile), _secret(profile)
-        membership = self._member()
-        if roster.epoch <= self.machine.roster.epoch:
-            return
-        membership.adopt(roster, secret)
-        self._act(self.machine.changed(roster, secret))
+        async with self._refreshing:  # so that of two who look the one who read first doesn't come last
+            stamp = await asyncio.to_thread(self._profiles.stamp, self.profile.title)
+            if stamp == self._seen:
+                return
+            profile = await asyncio.to_thread(self._profiles.load, self.profile.title)
+            self._seen = stamp
+            if profile == self.profile:
+                return
+            old, self.profile = self.profile, profile
+            roster, secret = roster_of(profile), _secret(profile)
+            if roster.epoch <= self.machine.roster.epoch:
+                return
+            self._member().adopt(roster, secret)
+            self._act(self.machine.changed(roster, secret))
         if secret != _secret(old):
             try:
                 await self._stay_behind(_secret(old))
             except P2PError as error:  # the board may be away just now; they ask on the lobby, too
                 log.warning("who is still on the cluster's old topic hears later of the new one: %s", error.message)
+                if not self._closed:
+                    self._jobs.start(self._stay_behind_later(_secret(old)))
         self._publish(old.topic)
 
     @property
@@ -276,26 +284,52 @@ class Host:
 
         voice = Voice(membership.session, secret, admit=membership.admits, heard=heard)
         await voice.open(self._entry.open_board)
+        if self._closed:
+            await voice.close()
+            return
         self._voices[secret.topic] = voice
         self._jobs.start(self._leave_later(secret.topic))
+
+    async def _stay_behind_later(self, secret: ClusterSecret) -> None:
+        """The same, once the board is there again."""
+        end = self._loop.time() + LINGER
+        while self._loop.time() < end:
+            await asyncio.sleep(STAY_AGAIN)
+            try:
+                await self._stay_behind(secret)
+            except P2PError:
+                continue
+            self._publish(secret.topic)
+            return
 
     async def _leave_later(self, topic: str) -> None:
         await asyncio.sleep(LINGER)
         await leave(self._voices.pop(topic, None))
 
     async def _look(self) -> None:
-        """Look at the profile now and then, say hello now and then."""
+        """Look at the profile now and then, say hello now and then, and have what answers on the lobby last."""
         presence = self._entry.settings.presence
-        hello_at = self._loop.time() + presence
+        hello_at, renew_at = self._loop.time() + presence, self._loop.time()
+        said = ""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 await self.refresh()
+                said = ""
             except Exception as error:
-                log.warning("the profile of %s can't be used just now: %s", self.profile.title, error)
-            if self._loop.time() >= hello_at:
-                hello_at = self._loop.time() + presence
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("the profile of %s can't be used just now: %s", self.profile.title, said)
+            now = self._loop.time()
+            if now >= hello_at:
+                hello_at = now + presence
                 self._member().say_hello()
+            if now >= renew_at and self._door.is_due(time.time()):
+                try:
+                    await asyncio.to_thread(self._door.renew, time.time())
+                except NoKey as error:
+                    renew_at = self._loop.time() + RENEW_AGAIN
+                    log.warning("%s, so that who knocks will get no answer; trying again", error.message)
 
 
 def _secret(profile: Profile) -> ClusterSecret:
