@@ -121,7 +121,7 @@ class Participant:
 
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words."""
-        return self.client.machine.why(task_id)
+        return self.client.why(task_id)
 
 
 class Rehearsal(Participant):

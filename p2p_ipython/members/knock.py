@@ -82,6 +82,8 @@ class Knocking:
             self._say(f"nobody answers for {owner} yet: is {owner} hosting {self.title} (p2p host)?")
             pause = ASK_EVERY[0]
             while True:
+                if session.is_due(time.time()):  # the owner may be away for days
+                    await asyncio.to_thread(session.renew, time.time())
                 voice.say(Ask(self._name))
                 try:
                     return await asyncio.wait_for(asyncio.shield(self._answer), pause)

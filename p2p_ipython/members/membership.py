@@ -308,8 +308,11 @@ class Membership:
                     self.speaker.expelled(why)
         if not self._closed:
             self._look()
-            deadline, look = self.machine.deadline(), self._loop.time() + LOOK_EVERY
-            self._alarm.set(look if deadline is None else min(deadline, look))
+            times = [deadline] if (deadline := self.machine.deadline()) is not None else []
+            if self.standing.shared or not self.answered:
+                times.append(self._loop.time() + LOOK_EVERY)
+            if times:
+                self._alarm.set(min(times))
 
     def _look(self) -> None:
         """End links when the roster ends. Log what keeps us from the others, once, and that it is over."""

@@ -58,6 +58,23 @@ async def test_a_host_answers_at_its_door_on_the_second_day_too(circle: Circle, 
     assert circle.topics() == []
 
 
+async def test_who_knocks_for_longer_than_a_day_is_still_heard(
+    circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p_ipython.members.knock.ASK_EVERY", (0.1, 0.1))
+    knocking = Knocking(TITLE, choice(circle.key("bob")), circle.open_board, name="bob")
+    async with asyncio.timeout(PATIENCE):
+        asking = asyncio.ensure_future(knocking.run())
+        await until(lambda: knocking.state)
+        assert knocking._session is not None
+        knocking._session.renew(time.time() - MAX_LIFE - 60)
+        host, _profiles = await hosting(circle, tmp_path)
+        await until(lambda: host.machine.knocks)
+        host.approve(Knock("bob", print_of("bob")))
+        assert isinstance(await asking, Granted)
+    await host.close()
+
+
 async def test_a_host_sees_what_another_process_has_changed_while_it_was_being_made(
     circle: Circle, tmp_path: Path
 ) -> None:

@@ -12,8 +12,10 @@ from members_support import DAY, TITLE, Circle, Ear, Key, choice, print_of, unti
 
 from p2p_ipython.board.address import BoardAddress
 from p2p_ipython.board.memory import Faults
+from p2p_ipython.client.status import ClusterStatus, MemberStatus
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import NotAdmitted
+from p2p_ipython.link.base import LinkState
 from p2p_ipython.members.entry import Entry, given_entry, profile_entry
 from p2p_ipython.members.membership import Membership
 from p2p_ipython.members.profiles import Profile, Profiles
@@ -297,6 +299,58 @@ def test_a_link_that_comes_too_late_gets_no_task_and_costs_none() -> None:
                 assert await task == 7
 
     run(work())
+
+
+@pytest.mark.parametrize("whose", ["worker", "client"])
+def test_a_link_that_was_cut_does_not_come_back_when_its_member_is_taken_out_meanwhile(whose: str) -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=0) as cluster:
+            if whose == "worker":
+                await cluster.add_worker("bob")
+                task = cluster.submit(naps, 1000, 7)
+            else:
+                await cluster.add_worker()
+                bob = await cluster.add_client("bob")
+                task = bob.submit(naps, 1000, 7)
+            await asyncio.sleep(10)
+            assert task.running()
+            client = cluster.client if whose == "worker" else cluster.friends[0].client
+            (end,) = client.links.values()
+            others = list(cluster.agents[0]._links.values())
+            link, (other,) = (
+                end.link,
+                [one.link for one in others if one.link is not None and one.link._peer is end.link],
+            )
+            assert link is not None
+            cluster.links.cut(link, away=20)
+            await asyncio.sleep(0.1)
+            assert link.state is other.state is LinkState.RECONNECTING
+            cluster.take_out("bob")
+            await asyncio.sleep(60)
+            assert {link.state, other.state} <= {LinkState.CLOSED, LinkState.LOST}
+            assert not cluster.agents[0].machine.busy()
+            assert not client.machine.workers or whose == "client"
+            task.cancel()
+
+    run(work())
+
+
+# --- what people see --------------------------------------------------------------------------------
+
+
+def test_what_keeps_a_member_from_the_others_is_said_of_tasks_that_wait_and_where_workers_are_shown() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=0) as cluster:
+            task = cluster.submit(pow, 2, 2)
+            await asyncio.sleep(1)
+            assert task.state_text == "waiting for a worker: none is here"
+            cluster.client.membership.refused = "waiting for the owner's approval"
+            assert task.state_text == "waiting for a worker: none is here (waiting for the owner's approval)"
+
+    run(work())
+    worker = MemberStatus("box", "up", 1, 0, "3.11", "Linux", "direct", None, 0)
+    status = ClusterStatus("c", "b", "connected", "", "me", (worker,), (), 0, 0, "waiting for <alice>'s host")
+    assert "waiting for &lt;alice&gt;&#x27;s host" in status.html()
 
 
 # --- what may block, and what may be left open --------------------------------------------------------
