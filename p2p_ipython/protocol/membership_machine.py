@@ -297,6 +297,8 @@ class MembershipMachine:
             roster = Roster.parse(wire, self.secret.cluster)
         except BadIdentity:
             return []
+        if self.roster is None and roster.member(self._me) is None:
+            return []  # of a time before we were let in: whoever says it was away then, and is being told, too
         return self._install(roster, now) if roster.epoch > self.epoch else []
 
     def _install(self, roster: Roster, now: float) -> list[Action]:

@@ -196,6 +196,16 @@ def test_the_owners_roster_is_installed_whoever_says_it(bob: MembershipMachine) 
     assert kinds(told) == [SayHello], "who is new has to hear us"
 
 
+def test_who_was_just_let_in_is_not_put_out_by_the_roster_of_somebody_who_was_away_then() -> None:
+    bob = machine("bob", None)
+    bob.joined(0.0)
+    assert hears_roster(bob, roster(4, "carol"), 1.0) == []
+    assert bob.expelled == ""
+    assert "waiting for somebody" in bob.trouble(NOW)
+    assert hears_roster(bob, roster(5, "bob", "carol"), 2.0) == [Installed(roster(5, "bob", "carol"))]
+    assert Expelled in [type(action) for action in hears_roster(bob, roster(6, "carol"), 3.0)]
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_an_older_roster_is_never_taken(bob: MembershipMachine, epoch: int) -> None:
     assert hears_roster(bob, roster(epoch, "bob", "mallory"), 1.0) == []
