@@ -153,7 +153,6 @@ class Program:
         if self._has_input and self._in != self._out:
             os.close(self._in)
         if self.process.poll() is None:
-            self.process.terminate()
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
@@ -275,7 +274,7 @@ class Person(Home):
         return worker
 
     def end(self, *, aloud: bool = True) -> None:
-        """End all that runs for him, the newest first; ``aloud``: print what it said."""
+        """Wait for the end of all that runs for him, which was told to; ``aloud``: print what it said."""
         while self._programs:
             program = self._programs.pop()
             program.close()
@@ -347,6 +346,9 @@ class Village:
 
     def end(self, *, aloud: bool = True) -> None:
         """End all that runs; ``aloud``: print what it said."""
+        for person in self.people.values():
+            for program in person.programs:
+                program.process.terminate()
         for person in reversed(self.people.values()):
             person.end(aloud=aloud)
 

@@ -137,6 +137,20 @@ def test_who_was_away_while_the_key_was_changed_finds_the_others_when_somebody_h
     assert worker.process.poll() is None
 
 
+def test_who_has_just_come_in_is_not_put_out_by_the_old_list_of_somebody_who_was_away(here: Village) -> None:
+    alice, bob, carol = here.person("alice"), here.person("bob"), here.person("carol")
+    here.found("bob")
+    host = hosting(here, "--users", f"carol={carol.fingerprint}")
+    assert "you are in" in carol.says("join", TITLE, *here.way, "--owner", alice.fingerprint)
+    host.end()
+    worker = carol.worker(TITLE)
+    away = bob.notebook(CONNECTED)  # whose list doesn't have carol yet: she is handed it
+    away.run("f = c.submit(pow, 2, 10)")
+    hosting(here)
+    assert away.run("answer = f.result(60), f.worker.split()[0]") == "(1024, 'carol')"
+    assert worker.process.poll() is None
+
+
 # -- answers --
 
 
