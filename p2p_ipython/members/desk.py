@@ -198,7 +198,8 @@ async def host(
         await board.close()
     if title is None:
         title = f"{owner or user or my_name()}/{check_name(name)}"
-    profile = found(
+    profile = await asyncio.to_thread(
+        found,
         title,
         key,
         board=where,
@@ -409,16 +410,21 @@ async def join(
     async def keep(welcome: Welcome) -> None:
         kept.append(await asyncio.to_thread(_keep, profiles, welcome, key, identity))
 
-    await invitations.accept(
-        secret,
-        mailbox=mailbox or PUBLIC_MAILBOX,
-        signer=key.key,
-        name=check_name(name),
-        told=told,
-        keep=keep,
-        deadline=deadline,
-        own=own,
-    )
+    try:
+        await invitations.accept(
+            secret,
+            mailbox=mailbox or PUBLIC_MAILBOX,
+            signer=key.key,
+            name=check_name(name),
+            told=told,
+            keep=keep,
+            deadline=deadline,
+            own=own,
+        )
+    except (MailboxUnreachable, LinkTimeout) as error:
+        if not mailbox and not kept:
+            error.hint = f"If what you were told has a --mailbox, give that, too. {error.hint}"
+        raise
     return kept[0]
 
 

@@ -44,7 +44,7 @@ def found(
 ) -> Profile:
     """A new cluster of which the owner is the only member, and those whose fingerprints are ``expected``.
 
-    ``until`` is Unix time, s. Raises ``ConfigError`` and ``NoKey``.
+    ``until`` is Unix time, s. Asks the key for signatures: blocks. Raises ``ConfigError`` and ``NoKey``.
     """
     owner, name = parse_title(title)
     secret = _new_secret(f"{key.fingerprint}/{name}")

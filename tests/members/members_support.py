@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -45,13 +46,16 @@ def _string(data: bytes) -> bytes:
 
 
 class Key:
-    """An Ed25519 key as paramiko has it; ``signed`` counts signatures, ``trouble`` is raised instead of one."""
+    """An Ed25519 key as paramiko has it; ``trouble`` is raised instead of a signature.
+
+    ``signed`` counts signatures, ``threads`` are those that asked for them.
+    """
 
     def __init__(self, seed: str) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(seed.encode()).digest())
         self.signed = 0
         self.trouble: Exception | None = None
-        self.takes = 0.0
+        self.threads: set[threading.Thread] = set()
 
     def asbytes(self) -> bytes:
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
@@ -62,7 +66,7 @@ class Key:
 
     def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:
         self.signed += 1
-        time.sleep(self.takes)
+        self.threads.add(threading.current_thread())
         if self.trouble is not None:
             raise self.trouble
         return _string(b"ssh-ed25519") + _string(self._key.sign(data))

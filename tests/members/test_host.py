@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from members_support import PATIENCE, TITLE, Circle, choice, entry_of, owners, print_of, until
+from members_support import PATIENCE, TITLE, Circle, Key, choice, entry_of, owners, print_of, until
 
+from p2p_ipython.board.address import BoardAddress
+from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable
 from p2p_ipython.members import owner
 from p2p_ipython.members.host import Host
@@ -73,6 +75,36 @@ async def test_who_knocks_for_longer_than_a_day_is_still_heard(
         host.approve(Knock("bob", print_of("bob")))
         assert isinstance(await asking, Granted)
     await host.close()
+
+
+async def test_founding_a_cluster_with_a_slow_agent_doesnt_stop_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from p2p_ipython.members import desk
+
+    key = Key("alice")
+
+    class Opened:
+        user, host_key = "alice", ""
+
+        def __init__(self, *_arguments: object, **_options: object) -> None:
+            pass
+
+        async def open(self) -> None:
+            pass
+
+        async def close(self) -> None:
+            pass
+
+    async def login(*_arguments: object, **_options: object) -> tuple[BoardAddress, object]:
+        return BoardAddress("memory"), choice(key)
+
+    monkeypatch.setattr(desk, "SSHBoard", Opened)
+    monkeypatch.setattr(desk, "choose_login", login)
+    founding = desk.host("friends", way=desk.Way(board="memory"), profiles=Profiles(tmp_path), settings=Settings())
+    assert (await founding)[2]
+    assert key.threads
+    assert threading.current_thread() not in key.threads
 
 
 async def test_a_host_sees_what_another_process_has_changed_while_it_was_being_made(

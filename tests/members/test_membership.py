@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from pathlib import Path
 
@@ -362,19 +363,14 @@ async def test_an_agent_that_takes_its_time_doesnt_stop_the_loop(
     from p2p_ipython.members import entry as entries
 
     key = Key("bob")
-    key.takes = 0.3
 
     async def login(*_arguments: object, **_options: object) -> tuple[BoardAddress, object]:
         return BoardAddress("memory"), choice(key)
 
     monkeypatch.setattr(entries, "choose_login", login)
-    making = asyncio.ensure_future(entries.personal_entry("memory", "mine", me="bob", settings=Settings()))
-    turns = 0
-    while not making.done():
-        await asyncio.sleep(0.01)
-        turns += 1
-    assert turns > 5
-    entry = making.result()
+    entry = await entries.personal_entry("memory", "mine", me="bob", settings=Settings())
+    assert key.threads
+    assert threading.current_thread() not in key.threads
     assert entry.standing.me == print_of("bob")
 
 
