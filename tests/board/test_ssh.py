@@ -614,3 +614,18 @@ async def test_an_agents_refusal_during_the_log_in_is_said_as_it_is(key, tmp_pat
         error = await failure(board)
     assert isinstance(error, NoKey)
     assert "ssh-add" in str(error)
+
+
+async def test_who_is_cancelled_while_he_leaves_has_left_all_the_same(tmp_path: Path) -> None:
+    key = make_key(tmp_path)
+    async with running() as server:
+        board = client(server, "t", Recorder(), key, tmp_path)
+        await board.open()
+        board.post(b"a line whose echo is waited for")
+        leaving = asyncio.ensure_future(board.close())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert board.report.state is BoardState.CLOSED
+        await until(lambda: not server.sessions)
