@@ -25,7 +25,7 @@ from p2p_ipython.board.login import choose_login
 from p2p_ipython.board.passphrase import user_prompt
 from p2p_ipython.board.ssh import SSHBoard
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import ConfigError
+from p2p_ipython.errors import ConfigError, LinkTimeout, MailboxUnreachable
 from p2p_ipython.link.base import Secret
 from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX
 from p2p_ipython.members import invite as invitations
