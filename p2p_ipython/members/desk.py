@@ -267,7 +267,7 @@ async def _go_on(
     def edit(old: Profile) -> Profile:
         return expect(extend(old, entry.key, until), entry.key, users)
 
-    return await _owners(await asyncio.to_thread(profiles.change, profile.title, edit), way, profiles, settings)
+    return await _owners(await asyncio.to_thread(profiles.revise, profile.title, edit), way, profiles, settings)
 
 
 def _hosted_title(profiles: Profiles, name: str, owner: str | None) -> str | None:
@@ -318,7 +318,7 @@ async def invite(
             )
         else:
             await asyncio.to_thread(
-                profiles.change, profile.title, lambda old: admit(old, entry.key, called, guest.fingerprint)
+                profiles.revise, profile.title, lambda old: admit(old, entry.key, called, guest.fingerprint)
             )
             await host.refresh()
         return _welcome(host.profile, mailbox, relay, word)
@@ -616,7 +616,7 @@ async def take_out(host: Host, entry: Entry, profiles: Profiles, name: str) -> R
     before = roster_of(await asyncio.to_thread(profiles.load, title))
     member = before.member(name) or before.named(name)
     await host.listen(SETTLE / 3)
-    await asyncio.to_thread(profiles.change, title, lambda old: revoke(old, entry.key, name))
+    await asyncio.to_thread(profiles.revise, title, lambda old: revoke(old, entry.key, name))
     await host.refresh()
     told, waiting = await host.settled(SETTLE)
     return Revoked(member.name if member is not None else name, told, waiting)

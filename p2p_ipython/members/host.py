@@ -128,7 +128,7 @@ class Host:
         def edit(profile: Profile) -> Profile:
             return admit(profile, self._entry.key, name or free_name(profile, knock.name), knock.fingerprint)
 
-        member = roster_of(self._profiles.change(self.profile.title, edit)).member(knock.fingerprint)
+        member = roster_of(self._profiles.revise(self.profile.title, edit)).member(knock.fingerprint)
         assert member is not None
         return member
 

@@ -37,6 +37,7 @@ MAX_PROFILE = 1 << 20
 KEY_SIZE = 32
 
 _PATIENCE = 10.0  # seconds to wait for the folder's lock, which is held for milliseconds
+_TRIES = 5
 _SUFFIX = ".json"
 
 
@@ -170,6 +171,29 @@ class Profiles:
                 _write(path, after, others)
             return after
 
+    def revise(self, title: str, edit: Callable[[Profile], Profile]) -> Profile:
+        """As ``change``, for an edit that may take long, because a key signs in it and an agent may ask its user.
+
+        Nobody is kept waiting: ``edit`` is called again when somebody else has changed the profile meanwhile. Raises
+        what it raises, and ``ConfigError``.
+        """
+        for _ in range(_TRIES):
+            before = self.load(title)
+            after = edit(before)
+
+            def take_place(now: Profile, before: Profile = before, after: Profile = after) -> Profile:
+                if now != before:
+                    raise _Overtaken
+                return after
+
+            try:
+                return self.change(title, take_place)
+            except _Overtaken:
+                continue
+        raise ConfigError(
+            f"the profile of {title} is changed by others again and again", hint="Try again when they are done."
+        )
+
     def remove(self, title: str) -> None:
         """Forget a cluster; does nothing where it is not known. Raises ``ConfigError``."""
         path = self._path(title)
@@ -225,6 +249,10 @@ class Profiles:
             )
         with lock:
             yield
+
+
+class _Overtaken(Exception):
+    """Somebody has changed a profile since it was read."""
 
 
 def _title(filename: str) -> str | None:

@@ -334,6 +334,33 @@ def test_changes_of_many_processes_are_all_kept(profiles: Profiles, folder: Path
     assert len(profiles.load("alice/friends").trusted) == 30
 
 
+def test_an_edit_that_takes_long_keeps_nobody_waiting_and_begins_anew_when_overtaken(profiles: Profiles) -> None:
+    profiles.save(make(trusted=frozenset()))
+    seen = []
+
+    def sign(profile: Profile) -> Profile:
+        seen.append(profile.trusted)
+        if len(seen) == 1:  # meanwhile, somebody else
+            profiles.change("alice/friends", lambda old: replace(old, trusted=old.trusted | {"b"}))
+        return replace(profile, trusted=profile.trusted | {"a"})
+
+    assert profiles.revise("alice/friends", sign).trusted == {"a", "b"}
+    assert seen == [frozenset(), {"b"}]
+
+
+def test_an_edit_that_is_overtaken_again_and_again_is_an_error(profiles: Profiles) -> None:
+    profiles.save(make(trusted=frozenset()))
+    names = iter("abcdefgh")
+
+    def edit(profile: Profile) -> Profile:
+        profiles.change("alice/friends", lambda old: replace(old, trusted=old.trusted | {next(names)}))
+        return replace(profile, board="x")
+
+    with pytest.raises(ConfigError, match="again and again"):
+        profiles.revise("alice/friends", edit)
+    assert profiles.load("alice/friends").board == make().board
+
+
 def test_an_edit_that_fails_changes_nothing_and_lets_others_edit(profiles: Profiles) -> None:
     profiles.save(make())
     with pytest.raises(ZeroDivisionError):
