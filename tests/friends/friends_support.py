@@ -258,6 +258,10 @@ class Person(Home):
         assert "Traceback" not in program.text
         return program.text
 
+    def python(self, code: str) -> Program:
+        """Start Python with some code, and nobody in front of it."""
+        return self._start(sys.executable, "-c", code, tty=False, environment={})
+
     def notebook(self, code: str = "", **environment: str) -> Notebook:
         """A notebook, in which ``code`` has run."""
         made = Notebook(

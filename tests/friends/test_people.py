@@ -315,7 +315,12 @@ def test_a_code_works_once(here: Village) -> None:
     code = code_of(inviting).split()
     joining = bob.p2p("join", *code)
     inviting.expect("[yes/no]")
-    said = eve.says("join", *code, status=1)
+    late = eve.python(
+        "import sys, p2p_ipython.members.invite as invite; invite.ARRIVAL = 3; from p2p_ipython.cli import main; "
+        f"sys.exit(main(['join', *{code!r}]))"
+    )
+    assert late.wait() == 1
+    said = late.text
     assert "nobody waits for a guest with this code" in said
     assert "If somebody else has used it, tell the host" in said
     assert eve.profiles.all() == []
