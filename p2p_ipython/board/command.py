@@ -87,6 +87,7 @@ Its host key is {where.fingerprint}
 {reach}
 In a notebook:   %p2p_connect {there} --cluster NAME --accept-host-key {where.fingerprint}
 To share a CPU:  p2p worker --board {there} --cluster NAME --accept-host-key {where.fingerprint}
+For friends:     p2p host NAME --board {there} --accept-host-key {where.fingerprint}
 With plain SSH:  ssh -p {where.port} {host} help
 
 Ctrl-C ends it."""

@@ -91,9 +91,11 @@ def _places(options: argparse.Namespace) -> Places:
             fallback_mailbox=PUBLIC_MAILBOX,
             fallback_relay=PUBLIC_RELAY,
         )
+    from p2p_ipython.members.desk import find_title
     from p2p_ipython.members.profiles import Profiles
 
-    profile = Profiles().load(options.cluster)
+    profiles = Profiles()
+    profile = profiles.load(find_title(profiles, options.cluster))
     return Places(
         board=profile.board,
         identity=options.identity or (Path(profile.identity) if profile.identity else None),

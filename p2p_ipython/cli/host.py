@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from p2p_ipython.cli.arguments import Commands, duration
+from p2p_ipython.cli.arguments import PICO_BOARD, Commands, duration
 from p2p_ipython.cli.friends import day, member_lines, run_shared, way_arguments, way_of
 from p2p_ipython.cli.terminal import asked, say
 from p2p_ipython.config import Settings
@@ -154,7 +154,8 @@ def _introduce(host: Host, *, new: bool) -> None:
     if profile.board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]")):
         say(f"note: {profile.board} is this machine only; friends elsewhere need an address that they can reach")
     say(f"invite somebody:   p2p invite {name}     (in another terminal; it prints a code to say aloud)")
-    say(f"or let him knock:  p2p join {profile.title}")
+    board = "" if profile.board == PICO_BOARD else f" --board {profile.board}"
+    say(f"or let him knock:  p2p join {profile.title}{board} --owner {roster.owner}")
     say("Ctrl-C ends the hosting; the members can go on without it")
 
 

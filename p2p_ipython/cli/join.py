@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
         "  p2p join 7-guitarist-snowcap-hamburger --mailbox ws://board.example.org:4000/v1\n"
         "  p2p join alice/friends --board board.example.org:2222     to knock",
     )
-    parser.add_argument("code", metavar="CODE", help="what the friend has told you, or the cluster's title")
+    parser.add_argument("code", nargs="+", metavar="CODE", help="what the friend has told you, or the cluster's title")
     parser.add_argument("--name", help="what you are called (default: your login name)")
     parser.add_argument("--own", action="store_true", help="the code is of your own: this machine will count as you")
     parser.add_argument(
@@ -55,6 +55,7 @@ def add(commands: Commands) -> None:
 def _join(options: argparse.Namespace) -> int:
     from p2p_ipython.protocol.roster import is_title
 
+    options.code = " ".join(options.code)  # with blanks between the words, as it is said
     return run_shared(_knock(options) if is_title(options.code) else _by_code(options))
 
 
@@ -70,6 +71,7 @@ async def _by_code(options: argparse.Namespace) -> int:
         say(f"{host.title} invites you; its owner has the key {host.fingerprint}")
         say("waiting for his yes")
 
+    say("looking for who has this code")
     profile = await desk.join(
         options.code,
         key=key,

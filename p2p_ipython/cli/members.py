@@ -81,11 +81,13 @@ def _revoke(options: argparse.Namespace) -> int:
 async def _take_out(options: argparse.Namespace) -> int:
     from p2p_ipython.members import desk
     from p2p_ipython.members.host import Host
+    from p2p_ipython.members.owner import revoke
     from p2p_ipython.members.profiles import Profiles
 
     profiles, settings = Profiles(), Settings.load()
     title = await asyncio.to_thread(desk.find_title, profiles, options.cluster, hosted=True)
     entry, profile = await desk.owners_entry(title, way=way_of(options), profiles=profiles, settings=settings)
+    revoke(profile, entry.key, options.member)  # who isn't there is said before there is a question
     if not options.yes and not await asked(f"Take {options.member} out of {title}?"):
         say("nothing was changed")
         return 1

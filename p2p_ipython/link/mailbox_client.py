@@ -69,6 +69,8 @@ class Visit:
                 tor=_endpoints(most, lambda: self._leave("it sends far more than a mailbox has to say")),
             )
         except Exception as error:
+            if isinstance(error, ValueError):
+                raise unreachable(mailbox, "it is no address", hint="It looks like ws://HOST:PORT/v1.") from None
             raise unreachable(mailbox, type(error).__name__) from None
         self._guard()
 
@@ -188,11 +190,14 @@ class Visit:
             self.closed.set_result(None)
 
 
-def unreachable(mailbox: str, why: str) -> MailboxUnreachable:
+_LOOK = "Check that the address is right and that the board's machine is up and lets its port through."
+
+
+def unreachable(mailbox: str, why: str, *, hint: str = _LOOK) -> MailboxUnreachable:
     """The error for a mailbox that can't be used."""
     return MailboxUnreachable(
         f"the wormhole mailbox at {mailbox} can't be used: {why}",
-        hint="Check that the address is right and that the board's machine is up and lets its port through.",
+        hint=hint,
     )
 
 

@@ -73,6 +73,7 @@ ANSWER = 60.0
 
 _MOST_HEARD = 1 << 20  # bytes that a mailbox may send; the largest welcome is 350 KiB there, in hexadecimal
 _EXAMPLE = "7-guitarist-snowcap-hamburger"
+_USED_UP = "The code is used up. It takes a new one, from whoever invites: p2p invite makes it."
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ async def accept(
                 parting.said = True
                 raise LinkError(
                     f"the owner of {host.title} said no",
-                    hint="Tell him your key's fingerprint, so that he knows it is you, and ask for another code.",
+                    hint="Tell him your key's fingerprint (p2p whoami), so that he knows it is you,"
+                    " and ask for another code.",
                 )
             welcome = _read_welcome(answer, host, fingerprint(key), own=own)
             if keep is not None:
@@ -409,11 +411,9 @@ async def _visit(mailbox: str, deadline: float, too_late: Callable[[], str]) -> 
             raise
         if not visit.welcome:
             raise unreachable(mailbox, "it does not answer") from None
-        raise LinkTimeout(too_late(), hint="The code is used up; make a new invitation.") from None
+        raise LinkTimeout(too_late(), hint=_USED_UP) from None
     except WrongCode:
-        raise WrongPeer(
-            "somebody used a wrong code, so this one is burnt", hint="Make a new invitation, with a new code."
-        ) from None
+        raise WrongPeer("somebody used a wrong code, so this one is burnt", hint=_USED_UP) from None
     except Crowded:
         raise WrongPeer(
             "somebody else has used this code already",
@@ -425,9 +425,7 @@ async def _visit(mailbox: str, deadline: float, too_late: Callable[[], str]) -> 
 
 
 @asynccontextmanager
-async def _within(
-    seconds: float, too_late: str, hint: str = "The code is used up; make a new invitation."
-) -> AsyncIterator[None]:
+async def _within(seconds: float, too_late: str, hint: str = _USED_UP) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds) as limit:
             yield
@@ -469,7 +467,7 @@ async def _receive(visit: Visit, *kinds: str) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         raise _nonsense(who)
     if fields.get("t") == "bye":
-        raise LinkLost(f"the {who} has left before the end", hint="The code is used up; make a new invitation.")
+        raise LinkLost(f"the {who} has left before the end", hint=_USED_UP)
     if fields.get("t") not in kinds:
         raise _nonsense(who)
     return fields

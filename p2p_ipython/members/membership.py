@@ -143,6 +143,7 @@ class Membership:
         self._kept_now = (self.machine.epoch, standing.secret)
         self._keeping = asyncio.Lock()
         self._begun = False
+        self._gone = False  # the board, as it was said last
         self._closed = False
         self.refused = ""
         """What the owner's host has answered to our asking on the lobby, in words."""
@@ -271,7 +272,10 @@ class Membership:
 
     def _board_changed(self, report: BoardReport) -> None:
         gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
-        log.log(logging.WARNING if gone else logging.INFO, "board: %s %s", report.state.value, report.detail)
+        # Who has read that it was gone wants to read that it is back.
+        level = logging.WARNING if gone or self._gone else logging.INFO
+        log.log(level, "board: %s %s", report.state.value, report.detail)
+        self._gone = gone
         if self._begun:
             if report.state is BoardState.CONNECTED:  # whoever came meanwhile hasn't heard us
                 self._act(self.machine.joined(self._loop.time()))

@@ -318,28 +318,37 @@ class FriendsMagics(Magics):
         publish_display_data(members_table(profile, self._workers_here(profile.title)))
 
     @magic_arguments()
-    @argument("who", metavar="NAME", help="the member's name")
+    @argument("cluster", nargs="?", metavar="NAME", help="the cluster (default: the one that is connected)")
+    @argument("who", metavar="WHO", help="the member's name")
     @argument("--revoke", action="store_true", help="trust him no more")
     @line_magic
     def p2p_trust(self, line: str) -> None:
         """Let results of a member's workers be of any type, which lets them run any code in this notebook.
 
-        It is kept for the cluster that is connected. A result that was refused can be asked for again; nothing runs
+        It is kept for the cluster. A result that was refused can be asked for again; nothing runs
         again. Others' results are plain data: numbers, text, arrays, tables, pictures.
         """
+        from p2p_ipython.members import desk
+        from p2p_ipython.members.profiles import Profiles
+
         given = options_of(self.p2p_trust, line)
         cluster = self._connected()
-        if cluster is None:
+        profiles = Profiles()
+        title = None if given["cluster"] is None else desk.find_title(profiles, given["cluster"])
+        if cluster is not None and title in (None, cluster.target):
+            title = cluster.target
+            name = cluster.trust(given["who"], revoke=given["revoke"])
+        elif title is None:
             raise NotConnected(
                 "whom to trust is said for the cluster that is connected, and none is",
-                hint="Run %p2p_connect TITLE first; or, in a shell: p2p trust TITLE NAME",
+                hint="Run %p2p_connect TITLE first, or say which cluster: %p2p_trust TITLE NAME",
             )
-        name = cluster.trust(given["who"], revoke=given["revoke"])
+        else:
+            name, _ = desk.trust(profiles, title, given["who"], allow=not given["revoke"])
         if given["revoke"]:
             say(f"Results of {name}'s workers are plain data again.")
         else:
-            where = f"in {cluster.target}"
-            say(f"Results of {name}'s workers {where} may be of any type now, and run code in your notebooks.")
+            say(f"Results of {name}'s workers in {title} may be of any type now, and run code in your notebooks.")
 
     # -- for completion --
 

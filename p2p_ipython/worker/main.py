@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PERSONAL = "personal"
+"""The cluster's name where none is given; as in cli/arguments.py, which is above this."""
+
 DRAIN = 60.0
 """Seconds that a worker whose time is up waits for the tasks that it runs."""
 
@@ -135,8 +138,18 @@ async def _entry(options: WorkerOptions) -> Entry:
     if options.board is None:
         from p2p_ipython.members.desk import find_title
 
+        try:
+            title = await asyncio.to_thread(find_title, Profiles(), options.cluster)
+        except ConfigError:
+            if options.cluster != PERSONAL:
+                raise
+            raise ConfigError(
+                "which cluster this worker is for has not been said",
+                hint="Say one of friends, as --cluster alice/friends (p2p members lists yours);"
+                " or a board where your own machines meet, as --board HOST:PORT.",
+            ) from None
         return await shared_entry(
-            await asyncio.to_thread(find_title, Profiles(), options.cluster),
+            title,
             me=name,
             settings=settings,
             identity=options.identity,

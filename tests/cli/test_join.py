@@ -40,6 +40,30 @@ def test_ctrl_c_ends_join_while_it_asks_for_a_passphrase(home: Home) -> None:
         assert shown.wait() == 130
 
 
+def test_a_code_may_be_typed_as_it_is_said_and_a_mailbox_that_has_no_address_is_named(home: Home) -> None:
+    done = home.run("join", "7", "guitarist", "snowcap", "hamburgr")
+    assert "'hamburgr' is not a word" in done.stderr
+    done = home.run("join", "7", "guitarist", "snowcap", "hamburger", "--mailbox", "board.example.org:4000")
+    assert "ws://HOST:PORT/v1" in done.stderr
+
+
+def test_who_is_not_there_is_not_asked_about(home: Home) -> None:
+    profiles = Profiles(home.folder / "data" / "clusters")
+    files = SSHFiles(folder=home.key_file.parent, config=None, known_hosts=(), accepted=None, agent=False)
+    key = choose_among(files, identity=home.key_file)
+    profiles.save(found("alice/friends", key, board="localhost:1", host_key="", until=int(time.time()) + 1000))
+    done = home.run("revoke", "friends", "bob")
+    assert "bob is not in alice/friends" in done.stderr
+    assert "nobody to answer" not in done.stderr
+    assert "nothing listens" in home.run("doctor", "--cluster", "friends").stdout
+
+
+def test_a_worker_for_no_cluster_in_particular_is_told_to_name_one(home: Home) -> None:
+    done = home.run("worker")
+    assert done.returncode == 1
+    assert "--cluster alice/friends" in done.stderr
+
+
 def test_who_owns_a_cluster_is_asked_before_it_is_forgotten(home: Home) -> None:
     profiles = Profiles(home.folder / "data" / "clusters")
     files = SSHFiles(folder=home.key_file.parent, config=None, known_hosts=(), accepted=None, agent=False)

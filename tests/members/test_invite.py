@@ -288,7 +288,7 @@ async def test_a_code_guessed_wrongly_is_burnt_for_both(monkeypatch: pytest.Monk
         for error in (guess, host):
             assert type(error) is WrongPeer
             assert "somebody used a wrong code" in error.message
-            assert "new invitation" in error.hint
+            assert "a new one, from whoever invites" in error.hint
         monkeypatch.setattr(module, "ARRIVAL", 1.0)
         assert isinstance(await outcome(come(code, here.mailbox)), LinkTimeout), "the right code is worth nothing now"
 

@@ -451,6 +451,8 @@ def test_magics_for_friends_refuse_what_makes_no_sense(ip: InteractiveShell, tmp
     with pytest.raises(NotConnected):
         friends.p2p_trust("bob")
     with pytest.raises(ConfigError, match="are in no cluster called friends"):
+        friends.p2p_trust("friends bob")
+    with pytest.raises(ConfigError, match="are in no cluster called friends"):
         friends.p2p_leave("friends")
     with pytest.raises(UsageError, match=r"%p2p_host\?"):
         friends.p2p_host("--help")
