@@ -39,8 +39,8 @@ ANSWER_EVERY = 1.0
 MOST_ANSWERS = 20
 """Answers in a second to one member, and to all strangers together. Who gets none asks again."""
 
-KNOCK_LIFE = 600.0
-"""Seconds after his last ask for which somebody is waiting."""
+KNOCK_LIFE = 1800.0
+"""Seconds after his last ask for which somebody is waiting: longer than who is alone pauses, or each would be new."""
 
 
 @dataclass(frozen=True)

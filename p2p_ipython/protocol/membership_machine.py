@@ -46,8 +46,9 @@ ASK_EVERY = (3.0, 60.0)
 ALONE_AFTER = 5.0
 """Seconds without hearing a member after which the lobby is asked; up to twice that."""
 
-LOBBY_EVERY = 60.0
-"""Seconds between two visits to the lobby, at least; up to twice that."""
+LOBBY_EVERY = (60.0, 480.0)
+"""Seconds between two looks whether the lobby is to be visited: the first pause, and the longest, to which it doubles
+with each visit of who is just alone; up to twice that. A visit is a log-in at the board, with a signature."""
 
 HOST_WITHIN = 45.0
 """Seconds on a topic without a word of the host after which the lobby is asked, whoever else is there."""
@@ -148,6 +149,7 @@ class MembershipMachine:
         self._ask_at: float | None = None
         self._ask_pause = ASK_EVERY[0]
         self._lobby_at: float | None = None
+        self._lobby_pause = LOBBY_EVERY[0]
 
     # -- questions --
 
@@ -280,11 +282,13 @@ class MembershipMachine:
             actions.append(Say(Ask(self._name, self.epoch)))
         if self._lobby_at is not None and now >= self._lobby_at:
             # Alone, without a roster that counts, or on a topic that the others have left: the owner's host may know.
-            self._lobby_at = now + LOBBY_EVERY * (1 + self._random())
+            self._lobby_at = now + self._lobby_pause * (1 + self._random())
             # Other processes of ours may have been away as long as we have: at first they are no company.
             alone = not self._heard_somebody or not (self._looked or self._heard_another)
-            if alone or self.trouble(wall) or now >= self._host_due:
+            troubled = bool(self.trouble(wall))
+            if alone or troubled or now >= self._host_due:
                 self._host_due = now + HOST_SILENCE * (1 + self._random())
+                self._lobby_pause = LOBBY_EVERY[0] if troubled else min(2 * self._lobby_pause, LOBBY_EVERY[1])
                 actions.append(VisitLobby(Ask(self._name, self.epoch)))
             self._lobby_at = min(self._lobby_at, self._host_due)
             self._heard_somebody, self._looked = False, True
@@ -347,6 +351,7 @@ class MembershipMachine:
         self._joined_at, self._heard_somebody = now, False
         self._heard_another = self._looked = False
         self._lobby_at = None if self._hosts else now + ALONE_AFTER * (1 + self._random())
+        self._lobby_pause = LOBBY_EVERY[0]
         self._host_due = now + HOST_WITHIN
 
     def _pause(self) -> float:

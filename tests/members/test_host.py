@@ -232,7 +232,7 @@ async def test_a_look_that_comes_late_takes_no_change_back(circle: Circle, tmp_p
 async def test_a_host_that_starts_again_gives_the_key_to_who_missed_its_change(
     circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in {"ALONE_AFTER": 0.2, "LOBBY_EVERY": 0.5, "HOST_WITHIN": 0.3}.items():
+    for name, seconds in {"ALONE_AFTER": 0.2, "LOBBY_EVERY": (0.5, 0.5), "HOST_WITHIN": 0.3}.items():
         monkeypatch.setattr(f"p2p_ipython.protocol.membership_machine.{name}", seconds)
     host, profiles = await hosting(circle, tmp_path)
     for name in ("bob", "carol"):

@@ -13,7 +13,7 @@ from p2p_ipython.protocol.membership_machine import HOST_SILENCE, HOST_WITHIN, L
 
 SEEDS = range(120)
 
-TOGETHER = 2 * HOST_SILENCE + 4 * LOBBY_EVERY
+TOGETHER = 2 * HOST_SILENCE + 4 * LOBBY_EVERY[1]
 """Seconds after which all must have found each other, once the board loses nothing and a host is there."""
 
 
@@ -129,7 +129,7 @@ def test_company_of_somebody_who_was_taken_out_and_says_the_old_roster_for_ever_
     victim = there.start("m0")
     there.run(4)
     assert victim.machine.secret == mallory.machine.secret, "it takes her for a member at first"
-    there.run(HOST_WITHIN + 2 * LOBBY_EVERY)
+    there.run(HOST_WITHIN + 2 * LOBBY_EVERY[0])
     assert there.settled()
     assert not victim.machine.admits(mallory.certificate, 0)
 
@@ -249,8 +249,8 @@ def test_who_is_alone_visits_the_lobby_once_a_minute_at_most() -> None:
     alone = there.start("m0")
     there.run(4 * 3600)
     pauses = [later - earlier for earlier, later in pairwise(alone.lobby_times)]
-    assert min(pauses) >= LOBBY_EVERY
-    assert len(pauses) > 100
+    assert min(pauses) >= LOBBY_EVERY[0]
+    assert len(pauses) > 15
 
 
 def test_a_profile_without_a_roster_is_enough_to_come_in() -> None:
