@@ -24,7 +24,7 @@ from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterStatus, MemberStatus, TaskStatus
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import ConfigError, UsageError
+from p2p_ipython.errors import BoardUnreachable, ConfigError, UsageError
 from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
@@ -396,7 +396,13 @@ class Cluster(concurrent.futures.Executor):
         entry = await self._entry(target)
         self._board_address = str(entry.address)
         self._progress(f"joining the board at {entry.address}")
-        bridge = await self._take_part(entry, listen=None)
+        try:
+            bridge = await self._take_part(entry, listen=None)
+        except BoardUnreachable as error:
+            meant = [] if self.shared else await asyncio.to_thread(_titles_called, target)
+            if meant:
+                error.hint = f"If you mean a cluster of friends: %p2p_connect {meant[0]}. {error.hint}"
+            raise
         self._progress("asking where links are arranged")
         bridge.open(*await rendezvous_of(entry, self._joined()))
 
@@ -599,6 +605,14 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _titles_called(name: str) -> list[str]:
+    """The clusters of friends that are called ``name``, without their owners'. Blocks."""
+    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.protocol.roster import parse_title
+
+    return [profile.title for profile in Profiles().all() if parse_title(profile.title)[1] == name]
 
 
 def _user() -> str:

@@ -12,6 +12,7 @@ fields that a newer version has added are kept.
 from __future__ import annotations
 
 import base64
+import difflib
 import json
 import logging
 import re
@@ -110,9 +111,12 @@ class Profiles:
         """The profile of a cluster. Raises ``ConfigError`` where there is none or it can't be used."""
         profile = self.find(title)
         if profile is None:
+            near = difflib.get_close_matches(title, [profile.title for profile in self.all()], n=1)
             raise ConfigError(
                 f"you are not a member of {title} yet",
-                hint="Ask its owner for an invitation, and give its code to `p2p join CODE`.",
+                hint=f"Is it {near[0]}, which you are in?"
+                if near
+                else "Ask its owner for an invitation, and give its code to `p2p join CODE`.",
             )
         return profile
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -56,6 +58,12 @@ def test_who_is_not_there_is_not_asked_about(home: Home) -> None:
     assert "bob is not in alice/friends" in done.stderr
     assert "nobody to answer" not in done.stderr
     assert "nothing listens" in home.run("doctor", "--cluster", "friends").stdout
+    assert "Is it alice/friends" in home.run("worker", "--cluster", "alice/freinds").stderr
+    profiles.save(found("alice/localhost", key, board="localhost:1", host_key="", until=int(time.time()) + 1000))
+    (home.folder / ".ssh" / "config").write_text("Host localhost\nPort 1\n")
+    connecting = [sys.executable, "-c", "import p2p_ipython; p2p_ipython.connect('localhost')"]
+    said = subprocess.run(connecting, env=home.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "%p2p_connect alice/localhost" in said.stderr
 
 
 def test_a_worker_for_no_cluster_in_particular_is_told_to_name_one(home: Home) -> None:
