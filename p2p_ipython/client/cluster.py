@@ -510,8 +510,9 @@ class Cluster(concurrent.futures.Executor):
             cluster=self._called(),
             board=self._board_address if self.shared else self._where(),
             board_state=report.state.value + (f": {report.detail}" if report.detail else "") + self._joined_by(),
-            user=self._joined().user,
-            name=self.name,
+            # Nobody has an account on the topics of friends; what one is called there is in their list.
+            user="" if self.shared else self._joined().user,
+            name=bridge.membership.machine.name_of(bridge.membership.standing.me) or self.name,
             members=tuple(members),
             tasks=tasks,
             pending=counts["waiting"],

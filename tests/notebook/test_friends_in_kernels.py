@@ -108,6 +108,7 @@ def test_the_whole_story(people: People) -> None:
     assert connected.error is None, connected.error
     assert (connected.status_line or "").startswith("Connected: alice/friends.")
     assert alice.run("%%p2p --wait\nsum(range(10))").value == "45"
+    assert "I am:     alice\n" in alice.run("%p2p_status").shown
 
     # What only a pickle can carry is kept until bob is trusted.
     alice.run("%%p2p strange\nprint('it ran')\nclass Strange:\n    pass\nStrange")
