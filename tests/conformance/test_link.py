@@ -218,7 +218,7 @@ async def test_a_wrong_code_is_a_wrong_peer_for_both(worlds: Worlds) -> None:
         code = new_code()
         wrong = Secret(code.reveal()[:-1] + ("0" if code.reveal()[-1] != "0" else "1"))
         results = await here.fail(here.meeting(code), here.meeting(wrong))
-        assert [type(result) for result in results] == [WrongPeer, WrongPeer]
+        assert [isinstance(result, WrongPeer) for result in results] == [True, True]
 
 
 async def test_two_of_the_same_role_do_not_make_a_link(worlds: Worlds) -> None:
