@@ -32,11 +32,9 @@ def add(commands: Commands) -> None:
         "--port", type=port, metavar="N", default=2222, help="SSH port; 0 picks a free one (default: %(default)s)"
     )
     parser.add_argument(
-        "--mailbox-port", type=port, metavar="N", default=0, help="port of the wormhole mailbox (default: a free one)"
+        "--mailbox-port", type=port, metavar="N", help="port of the wormhole mailbox (default: 4000; 0: a free one)"
     )
-    parser.add_argument(
-        "--relay-port", type=port, metavar="N", default=0, help="port of the relay (default: a free one)"
-    )
+    parser.add_argument("--relay-port", type=port, metavar="N", help="port of the relay (default: 4001; 0: a free one)")
     parser.add_argument(
         "--data",
         type=Path,
@@ -61,11 +59,13 @@ def _board(options: argparse.Namespace) -> int:
     from p2p_ipython.board.command import board_command
     from p2p_ipython.board.server import ServerOptions
 
+    # The same at each start, for whoever has noted them; free ones where any port will do.
+    usual = (4000, 4001) if options.port else (0, 0)
     server = ServerOptions(
         host=options.host,
         port=options.port,
-        mailbox_port=options.mailbox_port,
-        relay_port=options.relay_port,
+        mailbox_port=usual[0] if options.mailbox_port is None else options.mailbox_port,
+        relay_port=usual[1] if options.relay_port is None else options.relay_port,
         data=options.data or data_dir() / "board",
         users=options.users,
     )

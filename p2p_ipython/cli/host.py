@@ -78,7 +78,7 @@ async def _run(options: argparse.Namespace) -> int:
         return _hosted_already(options, profile)
     knocks: asyncio.Queue[Knock] = asyncio.Queue()
     with lock:
-        host = Host(entry, profile, profiles, on_knock=knocks.put_nowait)
+        host = Host(entry, profile, profiles, on_knock=knocks.put_nowait, on_members=_tell)
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -159,6 +159,14 @@ def _introduce(host: Host, *, new: bool) -> None:
     say("Ctrl-C ends the hosting; the members can go on without it")
 
 
+def _tell(come: frozenset[str], gone: frozenset[str]) -> None:
+    """Say who has come in, by whatever way, and who is out."""
+    for name in sorted(come):
+        say(f"{name} is in")
+    for name in sorted(gone):
+        say(f"{name} is out")
+
+
 async def _answer(host: Host, knocks: asyncio.Queue[Knock]) -> None:
     """Ask about each who knocks, one after the other."""
     while True:
@@ -193,6 +201,5 @@ async def _answer_one(host: Host, knock: Knock) -> None:
         host.refuse(knock)
         say(f"{knock.name} is told no")
         return
-    member = await asyncio.to_thread(host.approve, knock)
+    await asyncio.to_thread(host.approve, knock)
     await host.refresh()
-    say(f"{member.name} is in")

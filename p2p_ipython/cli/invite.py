@@ -27,7 +27,13 @@ def add(commands: Commands) -> None:
         example="  p2p invite friends bob\n"
         "  p2p invite --own --board board.example.org:2222     a machine for your personal cluster",
     )
-    parser.add_argument("cluster", nargs="?", default=PERSONAL, metavar="NAME", help="the cluster, as friends")
+    parser.add_argument(
+        "cluster",
+        nargs="?",
+        default="",
+        metavar="NAME",
+        help="the cluster, as friends (default: the one that you host)",
+    )
     parser.add_argument("guest", nargs="?", metavar="WHO", help="what the guest will be called (default: as he says)")
     parser.add_argument("--own", action="store_true", help="a machine of your own, which counts as you")
     parser.add_argument("--yes", action="store_true", help="let whoever has the code in, without a question")
@@ -60,9 +66,11 @@ async def _run(options: argparse.Namespace) -> int:
             return question.called
         return question.called if await asked(str(question)) else None
 
-    if options.own and (options.board or options.cluster == PERSONAL):
-        guest = await desk.invite_own(options.cluster, way=way, settings=settings, show_code=show_code, ask=ask)
-        title = options.cluster
+    if options.own and (options.board or options.cluster in ("", PERSONAL)):
+        guest = await desk.invite_own(
+            options.cluster or PERSONAL, way=way, settings=settings, show_code=show_code, ask=ask
+        )
+        title = options.cluster or PERSONAL
         called = guest.name if guest is not None else ""
     else:
         title = await asyncio.to_thread(desk.find_title, profiles, options.cluster, hosted=True)

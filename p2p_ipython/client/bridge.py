@@ -137,7 +137,9 @@ class Bridge:
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""
         words = self.machine.why(task_id)
-        trouble = self.membership.trouble if self.machine.state(task_id) is TaskState.WAITING else ""
+        if self.machine.state(task_id) is not TaskState.WAITING:
+            return words
+        trouble = self.membership.trouble or self.membership.silence
         return f"{words} ({trouble})" if trouble else words
 
     # -- on the loop: the beginning and the end --

@@ -21,7 +21,7 @@ from pathlib import Path
 from p2p_ipython.board.address import SSHFiles
 from p2p_ipython.board.base import Board, BoardListener, BoardReport
 from p2p_ipython.board.keys import KeyChoice, choose_among
-from p2p_ipython.board.login import choose_login
+from p2p_ipython.board.login import choose_login, remember_accepted
 from p2p_ipython.board.passphrase import user_prompt
 from p2p_ipython.board.ssh import SSHBoard
 from p2p_ipython.config import Settings
@@ -97,23 +97,26 @@ class Way:
 def find_title(profiles: Profiles, text: str, *, hosted: bool = False) -> str:
     """The title that somebody means by a title, or by a cluster's name alone where only one has it.
 
-    ``hosted``: among those that are this user's own. Raises ``ConfigError``.
+    "" is the only one that there is. ``hosted``: among those that are this user's own. Raises ``ConfigError``.
     """
-    if is_title(text):
+    if "/" in text:
+        parse_title(text)
         return text
-    check_name(text)
+    if text:
+        check_name(text)
     known = [profile for profile in profiles.all() if not hosted or profile.hosting is not None]
-    found = [profile.title for profile in known if parse_title(profile.title)[1] == text]
+    found = [profile.title for profile in known if text in ("", parse_title(profile.title)[1])]
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigError(f"there are several clusters called {text}", hint=f"Say which: {', '.join(found)}.")
+        what = f"there are several clusters called {text}" if text else "you host several clusters"
+        raise ConfigError(what, hint=f"Say which: {', '.join(found)}.")
     names = ", ".join(profile.title for profile in known)
     raise ConfigError(
-        f"you {'host' if hosted else 'are in'} no cluster called {text}",
+        f"you {'host' if hosted else 'are in'} no cluster{f' called {text}' if text else ' yet'}",
         hint=f"Known here: {names}."
         if names
-        else f"Host one: p2p host {text}"
+        else f"Host one: p2p host {text or 'NAME'}"
         if hosted
         else "Join one: p2p join CODE",
     )
@@ -192,6 +195,7 @@ async def host(
     )
     await board.open()
     try:
+        await asyncio.to_thread(remember_accepted, board, way.pin)
         user = board.user if board.user != "public" else ""
         host_key = board.host_key
     finally:
@@ -500,6 +504,11 @@ async def knock(
 
     ``owner`` is the fingerprint of his key, "" for whoever answers: show ``LetIn.owner`` before ``keep``.
     """
+    if not way.board and (near := await asyncio.to_thread(Profiles().similar, title)):
+        raise ConfigError(
+            f"you are not in {title}; is it {near}, which you are in?",
+            hint=f"To knock at {title} all the same, name its board: --board HOST[:PORT].",
+        )
     where = way.board or PICO_BOARD
     address, key = await choose_login(where, way.identity, ssh_options=way.ssh_options)
     host_key = ""
@@ -518,6 +527,7 @@ async def knock(
         )
         await board.open()
         host_key = board.host_key
+        await asyncio.to_thread(remember_accepted, board, way.pin)
         return board
 
     told(f"knocking at {title} as {name}, with the key {key.fingerprint}")
@@ -572,6 +582,11 @@ def _called(profiles: Profiles, title: str, name: str | None, guest: Guest) -> t
     profile = profiles.load(title)
     roster = roster_of(profile)
     there = roster.member(guest.fingerprint)
+    if there is not None and name not in (None, there.name):
+        raise ConfigError(
+            f"the guest's key, {guest.fingerprint}, is in {title} already, as {there.name}",
+            hint=f"So he needs no invitation; to call him {name}, take {there.name} out first (p2p revoke).",
+        )
     if there is not None:
         return there.name, False
     called = name or free_name(profile, guest.name)

@@ -61,7 +61,11 @@ class Present:
 
 
 class Host:
-    """See the module. ``open`` it; ``on_knock`` is called for each stranger who asks to be let in, once."""
+    """See the module. ``open`` it.
+
+    ``on_knock`` is called for each stranger who asks to be let in, once; ``on_members`` with the names of who has come
+    in and who is out.
+    """
 
     def __init__(
         self,
@@ -70,12 +74,14 @@ class Host:
         profiles: Profiles,
         *,
         on_knock: Callable[[Knock], None] = lambda _knock: None,
+        on_members: Callable[[frozenset[str], frozenset[str]], None] = lambda _come, _gone: None,
     ) -> None:
         self.profile = profile
         self.present: dict[bytes, Present] = {}
         self._entry = entry
         self._profiles = profiles
         self._on_knock = on_knock
+        self._on_members = on_members
         self._loop = asyncio.get_running_loop()
         self._jobs = Jobs(log)
         self.machine = HostMachine(roster=roster_of(profile), secret=_secret(profile))
@@ -150,8 +156,12 @@ class Host:
             roster, secret = roster_of(profile), _secret(profile)
             if roster.epoch <= self.machine.roster.epoch:
                 return
+            before = frozenset(member.name for member in self.machine.roster.members)
             self._member().adopt(roster, secret)
             self._act(self.machine.changed(roster, secret))
+        now = frozenset(member.name for member in roster.members)
+        if now != before:
+            self._on_members(now - before, before - now)
         if secret != _secret(old):
             try:
                 await self._stay_behind(_secret(old))

@@ -111,14 +111,18 @@ class Profiles:
         """The profile of a cluster. Raises ``ConfigError`` where there is none or it can't be used."""
         profile = self.find(title)
         if profile is None:
-            near = difflib.get_close_matches(title, [profile.title for profile in self.all()], n=1)
+            near = self.similar(title)
             raise ConfigError(
                 f"you are not a member of {title} yet",
-                hint=f"Is it {near[0]}, which you are in?"
+                hint=f"Is it {near}, which you are in?"
                 if near
                 else "Ask its owner for an invitation, and give its code to `p2p join CODE`.",
             )
         return profile
+
+    def similar(self, title: str) -> str:
+        """The title among those that are known which somebody may have meant by another one; "" for none."""
+        return next(iter(difflib.get_close_matches(title, [profile.title for profile in self.all()], n=1)), "")
 
     def all(self) -> list[Profile]:
         """All profiles, by title. Those that can't be used are reported in the log and left out."""

@@ -61,6 +61,7 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     inviting.type("yes\n")
     assert (inviting.wait(), joining.wait()) == (0, 0)
     joining.expect(f"p2p worker --cluster {TITLE}")
+    host.expect("bob is in")
 
     knocking = carol.p2p("join", TITLE, *here.way, "--name", "carol", tty=True)
     host.expect(f"carol knocks, with the key {carol.fingerprint}. Let him into {TITLE} as carol?")

@@ -127,8 +127,6 @@ def test_who_asks_for_another_key_of_a_members_says_so(profiles: Profiles) -> No
     assert "bob is in already, by another key" in str(Question(TITLE, called, stranger, False, another))
     called, another = desk._called(profiles, TITLE, None, stranger)
     assert (called, another) == ("bob-2", False)
-    known = Guest("bob", "", print_of("bob"))
-    assert desk._called(profiles, TITLE, "carol", known) == ("bob", False)
 
 
 def test_a_name_that_differs_in_capitals_only_is_not_given_to_another() -> None:
@@ -156,3 +154,37 @@ async def test_a_name_that_can_not_be_is_refused_before_there_is_a_code() -> Non
 
     with pytest.raises(ConfigError, match="can't be a name"):
         await desk.invite(Unused(), None, None, name="bob smith", show_code=code, ask=None)  # type: ignore[arg-type]
+
+
+def test_the_one_cluster_that_is_hosted_is_meant_where_none_is_named(profiles: Profiles) -> None:
+    with pytest.raises(ConfigError, match="you host no cluster yet") as nothing:
+        desk.find_title(profiles, "", hosted=True)
+    assert nothing.value.hint == "Host one: p2p host NAME"
+    profiles.save(hosted())
+    assert desk.find_title(profiles, "", hosted=True) == TITLE
+
+
+def test_what_looks_like_a_title_and_is_none_is_answered_by_what_titles_are(profiles: Profiles) -> None:
+    with pytest.raises(ConfigError, match="no title of a shared cluster") as wrong:
+        desk.find_title(profiles, "Alice/friends")
+    assert "small letters" in wrong.value.hint
+
+
+async def test_who_mistypes_a_title_does_not_knock_at_strangers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2P_DATA", str(tmp_path))
+    Profiles().save(hosted())
+    with pytest.raises(ConfigError, match="is it alice/friends, which you are in"):
+        await desk.knock(
+            "alice/freinds", way=Way(), name="bob", owner="", settings=Settings(), told=lambda _words: None
+        )
+
+
+def test_a_guest_whose_key_is_in_under_another_name_is_not_let_in_twice(profiles: Profiles) -> None:
+    profiles.save(admit(hosted(), choice("alice"), "bob", print_of("bob")))
+    guest = Guest("bob", "ssh-ed25519 AAAA", print_of("bob"))
+    assert desk._called(profiles, TITLE, None, guest) == ("bob", False)
+    assert desk._called(profiles, TITLE, "bob", guest) == ("bob", False)
+    with pytest.raises(ConfigError, match="is in alice/friends already, as bob"):
+        desk._called(profiles, TITLE, "robert", guest)
