@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import Commands
 from p2p_ipython.cli.friends import identity_path, run_shared, way_arguments, way_of
-from p2p_ipython.cli.terminal import ask, asked, say
+from p2p_ipython.cli.terminal import answer, ask, asked, say
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import NoKey, UsageError
 
@@ -31,7 +31,12 @@ def add(commands: Commands) -> None:
         "  p2p join 7-guitarist-snowcap-hamburger --mailbox ws://board.example.org:4000/v1\n"
         "  p2p join alice/friends --board board.example.org:2222     to knock",
     )
-    parser.add_argument("code", nargs="+", metavar="CODE", help="what the friend has told you, or the cluster's title")
+    parser.add_argument(
+        "code",
+        nargs="*",
+        metavar="CODE",
+        help="what the friend has told you (default: asked for), or the cluster's title",
+    )
     parser.add_argument("--name", help="what you are called (default: your login name)")
     parser.add_argument("--own", action="store_true", help="the code is of your own: this machine will count as you")
     parser.add_argument(
@@ -55,7 +60,8 @@ def add(commands: Commands) -> None:
 def _join(options: argparse.Namespace) -> int:
     from p2p_ipython.protocol.roster import is_title
 
-    options.code = " ".join(options.code)  # with blanks between the words, as it is said
+    # With blanks between the words, as it is said. Asked for, it is in no list of processes.
+    options.code = " ".join(options.code) or answer("the code that you were told: ")
     return run_shared(_knock(options) if is_title(options.code) else _by_code(options))
 
 

@@ -79,6 +79,20 @@ def ask(question: str, default: bool | None = None, *, option: str = "--yes") ->
                 return default
 
 
+def answer(question: str) -> str:
+    """Ask for a line of text, at the same places as ``ask``. Raises ``UsageError`` when there is none. Blocks."""
+    with _terminal() as (reading, writing):
+        os.write(writing, question.encode())
+        text = _read_line(reading)
+        if text is None or not text.strip():
+            os.write(writing, b"\n")
+            raise UsageError(
+                f"nothing was answered to: {question.rstrip(' :')}",
+                hint="Run it in a terminal, or give it with the command; its --help says how.",
+            )
+        return text.strip()
+
+
 async def asked(question: str, default: bool | None = None, *, option: str = "--yes") -> bool:
     """``ask``, without holding up the event loop. When cancelled, the question stays on the screen, unanswered."""
     return await in_thread("p2p-ask", lambda: ask(question, default, option=option))

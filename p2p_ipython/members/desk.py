@@ -75,6 +75,9 @@ class Question:
         return f"{here}{also}\nLet him into {self.title} {as_whom}?"
 
 
+ROLL_CALL = 0.2
+"""How long a command hears who answers its hello, before it takes somebody out, seconds."""
+
 Ask = Callable[[Question], Awaitable[str | None]]
 """Asks the user; returns what the guest is to be called (a machine of one's own: anything), None for no."""
 
@@ -630,9 +633,10 @@ async def take_out(host: Host, entry: Entry, profiles: Profiles, name: str) -> R
     title = host.profile.title
     before = roster_of(await asyncio.to_thread(profiles.load, title))
     member = before.member(name) or before.named(name)
-    await host.listen(SETTLE / 3)
+    await host.listen(ROLL_CALL)
     await asyncio.to_thread(profiles.revise, title, lambda old: revoke(old, entry.key, name))
     await host.refresh()
+    await host.listen(SETTLE / 3)  # those who weren't heard before ask for the new key within moments
     told, waiting = await host.settled(SETTLE)
     return Revoked(member.name if member is not None else name, told, waiting)
 

@@ -87,3 +87,14 @@ def test_who_owns_a_cluster_is_asked_before_it_is_forgotten(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     assert "alice/friends is forgotten" in done.stdout
     assert profiles.find("alice/friends") is None
+
+
+def test_a_code_that_is_not_given_is_asked_for_so_that_no_list_of_processes_has_it(home: Home) -> None:
+    with terminal(home, "join") as shown:
+        shown.expect("the code that you were told: ")
+        shown.type("7-guitarist-snowcap-hamburgr\n")
+        shown.expect("hamburger")
+        assert shown.wait() == 1
+    done = home.run("join")
+    assert done.returncode == 1
+    assert "nothing was answered" in done.stderr
