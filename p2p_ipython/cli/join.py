@@ -66,7 +66,7 @@ def _join(options: argparse.Namespace) -> int:
 
 
 async def _by_code(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import desk, door
     from p2p_ipython.members.invite import read_code
     from p2p_ipython.members.profiles import Profiles
 
@@ -78,7 +78,7 @@ async def _by_code(options: argparse.Namespace) -> int:
         say("waiting for his yes")
 
     say("looking for who has this code")
-    profile = await desk.join(
+    profile = await door.join(
         options.code,
         key=key,
         identity=identity_path(options),
@@ -93,7 +93,7 @@ async def _by_code(options: argparse.Namespace) -> int:
 
 
 async def _knock(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import desk, door
     from p2p_ipython.members.profiles import Profiles
 
     way, profiles, settings = way_of(options), Profiles(), Settings.load()
@@ -102,7 +102,7 @@ async def _knock(options: argparse.Namespace) -> int:
         _say_what_now(options.code)
         return 0
     await _key(options)
-    granted = await desk.knock(
+    granted = await door.knock(
         options.code, way=way, name=options.name or desk.my_name(), owner=options.owner, settings=settings, told=say
     )
     if not options.owner:
@@ -139,14 +139,14 @@ def _leave(options: argparse.Namespace) -> int:
 
 async def _key(options: argparse.Namespace) -> KeyChoice:
     """The guest's key; where there is none, one is made if he agrees."""
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import door
 
     gone = threading.Event()
     try:
         # One of asyncio's threads, which are waited for: it must have set the terminal right before the program ends.
-        return await asyncio.to_thread(desk.key_of_guest, identity_path(options), gone)
+        return await asyncio.to_thread(door.key_of_guest, identity_path(options), gone)
     except NoKey as error:
-        path = desk.place_for_key(identity_path(options))
+        path = door.place_for_key(identity_path(options))
         if path is None:
             raise
         say(error.message)
@@ -156,7 +156,7 @@ async def _key(options: argparse.Namespace) -> KeyChoice:
                 raise
         except UsageError:
             raise error from None
-        made = await asyncio.to_thread(desk.make_key, path)
+        made = await asyncio.to_thread(door.make_key, path)
         say(f"made {path}; its fingerprint is {made.fingerprint}")
         return made
     finally:

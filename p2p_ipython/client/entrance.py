@@ -20,7 +20,8 @@ from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
     from p2p_ipython.config import Settings
-    from p2p_ipython.members.desk import LetIn, Way
+    from p2p_ipython.members.desk import Way
+    from p2p_ipython.members.door import LetIn
     from p2p_ipython.members.profiles import Profiles
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class _Visit:
         owner: str,
         settings: Settings,
     ) -> LetIn:
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import door
 
         def told(words: str) -> None:
             self.state = in_notebook(words)
@@ -70,7 +71,7 @@ class _Visit:
 
         try:
             async with asyncio.timeout(PATIENCE):
-                let_in = await desk.knock(title, way=way, name=name, owner=owner, settings=settings, told=told)
+                let_in = await door.knock(title, way=way, name=name, owner=owner, settings=settings, told=told)
         except TimeoutError:
             raise NotAdmitted(
                 f"nobody has let you into {title} within {PATIENCE / 60:.0f} minutes ({self.state})",

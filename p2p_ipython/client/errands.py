@@ -20,7 +20,7 @@ from p2p_ipython.errors import P2PError, UsageError, in_notebook
 from p2p_ipython.loop import background
 
 if TYPE_CHECKING:
-    from p2p_ipython.members.desk import Ask, Question
+    from p2p_ipython.members.door import Ask, Question
     from p2p_ipython.members.invite import Guest, Host
     from p2p_ipython.members.profiles import Profile
 
@@ -148,7 +148,7 @@ class Errand(ABC):
 
 
 Invite = Callable[["Invitation", Callable[[str, str], None], "Ask"], Awaitable["Guest | None"]]
-"""Invites one guest: (invitation, show_code, ask), the latter as of ``desk.invite``; gives the invitation its title."""
+"""Invites one guest: (invitation, show_code, ask), the latter as of ``door.invite``; gives the invitation its title."""
 
 
 class Invitation(Errand):

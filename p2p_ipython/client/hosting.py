@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from p2p_ipython.board.keys import KeyChoice
-    from p2p_ipython.members.desk import Ask, Revoked, Way
+    from p2p_ipython.members.desk import Revoked, Way
+    from p2p_ipython.members.door import Ask
     from p2p_ipython.members.entry import Entry
     from p2p_ipython.members.files import Lock
     from p2p_ipython.members.host import Host
@@ -230,7 +231,7 @@ class Reception:
         ``own``: a machine of one's own; of the personal cluster ``name`` where a board is given, else of a shared one.
         ``yes``: let in whoever has the code. Raises ``MailboxUnreachable``, and as ``host`` does.
         """
-        from p2p_ipython.members.desk import CODE_LIFE
+        from p2p_ipython.members.door import CODE_LIFE
 
         invite = self._inviting(name, guest, way, own=own)
         invitation = Invitation(view, invite, life=CODE_LIFE, own=own, yes=yes)
@@ -418,7 +419,7 @@ class Reception:
         return title, revoked
 
     def _inviting(self, name: str, guest: str | None, way: Way, *, own: bool) -> Invite:
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import door
         from p2p_ipython.members.profiles import Profiles
         from p2p_ipython.protocol.roster import check_name
 
@@ -427,21 +428,21 @@ class Reception:
 
         async def personal(invitation: Invitation, show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
             invitation.title = name
-            return await desk.invite_own(
-                name, way=way, settings=Settings.load(), show_code=show_code, ask=ask, deadline=desk.CODE_LIFE
+            return await door.invite_own(
+                name, way=way, settings=Settings.load(), show_code=show_code, ask=ask, deadline=door.CODE_LIFE
             )
 
         async def shared(invitation: Invitation, show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
             async with self._host_of(name, way) as (host, entry):
                 invitation.title = host.profile.title
-                return await desk.invite(
+                return await door.invite(
                     host,
                     entry,
                     Profiles(),
                     name=guest,
                     show_code=show_code,
                     ask=ask,
-                    deadline=desk.CODE_LIFE,
+                    deadline=door.CODE_LIFE,
                     own=own,
                 )
 
@@ -468,14 +469,14 @@ class Reception:
         mailbox: str,
         own: bool,
     ) -> Joining:
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import desk, door
         from p2p_ipython.members.profiles import Profiles
         from p2p_ipython.protocol.roster import check_name
 
         called = check_name(name or desk.my_name())
 
         async def join(told: Callable[[Inviting], None]) -> Profile:
-            return await desk.join(
+            return await door.join(
                 code,
                 key=key,
                 identity=identity,
@@ -610,16 +611,16 @@ def find_visitor(waiting: Iterable[Visitor], who: str) -> Visitor:
 
 def key_of_guest(identity: Path | None, *, make: bool) -> KeyChoice:
     """The SSH key by which to come in; with ``make`` one is made where there is none. Blocks. Raises ``NoKey``."""
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import door
 
     try:
-        return desk.key_of_guest(identity)
+        return door.key_of_guest(identity)
     except NoKey as error:
-        place = desk.place_for_key(identity)
+        place = door.place_for_key(identity)
         if place is None:
             raise
         if make:
-            return desk.make_key(place)
+            return door.make_key(place)
         raise NoKey(
             error.message, hint=f"Add --make-key to the line to have one made, {place}, without a passphrase."
         ) from None

@@ -19,7 +19,8 @@ from friends_support import Village, code_of, pid_in, village
 from p2p_ipython.board.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.link.base import Secret
-from p2p_ipython.members.desk import LetIn, Way
+from p2p_ipython.members.desk import Way
+from p2p_ipython.members.door import LetIn
 from p2p_ipython.members.entry import profile_entry
 from p2p_ipython.members.host import Host, Present
 from p2p_ipython.members.invite import Welcome

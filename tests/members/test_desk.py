@@ -16,8 +16,9 @@ from test_invite import TITLE, come, inviting, key_of, outcome, print_of
 from p2p_ipython.board.keys import KeyChoice
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, LinkLost, LinkTimeout
-from p2p_ipython.members import desk
-from p2p_ipython.members.desk import Question, Way
+from p2p_ipython.members import desk, door
+from p2p_ipython.members.desk import Way
+from p2p_ipython.members.door import Question
 from p2p_ipython.members.invite import Guest, Welcome
 from p2p_ipython.members.owner import admit, found, free_name
 from p2p_ipython.members.profiles import Profile, Profiles
@@ -37,7 +38,7 @@ def hosted(owner: str = "alice") -> Profile:
 
 
 async def joining(code: Any, mailbox: str, profiles: Profiles, who: str = "bob") -> Profile:
-    return await desk.join(
+    return await door.join(
         code.reveal(), key=choice(who), identity=None, name=who, mailbox=mailbox, profiles=profiles, deadline=20
     )
 
@@ -92,7 +93,7 @@ def test_a_list_of_members_is_not_forgotten_by_coming_in_again(profiles: Profile
     profiles.save(replace(hosted(), hosting=None, trusted=trusted))
     before = profiles.load(TITLE)
     by_knocking = Welcome(TITLE, before.cluster, "localhost:1", "", "", "", before.topic, before.key)
-    after = desk._keep(profiles, by_knocking, choice("bob"), None)
+    after = door._keep(profiles, by_knocking, choice("bob"), None)
     assert after.roster == before.roster
     assert after.trusted == trusted
 
@@ -123,9 +124,9 @@ async def test_what_a_guest_says_of_himself_can_not_show_another_key(about: str,
 def test_who_asks_for_another_key_of_a_members_says_so(profiles: Profiles) -> None:
     profiles.save(admit(hosted(), choice("alice"), "bob", print_of("bob")))
     stranger = Guest("bob", "", print_of("mallory"))
-    called, another = desk._called(profiles, TITLE, "bob", stranger)
+    called, another = door._called(profiles, TITLE, "bob", stranger)
     assert "bob is in already, by another key" in str(Question(TITLE, called, stranger, False, another))
-    called, another = desk._called(profiles, TITLE, None, stranger)
+    called, another = door._called(profiles, TITLE, None, stranger)
     assert (called, another) == ("bob-2", False)
 
 
@@ -153,7 +154,7 @@ async def test_a_name_that_can_not_be_is_refused_before_there_is_a_code() -> Non
         raise AssertionError
 
     with pytest.raises(ConfigError, match="can't be a name"):
-        await desk.invite(Unused(), None, None, name="bob smith", show_code=code, ask=None)  # type: ignore[arg-type]
+        await door.invite(Unused(), None, None, name="bob smith", show_code=code, ask=None)  # type: ignore[arg-type]
 
 
 def test_the_one_cluster_that_is_hosted_is_meant_where_none_is_named(profiles: Profiles) -> None:
@@ -176,7 +177,7 @@ async def test_who_mistypes_a_title_does_not_knock_at_strangers(
     monkeypatch.setenv("P2P_DATA", str(tmp_path))
     Profiles().save(hosted())
     with pytest.raises(ConfigError, match="is it alice/friends, which you are in"):
-        await desk.knock(
+        await door.knock(
             "alice/freinds", way=Way(), name="bob", owner="", settings=Settings(), told=lambda _words: None
         )
 
@@ -184,7 +185,7 @@ async def test_who_mistypes_a_title_does_not_knock_at_strangers(
 def test_a_guest_whose_key_is_in_under_another_name_is_not_let_in_twice(profiles: Profiles) -> None:
     profiles.save(admit(hosted(), choice("alice"), "bob", print_of("bob")))
     guest = Guest("bob", "ssh-ed25519 AAAA", print_of("bob"))
-    assert desk._called(profiles, TITLE, None, guest) == ("bob", False)
-    assert desk._called(profiles, TITLE, "bob", guest) == ("bob", False)
+    assert door._called(profiles, TITLE, None, guest) == ("bob", False)
+    assert door._called(profiles, TITLE, "bob", guest) == ("bob", False)
     with pytest.raises(ConfigError, match="is in alice/friends already, as bob"):
-        desk._called(profiles, TITLE, "robert", guest)
+        door._called(profiles, TITLE, "robert", guest)
