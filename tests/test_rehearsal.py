@@ -88,7 +88,7 @@ def test_a_future_waits_for_a_worker_and_says_so_and_one_that_comes_late_is_foun
         async with Rehearsal(workers=0) as cluster:
             future = cluster.submit(pow, 2, 2)
             await asyncio.sleep(1000)
-            assert future.state_text == "waiting for a worker: none is here"
+            assert future.state_text == "waiting for a worker: none is here (no member has answered on the board yet)"
             await cluster.add_worker()
             async with asyncio.timeout(60):
                 assert await future == 4
