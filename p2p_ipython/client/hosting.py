@@ -70,6 +70,7 @@ class Hosting:
         self._view = view
         self._ended = asyncio.Event()
         self._last = ""
+        self._introduction = ""
         self._why = f"{self.title} is not hosted from here any more; its members can go on without it."
         self._task: asyncio.Task[None] | None = None
 
@@ -128,9 +129,12 @@ class Hosting:
         """Show how it stands; ``news``: what has happened. ``waits``: that somebody waits, which is shown anyhow."""
         if not waits:
             self._last = news or self._last
+        self._show(news or introduction(self.host.profile))
+
+    def _show(self, news: str) -> None:
         visitors = tuple(self.waiting.values())
-        profile = self.host.profile
-        self._view.show(hosting_text(profile, visitors, self._last), news or introduction(profile), visitors)
+        self._introduction = introduction(self.host.profile)
+        self._view.show(hosting_text(self.host.profile, visitors, self._last), news, visitors)
 
     async def _run(self) -> None:
         from p2p_ipython.members import desk
@@ -153,12 +157,15 @@ class Hosting:
                 self._view.show(self._why, self._why, ())
 
     def _look(self) -> None:
-        """Forget those who wait no more: another process has let them in, or they have gone."""
+        """Forget those who wait no more: another process has let them in, or they have gone. Show who is in now."""
         still = {knock.fingerprint for knock in self.host.machine.knocks}
         for visitor in [one for one in self.waiting.values() if one.fingerprint not in still]:
             del self.waiting[visitor.fingerprint]
             member = self.host.machine.roster.member(visitor.fingerprint)
             self.show(f"{member.name} is in." if member is not None else f"{visitor.called} knocks no more.")
+        if introduction(self.host.profile) != self._introduction:  # by an invitation, which has said so, or elsewhere
+            self._last = ""
+            self._show("")
 
 
 class Reception:
@@ -509,7 +516,7 @@ class Reception:
 
         if called is not None:
             check_name(called)
-        visitor = find_visitor(await self._waiting(), who)
+        visitor = find_visitor(await self._waiting(), who, invited=bool(self._invitations()))
         if visitor.own and called is not None:
             raise UsageError(
                 f"{visitor.called} would be a machine of your own, which has no name among the members",
@@ -592,8 +599,11 @@ def knock_line(visitor: Visitor, *, by_key: bool) -> str:
     return f"{whose}:   {commands(visitor, by_key=by_key)}"
 
 
-def find_visitor(waiting: Iterable[Visitor], who: str) -> Visitor:
-    """The one visitor who is called ``who``, or whose fingerprint begins so. Raises ``ConfigError``."""
+def find_visitor(waiting: Iterable[Visitor], who: str, *, invited: bool = False) -> Visitor:
+    """The one visitor who is called ``who``, or whose fingerprint begins so. Raises ``ConfigError``.
+
+    ``invited``: whether somebody has a code, who may come yet.
+    """
     everybody = list(waiting)
     key = who if who.startswith("SHA256:") else f"SHA256:{who}"
     by_key = [one for one in everybody if len(key) >= len("SHA256:") + 4 and one.fingerprint.startswith(key)]
@@ -602,8 +612,10 @@ def find_visitor(waiting: Iterable[Visitor], who: str) -> Visitor:
         return found[0]
     if not found:
         names = ", ".join(f"{one.called} ({one.fingerprint})" for one in everybody[:MOST_SHOWN])
+        yet = " Who has a code is here once he has typed it; that is said under the invitation." if invited else ""
         raise ConfigError(
-            f"nobody called {who!r} waits to be let in", hint=f"Waiting: {names}." if names else "Nobody waits now."
+            f"nobody called {who!r} waits to be let in",
+            hint=f"Waiting: {names}." if names else f"Nobody waits now.{yet}",
         )
     keys = "\n".join(f"  {commands(one, by_key=True)}     {one.fingerprint}" for one in found)
     raise ConfigError(f"{len(found)} of those who wait are called {who!r}", hint=f"Say which, by the key:\n{keys}")

@@ -87,19 +87,27 @@ class _Widgets:
             if visitor.fingerprint not in self._rows:
                 self._rows[visitor.fingerprint] = self._row(visitor)
         rows = [self._rows[visitor.fingerprint] for visitor in visitors]
-        if self._box is None:
+        box = self._box
+        if not rows:
+            # The view goes first, so that no front end looks for what is closed; nor does it in the saved notebook.
+            self._output.view("")
+            self._box = None
+        elif box is None:
             self._box = self._make.VBox(rows)
             self._output.view(self._box.model_id)
         else:
-            self._box.children = rows
+            box.children = rows
         for row in gone:
             for button in row.children:
                 button.close()
             row.close()
+        if not rows:
+            box.close()
 
     def _row(self, visitor: Visitor) -> Any:
         # A button's description is shown as text, never as HTML.
-        yes = self._make.Button(description=f"Let {visitor.called} in", tooltip=visitor.fingerprint)
+        wide = {"width": "auto", "min_width": "148px"}  # the usual width cuts a long name short
+        yes = self._make.Button(description=f"Let {visitor.called} in", tooltip=visitor.fingerprint, layout=wide)
         no = self._make.Button(description="No", tooltip=f"Don't let {visitor.called} in: {visitor.fingerprint}")
         yes.on_click(lambda _button: self._answer(visitor, True))
         no.on_click(lambda _button: self._answer(visitor, False))
@@ -107,5 +115,6 @@ class _Widgets:
 
 
 def _block(text: str) -> str:
-    """Text with its line ends and its spaces, as HTML."""
-    return f'<div style="white-space: pre-wrap; opacity: 0.85; font-size: 95%">{escape(text)}</div>'
+    """Text with its line ends and its spaces, as HTML. In the font of code: it has columns, and lines to type."""
+    style = "font-family: var(--jp-code-font-family, monospace); white-space: pre-wrap; opacity: 0.85; font-size: 95%"
+    return f'<div style="{style}">{escape(text)}</div>'

@@ -93,15 +93,17 @@ class CellOutput:
         self._rich = rich
         self._display_id = uuid.uuid4().hex
         self._status = self._html = ""
+        self._viewed = False
         self._clear_later = False
         self.interactive = self._send is not None and _cell_id(ip) is not None
         """Whether a person is at the front end, as far as can be told: one that keeps cells apart."""
 
     def another(self) -> CellOutput:
-        """Another status line under the same cell."""
+        """Another status line, or a place for a widget, under the same cell."""
         made = copy.copy(self)
         made._display_id = uuid.uuid4().hex
         made._status = made._html = ""
+        made._viewed = False
         return made
 
     @property
@@ -129,11 +131,16 @@ class CellOutput:
             printed({"kind": "stream", "name": "stdout", "text": f"{words}\n"})
 
     def view(self, model_id: str) -> None:
-        """Show a widget, where there is a front end for it."""
-        if self._send is not None:
+        """Show a widget, where there is a front end for it, in place of the one before; "" for none any more."""
+        if self._send is None or not (model_id or self._viewed):
+            return
+        data: dict[str, Any] = {}
+        if model_id:
             view = {"version_major": 2, "version_minor": 0, "model_id": model_id}
             data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
-            self._send("display_data", {"data": data, "metadata": {}, "transient": {}})
+        content = {"data": data, "metadata": {}, "transient": {"display_id": self._display_id}}
+        self._send("update_display_data" if self._viewed else "display_data", content)
+        self._viewed = True
 
     def __call__(self, message: Message) -> None:
         """Show a message of the task."""

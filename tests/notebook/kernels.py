@@ -59,7 +59,7 @@ class Cell:
         shown: dict[str, str] = {}
         for kind in ("display_data", "update_display_data"):
             for number, content in enumerate(self.of(kind)):
-                shown[content["transient"].get("display_id") or str(number)] = content["data"]["text/plain"]
+                shown[content["transient"].get("display_id") or str(number)] = content["data"].get("text/plain", "")
         return "\n".join([self.text, *shown.values()])
 
 

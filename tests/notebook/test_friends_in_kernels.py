@@ -102,6 +102,7 @@ def test_the_whole_story(people: People) -> None:
     assert "bob is in alice/friends" in approved.text
     bob.until(lambda: joining.idle and "You are in alice/friends" in joining.shown)
     alice.until(lambda: "bob is in alice/friends" in inviting.shown)
+    alice.until(lambda: "Members: alice (you), bob." in hosting.shown)
 
     people.worker("bob")
     connected = alice.run("%p2p_connect alice/friends")
@@ -169,6 +170,7 @@ def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_but
     alice.client.shell_channel.send(alice.client.session.msg("comm_msg", click))
     alice.until(lambda: "bob is in, with the key" in hosting.shown)
     assert "%p2p_approve" not in hosting.shown
+    alice.until(lambda: any(not c["data"] for c in hosting.of("update_display_data")))  # the buttons are gone
     bob.until(lambda: first.idle and "You are in alice/friends" in first.shown)
     assert bob.run("%p2p_connect alice/friends").error is None
 

@@ -385,6 +385,9 @@ def test_who_waits_is_found_by_name_and_by_how_the_key_begins() -> None:
     for nobody in ("dave", "", "B", "SHA256:"):  # a letter or two are no fingerprint
         with pytest.raises(ConfigError, match="nobody called"):
             find_visitor(waiting, nobody)
+    with pytest.raises(ConfigError) as early:
+        find_visitor([], "dave", invited=True)
+    assert early.value.hint.startswith("Nobody waits now. Who has a code is here once he has typed it")
 
 
 def test_what_strangers_call_themselves_is_text_and_a_crowd_is_cut_short() -> None:
@@ -396,6 +399,20 @@ def test_what_strangers_call_themselves_is_text_and_a_crowd_is_cut_short() -> No
     html = shell.kernel.sent[0][2]["data"]["text/html"]
     assert "&lt;img src=x&gt;" in html
     assert "<img" not in html
+
+
+def test_buttons_go_with_the_last_who_waits_and_come_back_in_their_place() -> None:
+    shell = Shell(cell_ids=True)
+    notice = Notice(CellOutput(shell, CurrentCell(shell)), lambda _visitor, _yes: None)
+    bob, carol = visitor("bob", "B"), visitor("carol", "C")
+    for waiting in [(), (bob,), (bob, carol), (), (), (carol,)]:
+        notice.show("text", "news", waiting)
+    kind = "application/vnd.jupyter.widget-view+json"
+    first, gone, again = [entry for entry in shell.kernel.sent if "text/html" not in entry[2]["data"]]
+    assert [first[0], gone[0], again[0]] == ["display_data", "update_display_data", "update_display_data"]
+    assert first[2]["transient"] == gone[2]["transient"] == again[2]["transient"]
+    assert gone[2]["data"] == {}  # a view that is left would be an error in the saved notebook
+    assert first[2]["data"][kind]["model_id"] != again[2]["data"][kind]["model_id"]
 
 
 def test_a_notice_in_a_terminal_prints_what_is_new(capsys: pytest.CaptureFixture[str], ip: InteractiveShell) -> None:
