@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import Commands
@@ -95,17 +96,24 @@ async def _by_code(options: argparse.Namespace) -> int:
 async def _knock(options: argparse.Namespace) -> int:
     from p2p_ipython.members import desk, door
     from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.protocol.roster import owner_of
 
     way, profiles, settings = way_of(options), Profiles(), Settings.load()
-    if await asyncio.to_thread(profiles.find, options.code) is not None:
+    known = await asyncio.to_thread(profiles.find, options.code)
+    if known is not None and desk.is_listed(known):
         say(f"you are in {options.code} already")
         _say_what_now(options.code)
         return 0
+    owner = options.owner
+    if known is not None:
+        say(f"you were taken out of {options.code}; asking to be let in again")
+        way = replace(way, board=way.board or known.board, pin=way.pin or known.host_key or None)
+        owner = owner or owner_of(known.cluster)
     await _key(options)
     granted = await door.knock(
-        options.code, way=way, name=options.name or desk.my_name(), owner=options.owner, settings=settings, told=say
+        options.code, way=way, name=options.name or desk.my_name(), owner=owner, settings=settings, told=say
     )
-    if not options.owner:
+    if not owner:
         # No --yes for this one: it would believe whoever answers first.
         question = (
             f"{options.code} lets you in. Its owner has the key {granted.owner}.\nIs that right? {_OWNER_MATTERS}"

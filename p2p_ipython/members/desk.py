@@ -301,6 +301,13 @@ def leave(profiles: Profiles, title: str) -> None:
     profiles.remove(title)
 
 
+def is_listed(profile: Profile) -> bool:
+    """Whether the newest list that has come has us; also while none has come, and in personal clusters."""
+    if not profile.roster or profile.vouch:
+        return True
+    return Roster.parse(profile.roster, profile.cluster).member(profile.signer) is not None
+
+
 def until_of(profile: Profile) -> int:
     """How long the cluster is hosted, Unix time; 0: not known here."""
     if profile.hosting is not None:

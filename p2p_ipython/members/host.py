@@ -259,12 +259,18 @@ class Host:
                 case Tell(knock=knock):
                     self._on_knock(knock)
                 case Outdated(epoch=epoch):
-                    log.warning(
-                        "a member has list number %d of %s, and this host only number %d: is it hosted elsewhere, too?",
-                        epoch,
-                        self.profile.title,
-                        self.machine.roster.epoch,
-                    )
+                    self._jobs.start(self._catch_up(epoch))
+
+    async def _catch_up(self, epoch: int) -> None:
+        """A member knows a newer list: another process of the owner's may have made it a moment ago."""
+        await self.refresh()
+        if self.machine.roster.epoch < epoch:
+            log.warning(
+                "a member has list number %d of %s, and this host only number %d: is it hosted elsewhere, too?",
+                epoch,
+                self.profile.title,
+                self.machine.roster.epoch,
+            )
 
     def _say(self, topic: str, message: Message) -> None:
         voice = self._voices.get(topic)

@@ -155,6 +155,7 @@ class HostMachine:
     def changed(self, roster: Roster, secret: ClusterSecret) -> list[Action]:
         """There is another roster, perhaps with another topic and key: who waited and is in it now gets his grant."""
         self.roster, self.secret = roster, secret
+        self._told_outdated = False
         actions: list[Action] = []
         for signer in list(self._waiting):
             if roster.member(signer) is not None:

@@ -108,6 +108,12 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     later = bob.notebook(CONNECTED)
     assert "No worker" not in (shown := later.run("answer = c.status().note"))
     assert "not in alice/friends any more" in shown
+    again = bob.p2p("join", TITLE)
+    again.expect("you were taken out of alice/friends; asking to be let in again")
+    host.expect(f"knocks, with the key {bob.fingerprint}. Let him into {TITLE} as")
+    host.type("no\n")
+    again.expect("alice does not want you in alice/friends")
+    assert again.wait() == 1
 
     # The next day: nobody hosts, and everything works from what is on disk.
     assert (host.end(), worker.end(signal.SIGTERM)) == (0, 0)

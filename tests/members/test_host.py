@@ -18,7 +18,7 @@ from p2p_ipython.members import owner
 from p2p_ipython.members.host import Host
 from p2p_ipython.members.knock import Granted, Knocking
 from p2p_ipython.members.profiles import Profile, Profiles
-from p2p_ipython.protocol.host_machine import Knock
+from p2p_ipython.protocol.host_machine import Knock, Outdated
 from p2p_ipython.protocol.identity import MAX_LIFE
 from p2p_ipython.protocol.roster import lobby_secret
 
@@ -252,3 +252,19 @@ async def test_a_host_that_starts_again_gives_the_key_to_who_missed_its_change(
         await one.close()
     await again.close()
     assert circle.topics() == []
+
+
+async def test_a_list_that_the_owners_other_process_has_just_made_is_no_cause_for_alarm(
+    circle: Circle, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p_ipython.members.host.LOOK_EVERY", 1000.0)  # it looks because it is told, or not at all
+    host, profiles = await hosting(circle, tmp_path)
+    for epoch in (2, 3):
+        after = owner.roster_of(profiles.change(TITLE, admitting(circle, f"guest{epoch}")))
+        assert after.epoch == epoch
+        host._act([Outdated(epoch)])
+        await until(lambda epoch=epoch: host.machine.roster.epoch == epoch)  # type: ignore[misc]
+    assert "hosted elsewhere" not in caplog.text
+    host._act([Outdated(9)])
+    await until(lambda: "hosted elsewhere" in caplog.text)
+    await host.close()
