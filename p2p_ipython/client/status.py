@@ -101,10 +101,11 @@ class ClusterStatus:
         head, *members = self.rows()
         body = "".join(row(cells, "td") for cells in members)
         if not members:
-            body = row((self.note or "No worker is here.",), "td")
+            note = escape(self.note or "No worker is here.")
+            body = f'<tr><td colspan="{len(head)}" style="text-align:left;white-space:pre-line">{note}</td></tr>'
         tasks = "".join(row((task.label, task.state), "td") for task in self.tasks)
         table = (
-            f"<table><caption>{escape(self.cluster)}</caption><tbody>{facts}</tbody></table>"
+            f"<table><tbody>{facts}</tbody></table>"
             f"<table><caption>Workers</caption><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
         )
         if self.note and members:
