@@ -26,7 +26,7 @@ from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 from p2p_ipython.members.membership import Keep, Membership, Standing
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Session, check_vouch, fingerprint, personal_secret
-from p2p_ipython.protocol.roster import Roster, commitment, owner_of
+from p2p_ipython.protocol.roster import Roster, commitment
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,3 @@ def profile_entry(
         ssh_options,
         remember=False,
     )
-
-
-def is_owner(profile: Profile) -> bool:
-    """Whether the profile is that of the cluster's owner, on a machine where his key is."""
-    return profile.signer == owner_of(profile.cluster)

@@ -204,10 +204,6 @@ class Membership:
         """Whether a session is a member's."""
         return self.machine.admits(certificate, time.time())
 
-    def is_mine(self, certificate: Certificate) -> bool:
-        """Whether a session is of our own: by the same key, or by one that ours has vouched for."""
-        return certificate.signer == self.standing.me
-
     def trusts(self, signer: str) -> bool:
         """Whether a member's results may be pickles."""
         return signer == self.standing.me or signer in self.trusted

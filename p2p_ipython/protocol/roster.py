@@ -36,8 +36,6 @@ MAX_MEMBERS = 1000
 MAX_KEYS = 16
 """Keys of one member."""
 
-MAX_NAME = 50
-
 PART = 780
 """Bytes of a roster in a line, beside a signature and the largest certificate: a line has at most 4,096 characters."""
 
