@@ -26,11 +26,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import paramiko
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2p_ipython.board.base import Board, BoardListener, BoardReport
 from p2p_ipython.board.memory import Faults, MemoryBoard, MemoryBoardHub
+from p2p_ipython.board.newkey import new_ed25519
 from p2p_ipython.client.bridge import Bridge
 from p2p_ipython.client.future import Arrived, Future
 from p2p_ipython.config import Settings
@@ -266,7 +265,4 @@ def _decode(result: Arrived) -> Any:
 
 
 def _key() -> paramiko.PKey:
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    return paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
+    return paramiko.Ed25519Key.from_private_key(io.StringIO(new_ed25519()[0]))

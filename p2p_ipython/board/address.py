@@ -19,6 +19,9 @@ from p2p_ipython.errors import ConfigError
 DEFAULT_PORT = 22
 """SSH's. Our own boards (``server.PORT``) say theirs."""
 
+PICO_BOARD = "pipe.pico.sh"
+"""The board where none is named: pico.sh's public one."""
+
 MAX_HOPS = 8
 
 _ADDRESS = re.compile(

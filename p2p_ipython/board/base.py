@@ -75,3 +75,13 @@ class Board(Protocol):
 
     async def close(self) -> None:
         """Post what is still queued (for at most 1 s), then leave. Idempotent."""
+
+
+class Deaf:
+    """A listener for who only asks."""
+
+    def on_line(self, line: bytes) -> None:
+        """Nothing is of interest."""
+
+    def on_board(self, report: BoardReport) -> None:
+        """Nothing is of interest."""

@@ -7,10 +7,12 @@ import threading
 from pathlib import Path
 
 from p2p_ipython.board.address import BoardAddress, SSHFiles
+from p2p_ipython.board.base import BoardListener
 from p2p_ipython.board.hostkeys import remember_host_key
 from p2p_ipython.board.keys import KeyChoice, Passphrase, choose_key
 from p2p_ipython.board.passphrase import user_prompt
 from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.config import Settings
 
 
 async def choose_login(
@@ -37,6 +39,36 @@ async def choose_login(
         )
     finally:
         gone.set()
+
+
+async def join_topic(
+    address: BoardAddress,
+    topic: str,
+    listener: BoardListener,
+    *,
+    key: KeyChoice,
+    settings: Settings,
+    pin: str | None = None,
+    ssh_options: tuple[str, ...] = (),
+    remember: bool = True,
+) -> SSHBoard:
+    """Join a public topic; a host key that the user has accepted as ``pin`` is kept, unless ``remember`` is false.
+
+    Raises a ``BoardError``; a board that was joined is left again then.
+    """
+    # One topic for everybody, with an account or without. Its name is the secret; an access list would keep nobody
+    # out (the first session of a stranger is let in) and shut some of us away.
+    board = SSHBoard(
+        address, topic, listener, key=key, settings=settings, pin=pin, public=True, ssh_options=ssh_options
+    )
+    await board.open()
+    if remember:
+        try:
+            await asyncio.to_thread(remember_accepted, board, pin)
+        except BaseException:
+            await board.close()
+            raise
+    return board
 
 
 def remember_accepted(board: SSHBoard, accepted: str | None) -> None:

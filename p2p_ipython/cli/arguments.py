@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from p2p_ipython.board.address import PICO_BOARD as PICO_BOARD  # noqa: PLC0414 - commands take it from here
 from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import ConfigError
 
 PERSONAL = "personal"
 """The cluster's name where none is given; as in client/cluster.py, which is not worth loading for --help."""
-
-PICO_BOARD = "pipe.pico.sh"
-"""The public board that is used where none is named. Its accounts are those of pico.sh; none is needed."""
 
 PICO_ACCOUNTS = "pico.sh"
 """Where accounts for it are."""

@@ -138,6 +138,7 @@ async def _hosted_until_the_end(host: Host, ended: asyncio.Event) -> bool:
 
 
 def _introduce(host: Host, *, new: bool) -> None:
+    from p2p_ipython.members import desk
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.protocol.roster import parse_title
 
@@ -147,11 +148,9 @@ def _introduce(host: Host, *, new: bool) -> None:
     say("members:" if not new or len(roster.members) > 1 else "members: only you so far")
     for line in member_lines(profile, roster):
         say(line)
-    waiting = [who for who, key in (profile.hosting.expected if profile.hosting else {}).items() if not key]
-    waiting = [who for who in waiting if roster.named(who) is None]
-    if waiting:
+    if waiting := desk.still_expected(profile):
         say(f"expected: {', '.join(waiting)}")
-    if profile.board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]")):
+    if desk.is_only_here(profile.board):
         say(f"note: {profile.board} is this machine only; friends elsewhere need an address that they can reach")
     say(f"invite somebody:   p2p invite {name}     (in another terminal; it prints a code to say aloud)")
     board = "" if profile.board == PICO_BOARD else f" --board {profile.board}"

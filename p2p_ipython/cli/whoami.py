@@ -15,7 +15,6 @@ from p2p_ipython.errors import BoardError
 
 if TYPE_CHECKING:
     from p2p_ipython.board.address import BoardAddress, SSHFiles
-    from p2p_ipython.board.base import BoardReport
     from p2p_ipython.board.keys import KeyChoice
 
 
@@ -106,13 +105,14 @@ async def _ask_board(
 
     A host key that was accepted with ``pin`` is remembered.
     """
+    from p2p_ipython.board.base import Deaf
     from p2p_ipython.board.login import remember_accepted
     from p2p_ipython.board.ssh import SSHBoard
 
     board = SSHBoard(
         address,
         secrets.token_hex(16),
-        _Deaf(),
+        Deaf(),
         key=choice,
         pin=pin,
         files=files,
@@ -125,13 +125,3 @@ async def _ask_board(
         return board.user
     finally:
         await board.close()
-
-
-class _Deaf:
-    """A listener for who only asks."""
-
-    def on_line(self, line: bytes) -> None:
-        pass
-
-    def on_board(self, report: BoardReport) -> None:
-        pass

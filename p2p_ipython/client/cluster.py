@@ -358,7 +358,9 @@ class Cluster(concurrent.futures.Executor):
 
         some = "a worker" if self._workers == 1 else f"{self._workers} workers"
         self._progress(f"starting a board and {some} on this machine")
-        private, public = _new_key()
+        from p2p_ipython.board.newkey import new_ed25519
+
+        private, public = new_ed25519()
         self._local = LocalCluster(
             key=private,
             public_key=public,
@@ -586,19 +588,6 @@ def _close_all() -> None:
 # Not atexit: its callbacks come when the interpreter lets no thread be started any more, and closing needs some.
 # concurrent.futures ends its pools by the same call.
 threading._register_atexit(_close_all)  # type: ignore[attr-defined]
-
-
-def _new_key() -> tuple[str, str]:
-    """A fresh ed25519 key: private in OpenSSH's format, and the public line."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return private.decode(), public.decode()
 
 
 def _cores() -> int:

@@ -110,8 +110,8 @@ async def come_in(
     """Return once the profile of ``title`` is there.
 
     ``owner`` is the fingerprint of the owner's key, "" if it isn't known; ``patience`` is how long to wait for an
-    answer, seconds. Raises ``NotAdmitted`` while nobody has
-    answered, and when whoever answers has to be confirmed first; ``ConfigError`` when the answer was no.
+    answer, seconds. Raises ``NotAdmitted`` while nobody has answered, and when whoever answers has to be confirmed
+    first; ``ConfigError`` when the answer was no.
     """
     visit = _visits.get(title)
     if visit is not None and not visit.is_as_wanted(name, way):  # the last time was a mistake

@@ -555,7 +555,8 @@ class Reception:
 
 def introduction(profile: Profile) -> str:
     """What a cluster's owner needs to know while it is hosted."""
-    from p2p_ipython.members.desk import PICO_BOARD
+    from p2p_ipython.board.address import PICO_BOARD
+    from p2p_ipython.members.desk import is_only_here, still_expected
     from p2p_ipython.members.owner import roster_of
 
     roster = roster_of(profile)
@@ -568,14 +569,13 @@ def introduction(profile: Profile) -> str:
         f"{profile.title} is hosted from this notebook, at {profile.board}, until {day}.",
         f"Members: {names}.",
     ]
-    known = profile.hosting.expected if profile.hosting is not None else {}
-    if expected := [who for who, key in known.items() if not key and roster.named(who) is None]:
+    if expected := still_expected(profile):
         lines.append(f"Expected: {', '.join(expected)}.")
     lines += [
         f"Invite somebody:   %p2p_invite {name}",
         f"Or let him knock:  %p2p_connect {profile.title}{board} --owner {roster.owner}",
     ]
-    if profile.board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]")):
+    if is_only_here(profile.board):
         lines.append(f"{profile.board} is this machine only; friends elsewhere need an address that they can reach.")
     return "\n".join(lines)
 

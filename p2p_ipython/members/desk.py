@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from p2p_ipython.board.base import BoardReport
-from p2p_ipython.board.login import choose_login, remember_accepted
-from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.board.address import PICO_BOARD
+from p2p_ipython.board.base import Deaf
+from p2p_ipython.board.login import choose_login, join_topic
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.members.entry import Entry, profile_entry
@@ -27,9 +27,6 @@ from p2p_ipython.members.owner import expect, extend, found, revoke, roster_of
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.protocol.messages import plain
 from p2p_ipython.protocol.roster import Roster, check_name, is_fingerprint, is_title, parse_title
-
-PICO_BOARD = "pipe.pico.sh"
-"""The board where none is named."""
 
 DURATION = 14 * 24 * 3600.0
 """How long a cluster is hosted where nothing else is said, seconds."""
@@ -145,19 +142,11 @@ async def host(
     where = way.board or PICO_BOARD
     address, key = await choose_login(where, way.identity, ssh_options=way.ssh_options)
     progress(f"going to the board {where}")
-    board = SSHBoard(
-        address,
-        secrets.token_hex(16),
-        Deaf(),
-        key=key,
-        settings=settings,
-        pin=way.pin,
-        public=True,
-        ssh_options=way.ssh_options,
+    topic = secrets.token_hex(16)
+    board = await join_topic(
+        address, topic, Deaf(), key=key, settings=settings, pin=way.pin, ssh_options=way.ssh_options
     )
-    await board.open()
     try:
-        await asyncio.to_thread(remember_accepted, board, way.pin)
         user = board.user if board.user != "public" else ""
         host_key = board.host_key
     finally:
@@ -315,15 +304,18 @@ def until_of(profile: Profile) -> int:
     return Roster.parse(profile.roster, profile.cluster).until if profile.roster else 0
 
 
+def still_expected(profile: Profile) -> list[str]:
+    """Names that may knock at a cluster that is hosted here, and are not in yet."""
+    roster = roster_of(profile)
+    expected = profile.hosting.expected if profile.hosting is not None else {}
+    return [name for name, key in expected.items() if not key and roster.named(name) is None]
+
+
+def is_only_here(board: str) -> bool:
+    """Whether a board's address leads other machines to themselves."""
+    return board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]"))
+
+
 def path_text(identity: Path | None) -> str:
+    """A key's file as a profile has it."""
     return str(identity.expanduser().absolute()) if identity is not None else ""
-
-
-class Deaf:
-    """A listener for who only asks."""
-
-    def on_line(self, line: bytes) -> None:
-        pass
-
-    def on_board(self, report: BoardReport) -> None:
-        pass

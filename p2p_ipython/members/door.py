@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from p2p_ipython.board.address import SSHFiles
-from p2p_ipython.board.base import Board, BoardListener
+from p2p_ipython.board.address import PICO_BOARD, SSHFiles
+from p2p_ipython.board.base import Board, BoardListener, Deaf
 from p2p_ipython.board.keys import KeyChoice, choose_among
-from p2p_ipython.board.login import choose_login, remember_accepted
+from p2p_ipython.board.login import choose_login, join_topic
+from p2p_ipython.board.newkey import new_ed25519
 from p2p_ipython.board.passphrase import user_prompt
 from p2p_ipython.board.ssh import SSHBoard
 from p2p_ipython.config import Settings
@@ -28,7 +29,7 @@ from p2p_ipython.errors import ConfigError, LinkTimeout, MailboxUnreachable
 from p2p_ipython.link.base import Secret
 from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX
 from p2p_ipython.members import invite as invitations
-from p2p_ipython.members.desk import PICO_BOARD, Deaf, Way, my_name, path_text
+from p2p_ipython.members.desk import Way, my_name, path_text
 from p2p_ipython.members.entry import Entry, personal_entry, rendezvous_of
 from p2p_ipython.members.host import Host
 from p2p_ipython.members.invite import Guest, Welcome
@@ -255,19 +256,10 @@ async def knock(
 
     async def open_board(topic: str, listener: BoardListener) -> Board:
         nonlocal host_key
-        board = SSHBoard(
-            address,
-            topic,
-            listener,
-            key=key,
-            settings=settings,
-            pin=way.pin,
-            public=True,
-            ssh_options=way.ssh_options,
+        board = await join_topic(
+            address, topic, listener, key=key, settings=settings, pin=way.pin, ssh_options=way.ssh_options
         )
-        await board.open()
         host_key = board.host_key
-        await asyncio.to_thread(remember_accepted, board, way.pin)
         return board
 
     told(f"knocking at {title} as {name}, with the key {key.fingerprint}")
@@ -296,20 +288,13 @@ def place_for_key(identity: Path | None) -> Path | None:
 
 def make_key(path: Path) -> KeyChoice:
     """Make an ed25519 key without a passphrase, mode 0600, with its ``.pub``. Raises ``ConfigError``."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    private, public = new_ed25519()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(private)
-        path.with_name(path.name + ".pub").write_bytes(public + f" {my_name()}\n".encode())
+            file.write(private.encode())
+        path.with_name(path.name + ".pub").write_bytes(f"{public} {my_name()}\n".encode())
     except OSError as error:
         raise ConfigError(
             f"{path} can't be made: {error.strerror}", hint="Make a key by hand: ssh-keygen -t ed25519"

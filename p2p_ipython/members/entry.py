@@ -18,7 +18,7 @@ from pathlib import Path
 from p2p_ipython.board.address import BoardAddress
 from p2p_ipython.board.base import Board, BoardListener
 from p2p_ipython.board.keys import KeyChoice
-from p2p_ipython.board.login import choose_login, remember_accepted
+from p2p_ipython.board.login import choose_login, join_topic
 from p2p_ipython.board.ssh import SSHBoard
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
@@ -62,26 +62,16 @@ class Entry:
 
     async def open_board(self, topic: str, listener: BoardListener) -> Board:
         """Join a topic. Raises a ``BoardError``."""
-        board = SSHBoard(
+        return await join_topic(
             self.address,
             topic,
             listener,
             key=self.key,
             settings=self.settings,
             pin=self.pin,
-            # One topic for everybody, with an account or without. Its name is the secret; an access list would
-            # keep nobody out (the first session of a stranger is let in) and shut some of us away.
-            public=True,
             ssh_options=self.ssh_options,
+            remember=self.remember,
         )
-        await board.open()
-        if self.remember:
-            try:
-                await asyncio.to_thread(remember_accepted, board, self.pin)
-            except BaseException:
-                await board.close()
-                raise
-        return board
 
 
 async def rendezvous_of(entry: Entry, board: Board) -> tuple[str, str]:

@@ -229,9 +229,7 @@ class Host:
         """The board's state has changed."""
 
     def members_changed(self) -> None:
-        """Who is a member has changed."""
-        admitted = {key for member in self.machine.roster.members for key in member.keys}
-        log.debug("%d keys are in the cluster now", len(admitted))
+        """The host has no links."""
 
     def expelled(self, why: str) -> None:
         """An owner can't be."""

@@ -99,7 +99,7 @@ async def test_founding_a_cluster_with_a_slow_agent_doesnt_stop_the_loop(
     async def login(*_arguments: object, **_options: object) -> tuple[BoardAddress, object]:
         return BoardAddress("memory"), choice(key)
 
-    monkeypatch.setattr(desk, "SSHBoard", Opened)
+    monkeypatch.setattr("p2p_ipython.board.login.SSHBoard", Opened)
     monkeypatch.setattr(desk, "choose_login", login)
     founding = desk.host("friends", way=desk.Way(board="memory"), profiles=Profiles(tmp_path), settings=Settings())
     assert (await founding)[2]

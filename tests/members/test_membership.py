@@ -375,7 +375,6 @@ async def test_an_agent_that_takes_its_time_doesnt_stop_the_loop(
 
 
 async def test_a_board_is_left_when_its_host_key_cant_be_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    from p2p_ipython.members import entry as entries
 
     closed = []
 
@@ -392,8 +391,8 @@ async def test_a_board_is_left_when_its_host_key_cant_be_remembered(monkeypatch:
     def full(*_arguments: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(entries, "SSHBoard", Opened)
-    monkeypatch.setattr(entries, "remember_accepted", full)
+    monkeypatch.setattr("p2p_ipython.board.login.SSHBoard", Opened)
+    monkeypatch.setattr("p2p_ipython.board.login.remember_accepted", full)
     entry: Entry = given_entry(BoardAddress("memory"), choice(Key("bob")), "mine", me="bob", settings=Settings())
     with pytest.raises(OSError, match="no space"):
         await entry.open_board("topic", None)  # type: ignore[arg-type]
