@@ -189,7 +189,8 @@ class Host:
         """
         end = self._loop.time() + seconds
         while True:
-            here = [one for one in self.present.values() if self.machine.roster.member(one.signer) is not None]
+            members = [one for one in self.present.values() if self.machine.roster.member(one.signer) is not None]
+            here = [one for one in members if one.role != "host"]  # a host goes where its profile says
             behind = sum(one.topic != self.profile.topic for one in here)
             left = end - self._loop.time()
             if not behind or left <= 0:

@@ -268,3 +268,13 @@ async def test_a_list_that_the_owners_other_process_has_just_made_is_no_cause_fo
     host._act([Outdated(9)])
     await until(lambda: "hosted elsewhere" in caplog.text)
     await host.close()
+
+
+async def test_the_owners_other_host_is_none_of_those_who_have_to_follow(circle: Circle, tmp_path: Path) -> None:
+    host, profiles = await hosting(circle, tmp_path)
+    other = Host(host._entry, host.profile, profiles)
+    await other.open()
+    await until(lambda: host.present)
+    assert await host.settled(0.0) == (0, 0)
+    await other.close()
+    await host.close()
