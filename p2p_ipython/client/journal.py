@@ -1,0 +1,262 @@
+"""The record of tasks' lives: what was submitted, where it went, when, and what came of it.
+
+For people: the panel's table of tasks, ``Cluster.journal()``, ``Cluster.timeline()``. It decides nothing. All tasks that
+aren't over are in it, and the last ``JOURNAL`` that are; it holds no values and no output, about a kilobyte a task, and
+of cells' sources as many as fit into ``SOURCES``.
+
+Times are the client's clock, Unix seconds; 0.0 is "not yet". That a worker has started a task is known when its word has
+come. The worker says how long it took (``seconds``), so that the way back can be told from the work.
+
+Pure: time is an argument. Written on the loop's thread; ``rows`` may be called from any.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from p2p_ipython.protocol.client_machine import MAX_SECONDS, TaskState
+
+JOURNAL = 10_000
+"""Tasks that are over and are kept."""
+
+SOURCES = 4 << 20
+"""Characters of cells' sources that are kept."""
+
+MAX_USERS = 2000
+"""Members whose work for us is summed up."""
+
+OVER = frozenset((TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED))
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that came to nothing: the worker was lost, or handed the task back (``started`` is 0.0 then)."""
+
+    worker: str
+    sent: float
+    started: float
+    ended: float
+
+
+@dataclass(slots=True)
+class Entry:
+    """One task. Read it, don't write it.
+
+    ``kind`` is "cell" or "call"; ``cell`` is by what the front end knows its cell. ``words`` say where it is or how it
+    ended; of one that waits, only what is peculiar to it: the common reason is ``Cluster.reasons()[needs]``. ``needs``
+    is the Python version that it needs, "" for any. ``signer`` is the fingerprint of the worker's member. ``attempts``
+    are the earlier ones. Sizes are bytes; ``seconds`` is what the worker says it took. ``said`` is its last line of
+    output, ``error`` the first line of its error; both are plain text.
+    """
+
+    id: str
+    label: str
+    kind: str
+    cell: str
+    needs: str
+    submitted: float
+    size_in: int
+    state: TaskState = TaskState.WAITING
+    words: str = ""
+    worker: str = ""
+    sid: bytes | None = None
+    signer: str = ""
+    attempt: int = 0
+    sent: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    seconds: float = 0.0
+    size_out: int = 0
+    said: str = ""
+    error: str = ""
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where a task's time went, in seconds: until it was sent, on its way (and in the worker's queue), running, and on
+    its way back. What has not happened yet is 0."""
+
+    waited: float
+    travelled: float
+    ran: float
+    returned: float
+
+
+def spans(entry: Entry, now: float = 0.0) -> Spans:
+    """Split the time of a task's last attempt; what goes on still goes on until ``now``."""
+    end = entry.ended or now
+    sent, started = entry.sent or end, entry.started or end
+    if not entry.sent:
+        return Spans(max(0.0, end - entry.submitted), 0.0, 0.0, 0.0)
+    there = max(0.0, end - started)
+    ran = min(entry.seconds, there) if entry.seconds else there
+    return Spans(max(0.0, sent - entry.submitted), max(0.0, started - sent), ran, there - ran)
+
+
+class Journal:
+    """See the module. ``touched`` is called with the id of each task that changes, also of one that is forgotten."""
+
+    def __init__(self, *, attempts: int = 3, keep: int = JOURNAL, touched: Callable[[str], None] | None = None) -> None:
+        self.entries: dict[str, Entry] = {}  # in the order of submission
+        self.done = self.failed = self.cancelled = 0
+        self.usage: dict[str, tuple[int, float]] = {}
+        """What workers have run for us: tasks and seconds, by the fingerprint of their member."""
+        self._attempts = attempts
+        self._keep = keep
+        self._touched = touched or (lambda _task: None)
+        self._over: deque[str] = deque()
+        self._sources: OrderedDict[str, str] = OrderedDict()
+        self._characters = 0
+
+    # -- what happens --
+
+    def submitted(
+        self,
+        id: str,
+        label: str,
+        kind: str,
+        now: float,
+        *,
+        cell: str = "",
+        needs: str = "",
+        size_in: int = 0,
+        source: str = "",
+    ) -> None:
+        """A new task."""
+        if id in self.entries:  # once more, after it was over
+            self._over.remove(id)
+            del self.entries[id]
+        self.entries[id] = Entry(id, label, kind, cell, needs, now, size_in)
+        if source:
+            self._keep_source(id, source)
+        self._touched(id)
+
+    def sent(self, id: str, worker: str, sid: bytes, signer: str, attempt: int, now: float) -> None:
+        """It is on its way to a worker."""
+        entry = self.entries[id]
+        entry.state, entry.words = TaskState.SENT, f"on {worker}"
+        entry.worker, entry.sid, entry.signer, entry.attempt = worker, sid, signer, attempt
+        entry.sent, entry.started = now, 0.0
+        self._touched(id)
+
+    def running(self, id: str, now: float) -> None:
+        """The worker has begun."""
+        entry = self.entries[id]
+        entry.state, entry.started = TaskState.RUNNING, now
+        self._touched(id)
+
+    def waiting(self, id: str, loss: str, now: float) -> None:
+        """It waits again; ``loss`` is its last one in words, "" where none was."""
+        entry = self.entries[id]
+        if entry.sent:
+            tried = Attempt(entry.worker, entry.sent, entry.started, now)
+            entry.attempts = (*entry.attempts, tried)[-self._attempts :]
+        entry.state, entry.words = TaskState.WAITING, f"after {loss}" if loss else ""
+        entry.worker, entry.sid, entry.signer = "", None, ""
+        entry.sent = entry.started = 0.0
+        self._touched(id)
+
+    def placed(self, id: str, words: str) -> None:
+        """There is something else to say of where it is."""
+        entry = self.entries[id]
+        if entry.words != words:
+            entry.words = words
+            self._touched(id)
+
+    def said(self, id: str, line: str) -> None:
+        """It has printed a line."""
+        entry = self.entries[id]
+        if entry.said != line:
+            entry.said = line
+            self._touched(id)
+
+    def ended(
+        self, id: str, state: TaskState, now: float, *, seconds: object = None, size_out: int = 0, error: str = ""
+    ) -> None:
+        """It is over. ``seconds`` is what the worker says: what can't be true isn't believed."""
+        entry = self.entries[id]
+        entry.state, entry.ended, entry.size_out, entry.error = state, now, size_out, error
+        if state is TaskState.DONE:
+            self.done += 1
+        elif state is TaskState.FAILED:
+            self.failed += 1
+        else:
+            self.cancelled += 1
+        on = entry.worker if state is not TaskState.CANCELLED else ""
+        entry.words = f"{state.value} on {on}" if on else state.value
+        if isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS:
+            entry.seconds = min(float(seconds), max(0.0, now - entry.sent))
+        if entry.started:
+            self._sum_up(entry)
+        self._over.append(id)
+        self._touched(id)
+        if len(self._over) > self._keep:
+            oldest = self._over.popleft()
+            del self.entries[oldest]
+            self._characters -= len(self._sources.pop(oldest, ""))
+            self._touched(oldest)
+
+    # -- questions --
+
+    def source(self, id: str) -> str:
+        """The source of a cell; "" for a call, and where it is no longer kept."""
+        return self._sources.get(id, "")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All entries for people, the oldest first: times as Unix seconds, None for what has not happened."""
+        return [_row(entry) for entry in list(self.entries.values())]
+
+    # -- inside --
+
+    def _keep_source(self, id: str, source: str) -> None:
+        self._characters += len(source) - len(self._sources.pop(id, ""))
+        self._sources[id] = source
+        while self._characters > SOURCES:
+            self._characters -= len(self._sources.popitem(last=False)[1])
+
+    def _sum_up(self, entry: Entry) -> None:
+        seconds = entry.seconds or max(0.0, entry.ended - entry.started)
+        tasks, before = self.usage.pop(entry.signer, (0, 0.0))
+        self.usage[entry.signer] = tasks + 1, before + seconds
+        if len(self.usage) > MAX_USERS:
+            del self.usage[next(iter(self.usage))]
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    parts = spans(entry)
+    return {
+        "task": entry.id,
+        "label": entry.label,
+        "kind": entry.kind,
+        "state": entry.state.value,
+        "worker": entry.worker,
+        "attempt": entry.attempt,
+        "submitted": entry.submitted,
+        "sent": entry.sent or None,
+        "started": entry.started or None,
+        "ended": entry.ended or None,
+        "waited": parts.waited if entry.sent else None,
+        "travelled": parts.travelled if entry.started else None,
+        "ran": parts.ran if entry.started and entry.ended else None,
+        "returned": parts.returned if entry.started and entry.ended else None,
+        "size_in": entry.size_in,
+        "size_out": entry.size_out,
+        "said": entry.said,
+        "error": entry.error,
+    }
+
+
+def last_line(text: str, unfinished: str = "") -> tuple[str, str]:
+    """The last line of a stream that isn't empty, and what is unfinished of it, to be given with what comes next.
+
+    A carriage return begins a line, too, as in progress bars. Only the end of a long text is looked at.
+    """
+    text = (unfinished + text[-500:])[-500:]
+    end = text.rstrip("\r\n")
+    begin = max(end.rfind("\n"), end.rfind("\r")) + 1
+    line = end[begin:]
+    return line, "" if len(end) < len(text) else line
