@@ -34,4 +34,4 @@ if ! recent "$venv/bin/python"; then
 fi
 
 echo "installing p2p_ipython and what its notebooks and tests need into $venv (a minute or two the first time)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[test]'
+SKIP_JUPYTER_BUILDER=1 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[test]'
