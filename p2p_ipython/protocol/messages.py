@@ -27,6 +27,19 @@ MAX_PARTS = 256
 TOPIC = re.compile(r"p2p-[0-9a-f]{32}")
 """Topics of clusters: 128 secret bits."""
 
+MAX_NAME = 64
+"""Characters of what a session calls itself."""
+
+MAX_ONLY = 8
+"""Keys of those whom an offer is for; with all its conditions a hello must fit its line (wire.py)."""
+
+MAX_TAGS = 8
+TAG = re.compile(r"[a-z0-9._-]{1,24}")
+"""A word by which people know what a worker is good for."""
+
+_PRINT = "SHA256:"
+_DIGEST = re.compile(r"[A-Za-z0-9+/]{43}")
+
 
 class BadMessage(ValueError):
     """A message that doesn't parse; the text says what is wrong with it."""
@@ -37,7 +50,8 @@ class Terms:
     """A standing offer: what a worker lends, and until when (Unix time, seconds; 0: open end).
 
     ``slots`` tasks at a time, of which ``free`` are free now; ``python`` is its minor version ("3.11");
-    ``memory`` is bytes.
+    ``memory`` is bytes. ``only``: fingerprints of the members' keys whom it is for; () for everybody. The worker's own
+    member always may. ``tags`` are words for people. ``paused``: it takes no new tasks for now.
     """
 
     slots: int
@@ -47,6 +61,9 @@ class Terms:
     cores: int = 0
     memory: int = 0
     until: int = 0
+    only: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,9 +180,9 @@ def encode(message: Message) -> bytes:
     """The message as JSON; its verb is under "v"."""
     match message:
         case Hello():
-            fields: dict[str, Any] = {"v": "hello", "name": message.name, "time": message.time}
+            fields: dict[str, Any] = {"v": "hello", "name": plain(message.name, MAX_NAME), "time": message.time}
             if message.offer is not None:
-                fields["offer"] = asdict(message.offer)
+                fields["offer"] = _offer(message.offer)
             if message.epoch:
                 fields["epoch"] = message.epoch
         case Request():
@@ -184,7 +201,8 @@ def encode(message: Message) -> bytes:
             fields["box"] = base64.b64encode(message.box).decode()
         case Answer():
             fields = {"v": "answer", "to": message.to.hex(), "reply": message.reply.value}
-    return json.dumps(fields, separators=(",", ":")).encode()
+    # As UTF-8, in which a name of letters that aren't Latin has half the size of its escapes.
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def decode(text: bytes) -> Message:
@@ -197,7 +215,7 @@ def decode(text: bytes) -> Message:
         case "hello":
             offer = fields.get("offer")
             return Hello(
-                name=_text(fields, "name", 64),
+                name=_text(fields, "name", MAX_NAME),
                 time=_whole(fields, "time"),
                 offer=None if offer is None else _terms(offer),
                 epoch=_whole(fields, "epoch") if "epoch" in fields else 0,
@@ -215,7 +233,7 @@ def decode(text: bytes) -> Message:
                 raise BadMessage("a part of a roster that has fewer")
             return RosterPart(_whole(fields, "epoch"), part, parts, _bytes(fields, "data", _unbase64, MAX_PART))
         case "ask":
-            return Ask(name=_text(fields, "name", 64), epoch=_whole(fields, "epoch"))
+            return Ask(name=_text(fields, "name", MAX_NAME), epoch=_whole(fields, "epoch"))
         case "grant":
             box = _bytes(fields, "box", _unbase64, MAX_BOX)
             return Grant(_bytes(fields, "to", bytes.fromhex, 16, least=16), _whole(fields, "epoch"), box)
@@ -289,7 +307,17 @@ def _terms(fields: Any) -> Terms:
         cores=_whole(fields, "cores", 1 << 16),
         memory=_whole(fields, "memory"),
         until=_whole(fields, "until"),
+        only=tuple(_PRINT + digest for digest in _words(fields, "only", _DIGEST, MAX_ONLY)),
+        tags=_words(fields, "tags", TAG, MAX_TAGS),
+        paused=_flag(fields, "paused"),
     )
+
+
+def _offer(terms: Terms) -> dict[str, Any]:
+    """An offer's fields; conditions that it hasn't are left out, which earlier versions don't know."""
+    fields = asdict(terms)
+    fields["only"] = [key.removeprefix(_PRINT) for key in terms.only]
+    return {name: value for name, value in fields.items() if value or name not in ("only", "tags", "paused")}
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -313,6 +341,25 @@ def _whole(fields: dict[str, Any], name: str, limit: int = 1 << 53) -> int:
     value = fields.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
         raise BadMessage(f"{name} is not a whole number from 0 to {limit}")
+    return value
+
+
+def _words(fields: dict[str, Any], name: str, word: re.Pattern[str], most: int) -> tuple[str, ...]:
+    """The words of a list that may be missing, each of which is a ``word``."""
+    value = fields.get(name, [])
+    if (
+        not isinstance(value, list)
+        or len(value) > most
+        or not all(isinstance(entry, str) and word.fullmatch(entry) for entry in value)
+    ):
+        raise BadMessage(f"{name} is not a list of at most {most} words")
+    return tuple(value)
+
+
+def _flag(fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise BadMessage(f"{name} is not true or false")
     return value
 
 

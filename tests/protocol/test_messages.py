@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import unicodedata
 from typing import Any
@@ -36,6 +37,11 @@ def wholes(limit: int = 1 << 53) -> st.SearchStrategy[int]:
     return st.integers(0, limit)
 
 
+def print_of(digest: bytes) -> str:
+    """The fingerprint of a key with this digest."""
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
 TERMS = st.builds(
     lambda slots, busy, **rest: Terms(slots=slots, free=slots - min(slots, busy), **rest),
     wholes(4096),
@@ -45,6 +51,9 @@ TERMS = st.builds(
     cores=wholes(1 << 16),
     memory=wholes(),
     until=wholes(),
+    only=st.lists(st.binary(min_size=32, max_size=32).map(lambda digest: print_of(digest)), max_size=8).map(tuple),
+    tags=st.lists(st.from_regex(r"[a-z0-9._-]{1,24}", fullmatch=True), max_size=8).map(tuple),
+    paused=st.booleans(),
 )
 MESSAGES = st.one_of(
     st.builds(Hello, name=texts(64), time=wholes(), offer=st.none() | TERMS),
@@ -137,6 +146,47 @@ def test_a_verb_with_any_values_is_a_message_or_refused(verb: str, fields: dict[
 def test_hostile_json_is_refused(text: bytes) -> None:
     with pytest.raises(BadMessage):
         decode(text)
+
+
+KEY = "A" * 43
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        pytest.param({"only": "A" * 43}, id="for whom: a text"),
+        pytest.param({"only": {"A" * 43: 1}}, id="for whom: an object"),
+        pytest.param({"only": None}, id="for whom: null"),
+        pytest.param({"only": [KEY] * 9}, id="for more than fit"),
+        pytest.param({"only": [KEY] * 100_000}, id="for very many"),
+        pytest.param({"only": ["bob"]}, id="for a name"),
+        pytest.param({"only": [f"SHA256:{KEY}"]}, id="for a key in its long form"),
+        pytest.param({"only": [KEY[:-1] + "\n"]}, id="for a key with a line end"),
+        pytest.param({"only": [["A" * 43]]}, id="for a list"),
+        pytest.param({"tags": ["GPU"]}, id="a tag in capitals"),
+        pytest.param({"tags": ["<img src=x>"]}, id="a tag of markup"),
+        pytest.param({"tags": [""]}, id="an empty tag"),
+        pytest.param({"tags": ["gpu\n"]}, id="a tag with a line end"),
+        pytest.param({"tags": ["g" * 25]}, id="a long tag"),
+        pytest.param({"tags": ["g"] * 9}, id="too many tags"),
+        pytest.param({"tags": [1]}, id="a tag that is a number"),
+        pytest.param({"paused": 1}, id="paused: one"),
+        pytest.param({"paused": "no"}, id="paused: a text"),
+        pytest.param({"paused": None}, id="paused: null"),
+    ],
+)
+def test_an_offer_with_conditions_that_cant_be_is_refused(condition: dict[str, Any]) -> None:
+    with pytest.raises(BadMessage):
+        decode(hello(**condition))
+
+
+def test_an_offer_without_conditions_is_said_as_before_there_were_any() -> None:
+    assert set(json.loads(encode(decode(hello())))["offer"]) == set(OFFER)
+    assert decode(hello()) == decode(hello(only=[], tags=[], paused=False))
+
+
+def test_a_name_that_is_no_text_at_all_is_said_without_it() -> None:
+    assert decode(encode(Hello("ada\udcff" + "b" * 100, 0))) == Hello("ada" + "b" * 61, 0)
 
 
 @given(st.text(max_size=200), st.integers(0, 50))

@@ -158,6 +158,8 @@ def test_a_proof_is_over_what_the_text_says() -> None:
         ("each {} MiB, and within", link_session.ACK_BYTES >> 20),
         ("and within {} s", link_session.ACK_DELAY),
         ("every {} s (`heartbeat`)", Settings().heartbeat),
+        ("| at most {} texts", messages.MAX_ONLY),
+        ("| at most {} words", messages.MAX_TAGS),
         ("connection for {} s (`lease`)", Settings().lease),
         ("refused to connect for {} s", link_session.REFUSED_GRACE),
         ("more than {} ms |", worker_machine.ANNOUNCE * 1000),

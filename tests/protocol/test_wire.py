@@ -17,7 +17,20 @@ from people import CLUSTER, NOW, OTHER_CLUSTER, PlainKey, certificate, reader, s
 from p2p_ipython.board.base import MAX_LINE as BOARD_MAX_LINE
 from p2p_ipython.protocol import wire
 from p2p_ipython.protocol.identity import MAX_CERTIFICATE, MAX_LIFE, SESSION_NAMESPACE, Certificate, Session, sign
-from p2p_ipython.protocol.messages import MAX_BOX, Accept, Bye, Grant, Hello, Message, Request, Terms, encode
+from p2p_ipython.protocol.messages import (
+    MAX_BOX,
+    MAX_ONLY,
+    MAX_TAGS,
+    Accept,
+    Bye,
+    Grant,
+    Hello,
+    Message,
+    Request,
+    Terms,
+    decode,
+    encode,
+)
 from p2p_ipython.protocol.wire import (
     MAGIC,
     MAX_LINE,
@@ -71,9 +84,23 @@ def test_the_largest_line_fits_the_board() -> None:
     assert len(MAGIC) + 4 * -(-(24 + body + 16) // 3) <= MAX_LINE
 
 
+def test_the_largest_hello_of_a_worker_fits_the_board_with_every_condition() -> None:
+    number = 1 << 53
+    terms = Terms(
+        *(4096, 4096, "3.100", "x" * 24, 1 << 16, number, 1 << 34),
+        only=("SHA256:" + "b" * 43,) * MAX_ONLY,
+        tags=("t" * 24,) * MAX_TAGS,
+        paused=True,
+    )
+    hello = Hello("\U0001f41f" * 64, 1 << 34, terms, epoch=number)
+    body = 64 + 16 + 8 + 2 + MAX_CERTIFICATE + len(encode(hello))
+    assert decode(encode(hello)) == hello
+    assert len(MAGIC) + 4 * -(-(24 + body + 16) // 3) <= MAX_LINE
+
+
 def test_a_message_that_is_too_long_is_our_own_error() -> None:
     with pytest.raises(LineTooLong):
-        writer("bob").write(Hello("b" * MAX_LINE, 0))
+        writer("bob").write(Request("3" * MAX_LINE))
 
 
 # --- who may speak ----------------------------------------------------------------------------------
