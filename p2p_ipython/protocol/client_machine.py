@@ -437,17 +437,24 @@ class ClientMachine:
                 return f"on {worker.name}, whose link is reconnecting ({worker.detail})"
             return f"on {worker.name}"
         again = f", after {task.last_loss}" if task.last_loss else ""
-        python = task.spec.python
+        return f"{self.reason(task.spec.python)}{again}"
+
+    def reason(self, python: str) -> str:
+        """In words, why tasks that need ``python`` ("" for any) wait, all of them for the same reason."""
         workers = list(self.workers.values())
         if not workers:
-            return f"waiting for a worker: none is here{again}"
+            return "waiting for a worker: none is here"
         fitting = [w for w in workers if _fits(w, python)]
         if not fitting:
-            return f"waiting for a worker with python {python} (here: {_pythons(workers)}){again}"
+            return f"waiting for a worker with python {python} (here: {_pythons(workers)})"
         if any(w.state is WorkerState.UP for w in fitting):
-            return f"waiting for a free slot of {sum(w.terms.slots for w in fitting)}{again}"
+            return f"waiting for a free slot of {sum(w.terms.slots for w in fitting)}"
         problem = next((w.detail for w in fitting if w.detail), "")
-        return f"waiting for a link to {fitting[0].name}{': ' + problem if problem else ''}{again}"
+        return f"waiting for a link to {fitting[0].name}{': ' + problem if problem else ''}"
+
+    def wanted(self) -> list[str]:
+        """What the tasks that wait need: versions of Python, "" for any."""
+        return [python for python, queue in list(self._queues.items()) if queue]
 
     def usual(self, kind: str) -> float | None:
         """Seconds that tasks of a kind have taken lately; None while that isn't known."""
