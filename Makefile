@@ -39,12 +39,13 @@ lab: $(FRONT) ## open JupyterLab on the notebooks, with the panel
 
 test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all tests; says what was skipped and why
 	@sh .ci/openssh.sh
+	@sh .ci/chromium.sh
 	@checks=0; \
 	$(PY) -m ruff check . || checks=1; \
 	$(PY) -m mypy || checks=1; \
 	($(NPM) lint) || checks=1; \
 	($(NPM) test) || checks=1; \
-	$(PY) -m pytest -q -o cache_dir=$(CACHE)/pytest $(PYTEST); tests=$$?; \
+	$(PY) -m pytest -q -n 2 --dist worksteal -o cache_dir=$(CACHE)/pytest $(PYTEST); tests=$$?; \
 	if [ $$checks -ne 0 ]; then echo "make test: linters, type checkers or the front end's tests complain; see above" >&2; fi; \
 	[ $$checks -eq 0 ] && [ $$tests -eq 0 ]
 

@@ -101,7 +101,11 @@ def test_a_list_of_members_is_not_forgotten_by_coming_in_again(profiles: Profile
 # --- what is asked ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("about", [f"x), with the key {print_of('carol')}. (", "Python\n\x1b[2K 3.11", "\u202ecba"])
+@pytest.mark.parametrize(
+    "about",
+    [f"x), with the key {print_of('carol')}. (", "Python\n\x1b[2K 3.11", "\u202ecba"],
+    ids=["a key", "a line", "backwards"],  # the key is another one in each process
+)
 async def test_what_a_guest_says_of_himself_can_not_show_another_key(about: str, monkeypatch: Any) -> None:
     monkeypatch.setattr("p2p_ipython.members.invite.platform.system", lambda: about)
     asked: list[Guest] = []

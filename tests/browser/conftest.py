@@ -1,0 +1,109 @@
+"""The tests of this folder run in the thread that Playwright lives in, on one browser and one Jupyter server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.lab import Jupyter, Tab, browsing, chromium
+from tests.browser.server import Server, serving
+
+T = TypeVar("T")
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+class Stage:
+    """Playwright's thread."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="browser")
+
+    def run(self, work: Callable[[], T]) -> T:
+        future: Future[T] = self._pool.submit(work)
+        return future.result()
+
+    @contextmanager
+    def holding(self, manager: AbstractContextManager[T]) -> Iterator[T]:
+        """Enter and leave a context there."""
+        value = self.run(manager.__enter__)
+        try:
+            yield value
+        finally:
+            self.run(lambda: manager.__exit__(None, None, None))
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test on the stage, when it has one; take a picture of what it fails on."""
+    stage = pyfuncitem.funcargs.get("stage")
+    if not isinstance(stage, Stage):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    try:
+        stage.run(lambda: pyfuncitem.obj(**arguments))
+    except BaseException:
+        if isinstance(window := pyfuncitem.funcargs.get("jupyter"), Jupyter):
+            stage.run(lambda: window.photograph(SCREENSHOTS / f"failed-{pyfuncitem.name}"))
+        raise
+    return True
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    if chromium() is None:
+        pytest.skip("needs Chromium")
+    made = Stage()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def browser(stage: Stage) -> Iterator[Browser]:
+    with stage.holding(browsing()) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(Path(sys.executable), tmp_path_factory.mktemp("jupyter")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def window(stage: Stage, browser: Browser, server: Server) -> Iterator[Jupyter]:
+    """A window of the browser, for all tests."""
+    made = stage.run(lambda: Jupyter(browser, server))
+    yield made
+    stage.run(made.close)
+
+
+@pytest.fixture
+def jupyter(stage: Stage, window: Jupyter) -> Iterator[Jupyter]:
+    """The window; all that the test asked for came from the server, and nothing went wrong in its pages."""
+    yield window
+    stage.run(window.clear)
+    foreign, errors = window.watch.take()
+    assert foreign == []
+    assert errors == []
+
+
+@pytest.fixture(scope="session")
+def _lab(stage: Stage, window: Jupyter) -> Tab:
+    return stage.run(window.lab)
+
+
+@pytest.fixture
+def lab(jupyter: Jupyter, _lab: Tab) -> Tab:
+    """JupyterLab; the notebooks of the test before are closed and their kernels ended."""
+    return _lab

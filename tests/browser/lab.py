@@ -1,0 +1,298 @@
+"""JupyterLab and Notebook 7 in a real Chromium: open notebooks, run cells, look at what people see.
+
+All of it belongs to one thread, in which Playwright's synchronous interface is at home: the test's own would be
+one with an event loop as long as Playwright runs. conftest.py runs the tests of this folder there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from tests.browser.server import Server
+
+T = TypeVar("T")
+
+DEADLINE = 60.0
+"""Seconds that anything may take before a test fails."""
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing leaves this machine, whatever is asked for
+]
+
+NOT_OURS = ["(reading 'schema')"]
+"""Errors of Notebook 7 and JupyterLab themselves."""
+
+AXE = Path(__file__).parents[2] / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+def chromium() -> str | None:
+    """The browser of this machine."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@contextmanager
+def browsing() -> Iterator[Browser]:
+    """A browser without a window."""
+    expect.set_options(timeout=DEADLINE * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Watch:
+    """Where a window's pages went, other than to the server, and what went wrong in them."""
+
+    def __init__(self, context: BrowserContext, server: Server) -> None:
+        self._home = urlsplit(server.url).netloc
+        self._foreign: list[str] = []
+        self._errors: list[str] = []
+        context.on("request", lambda request: self._asked(request.url))
+        context.on("weberror", lambda error: self._errors.append(f"{error.error.message}\n{error.error.stack}"))
+        context.on("page", lambda page: page.on("websocket", lambda socket: self._asked(socket.url)))
+
+    def _asked(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https", "ws", "wss", "ftp"} and parts.netloc != self._home:
+            self._foreign.append(url)
+
+    def take(self) -> tuple[list[str], list[str]]:
+        """What was seen since the last time: addresses elsewhere, and errors."""
+        seen = (self._foreign, [error for error in self._errors if not any(known in error for known in NOT_OURS)])
+        self._foreign, self._errors = [], []
+        return seen
+
+
+class Tab:
+    """A page of JupyterLab (``app`` "lab") or Notebook 7 ("notebook")."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page = page
+        self.server = server
+
+    def until(self, what: str, *arguments: Any) -> Any:
+        """Evaluate a JavaScript function, which may be async, until it gives something true; gives that."""
+        return until(lambda: self.page.evaluate(what, *arguments), what)
+
+    def settled(self) -> None:
+        """Wait until the application is there and what covers it at the start is gone."""
+        self.until("""async () => {
+            if (!('jupyterapp' in window)) return false;
+            await jupyterapp.restored;
+            return !document.getElementById('jupyterlab-splash');
+        }""")
+
+    def clear(self) -> None:
+        """Close what is open, and keep nothing of it."""
+        self.page.evaluate("() => { for (const one of [...jupyterapp.shell.widgets('main')]) one.dispose(); }")
+
+    def reload(self) -> None:
+        self.page.reload()
+        self.settled()
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        """Execute one of the application's commands and wait for it."""
+        return self.page.evaluate(
+            "async ([name, args]) => { await jupyterapp.commands.execute(name, args); }", [name, arguments]
+        )
+
+    def theme(self, name: str) -> None:
+        self.command("apputils:change-theme", theme=name)
+        self.until("(name) => document.body.dataset.jpThemeName === name", name)
+        self.settled()
+
+    def axe(self, selector: str) -> list[str]:
+        """What axe-core finds wrong in a part of the page; nothing, one hopes."""
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = self.page.evaluate("async (selector) => (await axe.run(selector)).violations", selector)
+        return [
+            f"{one['id']}: {one['help']}: " + "; ".join(f"{n['html'][:200]} ({n['any']})" for n in one["nodes"])
+            for one in found
+        ]
+
+
+class Book:
+    """A notebook that is open in a tab, with its kernel."""
+
+    def __init__(self, tab: Tab, path: str) -> None:
+        self.tab = tab
+        self.page = tab.page
+        self.path = path
+
+    FIND = "const book = [...jupyterapp.shell.widgets('main')].find((one) => one.context?.path === path);"
+
+    def ready(self) -> Book:
+        """Wait until its kernel is there and computes nothing."""
+        self.tab.until(
+            f"""async (path) => {{
+                if (!('jupyterapp' in window)) return false;
+                {self.FIND}
+                if (!book?.context.isReady || !book.sessionContext.isReady) return false;
+                const kernel = book.sessionContext.session?.kernel;
+                return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+            }}""",
+            self.path,
+        )
+        return self
+
+    def front(self) -> Book:
+        """Bring it to the front."""
+        self.page.evaluate(f"(path) => {{ {self.FIND} jupyterapp.shell.activateById(book.id); }}", self.path)
+        self.tab.until("(path) => jupyterapp.shell.currentWidget?.context?.path === path", self.path)
+        return self
+
+    def _select(self, number: int) -> None:
+        self.page.evaluate(
+            f"([path, number]) => {{ {self.FIND} book.content.activeCellIndex = number; }}", [self.path, number]
+        )
+
+    def start(self, number: int) -> None:
+        """Run a cell, and don't wait for it."""
+        self._select(number)
+        self.page.evaluate("() => { void jupyterapp.commands.execute('notebook:run-cell'); }")
+
+    def run(self, number: int) -> None:
+        """Run a cell and wait until the kernel is done with it."""
+        self._select(number)
+        self.page.evaluate("async () => { await jupyterapp.commands.execute('notebook:run-cell'); }")
+
+    def run_all(self) -> None:
+        """Run all cells and wait until the kernel is done with them."""
+        self.page.evaluate("async () => { await jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+    def write(self, source: str) -> int:
+        """A new cell at the end; its number."""
+        return int(
+            self.page.evaluate(
+                f"""([path, source]) => {{
+                    {self.FIND}
+                    const model = book.content.model.sharedModel;
+                    model.insertCell(model.cells.length, {{ cell_type: 'code', source }});
+                    return model.cells.length - 1;
+                }}""",
+                [self.path, source],
+            )
+        )
+
+    def do(self, source: str) -> int:
+        """Run a new cell at the end to its end; its number."""
+        number = self.write(source)
+        self.run(number)
+        return number
+
+    def cell(self, number: int) -> Locator:
+        """A cell as it is on the page."""
+        return self.page.locator(
+            f".jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-viewport > [data-windowed-list-index='{number}']"
+        )
+
+    def output(self, number: int) -> Locator:
+        """What is under a cell."""
+        return self.cell(number).locator(".jp-Cell-outputArea")
+
+    def save(self) -> dict[str, Any]:
+        """Save it; gives the file."""
+        self.page.evaluate(f"async (path) => {{ {self.FIND} await book.context.save(); }}", self.path)
+        saved: dict[str, Any] = json.loads((self.tab.server.files / self.path).read_text(encoding="utf-8"))
+        return saved
+
+    def restart(self) -> None:
+        """Restart its kernel."""
+        self.page.evaluate(
+            f"async (path) => {{ {self.FIND} await book.sessionContext.session.kernel.restart(); }}", self.path
+        )
+        self.ready()
+
+
+def until(look: Callable[[], T], what: str = "") -> T:
+    """Look again and again until there is something true; gives it. Playwright's events come in meanwhile."""
+    end = time.monotonic() + DEADLINE
+    while not (found := look()):
+        assert time.monotonic() < end, f"this never came true: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def write_notebook(path: Path, cells: Sequence[str]) -> None:
+    """A notebook file that asks no question about its kernel."""
+    code = [
+        {
+            "cell_type": "code",
+            "id": f"cell-{i}",
+            "source": source,
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, source in enumerate(cells)
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.write_text(
+        json.dumps({"cells": code, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8"
+    )
+
+
+class Jupyter:
+    """A browser's window on a server, in which tabs are opened."""
+
+    def __init__(self, browser: Browser, server: Server, width: int = 1280, height: int = 800) -> None:
+        self.server = server
+        self._context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        self._context.set_default_timeout(DEADLINE * 1000)
+        self.watch = Watch(self._context, server)
+        self._lab: Tab | None = None
+
+    def close(self) -> None:
+        self._context.close()
+
+    def clear(self) -> None:
+        """Close all but JupyterLab's tab, and what is open in that; end all kernels."""
+        for page in self._context.pages:
+            if self._lab is None or page is not self._lab.page:
+                page.close()
+        if self._lab is not None:
+            self._lab.clear()
+        self.server.end_kernels()
+
+    def photograph(self, path: Path) -> None:
+        """Pictures of all tabs."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number, page in enumerate(self._context.pages):
+            page.screenshot(path=path.with_name(f"{path.name}-{number}.png"))
+
+    def lab(self) -> Tab:
+        """JupyterLab; the same tab each time."""
+        if self._lab is None:
+            page = self._context.new_page()
+            page.goto(f"{self.server.url}lab?reset&token={quote(self.server.token)}")
+            self._lab = Tab(page, self.server)
+            self._lab.settled()
+        return self._lab
+
+    def notebook7(self, path: str, cells: Sequence[str]) -> Book:
+        """A notebook in Notebook 7, in a tab of its own."""
+        write_notebook(self.server.files / path, cells)
+        page = self._context.new_page()
+        page.goto(f"{self.server.url}notebooks/{quote(path)}?token={quote(self.server.token)}")
+        return Book(Tab(page, self.server), path).ready()
+
+
+def open_in_lab(tab: Tab, path: str, cells: Sequence[str]) -> Book:
+    """A notebook in a JupyterLab that is there."""
+    write_notebook(tab.server.files / path, cells)
+    tab.command("docmanager:open", path=path)
+    return Book(tab, path).ready()
