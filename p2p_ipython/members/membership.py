@@ -140,6 +140,7 @@ class Membership:
         self._ended = False  # whether the roster has
         self._words = self._logged = ""  # what keeps us from the others, and what of it was logged
         self._words_since = 0.0
+        self._answered = False  # what was said of it last
         self._kept_now = (self.machine.epoch, standing.secret)
         self._keeping = asyncio.Lock()
         self._begun = False
@@ -149,6 +150,8 @@ class Membership:
         """What the owner's host has answered to our asking on the lobby, in words."""
         self.answered = False
         """Whether a member has certainly said something since we came to the topic: only then have we joined."""
+        self.stands: Callable[[], None] = lambda: None
+        """Called when ``trouble``, ``silence`` or ``answered`` have changed, at the latest some seconds after."""
 
     # -- the beginning and the end --
 
@@ -207,6 +210,12 @@ class Membership:
     def trusts(self, signer: str) -> bool:
         """Whether a member's results may be pickles."""
         return signer == self.standing.me or signer in self.trusted
+
+    def is_own(self, signer: str) -> bool:
+        """Whether a key is one of our own member's, this one or another."""
+        roster = self.machine.roster
+        me = roster.member(self.standing.me) if roster is not None else None
+        return signer == self.standing.me or (me is not None and signer in me.keys)
 
     def called(self, certificate: Certificate, name: str) -> str:
         """What to call a session: the roster's name of its member, and the one that it gives itself."""
@@ -322,6 +331,9 @@ class Membership:
             self.speaker.members_changed()
         trouble = self.trouble
         words = trouble or self.silence
+        if (words, self.answered) != (self._words, self._answered):
+            self._answered = self.answered
+            self.stands()
         if words != self._words:
             self._words, self._words_since = words, now
         if words == self._logged or (trouble and now < self._words_since + LASTS):

@@ -15,7 +15,8 @@ it comes from the worker that the attempt was sent to: a late, repeated or forge
 
 A nack means "never started", so it costs no loss. Hence executions ≤ losses + 1 ≤ ``attempts``.
 
-A worker goes through: known (we heard its offer) → meeting → up ⇄ away → forgotten. Links deliver each frame
+A worker goes through: known (we heard its offer) → meeting → up ⇄ away → forgotten. One whose offer is paused, or isn't
+for our member, is neither met nor given anything. Links deliver each frame
 once and in order (link/base.py), so nothing here resends: a task is sent again only when its link is lost for
 good, and the worker then ends what it was running for that link.
 
@@ -33,8 +34,8 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from p2p_ipython.config import Settings
@@ -207,17 +208,34 @@ class WorkerView:
     failures: int = 0
     done: int = 0
     detail: str = ""
+    for_us: bool = True
 
     @property
     def sid(self) -> bytes:
         return self.certificate.sid
 
+    @property
+    def word(self) -> str:
+        """Its state as people read it."""
+        here = self.state in (WorkerState.KNOWN, WorkerState.UP)
+        return "paused" if here and self.terms.paused else self.state.value
+
+
+def _nobody(_signer: str) -> bool:
+    return False
+
 
 class ClientMachine:
-    """Which worker gets which task, and what becomes of it."""
+    """Which worker gets which task, and what becomes of it.
 
-    def __init__(self, settings: Settings, *, now: float) -> None:
+    ``me`` is the fingerprint of our member's key; ``own`` says whether somebody, by his, is our member: then his offers
+    are for us whatever they say.
+    """
+
+    def __init__(self, settings: Settings, *, now: float, me: str = "", own: Callable[[str], bool] = _nobody) -> None:
         self._settings = settings
+        self._me = me
+        self._own = own
         self._tasks: dict[str, _Task] = {}
         # By the Python version that is needed. Ordered sets: tasks come and go at both ends, and in the middle.
         self._queues: dict[str, OrderedDict[str, None]] = {}
@@ -266,11 +284,14 @@ class ClientMachine:
         match message:
             case Hello(offer=Terms() as terms):
                 if worker is None:
-                    worker = WorkerView(certificate, message.name, terms, heard=now)
+                    worker = WorkerView(
+                        certificate, message.name, terms, now, for_us=self._is_for_us(certificate, terms)
+                    )
                     self.workers[sid] = worker
-                    if terms.slots and self._linked() < EAGER_LINKS and not self._closed:
+                    if _fits(worker, "") and self._linked() < EAGER_LINKS and not self._closed:
                         self._meet(worker)
                 worker.name, worker.terms, worker.heard = message.name, terms, now
+                worker.for_us = self._is_for_us(certificate, terms)
                 if terms.slots == 0 and worker.state is WorkerState.UP:
                     worker.state = WorkerState.LEAVING
             case Bye():
@@ -441,9 +462,14 @@ class ClientMachine:
 
     def reason(self, python: str) -> str:
         """In words, why tasks that need ``python`` ("" for any) wait, all of them for the same reason."""
-        workers = list(self.workers.values())
+        workers = [worker for worker in list(self.workers.values()) if worker.for_us]
         if not workers:
-            return "waiting for a worker: none is here"
+            others = "those that are here are for others" if self.workers else "none is here"
+            return f"waiting for a worker: {others}"
+        able = [worker for worker in workers if not python or worker.terms.python == python]
+        if able and all(worker.terms.paused for worker in able):
+            version = f" with python {python}" if len(able) < len(workers) else ""
+            return f"waiting for a worker: those that are here{version} are paused"
         fitting = [w for w in workers if _fits(w, python)]
         if not fitting:
             return f"waiting for a worker with python {python} (here: {_pythons(workers)})"
@@ -476,9 +502,13 @@ class ClientMachine:
         return any(self._queues.values())
 
     def _nobody_fits(self, python: str) -> bool:
-        """Whether workers are here, and all of them have the wrong Python. Those that leave don't count."""
-        staying = [w for w in self.workers.values() if _fits(w, "")]
-        return bool(python and staying) and not any(_fits(w, python) for w in staying)
+        """Whether workers are here, and all of them have the wrong Python. Those that leave don't count, and those that
+        are paused do: they may go on."""
+        staying = [w for w in self.workers.values() if _stays(w)]
+        return bool(python and staying) and not any(w.terms.python == python for w in staying)
+
+    def _is_for_us(self, worker: Certificate, terms: Terms) -> bool:
+        return not terms.only or self._me in terms.only or self._own(worker.signer)
 
     def _linked(self) -> int:
         return sum(w.state is not WorkerState.KNOWN for w in self.workers.values())
@@ -525,6 +555,8 @@ class ClientMachine:
             return
         if header.get("reason") == "closing":
             worker.state, worker.detail = WorkerState.LEAVING, "is closing"
+        elif header.get("reason") == "paused":
+            worker.terms = replace(worker.terms, free=0, paused=True)  # until its next hello
         else:
             worker.full_until = now + self._settings.hold
             self._usual.pop(task.spec.kind, None)  # send nothing ahead until a short one has come back
@@ -656,8 +688,13 @@ class ClientMachine:
         self._request_at = max(self._request_at, now + 1.0)
 
 
+def _stays(worker: WorkerView) -> bool:
+    """Whether it may have tasks of ours, now or later."""
+    return worker.state is not WorkerState.LEAVING and worker.terms.slots > 0 and worker.for_us
+
+
 def _fits(worker: WorkerView, python: str) -> bool:
-    here = worker.state is not WorkerState.LEAVING and worker.terms.slots > 0
+    here = _stays(worker) and not worker.terms.paused
     return here and (not python or worker.terms.python == python)
 
 

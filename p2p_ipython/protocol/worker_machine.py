@@ -4,9 +4,9 @@ A task goes through these states on a worker::
 
     (arrives) ──free slot──► running ──result──► over
         │                       │  ├──its process ended by itself──► over: "died", an error of the task
-        └──all busy──► held ────┤  └──its process was killed──► "lost": the client gives it to somebody else
-                         │      └──recall, or its link is lost──► stopped, nothing is said
-                         ├──`hold` seconds, or closing──► nack: never started
+        ├──all busy──► held ────┤  └──its process was killed──► "lost": the client gives it to somebody else
+        │                │      └──recall, or its link is lost──► stopped, nothing is said
+        └──paused────────┼──`hold` seconds, pausing, or closing──► nack: never started
                          └──recall, or its link is lost──► dropped
 
 A task is known by (link, id, attempt). An attempt that was nacked has certainly never started; one that was
@@ -26,6 +26,8 @@ result has got there. So a link goes through these states, as far as others want
 A slot is kept only from somebody who has had more, by at least what keeping it may cost, ``hold``; and it counts as
 used by whom it is kept for. So nobody gains by waiting and not coming, and a single member's tasks never wait for this.
 
+While it is *paused* it takes no task and keeps no slot: what is held is handed back, what runs goes on, links stay.
+
 Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the actions that follow from it;
 ``deadline()`` says when ``tick`` is due.
 """
@@ -34,7 +36,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,6 +67,9 @@ MAX_HELD_PER_MEMBER = 4 * MAX_HELD
 
 WAIT = 2.0
 """Seconds for which a link without a task here is taken to wait: clients with work come again after 0.25 s."""
+
+MAX_USERS = 1000
+"""Members whose use is counted, for whoever lends; beyond that, the one served longest ago is forgotten."""
 
 ANSWER_EVERY = 1.0
 """Seconds between two answers to requests on the board, whoever asks."""
@@ -174,14 +179,32 @@ class _Reserve:
     since: float
 
 
-class WorkerMachine:
-    """Which task runs in which slot, and what the clients are told."""
+def _nobody(_signer: str) -> bool:
+    return False
 
-    def __init__(self, settings: Settings, *, sid: bytes, name: str, terms: Terms, now: float) -> None:
+
+class WorkerMachine:
+    """Which task runs in which slot, and what the clients are told.
+
+    ``own`` says whether somebody, by the fingerprint of his key, is the worker's own member: the offer is always for
+    him, too.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sid: bytes,
+        name: str,
+        terms: Terms,
+        now: float,
+        own: Callable[[str], bool] = _nobody,
+    ) -> None:
         self._settings = settings
         self._sid = sid
         self._name = name
         self._terms = terms
+        self._own = own
         self._slots = [_Slot(starting_until=now + START_GRACE) for _ in range(terms.slots)]
         # By link, which is in order of its turn; tasks in order of arrival, with the time.
         self._held: dict[int, dict[_Job, float]] = {}
@@ -192,6 +215,9 @@ class WorkerMachine:
         self._linked: Counter[str] = Counter()  # links by member; nobody is in it with none
         self._meeting: Counter[str] = Counter()  # likewise those that are being made
         self._closing = False
+        self._paused = False
+        self.usage: dict[str, tuple[int, float]] = {}
+        """Tasks that were run for a member, whatever became of them, and the seconds that they took. Read it only."""
         self._hello_at = now
         self._answered = float("-inf")
         self._actions: list[Action] = []
@@ -206,6 +232,8 @@ class WorkerMachine:
         """The standing offer as it is now; a worker that is closing offers no slots."""
         if self._closing:
             return replace(self._terms, slots=0, free=0)
+        if self._paused:
+            return replace(self._terms, free=0, paused=True)
         free = sum(slot.ready and slot.job is None for slot in self._slots) - len(self._reserves)
         return replace(self._terms, free=free)
 
@@ -215,7 +243,7 @@ class WorkerMachine:
             case Accept(to=to, box=box) if client.role == "client":
                 member, all_links = client.signer, len(self._links) + self._meeting.total()
                 fits = all_links < MAX_LINKS and self._linked[member] + self._meeting[member] < MAX_LINKS_PER_MEMBER
-                if to == self._sid and not self._closing and fits:
+                if to == self._sid and not self._closing and fits and self.welcomes(member):
                     self._meeting[member] += 1
                     self._actions.append(Meet(client, box))
             case Hello(offer=None) | Request():
@@ -270,8 +298,8 @@ class WorkerMachine:
         held = self._held.setdefault(link, {})
         if job in held:
             return self._done()
-        if self._closing or self._is_full(link):
-            self._nack(job, "closing" if self._closing else "busy")
+        if self._closing or self._paused or self._is_full(link):
+            self._nack(job, "closing" if self._closing else "paused" if self._paused else "busy")
             return self._done()
         if self._is_shared():
             self._level(link, now)
@@ -343,6 +371,21 @@ class WorkerMachine:
                 self._actions.append(Reply(job.link, result))
         return self._fill(now)
 
+    # -- pauses --
+
+    def pause(self, now: float) -> list[Action]:
+        """Take no task until ``resume``; hand back those that wait. The next ``tick``, which is due, says so."""
+        if not self._paused and not self._closing:
+            self._paused, self._hello_at = True, now
+            self._hand_all_back("paused", now)
+        return self._done()
+
+    def resume(self, now: float) -> list[Action]:
+        """Take tasks again. The next ``tick``, which is due, says so."""
+        if self._paused and not self._closing:
+            self._paused, self._hello_at = False, now
+        return self._done()
+
     # -- time, and the end --
 
     def close(self, now: float) -> list[Action]:
@@ -350,11 +393,7 @@ class WorkerMachine:
         if not self._closing:
             self._closing = True
             self._actions.append(Say(Bye()))
-            for link in self._links:
-                self._leave(link, now)
-            for held in self._held.values():
-                for job in list(held):
-                    self._hand_back(job, "closing")
+            self._hand_all_back("closing", now)
         return self._done()
 
     def deadline(self) -> float:
@@ -402,9 +441,13 @@ class WorkerMachine:
         slot = self._slots[number]
         return (slot.job.link, slot.job.task, slot.job.attempt) if slot.job and slot.wanted else None
 
-    def busy(self) -> bool:
-        """Whether a slot runs something that is still wanted."""
-        return any(slot.job is not None and slot.wanted for slot in self._slots)
+    def busy(self) -> int:
+        """How many slots run something that is still wanted."""
+        return sum(slot.job is not None and slot.wanted for slot in self._slots)
+
+    def welcomes(self, signer: str) -> bool:
+        """Whether the offer is for a member, by the fingerprint of his key."""
+        return not self._terms.only or signer in self._terms.only or self._own(signer)
 
     # -- inside --
 
@@ -483,8 +526,15 @@ class WorkerMachine:
         job, wanted = slot.job, slot.wanted
         if job is not None:
             self._shares.end(slot.member, slot.since, now)
+            self._count(slot.member, now - slot.since)
         slot.job, slot.wanted = None, True
         return job, wanted
+
+    def _count(self, member: str, seconds: float) -> None:
+        tasks, before = self.usage.pop(member, (0, 0.0))
+        self.usage[member] = tasks + 1, before + seconds
+        if len(self.usage) > MAX_USERS:
+            del self.usage[next(iter(self.usage))]
 
     def _held_links(self) -> Iterator[int]:
         return (link for link, held in self._held.items() if held)
@@ -575,6 +625,14 @@ class WorkerMachine:
     def _hand_back(self, job: _Job, reason: str) -> None:
         del self._held[job.link][job]
         self._nack(job, reason)
+
+    def _hand_all_back(self, reason: str, now: float) -> None:
+        """Nobody waits here any more."""
+        for link in self._links:
+            self._leave(link, now)
+        for held in self._held.values():
+            for job in list(held):
+                self._hand_back(job, reason)
 
     def _done(self) -> list[Action]:
         actions, self._actions = self._actions, []

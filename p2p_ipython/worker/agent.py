@@ -70,7 +70,12 @@ class Agent:
         self.membership = membership
         membership.speaker = self
         self.machine = WorkerMachine(
-            settings, sid=membership.session.sid, name=name, terms=terms, now=self._loop.time()
+            settings,
+            sid=membership.session.sid,
+            name=name,
+            terms=terms,
+            now=self._loop.time(),
+            own=membership.is_own,
         )
         self._slots = [make_slot(self) for _ in range(terms.slots)]
         self._numbers = {slot: number for number, slot in enumerate(self._slots)}
@@ -95,6 +100,14 @@ class Agent:
         """Say hello on the board, which is joined already."""
         self.membership.begin(hello=False)
         self._act(self.machine.tick(self._loop.time(), time.time()))
+
+    def pause(self) -> None:
+        """Take no task until ``resume``; what runs goes on. The others hear of it at once."""
+        self._act(self.machine.pause(self._loop.time()))
+
+    def resume(self) -> None:
+        """Take tasks again."""
+        self._act(self.machine.resume(self._loop.time()))
 
     async def drain(self, grace: float) -> None:
         """Take no more tasks and wait until those that run are over, at most ``grace`` seconds."""
@@ -137,13 +150,13 @@ class Agent:
         """For the membership; links go on without the board."""
 
     def members_changed(self) -> None:
-        """Links of who is no member any more end at once, and with them his tasks."""
+        """Links of who is no member any more end at once, and with them his tasks; so do those of whom we don't lend to."""
         for number, link in list(self._links.items()):
             client = self.machine.owner_of(number)
-            if client is not None and not self.membership.admits(client):
+            if client is not None and not self._serves(client):
                 if link.link is not None:
                     link.link.abort()
-                self.link_ended(number, "its client is no member any more")
+                self.link_ended(number, "its client may not have tasks run here any more")
 
     def expelled(self, why: str) -> None:
         """We are no member any more: there is nobody to work for."""
@@ -153,6 +166,9 @@ class Agent:
             self.link_ended(number, why)
         if self._on_expelled is not None:
             self._on_expelled(why)
+
+    def _serves(self, client: Certificate) -> bool:
+        return self.membership.admits(client) and self.machine.welcomes(client.signer)
 
     # -- SlotListener --
 
@@ -391,7 +407,7 @@ class Agent:
             log.exception("could not meet client %s", them.hex()[:8])
             self._act(self.machine.meet_failed(client))
         else:
-            if not self.membership.admits(client):  # since a moment ago: nothing of his is begun
+            if not self._serves(client):  # since a moment ago: nothing of his is begun
                 handler.link.abort()
                 self._act(self.machine.meet_failed(client))
                 return

@@ -81,7 +81,7 @@ def key(world: World) -> Hashable:
             tuple((python, tuple(queue)) for python, queue in machine._queues.items()),
             tuple(
                 (
-                    (w.sid, w.state, w.terms.slots, tuple(w.tasks), frozenset(w.have), w.failures),
+                    (w.sid, w.state, w.terms.slots, w.terms.paused, tuple(w.tasks), frozenset(w.have), w.failures),
                     (w.full_until and ahead(w.full_until), w.meet_after and ahead(w.meet_after)),
                 )
                 for w in machine.workers.values()
@@ -106,7 +106,7 @@ def key(world: World) -> Hashable:
         slots = ((s.ready, s.job, s.announced or ahead(s.since), s.wanted) for s in machine._slots)
         held = ((link, tuple((job, ahead(t)) for job, t in jobs.items())) for link, jobs in machine._held.items())
         return (
-            side.closing,
+            (side.closing, side.paused),
             tuple(side.running.items()),
             (frozenset(side.known), frozenset(side.cache), frozenset(side.awaited.items())),
             tuple(slots),
@@ -131,7 +131,7 @@ def key(world: World) -> Hashable:
         tuple(frozenset(Counter(map(_line, lines)).items()) for lines in world.inboxes.values()),
         (tuple(world.asking.items()), tuple(world.answering.items())),
         (frozenset(world.granted.items()), frozenset(world.executions.items()), frozenset(world.settled.items())),
-        world.faults,
+        (world.faults, world.pauses),
     )
 
 

@@ -93,6 +93,7 @@ class WorkerSide:
     slots: int
     alive: bool = True
     closing: bool = False
+    paused: bool = False
     ready: set[int] = field(default_factory=set)
     running: dict[int, Job] = field(default_factory=dict)  # by slot: what its runner does, wanted or not
     known: set[Job] = field(default_factory=set)  # has arrived and is not forgotten
@@ -112,16 +113,20 @@ class World:
         slots: int = 1,
         settings: Settings | None = None,
         faults: int = 0,
+        pauses: int = 0,
         wired: bool = False,
         client_class: type[ClientMachine] = ClientMachine,
         worker_class: type[WorkerMachine] = WorkerMachine,
     ) -> None:
         """``members``: to how many people the clients belong; 0: each to another one.
 
+        ``pauses``: how often a worker may still be paused; it may go on at any time.
+
         ``wired``: messages really become board lines, encrypted and signed, and are read as such.
         """
         self.settings = settings or Settings()
         self.faults = faults
+        self.pauses = pauses
         self.now = 0.0
         self.codes = 0
         self.link_count = 0
@@ -236,6 +241,10 @@ class World:
         for link, ref in sorted(side.cache):
             yield ("evict", number, link, ref)
         yield ("crash", number)
+        if side.paused:
+            yield ("resume", number)
+        elif self.pauses and not side.closing:
+            yield ("pause", number)
         if not side.closing:
             yield ("close", number)
         elif not side.machine.busy():
@@ -455,9 +464,20 @@ class World:
                 link.dead = link.worker_knows = True
                 self._tidy(link)
 
+    def _pause(self, number: int) -> None:
+        side = self.workers[number]
+        self.pauses -= 1
+        side.paused = True
+        self._worker(number, side.machine.pause(self.now))
+
+    def _resume(self, number: int) -> None:
+        side = self.workers[number]
+        side.paused = False
+        self._worker(number, side.machine.resume(self.now))
+
     def _close(self, number: int) -> None:
         side = self.workers[number]
-        side.closing = True
+        side.closing, side.paused = True, False
         self._worker(number, side.machine.close(self.now))
 
     def _cancel(self, task: str) -> None:
@@ -535,6 +555,7 @@ class World:
                 case wm.Meet(_, box):
                     self.answering[int(box)] = number
                 case wm.Start(slot, link, task, attempt):
+                    must(not side.paused, "a task was started by a worker that is paused")
                     must(slot in side.ready, "a task was started without a runner")
                     must(slot not in side.running, "a task was started in a slot that is busy")
                     must((link, task, attempt) in side.known, "a task was started that is not there")
@@ -621,6 +642,7 @@ class World:
                 held = {job for jobs in side_.machine._held.values() for job in jobs}
                 jobs = {(job.link, job.task, job.attempt) for job in held} | set(side_.running.values())
                 must(jobs == side_.known, "a worker has lost or kept a task")
+                must(not (side_.paused and (held or side_.machine._reserves)), "a paused worker keeps what waits")
                 self._check_shares(side_)
                 terms = side_.machine.terms()
                 must(0 <= terms.free <= terms.slots <= side_.slots, "a worker offers slots that it hasn't")
@@ -648,7 +670,7 @@ class World:
 
     def settle(self, limit: int = 2000) -> None:
         """Go on without further faults, and with a worker, until all is quiet; raise ``Violation`` if it won't be."""
-        self.faults = 0
+        self.faults = self.pauses = 0
         if not any(side.alive and not side.closing for side in self.workers):
             self.start_worker()
         for _ in range(limit):
@@ -688,6 +710,8 @@ _STEPS: dict[str, Callable[..., None]] = {
     "exits": World._exits,
     "evict": World._evict,
     "crash": World._crash,
+    "pause": World._pause,
+    "resume": World._resume,
     "close": World._close,
     "leave": World._leave,
     "cancel": World._cancel,

@@ -648,3 +648,78 @@ def test_a_certificate_is_needed_before_anything_is_kept() -> None:
         ears.hear(crafted(unknown, unknown.certificate.wire, OFFER))
     assert ears.reader._sessions == {}
     assert Certificate.parse(certificate("bob").wire, NOW) == certificate("bob")
+
+
+# --- offers with conditions -------------------------------------------------------------------------
+
+
+def lender(*only: str) -> WorkerMachine:
+    """Bob's worker, which lends to these members, as an agent has it: it knows its own member."""
+    terms = Terms(1, 1, "3.11", only=tuple(print_of(name) for name in only))
+    own = print_of("bob")
+    return WorkerMachine(
+        Settings(), sid=session("bob").sid, name="bob", terms=terms, now=0, own=lambda signer: signer == own
+    )
+
+
+def test_a_member_for_whom_an_offer_isnt_accepts_it_all_the_same_and_is_not_met() -> None:
+    """His program may be another one, that doesn't heed what an offer says."""
+    worker, box = lender("carol"), Accept(session("bob").sid, b"box")
+    for role in ("client", "worker", "host"):
+        assert worker.heard(certificate("erik", role), box, 0, NOW) == []
+    assert [type(action).__name__ for action in worker.heard(certificate("carol", "client"), box, 0, NOW)] == ["Meet"]
+    assert [type(action).__name__ for action in worker.heard(certificate("bob", "client"), box, 0, NOW)] == ["Meet"]
+
+
+def test_a_member_for_whom_an_offer_isnt_sends_a_task_without_a_link_and_it_never_starts() -> None:
+    worker = lender("carol")
+    worker.slot_ready(0, 0)
+    worker.heard(certificate("erik", "client"), Accept(session("bob").sid, b"box"), 0, NOW)
+    assert worker.task(1, "t", 1, 0) == []
+    assert not worker.busy()
+
+
+def test_a_worker_that_says_it_is_for_one_member_lures_no_other() -> None:
+    """Nor does it keep his tasks from others by being here: nobody waits for an offer that isn't his."""
+    ears, bob = Ears(), voice("bob")
+    ears.client = ClientMachine(Settings(), now=0, me=print_of("carol"))
+    ears.client.submit(TaskSpec("t", python="3.12"), 0.0)
+    for_erik = Terms(4096, 4096, "3.12", only=(print_of("erik"),))
+    assert ears.hear(bob(Hello("bob", int(NOW), for_erik, epoch=3))) == []
+    assert ears.client.why("t") == "waiting for a worker: those that are here are for others"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"only": ["A" * 43] * 100_000},
+        {"only": [print_of("carol")]},
+        {"tags": ["<img src=x onerror=alert(1)>"]},
+        {"tags": ["\u202egpu"]},
+        {"paused": "false"},
+    ],
+    ids=lambda condition: next(iter(condition)),
+)
+def test_an_offer_with_crafted_conditions_is_no_offer(condition: dict[str, Any]) -> None:
+    ears, bob = Ears(), session("bob")
+    offer = {"slots": 1, "free": 1, "python": "3.11", "platform": "", "cores": 1, "memory": 0, "until": 0} | condition
+    text = json.dumps({"v": "hello", "name": "bob", "time": int(NOW), "epoch": 3, "offer": offer}).encode()
+    wire = bob.certificate.wire
+    signed = bob.sid + (1).to_bytes(8, "big") + len(wire).to_bytes(2, "big") + wire + text
+    assert ears.hear(closed(bob.sign(scope(secret()) + signed) + signed, secret())) == []
+    assert ears.workers == set()
+
+
+def test_a_worker_that_pauses_and_goes_on_again_and_again_wears_no_task_out() -> None:
+    """A nack that says so costs nothing, so no number of them fails a task; nor does it make a client ask and ask."""
+    ears, bob = Ears(), certificate("bob")
+    client = ears.client
+    client.heard(bob, OFFER, 0.0)
+    client.link_up(bob.sid, 0.0)
+    client.submit(TaskSpec("t"), 0.0)
+    for attempt in range(1, 1000):
+        nack = {"t": "nack", "id": "t", "attempt": attempt, "reason": "paused"}
+        sent = client.frame(bob.sid, nack, 0.0)
+        assert not [action for action in sent if type(action).__name__ in ("Send", "Settle")]
+        client.heard(bob, OFFER, 0.0)
+    assert client.state("t") is TaskState.SENT

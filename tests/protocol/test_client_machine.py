@@ -725,3 +725,83 @@ def test_with_nobody_here_a_task_waits_for_its_python_as_long_as_it_takes() -> N
     made = machine()
     made.submit(TaskSpec("t", python="3.11"), 0)
     assert made.tick(1000) == [Say(Request("3.11"))]
+
+
+# --- offers with conditions -------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_paused_is_not_met_until_it_goes_on() -> None:
+    made = machine()
+    assert made.submit(TaskSpec("t"), 0) == [Say(Request(""))]
+    assert made.heard(W0, hello(paused=True, free=0), 1) == []
+    assert made.workers[W0.sid].word == "paused"
+    assert made.why("t") == "waiting for a worker: those that are here are paused"
+    assert made.heard(W0, hello(), 2) == [Meet(W0)]
+
+
+def test_a_linked_worker_that_pauses_keeps_its_tasks_and_gets_no_more_until_it_goes_on() -> None:
+    made = sent(machine(up="w0", slots=2), "t")
+    made.heard(W0, hello(slots=2, free=0, paused=True), 1)
+    assert sends(made.submit(TaskSpec("u"), 1)) == []
+    assert made.state("t") is TaskState.SENT
+    assert made.workers[W0.sid].word == "paused"
+    assert sends(made.frame(W0.sid, frame("result", ok=True), 2)) == []
+    assert sends(made.heard(W0, hello(slots=2, free=2), 3)) == ["u"]
+
+
+def test_tasks_that_a_paused_worker_hands_back_cost_no_loss_and_go_elsewhere_at_once() -> None:
+    made = sent(machine(up="w0 w1"), "t")
+    (first,) = [worker for worker in made.workers.values() if worker.tasks]
+    other = next(worker for worker in made.workers.values() if worker is not first)
+    actions = made.frame(first.sid, frame("nack", reason="paused"), 1)
+    assert [action for action in actions if isinstance(action, Send)] == [Send(other.sid, "t", 2, ())]
+    assert first.word == "paused"
+    assert made._tasks["t"].losses == 0
+
+
+def test_a_task_of_once_survives_a_pause() -> None:
+    made = sent(machine(up="w0"), "t", once=True)
+    made.frame(W0.sid, frame("nack", reason="paused"), 1)
+    assert made.why("t") == "waiting for a worker: those that are here are paused"
+    assert sends(made.heard(W0, hello(), 2)) == ["t"]
+
+
+def test_a_paused_worker_with_the_right_python_is_waited_for() -> None:
+    made = machine(up="w0")
+    made.heard(W1, hello("w1", python="3.12", paused=True), 0)
+    made.submit(TaskSpec("t", python="3.12"), 0)
+    assert made.why("t") == "waiting for a worker: those that are here with python 3.12 are paused"
+    made.tick(100)
+    assert made.state("t") is TaskState.WAITING
+
+
+ME, FRIEND = certificate("me", "client"), certificate("friend", "client")
+
+
+def test_an_offer_that_is_for_others_is_neither_met_nor_waited_for() -> None:
+    made = ClientMachine(SETTINGS, now=0, me=ME.signer)
+    assert made.heard(W0, hello(only=(FRIEND.signer,)), 0) == []
+    assert made.submit(TaskSpec("t"), 0) == [Say(Request(""))]
+    assert made.why("t") == "waiting for a worker: those that are here are for others"
+    assert made.heard(W1, hello("w1", only=(FRIEND.signer, ME.signer)), 1) == [Meet(W1)]
+
+
+def test_ones_own_workers_are_for_oneself_whatever_they_say() -> None:
+    made = ClientMachine(SETTINGS, now=0, me=ME.signer, own=lambda signer: signer == W0.signer)
+    assert made.heard(W0, hello(only=(FRIEND.signer,)), 0) == [Meet(W0)]
+
+
+def test_a_worker_of_others_with_another_python_fails_no_task() -> None:
+    made = ClientMachine(SETTINGS, now=0, me=ME.signer)
+    made.heard(W0, hello(only=(FRIEND.signer,), python="3.12"), 0)
+    made.submit(TaskSpec("t", python="3.11"), 0)
+    made.heard(W0, hello(only=(FRIEND.signer,), python="3.12"), 60)
+    made.tick(60)
+    assert made.state("t") is TaskState.WAITING
+
+
+def test_a_worker_that_is_for_others_from_now_on_gets_no_more() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.heard(W0, hello(only=(FRIEND.signer,)), 1)
+    made.submit(TaskSpec("u"), 1)
+    assert sends(made.frame(W0.sid, frame("result", ok=True), 2)) == []

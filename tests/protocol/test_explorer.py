@@ -73,6 +73,14 @@ def test_two_tasks_and_one_worker_without_faults() -> None:
     assert (report.violation, report.story, report.exhausted) == ("", [], True)
 
 
+def test_two_tasks_and_a_worker_that_is_paused_whenever() -> None:
+    world = linked(tasks=2, faults=0, workers=1)
+    world.pauses = 2
+    report = explore(world, limit=5_000, complete_every=20)
+    assert (report.violation, report.story) == ("", [])
+    assert report.states == 5_000
+
+
 def test_two_members_and_one_slot_without_faults() -> None:
     report = explore(friends(faults=0), limit=5_000, complete_every=20)
     assert (report.violation, report.story) == ("", [])

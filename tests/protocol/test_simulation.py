@@ -19,7 +19,9 @@ from p2p_ipython.protocol.worker_machine import WorkerMachine
 SEEDS = range(400)
 
 
-def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False, crowd: bool = False) -> World:
+def run(
+    seed: int, *, steps: int = 400, faults: int = 25, pauses: int = 0, wired: bool = False, crowd: bool = False
+) -> World:
     """Draw ``steps`` events by ``seed``, then let everything come to its end. ``crowd``: several want one worker."""
     rng = random.Random(seed)
     world = World(
@@ -28,6 +30,7 @@ def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False, c
         workers=1 if crowd else rng.choice([1, 2, 3]),
         slots=rng.choice([1, 2, 4]),
         faults=faults,
+        pauses=pauses,
         settings=Settings(backlog=rng.choice([0, 2, 16])),
         wired=wired,
     )
@@ -45,7 +48,11 @@ def run(seed: int, *, steps: int = 400, faults: int = 25, wired: bool = False, c
         wrong = [event for event in events if event[0] in FAULTS and (event[0] != "cancel" or rng.random() < 0.2)]
         usual = [event for event in events if event[0] not in FAULTS]
         quick = [event for event in usual if event[0] not in ("finish", "time")]
-        if wrong and rng.random() < clumsy:
+        pausing = [event for event in usual if event[0] in ("pause", "resume")]
+        usual, quick = ([event for event in some if event not in pausing] for some in (usual, quick))
+        if pausing and rng.random() < clumsy:
+            event = rng.choice(pausing)
+        elif wrong and rng.random() < clumsy:
             kind = rng.choice(sorted({event[0] for event in wrong}))
             event = rng.choice([event for event in wrong if event[0] == kind])
         elif usual:
@@ -115,6 +122,26 @@ def test_without_faults_every_task_has_its_result_after_one_execution() -> None:
         world = run(seed, faults=0)
         assert set(world.settled.values()) <= {"result"}
         assert set(world.executions.values()) <= {1}
+
+
+def test_workers_that_are_paused_and_go_on_lose_no_task_and_run_none_twice() -> None:
+    paused = 0
+    for seed in range(80):
+        world = run(seed, faults=0, pauses=20, crowd=seed % 2 == 0)
+        paused += 20 - world.pauses if world.pauses else 20
+        assert set(world.settled.values()) <= {"result"}
+        assert set(world.executions.values()) <= {1}
+    assert paused > 200
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_pauses_among_all_that_goes_wrong_leave_nothing_behind(part: int) -> None:
+    for seed in range(part, 100, 2):
+        try:
+            run(seed, pauses=10, crowd=seed % 3 == 0)
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
 
 
 def test_over_a_real_wire_duplicated_lines_change_nothing() -> None:

@@ -605,3 +605,105 @@ def test_held_tasks_wait_for_a_runner_that_starts_but_not_for_one_that_never_doe
     assert made.tick(SETTINGS.hold, WALL) == []
     assert made.tick(START_GRACE - 0.1, WALL) == []
     assert made.tick(START_GRACE + SETTINGS.hold, WALL) == nack("t", "busy")
+
+
+# --- pauses -----------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_pauses_hands_back_what_waits_and_what_runs_goes_on() -> None:
+    made = running("t")
+    made.task(1, "u", 1, 0)
+    assert made.pause(1) == nack("u", "paused")
+    assert made.current(0) == (1, "t", 1)
+    assert made.slot_result(0, 2) == (1, 1)
+    assert made.fill(2) == [Forget(1, "t", 1)]
+    assert made.task(2, "v", 1, 3) == nack("v", "paused", link=2)
+
+
+def test_a_pause_and_its_end_are_said_at_once() -> None:
+    made = machine(2)
+    assert made.pause(5) == []
+    assert made.deadline() == 5
+    paused = Terms(slots=2, free=0, python="3.11", paused=True)
+    assert made.tick(5, WALL) == [Say(Hello("w0", int(WALL), paused))]
+    assert made.resume(6) == []
+    assert made.tick(6, WALL) == [Say(hello(free=2, slots=2))]
+    assert made.task(1, "t", 1, 7) == [Start(0, 1, "t", 1)]
+
+
+def test_to_pause_twice_or_to_go_on_without_a_pause_says_nothing_more() -> None:
+    made = machine()
+    assert made.resume(1) == []
+    made.pause(2)
+    made.tick(2, WALL)
+    assert made.pause(3) == []
+    assert made.deadline() == 2 + SETTINGS.presence
+
+
+def test_a_worker_that_is_paused_still_meets_who_accepts_and_answers_who_asks() -> None:
+    made = machine(links=0)
+    made.pause(1)
+    made.tick(1, WALL)
+    assert made.heard(C0, Accept(ME.sid, b"box"), 2, WALL) == [Meet(C0, b"box")]
+    (said,) = made.heard(C1, Request("3.11"), 3, WALL)
+    assert isinstance(said, Say)
+    assert made.terms().paused
+
+
+def test_a_slot_that_was_kept_for_somebody_is_not_kept_through_a_pause() -> None:
+    made = waiting()
+    made.task(1, "u", 1, 1.1)
+    assert ends(made, 1.2) == [room(2)]
+    made.pause(1.3)
+    made.resume(1.4)
+    assert made.terms().free == 1
+    assert made.task(1, "v", 1, 1.5) == [Start(0, 1, "v", 1)]
+
+
+def test_who_closes_while_he_is_paused_is_closing() -> None:
+    made = machine()
+    made.pause(1)
+    assert made.close(2) == [Say(Bye())]
+    assert made.resume(3) == []
+    assert made.task(1, "t", 1, 4) == nack("t", "closing")
+
+
+# --- for whom ---------------------------------------------------------------------------------------
+
+
+def test_an_offer_for_some_is_taken_up_by_them_and_by_the_workers_own_member_only() -> None:
+    mine, friend, stranger = (certificate(name, "client") for name in ("me", "friend", "stranger"))
+    terms = Terms(slots=1, free=1, python="3.11", only=(friend.signer,))
+    made = WorkerMachine(SETTINGS, sid=ME.sid, name="w0", terms=terms, now=0, own=lambda signer: signer == mine.signer)
+    accept = Accept(ME.sid, b"box")
+    assert [made.heard(one, accept, 0, WALL) for one in (mine, friend)] == [
+        [Meet(mine, b"box")],
+        [Meet(friend, b"box")],
+    ]
+    assert made.heard(stranger, accept, 0, WALL) == []
+    assert made.terms().only == (friend.signer,)
+
+
+# --- what is said to who lends ----------------------------------------------------------------------
+
+
+def test_tasks_and_seconds_are_counted_by_member_whatever_becomes_of_them() -> None:
+    made = machine(2)
+    made.task(1, "t", 1, 10)
+    made.task(2, "u", 1, 10)
+    made.slot_result(0, 13)
+    made.fill(13)
+    made.recall(2, "u", 1, 14)
+    assert made.usage == {C0.signer: (1, 3.0)}
+    made.slot_died(1, killed=False, detail="told to", now=15)
+    assert made.usage == {C0.signer: (1, 3.0), C1.signer: (1, 5.0)}
+
+
+def test_use_is_counted_for_a_bounded_number_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_machine, "MAX_USERS", 1)
+    made = machine()
+    for number, link in enumerate([1, 2]):
+        made.task(link, "t", 1, number)
+        made.slot_result(0, number)
+        made.fill(number)
+    assert list(made.usage) == [C1.signer]
