@@ -23,6 +23,7 @@ import psutil
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.client.display import harmless
 from p2p_ipython.client.future import Arrived, Future, OutputMessage, OutputSink
+from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, NotAdmitted, P2PError, UsageError
 from p2p_ipython.jobs import Alarm, Jobs
@@ -66,7 +67,7 @@ class BufferSource(Protocol):
 class _Submitted:
     """A task, its future, and where its output goes."""
 
-    __slots__ = ("future", "output", "partial", "result", "sink", "task")
+    __slots__ = ("future", "line", "output", "partial", "result", "sink", "task")
 
     def __init__(self, task: Task, future: Future[Any], sink: OutputSink | None) -> None:
         self.task = task
@@ -74,6 +75,7 @@ class _Submitted:
         self.sink = sink
         self.output = 0
         self.partial = bytearray()
+        self.line = ""  # of its output, the last one if it is unfinished
         self.result: Arrived | None = None
 
 
@@ -89,6 +91,7 @@ class Bridge:
         linker: Linker,
         store: BufferSource,
         new_code: Callable[[], Secret],
+        records: Records | None = None,
     ) -> None:
         self._settings = settings
         self._name = name
@@ -99,7 +102,9 @@ class Bridge:
         self._loop = asyncio.get_running_loop()
         self.membership = membership
         membership.speaker = self
-        self.machine = ClientMachine(settings, now=self._loop.time())
+        self.records = records or Records(settings)
+        membership.stands = self.records.stands
+        self.machine = ClientMachine(settings, now=self._loop.time(), me=membership.standing.me, own=membership.is_own)
         self.mailbox = ""
         self.relay = ""
         self._tasks: dict[str, _Submitted] = {}
@@ -137,8 +142,13 @@ class Bridge:
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""
         words = self.machine.why(task_id)
-        if self.machine.state(task_id) is not TaskState.WAITING:
-            return words
+        return self._troubled(words) if self.machine.state(task_id) is TaskState.WAITING else words
+
+    def reasons(self) -> dict[str, str]:
+        """Why tasks wait, in words, by what they need of Python ("" for any)."""
+        return {python: self._troubled(self.machine.reason(python)) for python in self.machine.wanted()}
+
+    def _troubled(self, words: str) -> str:
         trouble = self.membership.trouble or self.membership.silence
         return f"{words} ({trouble})" if trouble else words
 
@@ -151,6 +161,7 @@ class Bridge:
         """
         self.mailbox, self.relay = mailbox, relay
         self.membership.begin()
+        self.records.stands()
         self._hello_at = self._loop.time() + self._settings.presence
         self._act([])
 
@@ -181,13 +192,19 @@ class Bridge:
             message = replace(message, name=self.membership.called(certificate, message.name))
             if message.offer is not None:
                 log.debug("%s offers %d slots", message.name, message.offer.slots)
-        self._act(self.machine.heard(certificate, message, self._loop.time()))
+        now = self._loop.time()
+        actions = self.machine.heard(certificate, message, now)
+        called = message.name if isinstance(message, Hello) else ""
+        self.records.heard(certificate, message, called, now)
+        self._act(actions)
 
     def board_changed(self, report: BoardReport) -> None:
         """For the membership; links go on without the board."""
+        self.records.stands()
 
     def members_changed(self) -> None:
         """Workers of who is no member any more are left at once; their tasks go to others."""
+        self.records.feed.facts()
         workers = self.machine.workers.values()
         gone = [worker.sid for worker in workers if not self.membership.admits(worker.certificate)]
         self._workers_gone(gone, "is no member of the cluster any more")
@@ -199,11 +216,13 @@ class Bridge:
             # Nothing that follows from it needs to be done: all links end now.
             self.machine.cancel(one.task.id, self._loop.time())
             self._give_up(one, why)
+        self.records.stands()
         self._workers_gone({*self.machine.workers, *self.links}, why)
 
     def _give_up(self, submitted: _Submitted, why: str) -> None:
         self._store.unpin(submitted.task.packed.large)
         words = f"{submitted.task.label} can't run: {why}"
+        self.records.ended(submitted.task.id, TaskState.FAILED, error=words)
         submitted.future.failed(NotAdmitted(words, hint="Ask the owner to let you in again; then connect anew."))
 
     def worker_gone(self, sid: bytes, detail: str) -> None:
@@ -215,6 +234,7 @@ class Bridge:
             link = self.links.pop(sid, None)
             if link is not None and link.link is not None:
                 link.link.abort()
+            self.records.worker(sid)
         self._act(self.machine.links_lost(sids, detail, self._loop.time()))
 
     def _empty_inbox(self) -> None:
@@ -233,9 +253,13 @@ class Bridge:
 
     def _take(self, submitted: _Submitted) -> None:
         task = submitted.task
+        if task.id in self._tasks:
+            raise UsageError(f"the task {task.label!r} was submitted before", hint="Make a task of its own each time.")
+        self.records.submitted(task, submitted.sink)
         if self._closed:
             submitted.future.withdrawn()
         if self._closed or submitted.future.cancelled():
+            self.records.ended(task.id, TaskState.CANCELLED)
             self._store.unpin(task.packed.large)
             return
         if self.membership.machine.expelled:
@@ -244,8 +268,6 @@ class Bridge:
         refs = {ref: view.nbytes for ref, view in task.packed.large.items()}
         kind = f"{task.kind} {hash(task.source or task.label)}"
         spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once, kind=kind)
-        if task.id in self._tasks:
-            raise UsageError(f"the task {task.label!r} was submitted before", hint="Make a task of its own each time.")
         self._tasks[task.id] = submitted
         self._act(self.machine.submit(spec, self._loop.time()))
 
@@ -254,7 +276,15 @@ class Bridge:
         if now >= self._hello_at:
             self._hello_at = now + self._settings.presence
             self.membership.say_hello()
-        self._act(self.machine.tick(now))
+        before = list(self.machine.workers) if self.records.feed.followers else ()
+        actions = self.machine.tick(now)
+        self.records.tick(now, before, self.machine, self._rtts() if before else {})
+        self._act(actions)
+
+    def _rtts(self) -> dict[bytes, float]:
+        """Round trips of the links, in seconds, where they are known."""
+        links = [(sid, end.link) for sid, end in self.links.items()]
+        return {sid: link.rtt for sid, link in links if link is not None and link.rtt is not None}
 
     def _act(self, actions: list[Action]) -> None:
         if self._closed:
@@ -266,12 +296,13 @@ class Bridge:
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case Note(task=task_id, state=state):
+                case Note(task=task_id, state=state, detail=detail):
                     submitted = self._tasks.get(task_id)
                     if submitted is not None:
                         submitted.future.started(state is TaskState.RUNNING)
+                        self.records.noted(task_id, state, detail)
                         if state is TaskState.WAITING:
-                            submitted.partial = bytearray()
+                            submitted.partial, submitted.line = bytearray(), ""
                             self._forget(task_id)
                 case Send():
                     self._send(action)
@@ -287,6 +318,7 @@ class Bridge:
                     if sid in self.links:
                         self.links[sid].send({"t": "pass"})
                 case Meet(worker=worker):
+                    self.records.worker(worker.sid)
                     self._jobs.start(self._meet(worker))
                 case Say(message=message):
                     self.membership.say(message)
@@ -311,41 +343,58 @@ class Bridge:
             handler.link = await self._linker.open(meeting, handler)
         except P2PError as error:
             log.info("could not meet worker %s: %s", them.hex()[:8], error)
-            self._act(self.machine.meet_failed(them, error, self._loop.time()))
+            self._not_met(them, error)
         except Exception as error:  # a bug must not leave the worker in "meeting" for ever
             log.exception("could not meet worker %s", them.hex()[:8])
             failure = LinkError(f"could not meet the worker ({type(error).__name__})")
-            self._act(self.machine.meet_failed(them, failure, self._loop.time()))
+            self._not_met(them, failure)
         else:
             if them not in self.machine.workers or not self.membership.admits(worker):  # since a moment ago
                 handler.link.abort()
-                self._act(self.machine.link_lost(them, "is no member of the cluster any more", self._loop.time()))
+                self._link_lost(them, "is no member of the cluster any more")
                 return
             self.links[them] = handler
-            self._act(self.machine.link_up(them, self._loop.time()))
+            self._link_up(them)
             if handler.link.state is not LinkState.UP:  # it changed before anybody could be told
                 self.link_changed(handler, handler.link.state, "")
+
+    def _not_met(self, sid: bytes, error: P2PError) -> None:
+        actions = self.machine.meet_failed(sid, error, self._loop.time())
+        self.records.worker(sid)
+        self._act(actions)
+
+    def _link_up(self, sid: bytes) -> None:
+        actions = self.machine.link_up(sid, self._loop.time())
+        self.records.link(sid, self.machine)
+        self._act(actions)
+
+    def _link_lost(self, sid: bytes, detail: str) -> None:
+        actions = self.machine.link_lost(sid, detail, self._loop.time())
+        self.records.worker(sid)
+        self._act(actions)
 
     def link_changed(self, handler: _WorkerLink, state: LinkState, detail: str) -> None:
         """A link says that its state has changed."""
         sid = handler.sid
         if self.links.get(sid) is not handler:
             return
-        now = self._loop.time()
         match state:
             case LinkState.UP:
-                self._act(self.machine.link_up(sid, now))
+                self._link_up(sid)
             case LinkState.RECONNECTING:
-                self._act(self.machine.link_away(sid, detail, now))
+                actions = self.machine.link_away(sid, detail, self._loop.time())
+                self.records.link(sid, self.machine)
+                self._act(actions)
             case LinkState.CLOSED | LinkState.LOST:
                 del self.links[sid]
-                self._act(self.machine.link_lost(sid, detail or state.value, now))
+                self._link_lost(sid, detail or state.value)
 
     # -- tasks out --
 
     def _send(self, action: Send) -> None:
         task = self._tasks[action.task].task
-        link = self.links[action.sid]
+        link, worker = self.links[action.sid], self.machine.workers[action.sid]
+        self.records.sent(task.id, worker, action.attempt)
         header: Header = {
             "t": "task",
             "id": task.id,
@@ -357,7 +406,7 @@ class Bridge:
         }
         if task.source is not None:
             header["source"] = task.source
-        if not self.membership.trusts(self.machine.workers[action.sid].certificate.signer):
+        if not self.membership.trusts(worker.certificate.signer):
             header["reply"] = "safe"
         link.send(header, task.packed.inline)
         if action.missing:
@@ -392,6 +441,8 @@ class Bridge:
             return
         self._store.unpin(submitted.task.packed.large)
         self._forget(submitted.task.id)
+        came = submitted.result if action.error is None else None
+        self.records.settled(action, came.header if came is not None else None, came.size if came is not None else 0)
         if action.error is not None:
             submitted.future.failed(action.error)
         elif submitted.result is not None:
@@ -423,6 +474,8 @@ class Bridge:
             message = harmless(message, self.membership.machine.name_of(worker.certificate.signer) or worker.name)
         if message is None:
             return
+        if message["kind"] == "stream":
+            submitted.line = self.records.printed(submitted.task.id, message["text"], submitted.line)
         submitted.future.outputs.append(message)
         if submitted.sink is not None:
             try:

@@ -12,17 +12,18 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from p2p_ipython.client import future as future_module
 from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink
 from p2p_ipython.client.printing import DRAIN, printed
-from p2p_ipython.client.status import ClusterStatus, MemberStatus, TaskStatus
+from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, standing
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable, ConfigError, UsageError
 from p2p_ipython.loop import adopt, background
@@ -30,8 +31,12 @@ from p2p_ipython.loop import adopt, background
 if TYPE_CHECKING:
     from p2p_ipython.board.base import Board
     from p2p_ipython.client.bridge import Bridge
+    from p2p_ipython.client.follow import Follower
+    from p2p_ipython.client.journal import Journal
     from p2p_ipython.client.local import LocalCluster
+    from p2p_ipython.client.timeline import Timeline
     from p2p_ipython.members.entry import Entry
+    from p2p_ipython.protocol.presence import Presence
     from p2p_ipython.protocol.roster import Member
     from p2p_ipython.task.task import Task
 
@@ -45,6 +50,23 @@ PERSONAL = "personal"
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a busy main thread lets the loop's thread run. Python's 0.005 would add 5 ms to each
 message that comes while the notebook computes."""
+
+
+class Views(Protocol):
+    """What shows a cluster in a notebook."""
+
+    def panel(self, cluster: Cluster) -> object:
+        """A live view, for a cell to display."""
+
+    def mimebundle(self, cluster: Cluster) -> dict[str, Any] | None:
+        """What a cell shows whose value is the cluster; None for its status as it is now."""
+
+
+views: Views | None = None
+"""Set by the notebook's extension when it is loaded."""
+
+opened: list[Callable[[Cluster], None]] = []
+"""Called with each cluster that has been joined, by the thread that joins it."""
 
 
 def connect(
@@ -135,6 +157,11 @@ def connect(
         settings=Settings.load(**settings),
     )
     made._open()
+    for tell in list(opened):
+        try:
+            tell(made)
+        except Exception:  # who watches must not keep the user from his cluster
+            log.exception("could not tell of a new cluster")
     return made
 
 
@@ -173,6 +200,7 @@ class Cluster(concurrent.futures.Executor):
         settings: Settings,
     ) -> None:
         """For ``connect()``."""
+        from p2p_ipython.client.records import Records
         from p2p_ipython.protocol.roster import is_title
         from p2p_ipython.task.payload import BufferStore
 
@@ -188,7 +216,9 @@ class Cluster(concurrent.futures.Executor):
         self._pid = os.getpid()
         self._bridge: Bridge | None = None
         self._local: LocalCluster | None = None
+        self._records = Records(settings)
         self._open_tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
         self._ending: concurrent.futures.Future[None] | None = None
         self._board_address = ""
@@ -216,6 +246,7 @@ class Cluster(concurrent.futures.Executor):
         assert self._bridge is not None
         future: Future[Any] = Future(task.id, task.label, self, self._decode)
         self._open_tasks.add(future)
+        self._futures[task.id] = future
         self._bridge.submit(task, future, sink or future_module.default_sink())
         return future
 
@@ -227,6 +258,92 @@ class Cluster(concurrent.futures.Executor):
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""
         return self._bridge.why(task_id) if self._bridge is not None else ""
+
+    # -- what has become of them --
+
+    def journal(self) -> Any:
+        """What has become of the tasks, the oldest first: a pandas DataFrame, or a list of dicts without pandas.
+
+        Of those that are over the last 10,000 are listed. ``submitted``, ``sent`` (announced to a worker: on the link),
+        ``started`` and ``ended`` are times: of this time zone in a DataFrame, Unix seconds in a list. ``waited``,
+        ``travelled``, ``ran`` and ``returned`` are the seconds between them, of the last attempt; ``size_in`` and
+        ``size_out`` are bytes; ``said`` is the last line of output. From any thread.
+        """
+        from p2p_ipython.client.table import table
+
+        return table(self.record.rows())
+
+    def timeline(self, last: int = 200) -> Timeline:
+        """A picture of when the ``last`` tasks waited, travelled, ran and returned, by worker.
+
+        Displayed in a notebook it is an SVG; ``.svg`` has it as text, ``print`` shows how well workers were used.
+        From any thread.
+        """
+        from p2p_ipython.client.timeline import timeline
+
+        workers = list(self._bridge.machine.workers.values()) if self._bridge is not None else []
+        entries = list(self.record.entries.values())[-last:] if last > 0 else []
+        return timeline(entries, time.time(), {worker.sid: worker.terms.slots for worker in workers})
+
+    @property
+    def record(self) -> Journal:
+        """The record of the tasks' lives; it belongs to the loop's thread, but for ``rows``."""
+        return self._records.journal
+
+    @property
+    def presence(self) -> Presence:
+        """The other sessions of the cluster; it belongs to the loop's thread."""
+        return self._records.presence
+
+    def follow(self, wake: Callable[[], None]) -> Follower:
+        """Collect what changes from now on; on the loop's thread.
+
+        ``wake`` is called there at the first change since ``Follower.take``; it must be cheap and must not block.
+        """
+        return self._records.feed.follow(wake)
+
+    def facts(self) -> ClusterFacts:
+        """What holds of the cluster as a whole, and how its tasks have ended; on the loop's thread. Costs little."""
+        bridge, record = self._bridge, self.record
+        state, words, note, key = "closed" if self.closed else "connecting", "", "", ""
+        if bridge is not None and not self.closed:
+            membership = bridge.membership
+            key = membership.standing.me
+            if membership.board is not None:
+                trouble, expelled = membership.trouble, bool(membership.machine.expelled)
+                state, words, note = standing(membership.board.report, trouble, self._joined_by(), expelled=expelled)
+            note = note or ("" if bridge.machine.workers else self._nobody())
+        return ClusterFacts(
+            state=state,
+            words=words or state,
+            kind="shared" if self.shared else "own" if self.target is not None else "personal",
+            title=self._called(),
+            board=self._board_name(),
+            me=self._my_name(),
+            key=key,
+            note=note,
+            since=self._records.since,
+            done=record.done,
+            failed=record.failed,
+            cancelled=record.cancelled,
+        )
+
+    def reasons(self) -> dict[str, str]:
+        """Why tasks wait, in words, by what they need of Python ("" for any); on the loop's thread."""
+        return self._bridge.reasons() if self._bridge is not None else {}
+
+    def shown(self, task_id: str) -> Future[Any] | None:
+        """The future of a task, if somebody still has it; None otherwise. From any thread."""
+        return self._futures.get(task_id)
+
+    def source_of(self, task_id: str) -> str:
+        """The source of a task that is a cell; "" for a call, and for one that was long ago. From any thread."""
+        return self.record.source(task_id)
+
+    def cancel_task(self, task_id: str) -> bool:
+        """Withdraw a task by its id; False if it is over, or unknown. From any thread; returns at once."""
+        future = self._futures.get(task_id)
+        return future is not None and future.cancel()
 
     @property
     def pids(self) -> list[int]:
@@ -269,8 +386,17 @@ class Cluster(concurrent.futures.Executor):
     def __repr__(self) -> str:
         return f"<Cluster {self.cluster} at {self._where()}{', closed' if self.closed else ''}>"
 
+    def panel(self) -> Any:
+        """A live view of the cluster, for a notebook's cell. Raises ``UsageError`` where the extension isn't loaded."""
+        if views is None:
+            raise UsageError("the panel needs a notebook", hint="Run there first: %load_ext p2p_ipython")
+        return views.panel(self)
+
     def _repr_html_(self) -> str:
         return self.status().html()
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any] | None:
+        return views.mimebundle(self) if views is not None else None
 
     # -- the end --
 
@@ -470,6 +596,7 @@ class Cluster(concurrent.futures.Executor):
             linker=TLSLinker("client", settings=self.settings, listen_host=listen),
             store=self.store,
             new_code=new_code,
+            records=self._records,
         )
         await membership.join()
         return self._bridge
@@ -510,17 +637,25 @@ class Cluster(concurrent.futures.Executor):
         report = self._joined().report
         return ClusterStatus(
             cluster=self._called(),
-            board=self._board_address if self.shared else self._where(),
+            board=self._board_name(),
             board_state=report.state.value + (f": {report.detail}" if report.detail else "") + self._joined_by(),
             # Nobody has an account on the topics of friends; what one is called there is in their list.
             user="" if self.shared else self._joined().user,
-            name=bridge.membership.machine.name_of(bridge.membership.standing.me) or self.name,
+            name=self._my_name(),
             members=tuple(members),
             tasks=tasks,
             pending=counts["waiting"],
             running=counts["sent"] + counts["running"],
             note=bridge.membership.trouble or ("" if members else self._nobody()),
         )
+
+    def _board_name(self) -> str:
+        return self._board_address if self.shared else self._where()
+
+    def _my_name(self) -> str:
+        """What the list of members calls this user; in clusters without one, what he calls himself."""
+        membership = self._bridge.membership if self._bridge is not None else None
+        return (membership.machine.name_of(membership.standing.me) if membership is not None else "") or self.name
 
     def _joined_by(self) -> str:
         """Being on the board's topic isn't all: what there is to say until a member has answered."""
@@ -550,6 +685,7 @@ class Cluster(concurrent.futures.Executor):
         finally:
             if self._local is not None:
                 await self._local.close()
+            self._records.stands()
 
 
 class _Patience:

@@ -62,6 +62,11 @@ class Arrived:
     signer: str = ""
     """Fingerprint of the key of the member whose worker it is."""
 
+    @property
+    def size(self) -> int:
+        """Bytes in all, besides the header."""
+        return len(self.inline) + sum(len(part) for part in self.large.values())
+
 
 class Future(concurrent.futures.Future[T]):
     """What a submitted task will give. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
@@ -134,6 +139,16 @@ class Future(concurrent.futures.Future[T]):
         if self.done():
             return f"{'failed' if self._exception is not None else 'done'}{f' on {self.worker}' if self.worker else ''}"
         return self._owner.why(self.task_id) or "submitted"
+
+    @property
+    def error_text(self) -> str:
+        """What it failed with, as it came: nothing is unpickled for that. "" for a task that hasn't failed."""
+        failed = self._exception if self.done() and not self.cancelled() else None
+        if not isinstance(failed, _Undecoded):
+            return str(failed or "")
+        error = failed.result.header.get("error")
+        said = [error.get(name) for name in ("traceback", "message")] if isinstance(error, dict) else []
+        return next((text for text in said if isinstance(text, str) and text), "")
 
     def replay(self) -> None:
         """Show the task's output again, in the cell that runs now."""

@@ -1,11 +1,11 @@
 """The record of tasks' lives: what was submitted, where it went, when, and what came of it.
 
-For people: the panel's table of tasks, ``Cluster.journal()``, ``Cluster.timeline()``. It decides nothing. All tasks that
-aren't over are in it, and the last ``JOURNAL`` that are; it holds no values and no output, about a kilobyte a task, and
-of cells' sources as many as fit into ``SOURCES``.
+For people: the panel's table of tasks, ``Cluster.journal()``, ``Cluster.timeline()``. It decides nothing. All tasks
+that aren't over are in it, and the last ``JOURNAL`` that are; it holds no values and no output, about a kilobyte a
+task, and of cells' sources as many as fit into ``SOURCES``.
 
-Times are the client's clock, Unix seconds; 0.0 is "not yet". That a worker has started a task is known when its word has
-come. The worker says how long it took (``seconds``), so that the way back can be told from the work.
+Times are the client's clock, Unix seconds; 0.0 is "not yet". That a worker has started a task is known when its word
+has come. The worker says how long it took (``seconds``), so that the way back can be told from the work.
 
 Pure: time is an argument. Written on the loop's thread; ``rows`` may be called from any.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from p2p_ipython.protocol.client_machine import MAX_SECONDS, TaskState
+from p2p_ipython.protocol.client_machine import MAX_SECONDS, TaskState, WorkerView
 
 JOURNAL = 10_000
 """Tasks that are over and are kept."""
@@ -27,6 +27,12 @@ SOURCES = 4 << 20
 
 MAX_USERS = 2000
 """Members whose work for us is summed up."""
+
+COLUMNS = (
+    *("task", "label", "kind", "state", "worker", "attempt", "submitted", "sent", "started", "ended"),
+    *("waited", "travelled", "ran", "returned", "size_in", "size_out", "said", "error"),
+)
+"""What there is in each of ``Journal.rows()``."""
 
 OVER = frozenset((TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED))
 
@@ -39,6 +45,7 @@ class Attempt:
     sent: float
     started: float
     ended: float
+    sid: bytes = b""
 
 
 @dataclass(slots=True)
@@ -135,11 +142,11 @@ class Journal:
             self._keep_source(id, source)
         self._touched(id)
 
-    def sent(self, id: str, worker: str, sid: bytes, signer: str, attempt: int, now: float) -> None:
+    def sent(self, id: str, worker: WorkerView, attempt: int, now: float) -> None:
         """It is on its way to a worker."""
         entry = self.entries[id]
-        entry.state, entry.words = TaskState.SENT, f"on {worker}"
-        entry.worker, entry.sid, entry.signer, entry.attempt = worker, sid, signer, attempt
+        entry.state, entry.words, entry.worker = TaskState.SENT, f"on {worker.name}", worker.name
+        entry.sid, entry.signer, entry.attempt = worker.certificate.sid, worker.certificate.signer, attempt
         entry.sent, entry.started = now, 0.0
         self._touched(id)
 
@@ -153,7 +160,7 @@ class Journal:
         """It waits again; ``loss`` is its last one in words, "" where none was."""
         entry = self.entries[id]
         if entry.sent:
-            tried = Attempt(entry.worker, entry.sent, entry.started, now)
+            tried = Attempt(entry.worker, entry.sent, entry.started, now, entry.sid or b"")
             entry.attempts = (*entry.attempts, tried)[-self._attempts :]
         entry.state, entry.words = TaskState.WAITING, f"after {loss}" if loss else ""
         entry.worker, entry.sid, entry.signer = "", None, ""

@@ -1,4 +1,4 @@
-"""A cluster's state as a value, and as text and HTML for people.
+"""A cluster's state as values, and as text and HTML for people.
 
 Names come from members, so they are strangers' text: messages.py has stripped what isn't printable, and the
 HTML escapes all of it.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+
+from p2p_ipython.board.base import BoardReport, BoardState
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,58 @@ class TaskStatus:
 
     label: str
     state: str
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """What holds of a cluster as a whole; the panel shows it.
+
+    ``state`` is "connecting", "connected", "reconnecting", "waiting" (for somebody, before it is of use), "lost" or
+    "closed", and ``words`` say it to people; since when, ``since`` (Unix time) tells. ``kind`` is "personal" (on this
+    machine), "own" (one person's, on a board) or "shared". ``me`` is what this user is called, ``key`` the fingerprint
+    of his key. ``note`` is what to do or to know, where there is something. The numbers are of tasks that are over.
+    """
+
+    state: str
+    words: str
+    kind: str
+    title: str
+    board: str
+    me: str
+    key: str
+    note: str
+    since: float
+    done: int
+    failed: int
+    cancelled: int
+
+
+_STATES = {
+    BoardState.CONNECTING: "connecting",
+    BoardState.CONNECTED: "connected",
+    BoardState.RECONNECTING: "reconnecting",
+    BoardState.CLOSED: "closed",
+    BoardState.FAILED: "lost",
+}
+
+
+def standing(report: BoardReport, trouble: str, alone: str, *, expelled: bool = False) -> tuple[str, str, str]:
+    """State, words and note of ``ClusterFacts``.
+
+    By the board, by what keeps us from the members (``trouble``; for good, if we are ``expelled``), and by what there
+    is to say until one of them has answered (``alone``).
+    """
+    state = _STATES[report.state]
+    if expelled:
+        return "lost", trouble, ""
+    if report.state is BoardState.CONNECTED:
+        if trouble:
+            return "waiting", trouble, report.detail
+        return state, state + alone, report.detail
+    tries, _, problem = report.detail.partition(": ")
+    if report.state is BoardState.RECONNECTING and tries.endswith(" try"):
+        return state, f"{state}, {tries}", problem
+    return state, state, report.detail
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,167 @@
+"""What a bridge notes down of what goes on: tasks in the journal, sessions in the presence, changes for followers.
+
+The bridge calls these methods as things happen, on the loop's thread. They decide nothing, cost a few microseconds, and
+bring what strangers have said into the form in which people read it: one line of plain text, of bounded length.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from p2p_ipython.client.follow import Feed
+from p2p_ipython.client.journal import Journal, last_line
+from p2p_ipython.config import Settings
+from p2p_ipython.protocol.client_machine import ClientMachine, Settle, TaskState, WorkerView
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.messages import Message, plain
+from p2p_ipython.protocol.presence import Presence
+from p2p_ipython.task.task import Task
+
+LINE = 100
+"""Characters of a line of output that are kept."""
+
+ERROR = 300
+"""Characters of an error that are kept."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;:]{0,60}[A-Za-z]")
+
+
+class Records:
+    """The journal, the presence and the feed of one session on a cluster; ``settings`` bound them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.feed = Feed()
+        self.journal = Journal(attempts=settings.attempts, touched=self.feed.task)
+        self.presence = Presence(settings.presence)
+        self.since = time.time()
+        """Since when the connection is as it is, Unix time."""
+        self._rtts: dict[bytes, float] = {}
+
+    # -- tasks --
+
+    def submitted(self, task: Task, sink: object) -> None:
+        """A task has come."""
+        source = task.source or ""
+        self.journal.submitted(
+            task.id,
+            as_line(task.label, LINE),
+            task.kind,
+            time.time(),
+            cell=getattr(sink, "cell", ""),
+            needs=task.needs_python or "",
+            size_in=task.packed.size + len(source),
+            source=source,
+        )
+        self.feed.facts()  # a reason to wait may be the first of its kind
+
+    def sent(self, task_id: str, worker: WorkerView, attempt: int) -> None:
+        """A task goes to a worker."""
+        self.journal.sent(task_id, worker, attempt, time.time())
+        self.feed.session(worker.sid)
+
+    def noted(self, task_id: str, state: TaskState, detail: str) -> None:
+        """A task has begun, or waits again."""
+        if state is TaskState.RUNNING:
+            self.journal.running(task_id, time.time())
+        elif state is TaskState.WAITING:
+            sid = self.journal.entries[task_id].sid
+            self.journal.waiting(task_id, detail, time.time())
+            if sid is not None:
+                self.worker(sid)
+
+    def settled(self, settle: Settle, header: Mapping[str, Any] | None, size_out: int) -> None:
+        """A task is over: by an error of ours, by its result's ``header``, or cancelled."""
+        if settle.error is not None:
+            self.ended(settle.task, TaskState.FAILED, error=as_line(settle.error.message, ERROR))
+        elif header is None:
+            self.ended(settle.task, TaskState.CANCELLED)
+        elif header.get("ok") is True:
+            self.ended(settle.task, TaskState.DONE, seconds=header.get("seconds"), size_out=size_out)
+        else:
+            error = error_line(header.get("error"))
+            self.ended(settle.task, TaskState.FAILED, seconds=header.get("seconds"), size_out=size_out, error=error)
+
+    def ended(
+        self, task_id: str, state: TaskState, *, seconds: object = None, size_out: int = 0, error: str = ""
+    ) -> None:
+        """A task is over."""
+        sid = self.journal.entries[task_id].sid
+        self.journal.ended(task_id, state, time.time(), seconds=seconds, size_out=size_out, error=error)
+        if sid is not None:
+            self.feed.session(sid)
+        self.feed.facts()
+
+    def printed(self, task_id: str, text: str, unfinished: str) -> str:
+        """A task has printed ``text`` after the ``unfinished`` line; returns what is unfinished now."""
+        line, unfinished = last_line(text, unfinished)
+        said = as_line(line, LINE).strip()
+        if said:
+            self.journal.said(task_id, said)
+        return unfinished
+
+    # -- sessions --
+
+    def heard(self, certificate: Certificate, message: Message, name: str, now: float) -> None:
+        """A member has said something; ``name`` is what to call his session."""
+        if self.presence.heard(certificate, message, name, now, time.time()):
+            self.worker(certificate.sid)
+        self._gone(now)
+
+    def worker(self, sid: bytes) -> None:
+        """A worker's state or offer has changed, and with it why tasks wait."""
+        self.feed.session(sid)
+        self.feed.facts()
+
+    def link(self, sid: bytes, machine: ClientMachine) -> None:
+        """A link has come, or goes away for a while: there is something else to say of the tasks at its other end."""
+        worker = machine.workers.get(sid)
+        for task_id in worker.tasks if worker is not None else ():
+            self.journal.placed(task_id, machine.why(task_id))
+        self.worker(sid)
+
+    def tick(self, now: float, before: Iterable[bytes], machine: ClientMachine, rtts: Mapping[bytes, float]) -> None:
+        """Time has passed: who is silent is gone. ``before`` are the workers from before, ``rtts`` seconds."""
+        self._gone(now)
+        for sid in before:
+            if sid not in machine.workers:
+                self.worker(sid)
+        for sid, rtt in rtts.items():
+            if abs(rtt - self._rtts.get(sid, 0.0)) > 0.2 * self._rtts.get(sid, 0.0):
+                self.feed.session(sid)
+            else:
+                continue
+            self._rtts[sid] = rtt
+        if len(self._rtts) > 2 * len(rtts):
+            self._rtts = {sid: rtt for sid, rtt in self._rtts.items() if sid in rtts}
+
+    def _gone(self, now: float) -> None:
+        for sid in self.presence.tick(now):
+            self.worker(sid)
+
+    # -- the cluster --
+
+    def stands(self) -> None:
+        """The connection's state has changed, or what there is to say of it."""
+        self.since = time.time()
+        self.feed.facts()
+
+
+def as_line(text: str, limit: int) -> str:
+    """The first line of a stranger's text, plain and at most ``limit`` characters; an ellipsis tells of more."""
+    line = text[: 4 * limit]
+    if not line.isprintable():
+        line = _COLOUR.sub("", line).strip().partition("\n")[0]
+        line = plain(line.replace("\t", " "), 4 * limit)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def error_line(error: object) -> str:
+    """``ValueError: no such thing``, from what a worker says of an error."""
+    if not isinstance(error, Mapping):
+        return ""
+    name, message = (str(error.get(key) or "")[: 4 * ERROR] for key in ("class", "message"))
+    name = name.rpartition(".")[2]
+    return as_line(f"{name}: {message.strip()}" if message.strip() else name, ERROR)
