@@ -1,8 +1,8 @@
 """How a process of ours ends with the one that started it, however that one ends.
 
-The starter keeps the other end of our standard input open and never writes to it after the options. When it
+The starter keeps the other end of our standard input open, and seldom writes to it after the options. When it
 ends, by SIGKILL too, the system closes that end and we read the end of the file. A fork of the starter may
-hold a copy of it, so we also look whether we have become somebody else's child.
+hold a copy of it, so we also look whether we have become somebody else's child. What it does write is a line each.
 """
 
 from __future__ import annotations
@@ -17,21 +17,34 @@ LOOK = 2.0
 """Seconds between two looks at who our parent is."""
 
 
-def hold(lost: Callable[[], None], *, fd: int = 0) -> None:
-    """Call ``lost`` once, from a thread of its own, when the process that started us has ended."""
+MAX_LINE = 65536
+"""Bytes of a line that is still listened to."""
+
+
+def hold(lost: Callable[[], None], *, fd: int = 0, told: Callable[[bytes], None] = lambda _line: None) -> None:
+    """Call ``lost`` once, from a thread of its own, when the process that started us has ended.
+
+    ``told`` gets each line that it says until then, without its end, from that thread, too.
+    """
     parent = os.getppid()
 
     def watch() -> None:
+        unfinished = b""
         while os.getppid() == parent:
             if sys.platform != "win32":  # select knows sockets only there
                 ready, _, _ = select.select([fd], [], [], LOOK)
                 if not ready:
                     continue
             try:
-                if not os.read(fd, 65536):
+                data = os.read(fd, 65536)
+                if not data:
                     break
             except OSError:
                 break
+            *lines, unfinished = (unfinished + data).split(b"\n")
+            unfinished = unfinished[:MAX_LINE]
+            for line in lines:
+                told(line)
         lost()
 
     threading.Thread(target=watch, name="p2p-lifeline", daemon=True).start()

@@ -21,6 +21,7 @@ def add(commands: Commands) -> None:
         "Tasks run as you, with your files in reach: lend to people whom you would lend the machine.",
         example="  p2p worker --cluster alice/friends\n"
         "  p2p worker --board localhost:2222\n"
+        "  p2p worker --cluster alice/friends --only bob --tag gpu\n"
         "  p2p worker --board board.example.org:2222 --cluster mine --slots 2 --duration 2h",
     )
     cluster_arguments(parser, required=False, default=PERSONAL)
@@ -34,11 +35,26 @@ def add(commands: Commands) -> None:
         metavar="TIME",
         help="stop lending after this long: 90s, 30m, 2h, 14d (default: never)",
     )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="lend to this member of a cluster of friends, by name or fingerprint; may be repeated (default: to all)",
+    )
+    parser.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="what this machine is good for, for people to read, as gpu; may be repeated",
+    )
 
 
 def _worker(options: argparse.Namespace) -> int:
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 
+    whom = f", for {' and '.join(options.only)} only" if options.only else ""
     slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
     return run(
         run_worker(
@@ -52,7 +68,9 @@ def _worker(options: argparse.Namespace) -> int:
                 accept_host_key=options.accept_host_key,
                 ssh_options=tuple(options.ssh_option),
                 settings=Settings.load(),
+                only=tuple(options.only),
+                tags=tuple(options.tag),
             ),
-            ready=lambda name, _session: say(f"{name} lends {slots} to {options.cluster}; Ctrl-C ends it"),
+            ready=lambda name, _session: say(f"{name} lends {slots} to {options.cluster}{whom}; Ctrl-C ends it"),
         )
     )

@@ -40,15 +40,23 @@ LIVELY = 10.0
 
 
 class Child:
-    """A process of ours that says one line of JSON when it is ready. Threads read it; callbacks are the loop's."""
+    """A process of ours that says a line of JSON when it is ready. Threads read it; callbacks are the loop's."""
 
-    def __init__(self, module: str, loop: asyncio.AbstractEventLoop, on_end: Callable[[Child], None]) -> None:
+    def __init__(
+        self,
+        module: str,
+        loop: asyncio.AbstractEventLoop,
+        on_end: Callable[[Child], None],
+        on_word: Callable[[dict[str, Any]], None] = lambda _said: None,
+    ) -> None:
+        """``on_end`` is told when it has ended, ``on_word`` of each line that it says after the first."""
         self.module = module
         self.ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self.ended: asyncio.Future[int] = loop.create_future()
         self.last_words: deque[str] = deque(maxlen=20)
         self._loop = loop
         self._on_end = on_end
+        self._on_word = on_word
         self._process = subprocess.Popen(
             # -P: a file of the user's that is called like a module of Python's must not pass for it in there. A
             # secrets.py beside a notebook that connects would start board after board.
@@ -105,7 +113,7 @@ class Child:
             for line in lines:
                 try:
                     said = json.loads(line)
-                    self._post(self._is_ready, dict(said))
+                    self._post(self._has_said, dict(said))
                 except (ValueError, TypeError):  # a library or a sitecustomize that prints
                     log.info("%s[%d] printed: %.200r", self.module, self.pid, line)
         self._post(self._has_ended, self._process.wait())
@@ -116,8 +124,10 @@ class Child:
         except RuntimeError:  # the loop is gone: the interpreter is on its way out
             pass
 
-    def _is_ready(self, said: dict[str, Any]) -> None:
-        if not self.ready.done():
+    def _has_said(self, said: dict[str, Any]) -> None:
+        if self.ready.done():
+            self._on_word(said)
+        else:
             self.ready.set_result(said)
 
     def _has_ended(self, code: int) -> None:

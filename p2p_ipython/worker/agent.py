@@ -150,7 +150,7 @@ class Agent:
         """For the membership; links go on without the board."""
 
     def members_changed(self) -> None:
-        """Links of who is no member any more end at once, and with them his tasks; so do those of whom we don't lend to."""
+        """Links of who is no member any more, or not for whom we lend, end at once, and with them his tasks."""
         for number, link in list(self._links.items()):
             client = self.machine.owner_of(number)
             if client is not None and not self._serves(client):

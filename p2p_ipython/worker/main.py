@@ -1,8 +1,8 @@
 """A worker process: read the options, join the board, lend slots until told to stop.
 
-Two ways lead here: ``p2p worker`` (cli/worker.py), with a key of the user's, and a personal cluster, which starts
-``python -m p2p_ipython.worker`` and hands everything, the key too, over standard input: neither the process
-list nor the environment shows it.
+Three ways lead here: ``p2p worker`` (cli/worker.py) and a notebook that lends its machine (lend.py), with a key of the
+user's; and a personal cluster, which starts ``python -m p2p_ipython.worker`` and hands everything, the key too, over
+standard input: neither the process list nor the environment shows it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,8 @@ from p2p_ipython.loop import adopt, disown
 if TYPE_CHECKING:
     from p2p_ipython.board.keys import KeyChoice
     from p2p_ipython.members.entry import Entry
-    from p2p_ipython.members.membership import Membership
+    from p2p_ipython.members.membership import Membership, Standing
+    from p2p_ipython.worker.agent import Agent
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class WorkerOptions:
     ``cluster`` is the title of a shared cluster, whose profile says where its board is, or the name of a personal one
     on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
     usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``listen``: address
-    that links may come to; None for all.
+    that links may come to; None for all. ``only``: names of members, or fingerprints of their keys, for whom the offer
+    is; () for everybody. ``tags``: what the worker is good for, in words.
     """
 
     board: str | None
@@ -61,6 +63,8 @@ class WorkerOptions:
     listen: str | None = None
     farewell: bool = True
     ssh_options: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 def default_name() -> str:
@@ -72,15 +76,18 @@ async def run_worker(
     options: WorkerOptions,
     *,
     ready: Callable[[str, bytes], None] = lambda _name, _sid: None,
+    lends: Callable[[Agent], None] = lambda _agent: None,
     ended: asyncio.Event | None = None,
+    enough: asyncio.Event | None = None,
 ) -> int:
     """Run a worker until its time is up, ``ended`` is set, or SIGINT or SIGTERM comes; return an exit code.
 
-    ``ready(name, sid)`` is called once the worker has said hello. Raises a ``BoardError``, ``ConfigError`` or ``NoKey``
-    when it can't join, and ``NotAdmitted`` when it is taken out of its cluster.
+    ``ready(name, sid)`` is called once the worker has said hello, ``lends(agent)`` when its runners are up, too. When
+    the time is up or ``enough`` is set, tasks that run may go on for ``DRAIN`` seconds. Raises a ``BoardError``,
+    ``ConfigError`` or ``NoKey`` when it can't join, and ``NotAdmitted`` when it is taken out of its cluster.
     """
     adopt()
-    ended = ended or asyncio.Event()
+    ended, enough = ended or asyncio.Event(), enough or asyncio.Event()
     loop = asyncio.get_running_loop()
     why: list[str] = []
 
@@ -98,12 +105,19 @@ async def run_worker(
             await worker.join()
             ready(worker.name, worker.membership.session.sid)
             await _first(starting, ended)
-            try:
-                await asyncio.wait_for(ended.wait(), options.duration)
+            if not ended.is_set():
+                lends(worker.agent)
+            await _any(ended, enough, timeout=options.duration)
+            if ended.is_set():
                 log.info("ending")
-            except TimeoutError:
-                log.info("the time is up")
-                await worker.agent.drain(DRAIN)
+            else:
+                log.info("ending when nothing runs any more" if enough.is_set() else "the time is up")
+                draining = loop.create_task(worker.agent.drain(DRAIN))
+                try:
+                    await _first(draining, ended)
+                finally:
+                    draining.cancel()
+                    await asyncio.gather(draining, return_exceptions=True)
         finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -117,15 +131,74 @@ async def run_worker(
     return 0
 
 
-async def _first(starting: asyncio.Task[None], ended: asyncio.Event) -> None:
-    """Wait until the runners are up (and raise if they can't be), or the end has come."""
+async def _first(work: asyncio.Task[None], ended: asyncio.Event) -> None:
+    """Wait until the work is done (and raise if it failed), or the end has come."""
     ending = asyncio.ensure_future(ended.wait())
     try:
-        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work, ending}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ending.cancel()
-    if starting.done():
-        starting.result()
+    if work.done():
+        work.result()
+
+
+async def _any(*events: asyncio.Event, timeout: float | None) -> None:
+    """Wait until one of them is set, for so many seconds at most."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def for_whom(given: Sequence[str], standing: Standing) -> tuple[str, ...]:
+    """The keys of members who are given by name or fingerprint. Raises ``ConfigError``."""
+    from p2p_ipython.protocol.messages import MAX_ONLY
+    from p2p_ipython.protocol.roster import is_fingerprint
+
+    if not given:
+        return ()
+    roster = standing.roster
+    if not standing.shared:
+        raise ConfigError(
+            "in a personal cluster all tasks are your own, so there is nobody to choose among",
+            hint="Lend to everybody who is in it.",
+        )
+    if roster is None:
+        raise ConfigError(
+            f"the list of members of {standing.title} has not come yet, so nobody can be chosen",
+            hint="Connect to it once, or lend to all members.",
+        )
+    keys: dict[str, None] = {}
+    for who in given:
+        member = roster.member(who) if is_fingerprint(who) else roster.named(who)
+        if member is None:
+            names = ", ".join(one.name for one in roster.members)
+            raise ConfigError(f"nobody in {roster.title} is called {who[:80]!r}", hint=f"Its members: {names}.")
+        keys.update(dict.fromkeys([who] if is_fingerprint(who) else member.keys))
+    if len(keys) > MAX_ONLY:
+        raise ConfigError(
+            f"they have {len(keys)} keys, and an offer names at most {MAX_ONLY}",
+            hint="Name fewer members, or those of their keys that count (p2p members shows them).",
+        )
+    return tuple(keys)
+
+
+def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """The tags, each once. Raises ``ConfigError``."""
+    from p2p_ipython.protocol.messages import MAX_TAGS, TAG
+
+    found = tuple(dict.fromkeys(tags))
+    wrong = next((tag for tag in found if not TAG.fullmatch(tag)), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"{wrong[:40]!r} is no tag",
+            hint="A tag is a word of at most 24 small letters, digits, '.', '_' and '-', as gpu or big-memory.",
+        )
+    if len(found) > MAX_TAGS:
+        raise ConfigError(f"{len(found)} tags are too many", hint=f"Give {MAX_TAGS} at most.")
+    return found
 
 
 async def _entry(options: WorkerOptions) -> Entry:
@@ -192,6 +265,7 @@ class _Worker:
         from p2p_ipython.worker.slots import Slot
 
         settings = options.settings
+        only, tags = for_whom(options.only, membership.standing), check_tags(options.tags)
         self.membership = membership
         self.name = membership.standing.name
         terms = Terms(
@@ -202,6 +276,8 @@ class _Worker:
             cores=os.cpu_count() or 1,
             memory=_memory(),
             until=int(time.time() + options.duration) if options.duration else 0,
+            only=only,
+            tags=tags,
         )
         launch = LaunchOptions(
             memory=settings.task_memory or _memory() * 3 // 4 // options.slots,

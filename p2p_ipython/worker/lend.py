@@ -1,0 +1,172 @@
+"""``python -m p2p_ipython.worker.lend``: a worker that a notebook has started, to lend its user's machine.
+
+Standard input: a line of JSON that says where and how to lend; then a line for each command, ``{"do": "pause"}``,
+``"resume"`` or ``"stop"``; its end is the worker's end. Standard output: a line of JSON when the worker lends, or
+``{"failed": …}``; then one whenever something has changed: state, slots that are busy, what members have used. See
+client/lending.py, which is at the other end.
+
+No key comes this way: the worker finds the user's as ``p2p worker`` does. It has nobody to ask for a passphrase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2p_ipython import lifeline
+from p2p_ipython.errors import P2PError
+
+if TYPE_CHECKING:
+    from p2p_ipython.worker.agent import Agent
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at whether there is something to say."""
+
+GONE = 20.0
+"""Seconds after which this process ends, whatever it waits for, when its starter is gone."""
+
+
+def main() -> int:
+    """Run the worker that standard input describes."""
+    given = json.loads(lifeline.read_line() or b"null")
+    if given is None:
+        return 0
+    logging.basicConfig(
+        level=given["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    try:
+        return asyncio.run(_Lent(given).run())
+    except asyncio.CancelledError:  # the starter has gone before there was a worker
+        return 0
+    except P2PError as error:
+        _say({"failed": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}})
+    except Exception as error:
+        log.exception("the worker failed")
+        _say({"failed": {"kind": "", "message": f"the worker failed: {type(error).__name__}: {error}", "hint": ""}})
+    return 1
+
+
+class _Lent:
+    """A worker, and what is said of it."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._given = given
+        self._agent: Agent | None = None
+        self._name = ""
+        self._state = "starting"
+        self._last: dict[str, Any] = {}
+        self._ended: asyncio.Event
+        self._enough: asyncio.Event
+
+    async def run(self) -> int:
+        from p2p_ipython.config import Settings
+        from p2p_ipython.worker.main import WorkerOptions, run_worker
+
+        given = self._given
+        loop, whole = asyncio.get_running_loop(), asyncio.current_task()
+        assert whole is not None
+        self._ended, self._enough = asyncio.Event(), asyncio.Event()
+
+        def lost() -> None:
+            timer = threading.Timer(GONE, os._exit, (1,))
+            timer.daemon = True
+            timer.start()
+            # Who has not begun to lend may wait for a board: nobody wants that any more.
+            loop.call_soon_threadsafe(self._ended.set if self._agent is not None else whole.cancel)
+
+        def told(line: bytes) -> None:
+            loop.call_soon_threadsafe(self._told, line)
+
+        lifeline.hold(lost, told=told)
+        options = WorkerOptions(
+            board=given["board"],
+            cluster=given["cluster"],
+            name=given["name"],
+            slots=given["slots"],
+            duration=given["seconds"],
+            identity=Path(given["identity"]) if given["identity"] else None,
+            accept_host_key=given["pin"],
+            settings=Settings(**given["settings"]),
+            ssh_options=tuple(given["ssh_options"]),
+            only=tuple(given["only"]),
+            tags=tuple(given["tags"]),
+        )
+        looking = loop.create_task(self._look())
+        try:
+            return await run_worker(
+                options, ready=self._is_here, lends=self._lends, ended=self._ended, enough=self._enough
+            )
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    def _is_here(self, name: str, _sid: bytes) -> None:
+        self._name = name
+
+    def _lends(self, agent: Agent) -> None:
+        self._agent, self._state = agent, "lending"
+        _say({"name": self._name, "until": agent.machine.terms().until})
+        self._report()
+
+    def _told(self, line: bytes) -> None:
+        try:
+            command = json.loads(line)["do"]
+        except (ValueError, TypeError, KeyError):
+            return
+        if command == "stop":
+            self._enough.set()
+        if self._agent is None or self._state == "ending":
+            return
+        match command:
+            case "pause":
+                self._agent.pause()
+                self._state = "paused"
+            case "resume":
+                self._agent.resume()
+                self._state = "lending"
+            case "stop":
+                self._state = "ending"
+            case _:
+                return
+        self._report()
+
+    def _report(self) -> None:
+        """Say how it stands, if that is not what was said last."""
+        if self._agent is None:
+            return
+        machine, membership = self._agent.machine, self._agent.membership
+        now = {
+            "state": "ending" if machine.terms().slots == 0 else self._state,
+            "busy": machine.busy(),
+            "usage": {member: list(used) for member, used in machine.usage.items()},
+            "words": membership.trouble or membership.silence,
+        }
+        if now != self._last:
+            self._last = now
+            _say(now)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._report()
+
+
+def _say(words: dict[str, Any]) -> None:
+    line = json.dumps(words).encode() + b"\n"
+    try:
+        while line:
+            line = line[os.write(1, line) :]
+    except OSError:  # nobody listens any more; that is told by standard input, too
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
