@@ -2,7 +2,11 @@
 import { build } from "esbuild";
 
 await build({
-  entryPoints: { widget: "src/widget/index.ts", card: "src/card/index.ts" },
+  entryPoints: [
+    { in: "src/widget/index.ts", out: "widget" },
+    { in: "style/panel.css", out: "widget" },
+    { in: "src/card/index.ts", out: "card" }
+  ],
   bundle: true,
   format: "esm",
   target: "es2020",

@@ -1,1 +1,21 @@
-export default { render() {} };
+/**
+ * The panel as an anywidget. This module is loaded once for each model, so that what is kept here belongs to the
+ * model: a view that is made again looks as the one before it did.
+ */
+
+import { mountPanel, newMemory } from "../panel";
+import { WidgetTransport, type Model } from "./transport";
+
+export default () => {
+  const memory = newMemory();
+  return {
+    render({ model, el }: { model: Model; el: HTMLElement }): () => void {
+      const transport = new WidgetTransport(model);
+      const unmount = mountPanel(el, transport, { memory });
+      return () => {
+        unmount();
+        transport.close();
+      };
+    }
+  };
+};

@@ -1,0 +1,83 @@
+/** Which cluster, how it is, who I am. */
+
+import { Fragment } from "preact";
+
+import { Ticking, useEnvironment } from "./environment";
+import { ToneGlyph } from "./glyphs";
+import { Button, Confirmed, Meter, Typed } from "./parts";
+import { capacity } from "./store";
+import { elapsed, slots, tasks, workers } from "./words";
+
+export function Header() {
+  const { control, t } = useEnvironment();
+  const { cluster } = control.store;
+  const connected = cluster.state !== "none" && cluster.state !== "closed" && control.link.state !== "absent";
+  const title = connected && cluster.title !== "" ? cluster.title : "p2p";
+  const unfinished = control.store.counts.waiting + control.store.counts.sent + control.store.counts.running;
+  return (
+    <header class="p2p-header">
+      <div class="p2p-headline">
+        <h2 title={title}>{title}</h2>
+        {control.waiting ? <Ticking>{() => <State />}</Ticking> : <State />}
+        <span class="p2p-actions">
+          {connected && control.can("disconnect") ? (
+            unfinished > 0 ? (
+              <Confirmed
+                question={t("Give up %1?", tasks(unfinished, t))}
+                yes={t("Disconnect")}
+                onYes={() => void control.perform("disconnect", {})}
+              >
+                {t("Disconnect")}
+              </Confirmed>
+            ) : (
+              <Button onClick={() => void control.perform("disconnect", {})}>{t("Disconnect")}</Button>
+            )
+          ) : null}
+        </span>
+      </div>
+      {connected && control.known ? <Facts /> : null}
+      {cluster.note !== "" && connected ? <p class="p2p-note">{cluster.note}</p> : null}
+      {control.standing.type !== "" ? <Typed text={control.standing.type} /> : null}
+    </header>
+  );
+}
+
+function State() {
+  const { control, t } = useEnvironment();
+  const { words, tone } = control.standing;
+  return (
+    <span class={`p2p-state p2p-tone-${tone}`}>
+      <ToneGlyph tone={tone} />
+      <span>{words}</span>
+      {control.stale === undefined ? null : <Button kind="quiet" onClick={() => control.askAgain()}>{t("Ask again")}</Button>}
+    </span>
+  );
+}
+
+function Facts() {
+  const { control, t } = useEnvironment();
+  const { cluster } = control.store;
+  const { workers: count, slots: all, busy } = capacity(control.store);
+  const said = [
+    cluster.me === "" ? undefined : <span key="me" title={cluster.key}>{t("as %1", cluster.me)}</span>,
+    cluster.board === "" || cluster.board === cluster.title ? undefined : (
+      <span key="board" title={cluster.board}>{t("board %1", cluster.board)}</span>
+    ),
+    cluster.since > 0 && cluster.state === "connected" ? (
+      <Ticking key="since">{(now) => <span>{t("for %1", elapsed(now - cluster.since))}</span>}</Ticking>
+    ) : undefined
+  ].filter((part) => part !== undefined);
+  return (
+    <div class="p2p-subline">
+      <span class="p2p-who">
+        {said.map((part, index) => <Fragment key={index}>{index > 0 ? <i aria-hidden="true"> · </i> : null}{part}</Fragment>)}
+      </span>
+      {all > 0 ? (
+        <span class="p2p-load">
+          <Meter part={busy} whole={all} label={t("%1 of %2 busy", busy, slots(all, t))} />
+          <span>{t("%1 of %2 busy", busy, slots(all, t))} · {workers(count, t)}</span>
+        </span>
+      ) : null}
+    </div>
+  );
+}

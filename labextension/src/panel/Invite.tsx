@@ -1,0 +1,107 @@
+/** Ask somebody in: the code is a secret, shown once and dropped when it has been read. */
+
+import { useState } from "preact/hooks";
+
+import type { Invited } from "./contract";
+import { Ticking, useAlive, useEnvironment, useOwnId } from "./environment";
+import { Button, Copy, Typed } from "./parts";
+import { duration } from "./words";
+
+export function Invite() {
+  const { control, t } = useEnvironment();
+  const { means, cluster } = control.store;
+  const alive = useAlive();
+  const id = useOwnId();
+  const [open, setOpen] = useState(false);
+  const [who, setWho] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [invited, setInvited] = useState<Invited>();
+  const [title, setTitle] = useState("");
+
+  if (invited !== undefined) {
+    return <Secret invited={invited} who={who} onDismiss={() => { setInvited(undefined); setWho(""); setOpen(false); }} />;
+  }
+  if (!control.can("invite")) {
+    return null;
+  }
+  if (!open) {
+    return <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Invite a friend …")}</Button></div>;
+  }
+  const titles = means.hosted;
+  const chosen = title !== "" && titles.includes(title) ? title : titles.includes(cluster.title) ? cluster.title : titles[0] ?? cluster.title;
+  const invite = async (): Promise<void> => {
+    setBusy(true);
+    const did = await control.request("invite", { title: chosen, who: who.trim() });
+    if (!alive.current) {
+      return;
+    }
+    setBusy(false);
+    const what = did.ok ? asInvited(did.data) : undefined;
+    if (what === undefined) {
+      control.notify(false, did.say || t("The kernel gave no code."));
+    } else {
+      setInvited(what);
+    }
+  };
+  return (
+    <form
+      class="p2p-form p2p-inline"
+      aria-label={t("Invite a friend")}
+      onSubmit={(event) => {
+        event.preventDefault();
+        void invite();
+      }}
+    >
+      <label for={`${id}-who`}>{t("Name")}</label>
+      <input
+        id={`${id}-who`} class="p2p-input" value={who} maxLength={64} required autocomplete="off" spellcheck={false}
+        onInput={(event) => setWho(event.currentTarget.value)}
+      />
+      {titles.length > 1 ? (
+        <>
+          <label for={`${id}-to`}>{t("to")}</label>
+          <select id={`${id}-to`} class="p2p-input" value={chosen} onChange={(event) => setTitle(event.currentTarget.value)}>
+            {titles.map((each) => <option key={each} value={each}>{each}</option>)}
+          </select>
+        </>
+      ) : null}
+      <Button type="submit" kind="strong" disabled={busy || who.trim() === ""}>{busy ? t("Making a code …") : t("Invite")}</Button>
+      <Button onClick={() => setOpen(false)} name={t("Don't invite anybody")}>{t("Never mind")}</Button>
+    </form>
+  );
+}
+
+function Secret({ invited, who, onDismiss }: { invited: Invited; who: string; onDismiss: () => void }) {
+  const { t } = useEnvironment();
+  return (
+    <section class="p2p-card" aria-label={t("Invitation for %1", who)}>
+      <p><strong>{t("A code for %1.", who)}</strong> {t("Whoever has it may come in, once. It isn't shown again.")}</p>
+      <p class="p2p-code"><code>{invited.code}</code> <Copy text={invited.code} name={t("Copy the code")} /></p>
+      {invited.commands.length > 0 ? <p class="p2p-dim">{t("What %1 types:", who)}</p> : null}
+      {invited.commands.map((command) => <Typed key={command} text={command} />)}
+      <p class="p2p-row">
+        {invited.until > 0 ? (
+          <Ticking>{(now) => (
+            <span class="p2p-dim">{invited.until > now ? t("Good for %1 more.", duration(Math.ceil(invited.until - now))) : t("It has run out.")}</span>
+          )}</Ticking>
+        ) : null}
+        <Button onClick={onDismiss}>{t("Done, forget it")}</Button>
+      </p>
+    </section>
+  );
+}
+
+function asInvited(data: unknown): Invited | undefined {
+  if (typeof data !== "object" || data === null) {
+    return undefined;
+  }
+  const { code, commands, until } = data as Partial<Invited>;
+  if (typeof code !== "string" || code === "") {
+    return undefined;
+  }
+  return {
+    code,
+    commands: (Array.isArray(commands) ? commands : []).filter((command) => typeof command === "string"),
+    until: typeof until === "number" ? until : 0
+  };
+}

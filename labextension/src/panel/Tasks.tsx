@@ -1,0 +1,227 @@
+/** The tasks that are on their way, and those that are over. */
+
+import { useMemo, useState } from "preact/hooks";
+
+import { Ticking, useEnvironment } from "./environment";
+import { TaskGlyph } from "./glyphs";
+import { Button, Empty, Filter, FILTER_ABOVE } from "./parts";
+import { isOver, type Task } from "./store";
+import { TaskDetails } from "./TaskDetails";
+import { VirtualTable, type Column } from "./VirtualTable";
+import { clockTime, duration, elapsed, progress, size, stateWord, taskWords, type Translate } from "./words";
+
+export function Pending() {
+  const { control, t } = useEnvironment();
+  const { store } = control;
+  const { reasons } = store.cluster;
+  const mayCancel = control.can("cancel");
+  const reveal = control.transport.reveal;
+  const [open, setOpen] = useState<string>();
+  const columns = useMemo((): Array<Column<Task>> => [
+    { key: "task", title: t("Task"), class: "p2p-main", cell: (task) => <Name task={task} words={taskWords(task, reasons, t)} /> },
+    {
+      key: "state", title: t("State"), class: "p2p-words p2p-wide",
+      cell: (task) => <Words words={taskWords(task, reasons, t)} said={task.said} />
+    },
+    { key: "attempt", title: t("Attempt"), class: "p2p-figure p2p-wider", cell: (task) => task.attempt > 0 ? task.attempt : "" },
+    { key: "size", title: t("In, out"), class: "p2p-figure p2p-wider", cell: (task) => sizes(task, t) },
+    { key: "elapsed", title: t("Elapsed"), class: "p2p-figure", cell: (task) => <Age task={task} /> },
+    {
+      key: "actions", title: t("Actions"), quiet: true, class: "p2p-does",
+      cell: (task, active) => control.undo.has(task.id) ? (
+        <Taking task={task} active={active} />
+      ) : mayCancel ? (
+        <Button kind="quiet" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
+          {t("Cancel")}
+        </Button>
+      ) : null
+    }
+  ], [control, t, reasons, mayCancel]);
+  const all = store.counts.waiting + store.counts.sent + store.counts.running;
+  const shown = open === undefined ? undefined : store.tasks.get(open);
+  if (all === 0 && shown === undefined) {
+    return (
+      <Empty title={t("No task is on its way.")} type={"%%p2p answer\nanswer = 6 * 7"}>
+        {t("Begin a cell with %%p2p and it is run by a worker, while you go on. Its result is in the variable that you name.")}
+      </Empty>
+    );
+  }
+  return (
+    <>
+      <List
+        filter={all > FILTER_ABOVE || store.filters.pending !== ""}
+        value={store.filters.pending}
+        label={t("Filter tasks")}
+        onFilter={(pending) => control.filter({ pending })}
+        found={store.pending.items.length}
+      >
+        <VirtualTable
+          name="pending"
+          caption={t("Tasks on their way")}
+          columns={columns}
+          sections={[{ key: "all", title: "", rows: store.pending.items }]}
+          mark={(task) => control.undo.has(task.id) ? "undo" : ""}
+          selected={open}
+          onOpen={(task) => setOpen(task.id)}
+          {...(mayCancel ? { onDelete: (task: Task) => control.cancel(task.id) } : {})}
+        />
+      </List>
+      {shown === undefined ? null : (
+        <TaskDetails key={shown.id} task={shown} reveal={reveal} onClose={() => setOpen(undefined)} />
+      )}
+    </>
+  );
+}
+
+export function Finished() {
+  const { control, t } = useEnvironment();
+  const { store } = control;
+  const [open, setOpen] = useState<string>();
+  const columns = useMemo((): Array<Column<Task>> => [
+    { key: "task", title: t("Task"), class: "p2p-main", cell: (task) => <Name task={task} words={endWords(task, t)} /> },
+    {
+      key: "state", title: t("How it ended"), class: "p2p-words p2p-wide",
+      cell: (task) => <span class="p2p-line" title={endWords(task, t)}>{endWords(task, t)}</span>
+    },
+    { key: "size", title: t("In, out"), class: "p2p-figure p2p-wider", cell: (task) => sizes(task, t) },
+    {
+      key: "ended", title: t("Ended"), class: "p2p-figure p2p-wider",
+      cell: (task) => task.ended > 0 ? clockTime(task.ended, control.clock.now()) : ""
+    },
+    { key: "took", title: t("Took"), class: "p2p-figure", cell: took }
+  ], [control, t]);
+  const { counts } = store;
+  const all = counts.done + counts.failed + counts.cancelled;
+  const shown = open === undefined ? undefined : store.tasks.get(open);
+  if (all === 0) {
+    return <Empty title={t("No task has ended yet.")}>{t("Those that are done or have failed are listed here, the newest first.")}</Empty>;
+  }
+  return (
+    <>
+      <List
+        filter={all > FILTER_ABOVE || store.filters.over !== ""}
+        value={store.filters.over}
+        label={t("Filter finished tasks")}
+        onFilter={(over) => control.filter({ over })}
+        found={store.over.items.length}
+        extra={counts.failed > 0 || store.filters.onlyFailed ? (
+          <label class="p2p-check">
+            <input
+              type="checkbox"
+              checked={store.filters.onlyFailed}
+              onChange={(event) => control.filter({ onlyFailed: event.currentTarget.checked })}
+            />
+            {t("failed only (%1)", counts.failed)}
+          </label>
+        ) : undefined}
+      >
+        <VirtualTable
+          name="over"
+          caption={t("Tasks that are over")}
+          columns={columns}
+          sections={[{ key: "all", title: "", rows: store.over.items, reversed: true }]}
+          selected={open}
+          onOpen={(task) => setOpen(task.id)}
+        />
+      </List>
+      {shown === undefined ? null : (
+        <TaskDetails key={shown.id} task={shown} reveal={control.transport.reveal} onClose={() => setOpen(undefined)} />
+      )}
+    </>
+  );
+}
+
+/** A list with its filter above it, where it is long enough for one. */
+export function List({ filter, value, label, onFilter, found, extra, children }: {
+  filter: boolean;
+  value: string;
+  label: string;
+  onFilter: (value: string) => void;
+  found: number;
+  extra?: preact.ComponentChildren;
+  children: preact.ComponentChildren;
+}) {
+  const { t } = useEnvironment();
+  return (
+    <>
+      {filter || extra !== undefined ? (
+        <div class="p2p-bar">
+          {filter ? <Filter value={value} label={label} onChange={onFilter} /> : null}
+          {extra}
+        </div>
+      ) : null}
+      {found === 0 && filter ? <Empty title={t("Nothing fits the filter.")} /> : children}
+    </>
+  );
+}
+
+function Name({ task, words }: { task: Task; words: string }) {
+  const { t } = useEnvironment();
+  const done = isOver(task.state) ? undefined : progress(task.said);
+  return (
+    <>
+      <span class={`p2p-name p2p-task-${task.state}`}>
+        <TaskGlyph state={task.state} />
+        <span class="p2p-unseen">{stateWord(task.state, t)}: </span>
+        <span class="p2p-label" title={task.label}>{task.label}</span>
+      </span>
+      <span class="p2p-sub" title={words}>{words}</span>
+      {done === undefined ? null : <Progress done={done} />}
+    </>
+  );
+}
+
+function Words({ words, said }: { words: string; said: string }) {
+  return (
+    <span class="p2p-line" title={said === "" ? words : `${words}\n${said}`}>
+      {words}
+      {said === "" ? null : <code class="p2p-said">{said}</code>}
+    </span>
+  );
+}
+
+function Progress({ done }: { done: number }) {
+  const { t } = useEnvironment();
+  const label = t("%1 %% done", Math.round(done * 100)).replace("%%", "%");
+  return (
+    <span class="p2p-progress" role="img" aria-label={label}>
+      <span style={{ inlineSize: `${(done * 100).toFixed(0)}%` }} />
+    </span>
+  );
+}
+
+function Age({ task }: { task: Task }) {
+  const since = task.state === "running" && task.started > 0 ? task.started : task.submitted;
+  return since > 0 ? <Ticking>{(now) => elapsed(now - since)}</Ticking> : null;
+}
+
+function Taking({ task, active }: { task: Task; active: boolean }) {
+  const { control, t } = useEnvironment();
+  return (
+    <span class="p2p-taking">
+      <Ticking>{() => <span class="p2p-left">{t("cancelling in %1 s", Math.ceil(control.undo.left(task.id)))}</span>}</Ticking>
+      <Button kind="strong" active={active} name={t("Undo: don't cancel %1", task.label)} onClick={() => control.undo.stop(task.id)}>
+        {t("Undo")}
+      </Button>
+    </span>
+  );
+}
+
+/** How a task ended, with its error. */
+export function endWords(task: Task, t: Translate): string {
+  const words = taskWords(task, {}, t);
+  return task.error === "" ? words : task.error;
+}
+
+function took(task: Task): string {
+  const since = task.started || task.sent || task.submitted;
+  return task.ended > 0 && since > 0 ? duration(task.ended - since) : "";
+}
+
+export function sizes(task: Task, t: Translate): string {
+  const parts = [
+    task.sizeIn > 0 ? t("↑ %1", size(task.sizeIn)) : "",
+    task.sizeOut > 0 ? t("↓ %1", size(task.sizeOut)) : ""
+  ];
+  return parts.filter((part) => part !== "").join("  ");
+}

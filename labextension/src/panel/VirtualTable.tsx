@@ -1,0 +1,402 @@
+/**
+ * A table of any number of rows, of which only those in sight are in the document.
+ *
+ * All rows are equally high: how high is measured, once and whenever the size changes. Rows keep their place on the
+ * screen when others come and go above; the keyboard's row is kept by id and stays in the document while it has the
+ * focus. Up, Down, Page, Home and End move it, Enter opens it, Delete does what `onDelete` says, Right and Left go to
+ * the row's buttons and back.
+ */
+
+import { Component, type ComponentChildren, type JSX } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+
+import { useEnvironment, useOwnId } from "./environment";
+import type { HasId } from "./ordered";
+
+export interface Column<R> {
+  key: string;
+  title: string;
+  /** Shown by screen readers only. */
+  quiet?: boolean;
+  class?: string;
+  /** `active`: the keyboard is on this row, so that its buttons are in the order of tabbing. */
+  cell: (row: R, active: boolean) => ComponentChildren;
+}
+
+export interface Section<R> {
+  key: string;
+  title: string;
+  rows: readonly R[];
+  /** Show the last one first. */
+  reversed?: boolean;
+}
+
+interface Props<R extends HasId> {
+  /** Names the list in the panel's memory. */
+  name: string;
+  caption: string;
+  columns: ReadonlyArray<Column<R>>;
+  sections: ReadonlyArray<Section<R>>;
+  /** What else than itself a row's looks depend on. */
+  mark?: (row: R) => string;
+  selected?: string | undefined;
+  onOpen?: (row: R) => void;
+  onDelete?: (row: R) => void;
+}
+
+type Item<R> = { heading: Section<R> } | { row: R };
+
+const OVERSCAN = 6;
+const NEAR = 400;
+const USUAL_ROW = 32;
+const USUAL_HEIGHT = 400;
+
+export function VirtualTable<R extends HasId>(props: Props<R>) {
+  const { control } = useEnvironment();
+  const { sections, columns, name } = props;
+  const id = useOwnId();
+  const scroller = useRef<HTMLDivElement>(null);
+  const body = useRef<HTMLTableSectionElement>(null);
+  const [rowHeight, setRowHeight] = useState(USUAL_ROW);
+  const [height, setHeight] = useState(USUAL_HEIGHT);
+  const [top, setTop] = useState(control.memory.scroll[name] ?? 0);
+  const [active, setActive] = useState("");
+  const activeAt = useRef(0);
+  const anchor = useRef<{ id: string; at: number } | undefined>(undefined);
+  const wantsFocus = useRef(false);
+
+  const shown = sections.filter((section) => section.rows.length > 0);
+  const headings = shown.some((section) => section.title !== "");
+  const count = shown.reduce((sum, section) => sum + section.rows.length + (headings ? 1 : 0), 0);
+
+  const itemAt = (index: number): Item<R> | undefined => {
+    let rest = index;
+    for (const section of shown) {
+      if (headings) {
+        if (rest === 0) {
+          return { heading: section };
+        }
+        rest -= 1;
+      }
+      if (rest < section.rows.length) {
+        const row = section.rows[section.reversed === true ? section.rows.length - 1 - rest : rest];
+        return row === undefined ? undefined : { row };
+      }
+      rest -= section.rows.length;
+    }
+    return undefined;
+  };
+  const rowAt = (index: number): R | undefined => {
+    const item = itemAt(index);
+    return item !== undefined && "row" in item ? item.row : undefined;
+  };
+  /** Where a row has gone to that was at `at`: looked for nearby, as far as `range`. */
+  const placeOf = (rowId: string, at: number, range: number): number => {
+    for (let distance = 0; distance <= range; distance += 1) {
+      if (rowAt(at - distance)?.id === rowId) {
+        return at - distance;
+      }
+      if (rowAt(at + distance)?.id === rowId) {
+        return at + distance;
+      }
+      if (at - distance < 0 && at + distance >= count) {
+        break;
+      }
+    }
+    return -1;
+  };
+  const nearestRow = (index: number, step: 1 | -1): number => {
+    for (let at = index; at >= 0 && at < count; at += step) {
+      if (rowAt(at) !== undefined) {
+        return at;
+      }
+    }
+    return -1;
+  };
+
+  // The keyboard's row: where it has gone, or who has taken its place.
+  let at = active === "" ? -1 : placeOf(active, activeAt.current, NEAR);
+  if (at < 0 && count > 0) {
+    at = nearestRow(Math.min(activeAt.current, count - 1), 1);
+    if (at < 0) {
+      at = nearestRow(count - 1, -1);
+    }
+  }
+  activeAt.current = Math.max(0, at);
+  const activeId = rowAt(at)?.id ?? "";
+
+  // What was at the top of the window stays there.
+  let scrollTop = Math.min(top, Math.max(0, count * rowHeight - Math.max(0, height - 2 * rowHeight)));
+  const held = anchor.current;
+  if (held !== undefined && top > 0 && rowAt(held.at)?.id !== held.id) {
+    const moved = placeOf(held.id, held.at, NEAR);
+    if (moved >= 0) {
+      scrollTop = Math.max(0, top + (moved - held.at) * rowHeight);
+    }
+  }
+  const first = Math.max(0, Math.floor(scrollTop / rowHeight) - OVERSCAN);
+  const last = Math.min(count - 1, Math.ceil((scrollTop + height) / rowHeight) + OVERSCAN);
+
+  const hadFocus = body.current !== null && body.current.contains(document.activeElement);
+  const indices: number[] = [];
+  if (hadFocus && at >= 0 && at < first) {
+    indices.push(at);
+  }
+  for (let index = first; index <= last; index += 1) {
+    indices.push(index);
+  }
+  if (hadFocus && at > last) {
+    indices.push(at);
+  }
+
+  const remember = (position: number): void => {
+    control.memory.scroll[name] = position;
+    const index = Math.ceil(position / rowHeight);
+    const found = nearestRow(Math.min(index, Math.max(0, count - 1)), 1);
+    const row = rowAt(found);
+    anchor.current = position > 0 && row !== undefined ? { id: row.id, at: found } : undefined;
+  };
+
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (element !== null && scrollTop !== top) {
+      element.scrollTop = scrollTop;
+      setTop(scrollTop);
+      remember(scrollTop);
+    }
+    const focused = body.current;
+    if (focused !== null && (wantsFocus.current || hadFocus) && !focused.contains(document.activeElement)) {
+      wantsFocus.current = true;
+    }
+    if (wantsFocus.current) {
+      wantsFocus.current = false;
+      focusRow(focused, activeId);
+    }
+  });
+
+  useEffect(() => {
+    const element = scroller.current;
+    if (element === null) {
+      return undefined;
+    }
+    element.scrollTop = control.memory.scroll[name] ?? 0;
+    const measure = (): void => {
+      const row = element.querySelector("tbody tr[data-id], tbody tr.p2p-group");
+      const high = row?.getBoundingClientRect().height ?? 0;
+      if (high > 0) {
+        setRowHeight(high);
+      }
+      if (element.clientHeight > 0) {
+        setHeight(element.clientHeight);
+      }
+    };
+    measure();
+    if (typeof ResizeObserver === "undefined") {
+      return undefined;
+    }
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [control, name, count > 0]);
+
+  const goTo = (index: number): void => {
+    const row = rowAt(index);
+    const element = scroller.current;
+    if (row === undefined || element === null) {
+      return;
+    }
+    activeAt.current = index;
+    setActive(row.id);
+    wantsFocus.current = true;
+    const head = element.querySelector("thead")?.getBoundingClientRect().height ?? 0;
+    const view = Math.max(rowHeight, height - head);
+    const over = headings && index === 1 ? 0 : index * rowHeight;
+    const next = over < scrollTop ? over : Math.max(scrollTop, (index + 1) * rowHeight - view);
+    if (next !== scrollTop) {
+      element.scrollTop = next;
+      setTop(next);
+      remember(next);
+    }
+  };
+
+  const onKeyDown = (event: JSX.TargetedKeyboardEvent<HTMLTableSectionElement>): void => {
+    const target = event.target as HTMLElement;
+    const onRow = target.tagName === "TR";
+    const page = Math.max(1, Math.floor(height / rowHeight) - 2);
+    const row = rowAt(at);
+    const controls = [...(target.closest("tr")?.querySelectorAll<HTMLElement>("button") ?? [])];
+    const control = controls.indexOf(target);
+    switch (event.key) {
+      case "ArrowDown":
+        goTo(nearestRow(at + 1, 1));
+        break;
+      case "ArrowUp":
+        goTo(nearestRow(at - 1, -1));
+        break;
+      case "PageDown":
+        goTo(nearestRow(Math.min(count - 1, at + page), -1));
+        break;
+      case "PageUp":
+        goTo(nearestRow(Math.max(0, at - page), 1));
+        break;
+      case "Home":
+        goTo(nearestRow(0, 1));
+        break;
+      case "End":
+        goTo(nearestRow(count - 1, -1));
+        break;
+      case "ArrowRight":
+        controls[control + 1]?.focus();
+        break;
+      case "ArrowLeft":
+        if (!onRow) {
+          (control > 0 ? controls[control - 1] : target.closest("tr"))?.focus();
+        }
+        break;
+      case "Enter":
+        if (!onRow || row === undefined || props.onOpen === undefined) {
+          return;
+        }
+        props.onOpen(row);
+        break;
+      case "Delete":
+      case "Backspace":
+        if (!onRow || row === undefined || props.onDelete === undefined) {
+          return;
+        }
+        props.onDelete(row);
+        break;
+      default:
+        return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
+  const drawn: ComponentChildren[] = [];
+  let next = 0;
+  for (const index of indices) {
+    if (index > next) {
+      drawn.push(<Gap key={`gap ${next}`} height={(index - next) * rowHeight} columns={columns.length} />);
+    }
+    next = index + 1;
+    const item = itemAt(index);
+    if (item === undefined) {
+      continue;
+    }
+    drawn.push(
+      "heading" in item ? (
+        <tr key={`group ${item.heading.key}`} class="p2p-group" aria-rowindex={index + 2}>
+          <th colSpan={columns.length} scope="rowgroup">
+            {item.heading.title} <span class="p2p-count">{item.heading.rows.length}</span>
+          </th>
+        </tr>
+      ) : (
+        <RowView
+          key={item.row.id}
+          row={item.row}
+          index={index}
+          columns={columns}
+          mark={props.mark?.(item.row) ?? ""}
+          active={item.row.id === activeId}
+          selected={item.row.id === props.selected}
+          onOpen={props.onOpen}
+          onActive={(row) => {
+            activeAt.current = index;
+            setActive(row.id);
+          }}
+        />
+      )
+    );
+  }
+  if (next < count) {
+    drawn.push(<Gap key="gap end" height={(count - next) * rowHeight} columns={columns.length} />);
+  }
+
+  return (
+    <div
+      class="p2p-scroller"
+      ref={scroller}
+      onScroll={(event) => {
+        const position = event.currentTarget.scrollTop;
+        if (position !== top) {
+          setTop(position);
+          remember(position);
+        }
+      }}
+    >
+      <table class={`p2p-table p2p-table-${name}`} role="grid" aria-rowcount={count + 1} aria-labelledby={id}>
+        <caption id={id} class="p2p-unseen">{props.caption}</caption>
+        <thead>
+          <tr aria-rowindex={1}>
+            {columns.map((column) => (
+              <th key={column.key} scope="col" class={column.class}>
+                <span class={column.quiet === true ? "p2p-unseen" : undefined}>{column.title}</span>
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody ref={body} onKeyDown={onKeyDown}>{drawn}</tbody>
+      </table>
+    </div>
+  );
+}
+
+function focusRow(body: HTMLElement | null, id: string): void {
+  for (const row of body?.querySelectorAll<HTMLElement>("tr[data-id]") ?? []) {
+    if (row.dataset["id"] === id) {
+      row.focus({ preventScroll: true });
+      return;
+    }
+  }
+}
+
+function Gap({ height, columns }: { height: number; columns: number }) {
+  return (
+    <tr class="p2p-gap" aria-hidden="true" style={{ height: `${height}px` }}>
+      <td colSpan={columns} />
+    </tr>
+  );
+}
+
+interface RowProps<R extends HasId> {
+  row: R;
+  index: number;
+  columns: ReadonlyArray<Column<R>>;
+  mark: string;
+  active: boolean;
+  selected: boolean;
+  onOpen: ((row: R) => void) | undefined;
+  onActive: (row: R) => void;
+}
+
+/** Drawn again only when something of it has changed. */
+class RowView<R extends HasId> extends Component<RowProps<R>> {
+  override shouldComponentUpdate(next: RowProps<R>): boolean {
+    const { row, index, columns, mark, active, selected } = this.props;
+    return next.row !== row || next.index !== index || next.columns !== columns || next.mark !== mark
+      || next.active !== active || next.selected !== selected;
+  }
+
+  override render({ row, index, columns, active, selected }: RowProps<R>) {
+    return (
+      <tr
+        data-id={row.id}
+        aria-rowindex={index + 2}
+        aria-selected={selected}
+        tabIndex={active ? 0 : -1}
+        class={selected ? "p2p-selected" : undefined}
+        onFocusIn={() => this.props.onActive(this.props.row)}
+        onClick={(event) => {
+          if ((event.target as HTMLElement).closest("button, a, input") === null) {
+            this.props.onOpen?.(this.props.row);
+          }
+        }}
+      >
+        {columns.map((column) => (
+          <td key={column.key} class={column.class}>{column.cell(row, active)}</td>
+        ))}
+      </tr>
+    );
+  }
+}

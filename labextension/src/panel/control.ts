@@ -1,0 +1,306 @@
+/**
+ * What a mounted panel does: takes the kernel's messages, keeps the store, asks for things and remembers what is due.
+ *
+ * Everything that is shown is read from here; `subscribe` tells when to look again. No DOM.
+ */
+
+import { Announcer } from "./announcer";
+import { Clock } from "./clock";
+import type { Action, Did, FromKernel } from "./contract";
+import { Store, type Filters } from "./store";
+import type { Link, Transport } from "./transport";
+import { Undo } from "./undo";
+import { standing, tasks, type Standing, type Translate } from "./words";
+
+export type TabName = "tasks" | "finished" | "members" | "offers" | "timeline";
+
+/** What a panel looked like, so that the same is there when it is mounted again. */
+export interface Memory {
+  tab: TabName;
+  /** Where the lists were scrolled to, pixels. */
+  scroll: Record<string, number>;
+  store: Store | undefined;
+}
+
+export function newMemory(): Memory {
+  return { tab: "tasks", scroll: {}, store: undefined };
+}
+
+/** What came of an action, until it is dismissed. */
+export interface Notice {
+  id: number;
+  ok: boolean;
+  text: string;
+}
+
+/** Seconds after which an answer is overdue, and for what may take a board, or people, a while. */
+const DUE = 5;
+const SLOW_DUE = 60;
+const QUICK: ReadonlySet<Action> = new Set<Action>(["cancel", "show"]);
+
+const NOTICES = 3;
+const NOTICE_STAYS = 8000;
+
+export class Control {
+  store: Store;
+  link: Link;
+  notices: readonly Notice[] = [];
+  readonly clock = new Clock();
+  readonly undo: Undo;
+  /** Said by screen readers. */
+  spoken = "";
+
+  private readonly announcer: Announcer;
+  private readonly listeners = new Set<() => void>();
+  private readonly stopListening: () => void;
+  private readonly timers = new Set<ReturnType<typeof setTimeout>>();
+  /** What is being waited for: when that began (browser's seconds), and when it is overdue. */
+  private readonly asked = new Map<object, { since: number; due: number }>();
+  private hello: object | undefined;
+  private visible = true;
+  private changedUnseen = false;
+  private noticeIds = 0;
+  private told = { done: 0, failed: 0, words: "" };
+
+  constructor(
+    readonly transport: Transport,
+    readonly memory: Memory,
+    readonly t: Translate
+  ) {
+    this.store = memory.store ?? new Store();
+    memory.store = undefined;
+    this.link = transport.link;
+    this.undo = new Undo((task) => void this.perform("cancel", { task }), () => this.changed());
+    this.announcer = new Announcer((text) => {
+      this.spoken = text;
+      this.told.done = this.store.cluster.done;
+      this.told.failed = this.store.cluster.failed;
+      this.changed();
+    });
+    this.stopListening = transport.listen(
+      (message) => this.take(message),
+      (link) => this.linked(link)
+    );
+    if (this.link.state === "open") {
+      this.askAgain();
+    }
+  }
+
+  /** Be told that something has changed; the result stops that. */
+  subscribe(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** Whether anybody can see the panel: while nobody can, nothing is drawn. */
+  show(visible: boolean): void {
+    this.visible = visible;
+    this.clock.show(visible);
+    if (visible && this.changedUnseen) {
+      this.changed();
+    }
+  }
+
+  /** Whether there is something to show of a cluster. */
+  get known(): boolean {
+    return this.store.version > 0;
+  }
+
+  can(action: Action): boolean {
+    return this.link.state === "open" && this.store.rev >= 0 && this.store.means.can.includes(action);
+  }
+
+  get standing(): Standing {
+    return standing(this.link, this.store.cluster, this.known, this.stale, this.t);
+  }
+
+  /** Whether an answer is being waited for, so that it can become overdue. */
+  get waiting(): boolean {
+    return this.asked.size > 0;
+  }
+
+  /** Since how many seconds an answer has been missing that should have come; undefined while none is. */
+  get stale(): number | undefined {
+    const now = Date.now() / 1000;
+    let since: number | undefined;
+    for (const entry of this.asked.values()) {
+      if (now > entry.due) {
+        since = Math.max(since ?? 0, now - entry.since);
+      }
+    }
+    return since;
+  }
+
+  /** Ask for all there is. */
+  askAgain(): void {
+    if (this.hello !== undefined) {
+      this.asked.delete(this.hello);
+    }
+    this.hello = this.ask(DUE);
+    this.transport.hello();
+    this.changed();
+  }
+
+  /** Have something done and say what came of it. */
+  async perform(action: Action, args: Record<string, unknown>): Promise<Did> {
+    const did = await this.request(action, args);
+    if (did.say !== "") {
+      this.notify(did.ok, did.say);
+    }
+    return did;
+  }
+
+  /** Have something done, quietly. */
+  async request(action: Action, args: Record<string, unknown>): Promise<Did> {
+    const waiting = this.ask(QUICK.has(action) ? DUE : SLOW_DUE);
+    this.changed();
+    try {
+      return await this.transport.act(action, args);
+    } finally {
+      this.asked.delete(waiting);
+      this.changed();
+    }
+  }
+
+  notify(ok: boolean, text: string): void {
+    this.noticeIds += 1;
+    const id = this.noticeIds;
+    this.notices = [...this.notices, { id, ok, text }].slice(-NOTICES);
+    this.announcer.say(`notice ${id}`, text);
+    if (ok) {
+      this.later(() => this.dismiss(id), NOTICE_STAYS);
+    }
+    this.changed();
+  }
+
+  dismiss(id: number): void {
+    this.notices = this.notices.filter((notice) => notice.id !== id);
+    this.changed();
+  }
+
+  /** Cancel a task in a moment. */
+  cancel(task: string): void {
+    this.undo.start(task);
+    const label = this.store.tasks.get(task)?.label ?? "";
+    this.announcer.say("undo", this.t("Cancelling %1 in 4 seconds; undo is possible", label));
+  }
+
+  filter(change: Partial<Filters>): void {
+    this.store.filter(change);
+    this.changed();
+  }
+
+  close(): void {
+    this.undo.close();
+    this.stopListening();
+    this.announcer.close();
+    this.clock.close();
+    for (const timer of this.timers) {
+      clearTimeout(timer);
+    }
+    this.listeners.clear();
+    this.memory.store = this.store;
+  }
+
+  private take(message: FromKernel): void {
+    this.answered();
+    if (message.t === "did") {
+      return; // the transport gives it to whoever asked
+    }
+    const first = !this.known;
+    if (message.t === "snapshot" && this.hello !== undefined) {
+      this.asked.delete(this.hello);
+      this.hello = undefined;
+    }
+    this.clock.set(message.now, message.t === "snapshot");
+    if (!this.store.apply(message)) {
+      if (this.hello === undefined) {
+        this.askAgain();
+      }
+      return;
+    }
+    for (const id of this.undo.ids) {
+      const state = this.store.tasks.get(id)?.state;
+      if (state !== "waiting" && state !== "sent" && state !== "running") {
+        this.undo.stop(id);
+      }
+    }
+    this.announce(first);
+    this.changed();
+  }
+
+  private linked(link: Link): void {
+    const before = this.link.state;
+    this.link = link;
+    if (link.state !== "open") {
+      this.asked.clear();
+      this.hello = undefined;
+    }
+    if (link.state === "absent" || (link.state === "open" && before === "absent")) {
+      this.store = new Store(); // another kernel's life: what was known is no longer so
+    }
+    if (link.state === "open" && before !== "open") {
+      this.askAgain();
+    }
+    this.announce(false);
+    this.changed();
+  }
+
+  /** A sign of life: what is waited for may take as long again. */
+  private answered(): void {
+    const now = Date.now() / 1000;
+    for (const entry of this.asked.values()) {
+      entry.due = Math.max(entry.due, now + DUE);
+      entry.since = now;
+    }
+  }
+
+  private ask(due: number): object {
+    const now = Date.now() / 1000;
+    const key = {};
+    this.asked.set(key, { since: now, due: now + due });
+    return key;
+  }
+
+  private announce(first: boolean): void {
+    const { cluster } = this.store;
+    const { words } = this.standing;
+    if (words !== this.told.words) {
+      this.told.words = words;
+      this.announcer.say("state", [cluster.title, words].filter((text) => text !== "").join(": "));
+    }
+    if (first || cluster.done < this.told.done || cluster.failed < this.told.failed) {
+      this.told.done = cluster.done;
+      this.told.failed = cluster.failed;
+      return;
+    }
+    const done = cluster.done - this.told.done;
+    const failed = cluster.failed - this.told.failed;
+    const parts = [
+      done > 0 ? this.t("%1 done", tasks(done, this.t)) : "",
+      failed > 0 ? this.t("%1 failed", tasks(failed, this.t)) : ""
+    ].filter((text) => text !== "");
+    if (parts.length > 0) {
+      this.announcer.say("tasks", parts.join(", "));
+    }
+  }
+
+  private later(action: () => void, milliseconds: number): void {
+    const timer = setTimeout(() => {
+      this.timers.delete(timer);
+      action();
+    }, milliseconds);
+    this.timers.add(timer);
+  }
+
+  private changed(): void {
+    if (!this.visible) {
+      this.changedUnseen = true;
+      return;
+    }
+    this.changedUnseen = false;
+    for (const listener of [...this.listeners]) {
+      listener();
+    }
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * The panel: a view of a cluster in any element, fed by a transport.
+ *
+ * `mountPanel` is all that the widget and the sidebar use. The same transport mounted again shows what it showed
+ * before: its tab, its filters, where it was scrolled to.
+ */
+
+import { render } from "preact";
+
+import { Control, newMemory, type Memory } from "./control";
+import { Panel } from "./Panel";
+import type { Transport } from "./transport";
+import { untranslated, type Translate } from "./words";
+
+export type { Memory } from "./control";
+export { newMemory } from "./control";
+export type { Link, Transport } from "./transport";
+export type { Translate } from "./words";
+
+export interface PanelOptions {
+  /** "%1" in the text is the first argument. */
+  translate?: Translate;
+  /** Fill the element and scroll inside of it, as a sidebar does; otherwise as high as an output. */
+  compact?: boolean;
+  /** What it looked like before; without, what the same transport was mounted with last. */
+  memory?: Memory;
+}
+
+const memories = new WeakMap<Transport, Memory>();
+
+/** Show the panel in `element`; the result takes it away again. */
+export function mountPanel(element: HTMLElement, transport: Transport, options: PanelOptions = {}): () => void {
+  const t = options.translate ?? untranslated;
+  const memory = options.memory ?? memories.get(transport) ?? newMemory();
+  memories.set(transport, memory);
+  const control = new Control(transport, memory, t);
+  const stopWatching = watch(element, (visible) => control.show(visible));
+  render(<Panel control={control} t={t} compact={options.compact ?? false} />, element);
+  return () => {
+    stopWatching();
+    control.close();
+    render(null, element);
+  };
+}
+
+/** Tell whether the element is in sight, as far as the browser knows. */
+function watch(element: HTMLElement, tell: (visible: boolean) => void): () => void {
+  let near = true;
+  const say = (): void => tell(near && document.visibilityState !== "hidden");
+  document.addEventListener("visibilitychange", say);
+  let observer: IntersectionObserver | undefined;
+  if (typeof IntersectionObserver !== "undefined") {
+    observer = new IntersectionObserver((entries) => {
+      near = entries[entries.length - 1]?.isIntersecting ?? true;
+      say();
+    }, { rootMargin: "200px" });
+    observer.observe(element);
+  }
+  return () => {
+    document.removeEventListener("visibilitychange", say);
+    observer?.disconnect();
+  };
+}

@@ -1,0 +1,217 @@
+/** Small parts that several views use. */
+
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { useEnvironment } from "./environment";
+import { Cross } from "./glyphs";
+
+/** A button; `name` is what it is called where its text alone wouldn't be unique. */
+export function Button({
+  children, name, onClick, kind = "plain", active = true, disabled = false, reference, expanded, type = "button"
+}: {
+  children: ComponentChildren;
+  name?: string;
+  onClick?: (event: JSX.TargetedMouseEvent<HTMLButtonElement>) => void;
+  kind?: "plain" | "strong" | "danger" | "quiet";
+  /** In the order of tabbing. */
+  active?: boolean;
+  disabled?: boolean;
+  reference?: { current: HTMLButtonElement | null };
+  expanded?: boolean;
+  type?: "button" | "submit";
+}) {
+  return (
+    <button
+      type={type}
+      ref={reference}
+      class={`p2p-button p2p-${kind}`}
+      aria-label={name}
+      title={name}
+      aria-expanded={expanded}
+      tabIndex={active ? undefined : -1}
+      disabled={disabled}
+      onClick={onClick}
+    >
+      {children}
+    </button>
+  );
+}
+
+/** A button for what can't be undone: it asks first. */
+export function Confirmed({
+  children, name, question, yes, onYes, active = true
+}: {
+  children: ComponentChildren;
+  name?: string;
+  question: string;
+  yes: string;
+  onYes: () => void;
+  active?: boolean;
+}) {
+  const { t } = useEnvironment();
+  const [asking, setAsking] = useState(false);
+  const no = useRef<HTMLButtonElement>(null);
+  const opener = useRef<HTMLButtonElement>(null);
+  const wasAsking = useRef(false);
+  useEffect(() => {
+    if (asking) {
+      no.current?.focus();
+    } else if (wasAsking.current) {
+      opener.current?.focus();
+    }
+    wasAsking.current = asking;
+  }, [asking]);
+  if (!asking) {
+    return (
+      <Button reference={opener} active={active} {...(name === undefined ? {} : { name })} onClick={() => setAsking(true)}>
+        {children}
+      </Button>
+    );
+  }
+  return (
+    <span
+      class="p2p-confirm"
+      role="group"
+      aria-label={question}
+      onKeyDown={(event) => {
+        if (event.key === "Escape") {
+          event.stopPropagation();
+          setAsking(false);
+        }
+      }}
+    >
+      <span class="p2p-question">{question}</span>
+      <Button kind="danger" name={`${yes}: ${question}`} onClick={() => { setAsking(false); onYes(); }}>{yes}</Button>
+      <Button reference={no} name={`${t("No")}: ${question}`} onClick={() => setAsking(false)}>{t("No")}</Button>
+    </span>
+  );
+}
+
+/** A field to filter a list by. */
+export function Filter({ value, label, onChange }: { value: string; label: string; onChange: (value: string) => void }) {
+  const { t } = useEnvironment();
+  return (
+    <input
+      class="p2p-input p2p-filter"
+      type="search"
+      value={value}
+      placeholder={t("Filter")}
+      aria-label={label}
+      spellcheck={false}
+      onInput={(event) => onChange(event.currentTarget.value)}
+      onKeyDown={(event) => {
+        if (event.key === "Escape" && value !== "") {
+          event.stopPropagation();
+          onChange("");
+        }
+      }}
+    />
+  );
+}
+
+/** Lists above this many rows can be filtered. */
+export const FILTER_ABOVE = 10;
+
+/** What stands where nothing is to be seen yet: what it is, and what to type. */
+export function Empty({ title, children, type }: { title: string; children?: ComponentChildren; type?: string }) {
+  return (
+    <div class="p2p-empty">
+      <p class="p2p-empty-title">{title}</p>
+      {children === undefined ? null : <p>{children}</p>}
+      {type === undefined || type === "" ? null : <Typed text={type} />}
+    </div>
+  );
+}
+
+/** Something to type or to copy. */
+export function Typed({ text }: { text: string }) {
+  return (
+    <div class="p2p-typed">
+      <pre tabIndex={0}>{text}</pre>
+      <Copy text={text} />
+    </div>
+  );
+}
+
+export function Copy({ text, name }: { text: string; name?: string }) {
+  const { control, t } = useEnvironment();
+  const [copied, setCopied] = useState(false);
+  useEffect(() => {
+    if (!copied) {
+      return undefined;
+    }
+    const timer = setTimeout(() => setCopied(false), 2000);
+    return () => clearTimeout(timer);
+  }, [copied]);
+  const copy = async (): Promise<void> => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setCopied(true);
+    } catch {
+      control.notify(false, t("The browser doesn't let the panel copy: select the text and copy it."));
+    }
+  };
+  return (
+    <Button name={name ?? t("Copy %1", text)} onClick={() => void copy()}>{copied ? t("Copied") : t("Copy")}</Button>
+  );
+}
+
+/** Names and what they are, in two columns. */
+export function Facts({ facts }: { facts: ReadonlyArray<readonly [string, ComponentChildren]> }) {
+  return (
+    <dl class="p2p-facts">
+      {facts.filter(([, value]) => value !== "" && value !== undefined && value !== null).map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+/** What is known of one row, under its list. It takes the focus, and gives it back by `onClose`. */
+export function Details({ title, onClose, children, actions }: {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+  actions?: ComponentChildren;
+}) {
+  const { t } = useEnvironment();
+  const element = useRef<HTMLElement>(null);
+  useEffect(() => element.current?.focus({ preventScroll: true }), [title]);
+  return (
+    <section
+      class="p2p-details"
+      aria-label={title}
+      tabIndex={-1}
+      ref={element}
+      onKeyDown={(event) => {
+        if (event.key === "Escape") {
+          event.stopPropagation();
+          onClose();
+        }
+      }}
+    >
+      <header>
+        <h3>{title}</h3>
+        <span class="p2p-actions">
+          {actions}
+          <Button kind="quiet" name={t("Close details of %1", title)} onClick={onClose}><Cross /></Button>
+        </span>
+      </header>
+      {children}
+    </section>
+  );
+}
+
+/** How much of something is used: a bar with the figures beside it. */
+export function Meter({ part, whole, label }: { part: number; whole: number; label: string }) {
+  const share = whole > 0 ? Math.min(1, part / whole) : 0;
+  return (
+    <span class="p2p-meter" role="img" aria-label={label} title={label}>
+      <span style={{ inlineSize: `${(share * 100).toFixed(1)}%` }} />
+    </span>
+  );
+}

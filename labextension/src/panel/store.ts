@@ -1,0 +1,281 @@
+/**
+ * What a panel knows: the kernel's snapshot with the deltas since, as tables and as ordered views of them.
+ *
+ * Pure: no clock, no DOM. A delta on top of something else than what is known isn't taken; `apply` says so, and
+ * nothing more is taken until a snapshot comes.
+ */
+
+import type {
+  ClusterFacts, Delta, LendingRow, MemberRow, Means, OfferRow, Snapshot, TableName, Tables, TaskRow, TaskState, VisitorRow
+} from "./contract";
+import { byText, Ordered } from "./ordered";
+
+export type Row<T> = Readonly<T> & { readonly id: string };
+export type Member = Row<MemberRow>;
+export type Task = Row<TaskRow>;
+export type Offer = Row<OfferRow>;
+export type Visitor = Row<VisitorRow>;
+export type Lending = Row<LendingRow>;
+
+const NO_CLUSTER: ClusterFacts = {
+  state: "none", words: "", kind: "none", title: "", board: "", me: "", key: "", note: "", since: 0, reasons: {},
+  done: 0, failed: 0, cancelled: 0
+};
+
+const NO_MEANS: Means = { can: [], clusters: [], hosted: [], machine: "", cores: 0, python: "" };
+
+const DEFAULTS: Readonly<Tables> = {
+  members: {
+    name: "", roles: [], own: false, me: false, here: false, state: "", machine: "", python: "", since: 0, slots: 0,
+    busy: 0, trust: "", key: "", link: "", rtt: 0, lentTasks: 0, lentSeconds: 0, usedTasks: 0, usedSeconds: 0
+  },
+  tasks: {
+    label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, submitted: 0, sent: 0,
+    started: 0, ended: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: ""
+  },
+  offers: {
+    name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
+    platform: "", only: "", paused: false, mine: false
+  },
+  visitors: { title: "", name: "", called: "", key: "", invited: false, about: "" },
+  lending: {
+    title: "", name: "", state: "starting", words: "", slots: 0, busy: 0, until: 0, only: "", tasks: 0, seconds: 0
+  }
+};
+
+/** Whether a task is over. */
+export function isOver(state: TaskState): boolean {
+  return state === "done" || state === "failed" || state === "cancelled";
+}
+
+/** One table's rows by id, with the views that follow it. */
+class Table<N extends TableName> {
+  readonly rows = new Map<string, Row<Tables[N]>>();
+
+  constructor(
+    private readonly name: N,
+    private readonly follow: (before: Row<Tables[N]> | undefined, after: Row<Tables[N]> | undefined) => void
+  ) {}
+
+  put(rows: Record<string, Partial<Tables[N]>> | undefined): void {
+    for (const [id, fields] of Object.entries(rows ?? {})) {
+      const before = this.rows.get(id);
+      const after: Row<Tables[N]> = { ...(before ?? DEFAULTS[this.name]), ...fields, id };
+      this.rows.set(id, after);
+      this.follow(before, after);
+    }
+  }
+
+  drop(ids: readonly string[] | undefined): void {
+    for (const id of ids ?? []) {
+      const before = this.rows.get(id);
+      if (before !== undefined) {
+        this.rows.delete(id);
+        this.follow(before, undefined);
+      }
+    }
+  }
+
+  /** Without telling the views: they are filled afterwards. */
+  load(rows: Record<string, Partial<Tables[N]>> | undefined): void {
+    this.rows.clear();
+    for (const [id, fields] of Object.entries(rows ?? {})) {
+      this.rows.set(id, { ...DEFAULTS[this.name], ...fields, id });
+    }
+  }
+}
+
+export interface Filters {
+  members: string;
+  pending: string;
+  over: string;
+  offers: string;
+  /** Of those that are over: only what failed. */
+  onlyFailed: boolean;
+}
+
+export const NO_FILTERS: Readonly<Filters> = { members: "", pending: "", over: "", offers: "", onlyFailed: false };
+
+/** Tasks of each state that the kernel lists. */
+export type Counts = Record<TaskState, number>;
+
+export class Store {
+  cluster: ClusterFacts = NO_CLUSTER;
+  means: Means = NO_MEANS;
+  /** Of the newest message that was taken; -1 before the first snapshot, or since one was missed. */
+  rev = -1;
+  /** Rises with whatever changes. */
+  version = 0;
+  counts: Counts = { waiting: 0, sent: 0, running: 0, done: 0, failed: 0, cancelled: 0 };
+  filters: Filters = { ...NO_FILTERS };
+
+  readonly mine = new Ordered<Member>(selfFirst, () => true);
+  readonly friends = new Ordered<Member>(byName, () => true);
+  readonly away = new Ordered<Member>(byName, () => true);
+  readonly pending = new Ordered<Task>((a, b) => a.submitted - b.submitted, () => true);
+  /** The one that ended last is at the end. */
+  readonly over = new Ordered<Task>((a, b) => a.ended - b.ended, () => true);
+  readonly forMe = new Ordered<Offer>(byName, () => true);
+  readonly forOthers = new Ordered<Offer>(byName, () => true);
+  readonly visitors = new Ordered<Visitor>(byName, () => true);
+  readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title), () => true);
+  /** Tasks that a worker has had, in the order in which they were sent: what a timeline shows. */
+  readonly travelled = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.sent > 0);
+
+  private readonly tables: { [N in TableName]: Table<N> };
+
+  constructor() {
+    this.tables = {
+      members: new Table("members", (before, after) => {
+        for (const view of [this.mine, this.friends, this.away]) {
+          view.change(before, after);
+        }
+      }),
+      tasks: new Table("tasks", (before, after) => {
+        if (before !== undefined) {
+          this.counts[before.state] -= 1;
+        }
+        if (after !== undefined) {
+          this.counts[after.state] += 1;
+        }
+        for (const view of [this.pending, this.over, this.travelled]) {
+          view.change(before, after);
+        }
+      }),
+      offers: new Table("offers", (before, after) => {
+        this.forMe.change(before, after);
+        this.forOthers.change(before, after);
+      }),
+      visitors: new Table("visitors", (before, after) => this.visitors.change(before, after)),
+      lending: new Table("lending", (before, after) => this.lending.change(before, after))
+    };
+    this.fill();
+  }
+
+  get members(): ReadonlyMap<string, Member> {
+    return this.tables.members.rows;
+  }
+
+  get tasks(): ReadonlyMap<string, Task> {
+    return this.tables.tasks.rows;
+  }
+
+  get offers(): ReadonlyMap<string, Offer> {
+    return this.tables.offers.rows;
+  }
+
+  /** Take a message; false when one before it was missed, so that a snapshot must be asked for. */
+  apply(message: Snapshot | Delta): boolean {
+    if (message.t === "snapshot") {
+      this.cluster = { ...NO_CLUSTER, ...message.set?.cluster };
+      this.means = { ...NO_MEANS, ...message.set?.means };
+      this.tables.members.load(message.put?.members);
+      this.tables.tasks.load(message.put?.tasks);
+      this.tables.offers.load(message.put?.offers);
+      this.tables.visitors.load(message.put?.visitors);
+      this.tables.lending.load(message.put?.lending);
+      this.fill();
+    } else {
+      if (this.rev < 0 || message.base !== this.rev) {
+        this.rev = -1;
+        return false;
+      }
+      if (message.set?.cluster !== undefined) {
+        this.cluster = { ...this.cluster, ...message.set.cluster };
+      }
+      if (message.set?.means !== undefined) {
+        this.means = { ...this.means, ...message.set.means };
+      }
+      const { del, put } = message;
+      this.tables.members.drop(del?.members);
+      this.tables.members.put(put?.members);
+      this.tables.tasks.drop(del?.tasks);
+      this.tables.tasks.put(put?.tasks);
+      this.tables.offers.drop(del?.offers);
+      this.tables.offers.put(put?.offers);
+      this.tables.visitors.drop(del?.visitors);
+      this.tables.visitors.put(put?.visitors);
+      this.tables.lending.drop(del?.lending);
+      this.tables.lending.put(put?.lending);
+    }
+    this.rev = message.rev;
+    this.version += 1;
+    return true;
+  }
+
+  /** Show only rows with these words in them. */
+  filter(change: Partial<Filters>): void {
+    this.filters = { ...this.filters, ...change };
+    this.fillFiltered();
+    this.version += 1;
+  }
+
+  private fill(): void {
+    const counts: Counts = { waiting: 0, sent: 0, running: 0, done: 0, failed: 0, cancelled: 0 };
+    for (const task of this.tasks.values()) {
+      counts[task.state] += 1;
+    }
+    this.counts = counts;
+    this.travelled.fill(this.tasks.values());
+    this.visitors.fill(this.tables.visitors.rows.values());
+    this.lending.fill(this.tables.lending.rows.values());
+    this.fillFiltered();
+  }
+
+  private fillFiltered(): void {
+    const { members, pending, over, offers, onlyFailed } = this.filters;
+    const member = matcher(members, (row: Member) => [row.name, row.machine, row.state, row.python, ...row.roles]);
+    this.mine.fill(this.members.values(), (row) => row.here && row.own && member(row));
+    this.friends.fill(this.members.values(), (row) => row.here && !row.own && member(row));
+    this.away.fill(this.members.values(), (row) => !row.here && member(row));
+    const waits = matcher(pending, taskWords);
+    this.pending.fill(this.tasks.values(), (row) => !isOver(row.state) && waits(row));
+    const ended = matcher(over, taskWords);
+    this.over.fill(
+      this.tasks.values(),
+      (row) => isOver(row.state) && (!onlyFailed || row.state === "failed") && ended(row)
+    );
+    const offer = matcher(offers, (row: Offer) => [row.name, row.state, row.platform, row.python, row.only, ...row.tags]);
+    this.forMe.fill(this.offers.values(), (row) => row.mine && offer(row));
+    this.forOthers.fill(this.offers.values(), (row) => !row.mine && offer(row));
+  }
+}
+
+function selfFirst(a: Member, b: Member): number {
+  return Number(b.me) - Number(a.me) || byName(a, b);
+}
+
+function byName(a: { readonly name: string }, b: { readonly name: string }): number {
+  return byText(a.name, b.name);
+}
+
+function taskWords(task: Task): string[] {
+  return [task.label, task.state, task.worker, task.words, task.error];
+}
+
+/** Rows in which each of the words occurs somewhere. */
+function matcher<R>(text: string, fields: (row: R) => string[]): (row: R) => boolean {
+  const words = text.toLowerCase().split(/\s+/).filter((word) => word !== "");
+  if (words.length === 0) {
+    return () => true;
+  }
+  return (row) => {
+    const all = fields(row).join("\n").toLowerCase();
+    return words.every((word) => all.includes(word));
+  };
+}
+
+/** Workers that are here and not this kernel's idle self, their slots and how many of these are busy. */
+export function capacity(store: Store): { workers: number; slots: number; busy: number } {
+  let workers = 0;
+  let slots = 0;
+  let busy = 0;
+  for (const member of store.members.values()) {
+    if (member.here && member.slots > 0) {
+      workers += 1;
+      slots += member.slots;
+      busy += Math.min(member.busy, member.slots);
+    }
+  }
+  return { workers, slots, busy };
+}
