@@ -1,15 +1,15 @@
 """Comms that a front end can reach while a cell computes.
 
 JupyterLab sends a comm's messages to a subshell of the kernel, a thread of its own, so that a click counts while the
-main thread computes. But ipykernel (since 7.4) has a comm's incoming messages go to the shell whose message the comm's
-last one *answered*; and what is sent while a cell runs, or from a thread that a cell has started, answers that cell. Then
-all clicks wait for the main thread. It is so from the beginning for a widget that the kernel makes: its opening answers
-a cell. To keep to the shell that a click came by is no way out: that subshell is gone once the page is closed.
+main thread computes. But ipykernel (since 7.4) redirects a comm's incoming messages: to the shell whose message was
+*answered* by the last one that the comm has sent. What is sent while a cell runs, or by a thread that a cell has
+started, answers that cell; from then on all clicks wait for the main thread. For a widget that the kernel makes it is
+so from the beginning: its opening answers a cell. To keep to the shell that a click came by is no way out, for that
+subshell is gone once the page is closed.
 
-What answers nobody changes nothing: each message then goes to the shell that the front end has named in it. So whatever
-a comm or a widget sends here, its making and its closing included, is sent by ``answering_nobody``. (Seen with ipykernel
-6.29, 7.0, 7.3 and 7.4, and JupyterLab 4.6; front ends need no parent in messages of comms. Displays do need one: see
-output.py.)
+What answers nobody redirects nothing: each message then goes to the shell that the front end has named in it. So
+whatever a comm or a widget sends here, its making and its closing included, is sent by ``answering_nobody``. Front
+ends need no parent in messages of comms. (Displays do need one: see output.py.)
 
 ``comm.on_msg`` is avoided: it has IPython fire ``post_execute`` with each message, which shows and closes the figures
 that the user's running cell has just begun.

@@ -26,10 +26,13 @@ from p2p_ipython.client import future
 from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected, UsageError
 from p2p_ipython.notebook import completion
+from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, without_arguments
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
+from p2p_ipython.notebook.panel.desk import Desk
 from p2p_ipython.notebook.status_line import StatusLines, text
+from p2p_ipython.protocol.messages import plain
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -50,7 +53,9 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     unload(ip)
     magics = P2PMagics(ip, connect)
     ip.register_magics(magics)
-    ip.register_magics(FriendsMagics(ip, magics))
+    friends = FriendsMagics(ip, magics)
+    ip.register_magics(friends)
+    magics.desk = Desk(ip, magics, friends)
     completion.load(ip, [P2PMagics, FriendsMagics])
     return magics
 
@@ -110,19 +115,27 @@ class P2PMagics(Magics):
         self._ip = shell
         self.cluster: Cluster | None = None
         self._connect = connect
+        self.desk: Desk | None = None
         self._joined: dict[str, Any] = {}
+        self._joining = threading.Lock()
+        self.on_cluster: Callable[[], None] = lambda: None
+        """Called when ``cluster`` is another one, by the thread that has made it so."""
         self._current = CurrentCell(shell)
-        self._status_lines = StatusLines()
+        self._cards = Cards()
+        self._status_lines = StatusLines(self._cards)
         # What `cluster.submit` runs shows its output under the cell that submits it, too.
         future.default_sink = self.output
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
+        if self.desk is not None:
+            self.desk.close()
         future.default_sink = lambda: printed
         cluster, self.cluster = self.cluster, None
         if cluster is not None:
             cluster.close()
+        self._cards.close()
 
     # -- clusters --
 
@@ -151,13 +164,12 @@ class P2PMagics(Magics):
         The cluster that is connected already is left when the new one is there, and not while it has tasks that
         aren't over. The same line again changes nothing.
         """
-        given = options_of(self.p2p_connect, line)
+        given = self._way(line)
         bind = _name(given.pop("bind"))
-        given["ssh_options"] = tuple(given.pop("ssh_option") or ())
         if self.cluster is not None and not self.cluster.closed and given == self._joined:
             say(f"Still connected: {_where(given)}.")
         else:
-            self._join(given)
+            self._join_aloud(given)
         if bind is not None:
             self._ip.push({bind: self.cluster})
 
@@ -168,7 +180,7 @@ class P2PMagics(Magics):
         if self.cluster is None or self.cluster.closed:
             say("Not connected.")
         else:
-            say(f"Disconnected.{_cancelled(self._leave(self.cluster))}")
+            say(self.leave(self.cluster))
 
     @line_magic
     def p2p_status(self, line: str) -> None:
@@ -246,7 +258,8 @@ class P2PMagics(Magics):
         cluster = self._connected()
         task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
         if line:  # before it is submitted, so that the line is above what the task shows
-            output.show(text(task.label, "submitted", 0, over=False))
+            words = text(plain(task.label, 80), "submitted", 0, over=False)
+            output.show(words, html=line_html("waiting", words))
         try:
             future = cluster.submit_task(task, output)
         except BaseException:
@@ -287,40 +300,75 @@ class P2PMagics(Magics):
             )
         return self.cluster
 
-    def _join(self, given: dict[str, Any]) -> None:
-        """Connect to another cluster than now. That one is left last: a failure must not cost it."""
+    def connect_to(self, target: str, progress: Callable[[str], None]) -> str:
+        """What ``%p2p_connect TARGET`` does, for any thread; returns what there is to say. "": a personal cluster."""
+        given = {**self._way(""), "target": target or None}
+        del given["bind"]
+        return self._join(given, progress)
+
+    def _way(self, line: str) -> dict[str, Any]:
+        """The arguments of ``connect`` in a line, and "bind"."""
+        given = options_of(self.p2p_connect, line)
+        given["ssh_options"] = tuple(given.pop("ssh_option") or ())
+        return given
+
+    def _replaced(self) -> Cluster | None:
+        """The cluster that another one may take the place of. Raises ``UsageError`` while it has unfinished tasks."""
         old = self.cluster if self.cluster is not None and not self.cluster.closed else None
-        before = _where(self._joined) if old is not None else ""
         if old is not None and (tasks := _unfinished(old)):
+            where, are = _where(self._joined), "is" if tasks == 1 else "are"
             raise UsageError(
-                f"still connected: {before}, where {_count(tasks, 'task')} {'is' if tasks == 1 else 'are'} not over",
+                f"still connected: {where}, where {_count(tasks, 'task')} {are} not over",
                 hint="Wait for them; or leave with %p2p_disconnect first, which cancels them.",
             )
+        return old
+
+    def _join(self, given: dict[str, Any], progress: Callable[[str], None]) -> str:
+        """Connect to another cluster than now; what to say. That one is left last: a failure must not cost it."""
+        if not self._joining.acquire(blocking=False):
+            raise UsageError("it is connecting already", hint="Wait until that is over.")
+        try:
+            old, before = self._replaced(), self._joined
+            self.cluster, self._joined = (self._connect or _connect())(**given, progress=progress), given
+        finally:
+            self._joining.release()
+        self.on_cluster()
+        words = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
+        if old is not None:
+            tasks = self._close(old)  # another thread may have submitted some meanwhile
+            words += f"\nLeft: {_where(before)}.{_cancelled(tasks)}"
+        return words
+
+    def leave(self, cluster: Cluster) -> str:
+        """Close a cluster; returns what there is to say. Any thread's."""
+        return f"Disconnected.{_cancelled(self._close(cluster))}"
+
+    def _join_aloud(self, given: dict[str, Any]) -> None:
+        """Connect, and say under the cell how that goes."""
+        before = _where(self._joined) if self._replaced() is not None else ""
         output = self.output()
         try:
-            made = (self._connect or _connect())(**given, progress=output.progress)
+            words, *left = self._join(given, output.progress).split("\n")
         except NotAdmitted as error:  # perhaps it goes on knocking; then the line will say what becomes of that
             output.show(f"Not connected: {error.message}.")
             raise
         except BaseException:
-            output.show(f"Still connected: {before}." if old is not None else "Not connected.")
+            output.show(f"Still connected: {before}." if before else "Not connected.")
             raise
-        self.cluster, self._joined = made, given
-        words = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
         if output.has_status:
             output.show(words)
         else:
             say(words)
-        if old is not None:
-            tasks = self._leave(old)  # another thread may have submitted some meanwhile
-            say(f"Left: {before}.{_cancelled(tasks)}")
+        for line in left:
+            say(line)
 
-    def _leave(self, cluster: Cluster) -> int:
+    def _close(self, cluster: Cluster) -> int:
         """Close ``cluster``; how many tasks that cancels."""
         tasks = _unfinished(cluster)
         if self.cluster is cluster:
             self.cluster = None
         cluster.close()
+        self.on_cluster()
         return tasks
 
     def output(self) -> CellOutput:

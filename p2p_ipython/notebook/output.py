@@ -78,8 +78,11 @@ class CurrentCell:
 class Status(Protocol):
     """The line under a cell that says where its task is."""
 
-    def show(self, text: str) -> None:
-        """Replace the line's text."""
+    interactive: bool
+    """Whether it is a front end that keeps cells apart."""
+
+    def show(self, text: str, *, html: str = "", model: str = "") -> None:
+        """Replace the line's text; see ``CellOutput.show``."""
 
 
 class CellOutput:
@@ -92,17 +95,20 @@ class CellOutput:
         self._send = _sender(ip, current)
         self._rich = rich
         self._display_id = uuid.uuid4().hex
-        self._status = self._html = ""
+        self._status = self._html = self._model = ""
         self._viewed = False
         self._clear_later = False
-        self.interactive = self._send is not None and _cell_id(ip) is not None
+        cell = _cell_id(ip) if self._send is not None else None
+        self.interactive = cell is not None
         """Whether a person is at the front end, as far as can be told: one that keeps cells apart."""
+        self.cell = cell if isinstance(cell, str) else ""
+        """By what the front end knows the cell; "" where it doesn't keep cells apart."""
 
     def another(self) -> CellOutput:
         """Another status line, or a place for a widget, under the same cell."""
         made = copy.copy(self)
         made._display_id = uuid.uuid4().hex
-        made._status = made._html = ""
+        made._status = made._html = made._model = ""
         made._viewed = False
         return made
 
@@ -111,14 +117,15 @@ class CellOutput:
         """Whether there is a status line: not in a terminal, where a line can't be replaced."""
         return self._send is not None
 
-    def show(self, text: str, *, html: str = "") -> None:
+    def show(self, text: str, *, html: str = "", model: str = "") -> None:
         """Replace the status line's text; the first one makes the line. Does nothing in a terminal.
 
-        ``html`` is what it looks like where HTML is shown; without it, a small line.
+        ``html`` is what it looks like where HTML is shown; without it, a small line. ``model`` is the id of a widget
+        that is shown instead, where there are widgets; the text is then for all others.
         """
-        if self._send is None or text == self._status:
+        if self._send is None or (text, model) == (self._status, self._model):
             return
-        first, self._status, self._html = not self._status, text, html or _small(text)
+        first, self._status, self._html, self._model = not self._status, text, html or _small(text), model
         self._send("display_data" if first else "update_display_data", self._status_content())
 
     def progress(self, words: str) -> None:
@@ -136,8 +143,7 @@ class CellOutput:
             return
         data: dict[str, Any] = {}
         if model_id:
-            view = {"version_major": 2, "version_minor": 0, "model_id": model_id}
-            data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
+            data = {**_view(model_id), "text/plain": ""}
         content = {"data": data, "metadata": {}, "transient": {"display_id": self._display_id}}
         self._send("update_display_data" if self._viewed else "display_data", content)
         self._viewed = True
@@ -168,8 +174,9 @@ class CellOutput:
             self._send("display_data", self._status_content())
 
     def _status_content(self) -> dict[str, Any]:
+        view = _view(self._model) if self._model else {}
         return {
-            "data": {"text/plain": self._status, "text/html": self._html},
+            "data": {**view, "text/plain": self._status, "text/html": self._html},
             "metadata": {},
             "transient": {"display_id": self._display_id},
         }
@@ -204,6 +211,11 @@ def _display(content: Mapping[str, Any], rich: bool) -> dict[str, Any]:
         shaped["data"] = {"text/plain": str(shaped["data"].get("text/plain", ""))}
         shaped["metadata"] = {}
     return shaped
+
+
+def _view(model_id: str) -> dict[str, Any]:
+    """What shows a widget, as a part of a display's data."""
+    return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": model_id}}
 
 
 def _small(text: str) -> str:

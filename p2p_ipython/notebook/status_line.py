@@ -1,8 +1,10 @@
 """Status lines of unfinished tasks: what they say, and when they are updated.
 
-``text`` is pure. ``StatusLines`` updates all lines of a notebook from one timer on the loop's thread; it runs
-only while a task is unfinished, and slower the more there are, so that a thousand tasks don't flood the front
-end. A finished task's line is updated at once.
+``text`` and ``face`` decide what is said. ``StatusLines`` updates all lines of a notebook from one timer on the loop's
+thread; it runs only while a task is unfinished, and slower the more there are, so that a thousand tasks don't flood the
+front end. A finished task's line is updated at once.
+
+Where the front end keeps cells apart, a task that takes a while gets a card (card.py) in its line's place.
 """
 
 from __future__ import annotations
@@ -13,10 +15,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.loop import background
+from p2p_ipython.notebook.card import Card, Cards, Face, line_html
 from p2p_ipython.notebook.output import Status
+from p2p_ipython.protocol.messages import plain
 
 if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
+    from p2p_ipython.client.journal import Entry
+
+Record = Callable[[], "Entry | None"]
+"""What is on record of a task; asked on the loop's thread."""
 
 _INTERVAL = 0.3
 """Seconds between two looks at what is unfinished, where it is few."""
@@ -24,12 +32,42 @@ _INTERVAL = 0.3
 _LINES_PER_S = 40
 """Most lines that are looked at in a second, on the average."""
 
+_CARD_AFTER = 0.5
+"""Seconds after which a task that isn't over gets a card."""
 
-def text(label: str, state: str, seconds: float, *, over: bool) -> str:
+_CARDS_AT_ONCE = 5
+"""Cards that are made in one look: each takes the loop about a millisecond."""
+
+
+def text(label: str, state: str, seconds: float, *, over: bool, error: str = "") -> str:
     """A status line: ``seconds`` since the task was submitted; ``over`` when it won't change any more."""
     if over:
-        return f"{label}: {state} {'after' if state == 'cancelled' else 'in'} {_exact(seconds)}"
+        took = f"{label}: {state} {'after' if state == 'cancelled' else 'in'} {_exact(seconds)}"
+        return f"{took} – {error}" if error else took
     return f"{label}: {state}{_coarse(seconds)}"
+
+
+def face(future: Future[Any], entry: Entry | None, submitted: float, ended: float) -> Face:
+    """What there is to see of a task: what the future says, and what is on record of it. Times are Unix seconds."""
+    if future.done():
+        # The future knows first; nor does the record change for one that is cancelled while its result comes.
+        words = future.state_text
+        state = words.partition(" ")[0]
+        worker = future.worker
+    else:
+        words, ended = future.state_text, 0.0
+        state = entry.state.value if entry is not None else "running" if future.running() else "waiting"
+        worker = entry.worker if entry is not None else ""
+    return Face(
+        label=plain(future.label, 80),
+        state=state,
+        words=plain(words, 300),
+        worker=plain(worker, 80),
+        submitted=submitted,
+        started=entry.started if entry is not None else 0.0,
+        ended=ended,
+        error=plain(entry.error, 200) if entry is not None and state == "failed" else "",
+    )
 
 
 def _exact(seconds: float) -> str:
@@ -53,31 +91,52 @@ def _coarse(seconds: float) -> str:
 
 
 class _Line:
-    def __init__(self, future: Future[Any], status: Status, now: float) -> None:
+    def __init__(self, future: Future[Any], status: Status, record: Record, now: float) -> None:
         self.future = future
         self.status = status
+        self.record = record
         self.since = now
+        self.submitted = time.time()
+        self.card: Card | None = None
+        self.carded = False
         self.over = threading.Event()
 
+    def face(self, now: float) -> Face:
+        return face(self.future, self.record(), self.submitted, self.submitted + now - self.since)
+
     def update(self, now: float) -> None:
-        over = self.future.done()
-        self.status.show(text(self.future.label, self.future.state_text, now - self.since, over=over))
+        """Say where the task is, in the card or in the line."""
+        seen = self.face(now)
+        if self.card is not None and not seen.over:
+            self.card.show(seen)
+            if self.card.ready:
+                # Shown once: with each time a front end would begin the card anew. The text is for those without.
+                if not self.carded:
+                    self.carded = True
+                    self._show(seen, 0.0, model=self.card.model_id)
+                return
+        self._show(seen, now - self.since)
+
+    def _show(self, seen: Face, seconds: float, model: str = "") -> None:
+        line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error)
+        self.status.show(line, html=line_html(seen.state, line), model=model)
 
 
 class StatusLines:
     """All status lines of a notebook. ``add`` from any thread; the rest happens on the loop's."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cards: Cards | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cards = cards
         self._clock = clock
         self._lines: dict[int, _Line] = {}
         self._timer: Any = None
 
-    def add(self, future: Future[Any], status: Status) -> threading.Event:
+    def add(self, future: Future[Any], status: Status, record: Record = lambda: None) -> threading.Event:
         """Keep the line of a task that is submitted now true until the task is over.
 
         The event is set when the line says how it ended.
         """
-        line = _Line(future, status, self._clock())
+        line = _Line(future, status, record, self._clock())
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)
         future.add_done_callback(lambda _future: loop.call_soon_threadsafe(self._end, line))
@@ -91,8 +150,13 @@ class StatusLines:
 
     def _end(self, line: _Line) -> None:
         self._lines.pop(id(line), None)
-        line.update(self._clock())
+        now = self._clock()
+        line.update(now)
         line.over.set()
+        if self._cards is not None and line.card is not None:
+            # After the line is there again, so that no front end looks for what is closed.
+            self._cards.end(line.card, line.face(now))
+            line.card = None
         if not self._lines and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -104,6 +168,23 @@ class StatusLines:
 
     def _look(self) -> None:
         self._timer = None
+        now = self._clock()
+        made = 0
         for line in list(self._lines.values()):
-            line.update(self._clock())
+            if made < _CARDS_AT_ONCE:
+                made += self._give_card(line, now)
+            line.update(now)
         self._arm()
+
+    def _give_card(self, line: _Line, now: float) -> bool:
+        if self._cards is None or not line.status.interactive:
+            return False
+        if line.card is not None or now - line.since < _CARD_AFTER:
+            return False
+
+        def ready() -> None:
+            if id(line) in self._lines:
+                line.update(self._clock())
+
+        line.card = self._cards.make(line.face(now), line.future.cancel, ready)
+        return line.card is not None

@@ -1,1 +1,33 @@
-export default { render() {} };
+/**
+ * The card under a cell whose task takes a while: one line with state, time that ticks, and a button to cancel.
+ *
+ * An anywidget, a module of its own for each card. The kernel's half is p2p_ipython/notebook/card.py: it writes the
+ * fields, the browser sends {t: "ready"} and {t: "cancel"}. All text may be a stranger's: it is shown as text.
+ */
+
+import "../../style/card.css";
+
+import { Cancelling, Card } from "./card";
+import type { Model } from "./card";
+
+/** When "ready" is said, in ms: what is sent before JupyterLab has made a subshell waits for a busy kernel. */
+const READY = [0, 700, 3000];
+
+export default (): object => {
+  let cancelling: Cancelling | undefined;
+  return {
+    initialize({ model }: { model: Model }): () => void {
+      const made = (cancelling = new Cancelling(model));
+      const page = Math.random().toString(36).slice(2);
+      const timers = READY.map(ms => setTimeout(() => model.send({ t: "ready", page }), ms));
+      return () => {
+        timers.forEach(clearTimeout);
+        made.close();
+      };
+    },
+    render({ model, el }: { model: Model; el: HTMLElement }): () => void {
+      const card = new Card(model, el, (cancelling ??= new Cancelling(model)));
+      return () => card.close();
+    }
+  };
+};

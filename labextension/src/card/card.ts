@@ -1,0 +1,196 @@
+/** What a card shows, and how a task is cancelled with time to think again. */
+
+import { elapsed } from "../panel/words";
+
+/** The part of an anywidget's model that a card uses. */
+export interface Model {
+  get(name: string): unknown;
+  on(event: string, listener: () => void): void;
+  send(message: object): void;
+}
+
+/** Seconds in which a click can be taken back. */
+export const GRACE = 3;
+
+/** Strokes of each state's picture, 16 by 16; the panel has the same. */
+const RING = "M8 2.5a5.5 5.5 0 1 1 0 11a5.5 5.5 0 1 1 0-11";
+const SHAPES: Record<string, string[]> = {
+  waiting: [RING],
+  sent: [RING, "M5.5 8h5M8.3 5.8 10.5 8l-2.2 2.2"],
+  running: [RING, "M8 2.5A5.5 5.5 0 0 1 13.5 8", "M8 7a1 1 0 1 1 0 2a1 1 0 1 1 0-2"],
+  done: ["m3 8.5 3.2 3.2L13 4.8"],
+  failed: ["M3.5 2.5h9a1 1 0 0 1 1 1v9a1 1 0 0 1-1 1h-9a1 1 0 0 1-1-1v-9a1 1 0 0 1 1-1", "m5.7 5.7 4.6 4.6m0-4.6-4.6 4.6"],
+  cancelled: [RING, "m4.2 11.8 7.6-7.6"]
+};
+
+const OVER = ["done", "failed", "cancelled"];
+
+function text(model: Model, name: string): string {
+  const value = model.get(name);
+  return typeof value === "string" ? value : "";
+}
+
+function number(model: Model, name: string): number {
+  const value = model.get(name);
+  return typeof value === "number" ? value : 0;
+}
+
+export function isOver(model: Model): boolean {
+  return OVER.includes(text(model, "state"));
+}
+
+/** A click on "Cancel": it counts after three seconds, unless it is taken back. One for all views of a card. */
+export class Cancelling {
+  /** Seconds that are left; 0: it was sent; undefined: nobody wants to. */
+  left: number | undefined;
+  private timer: ReturnType<typeof setInterval> | undefined;
+  private readonly listeners = new Set<() => void>();
+
+  constructor(private readonly model: Model) {}
+
+  /** Have `listener` called when something has changed; the result stops that. */
+  listen(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  close(): void {
+    clearInterval(this.timer);
+    this.listeners.clear();
+  }
+
+  /** The button was pressed. */
+  press(): void {
+    if (this.left === undefined) {
+      this.left = GRACE;
+      this.timer = setInterval(() => this.count(), 1000);
+    } else if (this.left > 0) {
+      this.left = undefined;
+      clearInterval(this.timer);
+    }
+    this.tell();
+  }
+
+  private count(): void {
+    this.left = (this.left ?? 1) - 1;
+    if (this.left === 0 || isOver(this.model)) {
+      this.left = 0;
+      clearInterval(this.timer);
+      if (!isOver(this.model)) {
+        this.model.send({ t: "cancel" });
+      }
+    }
+    this.tell();
+  }
+
+  private tell(): void {
+    this.listeners.forEach(listener => listener());
+  }
+}
+
+function span(name: string): HTMLElement {
+  const made = document.createElement("span");
+  made.className = `p2p-card-${name}`;
+  return made;
+}
+
+/** Set a text only if it is another one: a live region would be read again, a selection would be lost. */
+function say(element: HTMLElement, words: string): void {
+  if (element.textContent !== words) {
+    element.textContent = words;
+  }
+}
+
+/** One view of a card. */
+export class Card {
+  private readonly root = document.createElement("div");
+  private readonly shape = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  private readonly label = span("label");
+  private readonly words = span("words");
+  private readonly time = span("time");
+  private readonly error = span("error");
+  private readonly button = document.createElement("button");
+  private readonly live = span("live");
+  private offset = 0;
+  private shown = "";
+  private lost = false;
+
+  /** Ends what goes on; anywidget itself ends what listens to the model. */
+  readonly close: () => void;
+
+  constructor(private readonly model: Model, el: HTMLElement, private readonly cancelling: Cancelling) {
+    this.root.className = "p2p-card";
+    this.root.setAttribute("role", "group");
+    this.shape.setAttribute("viewBox", "0 0 16 16");
+    this.shape.setAttribute("aria-hidden", "true");
+    this.live.setAttribute("role", "status");
+    this.button.type = "button";
+    this.button.addEventListener("click", () => cancelling.press());
+    this.root.append(this.shape, this.label, this.words, this.time, this.error, this.button, this.live);
+    el.replaceChildren(this.root);
+    this.synchronise();
+    for (const name of ["label", "state", "words", "error", "started", "ended"]) {
+      model.on(`change:${name}`, () => this.draw());
+    }
+    model.on("change:now", () => this.synchronise());
+    const deaf = cancelling.listen(() => this.draw());
+    const timer = setInterval(() => this.draw(), 1000);
+    this.close = () => {
+      clearInterval(timer);
+      deaf();
+    };
+    this.draw();
+  }
+
+  /** The kernel's clock may go differently. */
+  private synchronise(): void {
+    this.offset = number(this.model, "now") - Date.now() / 1000;
+  }
+
+  private draw(): void {
+    const { model } = this;
+    const state = text(model, "state");
+    const label = text(model, "label");
+    const over = isOver(model);
+    // ipywidgets says so when the kernel has been restarted or has ended.
+    this.lost ||= !over && this.root.closest(".jupyter-widgets-disconnected") !== null;
+    this.picture(state);
+    say(this.label, label);
+    this.root.setAttribute("aria-label", `Task ${label}`);
+    const left = over || this.lost ? undefined : this.cancelling.left;
+    const words = this.lost ? "the kernel has ended" : left === 0 ? "cancelling" : left ? `cancelling in ${left} s` : text(model, "words");
+    say(this.words, words);
+    const now = over ? number(model, "ended") : Date.now() / 1000 + this.offset;
+    const submitted = number(model, "submitted");
+    const started = number(model, "started");
+    say(this.time, this.lost ? "" : elapsed(now - submitted));
+    this.time.title = started ? `started after ${elapsed(started - submitted)}` : "since it was submitted";
+    say(this.error, over ? text(model, "error") : "");
+    this.button.hidden = over || this.lost || left === 0;
+    say(this.button, left ? "Undo" : "Cancel");
+    this.button.setAttribute("aria-label", left ? `Undo: don't cancel ${label}` : `Cancel ${label}`);
+    // Of what goes on only a new state is said aloud, not each second.
+    const phase = this.lost ? "lost" : left ? "asked" : left === 0 ? "sent" : state;
+    if (phase !== this.shown) {
+      if (this.shown) {
+        say(this.live, `${label}: ${words}`);
+      }
+      this.shown = phase;
+    }
+  }
+
+  private picture(state: string): void {
+    const shown = this.lost ? "lost" : state;
+    if (this.root.dataset.state === shown) {
+      return;
+    }
+    this.root.dataset.state = shown;
+    this.shape.replaceChildren(
+      ...(SHAPES[this.lost ? "cancelled" : state] ?? []).map(d => {
+        const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+        path.setAttribute("d", d);
+        return path;
+      })
+    );
+  }
+}

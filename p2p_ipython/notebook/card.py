@@ -1,0 +1,215 @@
+"""The card under a cell whose task takes a while: state, worker, time that ticks in the browser, a button to cancel.
+
+What it shows is a ``Face``. ``line_html`` is what there is to see without a widget: the line before, the line after,
+and the line where there are no widgets. The card itself is an anywidget. It takes the line's place only when the
+front end has said that it can show it (``ready``), so that nobody sees an error instead of a line. At the end the
+line takes its place, and the widget is closed: nothing of it is in the saved notebook.
+
+A page that is reloaded finds the card again, but no longer takes in the line that would replace it. For such a page
+the widget stays, with the final words, until the extension is unloaded.
+
+The browser's messages are {"t": "ready", "page": …}, repeated since the first may have to wait, and {"t": "cancel"}.
+
+All belongs to the loop's thread, but for messages from the browser: they are handed over to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from p2p_ipython.loop import background
+from p2p_ipython.notebook.comms import answering_nobody, take_messages
+
+if TYPE_CHECKING:
+    from p2p_ipython.notebook.card_widget import CardWidget
+
+log = logging.getLogger(__name__)
+
+MOST = 100
+"""Cards at a time; further tasks keep their line."""
+
+KEPT = 30
+"""Cards of tasks that are over which are kept for pages that were reloaded."""
+
+UNANSWERED = 3
+"""Cards that no front end has answered, after which no more are made, as long as none ever was."""
+
+OVER = ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Face:
+    """What people see of a task: plain text. ``state`` is one of ``protocol.client_machine.TaskState``'s values.
+
+    ``words`` say where it is or how it ended; ``error`` is the first line of its error. Times are Unix seconds, 0.0 for
+    not yet.
+    """
+
+    label: str
+    state: str
+    words: str
+    submitted: float
+    started: float = 0.0
+    ended: float = 0.0
+    worker: str = ""
+    error: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it won't change any more."""
+        return self.state in OVER
+
+
+_RING = "M8 2.5a5.5 5.5 0 1 1 0 11a5.5 5.5 0 1 1 0-11"
+
+_SHAPES = {  # strokes, 16 by 16, and their colour; the card and the panel have the same
+    "waiting": (_RING, "currentColor"),
+    "sent": (f"{_RING}M5.5 8h5M8.3 5.8 10.5 8l-2.2 2.2", "currentColor"),
+    "running": (f"{_RING}M8 7a1 1 0 1 1 0 2a1 1 0 1 1 0-2", "var(--jp-brand-color1, #1976d2)"),
+    "done": ("m3 8.5 3.2 3.2L13 4.8", "var(--jp-success-color1, #388e3c)"),
+    "failed": ("M2.5 2.5h11v11h-11zm3.2 3.2 4.6 4.6m0-4.6-4.6 4.6", "var(--jp-error-color1, #d32f2f)"),
+    "cancelled": (f"{_RING}m-3.8 9.3 7.6-7.6", "currentColor"),
+}
+
+
+def line_html(state: str, line: str) -> str:
+    """A line of text with a shape for the state, as HTML that needs nothing else. As high as a card: nothing jumps."""
+    path, colour = _SHAPES.get(state, _SHAPES["waiting"])
+    dashes = ' stroke-dasharray="2.2 2.12"' if state == "waiting" else ""
+    return (
+        '<div style="display: flex; gap: 0.5em; min-height: 28px; align-items: center; padding: 0 1px;'
+        ' font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px)">'
+        '<svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" fill="none" stroke="currentColor"'
+        f' stroke-width="1.5"{dashes} style="flex: none; color: {colour}"><path d="{path}"/></svg>'
+        f"<span>{escape(line)}</span></div>"
+    )
+
+
+class Card:
+    """One task's card. ``cancel`` and ``ready`` are called on the loop's thread."""
+
+    def __init__(
+        self, widget: CardWidget, face: Face, cancel: Callable[[], object], ready: Callable[[], object]
+    ) -> None:
+        self._widget = widget
+        self._face = face
+        self._cancel = cancel
+        self._ready = ready
+        self._pages: set[str] = set()
+        self.model_id = str(widget.model_id)
+        take_messages(widget.comm, self._handle)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a front end can show it."""
+        return bool(self._pages)
+
+    @property
+    def reloaded(self) -> bool:
+        """Whether there is a page that didn't see it begin."""
+        return len(self._pages) > 1
+
+    def show(self, face: Face) -> None:
+        """Tell the browser what has changed, if anything has."""
+        before, self._face = dataclasses.asdict(self._face), face
+        changed = {name: value for name, value in dataclasses.asdict(face).items() if value != before[name]}
+        if changed:
+            answering_nobody(self._widget.update, changed)
+
+    def close(self) -> None:
+        """Take it away, in all front ends."""
+        answering_nobody(self._widget.end)
+
+    def _handle(self, message: Mapping[str, Any]) -> None:
+        background().loop.call_soon_threadsafe(self._heard, message)
+
+    def _heard(self, message: Mapping[str, Any]) -> None:
+        # The browser's other method, "update", is left out on purpose: the state is the kernel's.
+        match message["content"].get("data"):
+            case {"method": "request_state"}:
+                answering_nobody(self._widget.send_state)
+            case {"method": "custom", "content": {"t": "ready", "page": str(page)}}:
+                if len(self._pages) < 2 and page not in self._pages and 0 < len(page) <= 64:
+                    self._pages.add(page)
+                    self._ready()
+            case {"method": "custom", "content": {"t": "cancel"}}:
+                self._cancel()
+
+
+class Cards:
+    """The cards of a notebook."""
+
+    def __init__(self) -> None:
+        self._class: type[CardWidget] | None = None
+        self._loading: threading.Thread | None = None
+        self._alive: set[Card] = set()
+        self._kept: deque[Card] = deque()
+        self._answered = False
+        self._unanswered = 0
+
+    def make(self, face: Face, cancel: Callable[[], object], ready: Callable[[], object]) -> Card | None:
+        """Make a task's card; nobody sees it yet. None where there can't be one, or not yet: then ask again."""
+        if len(self._alive) >= MOST or (self._unanswered >= UNANSWERED and not self._answered):
+            return None
+        if self._class is None:
+            if self._loading is None:  # it takes long, and the loop serves links
+                self._loading = threading.Thread(target=self._load, name="p2p-card", daemon=True)
+                self._loading.start()
+            return None
+        try:
+            widget = answering_nobody(self._class, **dataclasses.asdict(face))
+            card = Card(widget, face, cancel, ready)
+        except Exception:  # the line is enough
+            log.debug("there can be no card", exc_info=True)
+            self._unanswered += 1
+            return None
+        self._alive.add(card)
+        return card
+
+    def end(self, card: Card, face: Face) -> None:
+        """A card's task is over, and its line is there again."""
+        self._alive.discard(card)
+        if card.ready:
+            self._answered = True
+        else:
+            self._unanswered += 1
+        try:
+            if not card.reloaded:
+                card.close()
+                return
+            card.show(face)
+            self._kept.append(card)
+            if len(self._kept) > KEPT:
+                self._kept.popleft().close()
+        except Exception:
+            log.debug("a card could not be ended", exc_info=True)
+
+    def close(self) -> None:
+        """Take all cards away that are still there, also those of tasks that are over. Any thread."""
+        if self._class is not None:  # else there never was one
+            background().loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        cards = [*self._alive, *self._kept]
+        self._alive.clear()
+        self._kept.clear()
+        for card in cards:
+            try:
+                card.close()
+            except Exception:
+                log.debug("a card could not be closed", exc_info=True)
+
+    def _load(self) -> None:
+        try:
+            from p2p_ipython.notebook.card_widget import CardWidget
+        except Exception:  # no anywidget, or the front end was never built: lines it is
+            log.debug("there are no cards here", exc_info=True)
+            return
+        self._class = CardWidget
