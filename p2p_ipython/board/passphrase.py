@@ -15,7 +15,8 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,24 @@ Ask = Callable[[str, threading.Event], str | None]
 """Shows a text, and returns what was typed; None when nothing was before ``stop`` was set or time was up."""
 
 
+_unattended: list[object] = []
+
+
+@contextmanager
+def unattended() -> Iterator[None]:
+    """While this lasts nobody is asked: what is done was asked for where no answer can be typed."""
+    mark = object()
+    _unattended.append(mark)
+    try:
+        yield
+    finally:
+        _unattended.remove(mark)
+
+
 def user_prompt(stop: threading.Event) -> Callable[[Path], str] | None:
     """How to ask this process's user for a passphrase; None where nobody could answer."""
+    if _unattended:
+        return None
     kernel = _kernel()
     if kernel is not None:
         # Not its terminal, if it has one: that is where somebody started the notebook's server.

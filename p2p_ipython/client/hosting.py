@@ -175,6 +175,7 @@ class Reception:
         self._pid = os.getpid()
         self._hosted: dict[str, Hosting] = {}
         self._errands: set[Errand] = set()
+        self._followers: list[Callable[[], None]] = []
         _open.add(self)
 
     # -- hosting --
@@ -241,7 +242,7 @@ class Reception:
         from p2p_ipython.members.door import CODE_LIFE
 
         invite = self._inviting(name, guest, way, own=own)
-        invitation = Invitation(view, invite, life=CODE_LIFE, own=own, yes=yes)
+        invitation = Invitation(self._followed(view), invite, life=CODE_LIFE, own=own, yes=yes)
         try:
             self._wait(self._coded(invitation), GOING, "making an invitation")
         except BaseException:  # an interrupt may come when there is a code already
@@ -306,6 +307,16 @@ class Reception:
 
         background().start(answered())
 
+    def visitors(self) -> list[Visitor]:
+        """As ``waiting``, for the loop's thread."""
+        guests = [one.visitor for one in self._invitations() if one.visitor is not None]
+        return guests + [visitor for hosting in self._hosted.values() for visitor in hosting.waiting.values()]
+
+    def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have ``wake`` called on the loop's thread when somebody comes or goes; the result ends that."""
+        self._followers.append(wake)
+        return lambda: self._followers.remove(wake)
+
     # -- the end --
 
     def close(self) -> None:
@@ -366,7 +377,7 @@ class Reception:
                 hint="One is enough; it heeds what you gave. Invite friends from here all the same: %p2p_invite.",
             )
         progress(f"joining the board at {profile.board}")
-        hosting = Hosting(entry, lock, view)
+        hosting = Hosting(entry, lock, self._followed(view))
         host = Host(entry, profile, profiles, on_knock=hosting.knocks)
         self._hosted[title] = hosting
         try:
@@ -507,8 +518,7 @@ class Reception:
         return task
 
     async def _waiting(self) -> list[Visitor]:
-        guests = [one.visitor for one in self._invitations() if one.visitor is not None]
-        return guests + [visitor for hosting in self._hosted.values() for visitor in hosting.waiting.values()]
+        return self.visitors()
 
     async def _decide(self, who: str, called: str | None, *, yes: bool) -> tuple[Visitor, str]:
         adopt()
@@ -544,10 +554,27 @@ class Reception:
     def _invitations(self) -> list[Invitation]:
         return [errand for errand in self._errands if isinstance(errand, Invitation)]
 
+    def _followed(self, view: View) -> View:
+        return _Followed(view, self._followers)
+
     async def _close(self) -> None:
         for errand in list(self._errands):
             await errand.end()
         await self._unhost(None)
+
+
+class _Followed:
+    """A view that others follow, too."""
+
+    def __init__(self, view: View, followers: list[Callable[[], None]]) -> None:
+        self._view = view
+        self._followers = followers
+
+    def show(self, text: str, news: str, visitors: tuple[Visitor, ...]) -> None:
+        """As ``View`` has it."""
+        self._view.show(text, news, visitors)
+        for wake in list(self._followers):
+            wake()
 
 
 # --- what is shown ----------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class FriendsMagics(Magics):
 
         notice = self._notice(buttons=True)
         try:
-            title, new = self._reception.host(
+            title, new = self.reception.host(
                 given["cluster"],
                 notice,
                 way=_way(given),
@@ -134,7 +134,7 @@ class FriendsMagics(Magics):
     def p2p_unhost(self, line: str) -> None:
         """Host a cluster no more. Its members can go on without it."""
         given = options_of(self.p2p_unhost, line)
-        titles = self._reception.unhost(given["cluster"])
+        titles = self.reception.unhost(given["cluster"])
         say(f"Not hosted from here any more: {', '.join(titles)}." if titles else "Nothing is hosted by this notebook.")
 
     @magic_arguments()
@@ -157,7 +157,7 @@ class FriendsMagics(Magics):
             raise MagicUsage("--board is for --own, a machine of a personal cluster; a shared one knows its board")
         notice = self._notice(buttons=not given["wait"])
         try:
-            invitation = self._reception.invite(
+            invitation = self.reception.invite(
                 given["cluster"] or self._default_cluster(personal=bool(given["board"])),
                 given["guest"],
                 notice,
@@ -187,7 +187,7 @@ class FriendsMagics(Magics):
         himself.
         """
         given = options_of(self.p2p_approve, line)
-        visitor, called = self._reception.approve(given["who"], called=given["called"])
+        visitor, called = self.reception.approve(given["who"], called=given["called"])
         if visitor.own:
             say(f"{visitor.called} is in {visitor.title} as a machine of your own, with the key {visitor.fingerprint}.")
         elif called:
@@ -200,7 +200,7 @@ class FriendsMagics(Magics):
     @line_magic
     def p2p_refuse(self, line: str) -> None:
         """Don't let somebody in. Who knocks is told no as long as the cluster is hosted from here."""
-        visitor = self._reception.refuse(options_of(self.p2p_refuse, line)["who"])
+        visitor = self.reception.refuse(options_of(self.p2p_refuse, line)["who"])
         say(f"{visitor.called}, with the key {visitor.fingerprint}, is told no.")
 
     @magic_arguments()
@@ -214,7 +214,7 @@ class FriendsMagics(Magics):
         Whoever hears of it cuts his links. The others get another topic and another key; what they run goes on.
         """
         given = options_of(self.p2p_revoke, line)
-        title, out = self._reception.revoke(given["cluster"], given["member"], way=_way(given))
+        title, out = self.reception.revoke(given["cluster"], given["member"], way=_way(given))
         words = f"{out.member} is out of {title}; the others have got another key."
         if out.waiting:
             words += f" {out.waiting} of their processes have not taken it yet; they get it while somebody hosts."
@@ -246,7 +246,7 @@ class FriendsMagics(Magics):
             self._knock(code, given, notice)
             return None
         try:
-            joining = self._reception.join(
+            joining = self.reception.join(
                 code,
                 notice,
                 name=given["name"],
@@ -282,7 +282,7 @@ class FriendsMagics(Magics):
         cluster = self._connected()
         if cluster is not None and cluster.target == title:
             raise UsageError(f"this notebook is connected to {title}", hint="Leave it first: %p2p_disconnect")
-        if title in self._reception.hosted():
+        if title in self.reception.hosted():
             raise UsageError(f"this notebook hosts {title}", hint=f"End that first: %p2p_unhost {title}")
         if profiles.load(title).hosting is not None and not given["yes"]:
             raise UsageError(
@@ -361,10 +361,16 @@ class FriendsMagics(Magics):
         cluster = self._connected()
         return [member.name for member in cluster.members()] if cluster is not None else []
 
+    @property
+    def receives(self) -> bool:
+        """Whether there is a reception: somebody may wait."""
+        return self._made is not None
+
     # -- inside --
 
     @property
-    def _reception(self) -> Reception:
+    def reception(self) -> Reception:
+        """Where those who would come in are dealt with; made on first use."""
         from p2p_ipython.client.hosting import Reception
 
         self._made = self._made or Reception()
@@ -376,7 +382,7 @@ class FriendsMagics(Magics):
         return Notice(self._notebook.output(), self._answer if buttons else None)
 
     def _answer(self, visitor: Visitor, yes: bool) -> None:
-        self._reception.answer(visitor, yes=yes)
+        self.reception.answer(visitor, yes=yes)
 
     def _connected(self) -> Cluster | None:
         cluster = self._notebook.cluster

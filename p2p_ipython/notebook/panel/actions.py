@@ -1,0 +1,305 @@
+"""What a panel may ask for, done as the magics do it, on threads that may wait.
+
+Each action is a method that returns what there is to say and, perhaps, data; what it raises is said, too. Actions that
+take their time wait for one another on one thread; those that take none (cancel, show) have a thread of their own.
+Every action is answered once: when it is over, or at its deadline, whatever comes first.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
+from p2p_ipython.notebook.panel.asked import Do, checked
+from p2p_ipython.notebook.panel.shown import shown
+
+if TYPE_CHECKING:
+    from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.client.errands import Visitor
+    from p2p_ipython.client.hosting import Reception
+    from p2p_ipython.members.desk import Way
+
+log = logging.getLogger(__name__)
+
+USUAL = 60.0
+"""Seconds that an action may take."""
+
+LONG = 200.0
+"""Seconds for those that go to a board, as their own deadlines have it."""
+
+DEADLINES = {"connect": LONG, "invite": LONG, "approve": LONG, "revoke": LONG, "lend": LONG}
+
+QUICK = ("cancel", "show")
+"""Actions that wait for nothing."""
+
+MOST_WAITING = 100
+"""Actions that may wait to be done."""
+
+Answer = Callable[[bool, str, Any], None]
+"""(whether it was done, what to say, data)"""
+
+
+class Notebook(Protocol):
+    """The magics."""
+
+    cluster: Cluster | None
+
+    def connect_to(self, target: str, progress: Callable[[str], None]) -> str:
+        """Connect to another cluster, as ``%p2p_connect`` does; what to say. "": a personal one."""
+
+    def leave(self, cluster: Cluster) -> str:
+        """Close it; what to say."""
+
+
+class Friends(Protocol):
+    """The magics for friends."""
+
+    @property
+    def reception(self) -> Reception:
+        """Where those who would come in are dealt with."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of an action."""
+
+    say: str
+    data: Any = None
+
+
+class Actions:
+    """See the module. ``perform`` from any thread; each action gets the cluster that its panel looks at."""
+
+    def __init__(self, notebook: Notebook, friends: Friends) -> None:
+        self._notebook = notebook
+        self._friends = friends
+        self._quick = _Thread("p2p-panel-quick")
+        self._slow = _Thread("p2p-panel")
+
+    def perform(self, asked: Do, cluster: Cluster | None, answer: Answer) -> float:
+        """Begin an action; ``answer`` is called from its thread. Returns its deadline, in seconds from now."""
+        thread = self._quick if asked.action in QUICK else self._slow
+        if not thread.put(lambda: answer(*self._outcome(asked, cluster))):
+            answer(False, "Too many things are asked for at once.", None)
+        return DEADLINES.get(asked.action, USUAL)
+
+    def close(self) -> None:
+        """Begin no more. What goes on is not waited for."""
+        self._quick.close()
+        self._slow.close()
+
+    def _outcome(self, asked: Do, cluster: Cluster | None) -> tuple[bool, str, Any]:
+        try:
+            arguments = checked(asked)
+            done: Done = getattr(self, f"_{asked.action}")(cluster, **arguments)
+        except P2PError as error:
+            return False, in_notebook(str(error)), None
+        except Exception as error:
+            log.exception("a panel's %s failed", asked.action)
+            return False, f"It failed, and should not have ({type(error).__name__}). The kernel's log says more.", None
+        return True, in_notebook(done.say), done.data
+
+    # -- tasks --
+
+    def _cancel(self, cluster: Cluster | None, task: str) -> Done:
+        if _there(cluster).cancel_task(task):
+            return Done("Cancelled.")
+        raise UsageError("it is over already", hint="Its result is with its future.")
+
+    def _show(self, cluster: Cluster | None, task: str) -> Done:
+        there = _there(cluster)
+        return Done("", shown(there.source_of(task), there.shown(task)))
+
+    # -- clusters --
+
+    def _connect(self, _cluster: Cluster | None, target: str) -> Done:
+        with _unattended():
+            return Done(self._notebook.connect_to(target, lambda _words: None))
+
+    def _disconnect(self, cluster: Cluster | None) -> Done:
+        return Done(self._notebook.leave(_open(cluster)))
+
+    # -- people --
+
+    def _invite(self, cluster: Cluster | None, title: str, who: str) -> Done:
+        from p2p_ipython.members.desk import Way
+        from p2p_ipython.members.door import CODE_LIFE
+
+        way, own = Way(), False
+        if not title and cluster is not None and not cluster.shared and cluster.target is not None:
+            title, way, own = cluster.cluster, _way(cluster), True
+        until = time.time() + CODE_LIFE
+        with _unattended():
+            invitation = self._friends.reception.invite(title, who or None, _Unseen(), way=way, own=own, yes=False)
+        commands = [f"%p2p_join {invitation.arguments}", f"p2p join {invitation.arguments}"]
+        words = "Tell your guest the code. When he is there, you are asked here; it works once."
+        return Done(words, {"code": invitation.code, "commands": commands, "until": round(until)})
+
+    def _approve(self, _cluster: Cluster | None, key: str, title: str, called: str) -> Done:
+        visitor = self._visitor(key, title)
+        with _unattended():
+            visitor, name = self._friends.reception.approve(visitor.fingerprint, called=called or None)
+        if visitor.own:
+            return Done(f"{visitor.called} is in {visitor.title} as a machine of your own.")
+        return Done(f"{name} is in {visitor.title}." if name else f"{visitor.called} waits no more.")
+
+    def _refuse(self, _cluster: Cluster | None, key: str, title: str) -> Done:
+        visitor = self._friends.reception.refuse(self._visitor(key, title).fingerprint)
+        return Done(f"{visitor.called} is told no.")
+
+    def _visitor(self, key: str, title: str) -> Visitor:
+        for visitor in self._friends.reception.waiting():
+            if (visitor.fingerprint, visitor.title) == (key, title):
+                return visitor
+        raise UsageError("he waits no more", hint="Somebody has answered, or he has gone.")
+
+    def _revoke(self, _cluster: Cluster | None, title: str, member: str) -> Done:
+        from p2p_ipython.members.desk import Way
+
+        with _unattended():
+            title, out = self._friends.reception.revoke(title, member, way=Way())
+        words = f"{out.member} is out of {title}; the others have got another key."
+        if out.waiting:
+            words += f" {out.waiting} of their processes have not taken it yet; they get it while somebody hosts."
+        return Done(words)
+
+    def _trust(self, cluster: Cluster | None, member: str) -> Done:
+        there = _open(cluster)
+        name = there.trust(member)
+        return Done(f"Results of {name}'s workers in {there.target} may be of any type now, and run code here.")
+
+    def _distrust(self, cluster: Cluster | None, member: str) -> Done:
+        name = _open(cluster).trust(member, revoke=True)
+        return Done(f"Results of {name}'s workers are plain data again.")
+
+    # -- lending --
+
+    def _lend(
+        self,
+        cluster: Cluster | None,
+        *,
+        title: str,
+        slots: int,
+        hours: float,
+        only: tuple[str, ...],
+        tags: tuple[str, ...],
+    ) -> Done:
+        from p2p_ipython.client.lending import lender
+
+        where: Cluster | str = title or _open(cluster)
+        with _unattended():
+            state = lender().lend(where, slots=slots or 1, seconds=hours * 3600 or None, only=only, tags=tags)
+        return Done(f"{state.name} lends {_count(state.slots, 'slot')} to {state.title}.")
+
+    def _pause(self, _cluster: Cluster | None, lending: str) -> Done:
+        from p2p_ipython.client.lending import lender
+
+        lender().pause(lending)
+        return Done("Paused: it takes no new tasks; what runs goes on.")
+
+    def _resume(self, _cluster: Cluster | None, lending: str) -> Done:
+        from p2p_ipython.client.lending import lender
+
+        lender().resume(lending)
+        return Done("It takes tasks again.")
+
+    def _stop(self, _cluster: Cluster | None, lending: str) -> Done:
+        from p2p_ipython.client.lending import lender
+
+        lender().stop(lending)
+        return Done("It lends no more.")
+
+
+class _Unseen:
+    """The view of what is asked for in a panel, which shows it itself."""
+
+    def show(self, text: str, news: str, visitors: tuple[Visitor, ...] = ()) -> None:
+        pass
+
+
+class _Thread:
+    """A daemon thread that does one thing after another; it begins with the first."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._work: queue.Queue[Callable[[], None] | None] = queue.Queue(MOST_WAITING)
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def put(self, work: Callable[[], None]) -> bool:
+        """Do it when its turn comes; False when too much waits."""
+        if self._closed:
+            return False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        try:
+            self._work.put_nowait(work)
+        except queue.Full:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End after what goes on."""
+        self._closed = True
+        while True:
+            try:
+                self._work.put_nowait(None)
+                return
+            except queue.Full:
+                try:
+                    self._work.get_nowait()
+                except queue.Empty:
+                    pass
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None and not self._closed:
+            try:
+                work()
+            except Exception:
+                log.exception("a panel's action could not be answered")
+
+
+def _there(cluster: Cluster | None) -> Cluster:
+    if cluster is None:
+        raise NotConnected("no cluster is connected", hint="Connect first.")
+    return cluster
+
+
+def _open(cluster: Cluster | None) -> Cluster:
+    if _there(cluster).closed:
+        raise NotConnected("the cluster is disconnected", hint="Connect again.")
+    assert cluster is not None
+    return cluster
+
+
+def _way(cluster: Cluster) -> Way:
+    """The way to the board of a personal cluster, as its user has said it."""
+    from p2p_ipython.members.desk import Way
+
+    said = cluster._way
+    return Way(
+        board=cluster.target or "",
+        identity=said.identity,
+        pin=said.accept_host_key,
+        mailbox=said.mailbox or "",
+        relay=said.relay or "",
+        ssh_options=said.ssh_options,
+    )
+
+
+def _unattended() -> Any:
+    """Nobody can type a passphrase into a panel."""
+    from p2p_ipython.board.passphrase import unattended
+
+    return unattended()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

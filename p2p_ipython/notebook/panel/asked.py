@@ -1,0 +1,99 @@
+"""What a panel may say to its kernel, checked where it arrives. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from p2p_ipython.errors import UsageError
+
+MAX_TEXT = 500
+MAX_WORDS = 16
+MAX_NUMBER = 1_000_000
+
+TEXT, TEXTS, COUNT, NUMBER = "text", "list of texts", "whole number", "number"
+
+ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "cancel": {"task": TEXT},
+    "show": {"task": TEXT},
+    "connect": {"target": TEXT},
+    "disconnect": {},
+    "invite": {"title": TEXT, "who": TEXT},
+    "approve": {"key": TEXT, "title": TEXT, "called": TEXT},
+    "refuse": {"key": TEXT, "title": TEXT},
+    "revoke": {"title": TEXT, "member": TEXT},
+    "trust": {"member": TEXT},
+    "distrust": {"member": TEXT},
+    "lend": {"title": TEXT, "slots": COUNT, "hours": NUMBER, "only": TEXTS, "tags": TEXTS},
+    "pause": {"lending": TEXT},
+    "resume": {"lending": TEXT},
+    "stop": {"lending": TEXT},
+}
+"""All actions, and what each wants to know."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Tell me all."""
+
+    view: str
+
+
+@dataclass(frozen=True)
+class Do:
+    """Do this, and say under ``id`` what came of it."""
+
+    id: int
+    action: str
+    args: Mapping[str, Any]
+
+
+def read(data: object) -> Hello | Do | None:
+    """What a browser has sent; None for what is neither."""
+    if not isinstance(data, dict):
+        return None
+    if data.get("t") == "hello":
+        return Hello("widget" if data.get("view") == "widget" else "sidebar")
+    if data.get("t") != "do":
+        return None
+    id, action, args = data.get("id"), data.get("action"), data.get("args", {})
+    if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 1 << 53:
+        return None
+    if not isinstance(action, str) or not isinstance(args, dict):
+        return None
+    return Do(id, action[:MAX_TEXT], args)
+
+
+def checked(asked: Do) -> dict[str, Any]:
+    """The arguments of an action, each of the kind that it should be. Raises ``UsageError``.
+
+    What isn't given is "", 0 or (); what no action has is left out.
+    """
+    wanted = ARGUMENTS.get(asked.action)
+    if wanted is None:
+        raise UsageError(f"{asked.action!r} is nothing that a panel can ask for", hint="Reload the page.")
+    return {name: _argument(name, kind, asked.args.get(name)) for name, kind in wanted.items()}
+
+
+def _argument(name: str, kind: str, value: object) -> Any:
+    if kind is TEXT:
+        value = "" if value is None else value
+        if _is_text(value):
+            return value.strip()
+    elif kind is TEXTS:
+        value = [] if value is None else value
+        if isinstance(value, list) and len(value) <= MAX_WORDS and all(_is_text(word) for word in value):
+            return tuple(word.strip() for word in value if word.strip())
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER:
+        if kind is NUMBER:
+            return float(value)
+        if value == int(value):
+            return int(value)
+    elif value is None:
+        return 0
+    raise UsageError(f"{name} is not a {kind} as it should be", hint="Reload the page.")
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()

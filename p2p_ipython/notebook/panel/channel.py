@@ -1,0 +1,93 @@
+"""One panel's comm: messages to it from the loop's thread, checked messages from it to the loop's thread.
+
+Works with raw comms and with those of widgets, of ipykernel 6.29 and later. Messages go straight to the kernel's
+session, whole and in JSON already, and answer nobody: see notebook/comms.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from p2p_ipython.loop import background
+from p2p_ipython.notebook.comms import answering_nobody, take_messages
+from p2p_ipython.notebook.panel.asked import Do, Hello, read
+
+log = logging.getLogger(__name__)
+
+Received = Callable[["Channel", Hello | Do], None]
+
+
+class Channel:
+    """See the module. ``received`` and ``rested`` are called on the loop's thread, ``closed`` too.
+
+    ``custom``: the comm is a widget's, whose own messages are among the others.
+    """
+
+    def __init__(
+        self,
+        comm: Any,
+        kernel: Any,
+        *,
+        received: Received,
+        closed: Callable[[Channel], None],
+        rested: Callable[[], None] = lambda: None,
+        custom: bool = False,
+    ) -> None:
+        self._comm = comm
+        self._kernel = kernel
+        self._received = received
+        self._closed = closed
+        self._custom = custom
+        self._open = True
+        self.rested = rested
+        head = f'{{"comm_id":"{comm.comm_id}","data":'
+        self._before, self._after = (head + '{"method":"custom","content":', "}}") if custom else (head, "}")
+        self._handle_msg = comm.handle_msg
+        self._handle_close = comm.handle_close
+        take_messages(comm, self._on_msg)
+        comm.handle_close = self._on_close
+
+    def send(self, message: bytes) -> None:
+        """Tell the panel; ``message`` is JSON. Does nothing once it is closed."""
+        if not self._open:
+            return
+        try:
+            self._kernel.session.send(
+                self._kernel.iopub_socket,
+                "comm_msg",
+                self._before.encode() + message + self._after.encode(),
+                metadata={},
+                parent={},
+                ident=self._comm.topic,
+            )
+        except Exception:
+            log.exception("could not tell a panel")
+
+    def close(self) -> None:
+        """Close the comm, from any thread."""
+        if self._open:
+            self._open = False
+            answering_nobody(self._comm.close)
+
+    # -- what comes, on a thread of the kernel's --
+
+    def _on_msg(self, message: Any) -> None:
+        data = message["content"].get("data")
+        if self._custom:
+            if not isinstance(data, dict) or data.get("method") != "custom":
+                answering_nobody(self._handle_msg, message)
+                return
+            data = data.get("content")
+        asked = read(data)
+        if asked is None:
+            log.debug("a panel has sent what can't be read")
+        elif self._open:
+            background().loop.call_soon_threadsafe(self._received, self, asked)
+
+    def _on_close(self, message: Any) -> None:
+        if self._open:
+            self._open = False
+            background().loop.call_soon_threadsafe(self._closed, self)
+        self._handle_close(message)

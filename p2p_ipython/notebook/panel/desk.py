@@ -1,0 +1,326 @@
+"""All that one notebook has of panels: who looks at what, what can be done, and where it is asked for.
+
+The sidebar, and the widget of ``%p2p_panel``, look at the notebook's cluster, whichever that is at the time; the widget
+of ``cluster.panel()`` looks at that cluster and no other. Each cluster that is looked at has a pump.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from p2p_ipython.loop import background
+from p2p_ipython.notebook.panel import actions, rows
+from p2p_ipython.notebook.panel.asked import Do, Hello
+from p2p_ipython.notebook.panel.channel import Channel
+from p2p_ipython.notebook.panel.comm import Targets
+from p2p_ipython.notebook.panel.hub import Row
+from p2p_ipython.notebook.panel.pump import Pump, packed
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.notebook.panel.watch import Usage
+
+log = logging.getLogger(__name__)
+
+MOST_SIDEBARS = 8
+"""Raw comms that are kept: a page that was closed doesn't say so."""
+
+MOST_CLUSTERS = 200
+"""Clusters of friends that are told."""
+
+CLUSTERS_EVERY = 10.0
+"""Seconds between two looks at the files of this user's clusters."""
+
+ENDING = 5.0
+"""Seconds that closing the panels may take."""
+
+
+class Notebook(actions.Notebook, Protocol):
+    """The magics."""
+
+    on_cluster: Callable[[], None]
+    """Called by any thread when ``cluster`` is another one."""
+
+
+class Desk:
+    """See the module. Made when the extension is loaded; ``close`` when it is unloaded."""
+
+    def __init__(self, ip: InteractiveShell, notebook: Notebook, friends: actions.Friends) -> None:
+        from p2p_ipython.client import cluster as clusters
+
+        self._ip = ip
+        self._kernel: Any = getattr(ip, "kernel", None)
+        self._notebook = notebook
+        self._friends = friends
+        self._actions = actions.Actions(notebook, friends)
+        self._opened: list[weakref.ref[Cluster]] = []
+        self._last: weakref.ref[Cluster] | None = None
+        self._current: Pump | None = None
+        self._pinned: weakref.WeakKeyDictionary[Cluster, Pump] = weakref.WeakKeyDictionary()
+        self._sidebars: list[Channel] = []
+        self._surroundings = Surroundings(friends)
+        self._clusters = clusters
+        clusters.opened.append(self._has_opened)
+        notebook.on_cluster = self._another
+        self._targets = Targets(self._kernel, self._opened_by_browser) if self._kernel is not None else None
+
+    def close(self) -> None:
+        """Close the panels, do nothing more for them, and be found no more."""
+        self._notebook.on_cluster = lambda: None
+        if self._has_opened in self._clusters.opened:
+            self._clusters.opened.remove(self._has_opened)
+        if self._targets is not None:
+            self._targets.close()
+        self._actions.close()
+        if self._current is not None or self._pinned:
+            background().run(self._end(), ENDING)
+
+    async def _end(self) -> None:
+        for pump in self._pumps():
+            pump.close()
+        sidebars, self._sidebars = self._sidebars, []
+        for channel in sidebars:
+            channel.close()
+
+    # -- which cluster --
+
+    def current(self) -> Cluster | None:
+        """The magics' cluster; else the one that was opened last; else the one that was looked at last."""
+        mine = self._notebook.cluster
+        if mine is None or mine.closed:
+            self._opened = [ref for ref in self._opened if (one := ref()) is not None and not one.closed]
+            last = self._opened[-1]() if self._opened else None
+            mine = last or (self._last() if self._last is not None else None)
+        self._last = weakref.ref(mine) if mine is not None else None
+        return mine
+
+    def _has_opened(self, cluster: Cluster) -> None:
+        self._opened.append(weakref.ref(cluster))
+        self._another()
+
+    def _another(self) -> None:
+        if self._current is not None:
+            background().loop.call_soon_threadsafe(self._news)
+
+    def _news(self) -> None:
+        for pump in self._pumps():
+            pump.outside()
+
+    def _pumps(self) -> list[Pump]:
+        return [*([self._current] if self._current is not None else []), *self._pinned.values()]
+
+    def pump(self, cluster: Cluster | None = None) -> Pump:
+        """The pump for a cluster, or for whichever is the notebook's. On the loop's thread."""
+        if cluster is None:
+            if self._current is None:
+                self._current = Pump(background().loop, self.current, self._surroundings)
+            return self._current
+        pump = self._pinned.get(cluster)
+        if pump is None:
+            pump = self._pinned[cluster] = Pump(background().loop, weakref.ref(cluster), self._surroundings)
+        return pump
+
+    # -- panels --
+
+    def _opened_by_browser(self, comm: Any, message: Any) -> None:
+        """A sidebar opens a comm; on a thread of the kernel's."""
+        channel = Channel(comm, self._kernel, received=self._received, closed=self._closed)
+        background().loop.call_soon_threadsafe(self._add, channel)
+
+    def _add(self, channel: Channel) -> None:
+        self._sidebars.append(channel)
+        while len(self._sidebars) > MOST_SIDEBARS:
+            oldest = self._sidebars.pop(0)
+            self._closed(oldest)
+            oldest.close()
+
+    def _closed(self, channel: Channel) -> None:
+        if channel in self._sidebars:
+            self._sidebars.remove(channel)
+        if self._current is not None:
+            self._current.leave(channel)
+
+    def _received(self, channel: Channel, asked: Hello | Do) -> None:
+        self.answer(channel, asked, self.pump())
+
+    def answer(self, channel: Channel, asked: Hello | Do, pump: Pump) -> None:
+        """What a panel has said, which looks at what ``pump`` tells. On the loop's thread."""
+        if isinstance(asked, Hello):
+            pump.hello(channel)
+            return
+        loop = background().loop
+        did = _Did(channel, asked)
+
+        def answered(ok: bool, say: str, data: Any) -> None:
+            loop.call_soon_threadsafe(self._did, did, ok, say, data)
+
+        deadline = self._actions.perform(asked, pump.cluster, answered)
+        did.timer = loop.call_later(deadline, did.late, deadline)
+
+    def _did(self, did: _Did, ok: bool, say: str, data: Any) -> None:
+        did.answer(ok, say, data)
+        self._surroundings.look_again()
+        self._news()
+
+
+class _Did:
+    """The answer to an action, given once."""
+
+    def __init__(self, channel: Channel, asked: Do) -> None:
+        self._channel = channel
+        self._asked = asked
+        self._given = False
+        self.timer: Any = None
+
+    def answer(self, ok: bool, say: str, data: Any) -> None:
+        """Say what came of it, if nothing has been said yet."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self._given:
+            return
+        self._given = True
+        message: dict[str, Any] = {"t": "did", "id": self._asked.id, "ok": ok, "say": say}
+        if data is not None:
+            message["data"] = data
+        self._channel.send(packed(message))
+
+    def late(self, seconds: float) -> None:
+        """Its time is up."""
+        self.answer(False, f"No answer within {seconds:g} s. It may still come true.", None)
+
+
+class Surroundings:
+    """What there is beside the cluster, as ``pump.Outside`` has it."""
+
+    def __init__(self, friends: actions.Friends) -> None:
+        self._friends = friends
+        self._followers: list[Callable[[], None]] = []
+        self._known: tuple[tuple[str, bool], ...] = ()  # titles, and whether they are this user's own
+        self._looked = 0.0
+        self._looking = False
+
+    def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
+        unfollow = [self._friends.reception.follow(wake), _lender().follow(wake)]
+        self._followers.append(wake)
+
+        def end() -> None:
+            self._followers.remove(wake)
+            for one in unfollow:
+                one()
+
+        return end
+
+    def visitors(self) -> Sequence[tuple[str, Row]]:
+        return [rows.visitor(one) for one in self._friends.reception.visitors()]
+
+    def lending(self) -> Sequence[tuple[str, Row]]:
+        return [rows.lending(state) for state in _lender().states()]
+
+    def used(self) -> Usage:
+        used: dict[str, tuple[int, float]] = {}
+        for state in _lender().states():
+            for key, (tasks, seconds) in state.usage.items():
+                before = used.get(key, (0, 0.0))
+                used[key] = before[0] + tasks, before[1] + seconds
+        return used
+
+    def look_again(self) -> None:
+        """The files of this user's clusters may have changed."""
+        self._looked = 0.0
+
+    def means(self, cluster: Cluster | None) -> Row:
+        if time.monotonic() > self._looked + CLUSTERS_EVERY and not self._looking:
+            self._looking = True
+            background().start(self._look())
+        return rows.row(
+            can=self._can(cluster),
+            clusters=[title for title, _ in self._known],
+            hosted=self._friends.reception.hosted(),
+            machine=platform.node()[: rows.NAME],
+            cores=_cores(),
+            python=platform.python_version(),
+        )
+
+    def _can(self, cluster: Cluster | None) -> list[str]:
+        """The actions that work now."""
+        there = cluster if cluster is not None and not cluster.closed else None
+        shared = there is not None and there.shared
+        elsewhere = there is not None and there.target is not None
+        owned = [title for title, own in self._known if own]
+        can = ["connect"]
+        if cluster is not None:
+            can.append("show")
+        if there is not None:
+            can += ["cancel", "disconnect"]
+        if owned or (elsewhere and not shared):
+            can.append("invite")
+        if self._friends.reception.visitors():
+            can += ["approve", "refuse"]
+        if owned:
+            can.append("revoke")
+        if shared:
+            can += ["trust", "distrust"]
+        if sys.platform != "win32" and (elsewhere or self._known):
+            can.append("lend")
+        if _lender().states():
+            can += ["pause", "resume", "stop"]
+        return can
+
+    async def _look(self) -> None:
+        """Read the files of this user's clusters."""
+        import asyncio
+
+        try:
+            found = await asyncio.to_thread(_clusters)
+        finally:
+            self._looking = False
+            self._looked = time.monotonic()
+        if found != self._known:
+            self._known = found
+            for wake in list(self._followers):
+                wake()
+
+
+def _clusters() -> tuple[tuple[str, bool], ...]:
+    """Titles of the clusters of friends that this user knows, and which are his own. Blocks."""
+    from p2p_ipython.errors import P2PError
+    from p2p_ipython.members.profiles import Profiles
+
+    try:
+        profiles = Profiles().all()
+    except (P2PError, OSError):
+        log.debug("the files of clusters can't be read", exc_info=True)
+        return ()
+    return tuple((profile.title, profile.hosting is not None) for profile in profiles[:MOST_CLUSTERS])
+
+
+def _lender() -> Any:
+    try:
+        from p2p_ipython.client.lending import lender
+    except ImportError:
+        return _None()
+
+    return lender()
+
+
+class _None:
+    def states(self):
+        return ()
+
+    def follow(self, wake):
+        return lambda: None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,147 @@
+"""The rows of a panel, and what of them has changed since the last message. Pure: time is an argument.
+
+A row is a dict of the contract's fields that leaves out what has its default. The hub keeps every row as it was told
+last (that is a *revision*) and as it is now, so that a ``delta`` holds what differs and nothing else: changes that
+took each other back are not told. A ``snapshot`` is what was told up to now, so it may go to one panel while the
+others go on with deltas.
+
+Rows are replaced, never changed in place. A row's id stays in its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+VERSION = 1
+"""Of the contract."""
+
+Row = Mapping[str, Any]
+
+TABLES = ("members", "tasks", "offers", "visitors", "lending")
+PARTS = ("cluster", "means")
+
+_EMPTY: Row = {}
+
+
+class Hub:
+    """See the module. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self.rev = 0
+        self._tables: dict[str, dict[str, Row]] = {name: {} for name in TABLES}
+        self._parts: dict[str, Row] = {name: {} for name in PARTS}
+        # What was told last of the rows that have been touched since; None: there was no such row.
+        self._told: dict[str, dict[str, Row | None]] = {name: {} for name in TABLES}
+        self._told_parts: dict[str, Row] = {}
+
+    # -- what there is --
+
+    def rows(self, table: str) -> Mapping[str, Row]:
+        """The rows of a table as they are now, by id. To read only."""
+        return self._tables[table]
+
+    def part(self, name: str) -> Row:
+        """The cluster's facts, or the means, as they are now. To read only."""
+        return self._parts[name]
+
+    # -- changes --
+
+    def set(self, name: str, row: Row) -> None:
+        """Replace the cluster's facts, or the means."""
+        before = self._parts[name]
+        if row != before:
+            self._told_parts.setdefault(name, before)
+            self._parts[name] = row
+
+    def put(self, table: str, id: str, row: Row) -> None:
+        """A row is new, or has changed, or neither."""
+        rows = self._tables[table]
+        before = rows.get(id)
+        if row != before:
+            self._told[table].setdefault(id, before)
+            rows[id] = row
+
+    def drop(self, table: str, id: str) -> None:
+        """A row is gone, if it was there."""
+        before = self._tables[table].pop(id, None)
+        if before is not None:
+            self._told[table].setdefault(id, before)
+
+    def fill(self, table: str, rows: Iterable[tuple[str, Row]]) -> None:
+        """These are the rows of the table, and no others."""
+        given = dict(rows)
+        for id in [id for id in self._tables[table] if id not in given]:
+            self.drop(table, id)
+        for id, row in given.items():
+            self.put(table, id, row)
+
+    # -- messages --
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """All that has been told up to now, for somebody who knows nothing."""
+        message: dict[str, Any] = {"t": "snapshot", "v": VERSION, "rev": self.rev, "now": now}
+        parts = {name: self._told_parts.get(name, part) for name, part in self._parts.items()}
+        if any(parts.values()):
+            message["set"] = {name: part for name, part in parts.items() if part}
+        tables = {}
+        for name, now_there in self._tables.items():
+            told, rows = self._told[name], now_there
+            if told:
+                rows = {id: row for id, row in now_there.items() if id not in told}
+                rows |= {id: row for id, row in told.items() if row is not None}
+            if rows:
+                tables[name] = rows
+        if tables:
+            message["put"] = tables
+        return message
+
+    def delta(self, now: float) -> dict[str, Any] | None:
+        """What has changed since the last one, which is told by this; None for nothing."""
+        set_, put, del_ = self._changes()
+        if not (set_ or put or del_):
+            return None
+        message = {"t": "delta", "rev": self.rev + 1, "base": self.rev, "now": now}
+        message.update({name: part for name, part in (("set", set_), ("put", put), ("del", del_)) if part})
+        self.rev += 1
+        return message
+
+    def _changes(self) -> tuple[dict[str, Row], dict[str, dict[str, Row]], dict[str, list[str]]]:
+        set_: dict[str, Row] = {}
+        for name, told in self._told_parts.items():
+            if changed := difference(told, self._parts[name]):
+                set_[name] = changed
+        self._told_parts.clear()
+        put: dict[str, dict[str, Row]] = {}
+        del_: dict[str, list[str]] = {}
+        for name, before in self._told.items():
+            if not before:
+                continue
+            rows = self._tables[name]
+            changes: dict[str, Row] = {}
+            gone: list[str] = []
+            for id, row in before.items():
+                new = rows.get(id)
+                if row is None:
+                    if new is not None:
+                        changes[id] = new
+                elif new is None:
+                    gone.append(id)
+                elif changed := difference(row, new):
+                    changes[id] = changed
+            before.clear()
+            if changes:
+                put[name] = changes
+            if gone:
+                del_[name] = gone
+        return set_, put, del_
+
+
+def difference(old: Row, new: Row) -> Row:
+    """The fields of ``new`` that differ; those that went back to their default with that."""
+    changed = {name: value for name, value in new.items() if name not in old or old[name] != value}
+    if len(new) - len(changed) < len(old):  # some of the old are changed, or gone
+        for name, value in old.items():
+            if name not in new:
+                changed[name] = type(value)()
+    return changed

@@ -1,0 +1,180 @@
+"""How a member, a task, an offer … is told to a panel: rows of the contract, from records. Pure.
+
+A row leaves out what has its default (0, "", false, []). Text is cut to what a line of a panel can show; it may be a
+stranger's, and the panel shows it as text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2p_ipython.client.errands import Visitor
+    from p2p_ipython.client.journal import Entry
+    from p2p_ipython.client.lending import LendingState
+    from p2p_ipython.protocol.messages import Terms
+
+NAME = 100
+"""Characters of a name or a label that are told."""
+
+WORDS = 300
+"""Characters of a sentence that are told."""
+
+MOST_REASONS = 50
+"""Reasons why tasks wait that are told; there is one for each version of Python that is asked for."""
+
+YOURS, ANYTHING, PLAIN = "yours", "any type", "plain data"
+"""What results of a member's may be."""
+
+Row = Mapping[str, Any]
+
+
+def row(**fields: Any) -> Row:
+    """A row without the fields that have their default."""
+    return {name: value for name, value in fields.items() if value}
+
+
+def task(entry: Entry) -> Row:
+    """A task. (By hand: a thousand a second come by here.)"""
+    made: dict[str, Any] = {"label": entry.label[:NAME], "kind": entry.kind, "state": entry.state.value}
+    if entry.words:
+        made["words"] = entry.words[:WORDS]
+    if entry.needs:
+        made["needs"] = entry.needs
+    if entry.worker:
+        made["worker"] = entry.worker[:NAME]
+    if entry.attempt:
+        made["attempt"] = entry.attempt
+    made["submitted"] = round(entry.submitted, 3)
+    if entry.sent:
+        made["sent"] = round(entry.sent, 3)
+        if entry.started:
+            made["started"] = round(entry.started, 3)
+    if entry.ended:
+        made["ended"] = round(entry.ended, 3)
+    if entry.size_in:
+        made["sizeIn"] = entry.size_in
+    if entry.size_out:
+        made["sizeOut"] = entry.size_out
+    if entry.said:
+        made["said"] = entry.said[:WORDS]
+    if entry.error:
+        made["error"] = entry.error[:WORDS]
+    if entry.cell:
+        made["cell"] = entry.cell[:NAME]
+    return made
+
+
+def member(
+    *,
+    name: str,
+    roles: Sequence[str],
+    key: str,
+    trust: str,
+    own: bool = False,
+    me: bool = False,
+    here: bool = True,
+    state: str = "",
+    since: float = 0.0,
+    terms: Terms | None = None,
+    machine: str = "",
+    python: str = "",
+    busy: int = 0,
+    link: str = "",
+    rtt: float | None = None,
+    lent: tuple[int, float] = (0, 0.0),
+    used: tuple[int, float] = (0, 0.0),
+) -> Row:
+    """A process that is here, or a member who isn't. ``terms``: what it offers."""
+    return row(
+        name=name[:NAME],
+        roles=list(roles),
+        own=own,
+        me=me,
+        here=here,
+        state=state[:WORDS],
+        machine=terms.platform if terms is not None else machine,
+        python=terms.python if terms is not None else python,
+        since=round(since),
+        slots=terms.slots if terms is not None else 0,
+        busy=busy,
+        trust=trust,
+        key=key,
+        link=link,
+        rtt=_rounded(rtt or 0.0),
+        lentTasks=lent[0],
+        lentSeconds=_rounded(lent[1]),
+        usedTasks=used[0],
+        usedSeconds=_rounded(used[1]),
+    )
+
+
+def offer(name: str, terms: Terms, *, busy: int, own: bool, state: str, only: str, mine: bool) -> Row:
+    """A worker's standing offer. ``busy`` slots run tasks of ours; ``only``: for whom, in words.
+
+    Workers say now and then what is free, so of one's own, which hardly anybody else uses, it is known better here.
+    """
+    free = terms.slots - busy if own else min(terms.free, terms.slots - busy)
+    return row(
+        name=name[:NAME],
+        own=own,
+        state=state[:WORDS],
+        slots=terms.slots,
+        free=0 if terms.paused else free,
+        cores=terms.cores,
+        memory=terms.memory,
+        tags=list(terms.tags),
+        until=terms.until,
+        python=terms.python,
+        platform=terms.platform,
+        only=only[:WORDS],
+        paused=terms.paused,
+        mine=mine,
+    )
+
+
+def visitor(waits: Visitor) -> tuple[str, Row]:
+    """Somebody who waits for a yes or no; his id, and his row."""
+    return f"{waits.title} {waits.fingerprint}", row(
+        title=waits.title[:NAME],
+        name=waits.name[:NAME],
+        called=waits.called[:NAME],
+        key=waits.fingerprint,
+        invited=waits.invited,
+        about=waits.about[:WORDS],
+    )
+
+
+def lending(state: LendingState) -> tuple[str, Row]:
+    """A worker that was started here; its id, and its row."""
+    return state.id, row(
+        title=state.title[:NAME],
+        name=state.name[:NAME],
+        state=state.state,
+        words=state.words[:WORDS],
+        slots=state.slots,
+        busy=state.busy,
+        until=round(state.until),
+        only=", ".join(state.only)[:WORDS],
+        tasks=sum(tasks for tasks, _ in state.usage.values()),
+        seconds=_rounded(sum(seconds for _, seconds in state.usage.values())),
+    )
+
+
+def reasons(of: Mapping[str, str]) -> dict[str, str]:
+    """Why tasks wait, by what they need."""
+    return {needs: words[:WORDS] for needs, words in list(of.items())[:MOST_REASONS]}
+
+
+def names_of(fingerprints: Iterable[str], names: Mapping[str, str]) -> str:
+    """Whose keys these are, in words."""
+    return ", ".join(dict.fromkeys(names.get(key, key[:15]) for key in fingerprints))
+
+
+def _rounded(seconds: float) -> float:
+    """To a precision that people see, so that noise isn't told as news; 0 for what is no number."""
+    if not math.isfinite(seconds) or seconds <= 0:
+        return 0.0
+    return float(f"{seconds:.3g}")

@@ -1,0 +1,345 @@
+"""Keeps a hub's rows true to a cluster: its members, tasks, offers and facts.
+
+``ClusterWatch`` reads the cluster's records on the event loop's thread, to which it belongs. After ``fill`` only what
+the cluster names as changed is read again (``look``).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from p2p_ipython.notebook.panel import rows
+from p2p_ipython.notebook.panel.hub import Hub
+from p2p_ipython.notebook.panel.rows import Row
+from p2p_ipython.protocol.client_machine import TaskState
+
+if TYPE_CHECKING:
+    from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.protocol.identity import Certificate
+    from p2p_ipython.protocol.messages import Terms
+    from p2p_ipython.protocol.roster import Member
+
+MOST_TASKS = 20_000
+"""Rows of tasks beyond which those that have not been sent yet aren't told."""
+
+ABSENT = "key:"
+"""How the id of a member begins who isn't here; the fingerprint of his first key follows."""
+
+OVER = frozenset(state.value for state in (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED))
+
+Usage = Mapping[str, tuple[int, float]]
+"""Tasks and seconds, by the fingerprint of a member's key."""
+
+NO_CLUSTER = {"state": "none", "words": "not connected", "kind": "none"}
+"""The facts while there is no cluster."""
+
+
+def forget(hub: Hub) -> None:
+    """There is no cluster."""
+    hub.set("cluster", NO_CLUSTER)
+    for table in ("members", "tasks", "offers"):
+        hub.fill(table, ())
+
+
+class ClusterWatch:
+    """See the module. ``used`` gives what this machine has run for each member."""
+
+    def __init__(self, hub: Hub, cluster: Cluster, wake: Callable[[], None], used: Callable[[], Usage]) -> None:
+        self.cluster = cluster
+        self._hub = hub
+        self._used = used
+        self._follower = cluster.follow(wake)
+        self._lent: dict[bytes, tuple[int, float]] = {}  # what each worker has run, of the tasks that are listed
+        self._here: Counter[str] = Counter()  # sessions, by the fingerprint of their member's key
+        self._signers: dict[bytes, str] = {}
+        self._people: tuple[object, ...] = ()  # what the rows of members were made with
+
+    def close(self) -> None:
+        """Watch no more. The rows stay."""
+        self._follower.close()
+
+    # -- looking --
+
+    def fill(self) -> None:
+        """Read everything."""
+        self._follower.take()
+        hub = self._hub
+        self._lent.clear()
+        entries = self.cluster.record.entries
+        known: list[tuple[str, Row]] = []
+        for id, entry in entries.items():
+            if len(known) < MOST_TASKS or entry.state is not TaskState.WAITING:
+                known.append((id, rows.task(entry)))
+            if entry.ended and entry.started and entry.sid is not None:
+                self._ran(entry.sid, entry.seconds or entry.ended - entry.started)
+        hub.fill("tasks", known)
+        self._facts()
+        self._sessions()
+
+    def look(self) -> None:
+        """Read what has changed."""
+        changes = self._follower.take()
+        if changes.tasks:
+            self._tasks(changes.tasks)
+        if changes.facts:
+            self._facts()
+        if changes.facts and self._people_of() != self._people:
+            self._sessions()
+        elif changes.sessions:
+            self._some_sessions(changes.sessions)
+
+    def refresh(self) -> None:
+        """Read what changes without being named: round trips, and what each has lent and used."""
+        self._sessions()
+
+    # -- tasks --
+
+    def _tasks(self, ids: Iterable[str]) -> None:
+        hub = self._hub
+        entries = self.cluster.record.entries
+        known = hub.rows("tasks")
+        for id in ids:
+            entry = entries.get(id)
+            if entry is None:
+                hub.drop("tasks", id)
+                continue
+            before = known.get(id)
+            if before is None and len(known) >= MOST_TASKS and entry.state is TaskState.WAITING:
+                continue
+            hub.put("tasks", id, rows.task(entry))
+            if entry.ended and entry.started and entry.sid and (before is None or before["state"] not in OVER):
+                self._ran(entry.sid, entry.seconds or entry.ended - entry.started)
+
+    def _ran(self, sid: bytes, seconds: float) -> None:
+        tasks, before = self._lent.get(sid, (0, 0.0))
+        self._lent[sid] = tasks + 1, before + seconds
+
+    # -- the whole --
+
+    def _facts(self) -> None:
+        facts = self.cluster.facts()
+        self._hub.set(
+            "cluster",
+            rows.row(
+                state=facts.state,
+                words=facts.words[: rows.WORDS],
+                kind=facts.kind,
+                title=facts.title,
+                board=facts.board,
+                me=facts.me,
+                key=facts.key,
+                note=facts.note[: 2 * rows.WORDS],
+                since=round(facts.since),
+                reasons=rows.reasons(self.cluster.reasons()),
+                done=facts.done,
+                failed=facts.failed,
+                cancelled=facts.cancelled,
+            ),
+        )
+
+    # -- who is here --
+
+    def _people_of(self) -> tuple[object, ...]:
+        """What the rows of all members depend on."""
+        bridge = self.cluster._bridge
+        if bridge is None or self.cluster.closed:
+            return ()
+        return bridge.membership.machine.epoch, bridge.membership.trusted
+
+    def _sessions(self) -> None:
+        people = _People(self.cluster)
+        self._people = self._people_of()
+        if not people.open:
+            for table in ("members", "offers"):
+                self._hub.fill(table, ())
+            self._signers.clear()
+            self._here.clear()
+            return
+        sids = {*self.cluster.presence.sessions, *people.workers, people.sid}
+        for sid in [sid for sid in self._signers if sid not in sids]:
+            self._gone(sid)
+        used = self._used()
+        for sid in sids:
+            self._session(people, sid, used)
+        self._absent(people, used)
+
+    def _some_sessions(self, sids: Iterable[bytes]) -> None:
+        people = _People(self.cluster)
+        if not people.open:
+            self._sessions()
+            return
+        before = len(self._here)
+        used = self._used()
+        came = False
+        for sid in sids:
+            came |= self._session(people, sid, used)
+        if came or len(self._here) != before:
+            self._absent(people, used)
+
+    def _gone(self, sid: bytes) -> bool:
+        signer = self._signers.pop(sid, None)
+        if signer is None:
+            return False
+        self._here[signer] -= 1
+        if not self._here[signer]:
+            del self._here[signer]
+        self._hub.drop("members", sid.hex())
+        self._hub.drop("offers", sid.hex())
+        return True
+
+    def _session(self, people: _People, sid: bytes, used: Usage) -> bool:
+        """Tell of one session; whether it came or went."""
+        if sid == people.sid:
+            self._hub.put("members", sid.hex(), people.me(used))
+            return self._came(sid, people.key)
+        seen = self.cluster.presence.sessions.get(sid)
+        worker = people.workers.get(sid)
+        terms: Terms | None
+        if worker is not None:
+            certificate, name, terms = worker.certificate, worker.name, worker.terms
+        elif seen is not None:
+            certificate, name, terms = seen.certificate, seen.name, seen.offer
+        else:
+            return self._gone(sid)
+        id, own = sid.hex(), people.own(certificate)
+        state, busy, link, rtt = "here", 0, "", None
+        if worker is not None:
+            busy = min(len(worker.tasks), worker.terms.slots)
+            state = worker.state.value + (f" ({worker.detail})" if worker.detail else "")
+            link, rtt = people.link(sid)
+            self._hub.put(
+                "offers",
+                id,
+                rows.offer(
+                    name,
+                    worker.terms,
+                    busy=busy,
+                    own=own,
+                    state="paused" if worker.terms.paused else state,
+                    only=rows.names_of(worker.terms.only, people.names),
+                    mine=own or not worker.terms.only or people.key in worker.terms.only,
+                ),
+            )
+        else:
+            self._hub.drop("offers", id)
+        signer = certificate.signer
+        self._hub.put(
+            "members",
+            id,
+            rows.member(
+                name=name,
+                roles=people.roles(certificate),
+                key=signer,
+                trust=people.trust(signer),
+                own=own,
+                state=state,
+                since=seen.since if seen is not None else 0.0,
+                terms=terms,
+                busy=busy,
+                link=link,
+                rtt=rtt,
+                lent=self._lent.get(sid, (0, 0.0)),
+                used=used.get(signer, (0, 0.0)),
+            ),
+        )
+        return self._came(sid, signer)
+
+    def _came(self, sid: bytes, signer: str) -> bool:
+        if sid in self._signers:
+            return False
+        self._signers[sid] = signer
+        self._here[signer] += 1
+        return True
+
+    def _absent(self, people: _People, used: Usage) -> None:
+        """Tell of the members none of whose sessions is here."""
+        absent: dict[str, Row] = {}
+        usage = self.cluster.record.usage
+        for number, member in enumerate(people.members):
+            if any(key in self._here for key in member.keys):
+                continue
+            key = member.keys[0]
+            absent[ABSENT + key] = rows.member(
+                name=member.name,
+                roles=[*(["owner"] if number == 0 else []), *member.roles],
+                key=key,
+                trust=people.trust(key),
+                here=False,
+                state="away",
+                lent=_sum(usage, member.keys),
+                used=_sum(used, member.keys),
+            )
+        known = self._hub.rows("members")
+        for id in [id for id in known if id.startswith(ABSENT) and id not in absent]:
+            self._hub.drop("members", id)
+        for id, told in absent.items():
+            self._hub.put("members", id, told)
+
+
+class _People:
+    """Whose sessions are whose, for one look at a cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        bridge = cluster._bridge
+        self.open = bridge is not None and not cluster.closed
+        if bridge is None:
+            return
+        membership = bridge.membership
+        self._bridge = bridge
+        self._name = cluster.name
+        self._membership = membership
+        self.workers = bridge.machine.workers
+        self.sid = membership.session.sid
+        self.key = membership.standing.me
+        roster = membership.machine.roster
+        self.members: tuple[Member, ...] = roster.members if roster is not None else ()
+        self._my_keys = {self.key}
+        self._owners = set(self.members[0].keys) if self.members else set()
+        if roster is not None and (mine := roster.member(self.key)) is not None:
+            self._my_keys |= set(mine.keys)
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What members are called, by the fingerprints of their keys."""
+        return {key: member.name for member in self.members for key in member.keys}
+
+    def own(self, certificate: Certificate) -> bool:
+        return certificate.signer in self._my_keys
+
+    def trust(self, signer: str) -> str:
+        if signer == self.key:
+            return rows.YOURS
+        return rows.ANYTHING if self._membership.trusts(signer) else rows.PLAIN
+
+    def roles(self, certificate: Certificate) -> list[str]:
+        return [*(["owner"] if certificate.signer in self._owners else []), certificate.role]
+
+    def link(self, sid: bytes) -> tuple[str, float | None]:
+        """Kind and round trip of the link to a worker."""
+        end = self._bridge.links.get(sid)
+        link = end.link if end is not None else None
+        return (link.kind, link.rtt) if link is not None else ("", None)
+
+    def me(self, used: Usage) -> Row:
+        """This kernel's own row."""
+        return rows.member(
+            name=self._membership.called(self._membership.session.certificate, self._name),
+            roles=self.roles(self._membership.session.certificate),
+            key=self.key,
+            trust=rows.YOURS,
+            own=True,
+            me=True,
+            state="this kernel",
+            machine=f"{platform.system()} {platform.machine()}",
+            python=".".join(platform.python_version_tuple()[:2]),
+            used=used.get(self.key, (0, 0.0)),
+        )
+
+
+def _sum(usage: Usage, keys: Iterable[str]) -> tuple[int, float]:
+    found = [usage[key] for key in keys if key in usage]
+    return sum(tasks for tasks, _ in found), sum(seconds for _, seconds in found)
