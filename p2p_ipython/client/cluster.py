@@ -346,6 +346,11 @@ class Cluster(concurrent.futures.Executor):
         return future is not None and future.cancel()
 
     @property
+    def way(self) -> Way:
+        """What the user has said of the way to its board."""
+        return self._way
+
+    @property
     def pids(self) -> list[int]:
         """Processes that this cluster has started: a board's and workers'; none on a board that runs elsewhere."""
         return self._local.pids if self._local is not None else []
