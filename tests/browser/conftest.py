@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.lab import Jupyter, Tab, browsing, chromium
+from tests.browser.lab import CONNECT, Book, Jupyter, Tab, browsing, chromium, open_in_lab
 from tests.browser.server import Server, serving
 
 T = TypeVar("T")
@@ -107,3 +107,19 @@ def _lab(stage: Stage, window: Jupyter) -> Tab:
 def lab(jupyter: Jupyter, _lab: Tab) -> Tab:
     """JupyterLab; the notebooks of the test before are closed and their kernels ended."""
     return _lab
+
+
+@pytest.fixture(scope="module")
+def connected(stage: Stage, window: Jupyter) -> Iterator[Book]:
+    """A notebook with a personal cluster of two workers, for all tests of a module that do it no harm."""
+    path = "connected.ipynb"
+    window.keep.add(path)
+    yield stage.run(lambda: open_in_lab(window.lab(), path, [CONNECT]).run_all())
+    window.keep.discard(path)
+    stage.run(window.clear)
+
+
+@pytest.fixture
+def book(stage: Stage, lab: Tab, connected: Book) -> Book:
+    """The connected notebook, in front and without cells."""
+    return stage.run(lambda: connected.front().emptied())

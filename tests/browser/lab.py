@@ -33,6 +33,8 @@ FLAGS = [
 NOT_OURS = ["(reading 'schema')"]
 """Errors of Notebook 7 and JupyterLab themselves."""
 
+CONNECT = "%load_ext p2p_ipython\n%p2p_connect --workers 2 --as cluster"
+
 AXE = Path(__file__).parents[2] / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
 
 
@@ -95,9 +97,15 @@ class Tab:
             return !document.getElementById('jupyterlab-splash');
         }""")
 
-    def clear(self) -> None:
-        """Close what is open, and keep nothing of it."""
-        self.page.evaluate("() => { for (const one of [...jupyterapp.shell.widgets('main')]) one.dispose(); }")
+    def clear(self, keep: set[str]) -> None:
+        """Close the documents that are open, but for those to keep; save nothing of them."""
+        self.page.evaluate(
+            """(keep) => {
+                for (const one of [...jupyterapp.shell.widgets('main')])
+                    if (!keep.includes(one.context?.path)) one.dispose();
+            }""",
+            sorted(keep),
+        )
 
     def reload(self) -> None:
         self.page.reload()
@@ -108,6 +116,11 @@ class Tab:
         return self.page.evaluate(
             "async ([name, args]) => { await jupyterapp.commands.execute(name, args); }", [name, arguments]
         )
+
+    def sidebar(self) -> Panel:
+        """JupyterLab's sidebar, opened."""
+        self.page.evaluate("() => jupyterapp.shell.activateById('p2p-panel-sidebar')")
+        return Panel(self.page.locator("#p2p-panel-sidebar"))
 
     def theme(self, name: str) -> None:
         self.command("apputils:change-theme", theme=name)
@@ -170,9 +183,22 @@ class Book:
         self._select(number)
         self.page.evaluate("async () => { await jupyterapp.commands.execute('notebook:run-cell'); }")
 
-    def run_all(self) -> None:
+    def run_all(self) -> Book:
         """Run all cells and wait until the kernel is done with them."""
         self.page.evaluate("async () => { await jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        return self
+
+    def emptied(self) -> Book:
+        """Without its cells; the kernel stays."""
+        self.page.evaluate(
+            f"""(path) => {{
+                {self.FIND}
+                const model = book.content.model.sharedModel;
+                model.deleteCellRange(0, model.cells.length);
+            }}""",
+            self.path,
+        )
+        return self
 
     def write(self, source: str) -> int:
         """A new cell at the end; its number."""
@@ -210,6 +236,10 @@ class Book:
         saved: dict[str, Any] = json.loads((self.tab.server.files / self.path).read_text(encoding="utf-8"))
         return saved
 
+    def computes(self, number: int) -> bool:
+        """Whether a cell runs now, or waits for its turn."""
+        return self.cell(number).locator(".jp-InputPrompt").inner_text() == "[*]:"
+
     def restart(self) -> None:
         """Restart its kernel."""
         self.page.evaluate(
@@ -225,6 +255,12 @@ def until(look: Callable[[], T], what: str = "") -> T:
         assert time.monotonic() < end, f"this never came true: {what}"
         time.sleep(0.02)
     return found
+
+
+def photograph(page: Page, path: Path) -> None:
+    """Take a picture of what is seen. (Playwright would write it by a thread that it leaves behind.)"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page.screenshot())
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> None:
@@ -254,25 +290,25 @@ class Jupyter:
         self._context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
         self._context.set_default_timeout(DEADLINE * 1000)
         self.watch = Watch(self._context, server)
+        self.keep: set[str] = set()
         self._lab: Tab | None = None
 
     def close(self) -> None:
         self._context.close()
 
     def clear(self) -> None:
-        """Close all but JupyterLab's tab, and what is open in that; end all kernels."""
+        """Close all but JupyterLab's tab, and what is open in that; end all kernels. Notebooks to keep are kept."""
         for page in self._context.pages:
             if self._lab is None or page is not self._lab.page:
                 page.close()
         if self._lab is not None:
-            self._lab.clear()
-        self.server.end_kernels()
+            self._lab.clear(self.keep)
+        self.server.end_kernels(self.keep)
 
     def photograph(self, path: Path) -> None:
         """Pictures of all tabs."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         for number, page in enumerate(self._context.pages):
-            page.screenshot(path=path.with_name(f"{path.name}-{number}.png"))
+            photograph(page, path.with_name(f"{path.name}-{number}.png"))
 
     def lab(self) -> Tab:
         """JupyterLab; the same tab each time."""
@@ -296,3 +332,39 @@ def open_in_lab(tab: Tab, path: str, cells: Sequence[str]) -> Book:
     write_notebook(tab.server.files / path, cells)
     tab.command("docmanager:open", path=path)
     return Book(tab, path).ready()
+
+
+def connected_book(tab: Tab, path: str, *cells: str) -> Book:
+    """A notebook whose first cell has connected it to a personal cluster of two workers."""
+    book = open_in_lab(tab, path, [CONNECT, *cells])
+    book.run(0)
+    return book
+
+
+class Panel:
+    """The panel, wherever it is shown."""
+
+    def __init__(self, place: Locator) -> None:
+        self.root = place.locator(".p2p-panel")
+
+    @property
+    def state(self) -> Locator:
+        """How things stand with the cluster."""
+        return self.root.locator(".p2p-state")
+
+    def tab(self, name: str) -> Panel:
+        """Choose a tab."""
+        self.root.get_by_role("tab", name=name).click()
+        return self
+
+    def row(self, name: str) -> Locator:
+        """The row of a task, a member or an offer, by its name."""
+        return self.root.locator("tr[data-id]").filter(has=self.root.page.get_by_text(name, exact=True))
+
+    def button(self, name: str) -> Locator:
+        return self.root.get_by_role("button", name=name, exact=True)
+
+
+def waits_for(go: Path) -> str:
+    """Code that runs until a file is there."""
+    return f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"

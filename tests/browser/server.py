@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,11 @@ class Server:
         with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
             return json.loads(answer.read() or b"null")
 
-    def end_kernels(self) -> None:
-        """End all kernels, and so their clusters."""
+    def end_kernels(self, keep: Collection[str] = ()) -> None:
+        """End the kernels, and so their clusters, but for those of notebooks to keep."""
         for session in self.request("api/sessions"):
-            self.request(f"api/sessions/{session['id']}", "DELETE")
-        for kernel in self.request("api/kernels"):
-            self.request(f"api/kernels/{kernel['id']}", "DELETE")
+            if session["path"] not in keep:
+                self.request(f"api/sessions/{session['id']}", "DELETE")
 
 
 @contextmanager
