@@ -4,8 +4,9 @@ For people: the panel's table of tasks, ``Cluster.journal()``, ``Cluster.timelin
 that aren't over are in it, and the last ``JOURNAL`` that are; it holds no values and no output, about a kilobyte a
 task, and of cells' sources as many as fit into ``SOURCES``.
 
-Times are the client's clock, Unix seconds; 0.0 is "not yet". That a worker has started a task is known when its word
-has come. The worker says how long it took (``seconds``), so that the way back can be told from the work.
+Times are the client's clock, Unix seconds; 0.0 is "not yet". When a task began is reckoned: its worker says that it
+runs when it has for ``ANNOUNCE`` seconds (of a shorter one, nothing), and in the end how long it took (``seconds``). So
+the way there and the way back can be told from the work, but for the time that these words travel.
 
 Pure: time is an argument. Written on the loop's thread; ``rows`` may be called from any.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2p_ipython.protocol.client_machine import MAX_SECONDS, TaskState, WorkerView
+from p2p_ipython.protocol.worker_machine import ANNOUNCE
 
 JOURNAL = 10_000
 """Tasks that are over and are kept."""
@@ -151,9 +153,9 @@ class Journal:
         self._touched(id)
 
     def running(self, id: str, now: float) -> None:
-        """The worker has begun."""
+        """The worker says that it runs."""
         entry = self.entries[id]
-        entry.state, entry.started = TaskState.RUNNING, now
+        entry.state, entry.started = TaskState.RUNNING, max(entry.sent, now - ANNOUNCE)
         self._touched(id)
 
     def waiting(self, id: str, loss: str, now: float) -> None:
@@ -182,9 +184,17 @@ class Journal:
             self._touched(id)
 
     def ended(
-        self, id: str, state: TaskState, now: float, *, seconds: object = None, size_out: int = 0, error: str = ""
+        self,
+        id: str,
+        state: TaskState,
+        now: float,
+        *,
+        came: bool = False,
+        seconds: object = None,
+        size_out: int = 0,
+        error: str = "",
     ) -> None:
-        """It is over. ``seconds`` is what the worker says: what can't be true isn't believed."""
+        """It is over; ``came``: by a result. ``seconds`` is what the worker says: what can't be true isn't believed."""
         entry = self.entries[id]
         entry.state, entry.ended, entry.size_out, entry.error = state, now, size_out, error
         if state is TaskState.DONE:
@@ -195,8 +205,11 @@ class Journal:
             self.cancelled += 1
         on = entry.worker if state is not TaskState.CANCELLED else ""
         entry.words = f"{state.value} on {on}" if on else state.value
-        if isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS:
-            entry.seconds = min(float(seconds), max(0.0, now - entry.sent))
+        if came:
+            known = isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS
+            entry.seconds = min(float(seconds), max(0.0, now - entry.sent)) if known else 0.0  # type: ignore[arg-type]
+            latest = now - entry.seconds if known else entry.started or entry.sent
+            entry.started = max(entry.sent, min(entry.started or latest, latest))
         if entry.started:
             self._sum_up(entry)
         self._over.append(id)

@@ -78,18 +78,21 @@ class Records:
             self.ended(settle.task, TaskState.FAILED, error=as_line(settle.error.message, ERROR))
         elif header is None:
             self.ended(settle.task, TaskState.CANCELLED)
-        elif header.get("ok") is True:
-            self.ended(settle.task, TaskState.DONE, seconds=header.get("seconds"), size_out=size_out)
         else:
-            error = error_line(header.get("error"))
-            self.ended(settle.task, TaskState.FAILED, seconds=header.get("seconds"), size_out=size_out, error=error)
+            done = header.get("ok") is True
+            self.ended(
+                settle.task,
+                TaskState.DONE if done else TaskState.FAILED,
+                came=True,
+                seconds=header.get("seconds"),
+                size_out=size_out,
+                error="" if done else error_line(header.get("error")),
+            )
 
-    def ended(
-        self, task_id: str, state: TaskState, *, seconds: object = None, size_out: int = 0, error: str = ""
-    ) -> None:
-        """A task is over."""
+    def ended(self, task_id: str, state: TaskState, **what: Any) -> None:
+        """A task is over; ``what`` is known of that as ``Journal.ended`` has it."""
         sid = self.journal.entries[task_id].sid
-        self.journal.ended(task_id, state, time.time(), seconds=seconds, size_out=size_out, error=error)
+        self.journal.ended(task_id, state, time.time(), **what)
         if sid is not None:
             self.feed.session(sid)
         self.feed.facts()

@@ -10,6 +10,7 @@ from p2p_ipython.client.table import Rows, table
 from p2p_ipython.protocol.client_machine import TaskState, WorkerView
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.worker_machine import ANNOUNCE
 
 
 def worker(name: str = "bob") -> WorkerView:
@@ -31,8 +32,8 @@ def journal(*tasks: str, keep: int = 10) -> Journal:
 def ended(made: Journal, task: str, state: TaskState = TaskState.DONE, **what: object) -> Journal:
     """The same after this task was sent to bob at 2, begun at 3 and has ended at 10."""
     made.sent(task, BOB, 1, 2.0)
-    made.running(task, 3.0)
-    made.ended(task, state, 10, **what)  # type: ignore[arg-type]
+    made.running(task, 3.0 + ANNOUNCE)
+    made.ended(task, state, 10, came=state is not TaskState.CANCELLED, **what)  # type: ignore[arg-type]
     return made
 
 
@@ -47,10 +48,10 @@ def test_the_whole_life_of_a_task_is_in_its_entry() -> None:
     made = journal("t")
     made.sent("t", BOB, 1, 2)
     assert (made.entries["t"].state, made.entries["t"].words) == (TaskState.SENT, "on bob")
-    made.running("t", 3)
-    assert made.entries["t"].state is TaskState.RUNNING
+    made.running("t", 3 + ANNOUNCE)
+    assert (made.entries["t"].state, made.entries["t"].started) == (TaskState.RUNNING, 3)
     made.said("t", "half of it")
-    made.ended("t", TaskState.DONE, 10, seconds=6.5, size_out=99)
+    made.ended("t", TaskState.DONE, 10, came=True, seconds=6.5, size_out=99)
     entry = made.entries["t"]
     assert entry == Entry(
         *("t", "label of t", "call", "", "", 1, 0, TaskState.DONE, "done on bob", "bob", b"bob", "SHA256:bob", 1),
@@ -74,7 +75,7 @@ def test_a_task_that_was_cancelled_says_just_that() -> None:
 def test_an_attempt_that_was_lost_is_kept_and_the_task_says_why_it_waits_again() -> None:
     made = journal("t")
     made.sent("t", BOB, 1, 2)
-    made.running("t", 3)
+    made.running("t", 3 + ANNOUNCE)
     made.waiting("t", "losing bob: the link is gone", 7)
     entry = made.entries["t"]
     assert entry.attempts == (Attempt("bob", 2, 3, 7, b"bob"),)
@@ -142,7 +143,22 @@ def test_a_time_that_can_t_be_true_is_not_believed(said: object) -> None:
 def test_a_worker_that_boasts_is_believed_no_more_than_the_time_it_had() -> None:
     made = ended(journal("t"), "t", seconds=1e6)
     assert made.usage["SHA256:bob"] == (1, 8)
-    assert spans(made.entries["t"]) == Spans(1, 1, 7, 0)
+    assert spans(made.entries["t"]) == Spans(1, 0, 8, 0)
+
+
+def test_when_a_short_task_began_is_reckoned_from_how_long_it_took() -> None:
+    made = journal("t")
+    made.sent("t", BOB, 1, 2)
+    made.ended("t", TaskState.DONE, 2.5, came=True, seconds=0.25)  # its worker said nothing before
+    assert spans(made.entries["t"]) == Spans(waited=1, travelled=0.25, ran=0.25, returned=0)
+
+
+def test_a_task_that_ends_as_soon_as_it_is_said_to_run_began_before() -> None:
+    made = journal("t")
+    made.sent("t", BOB, 1, 2)
+    made.running("t", 4)  # the word was slow
+    made.ended("t", TaskState.DONE, 4, came=True, seconds=1)
+    assert spans(made.entries["t"]) == Spans(waited=1, travelled=1, ran=1, returned=0)
 
 
 def test_work_is_summed_up_by_member() -> None:
@@ -187,7 +203,7 @@ def test_a_task_that_runs_still_runs_until_now() -> None:
     assert spans(made.entries["t"], now=4) == Spans(3, 0, 0, 0)
     made.sent("t", BOB, 1, 5)
     assert spans(made.entries["t"], now=7) == Spans(4, 2, 0, 0)
-    made.running("t", 8)
+    made.running("t", 8 + ANNOUNCE)
     assert spans(made.entries["t"], now=20) == Spans(4, 3, 12, 0)
 
 
@@ -195,7 +211,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_times() -> None:
     made = journal("t")
     made.sent("t", BOB, 1, 0.5)
     made.running("t", 0.4)
-    made.ended("t", TaskState.DONE, 0.3, seconds=5)
+    made.ended("t", TaskState.DONE, 0.3, came=True, seconds=5)
     assert spans(made.entries["t"]) == Spans(0, 0, 0, 0)
 
 
