@@ -189,6 +189,16 @@ class P2PMagics(Magics):
         status = self._connected().status()
         publish_display_data({"text/plain": status.text(), "text/html": status.html()})
 
+    @line_magic
+    def p2p_panel(self, line: str) -> None:
+        """Show a live view of the cluster: who is here, tasks, offers, and what can be done.
+
+        It is of the cluster that is connected, whichever that is at the time; ``cluster.panel()`` is of one cluster.
+        """
+        without_arguments("%p2p_panel", line)
+        if self.desk is not None:
+            self.desk.place(self.output())
+
     # -- tasks --
 
     @magic_arguments()

@@ -22,7 +22,7 @@ Received = Callable[["Channel", Hello | Do], None]
 class Channel:
     """See the module. ``received`` and ``rested`` are called on the loop's thread, ``closed`` too.
 
-    ``custom``: the comm is a widget's, whose own messages are among the others.
+    ``otherwise`` makes it the comm of a widget, which has messages of its own: it gets all that aren't custom ones.
     """
 
     def __init__(
@@ -33,21 +33,25 @@ class Channel:
         received: Received,
         closed: Callable[[Channel], None],
         rested: Callable[[], None] = lambda: None,
-        custom: bool = False,
+        otherwise: Callable[[Any], None] | None = None,
     ) -> None:
         self._comm = comm
         self._kernel = kernel
         self._received = received
         self._closed = closed
-        self._custom = custom
+        self._otherwise = otherwise
         self._open = True
         self.rested = rested
         head = f'{{"comm_id":"{comm.comm_id}","data":'
-        self._before, self._after = (head + '{"method":"custom","content":', "}}") if custom else (head, "}")
-        self._handle_msg = comm.handle_msg
+        self._before, self._after = (head + '{"method":"custom","content":', "}}") if otherwise else (head, "}")
         self._handle_close = comm.handle_close
         take_messages(comm, self._on_msg)
         comm.handle_close = self._on_close
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is somebody at the other end, as far as is known."""
+        return self._open
 
     def send(self, message: bytes) -> None:
         """Tell the panel; ``message`` is JSON. Does nothing once it is closed."""
@@ -71,13 +75,17 @@ class Channel:
             self._open = False
             answering_nobody(self._comm.close)
 
+    def forget(self) -> None:
+        """Send and hear nothing any more; whose comm it is closes it."""
+        self._open = False
+
     # -- what comes, on a thread of the kernel's --
 
     def _on_msg(self, message: Any) -> None:
         data = message["content"].get("data")
-        if self._custom:
+        if self._otherwise is not None:
             if not isinstance(data, dict) or data.get("method") != "custom":
-                answering_nobody(self._handle_msg, message)
+                answering_nobody(self._otherwise, message)
                 return
             data = data.get("content")
         asked = read(data)

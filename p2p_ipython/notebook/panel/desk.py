@@ -10,16 +10,19 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p_ipython.loop import background
-from p2p_ipython.notebook.panel import actions, rows
+from p2p_ipython.notebook.panel import actions, rows, static
 from p2p_ipython.notebook.panel.asked import Do, Hello
 from p2p_ipython.notebook.panel.channel import Channel
 from p2p_ipython.notebook.panel.comm import Targets
+from p2p_ipython.notebook.panel.display import Display
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import Pump, packed
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.notebook.output import CellOutput
     from p2p_ipython.notebook.panel.watch import Usage
 
 log = logging.getLogger(__name__)
@@ -50,6 +54,9 @@ class Notebook(actions.Notebook, Protocol):
     on_cluster: Callable[[], None]
     """Called by any thread when ``cluster`` is another one."""
 
+    def output(self) -> CellOutput:
+        """The output area of the cell that runs now."""
+
 
 class Desk:
     """See the module. Made when the extension is loaded; ``close`` when it is unloaded."""
@@ -67,10 +74,13 @@ class Desk:
         self._current: Pump | None = None
         self._pinned: weakref.WeakKeyDictionary[Cluster, Pump] = weakref.WeakKeyDictionary()
         self._sidebars: list[Channel] = []
+        self._displays: list[Display] = []
         self._surroundings = Surroundings(friends)
         self._clusters = clusters
         clusters.opened.append(self._has_opened)
+        clusters.views = self
         notebook.on_cluster = self._another
+        self._prepared = False
         self._targets = Targets(self._kernel, self._opened_by_browser) if self._kernel is not None else None
 
     def close(self) -> None:
@@ -80,11 +90,16 @@ class Desk:
             self._clusters.opened.remove(self._has_opened)
         if self._targets is not None:
             self._targets.close()
+        if self._clusters.views is self:
+            self._clusters.views = None
         self._actions.close()
-        if self._current is not None or self._pinned:
+        if self._displays or self._sidebars:
             background().run(self._end(), ENDING)
 
     async def _end(self) -> None:
+        displays, self._displays = self._displays, []
+        for display in displays:
+            display.end()
         for pump in self._pumps():
             pump.close()
         sidebars, self._sidebars = self._sidebars, []
@@ -105,11 +120,20 @@ class Desk:
 
     def _has_opened(self, cluster: Cluster) -> None:
         self._opened.append(weakref.ref(cluster))
+        if self._kernel is not None and not self._prepared:
+            self._prepared = True
+            threading.Thread(target=_prepare, name="p2p-panel-import", daemon=True).start()
         self._another()
 
     def _another(self) -> None:
-        if self._current is not None:
-            background().loop.call_soon_threadsafe(self._news)
+        if self._current is not None or self._pinned:
+            background().loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        """Another cluster is connected, or none."""
+        self._news()
+        for display in self._displays:
+            display.save()
 
     def _news(self) -> None:
         for pump in self._pumps():
@@ -128,6 +152,44 @@ class Desk:
         if pump is None:
             pump = self._pinned[cluster] = Pump(background().loop, weakref.ref(cluster), self._surroundings)
         return pump
+
+    # -- in cells --
+
+    def place(self, output: CellOutput, cluster: Cluster | None = None) -> None:
+        """Show the panel under the cell that runs: of the notebook's cluster, or of another one."""
+        display, snapshot = self._display(cluster)
+        if output.has_status:
+            display.place(output, snapshot)
+        else:
+            output.progress(static.text(snapshot) + ".")
+
+    def output(self) -> CellOutput:
+        """The output area of the cell that runs now."""
+        return self._notebook.output()
+
+    def panel(self, cluster: Cluster) -> PlacedPanel:
+        """For ``Cluster.panel()``."""
+        return PlacedPanel(self, cluster)
+
+    def mimebundle(self, cluster: Cluster) -> dict[str, Any] | None:
+        """For the value of a cell that is a cluster."""
+        if self._kernel is None or background().is_current():
+            return None
+        display, snapshot = self._display(cluster)
+        return display.bundle(snapshot, live=self.output().interactive)
+
+    def _display(self, cluster: Cluster | None) -> tuple[Display, dict[str, Any]]:
+        """The display of a cluster's pump, and what there is to see."""
+
+        async def look() -> tuple[Display, dict[str, Any]]:
+            pump = self.pump(cluster)
+            found = [one for one in self._displays if one.pump is pump]
+            if not found:
+                found = [Display(self._kernel, pump, self.answer)]
+                self._displays += found
+            return found[0], pump.state(time.time())
+
+        return background().run(look(), ENDING)
 
     # -- panels --
 
@@ -170,6 +232,23 @@ class Desk:
         did.answer(ok, say, data)
         self._surroundings.look_again()
         self._news()
+
+
+class PlacedPanel:
+    """What ``Cluster.panel()`` returns: shown by a cell whose value it is, or by ``display``."""
+
+    def __init__(self, desk: Desk, cluster: Cluster) -> None:
+        self._desk = desk
+        self._cluster = cluster
+
+    def _ipython_display_(self) -> None:
+        self._desk.place(self._desk.output(), self._cluster)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any] | None:
+        return self._desk.mimebundle(self._cluster)
+
+    def __repr__(self) -> str:
+        return f"<Panel of {self._cluster!r}>"
 
 
 class _Did:
@@ -290,6 +369,14 @@ class Surroundings:
                 wake()
 
 
+def _prepare() -> None:
+    """Import what a widget needs, which takes a while, so that the first one is there at once."""
+    try:
+        import_module("p2p_ipython.notebook.panel.widget")
+    except Exception:
+        log.debug("there can be no live panel", exc_info=True)
+
+
 def _clusters() -> tuple[tuple[str, bool], ...]:
     """Titles of the clusters of friends that this user knows, and which are his own. Blocks."""
     from p2p_ipython.errors import P2PError
@@ -304,20 +391,9 @@ def _clusters() -> tuple[tuple[str, bool], ...]:
 
 
 def _lender() -> Any:
-    try:
-        from p2p_ipython.client.lending import lender
-    except ImportError:
-        return _None()
+    from p2p_ipython.client.lending import lender
 
     return lender()
-
-
-class _None:
-    def states(self):
-        return ()
-
-    def follow(self, wake):
-        return lambda: None
 
 
 def _cores() -> int:

@@ -78,23 +78,20 @@ class Hub:
 
     # -- messages --
 
+    def picture(self, now: float) -> dict[str, Any]:
+        """All that there is, told or not, in the shape of a snapshot; for nobody who hears deltas."""
+        return _snapshot(self.rev, now, self._parts, self._tables)
+
     def snapshot(self, now: float) -> dict[str, Any]:
         """All that has been told up to now, for somebody who knows nothing."""
-        message: dict[str, Any] = {"t": "snapshot", "v": VERSION, "rev": self.rev, "now": now}
-        parts = {name: self._told_parts.get(name, part) for name, part in self._parts.items()}
-        if any(parts.values()):
-            message["set"] = {name: part for name, part in parts.items() if part}
-        tables = {}
-        for name, now_there in self._tables.items():
-            told, rows = self._told[name], now_there
+        parts = {**self._parts, **self._told_parts}
+        tables: dict[str, Mapping[str, Row]] = {}
+        for name, rows in self._tables.items():
+            told, tables[name] = self._told[name], rows
             if told:
-                rows = {id: row for id, row in now_there.items() if id not in told}
-                rows |= {id: row for id, row in told.items() if row is not None}
-            if rows:
-                tables[name] = rows
-        if tables:
-            message["put"] = tables
-        return message
+                untouched = {id: row for id, row in rows.items() if id not in told}
+                tables[name] = untouched | {id: row for id, row in told.items() if row is not None}
+        return _snapshot(self.rev, now, parts, tables)
 
     def delta(self, now: float) -> dict[str, Any] | None:
         """What has changed since the last one, which is told by this; None for nothing."""
@@ -135,6 +132,17 @@ class Hub:
             if gone:
                 del_[name] = gone
         return set_, put, del_
+
+
+def _snapshot(
+    rev: int, now: float, parts: Mapping[str, Row], tables: Mapping[str, Mapping[str, Row]]
+) -> dict[str, Any]:
+    message: dict[str, Any] = {"t": "snapshot", "v": VERSION, "rev": rev, "now": now}
+    if set_ := {name: part for name, part in parts.items() if part}:
+        message["set"] = set_
+    if put := {name: rows for name, rows in tables.items() if rows}:
+        message["put"] = put
+    return message
 
 
 def difference(old: Row, new: Row) -> Row:

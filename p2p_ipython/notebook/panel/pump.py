@@ -146,11 +146,13 @@ class Pump:
         self.woken()
 
     def state(self, now: float) -> dict[str, Any]:
-        """All there is to see now, as a snapshot; also while no panel is open."""
-        if not self.is_open:
+        """All there is to see now, in the shape of a snapshot; also while no panel is open."""
+        if self.is_open:
+            self._read()
+        else:
             self._read_all()
             self._forget()
-        return self.hub.snapshot(now)
+        return self.hub.picture(now)
 
     # -- inside --
 

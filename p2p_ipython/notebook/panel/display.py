@@ -1,0 +1,125 @@
+"""The panel in a cell: a widget where a front end shows widgets, and its last state as HTML for everybody else.
+
+A ``Display`` belongs to one pump. Whatever number of cells show it, there is one widget, with one channel; each cell
+that can be found again (``CellOutput``) is a *place*, whose HTML is made true now and then, so that the saved notebook
+shows the last state: when the cluster comes to rest, when it is left, and when the kernel ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from p2p_ipython.notebook.comms import answering_nobody
+from p2p_ipython.notebook.panel import static
+from p2p_ipython.notebook.panel.asked import Do, Hello
+from p2p_ipython.notebook.panel.channel import Channel
+
+if TYPE_CHECKING:
+    from p2p_ipython.notebook.output import CellOutput
+    from p2p_ipython.notebook.panel.pump import Pump
+    from p2p_ipython.notebook.panel.widget import PanelWidget
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 10.0
+"""Seconds between two refreshes of the saved HTML, at least."""
+
+MOST_PLACES = 8
+"""Cells whose HTML is kept true: those that showed the panel last."""
+
+NO_WIDGET = (
+    "This is a picture of that moment. The live panel needs anywidget (pip install anywidget) and the built front end: "
+    "run make front where the sources are, or install a wheel."
+)
+
+Received = Callable[[Channel, "Hello | Do", "Pump"], None]
+
+
+class Display:
+    """See the module. Made and shown on the kernel's main thread; the rest happens on the loop's."""
+
+    def __init__(self, kernel: Any, pump: Pump, received: Received) -> None:
+        self.pump = pump
+        self._kernel = kernel
+        self._received = received
+        self._widget: PanelWidget | None = None
+        self._channel: Channel | None = None
+        self._places: list[CellOutput] = []
+        self._saved = 0.0
+
+    # -- the kernel's main thread --
+
+    def model(self) -> str:
+        """The id of the widget, which is made on first use; "" where there can be none."""
+        if self._channel is not None and self._channel.is_open and self._widget is not None:
+            return str(self._widget.model_id)
+        try:
+            from p2p_ipython.notebook.panel.widget import PanelWidget
+
+            widget = self._widget = answering_nobody(PanelWidget)
+        except Exception:
+            log.info("there can be no live panel", exc_info=True)
+            return ""
+        self._channel = Channel(
+            widget.comm,
+            self._kernel,
+            received=lambda channel, asked: self._received(channel, asked, self.pump),
+            closed=self.pump.leave,
+            rested=self.rested,
+            otherwise=widget._handle_msg,
+        )
+        return str(widget.model_id)
+
+    def bundle(self, snapshot: dict[str, Any], *, live: bool) -> dict[str, Any]:
+        """What a cell shows that can't be found again. ``live``: whether its front end may show a widget."""
+        model = self.model() if live else ""
+        note = "" if model or not live else NO_WIDGET
+        data: dict[str, Any] = {"text/plain": static.text(snapshot), "text/html": static.page(snapshot, note)}
+        if model:
+            view = {"version_major": 2, "version_minor": 0, "model_id": model}
+            data["application/vnd.jupyter.widget-view+json"] = view
+        return data
+
+    def place(self, output: CellOutput, snapshot: dict[str, Any]) -> None:
+        """Show it under the cell that runs."""
+        model = self.model() if output.interactive else ""
+        note = "" if model or not output.interactive else NO_WIDGET
+        output.show(static.text(snapshot), html=static.page(snapshot, note), model=model)
+        if output.interactive:
+            again = [one for one in self._places if one.cell and one.cell == output.cell]
+            self._places = [*[one for one in self._places if one not in again], output][-MOST_PLACES:]
+
+    # -- the loop's thread --
+
+    def rested(self) -> None:
+        """Nothing goes on any more: what is saved may be made true, if that isn't too often."""
+        if time.monotonic() >= self._saved + SAVE_EVERY:
+            self.save()
+
+    def save(self, *, last: bool = False) -> None:
+        """Make the saved HTML true; ``last``: the widget is gone, and nothing but the HTML is left."""
+        if not self._places:
+            return
+        self._saved = time.monotonic()
+        snapshot = self.pump.state(time.time())
+        text, page = static.text(snapshot), static.page(snapshot)
+        model = str(self._widget.model_id) if self._widget is not None and self._widget.comm and not last else ""
+        for output in self._places:
+            output.show(text, html=page, model=model)
+
+    def end(self) -> None:
+        """Leave nothing but the saved HTML."""
+        try:
+            self.save(last=True)
+        finally:
+            self._places = []
+            if self._channel is not None:
+                self.pump.leave(self._channel)
+                self._channel.forget()
+                self._channel = None
+            widget, self._widget = self._widget, None
+            if widget is not None and widget.comm is not None:
+                answering_nobody(widget.end)

@@ -1,0 +1,157 @@
+"""The last state of a panel as plain HTML and as text, for viewers without a kernel. Pure.
+
+It is made of a hub's snapshot. No script, no links, nothing from elsewhere; every text is escaped; its colours are
+those of the page around it, light or dark.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+MOST_ROWS = 50
+"""Rows of a table; of the others it says how many there are."""
+
+Row = Mapping[str, Any]
+
+_OVER = ("done", "failed", "cancelled")
+_SHAPES = {"waiting": "○", "sent": "◔", "running": "◐", "done": "✓", "failed": "✕", "cancelled": "–"}
+
+_LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
+_CELL = f"text-align: left; vertical-align: top; padding: 3px 14px 3px 0; {_LINE}; overflow-wrap: anywhere"
+_QUIET = "opacity: 0.75; font-size: 92%"
+_TABLE = (
+    "border-collapse: collapse; border: 0; background: none; margin: 2px 0 10px 0; font-variant-numeric: tabular-nums"
+)
+_BLOCK = "line-height: 1.45; max-width: 1000px"
+
+
+def text(snapshot: Mapping[str, Any]) -> str:
+    """In a few lines."""
+    cluster = snapshot.get("set", {}).get("cluster", {})
+    workers = [row for row in _rows(snapshot, "members") if row.get("slots")]
+    tasks = _rows(snapshot, "tasks")
+    pending = sum(row.get("state") not in _OVER for row in tasks)
+    lines = [
+        f"{cluster.get('title', 'p2p')}: {cluster.get('words', 'not connected')}",
+        f"{_count(len(workers), 'worker')}, {_count(pending, 'task')} pending, {_ended(cluster)}",
+    ]
+    return "\n".join(lines)
+
+
+def page(snapshot: Mapping[str, Any], note: str = "") -> str:
+    """All of it, as HTML. ``note`` is said below."""
+    cluster = snapshot.get("set", {}).get("cluster", {})
+    title = escape(cluster.get("title") or "No cluster")
+    words = escape(cluster.get("words", ""))
+    parts = [f'<div><strong>{title}</strong> <span style="{_QUIET}">{words}</span></div>', *_facts(cluster)]
+    parts += _members(_rows(snapshot, "members"))
+    tasks = _rows(snapshot, "tasks")
+    parts += _pending([row for row in tasks if row.get("state") not in _OVER], cluster.get("reasons", {}))
+    parts += _over([row for row in tasks if row.get("state") in _OVER], cluster)
+    when = time.strftime("%d %b %Y, %H:%M", time.localtime(snapshot.get("now", 0)))
+    parts.append(f'<div style="{_QUIET}">As it was on {when}.{f" {escape(note)}" if note else ""}</div>')
+    return f'<div style="{_BLOCK}">{"".join(parts)}</div>'
+
+
+def _facts(cluster: Row) -> list[str]:
+    said = []
+    if cluster.get("board"):
+        said.append(f"board: {cluster['board']}")
+    if cluster.get("me"):
+        said.append(f"I am {cluster['me']}")
+    parts = [f'<div style="{_QUIET}">{escape(" · ".join(said))}</div>'] if said else []
+    if cluster.get("note"):
+        parts.append(f'<div style="white-space: pre-line">{escape(cluster["note"])}</div>')
+    return parts
+
+
+def _members(rows: Sequence[Row]) -> list[str]:
+    listed = sorted(rows, key=lambda row: (not row.get("here"), not row.get("own"), row.get("name", "")))
+    table = [
+        (
+            f"{row.get('name', '')}{' (this kernel)' if row.get('me') else ''}",
+            ", ".join(row.get("roles", ())),
+            "" if row.get("me") else row.get("state", ""),
+            f"{row.get('busy', 0)} of {row['slots']} busy" if row.get("slots") else "",
+            row.get("python", ""),
+            row.get("machine", ""),
+            row.get("trust", ""),
+        )
+        for row in listed[:MOST_ROWS]
+    ]
+    return _table("Members", ("name", "role", "state", "slots", "Python", "machine", "results"), table, len(listed))
+
+
+def _pending(rows: Sequence[Row], reasons: Mapping[str, str]) -> list[str]:
+    listed = sorted(rows, key=lambda row: row.get("submitted", 0.0))
+    table = [
+        (row.get("label", ""), _state(row), _where(row, reasons), row.get("said", "")) for row in listed[:MOST_ROWS]
+    ]
+    return _table("Pending tasks", ("task", "state", "where", "last output"), table, len(listed))
+
+
+def _over(rows: Sequence[Row], cluster: Row) -> list[str]:
+    listed = sorted(rows, key=lambda row: -row.get("ended", 0.0))
+    table = [
+        (
+            row.get("label", ""),
+            _state(row),
+            row.get("worker", ""),
+            _took(row),
+            row.get("error", "") or row.get("said", ""),
+        )
+        for row in listed[:MOST_ROWS]
+    ]
+    head = ("task", "state", "worker", "took", "error, or last output")
+    return _table(f"Tasks that are over: {_ended(cluster)}", head, table, len(listed))
+
+
+def _state(row: Row) -> str:
+    state = row.get("state", "")
+    return f"{_SHAPES.get(state, '')} {state}".strip()
+
+
+def _where(row: Row, reasons: Mapping[str, str]) -> str:
+    if row.get("state") != "waiting":
+        return str(row.get("words", ""))
+    return ", ".join(words for words in (reasons.get(row.get("needs", ""), ""), row.get("words", "")) if words)
+
+
+def _took(row: Row) -> str:
+    seconds = row.get("ended", 0.0) - row.get("submitted", 0.0)
+    if seconds < 60:
+        return f"{max(0.0, seconds):.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _ended(cluster: Row) -> str:
+    return ", ".join(f"{cluster.get(state, 0)} {state}" for state in _OVER)
+
+
+def _rows(snapshot: Mapping[str, Any], table: str) -> list[Row]:
+    return list(snapshot.get("put", {}).get(table, {}).values())
+
+
+def _table(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]], total: int) -> list[str]:
+    listed = list(rows)
+    if not listed:
+        return []
+
+    def line(cells: tuple[str, ...], tag: str) -> str:
+        inside = "".join(f'<{tag} style="{_CELL}">{escape(str(cell))}</{tag}>' for cell in cells)
+        return f'<tr style="background: none">{inside}</tr>'
+
+    more = f'<div style="{_QUIET}">… and {total - len(listed):,} more</div>' if total > len(listed) else ""
+    return [
+        f'<div style="margin-top: 8px"><strong>{escape(caption)}</strong></div>'
+        f'<table style="{_TABLE}"><thead>{line(head, "th")}</thead>'
+        f"<tbody>{''.join(line(row, 'td') for row in listed)}</tbody></table>{more}"
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
