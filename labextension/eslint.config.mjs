@@ -27,8 +27,15 @@ export default tseslint.config(
       ],
       "@typescript-eslint/array-type": ["error", { default: "array-simple" }],
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
+      // Lumino's signals take a method and, beside it, the object.
+      "@typescript-eslint/unbound-method": "off",
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }]
     }
+  },
+  {
+    // Small, and needed at once; the panel, which isn't, is loaded when it is first shown.
+    files: ["src/lab/index.ts"],
+    rules: { "jupyter/prefer-lazy-imports": "off" }
   },
   {
     // Fakes stand in for a part of what they are fakes of.
@@ -37,8 +44,7 @@ export default tseslint.config(
       "@typescript-eslint/no-empty-function": "off",
       "@typescript-eslint/no-extraneous-class": "off",
       "@typescript-eslint/no-non-null-assertion": "off",
-      "@typescript-eslint/require-await": "off",
-      "@typescript-eslint/unbound-method": "off"
+      "@typescript-eslint/require-await": "off"
     }
   }
 );

@@ -1,0 +1,240 @@
+/** The commands: what the palette and the menus offer. Each is enabled only while it works. */
+
+import type { JupyterFrontEnd } from "@jupyterlab/application";
+import { Dialog, Notification, showDialog } from "@jupyterlab/apputils";
+import { type INotebookTracker, NotebookActions } from "@jupyterlab/notebook";
+import type { TranslationBundle } from "@jupyterlab/translation";
+import { DisposableSet, type IDisposable } from "@lumino/disposable";
+
+import type { Action, Did } from "../panel/contract";
+import { p2pIcon } from "./icon";
+import { CommandIDs, SIDEBAR } from "./ids";
+import type { ClusterView, IKernelLinks, Work } from "./tokens";
+
+/** Milliseconds until a kernel that has been told to load the extension must have answered. */
+const LOADING = 20_000;
+const NO_ARGUMENTS = { args: { type: "object", properties: {}, additionalProperties: false } } as const;
+
+export interface CommandsOptions {
+  app: JupyterFrontEnd;
+  links: IKernelLinks;
+  trans: TranslationBundle;
+  notebooks: INotebookTracker | null;
+  /** Whether there is a sidebar to show. */
+  sidebar: boolean;
+}
+
+/** Add them all; the result takes them away again. */
+export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsOptions): IDisposable {
+  const { commands } = app;
+  const cluster = links.cluster;
+  const added = new DisposableSet();
+
+  if (sidebar) {
+    added.add(
+      commands.addCommand(CommandIDs.showPanel, {
+        label: trans.__("Show Peer-to-Peer Cluster"),
+        caption: trans.__("Show the panel of the notebook's cluster beside it"),
+        icon: (args) => (args.isMenu === true ? undefined : p2pIcon),
+        describedBy: NO_ARGUMENTS,
+        execute: () => app.shell.activateById(SIDEBAR)
+      })
+    );
+  }
+  added.add(
+    commands.addCommand(CommandIDs.load, {
+      label: trans.__("Load p2p_ipython in the Kernel"),
+      caption: trans.__("Run %load_ext p2p_ipython in the notebook's kernel"),
+      describedBy: NO_ARGUMENTS,
+      isEnabled: () => cluster.link.state === "absent",
+      execute: async () => {
+        await told(trans, load(cluster));
+      }
+    })
+  );
+  added.add(
+    commands.addCommand(CommandIDs.connectPersonal, {
+      label: trans.__("Connect a Personal Cluster"),
+      caption: trans.__("Have workers on this machine run the notebook's tasks"),
+      describedBy: NO_ARGUMENTS,
+      isEnabled: () => cluster.link.state === "absent" || may(cluster, "connect"),
+      execute: async () => {
+        await told(trans, connect(cluster));
+      }
+    })
+  );
+  added.add(
+    commands.addCommand(CommandIDs.disconnect, {
+      label: trans.__("Disconnect From the Cluster"),
+      caption: trans.__("Leave the notebook's cluster; its tasks are cancelled"),
+      describedBy: NO_ARGUMENTS,
+      isEnabled: () => may(cluster, "disconnect"),
+      execute: async () => {
+        const { work } = cluster;
+        const tasks = cluster.store.pending.items.length;
+        const sure =
+          tasks === 0 ||
+          (await confirmed(
+            trans,
+            trans.__("Disconnect from the cluster?"),
+            trans._n("%1 task that is not over is cancelled.", "%1 tasks that are not over are cancelled.", tasks, tasks),
+            trans.__("Disconnect")
+          ));
+        if (sure && work !== null) {
+          await told(trans, work.link.act("disconnect", {}));
+        }
+      }
+    })
+  );
+  added.add(
+    commands.addCommand(CommandIDs.cancelAll, {
+      label: trans.__("Cancel All Tasks…"),
+      caption: trans.__("Cancel all tasks of the notebook's cluster that are not over"),
+      describedBy: NO_ARGUMENTS,
+      isEnabled: () => may(cluster, "cancel") && cluster.store.pending.items.length > 0,
+      execute: async () => {
+        const { work } = cluster;
+        const tasks = cluster.store.pending.items.map(({ id }) => id);
+        const sure = await confirmed(
+          trans,
+          trans.__("Cancel all tasks?"),
+          trans._n("%1 task is not over.", "%1 tasks are not over.", tasks.length, tasks.length),
+          trans.__("Cancel Tasks")
+        );
+        if (sure && work !== null) {
+          await Promise.all(tasks.map((task) => work.link.act("cancel", { task })));
+        }
+      }
+    })
+  );
+  if (notebooks !== null) {
+    added.add(
+      commands.addCommand(CommandIDs.runCell, {
+        label: trans.__("Run Selected Cell on the Cluster"),
+        caption: trans.__("Put %%p2p on top of the selected cell, if it isn't there, and run it"),
+        describedBy: NO_ARGUMENTS,
+        isEnabled: () =>
+          cluster.clustered &&
+          notebooks.currentWidget !== null &&
+          notebooks.currentWidget === app.shell.currentWidget &&
+          notebooks.activeCell?.model.type === "code",
+        execute: async () => {
+          const notebook = notebooks.currentWidget;
+          const cell = notebooks.activeCell;
+          if (notebook !== null && cell !== null) {
+            const source = cell.model.sharedModel.getSource();
+            if (!source.trimStart().startsWith("%%")) {
+              cell.model.sharedModel.setSource(`%%p2p\n${source}`);
+            }
+            await NotebookActions.run(notebook.content, notebook.sessionContext);
+          }
+        }
+      })
+    );
+  }
+
+  const look = (): void => commands.notifyCommandChanged();
+  const throttled = lazily(look);
+  cluster.changed.connect(throttled.call);
+  added.add(throttled);
+  added.add({
+    get isDisposed() {
+      return added.isDisposed;
+    },
+    dispose: () => {
+      cluster.changed.disconnect(throttled.call);
+    }
+  });
+  return added;
+}
+
+function may(cluster: ClusterView, action: Action): boolean {
+  return cluster.link.state === "open" && cluster.store.means.can.includes(action);
+}
+
+async function load(cluster: ClusterView): Promise<Did> {
+  const { work } = cluster;
+  if (work !== null) {
+    await work.run("%load_ext p2p_ipython");
+  }
+  return { t: "did", id: 0, ok: true, say: "" };
+}
+
+async function connect(cluster: ClusterView): Promise<Did> {
+  const { work } = cluster;
+  if (work === null) {
+    return { t: "did", id: 0, ok: false, say: "" };
+  }
+  if (work.link.link.state !== "open") {
+    await load(cluster);
+    await opened(work);
+  }
+  return work.link.act("connect", { target: "" });
+}
+
+/** Resolves when the work's kernel has answered, or when it should have. */
+function opened(work: Work): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      stop();
+      resolve();
+    };
+    const stop = work.link.listen(
+      () => undefined,
+      ({ state }) => {
+        if (state === "open") {
+          done();
+        }
+      }
+    );
+    const timer = setTimeout(done, LOADING);
+    if (work.link.link.state === "open") {
+      done();
+    }
+  });
+}
+
+/** Say what came of something, where nobody looks at a panel that would. */
+async function told(trans: TranslationBundle, doing: Promise<Did>): Promise<void> {
+  try {
+    const did = await doing;
+    if (did.say !== "") {
+      Notification.emit(did.say, did.ok ? "success" : "error", { autoClose: did.ok ? 4000 : false });
+    }
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    Notification.error(trans.__("The kernel has not done it: %1", reason), { autoClose: false });
+  }
+}
+
+async function confirmed(trans: TranslationBundle, title: string, body: string, yes: string): Promise<boolean> {
+  const result = await showDialog({
+    title,
+    body,
+    buttons: [Dialog.cancelButton({ label: trans.__("Back") }), Dialog.warnButton({ label: yes })],
+    defaultButton: 0
+  });
+  return result.button.accept;
+}
+
+/** Call `work` at most five times a second, and once more after the last time. */
+function lazily(work: () => void): IDisposable & { call: () => void } {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isDisposed = false;
+  return {
+    get isDisposed() {
+      return isDisposed;
+    },
+    call: () => {
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        work();
+      }, 200);
+    },
+    dispose: () => {
+      isDisposed = true;
+      clearTimeout(timer);
+    }
+  };
+}
