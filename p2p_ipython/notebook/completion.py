@@ -15,7 +15,7 @@ _OPTION = re.compile(r"--[\w-]*$")
 _WORD = re.compile(r"\S*$")
 
 _classes: list[Any] = []
-_TITLED = {"p2p_connect", "p2p_host", "p2p_unhost", "p2p_invite", "p2p_members", "p2p_revoke", "p2p_leave"}
+_TITLED = {"p2p_connect", "p2p_host", "p2p_unhost", "p2p_invite", "p2p_members", "p2p_revoke", "p2p_leave", "p2p_lend"}
 
 
 def load(ip: InteractiveShell, classes: Sequence[Any]) -> None:
@@ -61,7 +61,15 @@ def complete_name(context: CompletionContext) -> SimpleMatcherResult:
         return _result(friends.names_waiting(), found.group())
     if friends is not None and magic == "p2p_trust" and place == 1:
         return _result(friends.names_of_members(), found.group())
+    if friends is not None and magic == "p2p_lend" and _option_before(before) == "--for":
+        return _result(friends.names_of_members(), found.group())
     return SimpleMatcherResult(completions=[])
+
+
+def _option_before(before: str) -> str:
+    """The last option before the word that is being typed, "" for none."""
+    words = before.split() if before[-1:].isspace() else before.split()[:-1]
+    return next((word for word in reversed(words) if word.startswith("--")), "")
 
 
 def _line(context: CompletionContext) -> tuple[str, str]:

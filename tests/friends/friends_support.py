@@ -185,9 +185,11 @@ for line in sys.stdin:
         exec(json.loads(line), space)
     except BaseException as error:
         traceback.print_exc()
-        print("\x02failed", json.dumps(f"{type(error).__name__}: {error}"), flush=True)
+        said = f"\x02failed {json.dumps(f'{type(error).__name__}: {error}')}\n"
     else:
-        print("\x02done", json.dumps(repr(space.pop("answer", None))), flush=True)
+        said = f"\x02done {json.dumps(repr(space.pop('answer', None)))}\n"
+    sys.stdout.write(said)  # in one piece: another thread may log meanwhile
+    sys.stdout.flush()
 """
 
 

@@ -1,0 +1,172 @@
+"""The magic to lend this machine: ``%p2p_lend``.
+
+The worker is a process of this kernel's (client/lending.py). How it stands is shown under the cell that began it, and
+kept true there until it is over.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from IPython.core.error import UsageError as MagicUsage
+from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from p2p_ipython.config import parse_duration
+from p2p_ipython.errors import NotConnected, UsageError, in_notebook
+from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted
+from p2p_ipython.notebook.output import CellOutput
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.client.lending import Lender, LendingState
+    from p2p_ipython.notebook.notice import Notice
+
+
+class Notebook(Protocol):
+    """What the other magics have."""
+
+    cluster: Cluster | None
+
+    def output(self) -> CellOutput:
+        """The output area of the cell that runs now."""
+
+
+@magics_class
+class LendingMagics(Magics):
+    """Lends this machine to clusters."""
+
+    def __init__(self, shell: InteractiveShell, notebook: Notebook) -> None:
+        super().__init__(shell, parent=shell)
+        self._notebook = notebook
+
+    def end(self) -> None:
+        """Lend nothing any more."""
+        loaded: Any = sys.modules.get("p2p_ipython.client.lending")
+        if loaded is not None:
+            loaded.end()
+
+    @magic_arguments()
+    @argument("cluster", nargs="?", metavar="TITLE", help="as alice/friends (default: the cluster that is connected)")
+    @argument("--slots", type=int, default=1, metavar="N", help="tasks that may run at a time (default: 1)")
+    @argument(
+        "--for",
+        dest="only",
+        action="append",
+        nargs="+",
+        metavar="NAME",
+        help="lend to these members only, by name or fingerprint (default: to all)",
+    )
+    @argument("--duration", metavar="TIME", help="stop after this long: 90s, 30m, 2h (default: with this kernel)")
+    @argument("--tag", action="append", metavar="WORD", help="what it is good for, as gpu; repeatable")
+    @argument("--name", help="what others see it as (default: this machine's name)")
+    @argument("--pause", action="store_true", help="take no new tasks for now; what runs goes on")
+    @argument("--resume", action="store_true", help="take tasks again")
+    @argument("--stop", action="store_true", help="lend no more; what runs may end, for a minute; again: at once")
+    @line_magic
+    def p2p_lend(self, line: str) -> None:
+        """Lend this machine to a cluster: a worker in the background runs tasks of its members.
+
+        Tasks run as you, with your files in reach: lend to people whom you would lend the machine. How it stands is
+        shown under the cell. It ends with --stop, after --duration, or with this notebook's kernel. --pause, --resume
+        and --stop are for TITLE, or for all that this notebook lends.
+        """
+        given = options_of(self.p2p_lend, line)
+        chosen = [command for command in ("pause", "resume", "stop") if given[command]]
+        if len(chosen) > 1:
+            raise MagicUsage(f"--{chosen[0]} and --{chosen[1]} don't go together")
+        if chosen:
+            self._command(chosen[0], given["cluster"])
+        else:
+            self._lend(given)
+
+    # -- inside --
+
+    def _lend(self, given: dict[str, Any]) -> None:
+        from p2p_ipython.client.lending import lender
+        from p2p_ipython.notebook.notice import Notice
+
+        where = self._where(given["cluster"])
+        notice = Notice(self._notebook.output())
+        notice.progress("starting a worker")
+        try:
+            state = lender().lend(
+                where,
+                slots=given["slots"],
+                seconds=parse_duration(given["duration"]) if given["duration"] else None,
+                name=given["name"],
+                only=[unquoted(name) for names in given["only"] or () for name in names],
+                tags=given["tag"] or (),
+            )
+        except BaseException as error:
+            notice.show("Not lent.", "")
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("this machine is not lent") from None
+            raise
+        _Line(lender(), state, notice).begin()
+
+    def _where(self, title: str | None) -> Cluster | str:
+        """The cluster that is meant; the one that is connected, which knows its way, where it is that."""
+        cluster = self._notebook.cluster
+        if cluster is not None and cluster.closed:
+            cluster = None
+        if title is not None and (cluster is None or title != cluster.target):
+            return title
+        if cluster is None:
+            raise NotConnected("no cluster is connected", hint="Say to which one to lend: %p2p_lend alice/friends")
+        return cluster
+
+    def _command(self, command: str, title: str | None) -> None:
+        from p2p_ipython.client.lending import lender, lending_text
+
+        lent = lender().states()
+        meant = [one for one in lent if title is None or title in (one.title, one.title.partition("/")[2])]
+        if not meant:
+            what = "Nothing is lent by this notebook" if not lent else f"{title} is not lent to by this notebook"
+            hint = f"Lent to: {', '.join(one.title for one in lent)}." if lent else "%p2p_lend TITLE lends."
+            raise UsageError(what, hint=hint)
+        for one in meant:
+            state = getattr(lender(), command)(one.id)
+            say(in_notebook(lending_text(state).partition("\n")[0]))
+
+
+class _Line:
+    """What is shown of a worker under the cell that began it. Belongs to the loop, but for ``begin``."""
+
+    def __init__(self, lender: Lender, state: LendingState, notice: Notice) -> None:
+        self._lender = lender
+        self._state = state
+        self._notice = notice
+        self._unfollow = lambda: None
+
+    def begin(self) -> None:
+        """Show it, and keep it true."""
+        from p2p_ipython.loop import background
+
+        background().run(self._begin(), timeout=10)
+
+    async def _begin(self) -> None:
+        self._show(news=True)
+        self._unfollow = self._lender.follow(self._changed)
+        self._changed()  # since it was there
+
+    def _changed(self) -> None:
+        from dataclasses import replace
+
+        before = self._state
+        found = next((state for state in self._lender.states() if state.id == before.id), None)
+        self._state = found or replace(before, state="ended", busy=0)
+        if self._state.is_over:
+            self._unfollow()
+        if self._state != before:
+            # In a terminal each news is a line of its own: tasks that come and go are none.
+            self._show(news=self._state.is_over or self._state.words != before.words)
+
+    def _show(self, *, news: bool) -> None:
+        from p2p_ipython.client.lending import lending_text
+
+        text = in_notebook(lending_text(self._state))
+        self._notice.show(text, text if news else "")
