@@ -28,6 +28,7 @@ from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected, UsageErr
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.friends import FriendsMagics
+from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, without_arguments
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.panel.desk import Desk
@@ -56,14 +57,15 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     friends = FriendsMagics(ip, magics)
     ip.register_magics(friends)
     magics.desk = Desk(ip, magics, friends)
-    completion.load(ip, [P2PMagics, FriendsMagics])
+    ip.register_magics(LendingMagics(ip, magics))
+    completion.load(ip, [P2PMagics, FriendsMagics, LendingMagics])
     return magics
 
 
 def unload(ip: InteractiveShell) -> None:
-    """End this kernel's cluster, and what it hosts, and forget the magics' state."""
+    """End this kernel's cluster, what it hosts and lends, and forget the magics' state."""
     completion.unload(ip)
-    for name in (FriendsMagics.__name__, P2PMagics.__name__):
+    for name in (LendingMagics.__name__, FriendsMagics.__name__, P2PMagics.__name__):
         magics = ip.magics_manager.registry.pop(name, None)
         if magics is None:
             continue
