@@ -8,7 +8,8 @@ line takes its place, and the widget is closed: nothing of it is in the saved no
 A page that is reloaded finds the card again, but no longer takes in the line that would replace it. For such a page
 the widget stays, with the final words, until the extension is unloaded.
 
-The browser's messages are {"t": "ready", "page": …}, repeated since the first may have to wait, and {"t": "cancel"}.
+The browser's messages are {"t": "ready", "page": …}, repeated since the first may have to wait, {"t": "shown"} when a
+view has been drawn, and {"t": "cancel"}.
 
 All belongs to the loop's thread, but for messages from the browser: they are handed over to it.
 """
@@ -84,7 +85,7 @@ def line_html(state: str, line: str) -> str:
     path, colour = _SHAPES.get(state, _SHAPES["waiting"])
     dashes = ' stroke-dasharray="2.2 2.12"' if state == "waiting" else ""
     return (
-        '<div style="display: flex; gap: 0.5em; min-height: 28px; align-items: center; padding: 0 1px;'
+        '<div style="margin: 0; display: flex; gap: 0.5em; min-height: 28px; align-items: center; padding: 0 1px;'
         ' font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px)">'
         '<svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" fill="none" stroke="currentColor"'
         f' stroke-width="1.5"{dashes} style="flex: none; color: {colour}"><path d="{path}"/></svg>'
@@ -93,15 +94,16 @@ def line_html(state: str, line: str) -> str:
 
 
 class Card:
-    """One task's card. ``cancel`` and ``ready`` are called on the loop's thread."""
+    """One task's card. ``cancel`` is called when the browser asks for it, ``heard`` with what else it says: "ready",
+    "shown"; both on the loop's thread."""
 
     def __init__(
-        self, widget: CardWidget, face: Face, cancel: Callable[[], object], ready: Callable[[], object]
+        self, widget: CardWidget, face: Face, cancel: Callable[[], object], heard: Callable[[str], object]
     ) -> None:
         self._widget = widget
         self._face = face
         self._cancel = cancel
-        self._ready = ready
+        self._told = heard
         self._pages: set[str] = set()
         self.model_id = str(widget.model_id)
         take_messages(widget.comm, self._handle)
@@ -138,7 +140,9 @@ class Card:
             case {"method": "custom", "content": {"t": "ready", "page": str(page)}}:
                 if len(self._pages) < 2 and page not in self._pages and 0 < len(page) <= 64:
                     self._pages.add(page)
-                    self._ready()
+                    self._told("ready")
+            case {"method": "custom", "content": {"t": "shown"}}:
+                self._told("shown")
             case {"method": "custom", "content": {"t": "cancel"}}:
                 self._cancel()
 
@@ -154,7 +158,7 @@ class Cards:
         self._answered = False
         self._unanswered = 0
 
-    def make(self, face: Face, cancel: Callable[[], object], ready: Callable[[], object]) -> Card | None:
+    def make(self, face: Face, cancel: Callable[[], object], heard: Callable[[str], object]) -> Card | None:
         """Make a task's card; nobody sees it yet. None where there can't be one, or not yet: then ask again."""
         if len(self._alive) >= MOST or (self._unanswered >= UNANSWERED and not self._answered):
             return None
@@ -165,7 +169,7 @@ class Cards:
             return None
         try:
             widget = answering_nobody(self._class, **dataclasses.asdict(face))
-            card = Card(widget, face, cancel, ready)
+            card = Card(widget, face, cancel, heard)
         except Exception:  # the line is enough
             log.debug("there can be no card", exc_info=True)
             self._unanswered += 1
@@ -173,7 +177,7 @@ class Cards:
         self._alive.add(card)
         return card
 
-    def end(self, card: Card, face: Face) -> None:
+    def end(self, card: Card) -> None:
         """A card's task is over, and its line is there again."""
         self._alive.discard(card)
         if card.ready:
@@ -184,7 +188,6 @@ class Cards:
             if not card.reloaded:
                 card.close()
                 return
-            card.show(face)
             self._kept.append(card)
             if len(self._kept) > KEPT:
                 self._kept.popleft().close()

@@ -18,7 +18,9 @@ keeps plain text only.
 from __future__ import annotations
 
 import copy
+import math
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from html import escape
@@ -81,6 +83,12 @@ class Status(Protocol):
     interactive: bool
     """Whether it is a front end that keeps cells apart."""
 
+    model: str
+    """The id of the widget that is shown in the line's place; "" for the line itself."""
+
+    cleared: float
+    """When the task has last cleared its output, which is when the line came back as a line; ``time.monotonic``."""
+
     def show(self, text: str, *, html: str = "", model: str = "") -> None:
         """Replace the line's text; see ``CellOutput.show``."""
 
@@ -95,9 +103,10 @@ class CellOutput:
         self._send = _sender(ip, current)
         self._rich = rich
         self._display_id = uuid.uuid4().hex
-        self._status = self._html = self._model = ""
+        self._status = self._html = self.model = ""
         self._viewed = False
         self._clear_later = False
+        self.cleared = -math.inf
         cell = _cell_id(ip) if self._send is not None else None
         self.interactive = cell is not None
         """Whether a person is at the front end, as far as can be told: one that keeps cells apart."""
@@ -108,7 +117,7 @@ class CellOutput:
         """Another status line, or a place for a widget, under the same cell."""
         made = copy.copy(self)
         made._display_id = uuid.uuid4().hex
-        made._status = made._html = made._model = ""
+        made._status = made._html = made.model = ""
         made._viewed = False
         return made
 
@@ -123,9 +132,9 @@ class CellOutput:
         ``html`` is what it looks like where HTML is shown; without it, a small line. ``model`` is the id of a widget
         that is shown instead, where there are widgets; the text is then for all others.
         """
-        if self._send is None or (text, model) == (self._status, self._model):
+        if self._send is None or (text, model) == (self._status, self.model):
             return
-        first, self._status, self._html, self._model = not self._status, text, html or _small(text), model
+        first, self._status, self._html, self.model = not self._status, text, html or _small(text), model
         self._send("display_data" if first else "update_display_data", self._status_content())
 
     def progress(self, words: str) -> None:
@@ -155,6 +164,7 @@ class CellOutput:
             printed(dict(message))
         elif kind == "clear_output":
             # The status line is output, too: it comes back, at once or with what the front end waits for.
+            self.model, self.cleared = "", time.monotonic()
             wait = bool(message["content"].get("wait"))
             self._send("clear_output", {"wait": wait})
             self._clear_later = wait
@@ -170,11 +180,13 @@ class CellOutput:
                 self._send(kind, _display(message["content"], self._rich))
 
     def _status_again(self) -> None:
+        # Not the widget: a task that shows an animation clears so often that no front end could follow.
+        self.model, self.cleared = "", time.monotonic()
         if self._status and self._send is not None:
             self._send("display_data", self._status_content())
 
     def _status_content(self) -> dict[str, Any]:
-        view = _view(self._model) if self._model else {}
+        view = _view(self.model) if self.model else {}
         return {
             "data": {**view, "text/plain": self._status, "text/html": self._html},
             "metadata": {},

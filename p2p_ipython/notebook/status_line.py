@@ -9,6 +9,7 @@ Where the front end keeps cells apart, a task that takes a while gets a card (ca
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,12 @@ _LINES_PER_S = 40
 
 _CARD_AFTER = 0.5
 """Seconds after which a task that isn't over gets a card."""
+
+_CALM = 1.0
+"""Seconds since a task has last cleared its output until its card comes back."""
+
+_DRAWN_WITHIN = 1.0
+"""Seconds that a front end gets to draw a card whose task is over already."""
 
 _CARDS_AT_ONCE = 5
 """Cards that are made in one look: each takes the loop about a millisecond."""
@@ -97,25 +104,28 @@ class _Line:
         self.record = record
         self.since = now
         self.submitted = time.time()
+        self.ended: float | None = None
         self.card: Card | None = None
-        self.carded = False
+        self.awaited = False
+        """Whether the front end has yet to draw the card that it was told to."""
+        self.patience: asyncio.TimerHandle | None = None
         self.over = threading.Event()
 
     def face(self, now: float) -> Face:
-        return face(self.future, self.record(), self.submitted, self.submitted + now - self.since)
+        ended = now if self.ended is None else self.ended
+        return face(self.future, self.record(), self.submitted, self.submitted + ended - self.since)
 
     def update(self, now: float) -> None:
         """Say where the task is, in the card or in the line."""
         seen = self.face(now)
-        if self.card is not None and not seen.over:
+        if self.card is not None:
             self.card.show(seen)
-            if self.card.ready:
-                # Shown once: with each time a front end would begin the card anew. The text is for those without.
-                if not self.carded:
-                    self.carded = True
-                    self._show(seen, 0.0, model=self.card.model_id)
-                return
-        self._show(seen, now - self.since)
+        if self.card is None or seen.over or not self.card.ready or now - self.status.cleared < _CALM:
+            self._show(seen, (now if self.ended is None else self.ended) - self.since)
+        elif self.status.model != self.card.model_id:
+            # Once: with each time a front end would begin the card anew. The text is for those without widgets.
+            self._show(seen, 0.0, model=self.card.model_id)
+            self.awaited = True
 
     def _show(self, seen: Face, seconds: float, model: str = "") -> None:
         line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error)
@@ -129,7 +139,7 @@ class StatusLines:
         self._cards = cards
         self._clock = clock
         self._lines: dict[int, _Line] = {}
-        self._timer: Any = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, future: Future[Any], status: Status, record: Record = lambda: None) -> threading.Event:
         """Keep the line of a task that is submitted now true until the task is over.
@@ -150,16 +160,28 @@ class StatusLines:
 
     def _end(self, line: _Line) -> None:
         self._lines.pop(id(line), None)
-        now = self._clock()
-        line.update(now)
-        line.over.set()
-        if self._cards is not None and line.card is not None:
-            # After the line is there again, so that no front end looks for what is closed.
-            self._cards.end(line.card, line.face(now))
-            line.card = None
         if not self._lines and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        line.ended = self._clock()
+        if line.card is not None and line.awaited and line.status.model:
+            # Front ends stumble over a view that is taken away while they draw it. The card says how it ended, too.
+            line.card.show(line.face(line.ended))
+            line.patience = background().loop.call_later(_DRAWN_WITHIN, self._finish, line)
+        else:
+            self._finish(line)
+
+    def _finish(self, line: _Line) -> None:
+        if line.over.is_set():
+            return
+        if line.patience is not None:
+            line.patience.cancel()
+        line.update(self._clock())
+        line.over.set()
+        if self._cards is not None and line.card is not None:
+            # After the line is there again, so that no front end looks for what is closed.
+            self._cards.end(line.card)
+            line.card = None
 
     def _arm(self) -> None:
         if self._timer is None and self._lines:
@@ -181,10 +203,13 @@ class StatusLines:
             return False
         if line.card is not None or now - line.since < _CARD_AFTER:
             return False
-
-        def ready() -> None:
-            if id(line) in self._lines:
-                line.update(self._clock())
-
-        line.card = self._cards.make(line.face(now), line.future.cancel, ready)
+        line.card = self._cards.make(line.face(now), line.future.cancel, lambda what: self._heard(line, what))
         return line.card is not None
+
+    def _heard(self, line: _Line, what: str) -> None:
+        if what == "shown":
+            line.awaited = False
+            if line.ended is not None:
+                self._finish(line)
+        elif line.ended is None:
+            line.update(self._clock())

@@ -1,6 +1,6 @@
 /** What a card shows, and how a task is cancelled with time to think again. */
 
-import { elapsed } from "../panel/words";
+import { duration, elapsed } from "../panel/words";
 
 /** The part of an anywidget's model that a card uses. */
 export interface Model {
@@ -39,14 +39,32 @@ export function isOver(model: Model): boolean {
   return OVER.includes(text(model, "state"));
 }
 
-/** A click on "Cancel": it counts after three seconds, unless it is taken back. One for all views of a card. */
-export class Cancelling {
-  /** Seconds that are left; 0: it was sent; undefined: nobody wants to. */
+/** What all views of a card share: whether its task is to be cancelled, and whether there is still a kernel. */
+export class Control {
+  /** Seconds until it counts that somebody has pressed "Cancel"; 0: it was sent; undefined: nobody has. */
   left: number | undefined;
+  /** The kernel was restarted, and the task went with it. */
+  lost = false;
   private timer: ReturnType<typeof setInterval> | undefined;
   private readonly listeners = new Set<() => void>();
 
-  constructor(private readonly model: Model) {}
+  constructor(private readonly model: Model) {
+    // ipywidgets says so with every restart, and at no other time once the model is there.
+    model.on("comm_live_update", () => {
+      this.lost = true;
+      this.tell();
+    });
+  }
+
+  /** Send a message, if there is still somebody to take it. */
+  send(message: object): void {
+    try {
+      this.model.send(message);
+    } catch {
+      this.lost = true;
+      this.tell();
+    }
+  }
 
   /** Have `listener` called when something has changed; the result stops that. */
   listen(listener: () => void): () => void {
@@ -77,7 +95,7 @@ export class Cancelling {
       this.left = 0;
       clearInterval(this.timer);
       if (!isOver(this.model)) {
-        this.model.send({ t: "cancel" });
+        this.send({ t: "cancel" });
       }
     }
     this.tell();
@@ -110,36 +128,38 @@ export class Card {
   private readonly time = span("time");
   private readonly error = span("error");
   private readonly button = document.createElement("button");
+  private readonly soon = span("soon");
   private readonly live = span("live");
   private offset = 0;
   private shown = "";
-  private lost = false;
 
   /** Ends what goes on; anywidget itself ends what listens to the model. */
   readonly close: () => void;
 
-  constructor(private readonly model: Model, el: HTMLElement, private readonly cancelling: Cancelling) {
+  constructor(private readonly model: Model, el: HTMLElement, private readonly control: Control) {
     this.root.className = "p2p-card";
     this.root.setAttribute("role", "group");
     this.shape.setAttribute("viewBox", "0 0 16 16");
     this.shape.setAttribute("aria-hidden", "true");
     this.live.setAttribute("role", "status");
     this.button.type = "button";
-    this.button.addEventListener("click", () => cancelling.press());
-    this.root.append(this.shape, this.label, this.words, this.time, this.error, this.button, this.live);
+    this.button.addEventListener("click", () => control.press());
+    this.root.append(this.shape, this.label, this.words, this.time, this.error, this.button, this.soon, this.live);
     el.replaceChildren(this.root);
     this.synchronise();
     for (const name of ["label", "state", "words", "error", "started", "ended"]) {
       model.on(`change:${name}`, () => this.draw());
     }
     model.on("change:now", () => this.synchronise());
-    const deaf = cancelling.listen(() => this.draw());
+    const deaf = control.listen(() => this.draw());
     const timer = setInterval(() => this.draw(), 1000);
     this.close = () => {
       clearInterval(timer);
       deaf();
     };
     this.draw();
+    // Before that nobody should take the view away: ipywidgets stumbles over it.
+    control.send({ t: "shown" });
   }
 
   /** The kernel's clock may go differently. */
@@ -152,41 +172,43 @@ export class Card {
     const state = text(model, "state");
     const label = text(model, "label");
     const over = isOver(model);
-    // ipywidgets says so when the kernel has been restarted or has ended.
-    this.lost ||= !over && this.root.closest(".jupyter-widgets-disconnected") !== null;
-    this.picture(state);
+    const lost = !over && this.control.lost;
+    this.picture(lost ? "cancelled" : state);
     say(this.label, label);
     this.root.setAttribute("aria-label", `Task ${label}`);
-    const left = over || this.lost ? undefined : this.cancelling.left;
-    const words = this.lost ? "the kernel has ended" : left === 0 ? "cancelling" : left ? `cancelling in ${left} s` : text(model, "words");
+    const left = over || lost ? undefined : this.control.left;
+    const words = lost ? "the kernel was restarted" : left === 0 ? "cancelling" : text(model, "words");
+    const soon = left ? `cancelling in ${left} s` : "";
     say(this.words, words);
+    say(this.soon, soon); // behind the button, which stays where it is
     const now = over ? number(model, "ended") : Date.now() / 1000 + this.offset;
     const submitted = number(model, "submitted");
     const started = number(model, "started");
-    say(this.time, this.lost ? "" : elapsed(now - submitted));
-    this.time.title = started ? `started after ${elapsed(started - submitted)}` : "since it was submitted";
+    const took = `${state === "cancelled" ? "after" : "in"} ${duration(now - submitted)}`;
+    say(this.time, lost ? "" : over ? took : elapsed(now - submitted));
+    const hint = started ? `it began after ${duration(started - submitted)}` : "since it was submitted";
+    this.time.setAttribute("title", hint);
     say(this.error, over ? text(model, "error") : "");
-    this.button.hidden = over || this.lost || left === 0;
+    this.button.hidden = over || lost || left === 0;
     say(this.button, left ? "Undo" : "Cancel");
     this.button.setAttribute("aria-label", left ? `Undo: don't cancel ${label}` : `Cancel ${label}`);
     // Of what goes on only a new state is said aloud, not each second.
-    const phase = this.lost ? "lost" : left ? "asked" : left === 0 ? "sent" : state;
+    const phase = lost ? "lost" : left ? "asked" : left === 0 ? "sent" : state;
     if (phase !== this.shown) {
       if (this.shown) {
-        say(this.live, `${label}: ${words}`);
+        say(this.live, `${label}: ${soon || words}`);
       }
       this.shown = phase;
     }
   }
 
   private picture(state: string): void {
-    const shown = this.lost ? "lost" : state;
-    if (this.root.dataset.state === shown) {
+    if (this.root.dataset.state === state) {
       return;
     }
-    this.root.dataset.state = shown;
+    this.root.dataset.state = state;
     this.shape.replaceChildren(
-      ...(SHAPES[this.lost ? "cancelled" : state] ?? []).map(d => {
+      ...(SHAPES[state] ?? []).map(d => {
         const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
         path.setAttribute("d", d);
         return path;
