@@ -239,12 +239,12 @@ class P2PMagics(Magics):
         if options.dry_run:
             self._show_names(self._captured(cell, chosen))
             return None
-        self._connected()
+        cluster = self._connected()
         captured = self._captured(cell, chosen)
         label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
         output = self.output()
         future = self._submit(captured, label, output, once=options.once, line=True)
-        shown = self._status_lines.add(future, output)
+        shown = self._status_lines.add(future, output, lambda: cluster.record.entries.get(future.task_id))
         if name is not None:
             self._ip.push({name: future})
         return self._wait(future, shown) if options.wait else None
