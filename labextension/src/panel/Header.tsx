@@ -3,8 +3,8 @@
 import { Fragment } from "preact";
 
 import { Ticking, useEnvironment } from "./environment";
-import { ToneGlyph } from "./glyphs";
-import { Button, Confirmed, Meter, Typed } from "./parts";
+import { Power, ToneGlyph } from "./glyphs";
+import { Button, Confirmed, Meter, Shortened, Typed } from "./parts";
 import { capacity } from "./store";
 import { elapsed, slots, tasks, workers } from "./words";
 
@@ -23,14 +23,17 @@ export function Header() {
           {connected && control.can("disconnect") ? (
             unfinished > 0 ? (
               <Confirmed
+                name={t("Disconnect")}
                 question={t("Give up %1?", tasks(unfinished, t))}
                 yes={t("Disconnect")}
                 onYes={() => void control.perform("disconnect", {})}
               >
-                {t("Disconnect")}
+                <Shortened word={t("Disconnect")} picture={<Power />} />
               </Confirmed>
             ) : (
-              <Button onClick={() => void control.perform("disconnect", {})}>{t("Disconnect")}</Button>
+              <Button name={t("Disconnect")} onClick={() => void control.perform("disconnect", {})}>
+                <Shortened word={t("Disconnect")} picture={<Power />} />
+              </Button>
             )
           ) : null}
         </span>

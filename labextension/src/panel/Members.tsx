@@ -73,7 +73,7 @@ function Name({ member }: { member: Member }) {
       <span class="p2p-name">
         <span class={`p2p-dot${member.here ? (isUp(member) ? " p2p-up" : " p2p-unsure") : ""}`} aria-hidden="true" />
         <span class="p2p-label" title={member.name}>{member.name}</span>
-        {roles.map((role) => <span key={role} class="p2p-badge">{role}</span>)}
+        {roles.map((role, index) => <span key={role} class={`p2p-badge${member.me && index === 0 ? "" : " p2p-wide-inline"}`}>{role}</span>)}
         {member.here && !isUp(member) ? <span class="p2p-dim p2p-wide-inline">{member.state}</span> : null}
       </span>
       <span class="p2p-sub" title={sub}>{sub}</span>

@@ -1,6 +1,6 @@
 /** The whole panel. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 
 import { Connect } from "./Connect";
 import type { Control, TabName } from "./control";
@@ -9,14 +9,17 @@ import { Cross } from "./glyphs";
 import { Header } from "./Header";
 import { Members } from "./Members";
 import { Button } from "./parts";
+import { Lend } from "./Lend";
+import { Offers } from "./Offers";
 import { Finished, Pending } from "./Tasks";
 import { Tabs } from "./Tabs";
+import { Timeline } from "./Timeline";
 import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
 
 export function Panel({ control, t, compact }: { control: Control; t: Translate; compact: boolean }) {
   const [, draw] = useState(0);
-  useEffect(() => control.subscribe(() => draw((n) => n + 1)), [control]);
+  useLayoutEffect(() => control.subscribe(() => draw((n) => n + 1)), [control]);
   const { link, store, known } = control;
   const without = store.cluster.state === "none" || store.cluster.state === "closed";
   const live = link.state === "open" && control.stale === undefined;
@@ -33,7 +36,7 @@ export function Panel({ control, t, compact }: { control: Control; t: Translate;
         {link.state === "absent" || !known ? null : (
           <>
             <Visitors />
-            {without ? <Connect /> : <Views />}
+            {without ? <><Connect /><Lend /></> : <Views />}
           </>
         )}
         <div class="p2p-unseen" role="status" aria-live="polite">{control.spoken}</div>
@@ -41,6 +44,10 @@ export function Panel({ control, t, compact }: { control: Control; t: Translate;
     </EnvironmentProvider>
   );
 }
+
+const VIEWS = {
+  tasks: () => <Pending />, finished: () => <Finished />, members: () => <Members />, offers: () => <Offers />, timeline: () => <Timeline />
+};
 
 function Views() {
   const { control, t } = useEnvironment();
@@ -52,8 +59,10 @@ function Views() {
       label={t("Views of the cluster")}
       tabs={[
         { name: "tasks", title: t("Tasks"), count: counts.waiting + counts.sent + counts.running },
-        { name: "finished", title: t("Finished"), count: counts.done + counts.failed + counts.cancelled, alarm: counts.failed > 0 },
-        { name: "members", title: t("Members"), count: store.members.size }
+        { name: "finished", title: t("Finished"), count: counts.done + counts.failed + counts.cancelled, alarm: counts.failed, alarmWord: t("failed") },
+        { name: "members", title: t("Members"), count: store.members.size },
+        { name: "offers", title: t("Offers"), count: store.offers.size },
+        { name: "timeline", title: t("Timeline") }
       ]}
       chosen={tab}
       onChoose={(name) => {
@@ -61,7 +70,7 @@ function Views() {
         setTab(name);
       }}
     >
-      {tab === "tasks" ? <Pending /> : tab === "finished" ? <Finished /> : <Members />}
+      {VIEWS[tab]()}
     </Tabs>
   );
 }

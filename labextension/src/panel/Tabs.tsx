@@ -10,8 +10,9 @@ export interface Tab<N extends string> {
   title: string;
   /** A figure that belongs to it. */
   count?: number | undefined;
-  /** The figure asks for attention. */
-  alarm?: boolean;
+  /** So many of them went wrong, and what to call that. */
+  alarm?: number;
+  alarmWord?: string;
 }
 
 export function Tabs<N extends string>({ label, tabs, chosen, onChoose, children }: {
@@ -52,7 +53,17 @@ export function Tabs<N extends string>({ label, tabs, chosen, onChoose, children
             onClick={() => onChoose(tab.name)}
           >
             <span class="p2p-tab-title">{tab.title}</span>
-            {tab.count === undefined ? null : <>{" "}<span class={`p2p-count${tab.alarm === true ? " p2p-alarm" : ""}`}>{tab.count}</span></>}
+            {tab.count === undefined ? null : (
+              <>
+                {" "}
+                <span class="p2p-count">
+                  {tab.count}
+                  {(tab.alarm ?? 0) > 0 ? (
+                    <span class="p2p-alarm"><span aria-hidden="true">✕</span>{tab.alarm}<span class="p2p-unseen"> {tab.alarmWord}</span></span>
+                  ) : null}
+                </span>
+              </>
+            )}
           </button>
         ))}
       </div>

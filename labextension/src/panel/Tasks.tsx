@@ -3,8 +3,8 @@
 import { useMemo, useState } from "preact/hooks";
 
 import { Ticking, useEnvironment } from "./environment";
-import { TaskGlyph } from "./glyphs";
-import { Button, Empty, Filter, FILTER_ABOVE } from "./parts";
+import { Cross, TaskGlyph } from "./glyphs";
+import { Button, Empty, Filter, FILTER_ABOVE, Shortened } from "./parts";
 import { isOver, type Task } from "./store";
 import { TaskDetails } from "./TaskDetails";
 import { VirtualTable, type Column } from "./VirtualTable";
@@ -32,7 +32,7 @@ export function Pending() {
         <Taking task={task} active={active} />
       ) : mayCancel ? (
         <Button kind="quiet" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
-          {t("Cancel")}
+          <Shortened word={t("Cancel")} picture={<Cross />} />
         </Button>
       ) : null
     }
@@ -175,14 +175,14 @@ function Words({ words, said }: { words: string; said: string }) {
   return (
     <span class="p2p-line" title={said === "" ? words : `${words}\n${said}`}>
       {words}
-      {said === "" ? null : <code class="p2p-said">{said}</code>}
+      {said === "" ? null : <code class="p2p-said">{said.replace(/\|[^|]*\|/, " ").trim()}</code>}
     </span>
   );
 }
 
 function Progress({ done }: { done: number }) {
   const { t } = useEnvironment();
-  const label = t("%1 %% done", Math.round(done * 100)).replace("%%", "%");
+  const label = t("%1 percent done", Math.round(done * 100));
   return (
     <span class="p2p-progress" role="img" aria-label={label}>
       <span style={{ inlineSize: `${(done * 100).toFixed(0)}%` }} />

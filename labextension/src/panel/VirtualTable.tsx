@@ -219,6 +219,20 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     }
   };
 
+  // What is open under the list stays in sight, also when that takes the list's room.
+  useEffect(() => {
+    const element = scroller.current;
+    const open = props.selected === activeId ? at : -1;
+    if (element !== null && open >= 0) {
+      const lowest = open * rowHeight;
+      const highest = (open + 2) * rowHeight - height;
+      const next = Math.min(Math.max(scrollTop, highest), lowest);
+      if (next !== scrollTop) {
+        element.scrollTop = next;
+      }
+    }
+  }, [props.selected, height]);
+
   const onKeyDown = (event: JSX.TargetedKeyboardEvent<HTMLTableSectionElement>): void => {
     const target = event.target as HTMLElement;
     const onRow = target.tagName === "TR";
@@ -277,7 +291,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   let next = 0;
   for (const index of indices) {
     if (index > next) {
-      drawn.push(<Gap key={`gap ${next}`} height={(index - next) * rowHeight} columns={columns.length} />);
+      drawn.push(<Gap key={`gap ${next}`} height={(index - next) * rowHeight} />);
     }
     next = index + 1;
     const item = itemAt(index);
@@ -287,7 +301,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     drawn.push(
       "heading" in item ? (
         <tr key={`group ${item.heading.key}`} class="p2p-group" aria-rowindex={index + 2}>
-          <th colSpan={columns.length} scope="rowgroup">
+          <th scope="rowgroup">
             {item.heading.title} <span class="p2p-count">{item.heading.rows.length}</span>
           </th>
         </tr>
@@ -310,7 +324,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     );
   }
   if (next < count) {
-    drawn.push(<Gap key="gap end" height={(count - next) * rowHeight} columns={columns.length} />);
+    drawn.push(<Gap key="gap end" height={(count - next) * rowHeight} />);
   }
 
   return (
@@ -351,10 +365,11 @@ function focusRow(body: HTMLElement | null, id: string): void {
   }
 }
 
-function Gap({ height, columns }: { height: number; columns: number }) {
+/** Rows that aren't drawn. One cell only: a span of columns of which some are hidden would make new ones. */
+function Gap({ height }: { height: number }) {
   return (
     <tr class="p2p-gap" aria-hidden="true" style={{ height: `${height}px` }}>
-      <td colSpan={columns} />
+      <td />
     </tr>
   );
 }

@@ -13,12 +13,13 @@ export function Visitors() {
     <ul class="p2p-visitors" aria-label={t("Waiting to be let in")}>
       {visitors.map((visitor) => (
         <li key={visitor.id} class="p2p-card">
-          <p>
-            <strong class="p2p-label">{visitor.called || visitor.name}</strong>{" "}
-            {visitor.invited ? t("comes by an invitation to %1.", visitor.title) : t("asks to come in to %1.", visitor.title)}
-          </p>
-          {visitor.about === "" ? null : <p class="p2p-dim">{visitor.about}</p>}
-          <p class="p2p-dim">{t("Key:")} <code>{visitor.key}</code></p>
+          <div>
+            <p>
+              <strong>{visitor.called || visitor.name}</strong>{" "}
+              {visitor.invited ? t("comes by an invitation to %1.", visitor.title) : t("asks to come in to %1.", visitor.title)}
+            </p>
+            <p class="p2p-dim">{t("Key:")} <code>{visitor.key}</code>{visitor.about === "" ? null : <> · {visitor.about}</>}</p>
+          </div>
           <p class="p2p-row">
             {control.can("approve") ? (
               <Button

@@ -75,10 +75,6 @@ export function Cross() {
   return <Picture name="cross"><path d="m4 4 8 8m0-8-8 8" fill="none" /></Picture>;
 }
 
-export function Chevron() {
-  return <Picture name="chevron"><path d="m6 3.5 4.5 4.5L6 12.5" fill="none" /></Picture>;
-}
-
-export function Pause() {
-  return <Picture name="pause"><path d="M5.5 3.5v9m5-9v9" fill="none" /></Picture>;
+export function Power() {
+  return <Picture name="power"><path d="M8 2v5.5M4.5 4.4a5 5 0 1 0 7 0" fill="none" /></Picture>;
 }

@@ -36,7 +36,10 @@ export function mountPanel(element: HTMLElement, transport: Transport, options: 
   const control = new Control(transport, memory, t);
   const stopWatching = watch(element, (visible) => control.show(visible));
   render(<Panel control={control} t={t} compact={options.compact ?? false} />, element);
+  const leaving = (): void => control.undo.close(); // the page goes: what was to be done in a moment is done now
+  window.addEventListener("pagehide", leaving);
   return () => {
+    window.removeEventListener("pagehide", leaving);
     stopWatching();
     control.close();
     render(null, element);

@@ -38,6 +38,11 @@ export function Button({
   );
 }
 
+/** A word, or in a narrow panel its picture. */
+export function Shortened({ word, picture }: { word: string; picture: ComponentChildren }) {
+  return <><span class="p2p-wide-inline">{word}</span><span class="p2p-narrow">{picture}</span></>;
+}
+
 /** A button for what can't be undone: it asks first. */
 export function Confirmed({
   children, name, question, yes, onYes, active = true

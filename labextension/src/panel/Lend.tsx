@@ -1,0 +1,154 @@
+/** Lending this machine: what is lent now, and a form to lend more. */
+
+import { useState } from "preact/hooks";
+
+import { Ticking, useAlive, useEnvironment, useOwnId } from "./environment";
+import { Button, Confirmed } from "./parts";
+import type { Lending } from "./store";
+import { duration, elapsed, slots, tasks } from "./words";
+
+export function Lend() {
+  const { control, t } = useEnvironment();
+  const [open, setOpen] = useState(false);
+  const lent = control.store.lending.items;
+  const may = control.can("lend");
+  if (lent.length === 0 && !may) {
+    return null;
+  }
+  return (
+    <>
+      {lent.map((lending) => <Lent key={lending.id} lending={lending} />)}
+      {may ? open ? <Form onClose={() => setOpen(false)} /> : (
+        <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Lend this machine …")}</Button></div>
+      ) : null}
+    </>
+  );
+}
+
+function Lent({ lending }: { lending: Lending }) {
+  const { control, t } = useEnvironment();
+  const { id, title, name, state, busy } = lending;
+  const args = { lending: id };
+  const stop = (): void => void control.perform("stop", args);
+  return (
+    <div class="p2p-bar p2p-lent" role="group" aria-label={t("This machine, lent to %1", title)}>
+      <span class={`p2p-dot${state === "lending" ? " p2p-up" : state === "failed" ? "" : " p2p-unsure"}`} aria-hidden="true" />
+      <span class="p2p-lent-words">
+        <strong>{t("Lent to %1", title)}</strong> {t("as %1", name)}: {lending.words || state}
+        <span class="p2p-dim">
+          {" · "}{t("%1 of %2 busy", busy, slots(lending.slots, t))}
+          {lending.only === "" ? null : ` · ${t("for %1", lending.only)}`}
+          {lending.tasks > 0 ? ` · ${t("ran %1 in %2", tasks(lending.tasks, t), duration(lending.seconds))}` : null}
+          {lending.until > 0 ? <Ticking>{(now) => ` · ${t("for %1 more", elapsed(lending.until - now))}`}</Ticking> : null}
+        </span>
+      </span>
+      <span class="p2p-actions">
+        {state === "lending" && control.can("pause") ? (
+          <Button name={t("Pause lending to %1", title)} onClick={() => void control.perform("pause", args)}>{t("Pause")}</Button>
+        ) : null}
+        {state === "paused" && control.can("resume") ? (
+          <Button kind="strong" name={t("Resume lending to %1", title)} onClick={() => void control.perform("resume", args)}>{t("Resume")}</Button>
+        ) : null}
+        {state === "ending" || !control.can("stop") ? null : busy > 0 ? (
+          <Confirmed name={t("Stop lending to %1", title)} question={t("%1 of others' running here. Stop?", tasks(busy, t))} yes={t("Stop")} onYes={stop}>
+            {t("Stop")}
+          </Confirmed>
+        ) : (
+          <Button name={t("Stop lending to %1", title)} onClick={stop}>{t("Stop")}</Button>
+        )}
+      </span>
+    </div>
+  );
+}
+
+function Form({ onClose }: { onClose: () => void }) {
+  const { control, t } = useEnvironment();
+  const { means, cluster, members } = control.store;
+  const alive = useAlive();
+  const id = useOwnId();
+  const here = cluster.kind === "shared" || cluster.kind === "own" ? cluster.title : "";
+  const titles = [...new Set([here, ...means.clusters])].filter((each) => each !== "");
+  const [title, setTitle] = useState(titles[0] ?? "");
+  const [count, setCount] = useState("1");
+  const [hours, setHours] = useState("4");
+  const [only, setOnly] = useState<readonly string[]>([]);
+  const [tags, setTags] = useState("");
+  const [busy, setBusy] = useState(false);
+  const friends = new Map<string, string>();
+  if (title === here) {
+    for (const member of members.values()) {
+      if (!member.own && !member.me && member.key !== "") {
+        friends.set(member.key, friends.get(member.key) ?? member.name);
+      }
+    }
+  }
+  const lend = async (): Promise<void> => {
+    setBusy(true);
+    const did = await control.perform("lend", {
+      title, slots: Number(count), hours: Number(hours), only: only.filter((key) => friends.has(key)),
+      tags: tags.toLowerCase().split(/[\s,]+/).filter((tag) => tag !== "")
+    });
+    if (alive.current) {
+      setBusy(false);
+      if (did.ok) {
+        onClose();
+      }
+    }
+  };
+  return (
+    <form
+      class="p2p-form p2p-lend"
+      aria-label={t("Lend this machine")}
+      onSubmit={(event) => {
+        event.preventDefault();
+        void lend();
+      }}
+    >
+      <p class="p2p-dim">
+        {t("Friends' tasks run here as you, with your files within their reach: lend to people whom you trust.")}
+      </p>
+      <div class="p2p-fields">
+        <label for={`${id}-to`}>{t("To")}</label>
+        <select id={`${id}-to`} class="p2p-input" value={title} onChange={(event) => setTitle(event.currentTarget.value)}>
+          {titles.map((each) => <option key={each} value={each}>{each}</option>)}
+        </select>
+        <label for={`${id}-slots`}>{t("Tasks at once")}</label>
+        <input
+          id={`${id}-slots`} class="p2p-input" type="number" min="1" max={Math.max(1, means.cores)} required value={count}
+          onInput={(event) => setCount(event.currentTarget.value)}
+        />
+        <label for={`${id}-hours`}>{t("Until")}</label>
+        <select id={`${id}-hours`} class="p2p-input" value={hours} onChange={(event) => setHours(event.currentTarget.value)}>
+          <option value="1">{t("in 1 hour")}</option>
+          <option value="4">{t("in 4 hours")}</option>
+          <option value="12">{t("in 12 hours")}</option>
+          <option value="0">{t("open end")}</option>
+        </select>
+        <label for={`${id}-tags`}>{t("Good for")}</label>
+        <input
+          id={`${id}-tags`} class="p2p-input" value={tags} placeholder="gpu, big-memory" maxLength={200} autocomplete="off" spellcheck={false}
+          onInput={(event) => setTags(event.currentTarget.value)}
+        />
+      </div>
+      {friends.size === 0 ? null : (
+        <fieldset>
+          <legend>{t("For whom (everybody, if you choose nobody)")}</legend>
+          {[...friends].map(([key, name]) => (
+            <label key={key} class="p2p-check" title={key}>
+              <input
+                type="checkbox"
+                checked={only.includes(key)}
+                onChange={(event) => setOnly(event.currentTarget.checked ? [...only, key] : only.filter((each) => each !== key))}
+              />
+              {name}
+            </label>
+          ))}
+        </fieldset>
+      )}
+      <p class="p2p-row">
+        <Button type="submit" kind="strong" disabled={busy || title === ""}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
+        <Button name={t("Don't lend this machine")} onClick={onClose}>{t("Never mind")}</Button>
+      </p>
+    </form>
+  );
+}

@@ -1,0 +1,243 @@
+/** Where the time went: the last tasks, worker by worker. */
+
+import type { JSX } from "preact";
+import { useState } from "preact/hooks";
+
+import { Ticking, useEnvironment, useOwnId } from "./environment";
+import { gantt, step, type Bar, type Gantt } from "./gantt";
+import { Button, Empty } from "./parts";
+import { isOver } from "./store";
+import { duration, stateWord, tasks } from "./words";
+
+/** So many tasks are drawn. */
+const LAST = 200;
+const ROW = 18;
+
+/** What is to be seen: `span` seconds that end `back` seconds before the end; all of it without. */
+interface Window {
+  span: number;
+  back: number;
+}
+
+export function Timeline() {
+  const { control, t } = useEnvironment();
+  const { store } = control;
+  const [view, setView] = useState<Window>();
+  const [chosen, setChosen] = useState("");
+  const last = store.travelled.items.slice(-LAST);
+  if (last.length === 0) {
+    return (
+      <Empty title={t("No task has been sent yet.")}>
+        {t("When some have been, this picture shows when each was announced, sent and run, worker by worker.")}
+      </Empty>
+    );
+  }
+  const slots = (worker: string): number => {
+    for (const member of store.members.values()) {
+      if (member.name === worker) {
+        return member.slots;
+      }
+    }
+    return 0;
+  };
+  const draw = (now: number) => (
+    <Picture picture={gantt(last, now, slots)} view={view} onView={setView} chosen={chosen} onChoose={setChosen} />
+  );
+  return last.every((task) => isOver(task.state)) ? draw(control.clock.now()) : <Ticking>{draw}</Ticking>;
+}
+
+function Picture({ picture, view, onView, chosen, onChoose }: {
+  picture: Gantt;
+  view: Window | undefined;
+  onView: (view: Window | undefined) => void;
+  chosen: string;
+  onChoose: (task: string) => void;
+}) {
+  const { t } = useEnvironment();
+  const id = useOwnId();
+  const whole = Math.max(picture.to - picture.from, 0.01);
+  const span = Math.min(view?.span ?? whole, whole);
+  const to = picture.to - (view?.back ?? 0);
+  const from = to - span;
+  const at = (time: number): number => ((time - from) / span) * 100;
+  const look = (factor: number, shift: number, around = 0.5): void => {
+    const wide = Math.min(whole, Math.max(span * factor, 0.005));
+    const right = to - (1 - around) * (span - wide) + shift * span;
+    const back = Math.min(Math.max(0, picture.to - right), whole - wide);
+    onView(wide >= whole ? undefined : { span: wide, back });
+  };
+  const bars = picture.bars.filter((bar) => bar.ended >= from && bar.idle <= to);
+  const place = picture.bars.findIndex((bar) => bar.task.id === chosen);
+  const bar = picture.bars[place];
+  const every = step(span, 5);
+  const ticks: number[] = [];
+  for (let time = Math.ceil((from - picture.from) / every) * every; time <= to - picture.from + 1e-9; time += every) {
+    ticks.push(time);
+  }
+  const onKeyDown = (event: JSX.TargetedKeyboardEvent<HTMLDivElement>): void => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step !== undefined && event.shiftKey) {
+      look(1, step / 4);
+    } else if (step !== undefined) {
+      const next = picture.bars[place < 0 ? picture.bars.length - 1 : Math.min(picture.bars.length - 1, Math.max(0, place + step))];
+      if (next !== undefined) {
+        onChoose(next.task.id);
+        if (next.ended < from || next.sent > to) {
+          onView({ span, back: Math.min(whole - span, Math.max(0, picture.to - (next.sent + next.ended) / 2 - span / 2)) });
+        }
+      }
+    } else if (event.key === "+" || event.key === "=") {
+      look(0.5, 0);
+    } else if (event.key === "-") {
+      look(2, 0);
+    } else if (event.key === "0") {
+      onView(undefined);
+    } else {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  const summary = t("%1 on %2 workers in %3.", tasks(picture.bars.length, t), picture.lanes.length, duration(whole));
+  return (
+    <>
+      <div class="p2p-bar">
+        <span class="p2p-legend" aria-hidden="true">
+          {([["waited", t("waited")], ["travelled", t("on its way")], ["ran", t("ran")], ["failed", t("failed")]] as const).map(([name, word]) => (
+            <span key={name}><svg width="18" height="10"><rect class={`p2p-${name}`} width="18" y={name === "waited" ? 4 : 0} height={name === "waited" ? 2 : 10} fill={fill(name, id)} /></svg>{word}</span>
+          ))}
+        </span>
+        <span class="p2p-actions">
+          <Button name={t("Zoom in")} onClick={() => look(0.5, 0)}>+</Button>
+          <Button name={t("Zoom out")} disabled={view === undefined} onClick={() => look(2, 0)}>−</Button>
+          <Button name={t("Earlier")} disabled={view === undefined || from <= picture.from + 1e-9} onClick={() => look(1, -0.5)}>←</Button>
+          <Button name={t("Later")} disabled={view === undefined || view.back <= 0} onClick={() => look(1, 0.5)}>→</Button>
+          <Button name={t("Show all of the time")} disabled={view === undefined} onClick={() => onView(undefined)}>{t("All")}</Button>
+        </span>
+      </div>
+      <div class="p2p-timeline">
+        <div
+          class="p2p-chart"
+          role="group"
+          tabIndex={0}
+          aria-label={t("%1 Arrow keys go from task to task, plus and minus zoom, Shift with arrows moves.", summary)}
+          onKeyDown={onKeyDown}
+          onWheel={(event) => {
+            if (event.ctrlKey) {
+              event.preventDefault();
+              const box = event.currentTarget.querySelector("svg")?.getBoundingClientRect();
+              const around = box === undefined || box.width === 0 ? 0.5 : (event.clientX - box.left) / box.width;
+              look(event.deltaY > 0 ? 1.25 : 0.8, 0, Math.min(1, Math.max(0, around)));
+            }
+          }}
+          onPointerOver={(event) => {
+            const task = (event.target as Element).closest("[data-task]")?.getAttribute("data-task");
+            if (typeof task === "string") {
+              onChoose(task);
+            }
+          }}
+        >
+          <div class="p2p-lanes">
+            {picture.lanes.map((lane) => (
+              <div key={lane.worker} style={{ blockSize: `${lane.rows * ROW + 10}px` }}>
+                <span class="p2p-label" title={lane.worker}>{lane.worker || t("somebody")}</span>
+                <span class="p2p-dim">{percent(lane.used)}</span>
+              </div>
+            ))}
+          </div>
+          <svg class="p2p-bars" aria-hidden="true" height={picture.rows * ROW + picture.lanes.length * 10}>
+            <defs>
+              <pattern id={`${id}-hatch`} width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
+                <rect class="p2p-travelled" width="2.5" height="5" />
+              </pattern>
+              <pattern id={`${id}-cross`} width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)">
+                <rect class="p2p-failed" width="5" height="5" />
+                <rect class="p2p-gash" width="1.2" height="5" />
+              </pattern>
+            </defs>
+            {ticks.map((time) => <line key={time} class="p2p-tick" x1={`${at(picture.from + time)}%`} x2={`${at(picture.from + time)}%`} y1="0" y2="100%" />)}
+            {bars.map((each) => <Pieces key={each.task.id} bar={each} y={top(each, picture)} at={at} id={id} chosen={each.task.id === chosen} />)}
+          </svg>
+          <div class="p2p-axis" aria-hidden="true">
+            {ticks.map((time) => <span key={time} style={{ insetInlineStart: `${at(picture.from + time)}%` }}>{axisWords(time, every)}</span>)}
+          </div>
+        </div>
+        <p class="p2p-hovered" role="status">{bar === undefined ? <span class="p2p-dim">{summary}</span> : <Words bar={bar} />}</p>
+        <details class="p2p-means">
+          <summary>{t("As a table")}</summary>
+          <table>
+            <caption class="p2p-unseen">{t("How well the workers were used")}</caption>
+            <thead>
+              <tr>{[t("Worker"), t("Tasks"), t("Used"), t("Waited"), t("On the way"), t("Ran")].map((title) => <th key={title} scope="col">{title}</th>)}</tr>
+            </thead>
+            <tbody>
+              {picture.lanes.map((lane) => (
+                <tr key={lane.worker}>
+                  <th scope="row">{lane.worker || t("somebody")}</th>
+                  {[lane.tasks, percent(lane.used), duration(lane.waited), duration(lane.travelled), duration(lane.ran)].map((text, index) => <td key={index}>{text}</td>)}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </details>
+      </div>
+    </>
+  );
+}
+
+function Pieces({ bar, y, at, id, chosen }: { bar: Bar; y: number; at: (time: number) => number; id: string; chosen: boolean }) {
+  const piece = (name: string, from: number, to: number, offset: number, high: number) =>
+    to > from ? (
+      <rect class={`p2p-${name}`} x={`${at(from)}%`} width={`${Math.max(at(to) - at(from), 0)}%`} y={y + offset} height={high} fill={fill(name, id)} />
+    ) : null;
+  return (
+    <g data-task={bar.task.id} class={`p2p-run${chosen ? " p2p-chosen" : ""}`}>
+      {piece("waited", chosen ? bar.task.submitted || bar.idle : bar.idle, bar.sent, 6, 2)}
+      {piece("travelled", bar.sent, bar.started, 0, 14)}
+      {piece(bar.task.state === "failed" ? "failed" : bar.task.state === "cancelled" ? "cancelled" : "ran", bar.started, bar.ended, 0, 14)}
+      <rect class="p2p-handle" x={`${at(bar.sent)}%`} width={`${Math.max(at(bar.ended) - at(bar.sent), 0.25)}%`} y={y} height="14" rx="2" />
+    </g>
+  );
+}
+
+function Words({ bar }: { bar: Bar }) {
+  const { t } = useEnvironment();
+  const { task } = bar;
+  return (
+    <>
+      <strong class="p2p-label">{task.label}</strong> {t("on %1, %2:", task.worker, stateWord(task.state, t))}{" "}
+      {[
+        task.submitted > 0 ? t("waited %1", duration(bar.sent - task.submitted)) : "",
+        t("on its way %1", duration(bar.started - bar.sent)),
+        t("ran %1", duration(bar.ended - bar.started))
+      ].filter((text) => text !== "").join(", ")}
+    </>
+  );
+}
+
+/** Hatched and crossed pieces are told apart without their colours. */
+function fill(name: string, id: string): string | undefined {
+  return name === "travelled" ? `url(#${id}-hatch)` : name === "failed" ? `url(#${id}-cross)` : undefined;
+}
+
+function top(bar: Bar, picture: Gantt): number {
+  const lane = picture.lanes.findIndex((each) => bar.row >= each.row && bar.row < each.row + each.rows);
+  return bar.row * ROW + lane * 10 + 7;
+}
+
+function percent(share: number): string {
+  return `${Math.round(share * 100)}\u202f%`;
+}
+
+function axisWords(seconds: number, every: number): string {
+  if (every < 1) {
+    return every >= 0.1 ? `${seconds.toFixed(1)} s` : `${Math.round(seconds * 1000)} ms`;
+  }
+  const whole = Math.round(seconds);
+  if (whole < 60) {
+    return `${whole} s`;
+  }
+  const minutes = whole / 60;
+  return every >= 3600 ? `${Math.round(minutes / 60)} h` : every >= 60 ? `${Math.round(minutes)} min`
+    : `${Math.floor(minutes)}:${String(whole % 60).padStart(2, "0")}`;
+}

@@ -1,0 +1,97 @@
+/** Where the pieces of a timeline go. Pure; times are seconds since 1970. */
+
+import type { Task } from "./store";
+
+/** One task on its worker's lane; its times in order, `ended` that of the end or now. */
+export interface Bar {
+  task: Task;
+  /** Which row of the picture, from the top. */
+  row: number;
+  /** When its wait is drawn from: announced, or when its place became free, if that was later. */
+  idle: number;
+  sent: number;
+  started: number;
+  ended: number;
+}
+
+export interface Lane {
+  worker: string;
+  /** Its first row and how many: one for each task that it has had at the same time. */
+  row: number;
+  rows: number;
+  tasks: number;
+  /** Share of its slots' time in which something ran, 0 to 1. */
+  used: number;
+  /** Seconds, on average: from announced to sent, from sent to started, from started to ended. */
+  waited: number;
+  travelled: number;
+  ran: number;
+}
+
+export interface Gantt {
+  from: number;
+  to: number;
+  rows: number;
+  lanes: Lane[];
+  bars: Bar[];
+}
+
+/** Lay out tasks that were sent, in the order of sending. `slots`: how many a worker has, 0 for not known. */
+export function gantt(tasks: readonly Task[], now: number, slots: (worker: string) => number): Gantt {
+  const byWorker = new Map<string, Task[]>();
+  for (const task of tasks) {
+    const others = byWorker.get(task.worker);
+    if (others === undefined) {
+      byWorker.set(task.worker, [task]);
+    } else {
+      others.push(task);
+    }
+  }
+  const picture: Gantt = { from: Infinity, to: -Infinity, rows: 0, lanes: [], bars: [] };
+  for (const [worker, its] of [...byWorker].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const free: number[] = []; // when each row of this lane becomes free
+    const lane: Lane = { worker, row: picture.rows, rows: 0, tasks: its.length, used: 0, waited: 0, travelled: 0, ran: 0 };
+    for (const task of its) {
+      const ended = Math.max(task.ended || now, task.sent);
+      const started = Math.min(task.started || (task.ended > 0 ? task.sent : ended), ended);
+      let row = free.findIndex((time) => time <= task.sent);
+      if (row < 0) {
+        row = free.length;
+      }
+      const submitted = task.submitted || task.sent;
+      picture.bars.push({
+        task, row: picture.rows + row, idle: Math.min(task.sent, Math.max(submitted, free[row] ?? submitted)), sent: task.sent, started, ended
+      });
+      free[row] = ended;
+      picture.from = Math.min(picture.from, submitted);
+      picture.to = Math.max(picture.to, ended);
+      lane.waited += (task.sent - submitted) / its.length;
+      lane.travelled += (started - task.sent) / its.length;
+      lane.ran += (ended - started) / its.length;
+    }
+    lane.rows = free.length;
+    lane.used = (lane.ran * lane.tasks) / Math.max(slots(worker), lane.rows);
+    picture.rows += lane.rows;
+    picture.lanes.push(lane);
+  }
+  const span = Math.max(picture.to - picture.from, 1e-3);
+  for (const lane of picture.lanes) {
+    lane.used = Math.min(1, lane.used / span);
+  }
+  return picture;
+}
+
+/** Round steps for an axis of `span` seconds with about `wanted` of them. */
+export function step(span: number, wanted: number): number {
+  const rough = span / wanted;
+  if (rough > 1) {
+    for (const round of [2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200]) {
+      if (round >= rough) {
+        return round;
+      }
+    }
+    return Math.ceil(rough / 86400) * 86400;
+  }
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return ([1, 2, 5].find((factor) => factor * power >= rough) ?? 10) * power;
+}
