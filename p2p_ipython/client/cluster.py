@@ -343,7 +343,7 @@ class Cluster(concurrent.futures.Executor):
     def cancel_task(self, task_id: str) -> bool:
         """Withdraw a task by its id; False if it is over, or unknown. From any thread; returns at once."""
         future = self._futures.get(task_id)
-        return future is not None and future.cancel()
+        return future is not None and not future.done() and future.cancel()
 
     @property
     def way(self) -> Way:
@@ -626,7 +626,7 @@ class Cluster(concurrent.futures.Executor):
             members.append(
                 MemberStatus(
                     name=worker.name,
-                    state=worker.state.value + (f" ({worker.detail})" if worker.detail else ""),
+                    state=worker.word + (f" ({worker.detail})" if worker.detail else ""),
                     slots=worker.terms.slots,
                     busy=min(len(worker.tasks), worker.terms.slots),
                     python=worker.terms.python,

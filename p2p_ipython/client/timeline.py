@@ -151,7 +151,7 @@ def _queue(entries: Sequence[Entry], begin: float, end: float) -> tuple[tuple[fl
         sent = [tried.sent for tried in entry.attempts] + ([entry.sent] if entry.sent else [])
         back = [tried.ended for tried in entry.attempts]
         for number in range(len(entry.attempts) + 1):
-            until = sent[number] if number < len(sent) else entry.ended or end
+            until = max(ready, sent[number] if number < len(sent) else entry.ended or end)
             steps[ready] = steps.get(ready, 0) + 1
             steps[until] = steps.get(until, 0) - 1
             ready = back[number] if number < len(back) else end
@@ -211,6 +211,9 @@ RIGHT = 16.0
 LANE = 13.0
 GAP = 4.0
 QUEUE = 30.0
+
+MARKED = ("running", "failed", "cancelled", "lost")
+"""Outcomes that look otherwise than a task that is done."""
 
 _COLOURS = {
     "waited": "#7a7f87",
@@ -274,8 +277,7 @@ class _Drawing:
         self._out: list[str] = []
 
     def svg(self) -> str:
-        y = self._legend(18.0)
-        top = y
+        top = y = self._legend(18.0) if self._plan.tasks else 4.0
         peak = max((waiting for _, waiting in self._plan.queue), default=0)
         if peak:
             y = self._draw_queue(y, peak)
@@ -320,12 +322,13 @@ class _Drawing:
             ("waited", "waited"),
             ("travelled", "on its way"),
             ("ran", "ran"),
+            ("running", "runs"),
             ("returned", "on its way back"),
             ("failed", "failed"),
             ("cancelled", "cancelled"),
             ("lost", "worker lost"),
         ):
-            if kind in ("failed", "cancelled", "lost") and not self._has(kind):
+            if kind in MARKED and not self._has(kind):
                 continue
             self._out.append("<g>" + self._shape(kind, x, x + 26, y - LANE + 3) + "</g>")
             self._label(x + 32, y, words)
@@ -358,7 +361,7 @@ class _Drawing:
             f'<rect x="{LEFT:.0f}" y="{y:.1f}" width="{WIDTH - LEFT - RIGHT:.0f}" height="{inner + 8:.1f}" rx="4"'
             ' fill-opacity=".05"/>'
         )
-        name = band.name if len(band.name) <= 20 else band.name[:19] + "…"
+        name = band.name if len(band.name) <= 18 else band.name[:17] + "…"
         middle = y + 4 + inner / 2
         self._label(LEFT - 12, middle - 2, name, anchor="end", weight=600, title=band.name)
         self._label(
@@ -379,7 +382,7 @@ class _Drawing:
             )
             if (end - begin) * self._scale >= 0.5
         ]
-        kind = bar.outcome if bar.outcome in ("failed", "cancelled", "lost") else "ran"
+        kind = bar.outcome if bar.outcome in MARKED else "ran"
         left = self._x(bar.started)
         shapes.append(self._shape(kind, left, max(left + 1.2, self._x(bar.ran)), y))
         self._out.append(f"<g><title>{escape(bar.text)}</title>{''.join(shapes)}</g>")
@@ -401,6 +404,8 @@ class _Drawing:
         box = f'<rect x="{left:.1f}" y="{y:.1f}" width="{width:.1f}" height="{LANE:.0f}" rx="{min(2.0, width / 3):.1f}"'
         if kind == "ran":
             return f'{box} fill="{_COLOURS[kind]}"/>'
+        if kind == "running":
+            return f'{box} fill="{_COLOURS["ran"]}" fill-opacity=".3" stroke="{_COLOURS["ran"]}" stroke-width="1.4"/>'
         if kind == "cancelled":
             return f'{box} fill="none" stroke="{_COLOURS["waited"]}" stroke-width="1.4"/>'
         colour = _COLOURS["failed"]
@@ -421,7 +426,7 @@ class _Drawing:
         for when in ticks(self._plan.length):
             x = self._x(when)
             lines.append(f"M{x:.1f} {top:.1f}V{bottom:.1f}")
-            self._label(x, bottom + 14, _tick(when), anchor="middle" if when else "start", size=11)
+            self._label(x, bottom + 14, _tick(when, self._plan.length), anchor="middle" if when else "start", size=11)
         grid = f'<path d="{"".join(lines)}" stroke="currentColor" stroke-opacity=".16" stroke-width="1"/>'
         self._out.insert(0, grid)
         begun = datetime.fromtimestamp(self._plan.begin).strftime("%H:%M:%S")
@@ -448,15 +453,16 @@ class _Drawing:
         return LEFT + min(max(seconds, 0.0), self._plan.length) * self._scale
 
 
-def _tick(seconds: float) -> str:
+def _tick(seconds: float, length: float) -> str:
+    """A time on the axis, in the unit that the whole axis has."""
     if seconds == 0:
         return "0"
-    if seconds < 1:
+    if length < 1:
         return f"{seconds * 1000:g} ms"
-    if seconds < 60:
+    if length < 180:
         return f"{seconds:g} s"
     whole = round(seconds)
-    if whole < 3600:
+    if length < 3 * 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02} h"
 
