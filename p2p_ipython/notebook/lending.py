@@ -162,8 +162,7 @@ class _Line:
         if self._state.is_over:
             self._unfollow()
         if self._state != before:
-            # In a terminal each news is a line of its own: tasks that come and go are none.
-            self._show(news=self._state.is_over or self._state.words != before.words)
+            self._show(news=self._state.is_over)  # in a terminal nothing else is worth an interruption
 
     def _show(self, *, news: bool) -> None:
         from p2p_ipython.client.lending import lending_text

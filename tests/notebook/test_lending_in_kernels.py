@@ -1,0 +1,117 @@
+"""``%p2p_lend`` in a real kernel and on a terminal: a friend's tasks run there, and the line under its cell is true."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli_support import Terminal
+from tests.friends.friends_support import Village, village
+from tests.notebook.kernels import Cell, Notebook, notebook
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+CONNECTED = "import p2p_ipython; c = p2p_ipython.connect('alice/friends', request_every=0.5, presence=1)"
+FILES = "Tasks run as you, with your files in reach"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Village]:
+    with village(tmp_path) as made:
+        made.found("bob", "carol")
+        yield made
+
+
+def workers_of(kernel: Notebook) -> list[psutil.Process]:
+    """The processes that lend for a kernel."""
+    children = psutil.Process(kernel.manager.provisioner.pid).children()
+    return [child for child in children if "p2p_ipython.worker.lend" in child.cmdline()]
+
+
+def shown_error(cell: Cell) -> str:
+    assert cell.error is not None, cell.shown
+    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"]))
+
+
+def test_the_line_under_the_cell_that_lends_is_kept_true_to_the_end(here: Village) -> None:
+    with notebook(here.person("bob").environment) as bob:
+        assert bob.run("%load_ext p2p_ipython").error is None
+        assert "%p2p_lend alice/friends" in shown_error(bob.run("%p2p_lend"))
+        assert "Nothing is lent by this notebook" in shown_error(bob.run("%p2p_lend --stop"))
+        assert "don't go together" in bob.run("%p2p_lend --pause --stop").text
+        failed = bob.run("%p2p_lend alice/friends --for zoe")
+        assert "nobody in alice/friends is called 'zoe'" in shown_error(failed)
+        assert failed.status_line == "Not lent."
+
+        lend = "%p2p_lend alice/friends --for carol --slots 2 --duration 2h --tag gpu --name desk"
+        lending = bob.run(lend)
+        assert lending.error is None, lending.error
+        line = lending.status_line or ""
+        assert line.startswith("desk (gpu) lends 2 slots to alice/friends, to carol only, until ")
+        assert FILES in line
+        assert "lends to alice/friends already" in shown_error(bob.run(lend))
+
+        friend = here.person("carol").notebook(CONNECTED)
+        friend.run("f = c.submit(pow, 2, 10)")
+        assert friend.run("answer = f.result(60), f.worker") == "(1024, 'bob (desk)')"
+        bob.until(lambda: "Run so far: 1 task" in (lending.status_line or ""))
+
+        assert "desk is paused" in bob.run("%p2p_lend --pause").text
+        bob.until(lambda: "%p2p_lend --resume" in (lending.status_line or ""))
+        assert "desk (gpu) lends" in bob.run("%p2p_lend friends --resume").text
+        (worker,) = workers_of(bob)
+        assert "is not lent to alice/friends any more" in bob.run("%p2p_lend --stop").text
+        bob.until(lambda: "is not lent to alice/friends any more" in (lending.status_line or ""))
+        assert not worker.is_running()
+
+        # What it is completed with; the cluster that is connected; its end with the extension.
+        assert bob.run("%p2p_connect alice/friends").error is None
+        bob.run(
+            "from IPython.core.completer import provisionalcompleter as p\n"
+            "def completed(line):\n"
+            "    with p(): return sorted({c.text for c in get_ipython().Completer.completions(line, len(line))})"
+        )
+        assert bob.run("completed('%p2p_lend al')").value == "['alice/friends']"
+        assert bob.run("completed('%p2p_lend alice/friends --fo')").value == "['--for']"
+        assert bob.run("completed('%p2p_lend --for carol da')").value == "[]"
+        assert bob.run("completed('%p2p_lend --for ca')").value == "['carol']"
+        again = bob.run("%p2p_lend")
+        assert again.error is None
+        assert "lends 1 slot to alice/friends" in (again.status_line or "")
+        (worker,) = workers_of(bob)
+        assert bob.run("%unload_ext p2p_ipython").error is None
+        assert not worker.is_running()
+
+
+def test_on_a_terminal_what_is_lent_is_printed_and_ends_with_the_program(here: Village) -> None:
+    options = ["--simple-prompt", "--no-banner", "--colors=NoColor", "--ext=p2p_ipython"]
+    shell = Terminal(sys.executable, "-m", "IPython", *options, environment=here.person("bob").environment)
+    try:
+        shell.expect("In [1]:")
+        shell.type("%p2p_lend alice/friends --name desk\n")
+        shell.expect("desk lends 1 slot to alice/friends")
+        shell.expect(FILES)
+        shell.expect("In [2]:")
+        shell.type("%p2p_lend --pause\n")
+        shell.expect("desk is paused")
+        shell.expect("In [3]:")
+        shell.type("%p2p_lend --stop\n")
+        shell.expect("is not lent to alice/friends any more")
+        shell.expect("In [4]:")
+        shell.type("%p2p_lend alice/friends\n")
+        shell.expect("lends 1 slot")
+        shell.expect("In [5]:")
+        shell.type("import psutil; print('child' + 'ren:', *(c.pid for c in psutil.Process().children()))\n")
+        shell.expect("children:")
+        pids = [int(word) for word in shell.expect("\n").split()]
+        shell.type("exit\n")
+        assert shell.wait() == 0
+    finally:
+        shell.close()
+    assert pids
+    assert not any(map(psutil.pid_exists, pids))
