@@ -78,20 +78,19 @@ def checked(asked: Do) -> dict[str, Any]:
 
 def _argument(name: str, kind: str, value: object) -> Any:
     if kind is TEXT:
-        value = "" if value is None else value
-        if _is_text(value):
-            return value.strip()
+        if value is None or _is_text(value):
+            return (value or "").strip()
     elif kind is TEXTS:
-        value = [] if value is None else value
-        if isinstance(value, list) and len(value) <= MAX_WORDS and all(_is_text(word) for word in value):
-            return tuple(word.strip() for word in value if word.strip())
-    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER:
-        if kind is NUMBER:
-            return float(value)
-        if value == int(value):
-            return int(value)
-    elif value is None:
-        return 0
+        words = [] if value is None else value
+        if isinstance(words, list) and len(words) <= MAX_WORDS and all(_is_text(word) for word in words):
+            return tuple(word.strip() for word in words if word.strip())
+    else:
+        number = 0 if value is None else value
+        if isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= MAX_NUMBER:
+            if kind is NUMBER:
+                return float(number)
+            if number == int(number):
+                return int(number)
     raise UsageError(f"{name} is not a {kind} as it should be", hint="Reload the page.")
 
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from p2p_ipython.client import cluster as clusters
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.panel import actions, rows, static
-from p2p_ipython.notebook.panel.asked import Do, Hello
+from p2p_ipython.notebook.panel.asked import Do, Hello, read
 from p2p_ipython.notebook.panel.channel import Channel
 from p2p_ipython.notebook.panel.comm import Targets
 from p2p_ipython.notebook.panel.display import Display
@@ -58,13 +59,26 @@ class Notebook(actions.Notebook, Protocol):
         """The output area of the cell that runs now."""
 
 
+_desks: weakref.WeakSet[Desk] = weakref.WeakSet()
+
+
+def _last_chance() -> None:
+    for desk in list(_desks):
+        try:
+            desk.close()
+        except Exception:
+            log.exception("could not close the panels")
+
+
+# Not atexit, when the kernel can send nothing any more. Last come, first served: this is before clusters are closed.
+threading._register_atexit(_last_chance)  # type: ignore[attr-defined]
+
+
 class Desk:
-    """See the module. Made when the extension is loaded; ``close`` when it is unloaded."""
+    """See the module. Made when the extension is loaded; ``close`` when it is unloaded, or when the kernel ends."""
 
     def __init__(self, ip: InteractiveShell, notebook: Notebook, friends: actions.Friends) -> None:
-        from p2p_ipython.client import cluster as clusters
-
-        self._ip = ip
+        self._pid = os.getpid()
         self._kernel: Any = getattr(ip, "kernel", None)
         self._notebook = notebook
         self._friends = friends
@@ -76,7 +90,7 @@ class Desk:
         self._sidebars: list[Channel] = []
         self._displays: list[Display] = []
         self._surroundings = Surroundings(friends)
-        self._clusters = clusters
+        _desks.add(self)
         clusters.opened.append(self._has_opened)
         clusters.views = self
         notebook.on_cluster = self._another
@@ -84,14 +98,17 @@ class Desk:
         self._targets = Targets(self._kernel, self._opened_by_browser) if self._kernel is not None else None
 
     def close(self) -> None:
-        """Close the panels, do nothing more for them, and be found no more."""
+        """Close the panels, do nothing more for them, and be found no more. Idempotent."""
+        if self not in _desks or self._pid != os.getpid():
+            return
+        _desks.discard(self)
         self._notebook.on_cluster = lambda: None
-        if self._has_opened in self._clusters.opened:
-            self._clusters.opened.remove(self._has_opened)
+        if self._has_opened in clusters.opened:
+            clusters.opened.remove(self._has_opened)
         if self._targets is not None:
             self._targets.close()
-        if self._clusters.views is self:
-            self._clusters.views = None
+        if clusters.views is self:
+            clusters.views = None
         self._actions.close()
         if self._displays or self._sidebars:
             background().run(self._end(), ENDING)
@@ -183,6 +200,9 @@ class Desk:
 
         async def look() -> tuple[Display, dict[str, Any]]:
             pump = self.pump(cluster)
+            for gone in [one for one in self._displays if one.pump not in self._pumps()]:
+                self._displays.remove(gone)
+                gone.end()
             found = [one for one in self._displays if one.pump is pump]
             if not found:
                 found = [Display(self._kernel, pump, self.answer)]
@@ -197,6 +217,9 @@ class Desk:
         """A sidebar opens a comm; on a thread of the kernel's."""
         channel = Channel(comm, self._kernel, received=self._received, closed=self._closed)
         background().loop.call_soon_threadsafe(self._add, channel)
+        asked = read(message["content"].get("data"))
+        if asked is not None:
+            background().loop.call_soon_threadsafe(self._received, channel, asked)
 
     def _add(self, channel: Channel) -> None:
         self._sidebars.append(channel)

@@ -87,7 +87,7 @@ class ClusterWatch:
             self._tasks(changes.tasks)
         if changes.facts:
             self._facts()
-        if changes.facts and self._people_of() != self._people:
+        if self._people_of() != self._people:
             self._sessions()
         elif changes.sessions:
             self._some_sessions(changes.sessions)

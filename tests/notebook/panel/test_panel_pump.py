@@ -1,0 +1,249 @@
+"""The pump at a real personal cluster: panels hear what goes on, ten times a second at most, while they look."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+import p2p_ipython
+from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.loop import background
+from p2p_ipython.notebook.panel.hub import Row
+from p2p_ipython.notebook.panel.pump import EVERY, Pump
+from p2p_ipython.notebook.panel.watch import ABSENT
+from tests.notebook.panel.test_panel_hub import Reader
+
+PATIENCE = 60.0
+
+
+class Panel:
+    """A panel that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.rests = 0
+        self.reader: Reader | None = None
+
+    def send(self, message: bytes) -> None:
+        said = json.loads(message)
+        self.messages.append(said)
+        self.times.append(time.monotonic())
+        if said["t"] == "snapshot":
+            self.reader = Reader(said)
+        else:
+            assert self.reader is not None
+            self.reader.read(said)
+
+    def rested(self) -> None:
+        self.rests += 1
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return list(self.reader.tables[table].values()) if self.reader is not None else []
+
+    def fact(self, name: str) -> Any:
+        return self.reader.parts["cluster"].get(name) if self.reader is not None else None
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < end, self.messages[-5:]
+            await asyncio.sleep(0.01)
+
+
+class Beside:
+    """Nothing but the cluster, unless a test says so."""
+
+    def __init__(self) -> None:
+        self.visitor_rows: list[tuple[str, Row]] = []
+        self.wakes: list[Callable[[], None]] = []
+
+    def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
+        self.wakes.append(wake)
+        return lambda: self.wakes.remove(wake)
+
+    def visitors(self) -> Sequence[tuple[str, Row]]:
+        return self.visitor_rows
+
+    def lending(self) -> Sequence[tuple[str, Row]]:
+        return []
+
+    def used(self) -> dict[str, tuple[int, float]]:
+        return {}
+
+    def means(self, cluster: Cluster | None) -> Row:
+        return {"can": ["connect"]}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with p2p_ipython.connect(workers=2) as made:
+        made.submit(pow, 2, 2).result(PATIENCE)
+        yield made
+
+
+@pytest.fixture
+def pump(cluster: Cluster) -> Iterator[Pump]:
+    async def make() -> Pump:
+        return Pump(asyncio.get_running_loop(), lambda: cluster, Beside())
+
+    async def end() -> None:
+        made.close()
+
+    made = background().run(make())
+    yield made
+    background().run(end())
+
+
+async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(pump: Pump, cluster: Cluster) -> None:
+    panel = Panel()
+    pump.hello(panel)
+    await panel.until(lambda: sum(row.get("state") == "up" for row in panel.rows("members")) == 2)
+    assert panel.fact("state") == "connected"
+    assert [row["me"] for row in panel.rows("members") if row.get("me")] == [True]
+    assert {row["name"] for row in panel.rows("offers")} == {"worker-1", "worker-2"}
+    future = cluster.submit(time.sleep, 0.3)
+    seen: list[str] = []
+
+    def ended() -> bool:
+        assert panel.reader is not None
+        state = panel.reader.tables["tasks"].get(future.task_id, {}).get("state", "")
+        if state and state not in seen[-1:]:
+            seen.append(state)
+        return state == "done"
+
+    await panel.until(ended)
+    assert seen[-2:] == ["running", "done"]
+    worker = panel.reader.tables["tasks"][future.task_id]["worker"]  # type: ignore[union-attr]
+    await panel.until(
+        lambda: any(row["name"] == worker and row.get("lentSeconds", 0) >= 0.3 for row in panel.rows("members"))
+    )
+    await panel.until(lambda: panel.fact("done") == cluster.record.done)
+
+
+async def test_messages_come_at_most_ten_times_a_second_and_all_panels_get_the_same(
+    pump: Pump, cluster: Cluster
+) -> None:
+    panels = [Panel(), Panel()]
+    for panel in panels:
+        pump.hello(panel)
+    futures = [cluster.submit(pow, 2, n) for n in range(300)]
+    await panels[0].until(lambda: all(future.done() for future in futures))
+    await panels[0].until(lambda: panels[0].fact("done") == cluster.record.done)
+    assert panels[0].messages == panels[1].messages
+    between = [b - a for a, b in zip(panels[0].times, panels[0].times[1:], strict=False)]
+    assert min(between) > 0.9 * EVERY
+    assert panels[0].reader is not None
+    assert panels[0].reader.state() == Reader(pump.hub.snapshot(0.0)).state()
+    fresh = Pump(asyncio.get_running_loop(), lambda: cluster, Beside())  # reads everything anew
+    assert Reader(fresh.state(0.0)).tables["tasks"] == Reader(pump.hub.snapshot(0.0)).tables["tasks"]
+
+
+async def test_who_says_hello_again_gets_everything_again_and_the_others_go_on(pump: Pump, cluster: Cluster) -> None:
+    first, second = Panel(), Panel()
+    pump.hello(first)
+    pump.hello(second)
+    await first.until(lambda: first.messages)
+    pump.hello(first)
+    future = cluster.submit(pow, 2, 3)
+    await first.until(lambda: future.done() and first.fact("done") == cluster.record.done)
+    assert [m["t"] for m in first.messages].count("snapshot") == 2
+    assert [m["t"] for m in second.messages].count("snapshot") == 1
+    await second.until(lambda: second.reader.state() == first.reader.state())  # type: ignore[union-attr]
+
+
+async def test_while_no_panel_is_open_nothing_is_followed_and_no_timer_runs(pump: Pump, cluster: Cluster) -> None:
+    panel = Panel()
+    pump.hello(panel)
+    await panel.until(lambda: panel.messages)
+    assert cluster._records.feed.followers
+    pump.leave(panel)
+    assert not cluster._records.feed.followers
+    assert pump._timer is pump._refresh is pump._rest is None
+    told = len(panel.messages)
+    future = cluster.submit(pow, 2, 3)
+    await panel.until(future.done)
+    pump.woken()
+    pump.outside()
+    await asyncio.sleep(0)
+    assert len(panel.messages) == told
+    assert pump._timer is None
+
+
+async def test_when_nothing_is_pending_any_more_panels_are_told_of_the_rest(
+    pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p_ipython.notebook.panel.pump.REST", 0.2)
+    panel = Panel()
+    pump.hello(panel)
+    future = cluster.submit(time.sleep, 1.0)
+    await panel.until(lambda: any(row["state"] == "running" for row in panel.rows("tasks")))
+    await panel.until(lambda: future.done() or panel.rests)
+    assert not panel.rests or future.done()
+    await panel.until(lambda: panel.rests == 1)
+
+
+async def test_who_waits_at_the_door_is_told(cluster: Cluster) -> None:
+    beside = Beside()
+    pump = Pump(asyncio.get_running_loop(), lambda: cluster, beside)
+    panel = Panel()
+    pump.hello(panel)
+    await panel.until(lambda: panel.messages)
+    beside.visitor_rows = [("x", {"name": "bob"})]
+    for wake in beside.wakes:
+        wake()
+    await panel.until(lambda: panel.rows("visitors") == [{"name": "bob"}])
+    pump.close()
+    assert not beside.wakes
+
+
+async def test_another_cluster_takes_the_place_of_the_one_before(cluster: Cluster) -> None:
+    shown: list[Cluster | None] = [None]
+    pump = Pump(asyncio.get_running_loop(), lambda: shown[0], Beside())
+    panel = Panel()
+    pump.hello(panel)
+    await panel.until(lambda: panel.messages)
+    assert (panel.fact("state"), panel.rows("members")) == ("none", [])
+    shown[0] = cluster
+    pump.woken()
+    await panel.until(lambda: panel.fact("state") == "connected" and panel.rows("offers"))
+    shown[0] = None
+    pump.woken()
+    await panel.until(lambda: panel.fact("state") == "none")
+    assert not panel.rows("members")
+    assert not panel.rows("tasks")
+    pump.close()
+
+
+async def test_without_a_list_of_members_nobody_is_absent(pump: Pump) -> None:
+    panel = Panel()
+    pump.hello(panel)
+    await panel.until(lambda: panel.messages)
+    assert panel.reader is not None
+    assert not [id for id in panel.reader.tables["members"] if id.startswith(ABSENT)]
+
+
+def test_a_cluster_that_is_closed_is_said_to_be() -> None:
+    made = p2p_ipython.connect(workers=1)
+    panel = Panel()
+
+    async def begin() -> Pump:
+        pump = Pump(asyncio.get_running_loop(), lambda: made, Beside())
+        pump.hello(panel)
+        await panel.until(lambda: panel.messages)
+        return pump
+
+    async def end() -> None:
+        await panel.until(lambda: panel.fact("state") == "closed" and not panel.rows("members"))
+        pump.close()
+
+    pump = background().run(begin())
+    made.submit(pow, 2, 2).result(PATIENCE)
+    made.close()
+    background().run(end())
+    assert [row["state"] for row in panel.rows("tasks")] == ["done"]

@@ -1,0 +1,295 @@
+"""How things are told to a panel: rows, the static view, what is shown of a task, what may be asked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p_ipython.client.errands import Visitor
+from p2p_ipython.client.future import Arrived, Future
+from p2p_ipython.client.journal import Entry
+from p2p_ipython.client.lending import LendingState
+from p2p_ipython.errors import UsageError, WorkerLost
+from p2p_ipython.notebook.panel import rows, static
+from p2p_ipython.notebook.panel.asked import ARGUMENTS, Do, Hello, checked, read
+from p2p_ipython.notebook.panel.shown import CUT, MOST_TEXT, shown
+from p2p_ipython.protocol.client_machine import TaskState
+from p2p_ipython.protocol.messages import Terms
+
+HOSTILE = '<img src=x onerror="window.pwned=1">\'&'
+TERMS = Terms(slots=2, free=1, python="3.11", platform="Linux x86_64", cores=8, memory=1 << 33)
+KEY = "SHA256:" + "a" * 43
+
+
+# --- rows ---
+
+
+def test_a_task_that_waits_leaves_out_what_has_not_happened() -> None:
+    entry = Entry("1", "tile", "cell", "c1", "3.11", 1000.12345, 7)
+    assert rows.task(entry) == {
+        "label": "tile",
+        "kind": "cell",
+        "state": "waiting",
+        "needs": "3.11",
+        "submitted": 1000.123,
+        "sizeIn": 7,
+        "cell": "c1",
+    }
+
+
+def test_a_task_that_is_over_tells_all() -> None:
+    entry = Entry("1", "f" * 500, "call", "", "", 1.0, 7, TaskState.FAILED, "failed on w", "w", b"s", KEY, 2)
+    entry.sent, entry.started, entry.ended, entry.size_out = 2.0, 3.0, 4.0, 9
+    entry.said, entry.error = "last", "ValueError: no"
+    told = rows.task(entry)
+    assert (told["sent"], told["started"], told["ended"], told["sizeOut"]) == (2.0, 3.0, 4.0, 9)
+    assert (told["said"], told["error"], told["attempt"], told["worker"]) == ("last", "ValueError: no", 2, "w")
+    assert len(told["label"]) == rows.NAME
+
+
+def test_a_member_is_told_by_what_it_offers_and_noise_in_its_round_trip_is_no_news() -> None:
+    def told(rtt: float | None) -> Any:
+        return rows.member(name="bob", roles=["worker"], key=KEY, trust=rows.PLAIN, terms=TERMS, busy=1, rtt=rtt)
+
+    assert told(0.0123449) == told(0.0123411)
+    assert told(None) == told(math.inf) == told(-1.0)
+    assert told(0.5)["slots"] == 2
+    assert "me" not in told(0.5)
+
+
+def test_an_offer_says_what_is_free_as_far_as_it_is_known() -> None:
+    def free(terms: Terms, *, busy: int, own: bool) -> int:
+        told = rows.offer("bob", terms, busy=busy, own=own, state="up", only="", mine=True)
+        return int(told.get("free", 0))
+
+    assert free(TERMS, busy=0, own=True) == 2
+    assert free(TERMS, busy=0, own=False) == 1
+    assert free(TERMS, busy=2, own=False) == 0
+    assert free(Terms(2, 2, "3.11", paused=True), busy=0, own=True) == 0
+
+
+def test_keys_are_told_by_names_where_they_are_known() -> None:
+    other = "SHA256:" + "b" * 43
+    assert rows.names_of([KEY, other], {KEY: "bob"}) == f"bob, {other[:15]}"
+
+
+def test_a_visitor_and_a_lending_have_ids_of_their_own() -> None:
+    id, told = rows.visitor(Visitor("alice/friends", HOSTILE, KEY, "bob", invited=True))
+    assert (id, told["name"], told["invited"]) == (f"alice/friends {KEY}", HOSTILE, True)
+    state = LendingState("7", "alice/friends", "w", "lending", only=("bob",), usage={KEY: (2, 1.5), "x": (1, 0.5)})
+    assert rows.lending(state) == (
+        "7",
+        {
+            "title": "alice/friends",
+            "name": "w",
+            "state": "lending",
+            "slots": 1,
+            "only": "bob",
+            "tasks": 3,
+            "seconds": 2.0,
+        },
+    )
+
+
+# --- the static view ---
+
+
+def snapshot(tasks: int = 1, members: int = 1) -> dict[str, Any]:
+    task = {"label": HOSTILE, "state": "failed", "error": HOSTILE, "worker": HOSTILE, "submitted": 1.0, "ended": 3.5}
+    member = {"name": HOSTILE, "roles": ["worker"], "state": HOSTILE, "here": True, "slots": 2, "python": HOSTILE}
+    cluster = {"title": HOSTILE, "words": HOSTILE, "note": HOSTILE, "board": HOSTILE, "me": HOSTILE, "failed": tasks}
+    return {
+        "now": 1000.0,
+        "set": {"cluster": cluster},
+        "put": {
+            "tasks": {str(number): task for number in range(tasks)},
+            "members": {str(number): member for number in range(members)},
+        },
+    }
+
+
+def test_all_text_in_the_static_view_is_escaped() -> None:
+    said = snapshot()
+    said["put"]["tasks"]["w"] = {
+        "label": HOSTILE,
+        "state": "waiting",
+        "needs": "3.9",
+        "words": HOSTILE,
+        "said": HOSTILE,
+    }
+    said["set"]["cluster"]["reasons"] = {"3.9": HOSTILE}
+    page = static.page(said, HOSTILE)
+    assert "<img" not in page
+    assert 'onerror="' not in page
+    assert page.count("&lt;img src=x onerror=&quot;") >= 14
+
+
+def test_the_static_view_has_neither_script_nor_addresses() -> None:
+    page = static.page(snapshot())
+    assert not [word for word in ("<script", "http", "url(", "<style", "href", "<iframe") if word in page]
+
+
+def test_a_long_table_ends_with_how_many_more_there_are() -> None:
+    page = static.page(snapshot(tasks=1234, members=60))
+    assert "… and 1,184 more" in page
+    assert "… and 10 more" in page
+    assert page.count("<tr") == 2 * (static.MOST_ROWS + 1)
+
+
+def test_the_static_view_of_nothing_says_so() -> None:
+    assert "No cluster" in static.page({"now": 0.0})
+    assert static.text({"now": 0.0}).startswith("p2p: not connected")
+
+
+# --- what is shown of a task ---
+
+
+class NoOwner:
+    def withdraw(self, task_id: str) -> None: ...
+    def why(self, task_id: str) -> str:
+        return ""
+
+
+def made(*outputs: dict[str, Any]) -> Future[Any]:
+    future: Future[Any] = Future("1", "tile", NoOwner(), lambda arrived: None)
+    future.outputs.extend(outputs)
+    return future
+
+
+def stream(text: str, name: str = "stdout") -> dict[str, Any]:
+    return {"kind": "stream", "name": name, "text": text}
+
+
+def test_what_a_task_has_printed_is_shown_in_order_and_together() -> None:
+    future = made(stream("a"), stream("b"), stream("c", "stderr"), stream("d"))
+    assert shown("1/0", future) == {
+        "source": "1/0",
+        "outputs": [stream("ab"), stream("c", "stderr"), stream("d")],
+        "error": "",
+    }
+    assert future.outputs[0] == stream("a")
+
+
+def test_of_very_long_output_the_end_is_shown() -> None:
+    outputs = shown("", made(stream("x" * MOST_TEXT), stream("e", "stderr"), stream("y" * 10)))["outputs"]
+    assert outputs[0]["text"].startswith(CUT + "x")
+    assert sum(len(told["text"]) for told in outputs) == MOST_TEXT + len(CUT)
+
+
+def test_pictures_are_shown_if_that_is_what_they_are_and_html_never() -> None:
+    picture = base64.b64encode(b"png").decode()
+
+    def display(**data: Any) -> dict[str, Any]:
+        return {"kind": "display_data", "content": {"data": {name.replace("_", "/"): v for name, v in data.items()}}}
+
+    outputs = shown(
+        "",
+        made(
+            display(image_png=picture + "\n"),
+            display(image_png='"><script>', text_plain="a figure"),
+            display(text_html="<b>"),
+            {"kind": "display_data", "content": {}},
+        ),
+    )["outputs"]
+    assert outputs == [
+        {"kind": "image", "mime": "image/png", "data": picture},
+        {"kind": "text", "text": "a figure"},
+    ]
+
+
+def test_cleared_output_is_not_shown() -> None:
+    future = made(stream("a"), {"kind": "clear_output", "content": {"wait": True}}, stream("b"))
+    assert shown("", future)["outputs"] == [stream("b")]
+
+
+def test_an_error_is_shown_as_it_came_and_nothing_is_unpickled() -> None:
+    future = made()
+    error = {"traceback": "\x1b[31mValueError\x1b[39m: no", "message": "no", "payload": "pickle"}
+    future.arrived(Arrived({"ok": False, "error": error}, b"", {}, "w"))
+    assert shown("", future)["error"] == "ValueError: no"
+
+
+def test_an_error_of_ours_is_shown_with_its_hint() -> None:
+    future = made()
+    future.failed(WorkerLost("gone", hint="Try again."))
+    assert shown("", future)["error"] == "gone\nTry again."
+
+
+def test_of_a_task_whose_future_is_gone_the_source_is_shown() -> None:
+    assert shown("1/0", None) == {"source": "1/0", "outputs": [], "error": ""}
+
+
+# --- what may be asked ---
+
+
+def test_a_hello_and_an_action_are_read() -> None:
+    assert read({"t": "hello", "v": 1, "view": "widget"}) == Hello("widget")
+    assert read({"t": "do", "id": 3, "action": "cancel", "args": {"task": "1"}}) == Do(3, "cancel", {"task": "1"})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["t", "id", "action", "args"]), inner),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_whatever_a_browser_sends_is_read_or_refused(data: Any) -> None:
+    asked = read(data)
+    if isinstance(asked, Do):
+        try:
+            checked(asked)
+        except UsageError:
+            pass
+
+
+@given(
+    st.sampled_from(sorted(ARGUMENTS)),
+    st.dictionaries(st.sampled_from(["task", "title", "slots", "only"]), json_values),
+)
+def test_arguments_are_of_their_kind_or_refused(action: str, args: dict[str, Any]) -> None:
+    try:
+        given_ = checked(Do(1, action, args))
+    except UsageError:
+        return
+    assert given_.keys() == ARGUMENTS[action].keys()
+    kinds = {"text": str, "list of texts": tuple, "whole number": int, "number": float}
+    assert all(isinstance(given_[name], kinds[kind]) for name, kind in ARGUMENTS[action].items())
+    json.dumps(given_)
+
+
+@pytest.mark.parametrize(
+    ("action", "args"),
+    [
+        ("format", {}),
+        ("__class__", {}),
+        ("cancel", {"task": 7}),
+        ("cancel", {"task": "x" * 501}),
+        ("connect", {"target": "a\nb"}),
+        ("lend", {"slots": 1.5}),
+        ("lend", {"slots": -1}),
+        ("lend", {"slots": True}),
+        ("lend", {"hours": math.nan}),
+        ("lend", {"hours": math.inf}),
+        ("lend", {"only": "bob"}),
+        ("lend", {"only": ["bob"] * 17}),
+        ("lend", {"tags": [1]}),
+    ],
+)
+def test_arguments_that_can_not_be_are_refused(action: str, args: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        checked(Do(1, action, args))
+
+
+@pytest.mark.parametrize(
+    "data", [None, [], "hello", {"t": "do"}, {"t": "do", "id": True, "action": "show", "args": {}}]
+)
+def test_what_is_no_message_is_none(data: Any) -> None:
+    assert read(data) is None
