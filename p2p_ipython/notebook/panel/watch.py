@@ -209,7 +209,7 @@ class ClusterWatch:
         state, busy, link, rtt = "here", 0, "", None
         if worker is not None:
             busy = min(len(worker.tasks), worker.terms.slots)
-            state = worker.state.value + (f" ({worker.detail})" if worker.detail else "")
+            state = worker.word + (f" ({worker.detail})" if worker.detail else "")
             link, rtt = people.link(sid)
             self._hub.put(
                 "offers",
