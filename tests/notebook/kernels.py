@@ -63,6 +63,26 @@ class Cell:
         return "\n".join([self.text, *shown.values()])
 
 
+@dataclass
+class Comm:
+    """A comm that the kernel has opened, with what it has said since."""
+
+    id: str
+    target: str
+    data: dict[str, Any]
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    closed: bool = False
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A widget's, after all updates."""
+        state = dict(self.data["state"])
+        for message in self.messages:
+            if (data := message["content"]["data"]).get("method") == "update":
+                state |= data["state"]
+        return state
+
+
 class Notebook:
     """Runs cells as JupyterLab does: each has a ``cellId``."""
 
@@ -70,6 +90,7 @@ class Notebook:
         self.manager = manager
         self.client = client
         self.cells: dict[str, Cell] = {}
+        self.comms: dict[str, Comm] = {}
 
     def start(self, code: str, *, cell_id: str | None = "some-cell") -> Cell:
         """Send a cell and don't wait for it."""
@@ -87,6 +108,27 @@ class Notebook:
         self.until(lambda: cell.idle)
         return cell
 
+    def say(self, comm: str, data: dict[str, Any], *, subshell: str | None = None) -> None:
+        """Send a comm's message, as JupyterLab does: by a subshell, so that it needn't wait for cells."""
+        message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
+        if subshell is not None:
+            message["header"]["subshell_id"] = subshell
+        self.client.shell_channel.send(message)
+
+    def subshell(self) -> str | None:
+        """A new subshell; None where the kernel has no such thing."""
+        if "kernel subshells" not in self._ask("kernel_info_request").get("supported_features", ()):
+            return None
+        return str(self._ask("create_subshell_request")["subshell_id"])
+
+    def _ask(self, request: str) -> dict[str, Any]:
+        message = self.client.session.msg(request, {})
+        self.client.control_channel.send(message)
+        while True:
+            answer = self.client.control_channel.get_msg(timeout=DEADLINE)
+            if answer["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                return dict(answer["content"])
+
     def until(self, holds: Callable[[], object]) -> None:
         """Take in messages until something holds."""
         deadline = time.monotonic() + DEADLINE
@@ -96,6 +138,16 @@ class Notebook:
                 message = self.client.get_iopub_msg(timeout=0.5)
                 if (cell := self.cells.get(message["parent_header"].get("msg_id", ""))) is not None:
                     cell.messages.append(message)
+                self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind, content = message["msg_type"], message["content"]
+        if kind == "comm_open":
+            self.comms[content["comm_id"]] = Comm(content["comm_id"], content["target_name"], content["data"])
+        elif kind == "comm_msg" and content["comm_id"] in self.comms:
+            self.comms[content["comm_id"]].messages.append(message)
+        elif kind == "comm_close" and content["comm_id"] in self.comms:
+            self.comms[content["comm_id"]].closed = True
 
 
 @contextlib.contextmanager

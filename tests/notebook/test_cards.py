@@ -1,0 +1,298 @@
+"""The card of a task that takes a while: its parts, and a browser's side of it at a real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import p2p_ipython
+from p2p_ipython.client.journal import Entry
+from p2p_ipython.notebook.card import KEPT, MOST, UNANSWERED, Card, Cards, Face, line_html
+from p2p_ipython.notebook.status_line import text
+from p2p_ipython.protocol.client_machine import TaskState
+from tests.notebook.kernels import Comm, Notebook, notebook
+
+built = (Path(p2p_ipython.__file__).parent / "static" / "card.js").exists()
+pytestmark = pytest.mark.skipif(not built, reason="the front end is not built: run `make front`")
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+FACE = Face(label="tile", state="running", words="on worker-1", submitted=1000.0)
+
+
+# -- its parts --
+
+
+def test_a_line_shows_the_state_by_a_shape_and_its_text_escaped() -> None:
+    shapes = {line_html(state.value, "tile").partition('<path d="')[2] for state in TaskState}
+    assert len(shapes) == len(TaskState)
+    shown = line_html("failed", "<img src=x onerror=alert(1)>")
+    assert "&lt;img src=x" in shown
+    assert "<img" not in shown
+
+
+def test_a_line_ends_with_the_first_line_of_the_error() -> None:
+    line = text("tile", "failed on worker-1", 3.2, over=True, error="ZeroDivisionError: division by zero")
+    assert line == "tile: failed on worker-1 in 3.2 s – ZeroDivisionError: division by zero"
+
+
+def test_each_state_of_a_task_is_one_that_a_card_knows() -> None:
+    over = {state.value for state in TaskState if Face("tile", state.value, "", 0.0).over}
+    assert over == {"done", "failed", "cancelled"}
+    assert Entry("id", "tile", "cell", "", "", 0.0, 0).state.value == "waiting"
+
+
+class Browser:
+    """What a card has said to its task, and a way to say something to the card."""
+
+    def __init__(self, cards: Cards) -> None:
+        self.said: list[str] = []
+        made = cards.make(FACE, lambda: self.said.append("cancel"), self.said.append)
+        assert made is not None
+        self.card: Card = made
+
+    async def says(self, content: Any, method: str = "custom") -> None:
+        self.card._widget.comm.handle_msg({"content": {"data": {"method": method, "content": content}}})
+        await asyncio.sleep(0)
+
+
+async def loaded() -> Cards:
+    """Cards whose widget is imported."""
+    cards = Cards()
+    assert cards.make(FACE, lambda: None, lambda _what: None) is None  # the loop doesn't wait for the import
+    assert cards._loading is not None
+    await asyncio.to_thread(cards._loading.join)
+    return cards
+
+
+def left() -> int:
+    from ipywidgets.widgets.widget import _instances
+
+    return len(_instances)
+
+
+async def test_a_card_hears_three_words_of_the_browsers_and_nothing_else() -> None:
+    cards = await loaded()
+    browser = Browser(cards)
+    for junk in (None, 5, {"t": "ready"}, {"t": "ready", "page": 5}, {"t": "ready", "page": "x" * 1000}, {"t": "no"}):
+        await browser.says(junk)
+    await browser.says({"t": "cancel"}, method="update")
+    browser.card._widget.comm.handle_msg({"content": {}})
+    await asyncio.sleep(0)
+    assert (browser.said, browser.card.ready) == ([], False)
+    await browser.says({"t": "ready", "page": "a"})
+    await browser.says({"t": "ready", "page": "a"})
+    await browser.says({"t": "shown"})
+    await browser.says({"t": "cancel"})
+    assert browser.said == ["ready", "shown", "cancel"]
+    cards.end(browser.card)
+
+
+async def test_what_the_browser_writes_into_a_cards_state_does_not_count() -> None:
+    cards = await loaded()
+    browser = Browser(cards)
+    widget = browser.card._widget
+    data = {"method": "update", "state": {"label": "another", "_esm": "alert(1)"}, "buffer_paths": []}
+    widget.comm.handle_msg({"content": {"data": data}, "buffers": []})
+    await asyncio.sleep(0)
+    assert widget.label == "tile"
+    assert "alert(1)" not in widget._esm
+    cards.end(browser.card)
+
+
+async def test_a_card_that_is_over_leaves_no_widget_behind() -> None:
+    cards = await loaded()
+    before = left()
+    browser = Browser(cards)
+    await browser.says({"t": "ready", "page": "a"})
+    assert left() > before
+    cards.end(browser.card)
+    assert left() == before
+
+
+async def test_a_card_stays_for_a_page_that_was_reloaded_and_some_such_are_kept() -> None:
+    cards = await loaded()
+    before = left()
+    for _ in range(KEPT + 5):
+        browser = Browser(cards)
+        await browser.says({"t": "ready", "page": "before"})
+        await browser.says({"t": "ready", "page": "after"})
+        cards.end(browser.card)
+    kept = left() - before
+    assert kept == 2 * KEPT  # each with its layout
+    cards.close()
+    await asyncio.sleep(0)
+    assert left() == before
+
+
+async def test_there_are_only_so_many_cards_at_a_time() -> None:
+    cards = await loaded()
+    all_cards = [Browser(cards).card for _ in range(MOST)]
+    assert cards.make(FACE, lambda: None, lambda _what: None) is None
+    for card in all_cards:
+        cards.end(card)
+
+
+async def test_where_no_front_end_answers_no_more_cards_are_made() -> None:
+    cards = await loaded()
+    for _ in range(UNANSWERED):
+        cards.end(Browser(cards).card)
+    assert cards.make(FACE, lambda: None, lambda _what: None) is None
+
+
+async def test_after_one_answer_silence_is_not_taken_for_want_of_a_front_end() -> None:
+    cards = await loaded()
+    browser = Browser(cards)
+    await browser.says({"t": "ready", "page": "a"})
+    cards.end(browser.card)
+    for _ in range(UNANSWERED + 1):
+        cards.end(Browser(cards).card)
+
+
+async def test_a_page_that_comes_later_is_told_what_time_it_is_now() -> None:
+    cards = await loaded()
+    browser = Browser(cards)
+    first = browser.card._widget.get_state()["now"]
+    assert first > 1_700_000_000
+    await asyncio.sleep(0.01)
+    assert browser.card._widget.get_state()["now"] > first
+    cards.end(browser.card)
+
+
+# -- a browser's side, at a real kernel --
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Notebook]:
+    with notebook() as one:
+        assert one.run("%load_ext p2p_ipython").error is None
+        connected = one.run("%p2p_connect --workers 2 --as cluster")
+        assert connected.error is None, connected.error
+        yield one
+
+
+@pytest.fixture
+def nb(shared: Notebook) -> Notebook:
+    shared.comms.clear()
+    return shared
+
+
+def waits_for(go: Path) -> str:
+    return f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"
+
+
+def card_of(nb: Notebook) -> Comm:
+    """The card that the kernel has made."""
+
+    def find() -> list[Comm]:
+        return [comm for comm in nb.comms.values() if comm.data["state"].get("_model_name") == "AnyModel"]
+
+    nb.until(find)
+    return find()[0]
+
+
+def view(cell: Any) -> str | None:
+    """The model that is shown under a cell now."""
+    bundle = [*cell.of("display_data"), *cell.of("update_display_data")][-1]["data"]
+    return bundle[VIEW]["model_id"] if VIEW in bundle else None
+
+
+def ready(nb: Notebook, card: Comm, cell: Any) -> None:
+    nb.say(card.id, {"method": "custom", "content": {"t": "ready", "page": "one"}})
+    nb.until(lambda: view(cell) == card.id)
+    nb.say(card.id, {"method": "custom", "content": {"t": "shown"}})
+
+
+def test_a_card_takes_the_lines_place_when_the_front_end_is_ready_and_gives_it_back(
+    nb: Notebook, tmp_path: Path
+) -> None:
+    cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}")
+    card = card_of(nb)
+    assert view(cell) is None
+    ready(nb, card, cell)
+    shown = cell.of("update_display_data")[-1]["data"]
+    assert shown["text/plain"].startswith("tile: on worker-")
+    assert "tile: on worker-" in shown["text/html"]
+    nb.until(lambda: card.state["state"] == "running" and card.state["started"])
+    (tmp_path / "go").touch()
+    nb.until(lambda: card.closed)
+    assert set(cell.of("update_display_data")[-1]["data"]) == {"text/plain", "text/html"}
+    assert (cell.status_line or "").startswith("tile: done on worker-")
+    assert nb.run("from ipywidgets.widgets.widget import _instances\nlen(_instances)").value == "0"
+    assert (
+        nb.run(
+            "import comm\nlen([c for c in comm.get_comm_manager().comms.values() if 'widget' in c.target_name])"
+        ).value
+        == "0"
+    )
+
+
+def test_a_click_cancels_while_another_cell_computes(nb: Notebook, tmp_path: Path) -> None:
+    cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'never')}")
+    card = card_of(nb)
+    ready(nb, card, cell)
+    subshell = nb.subshell()
+    busy = nb.start(waits_for(tmp_path / "free")) if subshell is not None else None
+    nb.say(card.id, {"method": "custom", "content": {"t": "cancel"}}, subshell=subshell)
+    nb.until(lambda: "cancelled" in (cell.status_line or "") and card.closed)
+    assert busy is None or not busy.idle
+    (tmp_path / "free").touch()
+    nb.until(lambda: busy is None or busy.idle)
+    assert nb.run("tile.cancelled()").value == "True"
+
+
+def test_a_card_is_made_and_shown_while_another_cell_computes(nb: Notebook, tmp_path: Path) -> None:
+    subshell = nb.subshell()
+    if subshell is None:
+        pytest.skip("this kernel has no subshells")
+    cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}")
+    busy = nb.start(waits_for(tmp_path / "free"))
+    card = card_of(nb)
+    nb.say(card.id, {"method": "custom", "content": {"t": "ready", "page": "one"}}, subshell=subshell)
+    nb.until(lambda: view(cell) == card.id)
+    assert not busy.idle
+    (tmp_path / "go").touch()
+    (tmp_path / "free").touch()
+    nb.until(lambda: busy.idle and card.closed)
+
+
+def test_a_click_fires_none_of_ipythons_events(nb: Notebook, tmp_path: Path) -> None:
+    cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}")
+    card = card_of(nb)
+    nb.run("fired = []\ncount = lambda *_: fired.append(1)\nget_ipython().events.register('post_execute', count)")
+    ready(nb, card, cell)
+    (tmp_path / "go").touch()
+    nb.until(lambda: card.closed)
+    assert nb.run("get_ipython().events.unregister('post_execute', count)\nlen(fired)").value == "1"  # its own cell's
+
+
+def test_a_task_that_fails_says_why_in_its_line(nb: Notebook) -> None:
+    cell = nb.run("%%p2p tile\n1/0")
+    nb.until(lambda: "failed" in (cell.status_line or ""))
+    assert (cell.status_line or "").endswith(" – ZeroDivisionError: division by zero")
+
+
+def test_a_short_task_has_no_card_and_one_in_a_front_end_that_mixes_cells_has_none(
+    nb: Notebook, tmp_path: Path
+) -> None:
+    nb.run("%%p2p --wait\n1")
+    assert not nb.comms
+    cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}", cell_id=None)
+    nb.run("import time\ntime.sleep(1.5)", cell_id=None)
+    (tmp_path / "go").touch()
+    nb.run("tile.result()", cell_id=None)
+    assert not nb.comms
+    assert view(cell) is None
+
+
+def test_a_line_that_no_front_end_takes_the_card_for_stays_a_line(nb: Notebook, tmp_path: Path) -> None:
+    cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}")
+    card = card_of(nb)
+    nb.until(lambda: "s" in (cell.status_line or "").rpartition(",")[2])  # it counts the seconds
+    (tmp_path / "go").touch()
+    nb.until(lambda: card.closed)
+    assert all(VIEW not in c["data"] for c in cell.of("update_display_data"))
