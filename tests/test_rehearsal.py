@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from typing import Any
 
 import psutil
@@ -282,5 +284,59 @@ def test_a_new_members_first_task_does_not_wait_for_a_worker_that_has_not_heard_
             before = asyncio.get_running_loop().time()
             assert await friend.submit(pow, 2, 3) == 8
             assert asyncio.get_running_loop().time() - before < cluster.settings.meet / 4
+
+    run(work())
+
+
+RUNS: Counter[int] = Counter()
+
+
+async def counted(seconds: float, value: int) -> int:
+    RUNS[value] += 1
+    return await naps(seconds, value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_workers_that_pause_and_go_on_under_load_lose_no_task_and_run_none_twice(seed: int) -> None:
+    """The board is bad: that a worker pauses, and that it goes on, may be heard late, twice or not at all."""
+    faults = Faults(drop=0.2, duplicate=0.2, late=0.3, delay=2.0, latency=0.05)
+    RUNS.clear()
+
+    async def work() -> None:
+        async with Rehearsal(workers=2, slots=2, seed=seed, board_faults=faults) as cluster:
+            futures = [cluster.submit(counted, n % 5, n) for n in range(100)]
+
+            async def pauses() -> None:
+                rng = random.Random(seed)
+                while True:
+                    agent = rng.choice(cluster.agents)
+                    agent.pause()
+                    await asyncio.sleep(rng.uniform(0, 10))
+                    agent.resume()
+                    await asyncio.sleep(rng.uniform(0, 5))
+
+            pausing = asyncio.create_task(pauses())
+            async with asyncio.timeout(3600):
+                assert await asyncio.gather(*futures) == list(range(100))
+            pausing.cancel()
+
+    run(work())
+    assert dict(RUNS) == dict.fromkeys(range(100), 1)
+
+
+def test_a_paused_worker_ends_what_runs_and_takes_nothing_until_it_goes_on() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            first = cluster.submit(naps, 100, 1)
+            await asyncio.sleep(10)
+            cluster.agents[0].pause()
+            second = cluster.submit(naps, 1, 2)
+            assert await first == 1
+            assert now() == pytest.approx(100, abs=5)
+            await asyncio.sleep(1000)
+            assert second.state_text == "waiting for a worker: those that are here are paused"
+            cluster.agents[0].resume()
+            async with asyncio.timeout(10):
+                assert await second == 2
 
     run(work())
