@@ -1,0 +1,323 @@
+"""The panel's comms in a real kernel, with the front end's half played by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.notebook.panel.test_panel_hub import Reader
+
+DEADLINE = 60.0
+HERE, PANEL = "p2p_ipython:here", "p2p_ipython:panel"
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class Browser:
+    """A front end: it has comms, and reads all that the kernel publishes."""
+
+    def __init__(self, book: Notebook) -> None:
+        self.book = book
+        self.messages: list[dict[str, Any]] = []  # of comms
+        self.readers: dict[str, Reader] = {}
+
+    def read(self, holds: Callable[[], object]) -> None:
+        end = time.monotonic() + DEADLINE
+        while not holds():
+            assert time.monotonic() < end, [m["content"] for m in self.messages[-3:]]
+            with contextlib.suppress(queue.Empty):
+                message = self.book.client.get_iopub_msg(timeout=0.2)
+                if (cell := self.book.cells.get(message["parent_header"].get("msg_id", ""))) is not None:
+                    cell.messages.append(message)
+                if message["msg_type"].startswith("comm_"):
+                    self.messages.append(message)
+                    self._take(message["content"])
+
+    def _take(self, content: dict[str, Any]) -> None:
+        data = content.get("data", {})
+        said = data.get("content") if data.get("method") == "custom" else data
+        if isinstance(said, dict) and said.get("t") == "snapshot":
+            self.readers[content["comm_id"]] = Reader(said)
+        elif isinstance(said, dict) and said.get("t") == "delta":
+            self.readers[content["comm_id"]].read(said)
+
+    def run(self, code: str, *, cell: str = "some-cell") -> Cell:
+        made = self.book.start(code, cell_id=cell)
+        self.read(lambda: made.idle)
+        return made
+
+    def say(self, kind: str, content: dict[str, Any]) -> None:
+        self.book.client.shell_channel.send(self.book.client.session.msg(kind, content))
+
+    def open(self, target: str = PANEL, **data: Any) -> str:
+        comm = uuid.uuid4().hex
+        self.say("comm_open", {"comm_id": comm, "target_name": target, "data": data})
+        return comm
+
+    def tell(self, comm: str, *, custom: bool = False, **data: Any) -> None:
+        self.say("comm_msg", {"comm_id": comm, "data": {"method": "custom", "content": data} if custom else data})
+
+    def sidebar(self) -> str:
+        """Open one, and wait for what there is to see."""
+        comm = self.open()
+        self.tell(comm, t="hello", v=1, view="sidebar")
+        self.read(lambda: comm in self.readers)
+        return comm
+
+    def do(self, comm: str, action: str, *, custom: bool = False, **args: Any) -> dict[str, Any]:
+        """Ask for something, and wait for what came of it."""
+        number = len(self.messages)
+        self.tell(comm, custom=custom, t="do", id=number, action=action, args=args)
+        found: list[dict[str, Any]] = []
+
+        def answered() -> bool:
+            for message in self.messages[number:]:
+                data = message["content"].get("data", {})
+                said = data.get("content") if custom else data
+                if isinstance(said, dict) and said.get("t") == "did" and said["id"] == number:
+                    found.append(said)
+            return bool(found)
+
+        self.read(answered)
+        return found[0]
+
+    def comms(self, target: str) -> list[str]:
+        """Those that the kernel says it has."""
+        request = self.book.client.session.msg("comm_info_request", {"target_name": target})
+        self.book.client.shell_channel.send(request)
+        while True:
+            reply = self.book.client.get_shell_msg(timeout=DEADLINE)
+            if reply["parent_header"].get("msg_id") == request["header"]["msg_id"]:
+                return list(reply["content"]["comms"])
+
+    def closed(self, comm: str) -> bool:
+        return any(m["msg_type"] == "comm_close" and m["content"]["comm_id"] == comm for m in self.messages)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    home = str(tmp_path_factory.mktemp("home"))
+    environment = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
+    with notebook({**environment, "HOME": home, "P2P_DATA": home}) as book:
+        browser = Browser(book)
+        assert browser.run("%load_ext p2p_ipython").error is None
+        assert browser.run("%p2p_connect --workers 2").error is None
+        yield browser
+
+
+@pytest.fixture
+def browser(loaded: Browser) -> Browser:
+    """With the cluster connected, whatever the test before has done."""
+    loaded.run("%p2p_connect --workers 2")
+    return loaded
+
+
+def test_the_kernel_says_that_the_extension_is_loaded(browser: Browser) -> None:
+    assert len(browser.comms(HERE)) == 1
+
+
+def test_a_sidebar_sees_a_task_from_its_beginning_to_its_end_and_can_look_into_it(browser: Browser) -> None:
+    panel = browser.readers[browser.sidebar()]
+    browser.run("%%p2p tile --wait\nprint('hello')", cell="the-cell")
+    browser.read(
+        lambda: any(row["label"] == "tile" and row["state"] == "done" for row in panel.tables["tasks"].values())
+    )
+    task, row = next((id, row) for id, row in panel.tables["tasks"].items() if row["label"] == "tile")
+    assert (row["cell"], row["said"], row["kind"]) == ("the-cell", "hello", "cell")
+    comm = next(id for id, reader in browser.readers.items() if reader is panel)
+    did = browser.do(comm, "show", task=task)
+    assert did["ok"]
+    assert did["data"]["source"].strip() == "print('hello')"
+    assert did["data"]["outputs"] == [{"kind": "stream", "name": "stdout", "text": "hello\n"}]
+
+
+def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(browser: Browser) -> None:
+    comm = browser.sidebar()
+    panel = browser.readers[comm]
+    browser.run("%%p2p long\nimport time\ntime.sleep(120)")
+    busy = browser.book.start("import time\nfor _ in range(200):\n    time.sleep(0.01)")
+
+    def running() -> list[str]:
+        return [id for id, row in panel.tables["tasks"].items() if row["label"] == "long" and row["state"] == "running"]
+
+    browser.read(running)
+    assert not busy.idle  # the panel hears of it all the same
+    task = running()[0]
+    assert browser.do(comm, "cancel", task=task)["say"] == "Cancelled."
+    browser.read(lambda: panel.tables["tasks"][task]["state"] == "cancelled")
+    again = browser.do(comm, "cancel", task=task)
+    assert (again["ok"], again["say"].split("\n")[0]) == (False, "it is over already")
+    browser.read(lambda: busy.idle)
+
+
+@pytest.mark.parametrize(
+    ("action", "args", "say"),
+    [
+        ("cancel", {"task": "nonsense"}, "it is over already"),
+        ("cancel", {"task": ["x"]}, "task is not a text"),
+        ("__init__", {}, "nothing that a panel can ask for"),
+        ("trust", {"member": "bob"}, "in a personal cluster all workers are your own"),
+        ("approve", {"key": "SHA256:x", "title": "alice/friends"}, "he waits no more"),
+        ("invite", {"title": "nobody/nothing"}, "nobody/nothing"),
+        ("lend", {"title": "nobody/nothing"}, "nobody/nothing"),
+        ("pause", {"lending": "nonsense"}, "that is lent no more"),
+        ("connect", {"target": "nobody/nothing\x00"}, "target is not a text"),
+    ],
+)
+def test_what_can_not_be_done_is_answered_by_a_sentence(
+    browser: Browser, action: str, args: dict[str, Any], say: str
+) -> None:
+    did = browser.do(browser.sidebar(), action, **args)
+    assert not did["ok"]
+    assert say in did["say"]
+    assert "Traceback" not in did["say"]
+
+
+def test_nonsense_from_the_browser_changes_nothing(browser: Browser) -> None:
+    comm = browser.sidebar()
+    for data in ({}, {"t": "do"}, {"t": "do", "id": "x", "action": "cancel", "args": {}}, {"t": "bye"}):
+        browser.tell(comm, **data)
+    browser.say("comm_msg", {"comm_id": comm, "data": [1]})
+    browser.tell(comm, t="hello", v=1)
+    count = len(browser.messages)
+    browser.read(lambda: any(m["content"]["data"].get("t") == "snapshot" for m in browser.messages[count:]))
+
+
+def test_a_panel_leaves_and_joins_a_cluster_as_the_magics_do(browser: Browser) -> None:
+    comm = browser.sidebar()
+    panel = browser.readers[comm]
+    browser.run("%%p2p long\nimport time\ntime.sleep(120)")
+    refused = browser.do(comm, "connect", target="127.0.0.1:1")
+    assert "1 task is not over" in refused["say"]
+    did = browser.do(comm, "disconnect")
+    assert did["say"] == "Disconnected. 1 task that was not over is cancelled."
+    browser.read(lambda: panel.parts["cluster"]["state"] == "closed")
+    assert "Not connected" in browser.run("%p2p_disconnect").shown
+    assert "disconnect" not in panel.parts["means"]["can"]
+    failed = browser.do(comm, "connect", target="127.0.0.1:1")
+    assert not failed["ok"]
+    assert "there is no SSH key" in failed["say"]
+    assert browser.do(comm, "connect", target="")["say"].startswith("Connected: a personal cluster")
+    browser.read(lambda: panel.parts["cluster"]["state"] == "connected")
+    assert "Still connected" in browser.run("%p2p_connect").shown
+    assert browser.run("%p2p 6 * 7\n_p2p.result()").error is None
+    browser.run("%p2p_disconnect")
+
+
+def test_a_cluster_that_was_opened_by_python_is_seen_when_there_is_no_other(browser: Browser) -> None:
+    browser.run("%p2p_disconnect")
+    comm = browser.sidebar()
+    panel = browser.readers[comm]
+    browser.run("import p2p_ipython\nmine = p2p_ipython.connect(workers=1)")
+    browser.read(lambda: panel.parts["cluster"]["state"] == "connected")
+    browser.run("mine.close()")
+    browser.read(lambda: panel.parts["cluster"]["state"] == "closed")
+
+
+def widget_of(cell: Cell) -> str:
+    return next(
+        content["data"][VIEW]["model_id"]
+        for content in reversed([*cell.of("display_data"), *cell.of("execute_result")])
+        if VIEW in content["data"]
+    )
+
+
+def test_the_widget_hears_what_the_sidebar_hears_and_can_do_the_same(browser: Browser) -> None:
+    comm = browser.sidebar()
+    model = widget_of(browser.run("%p2p_panel", cell="panel-cell"))
+    browser.tell(model, custom=True, t="hello", v=1, view="widget")
+    browser.read(lambda: model in browser.readers)
+    browser.run("%%p2p long\nimport time\ntime.sleep(120)")
+    widget, sidebar = browser.readers[model], browser.readers[comm]
+
+    def running() -> list[str]:
+        return [id for id, row in widget.tables["tasks"].items() if row["state"] == "running"]
+
+    browser.read(running)
+    assert browser.do(model, "cancel", custom=True, task=running()[0])["ok"]
+    browser.read(lambda: not running() and widget.state() == sidebar.state())
+
+
+def test_a_cell_has_html_and_text_besides_the_widget_and_nothing_of_the_cluster_is_in_the_widgets_state(
+    browser: Browser,
+) -> None:
+    panel = browser.run("%p2p_panel", cell="panel-cell").of("display_data")[-1]["data"]
+    value = browser.run("from IPython import get_ipython\nget_ipython().magics_manager.registry['P2PMagics'].cluster")
+    for data in (panel, value.of("execute_result")[-1]["data"]):
+        assert data.keys() == {VIEW, "text/html", "text/plain"}
+        assert "worker-1" in data["text/html"]
+        assert data["text/plain"].startswith("personal, on this machine: connected")
+    opened = [m["content"]["data"] for m in browser.messages if m["msg_type"] == "comm_open"]
+    panels = [data["state"] for data in opened if "Panel" in data.get("state", {}).get("_anywidget_id", "")]
+    assert panels
+    assert not any("worker-1" in str(state) or "SHA256" in str(state) for state in panels)
+
+
+def test_the_saved_html_says_how_a_hostile_task_ended_and_that_the_cluster_is_closed(browser: Browser) -> None:
+    cell = browser.run("%p2p_panel", cell="panel-cell")
+    model = widget_of(cell)
+    browser.tell(model, custom=True, t="hello", v=1, view="widget")
+    browser.read(lambda: model in browser.readers)
+    browser.run("%%p2p x --label '<img src=x onerror=alert(1)>'\nprint('<script>alert(2)</script>')\n1/0")
+
+    def saved() -> dict[str, Any]:
+        found = [*cell.of("display_data"), *cell.of("update_display_data")]
+        return dict(found[-1]["data"])
+
+    browser.read(
+        lambda: "&lt;img src=x onerror=alert(1)&gt;" in saved()["text/html"] and "1 failed" in saved()["text/html"]
+    )
+    assert "<img" not in saved()["text/html"]
+    assert "<script" not in saved()["text/html"]
+    assert VIEW in saved()
+    browser.run("%p2p_disconnect")
+    browser.read(lambda: "closed" in saved()["text/plain"])
+
+
+def test_a_notebook_without_a_person_gets_no_widget(browser: Browser) -> None:
+    cell = browser.book.start("%p2p_panel", cell_id=None)
+    browser.read(lambda: cell.idle)
+    assert cell.of("display_data")[-1]["data"].keys() == {"text/html", "text/plain"}
+
+
+def test_pages_that_were_closed_without_a_word_are_forgotten_in_the_end(browser: Browser) -> None:
+    comms = [browser.sidebar() for _ in range(9)]
+    browser.read(lambda: browser.closed(comms[0]))
+    assert not browser.closed(comms[-1])
+    browser.say("comm_close", {"comm_id": comms[-1], "data": {}})
+    assert comms[-1] not in browser.comms(PANEL)
+
+
+def test_unloading_closes_the_comms_and_leaves_html_and_loading_again_begins_anew(browser: Browser) -> None:
+    comm = browser.sidebar()
+    here = browser.comms(HERE)
+    cell = browser.run("%p2p_panel", cell="panel-cell")
+    model = widget_of(cell)
+    browser.run("%unload_ext p2p_ipython")
+    browser.read(lambda: all(browser.closed(one) for one in (comm, model, *here)))
+    assert browser.comms(HERE) == browser.comms(PANEL) == []
+    last = cell.of("update_display_data")[-1]["data"]
+    assert last.keys() == {"text/html", "text/plain"}
+    threads = browser.run("import threading\n[t.name for t in threading.enumerate() if 'panel' in t.name]")
+    assert threads.value == "[]"
+    browser.run("%load_ext p2p_ipython")
+    assert browser.comms(HERE) != here
+    assert browser.readers[browser.sidebar()].parts["cluster"]["state"] == "none"
+
+
+def test_the_end_of_the_kernel_leaves_html_in_the_cell() -> None:
+    with notebook() as book:
+        browser = Browser(book)
+        browser.run("%load_ext p2p_ipython\n%p2p_connect --workers 1")
+        cell = browser.run("%p2p_panel", cell="panel-cell")
+        assert VIEW in cell.of("display_data")[-1]["data"]
+        book.client.shutdown()
+        browser.read(lambda: cell.of("update_display_data"))
+        assert VIEW not in cell.of("update_display_data")[-1]["data"]
