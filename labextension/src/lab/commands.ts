@@ -111,7 +111,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
     added.add(
       commands.addCommand(CommandIDs.runCell, {
         label: trans.__("Run Selected Cell on the Cluster"),
-        caption: trans.__("Put %%p2p on top of the selected cell, if it isn't there, and run it"),
+        caption: trans.__("Put %%%%p2p on top of the selected cell, if it isn't there, and run it"),
         describedBy: NO_ARGUMENTS,
         isEnabled: () =>
           cluster.clustered &&

@@ -1,5 +1,6 @@
 /** The panel beside the notebook: always that of the notebook or console which the user works with. */
 
+import { Notification } from "@jupyterlab/apputils";
 import type { TranslationBundle } from "@jupyterlab/translation";
 import { Widget } from "@lumino/widgets";
 
@@ -20,6 +21,7 @@ const NOWHERE: Transport = {
 
 export class PanelSidebar extends Widget {
   private readonly _heading: HTMLElement;
+  private readonly _load: HTMLButtonElement;
   private readonly _body: HTMLElement;
   private _work: Work | null = null;
   private _shown = false;
@@ -40,7 +42,13 @@ export class PanelSidebar extends Widget {
     this._heading.className = "p2p-sidebar-of";
     this._body = document.createElement("div");
     this._body.className = "p2p-sidebar-body";
-    this.node.append(this._heading, this._body);
+    this._load = document.createElement("button");
+    this._load.type = "button";
+    this._load.className = "p2p-sidebar-load jp-Button jp-mod-styled jp-mod-accept";
+    this._load.textContent = _trans.__("Load p2p_ipython in This Kernel");
+    this._load.hidden = true;
+    this._load.addEventListener("click", () => void this._loadIt());
+    this.node.append(this._heading, this._body, this._load);
     _links.currentChanged.connect(this._turn, this);
     this._turn();
   }
@@ -107,16 +115,39 @@ export class PanelSidebar extends Widget {
   private async _put(): Promise<void> {
     const { mountPanel } = await import("../panel");
     if (this._shown && !this.isDisposed && this._unmount === undefined) {
-      this._unmount = mountPanel(this._body, this._work?.link ?? NOWHERE, {
-        // eslint-disable-next-line jupyter/no-dynamic-translation -- the panel's texts are in src/panel
-        translate: (text, ...args) => this._trans.__(text, ...args),
+      const link = this._work?.link ?? NOWHERE;
+      const look = ({ state }: Link): void => {
+        this._load.hidden = state !== "absent";
+      };
+      const stop = link.listen(() => undefined, look);
+      look(link.link);
+      const unmount = mountPanel(this._body, link, {
+        // In a text for translation "%%" stands for "%"; the panel's say what they mean.
+        // eslint-disable-next-line jupyter/no-dynamic-translation -- they are in src/panel
+        translate: (text, ...args) => this._trans.__(text.replaceAll("%%", "%%%%"), ...args),
         compact: true
       });
+      this._unmount = () => {
+        stop();
+        unmount();
+      };
     }
   }
 
   private _take(): void {
     this._unmount?.();
     this._unmount = undefined;
+  }
+
+  private async _loadIt(): Promise<void> {
+    this._load.disabled = true;
+    try {
+      await this._work?.run("%load_ext p2p_ipython");
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      Notification.error(this._trans.__("The kernel has not loaded p2p_ipython: %1", reason), { autoClose: false });
+    } finally {
+      this._load.disabled = false;
+    }
   }
 }
