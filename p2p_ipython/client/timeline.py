@@ -215,7 +215,7 @@ QUEUE = 30.0
 MARKED = ("running", "failed", "cancelled", "lost")
 """Outcomes that look otherwise than a task that is done."""
 
-_COLOURS = {
+COLOURS = {
     "waited": "#7a7f87",
     "travelled": "#9a6fb0",
     "ran": "#2f81c7",
@@ -307,7 +307,7 @@ class _Drawing:
                 f' patternUnits="userSpaceOnUse">{inside}</pattern>'
             )
 
-        travelled, returned, failed = _COLOURS["travelled"], _COLOURS["returned"], _COLOURS["failed"]
+        travelled, returned, failed = COLOURS["travelled"], COLOURS["returned"], COLOURS["failed"]
         return (
             "<defs>"
             + pattern("travelled", 4, f'<path d="M-1 1l2-2M0 4l4-4M3 5l2-2" stroke="{travelled}" stroke-width="1.6"/>')
@@ -320,19 +320,19 @@ class _Drawing:
         x = LEFT
         for kind, words in (
             ("waited", "waited"),
-            ("travelled", "on its way"),
+            ("travelled", "way there"),
             ("ran", "ran"),
             ("running", "runs"),
-            ("returned", "on its way back"),
+            ("returned", "way back"),
             ("failed", "failed"),
             ("cancelled", "cancelled"),
             ("lost", "worker lost"),
         ):
             if kind in MARKED and not self._has(kind):
                 continue
-            self._out.append("<g>" + self._shape(kind, x, x + 26, y - LANE + 3) + "</g>")
-            self._label(x + 32, y, words)
-            x += 32 + 7 * len(words) + 22
+            self._out.append("<g>" + self._shape(kind, x, x + 24, y - LANE + 3) + "</g>")
+            self._label(x + 30, y, words)
+            x += 30 + 6.6 * len(words) + 18
         return y + 14
 
     def _has(self, outcome: str) -> bool:
@@ -346,7 +346,7 @@ class _Drawing:
         for when, waiting in self._plan.queue:
             path.append(f"H{self._x(when):.1f}V{base - waiting * height:.1f}")
         path.append(f"H{WIDTH - RIGHT:.1f}V{base:.1f}Z")
-        colour = _COLOURS["waited"]
+        colour = COLOURS["waited"]
         words = f"at most {_count(peak, 'task')} waited at a time"
         self._out.append(
             f'<path d="{"".join(path)}" fill="{colour}" fill-opacity=".35" stroke="{colour}" stroke-width="1">'
@@ -393,22 +393,22 @@ class _Drawing:
         middle = y + LANE / 2
         if kind == "waited":
             return (
-                f'<path d="M{left:.1f} {middle:.1f}H{right:.1f}" stroke="{_COLOURS[kind]}" stroke-width="2"'
+                f'<path d="M{left:.1f} {middle:.1f}H{right:.1f}" stroke="{COLOURS[kind]}" stroke-width="2"'
                 ' stroke-dasharray="2 2.5"/>'
             )
         if kind in ("travelled", "returned"):
             return (
                 f'<rect x="{left:.1f}" y="{middle - 3.5:.1f}" width="{width:.1f}" height="7"'
-                f' fill="url(#{self._name}-{kind})" stroke="{_COLOURS[kind]}" stroke-width=".6"/>'
+                f' fill="url(#{self._name}-{kind})" stroke="{COLOURS[kind]}" stroke-width=".6"/>'
             )
         box = f'<rect x="{left:.1f}" y="{y:.1f}" width="{width:.1f}" height="{LANE:.0f}" rx="{min(2.0, width / 3):.1f}"'
         if kind == "ran":
-            return f'{box} fill="{_COLOURS[kind]}"/>'
+            return f'{box} fill="{COLOURS[kind]}"/>'
         if kind == "running":
-            return f'{box} fill="{_COLOURS["ran"]}" fill-opacity=".3" stroke="{_COLOURS["ran"]}" stroke-width="1.4"/>'
+            return f'{box} fill="{COLOURS["ran"]}" fill-opacity=".3" stroke="{COLOURS["ran"]}" stroke-width="1.4"/>'
         if kind == "cancelled":
-            return f'{box} fill="none" stroke="{_COLOURS["waited"]}" stroke-width="1.4"/>'
-        colour = _COLOURS["failed"]
+            return f'{box} fill="none" stroke="{COLOURS["waited"]}" stroke-width="1.4"/>'
+        colour = COLOURS["failed"]
         if kind == "lost":
             return f'{box} fill="url(#{self._name}-lost)" stroke="{colour}"/>'
         cross = min(4.0, width / 2 - 1)
@@ -426,7 +426,7 @@ class _Drawing:
         for when in ticks(self._plan.length):
             x = self._x(when)
             lines.append(f"M{x:.1f} {top:.1f}V{bottom:.1f}")
-            self._label(x, bottom + 14, _tick(when, self._plan.length), anchor="middle" if when else "start", size=11)
+            self._label(x, bottom + 14, _tick(when, self._plan.length), anchor=_anchor(x), size=11)
         grid = f'<path d="{"".join(lines)}" stroke="currentColor" stroke-opacity=".16" stroke-width="1"/>'
         self._out.insert(0, grid)
         begun = datetime.fromtimestamp(self._plan.begin).strftime("%H:%M:%S")
@@ -451,6 +451,13 @@ class _Drawing:
 
     def _x(self, seconds: float) -> float:
         return LEFT + min(max(seconds, 0.0), self._plan.length) * self._scale
+
+
+def _anchor(x: float) -> str:
+    """How a label of the axis lies at ``x``: within the picture."""
+    if x < LEFT + 1:
+        return "start"
+    return "middle" if x < WIDTH - 36 else "end"
 
 
 def _tick(seconds: float, length: float) -> str:

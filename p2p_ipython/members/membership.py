@@ -34,7 +34,7 @@ from p2p_ipython.protocol.membership_machine import (
     VisitLobby,
 )
 from p2p_ipython.protocol.messages import Accept, Answer, Ask, Grant, Hello, Message, Reply
-from p2p_ipython.protocol.roster import Roster, lobby_secret
+from p2p_ipython.protocol.roster import Roster, lobby_secret, parse_title
 from p2p_ipython.protocol.wire import Heard
 
 log = logging.getLogger(__name__)
@@ -417,6 +417,8 @@ class Membership:
     async def _visit_lobby(self, ask: Ask) -> None:
         """Ask the owner's host where the others are."""
         answered = asyncio.Event()
+        roster = self.machine.roster
+        who = roster.members[0].name if roster is not None else parse_title(self.standing.title)[0]
 
         def heard(heard: Heard) -> None:
             match heard.message:
@@ -425,7 +427,6 @@ class Membership:
                     self._act(self.machine.granted(heard.certificate, grant))
                     answered.set()
                 case Answer(to=to, reply=reply) if to == self.session.sid:
-                    who = "the owner"
                     waiting = f"waiting for {who}'s approval"
                     self.refused = waiting if reply is Reply.WAITING else f"{who} does not want us in this cluster"
                 case _:

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.errors import BoardUnreachable, ConfigError, HostKeyChanged, HostKeyUnknown, NoKey, UsageError
+from p2p_ipython.loop import background
 
 PATIENCE = 60.0
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -71,6 +74,13 @@ def address(board: dict) -> str:
     return f"{board['ssh']['host']}:{board['ssh']['port']}"
 
 
+def on_loop(call: Callable[[], T]) -> T:
+    async def work() -> T:
+        return call()
+
+    return background().run(work(), timeout=PATIENCE)
+
+
 def wait_for_state(cluster: Cluster, future: p2p_ipython.Future, words: str) -> None:
     end = time.monotonic() + PATIENCE
     while words not in future.state_text:
@@ -86,6 +96,10 @@ def test_a_future_waits_for_a_worker_says_so_and_runs_when_one_comes(board: dict
         assert cluster.status().user == "alice"
         assert f"p2p worker --board {where} --cluster mine" in str(cluster)
         assert "Only workers that hold your key are in it: SHA256:" in str(cluster)
+        facts = on_loop(cluster.facts)
+        assert (facts.state, facts.kind, facts.title, facts.board) == ("connected", "own", "mine", where)
+        assert facts.note.startswith("No worker is here yet.")
+        assert on_loop(cluster.reasons) == {"": "waiting for a worker: none is here"}
         arguments = ["--board", where, "--cluster", "mine", "--name", "lender", "--slots", "2"]
         with command("worker", *arguments, "--accept-host-key", pin, end=signal.SIGINT) as worker:
             assert future.result(PATIENCE) == 1024

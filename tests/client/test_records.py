@@ -205,6 +205,22 @@ def test_who_is_silent_is_seen_to_have_gone_without_a_word() -> None:
     run(work())
 
 
+def test_a_follower_hears_when_there_is_something_to_say_of_what_keeps_us_from_the_others() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=0) as cluster:
+            records, membership = cluster.client.records, cluster.client.membership
+            bob = await cluster.add_client("bob")
+            await until(lambda: membership.answered)
+            await bob.client.close()
+            await asyncio.sleep(10)
+            follower, records.since = records.feed.follow(lambda: None), 0.0
+            membership.refused = "waiting for alice's approval"
+            await until(lambda: follower.facts)
+            assert records.since > 0
+
+    run(work())
+
+
 # --- text -----------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_ipython.client.journal import Attempt, Entry
-from p2p_ipython.client.timeline import Band, Plan, Timeline, arrange, describe, draw, span, ticks, timeline
+from p2p_ipython.client.timeline import COLOURS, Band, Plan, Timeline, arrange, describe, draw, span, ticks, timeline
 from p2p_ipython.protocol.client_machine import TaskState
 
 NUMBERS = itertools.count()
@@ -217,7 +217,7 @@ def test_each_part_that_is_drawn_is_in_the_legend() -> None:
         task(1, 2, 5, 6, state=TaskState.CANCELLED),
         task(1, 2, 7),
     )
-    legend = ["waited", "on its way", "ran", "runs", "on its way back", "failed", "cancelled", "worker lost"]
+    legend = ["waited", "way there", "ran", "runs", "way back", "failed", "cancelled", "worker lost"]
     assert set(legend) <= set(texts(all_kinds.svg))
     assert "worker lost" not in texts(made(task(1, 2, 3, 4)).svg)
 
@@ -232,6 +232,18 @@ def test_pointing_at_a_task_tells_its_figures() -> None:
         "ran 5.00 s, returned 1.00 s",
         "ValueError: no",
     ]
+
+
+def test_its_colours_can_be_seen_on_white_and_on_almost_black() -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for colour in COLOURS.values():
+        own = luminance(colour)
+        assert (luminance("#ffffff") + 0.05) / (own + 0.05) >= 3
+        assert (own + 0.05) / (luminance("#1e1e1e") + 0.05) >= 3
 
 
 def test_text_of_strangers_is_inert() -> None:
