@@ -230,10 +230,12 @@ class Lender:
         try:
             child.tell(given)
             said = await asyncio.wait_for(asyncio.shield(child.ready), READY)
-            if (failed := _failure(said)) is not None:
+            if (failed := _failure(said) or lending.failed) is not None:
                 raise failed
+            if child.ended.done():
+                raise P2PError(f"the worker for {state.title} has ended: {_last_words(child)}")
         except BaseException as error:
-            del self._lendings[which]
+            self._lendings.pop(which, None)
             self._changed(lending)
             child.close_input()
             self._jobs.start(child.close())
@@ -242,6 +244,8 @@ class Lender:
                     f"the worker for {state.title} was not there after {READY:.0f} s: {_last_words(child)}",
                     hint="Is the board reachable? p2p doctor says which hop fails.",
                 ) from None
+            if lending.stopping:
+                raise UsageError(f"lending to {state.title} was stopped before it began") from None
             raise
         until = said.get("until")
         self._set(
@@ -277,10 +281,10 @@ class Lender:
             del self._lendings[which]
             self._changed(lending)
             return lending.state
-        if lending.stopping or lending.state.state == "starting":
+        again, lending.stopping = lending.stopping, True
+        if again or lending.state.state == "starting":
             await lending.child.close()
             return lending.state
-        lending.stopping = True
         self._set(lending, state="ending")
         lending.child.tell({"do": "stop"})
         self._jobs.start(self._see_off(lending.child))

@@ -555,11 +555,12 @@ class ClientMachine:
             return
         if header.get("reason") == "closing":
             worker.state, worker.detail = WorkerState.LEAVING, "is closing"
-        elif header.get("reason") == "paused":
-            worker.terms = replace(worker.terms, free=0, paused=True)  # until its next hello
         else:
             worker.full_until = now + self._settings.hold
-            self._usual.pop(task.spec.kind, None)  # send nothing ahead until a short one has come back
+            if header.get("reason") == "paused":
+                worker.terms = replace(worker.terms, free=0, paused=True)  # until its next hello
+            else:
+                self._usual.pop(task.spec.kind, None)  # send nothing ahead until a short one has come back
         self._leave(task)
         self._requeue(task)
 

@@ -112,6 +112,31 @@ def test_a_task_that_runs_ends_in_a_pause_and_before_a_stop(here: Village, tmp_p
     eventually(lambda: bob.run("answer = L.states()") == "()", "the end of the worker")
 
 
+def test_what_is_stopped_twice_or_before_it_began_ends_at_once(here: Village, tmp_path: Path) -> None:
+    bob = here.person("bob").notebook(LENDING)
+    bob.run(
+        "import threading, time; raised = []\n"
+        "def lend():\n"
+        f" try: L.lend({TITLE!r})\n"
+        " except Exception as error: raised.append(error)\n"
+        "begun = threading.Thread(target=lend); begun.start()\n"
+        "while not L.states(): time.sleep(0.01)\n"
+        "L.stop(L.states()[0].id); begun.join(60)"
+    )
+    assert "was stopped before it began" in bob.run("answer = raised, L.states()")
+    bob.run(f"s = L.lend({TITLE!r})")
+    friend = here.person("carol").notebook(CONNECTED)
+    path = tmp_path / "begun"
+    friend.run(
+        f"def work():\n import os, time\n open({str(path)!r}, 'w').write(f'{{os.getpid()}}\\n')\n time.sleep(600)"
+    )
+    friend.run("f = c.submit(work)")
+    runner = pid_in(path)
+    assert bob.run("answer = L.stop(s.id).state") == "'ending'"
+    assert bob.run("L.stop(s.id); answer = L.states()") == "()"
+    eventually(lambda: not runs(runner), "the end of what ran")
+
+
 @pytest.mark.parametrize("how", ["kill -9", "interrupted", "in the middle of a task"])
 def test_nothing_is_left_behind_when_the_notebook_ends(here: Village, tmp_path: Path, how: str) -> None:
     bob = here.person("bob").notebook(LENDING)
@@ -161,6 +186,8 @@ def test_what_keeps_one_from_lending_is_said_with_what_to_do(here: Village) -> N
     bob.run(f"s = L.lend({TITLE!r})")
     assert "lends to alice/friends already" in bob.fails(f"L.lend({TITLE!r})")
     assert "lent no more" in bob.fails("L.pause('lend-99')")
+    bob.run("import p2p_ipython; mine = p2p_ipython.connect(workers=1)")
+    assert "has workers of its own" in bob.fails("L.lend(mine)")
 
 
 def test_a_key_with_a_passphrase_that_no_agent_has_is_an_error_that_says_what_to_type(here: Village) -> None:

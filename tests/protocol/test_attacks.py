@@ -711,15 +711,18 @@ def test_an_offer_with_crafted_conditions_is_no_offer(condition: dict[str, Any])
 
 
 def test_a_worker_that_pauses_and_goes_on_again_and_again_wears_no_task_out() -> None:
-    """A nack that says so costs nothing, so no number of them fails a task; nor does it make a client ask and ask."""
+    """A nack that says so costs nothing, so no number of them fails a task; and a hello doesn't get it sent at once."""
     ears, bob = Ears(), certificate("bob")
     client = ears.client
     client.heard(bob, OFFER, 0.0)
     client.link_up(bob.sid, 0.0)
     client.submit(TaskSpec("t"), 0.0)
+    now = 0.0
     for attempt in range(1, 1000):
         nack = {"t": "nack", "id": "t", "attempt": attempt, "reason": "paused"}
-        sent = client.frame(bob.sid, nack, 0.0)
+        sent = client.frame(bob.sid, nack, now)
         assert not [action for action in sent if type(action).__name__ in ("Send", "Settle")]
-        client.heard(bob, OFFER, 0.0)
+        assert not [action for action in client.heard(bob, OFFER, now) if type(action).__name__ == "Send"]
+        now += Settings().hold
+        assert [type(action).__name__ for action in client.tick(now)] == ["Send", "Note"]
     assert client.state("t") is TaskState.SENT
