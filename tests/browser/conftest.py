@@ -120,6 +120,7 @@ def connected(stage: Stage, window: Jupyter) -> Iterator[Book]:
 
 
 @pytest.fixture
-def book(stage: Stage, lab: Tab, connected: Book) -> Book:
-    """The connected notebook, in front and without cells."""
-    return stage.run(lambda: connected.front().emptied())
+def book(stage: Stage, lab: Tab, connected: Book) -> Iterator[Book]:
+    """The connected notebook, in front and without cells. What the test leaves undone is cancelled."""
+    yield stage.run(lambda: connected.front().emptied())
+    stage.run(lambda: connected.do("for task in list(cluster.record.entries):\n    cluster.cancel_task(task)"))

@@ -21,7 +21,7 @@ from tests.browser.server import Server
 
 T = TypeVar("T")
 
-DEADLINE = 60.0
+DEADLINE = 30.0
 """Seconds that anything may take before a test fails."""
 
 FLAGS = [
@@ -30,7 +30,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing leaves this machine, whatever is asked for
 ]
 
-NOT_OURS = ["(reading 'schema')"]
+NOT_OURS = ["(reading 'schema')", "Command 'filebrowser:open-path' not registered"]
 """Errors of Notebook 7 and JupyterLab themselves."""
 
 CONNECT = "%load_ext p2p_ipython\n%p2p_connect --workers 2 --as cluster"

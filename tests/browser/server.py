@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cli_support import Home
+
 DEADLINE = 90.0
 """Seconds that the server may take to come up."""
 
@@ -81,22 +83,22 @@ def serving(python: Path, folder: Path) -> Iterator[Server]:
 
 
 def _environment(python: Path, folder: Path) -> dict[str, str]:
-    """The tests' own, less what is the user's."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("P2P_", "JUPYTER", "PYTEST", "SSH_"))}
+    """That of a person called alice, who has an SSH key, and nothing of this machine's user's."""
+    kept = {
+        k: v for k, v in Home(folder / "home").environment.items() if not k.startswith(("JUPYTER", "PYTEST", "SSH_"))
+    }
     return {
         **kept,
-        "HOME": str(folder / "home"),
+        "LOGNAME": "alice",
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "JUPYTER_DATA_DIR": str(folder / "data"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
-        "JUPYTER_NO_CONFIG": "",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTERLAB_SETTINGS_DIR": str(folder / "config" / "lab" / "user-settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(folder / "config" / "lab" / "workspaces"),
         "JUPYTER_TOKEN": secrets.token_urlsafe(24),
-        "P2P_DATA": str(folder / "p2p"),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
 

@@ -1,0 +1,114 @@
+"""JupyterLab's sidebar and status bar: bound to the notebook in front and to whatever kernel that has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Stage
+from tests.browser.lab import CONNECT, Panel, Tab, open_in_lab, until, waits_for
+
+
+@pytest.fixture
+def sidebar(stage: Stage, lab: Tab) -> Panel:
+    return stage.run(lab.sidebar)
+
+
+def test_it_says_what_to_type_before_it_is_loaded_and_then_shows_the_cluster(
+    stage: Stage, lab: Tab, sidebar: Panel
+) -> None:
+    book = open_in_lab(lab, "first.ipynb", ["%load_ext p2p_ipython", "%p2p_connect --workers 2"])
+    expect(sidebar.state).to_have_text("not loaded")
+    expect(sidebar.root).to_contain_text("%load_ext p2p_ipython")
+    book.run(0)
+    expect(sidebar.state).to_have_text("no cluster")
+    book.run(1)
+    expect(sidebar.state).to_have_text("connected")
+    expect(sidebar.root).to_contain_text("2 workers")
+    expect(lab.page.locator(".p2p-status")).to_contain_text("2 workers")
+
+
+def test_a_cluster_is_connected_and_disconnected_by_its_buttons(stage: Stage, lab: Tab, sidebar: Panel) -> None:
+    book = open_in_lab(lab, "buttons.ipynb", ["%load_ext p2p_ipython"]).run_all()
+    sidebar.button("On this machine").click()
+    expect(sidebar.state).to_have_text("connected")
+    assert "42" in book.output(book.do("%p2p 6 * 7\n_p2p.result()")).inner_text()
+    sidebar.button("Disconnect").click()
+    expect(sidebar.state).to_have_text("closed")
+    expect(sidebar.button("On this machine")).to_be_enabled()
+
+
+def test_after_a_restart_of_the_kernel_it_says_so_and_then_lives_again(stage: Stage, lab: Tab, sidebar: Panel) -> None:
+    book = open_in_lab(lab, "restarted.ipynb", [CONNECT]).run_all()
+    expect(sidebar.state).to_have_text("connected")
+    book.restart()
+    expect(sidebar.state).to_have_text("not loaded")
+    book.run(0)
+    expect(sidebar.state).to_have_text("connected")
+
+
+def test_after_a_reload_of_the_page_it_is_live_again(stage: Stage, lab: Tab, sidebar: Panel, tmp_path: Path) -> None:
+    book = open_in_lab(lab, "again.ipynb", [CONNECT]).run_all()
+    expect(sidebar.state).to_have_text("connected")
+    book.save()
+    lab.reload()
+    book.ready().front()
+    sidebar = lab.sidebar()
+    expect(sidebar.state).to_have_text("connected")
+    book.do(f"%%p2p tile\n{waits_for(tmp_path / 'go')}")
+    expect(sidebar.row("tile")).to_contain_text("running")
+    (tmp_path / "go").touch()
+    expect(sidebar.row("tile")).to_have_count(0)
+
+
+def test_it_follows_the_notebook_in_front_and_keeps_two_clusters_apart(
+    stage: Stage, lab: Tab, sidebar: Panel, tmp_path: Path
+) -> None:
+    books = {}
+    for name, workers in (("one", 1), ("two", 2)):
+        books[name] = open_in_lab(
+            lab,
+            f"{name}.ipynb",
+            [f"%load_ext p2p_ipython\n%p2p_connect --workers {workers}", f"%%p2p {name}\n{waits_for(tmp_path / 'go')}"],
+        ).run_all()
+    expect(sidebar.row("two")).to_be_visible()
+    books["one"].front()
+    expect(sidebar.row("one")).to_be_visible()
+    expect(sidebar.root).to_contain_text("1 worker")
+    expect(sidebar.row("two")).to_have_count(0)
+    books["two"].front()
+    expect(sidebar.row("two")).to_be_visible()
+    expect(sidebar.root).to_contain_text("2 workers")
+    expect(sidebar.row("one")).to_have_count(0)
+    (tmp_path / "go").touch()
+    expect(sidebar.row("two")).to_have_count(0)
+
+
+def test_while_a_cell_computes_it_is_up_to_date_and_its_buttons_work(
+    stage: Stage, lab: Tab, sidebar: Panel, tmp_path: Path
+) -> None:
+    book = open_in_lab(
+        lab,
+        "busy.ipynb",
+        [
+            CONNECT,
+            f"%%p2p first\n{waits_for(tmp_path / 'first')}",
+            f"%%p2p second\n{waits_for(tmp_path / 'second')}",
+            waits_for(tmp_path / "free"),
+        ],
+    )
+    for number in range(3):
+        book.run(number)
+    expect(sidebar.row("second")).to_contain_text("running")
+    book.start(3)
+    until(lambda: book.computes(3))
+    (tmp_path / "first").touch()
+    expect(sidebar.row("first")).to_have_count(0)
+    sidebar.button("Cancel second").click()
+    expect(sidebar.row("second")).to_have_count(0)
+    sidebar.tab("Finished")
+    expect(sidebar.row("second")).to_contain_text("cancelled")
+    assert book.computes(3)
+    (tmp_path / "free").touch()
