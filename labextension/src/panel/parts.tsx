@@ -1,7 +1,7 @@
 /** Small parts that several views use. */
 
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 import { Cross } from "./glyphs";
@@ -59,7 +59,7 @@ export function Confirmed({
   const no = useRef<HTMLButtonElement>(null);
   const opener = useRef<HTMLButtonElement>(null);
   const wasAsking = useRef(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (asking) {
       no.current?.focus();
     } else if (wasAsking.current) {
@@ -185,7 +185,7 @@ export function Details({ title, onClose, children, actions }: {
 }) {
   const { t } = useEnvironment();
   const element = useRef<HTMLElement>(null);
-  useEffect(() => element.current?.focus({ preventScroll: true }), [title]);
+  useLayoutEffect(() => element.current?.focus({ preventScroll: true }), [title]);
   return (
     <section
       class="p2p-details"

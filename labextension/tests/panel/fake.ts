@@ -73,7 +73,7 @@ export function snapshot(world: World & { put?: Snapshot["put"] } = {}, rev = 1,
       cluster: { state: "connected", words: "connected", kind: "personal", title: "personal, on this machine", me: "alice", since: now - 60, ...cluster },
       means: { can: ALL, clusters: ["alice/friends"], machine: "desk", cores: 8, python: "3.12", ...means }
     },
-    put: { members: members ?? {}, tasks: tasks ?? {}, offers: offers ?? {}, ...put }
+    put: { ...put, members: members ?? {}, tasks: tasks ?? {}, offers: offers ?? {} }
   };
 }
 

@@ -1,0 +1,56 @@
+import { expect, test } from "vitest";
+
+import { gantt, step } from "../../src/panel/gantt";
+import { Store, type Task } from "../../src/panel/store";
+import { snapshot } from "./fake";
+
+function tasks(rows: Record<string, Partial<Task>>): Task[] {
+  const store = new Store();
+  store.apply(snapshot({ tasks: rows }));
+  return store.travelled.items;
+}
+
+test("tasks at the same time stand under each other, those after each other in a row", () => {
+  const picture = gantt(tasks({
+    a: { worker: "w", submitted: 0.5, sent: 1, started: 2, ended: 5, state: "done" },
+    b: { worker: "w", submitted: 0.5, sent: 3, started: 3.5, ended: 6, state: "done" },
+    c: { worker: "w", submitted: 0.5, sent: 5, started: 5, ended: 8, state: "done" }
+  }), 100, () => 2);
+  expect(picture.bars.map((bar) => [bar.task.id, bar.row])).toEqual([["a", 0], ["b", 1], ["c", 0]]);
+  expect(picture.lanes).toMatchObject([{ worker: "w", row: 0, rows: 2, tasks: 3 }]);
+  expect([picture.from, picture.to]).toEqual([0.5, 8]);
+});
+
+test("a wait is drawn only where its place was free", () => {
+  const { bars } = gantt(tasks({
+    a: { worker: "w", submitted: 1, sent: 1, started: 1, ended: 5, state: "done" },
+    b: { worker: "w", submitted: 1, sent: 7, started: 7, ended: 8, state: "done" }
+  }), 100, () => 1);
+  expect(bars[1]).toMatchObject({ row: 0, idle: 5, sent: 7 });
+});
+
+test("what runs goes on until now; what was never sent isn't shown", () => {
+  const { bars } = gantt(tasks({
+    a: { worker: "w", submitted: 1, sent: 2, started: 3, state: "running" }, b: { worker: "w", submitted: 1, sent: 4, state: "sent" }, c: { submitted: 1 }
+  }), 10, () => 0);
+  expect(bars.map((bar) => [bar.task.id, bar.started, bar.ended])).toEqual([["a", 3, 10], ["b", 10, 10]]);
+});
+
+test("use is the share of all slots' time in which something ran", () => {
+  const [lane] = gantt(tasks({ a: { worker: "w", submitted: 1, sent: 1, started: 1, ended: 6, state: "done" }, b: { worker: "x", submitted: 1, sent: 1, started: 1, ended: 11, state: "done" } }), 11, () => 2).lanes;
+  expect(lane?.used).toBeCloseTo(0.25);
+});
+
+test("times that contradict each other do no harm", () => {
+  const { bars, lanes } = gantt(tasks({ a: { worker: "w", submitted: 9, sent: 5, started: 2, ended: 1, state: "failed" } }), 3, () => 1);
+  for (const bar of bars) {
+    expect(bar.idle).toBeLessThanOrEqual(bar.sent);
+    expect(bar.started).toBeLessThanOrEqual(bar.ended);
+    expect(bar.sent).toBeLessThanOrEqual(bar.ended);
+  }
+  expect(lanes[0]?.used).toBeGreaterThanOrEqual(0);
+});
+
+test("an axis has round steps", () => {
+  expect([0.004, 0.9, 3, 40, 400, 9000, 1e6].map((span) => step(span, 5))).toEqual([0.001, 0.2, 1, 10, 120, 1800, 259200]);
+});

@@ -1,0 +1,555 @@
+import { fireEvent } from "@testing-library/preact";
+import axe from "axe-core";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+
+import { mountPanel, type PanelOptions } from "../../src/panel";
+import type { Snapshot } from "../../src/panel/contract";
+import { delta, FakeTransport, manyTasks, NOW, snapshot } from "./fake";
+
+const HOSTILE = "<img src=x onerror=alert(1)>";
+
+let element: HTMLElement;
+let transport: FakeTransport;
+let unmount: (() => void) | undefined;
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: NOW * 1000 });
+  element = document.createElement("div");
+  document.body.append(element);
+  transport = new FakeTransport((cell) => revealed.push(cell));
+});
+
+const revealed: string[] = [];
+
+afterEach(() => {
+  unmount?.();
+  unmount = undefined;
+  element.remove();
+  revealed.length = 0;
+  vi.useRealTimers();
+});
+
+async function mount(message?: Snapshot, options: PanelOptions = {}): Promise<void> {
+  unmount = mountPanel(element, transport, options);
+  if (message !== undefined) {
+    transport.say(message);
+  }
+  await settle();
+}
+
+/** Let time pass; by itself as much as effects take, which wait for a frame. */
+async function settle(milliseconds = 20): Promise<void> {
+  await vi.advanceTimersByTimeAsync(milliseconds);
+}
+
+const text = (): string => element.textContent;
+
+function button(name: string): HTMLButtonElement {
+  const found = [...element.querySelectorAll("button")].find((each) => (each.getAttribute("aria-label") ?? each.textContent) === name);
+  if (found === undefined) {
+    throw new Error(`no button ${name} among ${[...element.querySelectorAll("button")].map((each) => each.getAttribute("aria-label") ?? each.textContent).join(" | ")}`);
+  }
+  return found;
+}
+
+const buttons = (): string[] => [...element.querySelectorAll("button")].map((each) => each.getAttribute("aria-label") ?? each.textContent);
+
+async function click(name: string): Promise<void> {
+  button(name).click();
+  await settle();
+}
+
+async function tab(name: string): Promise<void> {
+  element.querySelector<HTMLElement>(`[data-tab=${name}]`)?.click();
+  await settle();
+}
+
+const rows = (): HTMLElement[] => [...element.querySelectorAll<HTMLElement>("tr[data-id]")];
+const ids = (): Array<string | undefined> => rows().map((row) => row.dataset["id"]);
+
+async function key(target: Element | null, name: string, more: KeyboardEventInit = {}): Promise<void> {
+  if (target === null) {
+    throw new Error("nothing has the focus");
+  }
+  fireEvent.keyDown(target, { key: name, bubbles: true, ...more });
+  await settle();
+}
+
+describe("the link", () => {
+  test("a panel asks once when it is mounted, and shows the answer", async () => {
+    await mount();
+    expect(transport.hellos).toBe(1);
+    expect(text()).toContain("opening");
+    transport.say(snapshot({ cluster: { title: "alice/friends", words: "connected" } }));
+    await settle();
+    expect(element.querySelector("h2")?.textContent).toBe("alice/friends");
+    expect(text()).toContain("connected");
+  });
+
+  test("after a delta was missed it asks again, once, and what came in between isn't shown", async () => {
+    await mount(snapshot({ tasks: manyTasks(1) }));
+    transport.say(delta({ put: { tasks: { x: { label: "lost" } } } }, 5));
+    transport.say(delta({ put: { tasks: { y: { label: "lost too" } } } }, 6));
+    await settle();
+    expect(transport.hellos).toBe(2);
+    expect(text()).not.toContain("lost");
+    transport.say(snapshot({ tasks: { x: { label: "found" } } }, 9));
+    await settle();
+    expect(text()).toContain("found");
+  });
+
+  test("a kernel without the extension: what to type; when it has been loaded, it is asked", async () => {
+    transport.link = { state: "absent", busy: false };
+    await mount();
+    expect(transport.hellos).toBe(0);
+    expect(text()).toContain("not loaded");
+    expect(text()).toContain("%load_ext p2p_ipython");
+    transport.become({ state: "open", busy: false });
+    await settle();
+    expect(transport.hellos).toBe(1);
+  });
+
+  test("a restarted kernel's old state is forgotten", async () => {
+    await mount(snapshot({ tasks: { a: { label: "old task" } } }));
+    transport.become({ state: "opening", busy: false });
+    transport.become({ state: "absent", busy: false });
+    await settle();
+    expect(text()).not.toContain("old task");
+  });
+
+  test("without a kernel the last state stays, without its buttons", async () => {
+    await mount(snapshot({ tasks: { a: { label: "old task" } } }));
+    expect(buttons()).toContain("Cancel old task");
+    transport.become({ state: "closed", busy: false });
+    await settle();
+    expect(text()).toContain("no kernel");
+    expect(text()).toContain("old task");
+    expect(buttons()).not.toContain("Cancel old task");
+  });
+
+  test("no answer for five seconds is called stale; a message ends that", async () => {
+    await mount();
+    await settle(12_000);
+    expect(text()).toContain("stale since 12 s");
+    transport.say(snapshot());
+    await settle();
+    expect(text()).not.toContain("stale");
+  });
+
+  test("an action that takes its time isn't called stale", async () => {
+    await mount(snapshot({ cluster: { state: "none" } }));
+    transport.answer = () => undefined;
+    await click("On this machine");
+    await settle(12_000);
+    expect(text()).not.toContain("stale");
+  });
+
+  test("nothing goes on after unmounting", async () => {
+    await mount(snapshot({ tasks: manyTasks(3) }));
+    unmount?.();
+    unmount = undefined;
+    expect(transport.listening).toBe(0);
+    expect(vi.getTimerCount()).toBe(0);
+    expect(element.childNodes).toHaveLength(0);
+  });
+});
+
+describe("tasks", () => {
+  test("elapsed time ticks here, by the kernel's clock", async () => {
+    await mount(snapshot({ tasks: { a: { label: "a", state: "running", started: NOW + 995 } } }, 1, NOW + 1000));
+    expect(rows()[0]?.textContent).toContain("5 s");
+    await settle(3000);
+    expect(rows()[0]?.textContent).toContain("8 s");
+  });
+
+  test("only what is in sight of ten thousand is in the document", async () => {
+    await mount(snapshot({ tasks: manyTasks(10_000) }));
+    expect(rows().length).toBeLessThan(60);
+    const table = element.querySelector("table");
+    expect(table?.getAttribute("aria-rowcount")).toBe("10001");
+    expect(rows()[0]?.getAttribute("aria-rowindex")).toBe("2");
+    expect(element.querySelector("caption")?.textContent).toBe("Tasks on their way");
+  });
+
+  test("rows that haven't changed stay the same elements, in the same order", async () => {
+    await mount(snapshot({ tasks: manyTasks(5) }));
+    const before = rows();
+    transport.say(delta({ put: { tasks: { t1: { state: "running", worker: "bob" }, t9: { label: "later", submitted: NOW } } } }));
+    await settle();
+    expect(rows().slice(0, 5)).toEqual(before);
+    expect(ids()).toEqual(["t0", "t1", "t2", "t3", "t4", "t9"]);
+  });
+
+  test("what is in sight stays where it is when rows above it go", async () => {
+    await mount(snapshot({ tasks: manyTasks(500) }));
+    const scroller = element.querySelector<HTMLElement>(".p2p-scroller")!;
+    scroller.scrollTop = 3200;
+    fireEvent.scroll(scroller);
+    await settle();
+    transport.say(delta({ del: { tasks: ["t0", "t1", "t2"] } }));
+    await settle();
+    expect(scroller.scrollTop).toBe(3200 - 3 * 32);
+  });
+
+  test("cancelling waits for four seconds in which it can be undone", async () => {
+    await mount(snapshot({ tasks: { a: { label: "tile" } } }));
+    await click("Cancel tile");
+    expect(text()).toContain("cancelling in 4 s");
+    await settle(2000);
+    await click("Undo: don't cancel tile");
+    await settle(10_000);
+    expect(transport.acts).toEqual([]);
+    await click("Cancel tile");
+    await settle(4000);
+    expect(transport.acts).toEqual([{ action: "cancel", args: { task: "a" } }]);
+  });
+
+  test("whoever leaves before the four seconds are over has cancelled", async () => {
+    await mount(snapshot({ tasks: { a: { label: "tile" } } }));
+    await click("Cancel tile");
+    unmount?.();
+    unmount = undefined;
+    expect(transport.acts).toEqual([{ action: "cancel", args: { task: "a" } }]);
+  });
+
+  test("a task that ends meanwhile isn't cancelled", async () => {
+    await mount(snapshot({ tasks: { a: { label: "tile" } } }));
+    await click("Cancel tile");
+    transport.say(delta({ put: { tasks: { a: { state: "done", ended: NOW } } } }));
+    await settle(10_000);
+    expect(transport.acts).toEqual([]);
+  });
+
+  test("a filter appears with more than ten rows", async () => {
+    await mount(snapshot({ tasks: manyTasks(10) }));
+    expect(element.querySelector("input[type=search]")).toBeNull();
+    transport.say(delta({ put: { tasks: { x: { label: "special", submitted: NOW } } } }));
+    await settle();
+    const filter = element.querySelector<HTMLInputElement>("input[type=search]")!;
+    fireEvent.input(filter, { target: { value: "spec" } });
+    await settle();
+    expect(ids()).toEqual(["x"]);
+    fireEvent.input(filter, { target: { value: "nothing like it" } });
+    await settle();
+    expect(text()).toContain("Nothing fits the filter.");
+    await key(filter, "Escape");
+    expect(ids()).toHaveLength(11);
+  });
+
+  test("those that are over are behind a tab, with the first line of the error, the newest first", async () => {
+    await mount(snapshot({ tasks: { a: { label: "old", state: "done", ended: 5, worker: "bob" }, b: { label: "new", state: "failed", ended: 9, error: "ValueError: no" } } }));
+    expect(text()).toContain("No task is on its way.");
+    await tab("finished");
+    expect(ids()).toEqual(["b", "a"]);
+    expect(rows()[0]?.textContent).toContain("ValueError: no");
+  });
+
+  test("a task's source and output are asked for when it is opened; its cell is gone to", async () => {
+    await mount(snapshot({ tasks: { a: { label: "tile", cell: "c7" } } }));
+    transport.answer = () => ({
+      data: {
+        source: "x = 1", error: "",
+        outputs: [
+          { kind: "stream", name: "stdout", text: HOSTILE }, { kind: "image", mime: "image/png", data: "aGk=" },
+          { kind: "image", mime: "image/svg+xml", data: "PHN2Zy8+" }, { kind: "image", mime: "image/png", data: "\"onload=" }
+        ]
+      }
+    });
+    rows()[0]?.click();
+    await settle();
+    expect(transport.acts).toEqual([{ action: "show", args: { task: "a" } }]);
+    expect(element.querySelector(".p2p-source")?.textContent).toBe("x = 1");
+    expect(element.querySelector(".p2p-output")?.textContent).toBe(HOSTILE);
+    expect([...element.querySelectorAll("img")].map((image) => image.getAttribute("src"))).toEqual(["data:image/png;base64,aGk="]);
+    await click("Go to the cell of tile");
+    expect(revealed).toEqual(["c7"]);
+    await click("Close details of tile");
+    expect(element.querySelector(".p2p-details")).toBeNull();
+  });
+});
+
+describe("the keyboard", () => {
+  test("one row is in the order of tabbing; arrows, Home and End move it; Enter opens, Delete cancels", async () => {
+    await mount(snapshot({ tasks: manyTasks(30) }));
+    expect(rows().filter((row) => row.tabIndex === 0).map((row) => row.dataset["id"])).toEqual(["t0"]);
+    rows()[0]?.focus();
+    await key(document.activeElement, "ArrowDown");
+    await key(document.activeElement, "ArrowDown");
+    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t2");
+    await key(document.activeElement, "End");
+    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t29");
+    await key(document.activeElement, "Home");
+    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t0");
+    await key(document.activeElement, "ArrowRight");
+    expect(document.activeElement?.getAttribute("aria-label")).toBe("Cancel task_0");
+    await key(document.activeElement, "ArrowLeft");
+    await key(document.activeElement, "Delete");
+    expect(text()).toContain("cancelling in 4 s");
+    await key(document.activeElement, "Enter");
+    expect(element.querySelector(".p2p-details h3")?.textContent).toBe("task_0");
+  });
+
+  test("when the row with the focus goes, the one in its place has it", async () => {
+    await mount(snapshot({ tasks: manyTasks(5) }));
+    rows()[2]?.focus();
+    await settle();
+    transport.say(delta({ put: { tasks: { t2: { state: "done", ended: NOW } } } }));
+    await settle();
+    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t3");
+  });
+
+  test("the focus stays on its row when others come above it", async () => {
+    await mount(snapshot({ tasks: manyTasks(5) }));
+    rows()[2]?.focus();
+    await settle();
+    transport.say(delta({ put: { tasks: { early: { label: "early", submitted: 1 } } } }));
+    await settle();
+    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t2");
+    expect(ids()[0]).toBe("early");
+  });
+
+  test("tabs follow the arrows, around the end", async () => {
+    await mount(snapshot());
+    const chosen = (): string | undefined => element.querySelector<HTMLElement>("[role=tab][aria-selected=true]")?.dataset["tab"];
+    await key(element.querySelector("[role=tab][aria-selected=true]"), "ArrowRight");
+    expect(chosen()).toBe("finished");
+    expect((document.activeElement as HTMLElement).dataset["tab"]).toBe("finished");
+    await key(document.activeElement, "End");
+    expect(chosen()).toBe("timeline");
+    await key(document.activeElement, "ArrowRight");
+    expect(chosen()).toBe("tasks");
+  });
+});
+
+describe("strangers' text", () => {
+  test.each(["tasks", "finished", "members", "offers", "timeline"])("is shown as text in %s", async (name) => {
+    const world = snapshot({
+      cluster: { title: HOSTILE, note: HOSTILE, me: HOSTILE, board: HOSTILE },
+      members: { m: { name: HOSTILE, here: true, roles: [HOSTILE], machine: HOSTILE, state: HOSTILE, trust: HOSTILE } },
+      tasks: {
+        a: { label: HOSTILE, worker: HOSTILE, said: HOSTILE, words: HOSTILE, sent: NOW - 5 },
+        b: { label: HOSTILE, worker: HOSTILE, state: "failed", error: HOSTILE, sent: NOW - 5, ended: NOW }
+      },
+      offers: { o: { name: HOSTILE, tags: [HOSTILE], only: HOSTILE, platform: HOSTILE } },
+      put: { visitors: { v: { name: HOSTILE, called: HOSTILE, about: HOSTILE, title: HOSTILE } }, lending: { l: { title: HOSTILE, name: HOSTILE, words: HOSTILE } } }
+    });
+    await mount({ ...world, put: { ...world.put, members: { m: { name: HOSTILE, here: true, roles: [HOSTILE], machine: HOSTILE } } } });
+    await tab(name);
+    rows()[0]?.click();
+    await settle();
+    expect(element.querySelectorAll("img")).toHaveLength(0);
+    expect(text()).toContain(HOSTILE);
+  });
+});
+
+describe("actions", () => {
+  test("only those that work are there", async () => {
+    const members = { m: { name: "bob", here: true, key: "k", trust: "plain data" } };
+    await mount(snapshot({ means: { can: [] }, members, tasks: { a: { label: "tile" } }, put: { members, visitors: { v: { name: "eve" } }, lending: { l: { title: "x", state: "lending" } } } }));
+    expect(buttons().filter((name) => !/^(Tasks|Finished|Members|Offers|Timeline)/.test(name))).toEqual([]);
+    await tab("members");
+    rows()[0]?.click();
+    await settle();
+    expect(buttons().filter((name) => /Trust|Take|Invite/.test(name))).toEqual([]);
+    await tab("offers");
+    expect(buttons().filter((name) => /Lend|Pause|Stop/.test(name))).toEqual([]);
+  });
+
+  test("what can't be undone is asked about first; no is the default", async () => {
+    const members = { m: { name: "bob", here: true, key: "k", trust: "plain data" } };
+    await mount(snapshot({ cluster: { title: "alice/friends" }, means: { hosted: ["alice/friends"] }, members }));
+    await tab("members");
+    rows()[0]?.click();
+    await settle();
+    await click("Take bob out");
+    expect(transport.acts).toEqual([]);
+    expect(document.activeElement?.textContent).toBe("No");
+    await key(document.activeElement, "Escape");
+    expect(document.activeElement?.getAttribute("aria-label")).toBe("Take bob out");
+    await click("Take bob out");
+    await click("Take out: Take bob out of alice/friends? The others get a new key.");
+    expect(transport.acts).toEqual([{ action: "revoke", args: { title: "alice/friends", member: "k" } }]);
+  });
+
+  test("disconnecting asks only where tasks would be given up", async () => {
+    await mount(snapshot());
+    await click("Disconnect");
+    expect(transport.acts).toEqual([{ action: "disconnect", args: {} }]);
+    transport.say(delta({ put: { tasks: { a: { label: "a" } } } }));
+    await settle();
+    await click("Disconnect");
+    expect(text()).toContain("Give up 1 task?");
+    expect(transport.acts).toHaveLength(1);
+  });
+
+  test("a failure stays until it is dismissed; a success goes by itself", async () => {
+    await mount(snapshot());
+    transport.answer = () => ({ ok: false, say: "The board doesn't answer." });
+    await click("Disconnect");
+    await settle(60_000);
+    expect(text()).toContain("That failed. The board doesn't answer.");
+    await click("Dismiss: The board doesn't answer.");
+    expect(text()).not.toContain("That failed.");
+    transport.answer = () => ({ say: "Disconnected." });
+    await click("Disconnect");
+    expect(text()).toContain("Disconnected.");
+    await settle(60_000);
+    expect(element.querySelector(".p2p-notice")).toBeNull();
+  });
+
+  test("without a cluster one connects to one, known or not", async () => {
+    await mount(snapshot({ cluster: { state: "none" } }));
+    await click("On this machine");
+    await click("Connect to alice/friends");
+    fireEvent.input(element.querySelector("input")!, { target: { value: " board.example.org:2222 " } });
+    await settle();
+    fireEvent.submit(element.querySelector("form")!);
+    await settle();
+    expect(transport.acts.map((act) => act.args["target"])).toEqual(["", "alice/friends", "board.example.org:2222"]);
+  });
+
+  test("a visitor is let in or refused", async () => {
+    await mount(snapshot({ put: { visitors: { v: { title: "alice/friends", name: "frank", called: "franky", key: "f4" } } } }));
+    await click("Let franky in to alice/friends");
+    await click("Don't let franky in to alice/friends");
+    expect(transport.acts).toEqual([
+      { action: "approve", args: { key: "f4", title: "alice/friends", called: "franky" } },
+      { action: "refuse", args: { key: "f4", title: "alice/friends" } }
+    ]);
+  });
+
+  test("an invitation's code is shown once and dropped when it is dismissed", async () => {
+    await mount(snapshot({ means: { hosted: ["alice/friends"] } }));
+    transport.answer = () => ({ data: { code: "7-secret-code", commands: ["p2p join 7-secret-code"], until: NOW + 60 } });
+    await tab("members");
+    await click("Invite a friend …");
+    fireEvent.input(element.querySelector("form input")!, { target: { value: "frank" } });
+    await settle();
+    fireEvent.submit(element.querySelector("form")!);
+    await settle();
+    expect(transport.acts).toEqual([{ action: "invite", args: { title: "alice/friends", who: "frank" } }]);
+    expect(text()).toContain("7-secret-code");
+    await click("Done, forget it");
+    expect(text()).not.toContain("7-secret-code");
+    expect(document.body.innerHTML).not.toContain("7-secret-code");
+  });
+
+  test("this machine is lent as the form says, paused and stopped", async () => {
+    const world = snapshot({
+      cluster: { kind: "shared", title: "alice/friends" }, members: { m: { name: "bob", here: true, key: "kb" }, n: { name: "me", own: true, key: "ka" } },
+      put: { lending: { l: { title: "lab/pool", name: "desk", state: "lending", slots: 2 } } }
+    });
+    await mount({ ...world, put: { ...world.put, members: { m: { name: "bob", here: true, key: "kb" }, n: { name: "me", own: true, key: "ka" } } } });
+    await tab("offers");
+    await click("Lend this machine …");
+    fireEvent.input(element.querySelector("input[type=number]")!, { target: { value: "3" } });
+    fireEvent.change(element.querySelectorAll("select")[1]!, { target: { value: "12" } });
+    fireEvent.input(element.querySelectorAll("form input.p2p-input")[1]!, { target: { value: "GPU, big" } });
+    expect([...element.querySelectorAll("fieldset label")].map((label) => label.textContent)).toEqual(["bob"]);
+    element.querySelector<HTMLElement>("fieldset input")?.click();
+    await settle();
+    fireEvent.submit(element.querySelector("form")!);
+    await settle();
+    await click("Pause lending to lab/pool");
+    await click("Stop lending to lab/pool");
+    expect(transport.acts).toEqual([
+      { action: "lend", args: { title: "alice/friends", slots: 3, hours: 12, only: ["kb"], tags: ["gpu", "big"] } },
+      { action: "pause", args: { lending: "l" } },
+      { action: "stop", args: { lending: "l" } }
+    ]);
+  });
+});
+
+describe("what is remembered", () => {
+  test("mounted again it shows the same at once: state, tab and place", async () => {
+    await mount(snapshot({ tasks: manyTasks(300, (index) => ({ state: "done", ended: NOW - index })) }));
+    await tab("finished");
+    const scroller = element.querySelector<HTMLElement>(".p2p-scroller")!;
+    scroller.scrollTop = 640;
+    fireEvent.scroll(scroller);
+    await settle();
+    unmount?.();
+    await mount();
+    expect(element.querySelector<HTMLElement>("[aria-selected=true]")?.dataset["tab"]).toBe("finished");
+    expect(element.querySelector<HTMLElement>(".p2p-scroller")?.scrollTop).toBe(640);
+    expect(transport.hellos).toBe(2);
+  });
+
+  test("two panels of one transport don't disturb each other", async () => {
+    await mount(snapshot({ tasks: manyTasks(2) }));
+    const other = document.createElement("div");
+    document.body.append(other);
+    const away = mountPanel(other, transport);
+    transport.say(snapshot({ tasks: manyTasks(2) }, 4));
+    transport.say(delta({ put: { tasks: { x: { label: "both", submitted: NOW } } } }, 4));
+    await settle();
+    expect(text()).toContain("both");
+    expect(other.textContent).toContain("both");
+    expect(transport.hellos).toBe(2);
+    away();
+    other.remove();
+  });
+});
+
+describe("what is said", () => {
+  test("the translator has all words", async () => {
+    const seen: string[] = [];
+    await mount(snapshot({ tasks: { a: { label: "tile" } } }), {
+      translate: (text_, ...args) => {
+        seen.push(text_);
+        return `«${args.reduce<string>((whole, arg, index) => whole.replace(`%${index + 1}`, String(arg)), text_)}»`;
+      }
+    });
+    expect(text()).toContain("«Tasks»");
+    expect(buttons()).toContain("«Cancel tile»");
+    expect(seen).toContain("Cancel %1");
+  });
+
+  test("news are told politely, at most once in three seconds", async () => {
+    await mount(snapshot({ cluster: { done: 5 } }));
+    const live = element.querySelector("[role=status][aria-live=polite]")!;
+    await settle(4000);
+    const told: string[] = [];
+    const watch = new MutationObserver(() => told.push(live.textContent));
+    watch.observe(live, { childList: true, characterData: true, subtree: true });
+    for (let step = 0; step < 12; step += 1) {
+      transport.say(delta({ set: { cluster: { done: 6 + step } } }, step + 1));
+      await settle(500);
+    }
+    await settle(4000);
+    watch.disconnect();
+    expect(new Set(told).size).toBeLessThanOrEqual(4);
+    expect(told.join(" ")).toContain("tasks done");
+  });
+
+  test.each(["tasks", "finished", "members", "offers", "timeline"])("axe finds nothing in %s", async (name) => {
+    vi.useRealTimers();
+    await mountReal(name);
+    const found = await axe.run(element, { rules: { "color-contrast": { enabled: false }, region: { enabled: false } } });
+    expect(found.violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(" ")}`)).toEqual([]);
+  });
+});
+
+async function mountReal(name: string): Promise<void> {
+  const now = Date.now() / 1000;
+  const members = { m: { name: "bob", here: true, roles: ["worker"], slots: 4, busy: 1, key: "k", trust: "plain data" }, n: { name: "eve" } };
+  unmount = mountPanel(element, transport);
+  transport.say(snapshot({
+    means: { hosted: ["personal, on this machine"] }, members, tasks: {
+      a: { label: "tile", state: "running", started: now - 3, sent: now - 4, submitted: now - 5, worker: "bob", said: "30%" },
+      b: { label: "fit", state: "failed", ended: now, started: now - 3, sent: now - 4, worker: "bob", error: "ValueError: no" }
+    },
+    offers: { m: { name: "bob", slots: 4, free: 3, tags: ["gpu"], mine: true } },
+    put: { members, visitors: { v: { title: "t", name: "frank", key: "f" } }, lending: { l: { title: "x", name: "desk", state: "lending" } } }
+  }, 1, now));
+  await tick();
+  element.querySelector<HTMLElement>(`[data-tab=${name}]`)?.click();
+  await tick();
+  rows()[0]?.click();
+  [...element.querySelectorAll("button")].find((each) => each.textContent.startsWith("Lend this"))?.click();
+  await tick();
+}
+
+function tick(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 20));
+}
