@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -332,6 +333,20 @@ def test_a_link_that_was_cut_does_not_come_back_when_its_member_is_taken_out_mea
             assert not cluster.agents[0].machine.busy()
             assert not client.machine.workers or whose == "client"
             task.cancel()
+
+    run(work())
+
+
+def test_ones_own_are_all_keys_that_the_list_has_for_ones_member() -> None:
+    async def work() -> None:
+        circle = Circle("bob", "carol")
+        alice, bob, carol = circle.roster.members
+        both = replace(bob, keys=(*bob.keys, print_of("bob's box")))
+        circle.roster = replace(circle.roster, members=(alice, both, carol)).signed(circle.key("alice"))
+        membership = circle.membership("bob's box", "worker")
+        assert [membership.is_own(print_of(name)) for name in ("bob", "bob's box", "carol")] == [True, True, False]
+        stranger = circle.membership("mallory", "worker")
+        assert [stranger.is_own(print_of(name)) for name in ("mallory", "bob")] == [True, False]
 
     run(work())
 
