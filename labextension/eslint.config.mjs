@@ -41,6 +41,7 @@ export default tseslint.config(
     // Fakes stand in for a part of what they are fakes of.
     files: ["tests/**"],
     rules: {
+      "jupyter/require-disposable-ownership": "off",
       "@typescript-eslint/no-empty-function": "off",
       "@typescript-eslint/no-extraneous-class": "off",
       "@typescript-eslint/no-non-null-assertion": "off",

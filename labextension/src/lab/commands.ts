@@ -4,7 +4,8 @@ import type { JupyterFrontEnd } from "@jupyterlab/application";
 import { Dialog, Notification, showDialog } from "@jupyterlab/apputils";
 import { type INotebookTracker, NotebookActions } from "@jupyterlab/notebook";
 import type { TranslationBundle } from "@jupyterlab/translation";
-import { DisposableSet, type IDisposable } from "@lumino/disposable";
+import { DisposableDelegate, DisposableSet, type IDisposable } from "@lumino/disposable";
+import { Throttler } from "@lumino/polling";
 
 import type { Action, Did } from "../panel/contract";
 import { p2pIcon } from "./icon";
@@ -57,7 +58,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
       label: trans.__("Connect a Personal Cluster"),
       caption: trans.__("Have workers on this machine run the notebook's tasks"),
       describedBy: NO_ARGUMENTS,
-      isEnabled: () => cluster.link.state === "absent" || may(cluster, "connect"),
+      isEnabled: () => cluster.link.state === "absent" || (!cluster.clustered && may(cluster, "connect")),
       execute: async () => {
         await told(trans, connect(cluster));
       }
@@ -133,18 +134,11 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
     );
   }
 
-  const look = (): void => commands.notifyCommandChanged();
-  const throttled = lazily(look);
-  cluster.changed.connect(throttled.call);
-  added.add(throttled);
-  added.add({
-    get isDisposed() {
-      return added.isDisposed;
-    },
-    dispose: () => {
-      cluster.changed.disconnect(throttled.call);
-    }
-  });
+  const look = new Throttler(() => commands.notifyCommandChanged(), { limit: 200, edge: "trailing" });
+  const changed = (): void => void look.invoke();
+  cluster.changed.connect(changed);
+  added.add(look);
+  added.add(new DisposableDelegate(() => void cluster.changed.disconnect(changed)));
   return added;
 }
 
@@ -216,25 +210,4 @@ async function confirmed(trans: TranslationBundle, title: string, body: string, 
     defaultButton: 0
   });
   return result.button.accept;
-}
-
-/** Call `work` at most five times a second, and once more after the last time. */
-function lazily(work: () => void): IDisposable & { call: () => void } {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  let isDisposed = false;
-  return {
-    get isDisposed() {
-      return isDisposed;
-    },
-    call: () => {
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        work();
-      }, 200);
-    },
-    dispose: () => {
-      isDisposed = true;
-      clearTimeout(timer);
-    }
-  };
 }

@@ -37,11 +37,7 @@ const RESTARTING: ReadonlySet<Kernel.Status> = new Set<Kernel.Status>(["restarti
 const ALIVE: ReadonlySet<Kernel.Status> = new Set<Kernel.Status>(["idle", "busy"]);
 
 export class KernelPeer implements IDisposable {
-  private readonly _announced = (): void => {
-    if (this._listening && this._link.state !== "open") {
-      void this._attempt((still) => this._open(still));
-    }
-  };
+  private readonly _forget: () => void;
   private _link: Link;
   private _listening = false;
   private _isDisposed = false;
@@ -59,7 +55,7 @@ export class KernelPeer implements IDisposable {
     private readonly _patience: Readonly<Patience> = PATIENCE
   ) {
     this._link = { state: kernel.status === "dead" ? "closed" : "opening", busy: false };
-    kernel.registerCommTarget(HERE_TARGET, this._announced);
+    this._forget = onAnnounced(kernel, () => this._announced());
     kernel.statusChanged.connect(this._onStatus, this);
     kernel.connectionStatusChanged.connect(this._onConnection, this);
     kernel.disposed.connect(this.dispose, this);
@@ -113,10 +109,16 @@ export class KernelPeer implements IDisposable {
     this.kernel.statusChanged.disconnect(this._onStatus, this);
     this.kernel.connectionStatusChanged.disconnect(this._onConnection, this);
     this.kernel.disposed.disconnect(this.dispose, this);
-    this.kernel.removeCommTarget(HERE_TARGET, this._announced);
+    this._forget();
     this._hangUp();
     this._link = { state: "closed", busy: false };
     this._ears.linked(this._link);
+  }
+
+  private _announced(): void {
+    if (this._listening && this._link.state !== "open") {
+      void this._attempt((still) => this._open(still));
+    }
   }
 
   private _find(): void {
@@ -289,6 +291,33 @@ export class KernelPeer implements IDisposable {
       this._ears.linked(this._link);
     }
   }
+}
+
+/** Who wants to know that a kernel has loaded the extension: a connection has one callback for a target. */
+const announced = new WeakMap<Kernel.IKernelConnection, { tell: Set<() => void>; target: () => void }>();
+
+/** Call `tell` whenever the kernel makes itself known; the result stops that. */
+function onAnnounced(kernel: Kernel.IKernelConnection, tell: () => void): () => void {
+  let entry = announced.get(kernel);
+  if (entry === undefined) {
+    const all = new Set<() => void>();
+    const target = (): void => {
+      for (const one of [...all]) {
+        one();
+      }
+    };
+    entry = { tell: all, target };
+    announced.set(kernel, entry);
+    kernel.registerCommTarget(HERE_TARGET, target);
+  }
+  const { tell: all, target } = entry;
+  all.add(tell);
+  return () => {
+    if (all.delete(tell) && all.size === 0) {
+      announced.delete(kernel);
+      kernel.removeCommTarget(HERE_TARGET, target);
+    }
+  };
 }
 
 function listsSome(reply: KernelMessage.ICommInfoReplyMsg): boolean {

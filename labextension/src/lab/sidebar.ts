@@ -45,7 +45,7 @@ export class PanelSidebar extends Widget {
     this._load = document.createElement("button");
     this._load.type = "button";
     this._load.className = "p2p-sidebar-load jp-Button jp-mod-styled jp-mod-accept";
-    this._load.textContent = _trans.__("Load p2p_ipython in This Kernel");
+    this._load.textContent = _trans.__("Load It in This Kernel");
     this._load.hidden = true;
     this._load.addEventListener("click", () => void this._loadIt());
     this.node.append(this._heading, this._body, this._load);
