@@ -109,7 +109,9 @@ class Records:
 
     def heard(self, certificate: Certificate, message: Message, name: str, now: float) -> None:
         """A member has said something; ``name`` is what to call his session."""
-        if self.presence.heard(certificate, message, name, now, time.time()):
+        changed = self.presence.heard(certificate, message, name, now, time.time())
+        # The machine may know a worker that the presence doesn't: one whose clock is wrong.
+        if changed or certificate.sid not in self.presence.sessions:
             self.worker(certificate.sid)
         self._gone(now)
 
@@ -132,11 +134,10 @@ class Records:
             if sid not in machine.workers:
                 self.worker(sid)
         for sid, rtt in rtts.items():
-            if abs(rtt - self._rtts.get(sid, 0.0)) > 0.2 * self._rtts.get(sid, 0.0):
+            told = self._rtts.get(sid, 0.0)
+            if abs(rtt - told) > 0.2 * told:
+                self._rtts[sid] = rtt
                 self.feed.session(sid)
-            else:
-                continue
-            self._rtts[sid] = rtt
         if len(self._rtts) > 2 * len(rtts):
             self._rtts = {sid: rtt for sid, rtt in self._rtts.items() if sid in rtts}
 

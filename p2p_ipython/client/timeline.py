@@ -94,11 +94,12 @@ def arrange(entries: Iterable[Entry], now: float, slots: Mapping[bytes, int] | N
                 names[tried.sid] = tried.worker
                 by_worker.setdefault(tried.sid, []).append(_lost(entry, ready, tried))
             ready = tried.ended
-        if entry.started and entry.sid is not None:
+        sid = entry.sid  # once: the loop's thread may take it away
+        if entry.started and sid is not None:
             over = entry.ended or end
-            names[entry.sid] = entry.worker
+            names[sid] = entry.worker
             piece = _Piece(entry, ready, entry.sent, entry.started, over, spans(entry, end), lost=False)
-            by_worker.setdefault(entry.sid, []).append(piece)
+            by_worker.setdefault(sid, []).append(piece)
     length = max(end - begin, 1e-3)
     first = min((piece.sent for pieces in by_worker.values() for piece in pieces), default=begin)
     given = slots or {}

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from p2p_ipython.board.base import BoardReport, BoardState
-from p2p_ipython.client.records import ERROR, LINE, as_line, error_line
+from p2p_ipython.client.follow import Changes
+from p2p_ipython.client.records import ERROR, LINE, Records, as_line, error_line
 from p2p_ipython.client.status import standing
-from p2p_ipython.protocol.client_machine import TaskState, WorkerState
+from p2p_ipython.config import Settings
+from p2p_ipython.protocol.client_machine import ClientMachine, TaskState, WorkerState
 from p2p_ipython.rehearsal import Participant, Rehearsal, run
 
 
@@ -219,6 +221,25 @@ def test_a_follower_hears_when_there_is_something_to_say_of_what_keeps_us_from_t
             assert records.since > 0
 
     run(work())
+
+
+def test_a_round_trip_is_told_when_it_has_changed_by_more_than_a_fifth() -> None:
+    settings = Settings()
+    records, machine = Records(settings), ClientMachine(settings, now=0)
+    follower = records.feed.follow(lambda: None)
+    told = []
+    for rtt in (0.1, 0.11, 0.13, 0.11, 0.1):
+        records.tick(0, [], machine, {b"s": rtt})
+        told.append(follower.take().sessions == {b"s"})
+    assert told == [True, False, True, False, True]
+
+
+def test_a_worker_that_the_machine_forgets_is_told() -> None:
+    settings = Settings()
+    records = Records(settings)
+    follower = records.feed.follow(lambda: None)
+    records.tick(0, [b"s"], ClientMachine(settings, now=0), {})
+    assert follower.take() == Changes(frozenset(), frozenset([b"s"]), facts=True)
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
