@@ -122,6 +122,18 @@ class Tab:
         self.page.evaluate("() => jupyterapp.shell.activateById('p2p-panel-sidebar')")
         return Panel(self.page.locator("#p2p-panel-sidebar"))
 
+    def widen_sidebar(self, width: int) -> None:
+        """Drag its edge."""
+        at = self.page.locator("#jp-main-split-panel > .lm-SplitPanel-handle:not(.lm-mod-hidden)").last.bounding_box()
+        sidebar = self.page.locator("#p2p-panel-sidebar").bounding_box()
+        assert at is not None
+        assert sidebar is not None
+        x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + sidebar["width"] - width, y, steps=3)
+        self.page.mouse.up()
+
     def theme(self, name: str) -> None:
         self.command("apputils:change-theme", theme=name)
         self.until("(name) => document.body.dataset.jpThemeName === name", name)
