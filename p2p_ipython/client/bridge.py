@@ -103,7 +103,7 @@ class Bridge:
         self.membership = membership
         membership.speaker = self
         self.records = records or Records(settings)
-        membership.stands = self.records.stands
+        membership.stands = self._stands
         self.machine = ClientMachine(settings, now=self._loop.time(), me=membership.standing.me, own=membership.is_own)
         self.mailbox = ""
         self.relay = ""
@@ -161,7 +161,7 @@ class Bridge:
         """
         self.mailbox, self.relay = mailbox, relay
         self.membership.begin()
-        self.records.stands()
+        self._stands()
         self._hello_at = self._loop.time() + self._settings.presence
         self._act([])
 
@@ -200,7 +200,12 @@ class Bridge:
 
     def board_changed(self, report: BoardReport) -> None:
         """For the membership; links go on without the board."""
-        self.records.stands()
+        self._stands()
+
+    def _stands(self) -> None:
+        membership = self.membership
+        state = membership.board.report.state if membership.board is not None else None
+        self.records.stands((state, membership.trouble or membership.silence, membership.answered))
 
     def members_changed(self) -> None:
         """Workers of who is no member any more are left at once; their tasks go to others."""
@@ -216,7 +221,7 @@ class Bridge:
             # Nothing that follows from it needs to be done: all links end now.
             self.machine.cancel(one.task.id, self._loop.time())
             self._give_up(one, why)
-        self.records.stands()
+        self._stands()
         self._workers_gone({*self.machine.workers, *self.links}, why)
 
     def _give_up(self, submitted: _Submitted, why: str) -> None:

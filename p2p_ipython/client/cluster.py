@@ -690,7 +690,7 @@ class Cluster(concurrent.futures.Executor):
         finally:
             if self._local is not None:
                 await self._local.close()
-            self._records.stands()
+            self._records.stands("closed")
 
 
 class _Patience:

@@ -38,6 +38,7 @@ class Records:
         self.presence = Presence(settings.presence)
         self.since = time.time()
         """Since when the connection is as it is, Unix time."""
+        self._state: object = None
         self._rtts: dict[bytes, float] = {}
 
     # -- tasks --
@@ -147,9 +148,10 @@ class Records:
 
     # -- the cluster --
 
-    def stands(self) -> None:
-        """The connection's state has changed, or what there is to say of it."""
-        self.since = time.time()
+    def stands(self, state: object) -> None:
+        """The connection's state has changed, or (it is the same) what there is to say of it."""
+        if state != self._state:
+            self._state, self.since = state, time.time()
         self.feed.facts()
 
 

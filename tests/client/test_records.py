@@ -242,6 +242,18 @@ def test_a_worker_that_the_machine_forgets_is_told() -> None:
     assert follower.take() == Changes(frozenset(), frozenset([b"s"]), facts=True)
 
 
+def test_since_when_one_stands_as_one_does_is_kept_while_only_the_words_change() -> None:
+    records = Records(Settings())
+    follower = records.feed.follow(lambda: None)
+    records.stands("reconnecting")
+    records.since = 0.0
+    records.stands("reconnecting")  # the next try
+    assert records.since == 0
+    assert follower.take().facts
+    records.stands("connected")
+    assert records.since > 0
+
+
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
