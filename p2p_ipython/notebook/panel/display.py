@@ -1,17 +1,21 @@
 """The panel in a cell: a widget where a front end shows widgets, and its last state as HTML for everybody else.
 
-A ``Display`` belongs to one pump. Whatever number of cells show it, there is one widget, with one channel; each cell
-that can be found again (``CellOutput``) is a *place*, whose HTML is made true now and then, so that the saved notebook
-shows the last state: when the cluster comes to rest, when it is left, and when the kernel ends.
+A ``Display`` belongs to one pump. Whatever number of cells show it, there is one widget, with one channel. A cell that
+can be found again (``CellOutput``) is a *place* with two outputs: the widget, and below it HTML, which is made true now
+and then, so that the saved notebook shows the last state: when the cluster comes to rest, when it is left, and when the
+kernel ends. While the widget is seen its style hides the HTML. They aren't one output, because JupyterLab makes a view
+anew when its output is updated, and the user may be typing in it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from p2p_ipython.loop import background
 from p2p_ipython.notebook.comms import answering_nobody
 from p2p_ipython.notebook.panel import static
 from p2p_ipython.notebook.panel.asked import Do, Hello
@@ -47,8 +51,9 @@ class Display:
         self._received = received
         self._widget: PanelWidget | None = None
         self._channel: Channel | None = None
-        self._places: list[CellOutput] = []
+        self._places: list[tuple[CellOutput, CellOutput]] = []
         self._saved = 0.0
+        self._later: TimerHandle | None = None
 
     # -- the kernel's main thread --
 
@@ -87,28 +92,38 @@ class Display:
         """Show it under the cell that runs."""
         model = self.model() if output.interactive else ""
         note = "" if model or not output.interactive else NO_WIDGET
-        output.show(static.text(snapshot), html=static.page(snapshot, note), model=model)
+        html = output.another()
+        if model:
+            output.view(model)
+        html.show(static.text(snapshot), html=static.page(snapshot, note))
         if output.interactive:
-            again = [one for one in self._places if one.cell and one.cell == output.cell]
-            self._places = [*[one for one in self._places if one not in again], output][-MOST_PLACES:]
+            others = [place for place in self._places if not output.cell or place[0].cell != output.cell]
+            self._places = [*others, (output, html)][-MOST_PLACES:]
 
     # -- the loop's thread --
 
     def rested(self) -> None:
-        """Nothing goes on any more: what is saved may be made true, if that isn't too often."""
-        if time.monotonic() >= self._saved + SAVE_EVERY:
+        """Nothing goes on any more: what is saved may be made true, at once or when it isn't too often."""
+        wait = self._saved + SAVE_EVERY - time.monotonic()
+        if wait <= 0:
             self.save()
+        elif self._later is None:
+            self._later = background().loop.call_later(wait, self.save)
 
     def save(self, *, last: bool = False) -> None:
         """Make the saved HTML true; ``last``: the widget is gone, and nothing but the HTML is left."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if not self._places:
             return
         self._saved = time.monotonic()
         snapshot = self.pump.state(time.time())
         text, page = static.text(snapshot), static.page(snapshot)
-        model = str(self._widget.model_id) if self._widget is not None and self._widget.comm and not last else ""
-        for output in self._places:
-            output.show(text, html=page, model=model)
+        for output, html in self._places:
+            html.show(text, html=page)
+            if last:
+                output.view("")
 
     def end(self) -> None:
         """Leave nothing but the saved HTML."""

@@ -14,6 +14,9 @@ from typing import Any
 MOST_ROWS = 50
 """Rows of a table; of the others it says how many there are."""
 
+CLASS = "p2p-panel-static"
+"""By which the live panel's style hides it in the same cell (labextension/style/panel.css)."""
+
 Row = Mapping[str, Any]
 
 _OVER = ("done", "failed", "cancelled")
@@ -53,7 +56,7 @@ def page(snapshot: Mapping[str, Any], note: str = "") -> str:
     parts += _over([row for row in tasks if row.get("state") in _OVER], cluster)
     when = time.strftime("%d %b %Y, %H:%M", time.localtime(snapshot.get("now", 0)))
     parts.append(f'<div style="{_QUIET}">As it was on {when}.{f" {escape(note)}" if note else ""}</div>')
-    return f'<div style="{_BLOCK}">{"".join(parts)}</div>'
+    return f'<div class="{CLASS}" style="{_BLOCK}">{"".join(parts)}</div>'
 
 
 def _facts(cluster: Row) -> list[str]:

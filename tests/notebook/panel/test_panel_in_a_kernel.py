@@ -245,19 +245,43 @@ def test_the_widget_hears_what_the_sidebar_hears_and_can_do_the_same(browser: Br
     browser.read(lambda: not running() and widget.state() == sidebar.state())
 
 
+def html_of(cell: Cell) -> dict[str, Any]:
+    """What the cell's HTML says now, and as text."""
+    found = [content["data"] for kind in ("display_data", "update_display_data") for content in cell.of(kind)]
+    return dict([data for data in found if "text/html" in data][-1])
+
+
 def test_a_cell_has_html_and_text_besides_the_widget_and_nothing_of_the_cluster_is_in_the_widgets_state(
     browser: Browser,
 ) -> None:
-    panel = browser.run("%p2p_panel", cell="panel-cell").of("display_data")[-1]["data"]
+    cell = browser.run("%p2p_panel", cell="panel-cell")
+    assert [data["data"].keys() for data in cell.of("display_data")] == [
+        {VIEW, "text/plain"},
+        {"text/html", "text/plain"},
+    ]
     value = browser.run("from IPython import get_ipython\nget_ipython().magics_manager.registry['P2PMagics'].cluster")
-    for data in (panel, value.of("execute_result")[-1]["data"]):
-        assert data.keys() == {VIEW, "text/html", "text/plain"}
+    both = value.of("execute_result")[-1]["data"]
+    assert both.keys() == {VIEW, "text/html", "text/plain"}
+    for data in (html_of(cell), both):
         assert "worker-1" in data["text/html"]
         assert data["text/plain"].startswith("personal, on this machine: connected")
     opened = [m["content"]["data"] for m in browser.messages if m["msg_type"] == "comm_open"]
     panels = [data["state"] for data in opened if "Panel" in data.get("state", {}).get("_anywidget_id", "")]
     assert panels
     assert not any("worker-1" in str(state) or "SHA256" in str(state) for state in panels)
+
+
+def test_a_panel_of_one_cluster_is_shown_like_that_of_the_notebooks(browser: Browser) -> None:
+    browser.run("from IPython import get_ipython\nthis = get_ipython().magics_manager.registry['P2PMagics'].cluster")
+    cell = browser.run("this.panel()", cell="another-cell")
+    assert cell.value is None
+    model = widget_of(cell)
+    browser.tell(model, custom=True, t="hello", v=1, view="widget")
+    browser.read(lambda: model in browser.readers)
+    browser.run("%p2p_disconnect\n%p2p_connect --workers 1")
+    browser.read(lambda: browser.readers[model].parts["cluster"]["state"] == "closed")
+    assert browser.readers[browser.sidebar()].parts["cluster"]["state"] == "connected"
+    browser.run("del this\n%p2p_disconnect")
 
 
 def test_the_saved_html_says_how_a_hostile_task_ended_and_that_the_cluster_is_closed(browser: Browser) -> None:
@@ -267,18 +291,14 @@ def test_the_saved_html_says_how_a_hostile_task_ended_and_that_the_cluster_is_cl
     browser.read(lambda: model in browser.readers)
     browser.run("%%p2p x --label '<img src=x onerror=alert(1)>'\nprint('<script>alert(2)</script>')\n1/0")
 
-    def saved() -> dict[str, Any]:
-        found = [*cell.of("display_data"), *cell.of("update_display_data")]
-        return dict(found[-1]["data"])
-
-    browser.read(
-        lambda: "&lt;img src=x onerror=alert(1)&gt;" in saved()["text/html"] and "1 failed" in saved()["text/html"]
-    )
-    assert "<img" not in saved()["text/html"]
-    assert "<script" not in saved()["text/html"]
-    assert VIEW in saved()
+    browser.read(lambda: "&lt;img src=x onerror=alert(1)&gt;" in html_of(cell)["text/html"])
+    browser.read(lambda: "1 failed" in html_of(cell)["text/html"])
+    assert "<img" not in html_of(cell)["text/html"]
+    assert "<script" not in html_of(cell)["text/html"]
+    views = [content for content in cell.of("update_display_data") if VIEW in content["data"]]
+    assert views == []  # the view that the user looks at is left alone
     browser.run("%p2p_disconnect")
-    browser.read(lambda: "closed" in saved()["text/plain"])
+    browser.read(lambda: "closed" in html_of(cell)["text/plain"])
 
 
 def test_a_notebook_without_a_person_gets_no_widget(browser: Browser) -> None:
@@ -303,8 +323,8 @@ def test_unloading_closes_the_comms_and_leaves_html_and_loading_again_begins_ane
     browser.run("%unload_ext p2p_ipython")
     browser.read(lambda: all(browser.closed(one) for one in (comm, model, *here)))
     assert browser.comms(HERE) == browser.comms(PANEL) == []
-    last = cell.of("update_display_data")[-1]["data"]
-    assert last.keys() == {"text/html", "text/plain"}
+    assert cell.of("update_display_data")[-1]["data"] == {}  # where the widget was
+    assert "As it was on" in html_of(cell)["text/html"]
     threads = browser.run("import threading\n[t.name for t in threading.enumerate() if 'panel' in t.name]")
     assert threads.value == "[]"
     browser.run("%load_ext p2p_ipython")
@@ -317,7 +337,8 @@ def test_the_end_of_the_kernel_leaves_html_in_the_cell() -> None:
         browser = Browser(book)
         browser.run("%load_ext p2p_ipython\n%p2p_connect --workers 1")
         cell = browser.run("%p2p_panel", cell="panel-cell")
-        assert VIEW in cell.of("display_data")[-1]["data"]
+        assert VIEW in cell.of("display_data")[0]["data"]
+        browser.run("%p2p 1\n_p2p.result()")
         book.client.shutdown()
-        browser.read(lambda: cell.of("update_display_data"))
-        assert VIEW not in cell.of("update_display_data")[-1]["data"]
+        browser.read(lambda: any(content["data"] == {} for content in cell.of("update_display_data")))
+        assert "1 done" in html_of(cell)["text/plain"]
