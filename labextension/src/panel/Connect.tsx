@@ -48,7 +48,7 @@ export function Connect() {
       >
         <label for={id}>{t("On a board")}</label>
         <input
-          id={id} class="p2p-input" value={host} placeholder="HOST[:PORT]" maxLength={256} autocomplete="off" spellcheck={false}
+          id={id} class="p2p-input" value={host} placeholder={"HOST[:PORT]"} maxLength={256} autocomplete="off" spellcheck={false}
           onInput={(event) => setHost(event.currentTarget.value)}
         />
         <Button type="submit" disabled={going !== undefined || host.trim() === ""}>

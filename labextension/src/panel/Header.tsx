@@ -3,7 +3,7 @@
 import { Fragment } from "preact";
 
 import { Ticking, useEnvironment } from "./environment";
-import { Power, ToneGlyph } from "./glyphs";
+import { Glyph } from "./glyphs";
 import { Button, Confirmed, Meter, Shortened, Typed } from "./parts";
 import { capacity } from "./store";
 import { elapsed, slots, tasks, workers } from "./words";
@@ -28,11 +28,11 @@ export function Header() {
                 yes={t("Disconnect")}
                 onYes={() => void control.perform("disconnect", {})}
               >
-                <Shortened word={t("Disconnect")} picture={<Power />} />
+                <Shortened word={t("Disconnect")} picture={<Glyph name="power" />} />
               </Confirmed>
             ) : (
               <Button name={t("Disconnect")} onClick={() => void control.perform("disconnect", {})}>
-                <Shortened word={t("Disconnect")} picture={<Power />} />
+                <Shortened word={t("Disconnect")} picture={<Glyph name="power" />} />
               </Button>
             )
           ) : null}
@@ -50,7 +50,7 @@ function State() {
   const { words, tone } = control.standing;
   return (
     <span class={`p2p-state p2p-tone-${tone}`}>
-      <ToneGlyph tone={tone} />
+      <Glyph name={tone} />
       <span>{words}</span>
       {control.stale === undefined ? null : <Button kind="quiet" onClick={() => control.askAgain()}>{t("Ask again")}</Button>}
     </span>

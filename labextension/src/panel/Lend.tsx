@@ -126,7 +126,7 @@ function Form({ onClose }: { onClose: () => void }) {
         </select>
         <label for={`${id}-tags`}>{t("Good for")}</label>
         <input
-          id={`${id}-tags`} class="p2p-input" value={tags} placeholder="gpu, big-memory" maxLength={200} autocomplete="off" spellcheck={false}
+          id={`${id}-tags`} class="p2p-input" value={tags} placeholder={t("gpu, big-memory")} maxLength={200} autocomplete="off" spellcheck={false}
           onInput={(event) => setTags(event.currentTarget.value)}
         />
       </div>

@@ -5,7 +5,7 @@ import { useLayoutEffect, useState } from "preact/hooks";
 import { Connect } from "./Connect";
 import type { Control, TabName } from "./control";
 import { EnvironmentProvider, useEnvironment } from "./environment";
-import { Cross } from "./glyphs";
+import { Glyph } from "./glyphs";
 import { Header } from "./Header";
 import { Members } from "./Members";
 import { Button } from "./parts";
@@ -82,7 +82,7 @@ function Notices() {
       {control.notices.map((notice) => (
         <div key={notice.id} class={`p2p-notice${notice.ok ? "" : " p2p-bad"}`}>
           <p>{notice.ok ? "" : <strong>{t("That failed.")} </strong>}{notice.text}</p>
-          <Button kind="quiet" name={t("Dismiss: %1", notice.text)} onClick={() => control.dismiss(notice.id)}><Cross /></Button>
+          <Button kind="quiet" name={t("Dismiss: %1", notice.text)} onClick={() => control.dismiss(notice.id)}><Glyph name="cross" /></Button>
         </div>
       ))}
     </>

@@ -1,6 +1,6 @@
 /** Tabs as the ARIA pattern has them: arrows choose, the panel follows. */
 
-import type { ComponentChildren, JSX } from "preact";
+import type { ComponentChildren, TargetedKeyboardEvent } from "preact";
 import { useRef } from "preact/hooks";
 
 import { useOwnId } from "./environment";
@@ -24,7 +24,7 @@ export function Tabs<N extends string>({ label, tabs, chosen, onChoose, children
 }) {
   const id = useOwnId();
   const list = useRef<HTMLDivElement>(null);
-  const onKeyDown = (event: JSX.TargetedKeyboardEvent<HTMLDivElement>): void => {
+  const onKeyDown = (event: TargetedKeyboardEvent<HTMLDivElement>): void => {
     const at = tabs.findIndex((tab) => tab.name === chosen);
     const next = {
       ArrowRight: (at + 1) % tabs.length, ArrowLeft: (at + tabs.length - 1) % tabs.length, Home: 0, End: tabs.length - 1

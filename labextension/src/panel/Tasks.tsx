@@ -3,12 +3,12 @@
 import { useMemo, useState } from "preact/hooks";
 
 import { Ticking, useEnvironment } from "./environment";
-import { Cross, TaskGlyph } from "./glyphs";
+import { Glyph } from "./glyphs";
 import { Button, Empty, Filter, FILTER_ABOVE, Shortened } from "./parts";
 import { isOver, type Task } from "./store";
 import { TaskDetails } from "./TaskDetails";
 import { VirtualTable, type Column } from "./VirtualTable";
-import { clockTime, duration, elapsed, progress, size, stateWord, taskWords, type Translate } from "./words";
+import { clockTime, duration, elapsed, progress, size, taskWords, type Translate } from "./words";
 
 export function Pending() {
   const { control, t } = useEnvironment();
@@ -32,7 +32,7 @@ export function Pending() {
         <Taking task={task} active={active} />
       ) : mayCancel ? (
         <Button kind="quiet" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
-          <Shortened word={t("Cancel")} picture={<Cross />} />
+          <Shortened word={t("Cancel")} picture={<Glyph name="cross" />} />
         </Button>
       ) : null
     }
@@ -161,8 +161,8 @@ function Name({ task, words }: { task: Task; words: string }) {
   return (
     <>
       <span class={`p2p-name p2p-task-${task.state}`}>
-        <TaskGlyph state={task.state} />
-        <span class="p2p-unseen">{stateWord(task.state, t)}: </span>
+        <Glyph name={task.state} />
+        <span class="p2p-unseen">{t(task.state)}: </span>
         <span class="p2p-label" title={task.label}>{task.label}</span>
       </span>
       <span class="p2p-sub" title={words}>{words}</span>

@@ -1,13 +1,13 @@
 /** Where the time went: the last tasks, worker by worker. */
 
-import type { JSX } from "preact";
+import type { TargetedKeyboardEvent } from "preact";
 import { useState } from "preact/hooks";
 
 import { Ticking, useEnvironment, useOwnId } from "./environment";
 import { gantt, step, type Bar, type Gantt } from "./gantt";
 import { Button, Empty } from "./parts";
 import { isOver } from "./store";
-import { duration, stateWord, tasks } from "./words";
+import { duration, tasks } from "./words";
 
 /** So many tasks are drawn. */
 const LAST = 200;
@@ -74,7 +74,7 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
   for (let time = Math.ceil((from - picture.from) / every) * every; time <= to - picture.from + 1e-9; time += every) {
     ticks.push(time);
   }
-  const onKeyDown = (event: JSX.TargetedKeyboardEvent<HTMLDivElement>): void => {
+  const onKeyDown = (event: TargetedKeyboardEvent<HTMLDivElement>): void => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (step !== undefined && event.shiftKey) {
       look(1, step / 4);
@@ -205,7 +205,7 @@ function Words({ bar }: { bar: Bar }) {
   const { task } = bar;
   return (
     <>
-      <strong class="p2p-label">{task.label}</strong> {t("on %1, %2:", task.worker, stateWord(task.state, t))}{" "}
+      <strong class="p2p-label">{task.label}</strong> {t("on %1, %2:", task.worker, t(task.state))}{" "}
       {[
         task.submitted > 0 ? t("waited %1", duration(bar.sent - task.submitted)) : "",
         t("on its way %1", duration(bar.started - bar.sent)),

@@ -7,7 +7,7 @@
  * the row's buttons and back.
  */
 
-import { Component, type ComponentChildren, type JSX } from "preact";
+import { Component, type ComponentChildren, type TargetedKeyboardEvent } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { useEnvironment, useOwnId } from "./environment";
@@ -137,7 +137,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   const first = Math.max(0, Math.floor(scrollTop / rowHeight) - OVERSCAN);
   const last = Math.min(count - 1, Math.ceil((scrollTop + height) / rowHeight) + OVERSCAN);
 
-  const hadFocus = body.current !== null && body.current.contains(document.activeElement);
+  const hadFocus = body.current?.contains(document.activeElement) ?? false;
   const indices: number[] = [];
   if (hadFocus && at >= 0 && at < first) {
     indices.push(at);
@@ -233,7 +233,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     }
   }, [props.selected, height]);
 
-  const onKeyDown = (event: JSX.TargetedKeyboardEvent<HTMLTableSectionElement>): void => {
+  const onKeyDown = (event: TargetedKeyboardEvent<HTMLTableSectionElement>): void => {
     const target = event.target as HTMLElement;
     const onRow = target.tagName === "TR";
     const page = Math.max(1, Math.floor(height / rowHeight) - 2);
@@ -358,7 +358,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
 
 function focusRow(body: HTMLElement | null, id: string): void {
   for (const row of body?.querySelectorAll<HTMLElement>("tr[data-id]") ?? []) {
-    if (row.dataset["id"] === id) {
+    if (row.dataset.id === id) {
       row.focus({ preventScroll: true });
       return;
     }

@@ -13,9 +13,7 @@ export class Announcer {
   say(subject: string, text: string): void {
     this.waiting.delete(subject);
     this.waiting.set(subject, text);
-    if (this.timer === undefined) {
-      this.timer = setTimeout(() => this.flush(), Math.max(0, this.last + QUIET - Date.now()));
-    }
+    this.timer ??= setTimeout(() => this.flush(), Math.max(0, this.last + QUIET - Date.now()));
   }
 
   close(): void {

@@ -23,7 +23,7 @@ export class Ordered<R extends HasId> {
   /** `compare` needn't tell all rows apart: those that it calls equal go by their ids. */
   constructor(
     compare: Compare<R>,
-    private accept: (row: R) => boolean
+    private accept: (row: R) => boolean = () => true
   ) {
     this.compare = (a, b) => compare(a, b) || byText(a.id, b.id);
   }
@@ -68,7 +68,8 @@ export class Ordered<R extends HasId> {
     let high = this.items.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (this.compare(this.items[middle] as R, row) < 0) {
+      const other = this.items[middle];
+      if (other !== undefined && this.compare(other, row) < 0) {
         low = middle + 1;
       } else {
         high = middle;

@@ -1,10 +1,10 @@
 /** Small parts that several views use. */
 
-import type { ComponentChildren, JSX } from "preact";
+import type { ComponentChildren, TargetedMouseEvent } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
-import { Cross } from "./glyphs";
+import { Glyph } from "./glyphs";
 
 /** A button; `name` is what it is called where its text alone wouldn't be unique. */
 export function Button({
@@ -12,7 +12,7 @@ export function Button({
 }: {
   children: ComponentChildren;
   name?: string;
-  onClick?: (event: JSX.TargetedMouseEvent<HTMLButtonElement>) => void;
+  onClick?: (event: TargetedMouseEvent<HTMLButtonElement>) => void;
   kind?: "plain" | "strong" | "danger" | "quiet";
   /** In the order of tabbing. */
   active?: boolean;
@@ -203,7 +203,7 @@ export function Details({ title, onClose, children, actions }: {
         <h3>{title}</h3>
         <span class="p2p-actions">
           {actions}
-          <Button kind="quiet" name={t("Close details of %1", title)} onClick={onClose}><Cross /></Button>
+          <Button kind="quiet" name={t("Close details of %1", title)} onClick={onClose}><Glyph name="cross" /></Button>
         </span>
       </header>
       {children}

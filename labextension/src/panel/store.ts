@@ -43,24 +43,31 @@ const DEFAULTS: Readonly<Tables> = {
   }
 };
 
+const NAMES = Object.keys(DEFAULTS) as TableName[];
+
 /** Whether a task is over. */
 export function isOver(state: TaskState): boolean {
   return state === "done" || state === "failed" || state === "cancelled";
 }
+
+type Follower<R> = (before: R | undefined, after: R | undefined) => void;
+
+/** What a message says of a table's rows; the kernel keeps to the contract. */
+type Said = Record<string, object> | undefined;
 
 /** One table's rows by id, with the views that follow it. */
 class Table<N extends TableName> {
   readonly rows = new Map<string, Row<Tables[N]>>();
 
   constructor(
-    private readonly name: N,
-    private readonly follow: (before: Row<Tables[N]> | undefined, after: Row<Tables[N]> | undefined) => void
+    private readonly usual: Readonly<Tables[N]>,
+    private readonly follow: Follower<Row<Tables[N]>>
   ) {}
 
-  put(rows: Record<string, Partial<Tables[N]>> | undefined): void {
+  put(rows: Said): void {
     for (const [id, fields] of Object.entries(rows ?? {})) {
       const before = this.rows.get(id);
-      const after: Row<Tables[N]> = { ...(before ?? DEFAULTS[this.name]), ...fields, id };
+      const after = this.row(before ?? this.usual, fields, id);
       this.rows.set(id, after);
       this.follow(before, after);
     }
@@ -77,11 +84,15 @@ class Table<N extends TableName> {
   }
 
   /** Without telling the views: they are filled afterwards. */
-  load(rows: Record<string, Partial<Tables[N]>> | undefined): void {
+  load(rows: Said): void {
     this.rows.clear();
     for (const [id, fields] of Object.entries(rows ?? {})) {
-      this.rows.set(id, { ...DEFAULTS[this.name], ...fields, id });
+      this.rows.set(id, this.row(this.usual, fields, id));
     }
+  }
+
+  private row(before: Readonly<Tables[N]>, fields: object, id: string): Row<Tables[N]> {
+    return { ...before, ...fields, id };
   }
 }
 
@@ -99,6 +110,8 @@ export const NO_FILTERS: Readonly<Filters> = { members: "", pending: "", over: "
 /** Tasks of each state that the kernel lists. */
 export type Counts = Record<TaskState, number>;
 
+const NO_TASKS: Readonly<Counts> = { waiting: 0, sent: 0, running: 0, done: 0, failed: 0, cancelled: 0 };
+
 export class Store {
   cluster: ClusterFacts = NO_CLUSTER;
   means: Means = NO_MEANS;
@@ -106,48 +119,45 @@ export class Store {
   rev = -1;
   /** Rises with whatever changes. */
   version = 0;
-  counts: Counts = { waiting: 0, sent: 0, running: 0, done: 0, failed: 0, cancelled: 0 };
+  counts: Counts = { ...NO_TASKS };
   filters: Filters = { ...NO_FILTERS };
 
-  readonly mine = new Ordered<Member>(selfFirst, () => true);
-  readonly friends = new Ordered<Member>(byName, () => true);
-  readonly away = new Ordered<Member>(byName, () => true);
-  readonly pending = new Ordered<Task>((a, b) => a.submitted - b.submitted, () => true);
+  readonly mine = new Ordered<Member>(selfFirst);
+  readonly friends = new Ordered<Member>(byName);
+  readonly away = new Ordered<Member>(byName);
+  readonly pending = new Ordered<Task>((a, b) => a.submitted - b.submitted);
   /** The one that ended last is at the end. */
-  readonly over = new Ordered<Task>((a, b) => a.ended - b.ended, () => true);
-  readonly forMe = new Ordered<Offer>(byName, () => true);
-  readonly forOthers = new Ordered<Offer>(byName, () => true);
-  readonly visitors = new Ordered<Visitor>(byName, () => true);
-  readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title), () => true);
+  readonly over = new Ordered<Task>((a, b) => a.ended - b.ended);
+  readonly forMe = new Ordered<Offer>(byName);
+  readonly forOthers = new Ordered<Offer>(byName);
+  readonly visitors = new Ordered<Visitor>(byName);
+  readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title));
   /** Tasks that a worker has had, in the order in which they were sent: what a timeline shows. */
   readonly travelled = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.sent > 0);
 
   private readonly tables: { [N in TableName]: Table<N> };
 
   constructor() {
+    const follow = <R extends { readonly id: string }>(...views: Array<Ordered<R>>): Follower<R> => (before, after) => {
+      for (const view of views) {
+        view.change(before, after);
+      }
+    };
+    const moved = follow(this.pending, this.over, this.travelled);
     this.tables = {
-      members: new Table("members", (before, after) => {
-        for (const view of [this.mine, this.friends, this.away]) {
-          view.change(before, after);
-        }
-      }),
-      tasks: new Table("tasks", (before, after) => {
+      members: new Table(DEFAULTS.members, follow(this.mine, this.friends, this.away)),
+      tasks: new Table(DEFAULTS.tasks, (before, after) => {
         if (before !== undefined) {
           this.counts[before.state] -= 1;
         }
         if (after !== undefined) {
           this.counts[after.state] += 1;
         }
-        for (const view of [this.pending, this.over, this.travelled]) {
-          view.change(before, after);
-        }
+        moved(before, after);
       }),
-      offers: new Table("offers", (before, after) => {
-        this.forMe.change(before, after);
-        this.forOthers.change(before, after);
-      }),
-      visitors: new Table("visitors", (before, after) => this.visitors.change(before, after)),
-      lending: new Table("lending", (before, after) => this.lending.change(before, after))
+      offers: new Table(DEFAULTS.offers, follow(this.forMe, this.forOthers)),
+      visitors: new Table(DEFAULTS.visitors, follow(this.visitors)),
+      lending: new Table(DEFAULTS.lending, follow(this.lending))
     };
     this.fill();
   }
@@ -166,37 +176,24 @@ export class Store {
 
   /** Take a message; false when one before it was missed, so that a snapshot must be asked for. */
   apply(message: Snapshot | Delta): boolean {
-    if (message.t === "snapshot") {
-      this.cluster = { ...NO_CLUSTER, ...message.set?.cluster };
-      this.means = { ...NO_MEANS, ...message.set?.means };
-      this.tables.members.load(message.put?.members);
-      this.tables.tasks.load(message.put?.tasks);
-      this.tables.offers.load(message.put?.offers);
-      this.tables.visitors.load(message.put?.visitors);
-      this.tables.lending.load(message.put?.lending);
+    const anew = message.t === "snapshot";
+    if (!anew && (this.rev < 0 || message.base !== this.rev)) {
+      this.rev = -1;
+      return false;
+    }
+    const { set, put } = message;
+    this.cluster = { ...(anew ? NO_CLUSTER : this.cluster), ...set?.cluster };
+    this.means = { ...(anew ? NO_MEANS : this.means), ...set?.means };
+    for (const name of NAMES) {
+      if (anew) {
+        this.tables[name].load(put?.[name]);
+      } else {
+        this.tables[name].drop(message.del?.[name]);
+        this.tables[name].put(put?.[name]);
+      }
+    }
+    if (anew) {
       this.fill();
-    } else {
-      if (this.rev < 0 || message.base !== this.rev) {
-        this.rev = -1;
-        return false;
-      }
-      if (message.set?.cluster !== undefined) {
-        this.cluster = { ...this.cluster, ...message.set.cluster };
-      }
-      if (message.set?.means !== undefined) {
-        this.means = { ...this.means, ...message.set.means };
-      }
-      const { del, put } = message;
-      this.tables.members.drop(del?.members);
-      this.tables.members.put(put?.members);
-      this.tables.tasks.drop(del?.tasks);
-      this.tables.tasks.put(put?.tasks);
-      this.tables.offers.drop(del?.offers);
-      this.tables.offers.put(put?.offers);
-      this.tables.visitors.drop(del?.visitors);
-      this.tables.visitors.put(put?.visitors);
-      this.tables.lending.drop(del?.lending);
-      this.tables.lending.put(put?.lending);
     }
     this.rev = message.rev;
     this.version += 1;
@@ -211,11 +208,10 @@ export class Store {
   }
 
   private fill(): void {
-    const counts: Counts = { waiting: 0, sent: 0, running: 0, done: 0, failed: 0, cancelled: 0 };
+    this.counts = { ...NO_TASKS };
     for (const task of this.tasks.values()) {
-      counts[task.state] += 1;
+      this.counts[task.state] += 1;
     }
-    this.counts = counts;
     this.travelled.fill(this.tasks.values());
     this.visitors.fill(this.tables.visitors.rows.values());
     this.lending.fill(this.tables.lending.rows.values());

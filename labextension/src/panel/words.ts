@@ -1,6 +1,6 @@
 /** Figures and states in words. Pure; `t` translates. */
 
-import type { ClusterFacts, TaskState } from "./contract";
+import type { ClusterFacts, ClusterState, TaskState } from "./contract";
 import type { Link } from "./transport";
 
 /** "%1" in `text` is the first of `args`, and so on, as JupyterLab's translator has it. */
@@ -96,22 +96,9 @@ export function workers(count: number, t: Translate): string {
   return count === 1 ? t("1 worker") : t("%1 workers", count);
 }
 
-/** A task's state in one word. */
-export function stateWord(state: TaskState, t: Translate): string {
-  switch (state) {
-    case "waiting":
-      return t("waiting");
-    case "sent":
-      return t("sent");
-    case "running":
-      return t("running");
-    case "done":
-      return t("done");
-    case "failed":
-      return t("failed");
-    case "cancelled":
-      return t("cancelled");
-  }
+/** Those parts that there are, with something between them. */
+export function join(between: string, ...parts: Array<string | false | undefined>): string {
+  return parts.filter(Boolean).join(between);
 }
 
 /** A task's state and why: "waiting for a worker with python 3.12", "running on worker-1". */
@@ -120,23 +107,14 @@ export function taskWords(
   reasons: Readonly<Record<string, string>>,
   t: Translate
 ): string {
-  switch (task.state) {
-    case "waiting": {
-      const reason = reasons[task.needs] ?? "";
-      const words = [reason, task.words].filter((text) => text !== "").join("; ");
-      return words === "" ? t("waiting") : words;
-    }
-    case "sent":
-      return task.words || (task.worker === "" ? t("sent") : t("sent to %1", task.worker));
-    case "running":
-      return task.words || (task.worker === "" ? t("running") : t("running on %1", task.worker));
-    case "done":
-      return task.worker === "" ? t("done") : t("done on %1", task.worker);
-    case "failed":
-      return task.worker === "" ? t("failed") : t("failed on %1", task.worker);
-    case "cancelled":
-      return task.words || t("cancelled");
+  const { state, words, worker } = task;
+  if (state === "waiting") {
+    return join("; ", reasons[task.needs], words) || t(state);
   }
+  if (words !== "" && state !== "done" && state !== "failed") {
+    return words;
+  }
+  return worker === "" || state === "cancelled" ? t(state) : t(state === "sent" ? "sent to %1" : `${state} on %1`, worker);
 }
 
 /** How much of a task is done, 0 to 1, from a line of its output such as "45%|████▌  | 9/20"; undefined if it doesn't say. */
@@ -164,38 +142,24 @@ export interface Standing {
 
 /** `stale`: since how many seconds an answer has been overdue; undefined while none is. */
 export function standing(link: Link, cluster: ClusterFacts, known: boolean, stale: number | undefined, t: Translate): Standing {
-  switch (link.state) {
-    case "closed":
-      return { words: t("no kernel"), tone: "off", type: "" };
-    case "absent":
-      return { words: t("not loaded"), tone: "off", type: "%load_ext p2p_ipython" };
-    case "opening":
-      return { words: link.busy ? t("kernel busy") : t("opening"), tone: "wait", type: "" };
+  const not = (words: string, tone: Standing["tone"], type = ""): Standing => ({ words, tone, type });
+  if (link.state === "closed") {
+    return not(t("no kernel"), "off");
   }
-  if (stale !== undefined) {
-    return {
-      words: link.busy ? t("kernel busy, stale since %1", elapsed(stale)) : t("stale since %1", elapsed(stale)),
-      tone: "wait",
-      type: ""
-    };
+  if (link.state === "absent") {
+    return not(t("not loaded"), "off", "%load_ext p2p_ipython");
   }
-  if (!known) {
-    return { words: link.busy ? t("kernel busy") : t("opening"), tone: "wait", type: "" };
+  if (link.state === "open" && stale !== undefined) {
+    const since = elapsed(stale);
+    return not(link.busy ? t("kernel busy, stale since %1", since) : t("stale since %1", since), "wait");
   }
-  switch (cluster.state) {
-    case "none":
-      return { words: t("no cluster"), tone: "off", type: "" };
-    case "connecting":
-      return { words: cluster.words || t("connecting"), tone: "wait", type: "" };
-    case "connected":
-      return { words: cluster.words || t("connected"), tone: "good", type: "" };
-    case "reconnecting":
-      return { words: cluster.words || t("reconnecting"), tone: "wait", type: "" };
-    case "waiting":
-      return { words: cluster.words || t("waiting"), tone: "wait", type: "" };
-    case "lost":
-      return { words: cluster.words || t("lost"), tone: "bad", type: "" };
-    case "closed":
-      return { words: cluster.words || t("closed"), tone: "off", type: "" };
+  if (link.state === "opening" || !known) {
+    return not(link.busy ? t("kernel busy") : t("opening"), "wait");
   }
+  const { state, words } = cluster;
+  return not(state === "none" ? t("no cluster") : words || t(state), TONES[state]);
 }
+
+const TONES: Record<ClusterState, Standing["tone"]> = {
+  none: "off", connecting: "wait", connected: "good", reconnecting: "wait", waiting: "wait", lost: "bad", closed: "off"
+};

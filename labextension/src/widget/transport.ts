@@ -50,15 +50,13 @@ export class WidgetTransport implements Transport {
   }
 
   private readonly take = (content: unknown): void => {
-    const message = content as FromKernel;
+    const message = content as FromKernel; // the kernel's word; nobody else can send here
     if (message.t === "did") {
       this.waiting.get(message.id)?.(message);
       this.waiting.delete(message.id);
     }
-    if (message.t === "did" || message.t === "snapshot" || message.t === "delta") {
-      for (const listener of [...this.listeners]) {
-        listener(message);
-      }
+    for (const listener of [...this.listeners]) {
+      listener(message);
     }
   };
 }

@@ -78,7 +78,7 @@ window.bench = async (tab = "tasks") => {
     const put: NonNullable<Delta["put"]> = { tasks: {}, members: {} };
     for (let i = 0; i < ROWS; i += 1) {
       const at = round * 20 + (i % 20);
-      const task = put.tasks as Record<string, Partial<TaskRow>>;
+      const task = put.tasks!;
       const time = now + round / 10;
       if (i < 30) {
         task[`t${at}`] = { state: "done", worker: `worker-${i}`, sent: time - 2, started: time - 1, ended: time, sizeOut: 900 };
@@ -87,7 +87,7 @@ window.bench = async (tab = "tasks") => {
       } else if (i < 80) {
         task[`n${round}-${i}`] = { label: `new_${round}_${i}`, state: "waiting", submitted: time };
       } else {
-        (put.members as Record<string, Partial<MemberRow>>)[`m${(round * 20 + i) % MEMBERS}`] = { busy: round % 8 };
+        (put.members!)[`m${(round * 20 + i) % MEMBERS}`] = { busy: round % 8 };
       }
     }
     const message: Delta = { t: "delta", rev: round + 2, base: round + 1, now: now + round / 10, put, set: { cluster: { done: round * 30 } } };

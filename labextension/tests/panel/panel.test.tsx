@@ -65,7 +65,7 @@ async function tab(name: string): Promise<void> {
 }
 
 const rows = (): HTMLElement[] => [...element.querySelectorAll<HTMLElement>("tr[data-id]")];
-const ids = (): Array<string | undefined> => rows().map((row) => row.dataset["id"]);
+const ids = (): Array<string | undefined> => rows().map((row) => row.dataset.id);
 
 async function key(target: Element | null, name: string, more: KeyboardEventInit = {}): Promise<void> {
   if (target === null) {
@@ -271,15 +271,15 @@ describe("tasks", () => {
 describe("the keyboard", () => {
   test("one row is in the order of tabbing; arrows, Home and End move it; Enter opens, Delete cancels", async () => {
     await mount(snapshot({ tasks: manyTasks(30) }));
-    expect(rows().filter((row) => row.tabIndex === 0).map((row) => row.dataset["id"])).toEqual(["t0"]);
+    expect(rows().filter((row) => row.tabIndex === 0).map((row) => row.dataset.id)).toEqual(["t0"]);
     rows()[0]?.focus();
     await key(document.activeElement, "ArrowDown");
     await key(document.activeElement, "ArrowDown");
-    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t2");
+    expect((document.activeElement as HTMLElement).dataset.id).toBe("t2");
     await key(document.activeElement, "End");
-    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t29");
+    expect((document.activeElement as HTMLElement).dataset.id).toBe("t29");
     await key(document.activeElement, "Home");
-    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t0");
+    expect((document.activeElement as HTMLElement).dataset.id).toBe("t0");
     await key(document.activeElement, "ArrowRight");
     expect(document.activeElement?.getAttribute("aria-label")).toBe("Cancel task_0");
     await key(document.activeElement, "ArrowLeft");
@@ -295,7 +295,7 @@ describe("the keyboard", () => {
     await settle();
     transport.say(delta({ put: { tasks: { t2: { state: "done", ended: NOW } } } }));
     await settle();
-    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t3");
+    expect((document.activeElement as HTMLElement).dataset.id).toBe("t3");
   });
 
   test("the focus stays on its row when others come above it", async () => {
@@ -304,16 +304,16 @@ describe("the keyboard", () => {
     await settle();
     transport.say(delta({ put: { tasks: { early: { label: "early", submitted: 1 } } } }));
     await settle();
-    expect((document.activeElement as HTMLElement).dataset["id"]).toBe("t2");
+    expect((document.activeElement as HTMLElement).dataset.id).toBe("t2");
     expect(ids()[0]).toBe("early");
   });
 
   test("tabs follow the arrows, around the end", async () => {
     await mount(snapshot());
-    const chosen = (): string | undefined => element.querySelector<HTMLElement>("[role=tab][aria-selected=true]")?.dataset["tab"];
+    const chosen = (): string | undefined => element.querySelector<HTMLElement>("[role=tab][aria-selected=true]")?.dataset.tab;
     await key(element.querySelector("[role=tab][aria-selected=true]"), "ArrowRight");
     expect(chosen()).toBe("finished");
-    expect((document.activeElement as HTMLElement).dataset["tab"]).toBe("finished");
+    expect((document.activeElement as HTMLElement).dataset.tab).toBe("finished");
     await key(document.activeElement, "End");
     expect(chosen()).toBe("timeline");
     await key(document.activeElement, "ArrowRight");
@@ -405,7 +405,7 @@ describe("actions", () => {
     await settle();
     fireEvent.submit(element.querySelector("form")!);
     await settle();
-    expect(transport.acts.map((act) => act.args["target"])).toEqual(["", "alice/friends", "board.example.org:2222"]);
+    expect(transport.acts.map((act) => act.args.target)).toEqual(["", "alice/friends", "board.example.org:2222"]);
   });
 
   test("a visitor is let in or refused", async () => {
@@ -431,7 +431,7 @@ describe("actions", () => {
     expect(text()).toContain("7-secret-code");
     await click("Done, forget it");
     expect(text()).not.toContain("7-secret-code");
-    expect(document.body.innerHTML).not.toContain("7-secret-code");
+    expect(document.body.textContent).not.toContain("7-secret-code");
   });
 
   test("this machine is lent as the form says, paused and stopped", async () => {
@@ -470,7 +470,7 @@ describe("what is remembered", () => {
     await settle();
     unmount?.();
     await mount();
-    expect(element.querySelector<HTMLElement>("[aria-selected=true]")?.dataset["tab"]).toBe("finished");
+    expect(element.querySelector<HTMLElement>("[aria-selected=true]")?.dataset.tab).toBe("finished");
     expect(element.querySelector<HTMLElement>(".p2p-scroller")?.scrollTop).toBe(640);
     expect(transport.hellos).toBe(2);
   });
