@@ -4,7 +4,9 @@ import tseslint from "typescript-eslint";
 export default tseslint.config(
   { ignores: ["lib", "node_modules", ".yarn", "**/*.mjs", "vitest.config.ts"] },
   { plugins: { jupyter } },
-  ...jupyter.configs.recommended,
+  ...jupyter.configs.recommended.map((part) =>
+    part.files.includes("**/*.ts") ? { ...part, files: ["src/lab/**/*.ts"] } : part
+  ),
   {
     files: ["src/**/*.ts", "src/**/*.tsx", "tests/**/*.ts", "tests/**/*.tsx"],
     extends: [...tseslint.configs.strictTypeChecked, ...tseslint.configs.stylisticTypeChecked],
@@ -41,7 +43,7 @@ export default tseslint.config(
     // Fakes stand in for a part of what they are fakes of.
     files: ["tests/**"],
     rules: {
-      "jupyter/require-disposable-ownership": "off",
+      "no-restricted-properties": "off",
       "@typescript-eslint/no-empty-function": "off",
       "@typescript-eslint/no-extraneous-class": "off",
       "@typescript-eslint/no-non-null-assertion": "off",

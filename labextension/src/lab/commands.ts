@@ -14,7 +14,13 @@ import type { ClusterView, IKernelLinks, Work } from "./tokens";
 
 /** Milliseconds until a kernel that has been told to load the extension must have answered. */
 const LOADING = 20_000;
-const NO_ARGUMENTS = { args: { type: "object", properties: {}, additionalProperties: false } } as const;
+const FROM_PALETTE = {
+  args: {
+    type: "object",
+    properties: { isPalette: { type: "boolean", description: "Whether it is shown in the command palette." } },
+    additionalProperties: false
+  }
+} as const;
 
 export interface CommandsOptions {
   app: JupyterFrontEnd;
@@ -36,8 +42,8 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
       commands.addCommand(CommandIDs.showPanel, {
         label: trans.__("Show Peer-to-Peer Cluster"),
         caption: trans.__("Show the panel of the notebook's cluster beside it"),
-        icon: (args) => (args.isMenu === true ? undefined : p2pIcon),
-        describedBy: NO_ARGUMENTS,
+        icon: (args) => (args.isPalette === true ? p2pIcon : undefined),
+        describedBy: FROM_PALETTE,
         execute: () => app.shell.activateById(SIDEBAR)
       })
     );
@@ -46,7 +52,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
     commands.addCommand(CommandIDs.load, {
       label: trans.__("Load p2p_ipython in the Kernel"),
       caption: trans.__("Run %load_ext p2p_ipython in the notebook's kernel"),
-      describedBy: NO_ARGUMENTS,
+      describedBy: FROM_PALETTE,
       isEnabled: () => cluster.link.state === "absent",
       execute: async () => {
         await told(trans, load(cluster));
@@ -57,7 +63,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
     commands.addCommand(CommandIDs.connectPersonal, {
       label: trans.__("Connect a Personal Cluster"),
       caption: trans.__("Have workers on this machine run the notebook's tasks"),
-      describedBy: NO_ARGUMENTS,
+      describedBy: FROM_PALETTE,
       isEnabled: () => cluster.link.state === "absent" || (!cluster.clustered && may(cluster, "connect")),
       execute: async () => {
         await told(trans, connect(cluster));
@@ -68,7 +74,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
     commands.addCommand(CommandIDs.disconnect, {
       label: trans.__("Disconnect From the Cluster"),
       caption: trans.__("Leave the notebook's cluster; its tasks are cancelled"),
-      describedBy: NO_ARGUMENTS,
+      describedBy: FROM_PALETTE,
       isEnabled: () => may(cluster, "disconnect"),
       execute: async () => {
         const { work } = cluster;
@@ -91,7 +97,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
     commands.addCommand(CommandIDs.cancelAll, {
       label: trans.__("Cancel All Tasks…"),
       caption: trans.__("Cancel all tasks of the notebook's cluster that are not over"),
-      describedBy: NO_ARGUMENTS,
+      describedBy: FROM_PALETTE,
       isEnabled: () => may(cluster, "cancel") && cluster.store.pending.items.length > 0,
       execute: async () => {
         const { work } = cluster;
@@ -113,7 +119,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
       commands.addCommand(CommandIDs.runCell, {
         label: trans.__("Run Selected Cell on the Cluster"),
         caption: trans.__("Put %%%%p2p on top of the selected cell, if it isn't there, and run it"),
-        describedBy: NO_ARGUMENTS,
+        describedBy: FROM_PALETTE,
         isEnabled: () =>
           cluster.clustered &&
           notebooks.currentWidget !== null &&

@@ -73,15 +73,18 @@ const status: JupyterFrontEndPlugin<void> = {
   id: "@p2p-ipython/labextension:status",
   description: "The number of workers and tasks of the current notebook's cluster, in the status bar.",
   autoStart: true,
-  requires: [IKernelLinks, IStatusBar],
-  optional: [ISettingRegistry, ITranslator],
+  requires: [IKernelLinks],
+  optional: [IStatusBar, ISettingRegistry, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     links: IKernelLinks,
-    statusBar: IStatusBar,
+    statusBar: IStatusBar | null,
     registry: ISettingRegistry | null,
     translator: ITranslator | null
   ): void => {
+    if (statusBar === null) {
+      return; // Notebook 7 has none
+    }
     const open = (): void => app.shell.activateById(SIDEBAR);
     const item = new ClusterStatus(links.cluster, (translator ?? nullTranslator).load(DOMAIN), open);
     statusBar.registerStatusItem(status.id, {
@@ -115,7 +118,7 @@ const commands: JupyterFrontEndPlugin<void> = {
     const category = trans.__("Peer-to-Peer Cluster");
     for (const command of Object.values(CommandIDs)) {
       if (app.commands.hasCommand(command)) {
-        palette?.addItem({ command, category });
+        palette?.addItem({ command, category, args: { isPalette: true } });
       }
     }
   }

@@ -1,7 +1,7 @@
 // @vitest-environment happy-dom
 import { nullTranslator } from "@jupyterlab/translation";
 import { Signal } from "@lumino/signaling";
-import { type Title, Widget } from "@lumino/widgets";
+import { Widget } from "@lumino/widgets";
 import { describe, expect, it } from "vitest";
 
 import { KernelLinks, type Document, type Documents } from "../../src/lab/links";
