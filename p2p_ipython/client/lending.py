@@ -365,7 +365,7 @@ def lending_text(state: LendingState) -> str:
     tasks, seconds = state.used
     done = f" Run so far: {tasks} task{'' if tasks == 1 else 's'}, {seconds:.0f} s." if tasks else ""
     if state.state == "failed":
-        return f"This machine is not lent to {state.title} any more: {state.words}{done}"
+        return f"This machine is not lent to {state.title} any more: {state.words}"
     if state.state == "ended":
         return f"This machine is not lent to {state.title} any more.{done}"
     slots = "1 slot" if state.slots == 1 else f"{state.slots} slots"
@@ -380,7 +380,10 @@ def lending_text(state: LendingState) -> str:
         case "paused":
             first = f"{state.name} is paused: it takes no new tasks of {state.title}; {busy}.{done}"
         case "ending":
-            return f"{state.name} takes no more tasks of {state.title}; {busy}, and ends within a minute.{done}"
+            return (
+                f"{state.name} takes no more tasks of {state.title}; {busy}."
+                f" It ends when that is over, after a minute at the latest.{done}"
+            )
         case _:
             pass
     turn = "--resume" if state.state == "paused" else "--pause"
