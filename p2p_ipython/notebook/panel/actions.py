@@ -192,7 +192,8 @@ class Actions:
     ) -> Done:
         from p2p_ipython.client.lending import lender
 
-        where: Cluster | str = title or _open(cluster)
+        connected = cluster is not None and cluster.target == title  # which knows the way that was taken
+        where: Cluster | str = title if title and not connected else _open(cluster)
         with _unattended():
             state = lender().lend(where, slots=slots or 1, seconds=hours * 3600 or None, only=only, tags=tags)
         return Done(f"{state.name} lends {_count(state.slots, 'slot')} to {state.title}.")
