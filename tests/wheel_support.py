@@ -136,6 +136,8 @@ def _copy_sources() -> None:
     ):
         _remove(SOURCE / modules)
         shutil.copytree(ROOT / modules, SOURCE / modules, symlinks=True, copy_function=os.link)
+        (SOURCE / state).unlink()  # not a link: it would change with the checkout's, and look up to date
+        shutil.copy2(ROOT / state, SOURCE / state)
 
 
 def _remove(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -14,10 +14,15 @@ from playwright.sync_api import Browser
 
 from tests.browser.lab import CONNECT, Book, Jupyter, Tab, browsing, chromium, open_in_lab
 from tests.browser.server import Server, serving
+from tests.wheel_support import wheel_venv
 
 T = TypeVar("T")
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+FIRST = 400
+"""Seconds that a test may take: the first one builds and installs the wheel, where no other has."""
 
 
 class Stage:
@@ -41,6 +46,12 @@ class Stage:
 
     def close(self) -> None:
         self._pool.shutdown()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(FIRST))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -76,7 +87,13 @@ def browser(stage: Stage) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(Path(sys.executable), tmp_path_factory.mktemp("jupyter")) as made:
+    """JupyterLab and Notebook 7 in an environment that has the wheel, as people install it.
+
+    While the front end is worked on, P2P_TEST_JUPYTER=.venv/bin/python takes what `make front` has built instead.
+    """
+    given = os.environ.get("P2P_TEST_JUPYTER")
+    python = Path(given).absolute() if given else wheel_venv().python
+    with serving(python, tmp_path_factory.mktemp("jupyter")) as made:
         yield made
 
 

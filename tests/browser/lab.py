@@ -232,6 +232,16 @@ class Book:
         self.run(number)
         return number
 
+    def quietly(self, source: str) -> None:
+        """Run code in its kernel without a cell."""
+        self.page.evaluate(
+            f"""async ([path, code]) => {{
+                {self.FIND}
+                await book.sessionContext.session.kernel.requestExecute({{ code, silent: true }}).done;
+            }}""",
+            [self.path, source],
+        )
+
     def cell(self, number: int) -> Locator:
         """A cell as it is on the page."""
         return self.page.locator(
