@@ -5,7 +5,7 @@ import { Fragment } from "preact";
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Button, Confirmed, Meter, Shortened, Typed } from "./parts";
-import { capacity } from "./store";
+import { capacity, unfinished } from "./store";
 import { elapsed, slots, tasks, workers } from "./words";
 
 export function Header() {
@@ -13,7 +13,7 @@ export function Header() {
   const { cluster } = control.store;
   const connected = cluster.state !== "none" && cluster.state !== "closed" && control.link.state !== "absent";
   const title = connected && cluster.title !== "" ? cluster.title : "p2p";
-  const unfinished = control.store.counts.waiting + control.store.counts.sent + control.store.counts.running;
+  const left = unfinished(control.store);
   return (
     <header class="p2p-header">
       <div class="p2p-headline">
@@ -21,10 +21,10 @@ export function Header() {
         {control.waiting ? <Ticking>{() => <State />}</Ticking> : <State />}
         <span class="p2p-actions">
           {connected && control.can("disconnect") ? (
-            unfinished > 0 ? (
+            left > 0 ? (
               <Confirmed
                 name={t("Disconnect")}
-                question={t("Give up %1?", tasks(unfinished, t))}
+                question={t("Give up %1?", tasks(left, t))}
                 yes={t("Disconnect")}
                 onYes={() => void control.perform("disconnect", {})}
               >

@@ -16,7 +16,7 @@ export function Invite() {
   const [who, setWho] = useState("");
   const [busy, setBusy] = useState(false);
   const [invited, setInvited] = useState<Invited>();
-  const [title, setTitle] = useState("");
+  const [title, setTitle] = useState<string>();
 
   if (invited !== undefined) {
     return <Secret invited={invited} who={who} onDismiss={() => { setInvited(undefined); setWho(""); setOpen(false); }} />;
@@ -25,10 +25,11 @@ export function Invite() {
     return null;
   }
   if (!open) {
-    return <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Invite a friend …")}</Button></div>;
+    return <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Invite …")}</Button></div>;
   }
-  const titles = means.hosted;
-  const chosen = title !== "" && titles.includes(title) ? title : titles.includes(cluster.title) ? cluster.title : titles[0] ?? cluster.title;
+  // Into the cluster one is in (with no title: machines of one's own, where it isn't shared), or another that is hosted here.
+  const titles = [...new Set([...(cluster.kind === "shared" ? [cluster.title] : cluster.kind === "own" ? [""] : []), ...means.hosted])];
+  const chosen = title !== undefined && titles.includes(title) ? title : titles[0] ?? "";
   const invite = async (): Promise<void> => {
     setBusy(true);
     const did = await control.request("invite", { title: chosen, who: who.trim() });
@@ -46,7 +47,7 @@ export function Invite() {
   return (
     <form
       class="p2p-form p2p-inline"
-      aria-label={t("Invite a friend")}
+      aria-label={t("Invite")}
       onSubmit={(event) => {
         event.preventDefault();
         void invite();
@@ -54,18 +55,18 @@ export function Invite() {
     >
       <label for={`${id}-who`}>{t("Name")}</label>
       <input
-        id={`${id}-who`} class="p2p-input" value={who} maxLength={64} required autocomplete="off" spellcheck={false}
+        id={`${id}-who`} class="p2p-input" value={who} maxLength={64} required={chosen !== ""} autocomplete="off" spellcheck={false}
         onInput={(event) => setWho(event.currentTarget.value)}
       />
       {titles.length > 1 ? (
         <>
           <label for={`${id}-to`}>{t("to")}</label>
           <select id={`${id}-to`} class="p2p-input" value={chosen} onChange={(event) => setTitle(event.currentTarget.value)}>
-            {titles.map((each) => <option key={each} value={each}>{each}</option>)}
+            {titles.map((each) => <option key={each} value={each}>{each || t("my own machines")}</option>)}
           </select>
         </>
       ) : null}
-      <Button type="submit" kind="strong" disabled={busy || who.trim() === ""}>{busy ? t("Making a code …") : t("Invite")}</Button>
+      <Button type="submit" kind="strong" disabled={busy || (who.trim() === "" && chosen !== "")}>{busy ? t("Making a code …") : t("Invite")}</Button>
       <Button onClick={() => setOpen(false)} name={t("Don't invite anybody")}>{t("Never mind")}</Button>
     </form>
   );
@@ -74,10 +75,10 @@ export function Invite() {
 function Secret({ invited, who, onDismiss }: { invited: Invited; who: string; onDismiss: () => void }) {
   const { t } = useEnvironment();
   return (
-    <section class="p2p-card" aria-label={t("Invitation for %1", who)}>
-      <p><strong>{t("A code for %1.", who)}</strong> {t("Whoever has it may come in, once. It isn't shown again.")}</p>
+    <section class="p2p-card" aria-label={t("Invitation")}>
+      <p><strong>{t("A code for %1.", who || t("your machine"))}</strong> {t("Whoever has it may come in, once. It isn't shown again.")}</p>
       <p class="p2p-code"><code>{invited.code}</code> <Copy text={invited.code} name={t("Copy the code")} /></p>
-      {invited.commands.length > 0 ? <p class="p2p-dim">{t("What %1 types:", who)}</p> : null}
+      {invited.commands.length > 0 ? <p class="p2p-dim">{t("What %1 types:", who || t("your machine"))}</p> : null}
       {invited.commands.map((command) => <Typed key={command} text={command} />)}
       <p class="p2p-row">
         {invited.until > 0 ? (

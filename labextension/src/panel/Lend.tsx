@@ -66,9 +66,10 @@ function Form({ onClose }: { onClose: () => void }) {
   const { means, cluster, members } = control.store;
   const alive = useAlive();
   const id = useOwnId();
-  const here = cluster.kind === "shared" || cluster.kind === "own" ? cluster.title : "";
-  const titles = [...new Set([here, ...means.clusters])].filter((each) => each !== "");
-  const [title, setTitle] = useState(titles[0] ?? "");
+  // The cluster one is in comes first; it needs no title where it isn't shared.
+  const here = cluster.kind === "shared" ? cluster.title : cluster.kind === "own" ? "" : undefined;
+  const titles = [...new Set(here === undefined ? means.clusters : [here, ...means.clusters])];
+  const [title, setTitle] = useState(titles[0]);
   const [count, setCount] = useState("1");
   const [hours, setHours] = useState("4");
   const [only, setOnly] = useState<readonly string[]>([]);
@@ -110,7 +111,7 @@ function Form({ onClose }: { onClose: () => void }) {
       <div class="p2p-fields">
         <label for={`${id}-to`}>{t("To")}</label>
         <select id={`${id}-to`} class="p2p-input" value={title} onChange={(event) => setTitle(event.currentTarget.value)}>
-          {titles.map((each) => <option key={each} value={each}>{each}</option>)}
+          {titles.map((each) => <option key={each} value={each}>{each || cluster.title}</option>)}
         </select>
         <label for={`${id}-slots`}>{t("Tasks at once")}</label>
         <input
@@ -146,7 +147,7 @@ function Form({ onClose }: { onClose: () => void }) {
         </fieldset>
       )}
       <p class="p2p-row">
-        <Button type="submit" kind="strong" disabled={busy || title === ""}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
+        <Button type="submit" kind="strong" disabled={busy || title === undefined}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
         <Button name={t("Don't lend this machine")} onClick={onClose}>{t("Never mind")}</Button>
       </p>
     </form>

@@ -1,19 +1,18 @@
 /** Who is here: one's own machines, friends', and members who aren't. */
 
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 
 import { Ticking, useEnvironment } from "./environment";
 import { Invite } from "./Invite";
-import { Button, Confirmed, Details, Empty, Facts, FILTER_ABOVE, Meter } from "./parts";
+import { Listing } from "./Listing";
+import { Button, Confirmed, Details, Empty, Facts, Meter } from "./parts";
 import type { Member } from "./store";
-import { List } from "./Tasks";
-import { VirtualTable, type Column } from "./VirtualTable";
-import { clockTime, duration, elapsed, roundTrip, tasks, type Translate } from "./words";
+import type { Column } from "./VirtualTable";
+import { clockTime, duration, elapsed, join, roundTrip, tasks, type Translate } from "./words";
 
 export function Members() {
   const { control, t } = useEnvironment();
   const { store } = control;
-  const [open, setOpen] = useState<string>();
   const columns = useMemo((): Array<Column<Member>> => [
     { key: "name", title: t("Name"), class: "p2p-main", cell: (member) => <Name member={member} /> },
     {
@@ -28,38 +27,26 @@ export function Members() {
     },
     { key: "slots", title: t("Busy"), class: "p2p-figure p2p-busy", cell: (member) => <Slots member={member} /> }
   ], [t]);
-  const all = store.members.size;
-  const shown = open === undefined ? undefined : store.members.get(open);
   return (
     <>
       <Invite />
-      {all === 0 ? (
-        <Empty title={t("Nobody is here.")} type={t("p2p worker")}>
+      <Listing
+        name="members"
+        caption={t("Members of the cluster")}
+        columns={columns}
+        sections={[
+          { key: "own", title: t("Yours"), rows: store.mine.items },
+          { key: "friends", title: t("Friends"), rows: store.friends.items },
+          { key: "away", title: t("Not here"), rows: store.away.items }
+        ]}
+        all={store.members}
+        count={store.members.size}
+        details={(member, close) => <MemberDetails key={member.id} member={member} onClose={close} />}
+      >
+        <Empty title={t("Nobody is here.")} type="p2p worker">
           {t("Whoever runs a worker on this board with the same key is listed here.")}
         </Empty>
-      ) : (
-        <List
-          filter={all > FILTER_ABOVE || store.filters.members !== ""}
-          value={store.filters.members}
-          label={t("Filter members")}
-          onFilter={(members) => control.filter({ members })}
-          found={store.mine.items.length + store.friends.items.length + store.away.items.length}
-        >
-          <VirtualTable
-            name="members"
-            caption={t("Members of the cluster")}
-            columns={columns}
-            sections={[
-              { key: "own", title: t("Yours"), rows: store.mine.items },
-              { key: "friends", title: t("Friends"), rows: store.friends.items },
-              { key: "away", title: t("Not here"), rows: store.away.items }
-            ]}
-            selected={open}
-            onOpen={(member) => setOpen(member.id)}
-          />
-        </List>
-      )}
-      {shown === undefined ? null : <MemberDetails key={shown.id} member={shown} onClose={() => setOpen(undefined)} />}
+      </Listing>
     </>
   );
 }
@@ -67,7 +54,7 @@ export function Members() {
 function Name({ member }: { member: Member }) {
   const { t } = useEnvironment();
   const roles = roleWords(member, t);
-  const sub = [member.state, member.here ? linkWords(member, t) : "", machine(member)].filter((text) => text !== "").join(" · ");
+  const sub = join(" · ", member.state, member.here && linkWords(member, t), machine(member));
   return (
     <>
       <span class="p2p-name">
@@ -101,7 +88,6 @@ function MemberDetails({ member, onClose }: { member: Member; onClose: () => voi
   const who = member.key !== "" ? member.key : member.name;
   const stranger = !member.own && !member.me;
   const trusted = member.trust === "any type";
-  const hosted = store.means.hosted.includes(store.cluster.title);
   return (
     <Details
       title={member.name}
@@ -123,7 +109,7 @@ function MemberDetails({ member, onClose }: { member: Member; onClose: () => voi
               {t("Trust no longer")}
             </Button>
           ) : null}
-          {stranger && hosted && control.can("revoke") ? (
+          {stranger && store.cluster.kind === "shared" && control.can("revoke") ? (
             <Confirmed
               name={t("Take %1 out", member.name)}
               question={t("Take %1 out of %2? The others get a new key.", member.name, store.cluster.title)}
@@ -166,17 +152,16 @@ function isUp(member: Member): boolean {
 }
 
 function machine(member: Member): string {
-  return [member.machine, member.python === "" ? "" : `Python ${member.python}`].filter((text) => text !== "").join(" · ");
+  return join(" · ", member.machine, member.python && `Python ${member.python}`);
 }
 
 function linkWords(member: Member, t: Translate): string {
   const kinds: Record<string, string> = { direct: t("direct"), relay: t("by relay"), memory: t("in this process") };
   const kind = kinds[member.link] ?? member.link;
-  return [kind, member.rtt > 0 ? roundTrip(member.rtt) : ""].filter((text) => text !== "").join(", ");
+  return join(", ", kind, member.rtt > 0 && roundTrip(member.rtt));
 }
 
 function roleWords(member: Member, t: Translate): string[] {
-  const words: Record<string, string> = { owner: t("owner"), host: t("host"), client: t("client"), worker: t("worker") };
-  const roles = member.roles.map((role) => words[role] ?? role);
+  const roles = member.roles.map((role) => t(role));
   return member.me ? [t("this kernel"), ...roles] : roles;
 }

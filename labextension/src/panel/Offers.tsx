@@ -1,19 +1,18 @@
 /** What workers offer, to whom; and lending this machine. */
 
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 import { Lend } from "./Lend";
-import { Details, Empty, Facts, FILTER_ABOVE, Meter } from "./parts";
+import { Listing } from "./Listing";
+import { Details, Empty, Facts, Meter } from "./parts";
 import type { Offer } from "./store";
-import { List } from "./Tasks";
-import { VirtualTable, type Column } from "./VirtualTable";
-import { clockTime, cores, memory, type Translate } from "./words";
+import type { Column } from "./VirtualTable";
+import { clockTime, cores, join, memory, type Translate } from "./words";
 
 export function Offers() {
   const { control, t } = useEnvironment();
   const { store } = control;
-  const [open, setOpen] = useState<string>();
   const columns = useMemo((): Array<Column<Offer>> => {
     const now = (): number => control.clock.now();
     return [
@@ -27,7 +26,7 @@ export function Offers() {
               {offer.own ? <span class="p2p-badge">{t("yours")}</span> : null}
               {offer.paused ? <span class="p2p-badge">{t("paused")}</span> : null}
             </span>
-            <span class="p2p-sub" title={conditions(offer, now(), t)}>{[hardware(offer, t), conditions(offer, now(), t)].filter(Boolean).join(" · ")}</span>
+            <span class="p2p-sub" title={conditions(offer, now(), t)}>{join(" · ", hardware(offer, t), conditions(offer, now(), t))}</span>
           </>
         )
       },
@@ -39,53 +38,41 @@ export function Offers() {
       { key: "slots", title: t("Free"), class: "p2p-figure p2p-busy", cell: (offer) => <Free offer={offer} /> }
     ];
   }, [control, t]);
-  const all = store.offers.size;
-  const shown = open === undefined ? undefined : store.offers.get(open);
   return (
     <>
       <Lend />
-      {all === 0 ? (
+      <Listing
+        name="offers"
+        caption={t("Offers of workers")}
+        columns={columns}
+        sections={[
+          { key: "mine", title: t("For my tasks"), rows: store.forMe.items },
+          { key: "others", title: t("For others"), rows: store.forOthers.items }
+        ]}
+        all={store.offers}
+        count={store.offers.size}
+        details={(offer, close) => (
+          <Details key={offer.id} title={offer.name} onClose={close}>
+            <Facts
+              facts={[
+                [t("State"), offer.paused ? t("paused") : offer.state],
+                [t("Slots free"), t("%1 of %2", offer.free, offer.slots)],
+                [t("Cores"), offer.cores || ""],
+                [t("Memory"), offer.memory > 0 && memory(offer.memory)],
+                [t("Python"), offer.python],
+                [t("Platform"), offer.platform],
+                [t("For whom"), offer.only || t("everybody in the cluster")],
+                [t("Good for"), offer.tags.join(", ")],
+                [t("Until"), offer.until > 0 ? clockTime(offer.until, control.clock.now()) : t("open end")]
+              ]}
+            />
+          </Details>
+        )}
+      >
         <Empty title={t("No worker offers anything.")} type="p2p worker">
           {t("Type this in a terminal of a machine that shall help, with the board's HOST[:PORT] behind it.")}
         </Empty>
-      ) : (
-        <List
-          filter={all > FILTER_ABOVE || store.filters.offers !== ""}
-          value={store.filters.offers}
-          label={t("Filter offers")}
-          onFilter={(offers) => control.filter({ offers })}
-          found={store.forMe.items.length + store.forOthers.items.length}
-        >
-          <VirtualTable
-            name="offers"
-            caption={t("Offers of workers")}
-            columns={columns}
-            sections={[
-              { key: "mine", title: t("For my tasks"), rows: store.forMe.items },
-              { key: "others", title: t("For others"), rows: store.forOthers.items }
-            ]}
-            selected={open}
-            onOpen={(offer) => setOpen(offer.id)}
-          />
-        </List>
-      )}
-      {shown === undefined ? null : (
-        <Details key={shown.id} title={shown.name} onClose={() => setOpen(undefined)}>
-          <Facts
-            facts={[
-              [t("State"), shown.paused ? t("paused") : shown.state],
-              [t("Slots free"), t("%1 of %2", shown.free, shown.slots)],
-              [t("Cores"), shown.cores > 0 ? shown.cores : ""],
-              [t("Memory"), shown.memory > 0 ? memory(shown.memory) : ""],
-              [t("Python"), shown.python],
-              [t("Platform"), shown.platform],
-              [t("For whom"), shown.only || t("everybody in the cluster")],
-              [t("Good for"), shown.tags.join(", ")],
-              [t("Until"), shown.until > 0 ? clockTime(shown.until, control.clock.now()) : t("open end")]
-            ]}
-          />
-        </Details>
-      )}
+      </Listing>
     </>
   );
 }
@@ -101,17 +88,9 @@ function Free({ offer }: { offer: Offer }) {
 }
 
 function hardware(offer: Offer, t: Translate): string {
-  return [
-    offer.cores > 0 ? cores(offer.cores, t) : "",
-    offer.memory > 0 ? memory(offer.memory) : "",
-    offer.python === "" ? "" : `Python ${offer.python}`
-  ].filter((text) => text !== "").join(" · ");
+  return join(" · ", offer.cores > 0 && cores(offer.cores, t), offer.memory > 0 && memory(offer.memory), offer.python && `Python ${offer.python}`);
 }
 
 function conditions(offer: Offer, now: number, t: Translate): string {
-  return [
-    offer.only === "" ? "" : t("for %1", offer.only),
-    offer.until > 0 ? t("until %1", clockTime(offer.until, now)) : "",
-    ...offer.tags
-  ].filter((text) => text !== "").join(" · ");
+  return join(" · ", offer.only && t("for %1", offer.only), offer.until > 0 && t("until %1", clockTime(offer.until, now)), ...offer.tags);
 }

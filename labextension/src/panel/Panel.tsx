@@ -12,6 +12,7 @@ import { Button } from "./parts";
 import { Lend } from "./Lend";
 import { Offers } from "./Offers";
 import { Finished, Pending } from "./Tasks";
+import { unfinished } from "./store";
 import { Tabs } from "./Tabs";
 import { Timeline } from "./Timeline";
 import { Visitors } from "./Visitors";
@@ -58,7 +59,7 @@ function Views() {
     <Tabs<TabName>
       label={t("Views of the cluster")}
       tabs={[
-        { name: "tasks", title: t("Tasks"), count: counts.waiting + counts.sent + counts.running },
+        { name: "tasks", title: t("Tasks"), count: unfinished(store) },
         { name: "finished", title: t("Finished"), count: counts.done + counts.failed + counts.cancelled, alarm: counts.failed, alarmWord: t("failed") },
         { name: "members", title: t("Members"), count: store.members.size },
         { name: "offers", title: t("Offers"), count: store.offers.size },

@@ -8,12 +8,9 @@ import { Button, Details, Facts } from "./parts";
 import { isOver, type Task } from "./store";
 import { clockTime, duration, elapsed, size, taskWords } from "./words";
 
-export function TaskDetails({ task, reveal, onClose }: {
-  task: Task;
-  reveal: ((cell: string) => void) | undefined;
-  onClose: () => void;
-}) {
+export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void }) {
   const { control, t } = useEnvironment();
+  const { transport } = control;
   const over = isOver(task.state);
   const mayShow = control.can("show");
   const alive = useAlive();
@@ -48,8 +45,8 @@ export function TaskDetails({ task, reveal, onClose }: {
       onClose={onClose}
       actions={
         <>
-          {task.cell !== "" && reveal !== undefined ? (
-            <Button name={t("Go to the cell of %1", task.label)} onClick={() => reveal(task.cell)}>{t("Go to cell")}</Button>
+          {task.cell !== "" && transport.reveal !== undefined ? (
+            <Button name={t("Go to the cell of %1", task.label)} onClick={() => transport.reveal?.(task.cell)}>{t("Go to cell")}</Button>
           ) : null}
           {mayShow && !over && shown !== undefined ? (
             <Button disabled={asking} name={t("Show the output of %1 again", task.label)} onClick={() => void ask()}>{t("Refresh")}</Button>

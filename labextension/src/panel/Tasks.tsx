@@ -1,22 +1,21 @@
 /** The tasks that are on their way, and those that are over. */
 
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
-import { Button, Empty, Filter, FILTER_ABOVE, Shortened } from "./parts";
-import { isOver, type Task } from "./store";
+import { Listing } from "./Listing";
+import { Button, Empty, Shortened } from "./parts";
+import { isOver, unfinished, type Task } from "./store";
 import { TaskDetails } from "./TaskDetails";
-import { VirtualTable, type Column } from "./VirtualTable";
-import { clockTime, duration, elapsed, progress, size, taskWords, type Translate } from "./words";
+import type { Column } from "./VirtualTable";
+import { clockTime, duration, elapsed, join, progress, size, taskWords, type Translate } from "./words";
 
 export function Pending() {
   const { control, t } = useEnvironment();
   const { store } = control;
   const { reasons } = store.cluster;
   const mayCancel = control.can("cancel");
-  const reveal = control.transport.reveal;
-  const [open, setOpen] = useState<string>();
   const columns = useMemo((): Array<Column<Task>> => [
     { key: "task", title: t("Task"), class: "p2p-main", cell: (task) => <Name task={task} words={taskWords(task, reasons, t)} /> },
     {
@@ -37,46 +36,29 @@ export function Pending() {
       ) : null
     }
   ], [control, t, reasons, mayCancel]);
-  const all = store.counts.waiting + store.counts.sent + store.counts.running;
-  const shown = open === undefined ? undefined : store.tasks.get(open);
-  if (all === 0 && shown === undefined) {
-    return (
-      <Empty title={t("No task is on its way.")} type={"%%p2p answer\nanswer = 6 * 7"}>
-        {t("Begin a cell with %%p2p and it is run by a worker, while you go on. Its result is in the variable that you name.")}
-      </Empty>
-    );
-  }
+  const cancel = mayCancel ? (task: Task) => control.cancel(task.id) : undefined;
   return (
-    <>
-      <List
-        filter={all > FILTER_ABOVE || store.filters.pending !== ""}
-        value={store.filters.pending}
-        label={t("Filter tasks")}
-        onFilter={(pending) => control.filter({ pending })}
-        found={store.pending.items.length}
-      >
-        <VirtualTable
-          name="pending"
-          caption={t("Tasks on their way")}
-          columns={columns}
-          sections={[{ key: "all", title: "", rows: store.pending.items }]}
-          mark={(task) => control.undo.has(task.id) ? "undo" : ""}
-          selected={open}
-          onOpen={(task) => setOpen(task.id)}
-          {...(mayCancel ? { onDelete: (task: Task) => control.cancel(task.id) } : {})}
-        />
-      </List>
-      {shown === undefined ? null : (
-        <TaskDetails key={shown.id} task={shown} reveal={reveal} onClose={() => setOpen(undefined)} />
-      )}
-    </>
+    <Listing
+      name="pending"
+      caption={t("Tasks on their way")}
+      columns={columns}
+      sections={[{ key: "all", title: "", rows: store.pending.items }]}
+      all={store.tasks}
+      count={unfinished(store)}
+      mark={(task) => control.undo.has(task.id) ? "undo" : ""}
+      onDelete={cancel}
+      details={(task, close) => <TaskDetails key={task.id} task={task} onClose={close} />}
+    >
+      <Empty title={t("No task is on its way.")} type={"%%p2p answer\nanswer = 6 * 7"}>
+        {t("Begin a cell with %%p2p: a worker runs it while you go on. What you name beside it is where the result comes.")}
+      </Empty>
+    </Listing>
   );
 }
 
 export function Finished() {
   const { control, t } = useEnvironment();
   const { store } = control;
-  const [open, setOpen] = useState<string>();
   const columns = useMemo((): Array<Column<Task>> => [
     { key: "task", title: t("Task"), class: "p2p-main", cell: (task) => <Name task={task} words={endWords(task, t)} /> },
     {
@@ -91,67 +73,28 @@ export function Finished() {
     { key: "took", title: t("Took"), class: "p2p-figure", cell: took }
   ], [control, t]);
   const { counts } = store;
-  const all = counts.done + counts.failed + counts.cancelled;
-  const shown = open === undefined ? undefined : store.tasks.get(open);
-  if (all === 0) {
-    return <Empty title={t("No task has ended yet.")}>{t("Those that are done or have failed are listed here, the newest first.")}</Empty>;
-  }
   return (
-    <>
-      <List
-        filter={all > FILTER_ABOVE || store.filters.over !== ""}
-        value={store.filters.over}
-        label={t("Filter finished tasks")}
-        onFilter={(over) => control.filter({ over })}
-        found={store.over.items.length}
-        extra={counts.failed > 0 || store.filters.onlyFailed ? (
-          <label class="p2p-check">
-            <input
-              type="checkbox"
-              checked={store.filters.onlyFailed}
-              onChange={(event) => control.filter({ onlyFailed: event.currentTarget.checked })}
-            />
-            {t("failed only (%1)", counts.failed)}
-          </label>
-        ) : undefined}
-      >
-        <VirtualTable
-          name="over"
-          caption={t("Tasks that are over")}
-          columns={columns}
-          sections={[{ key: "all", title: "", rows: store.over.items, reversed: true }]}
-          selected={open}
-          onOpen={(task) => setOpen(task.id)}
-        />
-      </List>
-      {shown === undefined ? null : (
-        <TaskDetails key={shown.id} task={shown} reveal={control.transport.reveal} onClose={() => setOpen(undefined)} />
-      )}
-    </>
-  );
-}
-
-/** A list with its filter above it, where it is long enough for one. */
-export function List({ filter, value, label, onFilter, found, extra, children }: {
-  filter: boolean;
-  value: string;
-  label: string;
-  onFilter: (value: string) => void;
-  found: number;
-  extra?: preact.ComponentChildren;
-  children: preact.ComponentChildren;
-}) {
-  const { t } = useEnvironment();
-  return (
-    <>
-      {filter || extra !== undefined ? (
-        <div class="p2p-bar">
-          {filter ? <Filter value={value} label={label} onChange={onFilter} /> : null}
-          {extra}
-        </div>
-      ) : null}
-      {found === 0 && filter ? <Empty title={t("Nothing fits the filter.")} /> : children}
-    </>
+    <Listing
+      name="over"
+      caption={t("Tasks that are over")}
+      columns={columns}
+      sections={[{ key: "all", title: "", rows: store.over.items, reversed: true }]}
+      all={store.tasks}
+      count={counts.done + counts.failed + counts.cancelled}
+      details={(task, close) => <TaskDetails key={task.id} task={task} onClose={close} />}
+      extra={counts.failed > 0 || store.filters.onlyFailed ? (
+        <label class="p2p-check">
+          <input
+            type="checkbox"
+            checked={store.filters.onlyFailed}
+            onChange={(event) => control.filter({ onlyFailed: event.currentTarget.checked })}
+          />
+          {t("failed only (%1)", counts.failed)}
+        </label>
+      ) : undefined}
+    >
+      <Empty title={t("No task has ended yet.")}>{t("Those that are done or have failed are listed here, the newest first.")}</Empty>
+    </Listing>
   );
 }
 
@@ -208,7 +151,7 @@ function Taking({ task, active }: { task: Task; active: boolean }) {
 }
 
 /** How a task ended, with its error. */
-export function endWords(task: Task, t: Translate): string {
+function endWords(task: Task, t: Translate): string {
   const words = taskWords(task, {}, t);
   return task.error === "" ? words : task.error;
 }
@@ -218,10 +161,6 @@ function took(task: Task): string {
   return task.ended > 0 && since > 0 ? duration(task.ended - since) : "";
 }
 
-export function sizes(task: Task, t: Translate): string {
-  const parts = [
-    task.sizeIn > 0 ? t("↑ %1", size(task.sizeIn)) : "",
-    task.sizeOut > 0 ? t("↓ %1", size(task.sizeOut)) : ""
-  ];
-  return parts.filter((part) => part !== "").join("  ");
+function sizes(task: Task, t: Translate): string {
+  return join("  ", task.sizeIn > 0 && t("↑ %1", size(task.sizeIn)), task.sizeOut > 0 && t("↓ %1", size(task.sizeOut)));
 }

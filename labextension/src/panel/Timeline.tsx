@@ -1,13 +1,12 @@
 /** Where the time went: the last tasks, worker by worker. */
 
-import type { TargetedKeyboardEvent } from "preact";
+import { Component, type ComponentChildren, type TargetedKeyboardEvent } from "preact";
 import { useState } from "preact/hooks";
 
 import { Ticking, useEnvironment, useOwnId } from "./environment";
 import { gantt, step, type Bar, type Gantt } from "./gantt";
 import { Button, Empty } from "./parts";
-import { isOver } from "./store";
-import { duration, tasks } from "./words";
+import { duration, join, tasks } from "./words";
 
 /** So many tasks are drawn. */
 const LAST = 200;
@@ -43,7 +42,19 @@ export function Timeline() {
   const draw = (now: number) => (
     <Picture picture={gantt(last, now, slots)} view={view} onView={setView} chosen={chosen} onChoose={setChosen} />
   );
-  return last.every((task) => isOver(task.state)) ? draw(control.clock.now()) : <Ticking>{draw}</Ticking>;
+  // Once a second is often enough, however many deltas come.
+  return <Ticking>{(now) => <Slowly key="picture" now={Math.floor(now)} of={`${chosen} ${JSON.stringify(view)} ${last.length === LAST}`} draw={() => draw(now)} />}</Ticking>;
+}
+
+/** Drawn again only when the second or what it is about has changed. */
+class Slowly extends Component<{ now: number; of: string; draw: () => ComponentChildren }> {
+  override shouldComponentUpdate(next: { now: number; of: string }): boolean {
+    return next.now !== this.props.now || next.of !== this.props.of;
+  }
+
+  override render() {
+    return this.props.draw();
+  }
 }
 
 function Picture({ picture, view, onView, chosen, onChoose }: {
@@ -206,11 +217,10 @@ function Words({ bar }: { bar: Bar }) {
   return (
     <>
       <strong class="p2p-label">{task.label}</strong> {t("on %1, %2:", task.worker, t(task.state))}{" "}
-      {[
-        task.submitted > 0 ? t("waited %1", duration(bar.sent - task.submitted)) : "",
-        t("on its way %1", duration(bar.started - bar.sent)),
-        t("ran %1", duration(bar.ended - bar.started))
-      ].filter((text) => text !== "").join(", ")}
+      {join(
+        ", ", task.submitted > 0 && t("waited %1", duration(bar.sent - task.submitted)),
+        t("on its way %1", duration(bar.started - bar.sent)), t("ran %1", duration(bar.ended - bar.started))
+      )}
     </>
   );
 }

@@ -38,10 +38,10 @@ interface Props<R extends HasId> {
   columns: ReadonlyArray<Column<R>>;
   sections: ReadonlyArray<Section<R>>;
   /** What else than itself a row's looks depend on. */
-  mark?: (row: R) => string;
-  selected?: string | undefined;
-  onOpen?: (row: R) => void;
-  onDelete?: (row: R) => void;
+  mark?: ((row: R) => string) | undefined;
+  selected: string;
+  onOpen: (row: R) => void;
+  onDelete?: ((row: R) => void) | undefined;
 }
 
 type Item<R> = { heading: Section<R> } | { row: R };
@@ -268,7 +268,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
         }
         break;
       case "Enter":
-        if (!onRow || row === undefined || props.onOpen === undefined) {
+        if (!onRow || row === undefined) {
           return;
         }
         props.onOpen(row);
@@ -381,7 +381,7 @@ interface RowProps<R extends HasId> {
   mark: string;
   active: boolean;
   selected: boolean;
-  onOpen: ((row: R) => void) | undefined;
+  onOpen: (row: R) => void;
   onActive: (row: R) => void;
 }
 
@@ -404,7 +404,7 @@ class RowView<R extends HasId> extends Component<RowProps<R>> {
         onFocusIn={() => this.props.onActive(this.props.row)}
         onClick={(event) => {
           if ((event.target as HTMLElement).closest("button, a, input") === null) {
-            this.props.onOpen?.(this.props.row);
+            this.props.onOpen(this.props.row);
           }
         }}
       >

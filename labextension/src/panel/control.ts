@@ -10,7 +10,7 @@ import type { Action, Did, FromKernel } from "./contract";
 import { Store, type Filters } from "./store";
 import type { Link, Transport } from "./transport";
 import { Undo } from "./undo";
-import { standing, tasks, type Standing, type Translate } from "./words";
+import { join, standing, tasks, type Standing, type Translate } from "./words";
 
 export type TabName = "tasks" | "finished" | "members" | "offers" | "timeline";
 
@@ -70,7 +70,7 @@ export class Control {
     this.store = memory.store ?? new Store();
     memory.store = undefined;
     this.link = transport.link;
-    this.undo = new Undo((task) => void this.perform("cancel", { task }), () => this.changed());
+    this.undo = new Undo((task) => void this.perform("cancel", { task }, true), () => this.changed());
     this.announcer = new Announcer((text) => {
       this.spoken = text;
       this.told.done = this.store.cluster.done;
@@ -141,10 +141,10 @@ export class Control {
     this.changed();
   }
 
-  /** Have something done and say what came of it. */
-  async perform(action: Action, args: Record<string, unknown>): Promise<Did> {
+  /** Have something done and say what came of it; with `quietly`, only if it failed. */
+  async perform(action: Action, args: Record<string, unknown>, quietly = false): Promise<Did> {
     const did = await this.request(action, args);
-    if (did.say !== "") {
+    if (did.say !== "" && !(did.ok && quietly)) {
       this.notify(did.ok, did.say);
     }
     return did;
@@ -267,7 +267,7 @@ export class Control {
     const { words } = this.standing;
     if (words !== this.told.words) {
       this.told.words = words;
-      this.announcer.say("state", [cluster.title, words].filter((text) => text !== "").join(": "));
+      this.announcer.say("state", join(": ", cluster.title, words));
     }
     if (first || cluster.done < this.told.done || cluster.failed < this.told.failed) {
       this.told.done = cluster.done;
@@ -276,12 +276,9 @@ export class Control {
     }
     const done = cluster.done - this.told.done;
     const failed = cluster.failed - this.told.failed;
-    const parts = [
-      done > 0 ? this.t("%1 done", tasks(done, this.t)) : "",
-      failed > 0 ? this.t("%1 failed", tasks(failed, this.t)) : ""
-    ].filter((text) => text !== "");
-    if (parts.length > 0) {
-      this.announcer.say("tasks", parts.join(", "));
+    const news = join(", ", done > 0 && this.t("%1 done", tasks(done, this.t)), failed > 0 && this.t("%1 failed", tasks(failed, this.t)));
+    if (news !== "") {
+      this.announcer.say("tasks", news);
     }
   }
 

@@ -115,9 +115,6 @@ export function Filter({ value, label, onChange }: { value: string; label: strin
   );
 }
 
-/** Lists above this many rows can be filtered. */
-export const FILTER_ABOVE = 10;
-
 /** What stands where nothing is to be seen yet: what it is, and what to type. */
 export function Empty({ title, children, type }: { title: string; children?: ComponentChildren; type?: string }) {
   return (
@@ -166,7 +163,7 @@ export function Copy({ text, name }: { text: string; name?: string }) {
 export function Facts({ facts }: { facts: ReadonlyArray<readonly [string, ComponentChildren]> }) {
   return (
     <dl class="p2p-facts">
-      {facts.filter(([, value]) => value !== "" && value !== undefined && value !== null).map(([name, value]) => (
+      {facts.filter(([, value]) => Boolean(value)).map(([name, value]) => (
         <div key={name}>
           <dt>{name}</dt>
           <dd>{value}</dd>

@@ -261,6 +261,11 @@ function matcher<R>(text: string, fields: (row: R) => string[]): (row: R) => boo
   };
 }
 
+/** How many tasks are on their way. */
+export function unfinished(store: Store): number {
+  return store.counts.waiting + store.counts.sent + store.counts.running;
+}
+
 /** Workers that are here and not this kernel's idle self, their slots and how many of these are busy. */
 export function capacity(store: Store): { workers: number; slots: number; busy: number } {
   let workers = 0;

@@ -357,7 +357,7 @@ describe("actions", () => {
 
   test("what can't be undone is asked about first; no is the default", async () => {
     const members = { m: { name: "bob", here: true, key: "k", trust: "plain data" } };
-    await mount(snapshot({ cluster: { title: "alice/friends" }, means: { hosted: ["alice/friends"] }, members }));
+    await mount(snapshot({ cluster: { kind: "shared", title: "alice/friends" }, members }));
     await tab("members");
     rows()[0]?.click();
     await settle();
@@ -422,7 +422,7 @@ describe("actions", () => {
     await mount(snapshot({ means: { hosted: ["alice/friends"] } }));
     transport.answer = () => ({ data: { code: "7-secret-code", commands: ["p2p join 7-secret-code"], until: NOW + 60 } });
     await tab("members");
-    await click("Invite a friend …");
+    await click("Invite …");
     fireEvent.input(element.querySelector("form input")!, { target: { value: "frank" } });
     await settle();
     fireEvent.submit(element.querySelector("form")!);

@@ -1,0 +1,66 @@
+/** A list as all views have it: a filter where it is long enough for one, the rows, what is known of the one that is open. */
+
+import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+
+import { useEnvironment } from "./environment";
+import type { HasId } from "./ordered";
+import { Empty, Filter } from "./parts";
+import type { Filters } from "./store";
+import { VirtualTable, type Column, type Section } from "./VirtualTable";
+
+/** Lists above this many rows can be filtered. */
+const FILTER_ABOVE = 10;
+
+interface Props<R extends HasId> {
+  /** Names it in the panel's memory, and its filter. */
+  name: Exclude<keyof Filters, "onlyFailed">;
+  caption: string;
+  columns: ReadonlyArray<Column<R>>;
+  sections: ReadonlyArray<Section<R>>;
+  /** All rows, also those that the filter hides. */
+  all: ReadonlyMap<string, R>;
+  /** How many rows there would be without the filter. */
+  count: number;
+  /** What is known of a row; it must be one that has `close` called. */
+  details: (row: R, close: () => void) => ComponentChildren;
+  /** Beside the filter. */
+  extra?: ComponentChildren;
+  mark?: (row: R) => string;
+  onDelete?: ((row: R) => void) | undefined;
+  /** Where there is nothing to list. */
+  children: ComponentChildren;
+}
+
+export function Listing<R extends HasId>({ name, caption, columns, sections, all, count, details, extra, mark, onDelete, children }: Props<R>) {
+  const { control, t } = useEnvironment();
+  const [open, setOpen] = useState("");
+  const value = control.store.filters[name];
+  const filter = count > FILTER_ABOVE || value !== "";
+  const shown = all.get(open);
+  return (
+    <>
+      {count > 0 && (filter || extra !== undefined) ? (
+        <div class="p2p-bar">
+          {filter ? <Filter value={value} label={t("Filter: %1", caption)} onChange={(text) => control.filter({ [name]: text })} /> : null}
+          {extra}
+        </div>
+      ) : null}
+      {count === 0 ? children : filter && sections.every((section) => section.rows.length === 0) ? (
+        <Empty title={t("Nothing fits the filter.")} />
+      ) : (
+        <VirtualTable
+          name={name}
+          caption={caption}
+          columns={columns}
+          sections={sections}
+          mark={mark}
+          selected={open}
+          onOpen={(row) => setOpen(row.id)}
+          onDelete={onDelete}
+        />
+      )}
+      {shown === undefined ? null : details(shown, () => setOpen(""))}
+    </>
+  );
+}
