@@ -2,7 +2,7 @@
 # Its folder bin/ comes first on PATH.
 set -eu
 venv=$1
-recent='const [a, b] = process.versions.node.split("."); process.exit(a == 20 ? b < 19 : a == 22 ? b < 12 : a < 23)'
+recent='const [a, b] = process.versions.node.split("."); process.exit(+(a == 20 ? b < 19 : a == 22 ? b < 12 : a < 23))'
 PATH="$(cd "$venv/bin" && pwd):$PATH"
 node -e "$recent" 2>/dev/null && exit 0
 echo "installing Node into $venv, which has the front end to build (there is none here, or one before 20.19)"

@@ -23,9 +23,11 @@ export interface Patience {
   answer: number;
   /** A kernel that computes for less isn't busy: each message makes it so for a moment. */
   busy: number;
+  /** For the first word of a kernel. */
+  silent: number;
 }
 
-export const PATIENCE: Readonly<Patience> = { subshell: 2000, answer: 1000, busy: 500 };
+export const PATIENCE: Readonly<Patience> = { subshell: 2000, answer: 1000, busy: 500, silent: 2000 };
 
 /** What a peer tells its owner. */
 export interface Ears {
@@ -276,12 +278,15 @@ export class KernelPeer implements IDisposable {
     }
   }
 
+  /** A kernel that has said nothing to a connection computes since before that was made, as after a page's reload. */
   private _watchBusy(): void {
+    const { status } = this.kernel;
     clearTimeout(this._busyTimer);
-    if (this.kernel.status !== "busy") {
+    if (status !== "busy" && status !== "unknown") {
       this._set(this._link.state, false);
     } else if (!this._link.busy) {
-      this._busyTimer = setTimeout(() => this._set(this._link.state, true), this._patience.busy);
+      const patience = status === "busy" ? this._patience.busy : this._patience.silent;
+      this._busyTimer = setTimeout(() => this._set(this._link.state, true), patience);
     }
   }
 

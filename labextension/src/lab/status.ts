@@ -61,11 +61,9 @@ export class ClusterStatus extends Widget {
 
   private _look(): void {
     const active = this._wanted && this._watch.link.state === "open";
-    if (active) {
-      const text = this._text();
-      if (this._button.textContent !== text) {
-        this._button.textContent = text;
-      }
+    const text = active ? this._text() : "";
+    if (this._button.textContent !== text) {
+      this._button.textContent = text;
     }
     if (active !== this._active) {
       this._active = active;

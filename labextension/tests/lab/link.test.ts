@@ -219,6 +219,17 @@ describe("a kernel's life", () => {
     expect(states).toEqual(["open", "open, busy", "open"]);
   });
 
+  it("takes a kernel for busy that is silent from the start, as after a reload of the page", async () => {
+    const kernel = new FakeKernel();
+    kernel.status = "unknown";
+    kernel.answers = false;
+    const { link } = listening(new FakeSession(kernel));
+    await vi.advanceTimersByTimeAsync(3000);
+    expect(link.link).toEqual({ state: "opening", busy: true });
+    kernel.turn("idle");
+    expect(link.link.busy).toBe(false);
+  });
+
   it("leaves nothing connected when it is disposed of", async () => {
     const { kernel, link, states } = await talking();
     link.dispose();
