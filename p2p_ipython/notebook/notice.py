@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from p2p_ipython.client.errands import Visitor
 from p2p_ipython.client.printing import printed
+from p2p_ipython.notebook.comms import answering_nobody
 from p2p_ipython.notebook.output import CellOutput
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class _Widgets:
         if not visitors and self._box is None:
             return
         try:
-            self._context.run(self._update, visitors[:MOST_BUTTONS])
+            self._context.run(answering_nobody, self._update, visitors[:MOST_BUTTONS])
         except Exception:
             log.debug("there can be no buttons", exc_info=True)
 

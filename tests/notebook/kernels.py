@@ -74,9 +74,9 @@ class Comm:
     closed: bool = False
 
     @property
-    def state(self) -> dict[str, Any]:
-        """A widget's, after all updates."""
-        state = dict(self.data["state"])
+    def widget(self) -> dict[str, Any]:
+        """A widget's state after all updates; {} of other comms."""
+        state = dict(self.data.get("state", {}))
         for message in self.messages:
             if (data := message["content"]["data"]).get("method") == "update":
                 state |= data["state"]

@@ -189,7 +189,7 @@ def card_of(nb: Notebook) -> Comm:
     """The card that the kernel has made."""
 
     def find() -> list[Comm]:
-        return [comm for comm in nb.comms.values() if comm.data["state"].get("_model_name") == "AnyModel"]
+        return [comm for comm in nb.comms.values() if comm.widget.get("_model_name") == "AnyModel"]
 
     nb.until(find)
     return find()[0]
@@ -217,7 +217,7 @@ def test_a_card_takes_the_lines_place_when_the_front_end_is_ready_and_gives_it_b
     shown = cell.of("update_display_data")[-1]["data"]
     assert shown["text/plain"].startswith("tile: on worker-")
     assert "tile: on worker-" in shown["text/html"]
-    nb.until(lambda: card.state["state"] == "running" and card.state["started"])
+    nb.until(lambda: card.widget["state"] == "running" and card.widget["started"])
     (tmp_path / "go").touch()
     nb.until(lambda: card.closed)
     assert set(cell.of("update_display_data")[-1]["data"]) == {"text/plain", "text/html"}
@@ -280,12 +280,12 @@ def test_a_short_task_has_no_card_and_one_in_a_front_end_that_mixes_cells_has_no
     nb: Notebook, tmp_path: Path
 ) -> None:
     nb.run("%%p2p --wait\n1")
-    assert not nb.comms
+    assert not any(comm.widget for comm in nb.comms.values())
     cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}", cell_id=None)
     nb.run("import time\ntime.sleep(1.5)", cell_id=None)
     (tmp_path / "go").touch()
     nb.run("tile.result()", cell_id=None)
-    assert not nb.comms
+    assert not any(comm.widget for comm in nb.comms.values())
     assert view(cell) is None
 
 

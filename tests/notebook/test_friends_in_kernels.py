@@ -159,16 +159,22 @@ def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_but
     carol.until(lambda: second.idle)
     assert "does not want you" in shown_error(second)
 
-    # The front end has buttons for who is left: one widget a button, whose click is a message.
+    # The front end has buttons for who is left: one widget a button, whose click counts while a cell computes, too.
     (button,) = [
-        content["comm_id"]
-        for content in (*hosting.of("comm_open"), *both.of("comm_open"))
-        if content["data"]["state"].get("description") == "Let bob in" and content["data"]["state"]["tooltip"] != key[0]
+        comm.id
+        for comm in alice.comms.values()
+        if comm.widget.get("description") == "Let bob in" and comm.widget["tooltip"] != key[0]
     ]
     assert any("application/vnd.jupyter.widget-view+json" in c["data"] for c in hosting.of("display_data"))
-    click = {"comm_id": button, "data": {"method": "custom", "content": {"event": "click"}}}
-    alice.client.shell_channel.send(alice.client.session.msg("comm_msg", click))
+    subshell = alice.subshell()
+    free = people.folder / "free"
+    busy = alice.start(f"import pathlib, time\nwhile not pathlib.Path({str(free)!r}).exists(): time.sleep(0.01)")
+    if subshell is None:
+        free.touch()
+    alice.say(button, {"method": "custom", "content": {"event": "click"}}, subshell=subshell)
     alice.until(lambda: "bob is in, with the key" in hosting.shown)
+    assert subshell is None or not busy.idle
+    free.touch()
     assert "%p2p_approve" not in hosting.shown
     alice.until(lambda: any(not c["data"] for c in hosting.of("update_display_data")))  # the buttons are gone
     bob.until(lambda: first.idle and "You are in alice/friends" in first.shown)

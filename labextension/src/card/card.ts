@@ -7,6 +7,8 @@ export interface Model {
   get(name: string): unknown;
   on(event: string, listener: () => void): void;
   send(message: object): void;
+  /** JupyterLab's knows its kernel; others need not. */
+  readonly widget_manager?: unknown;
 }
 
 /** Seconds in which a click can be taken back. */
@@ -23,6 +25,7 @@ const SHAPES: Record<string, string[]> = {
   cancelled: [RING, "m4.2 11.8 7.6-7.6"]
 };
 
+const ENDED = ["terminating", "restarting", "autorestarting", "dead"];
 const OVER = ["done", "failed", "cancelled"];
 
 function text(model: Model, name: string): string {
@@ -39,11 +42,17 @@ export function isOver(model: Model): boolean {
   return OVER.includes(text(model, "state"));
 }
 
+/** Whether the kernel is one that runs no more, as far as the front end lets a widget know. */
+function ended(model: Model): boolean {
+  const { kernel } = (model.widget_manager ?? {}) as { kernel?: { status?: string; isDisposed?: boolean } | null };
+  return kernel === null || kernel?.isDisposed === true || ENDED.includes(kernel?.status ?? "");
+}
+
 /** What all views of a card share: whether its task is to be cancelled, and whether there is still a kernel. */
 export class Control {
   /** Seconds until it counts that somebody has pressed "Cancel"; 0: it was sent; undefined: nobody has. */
   left: number | undefined;
-  /** The kernel was restarted, and the task went with it. */
+  /** The kernel has ended, perhaps to begin anew, and the task went with it. */
   lost = false;
   private timer: ReturnType<typeof setInterval> | undefined;
   private readonly listeners = new Set<() => void>();
@@ -172,12 +181,13 @@ export class Card {
     const state = text(model, "state");
     const label = text(model, "label");
     const over = isOver(model);
+    this.control.lost ||= ended(model);
     const lost = !over && this.control.lost;
     this.picture(lost ? "cancelled" : state);
     say(this.label, label);
     this.root.setAttribute("aria-label", `Task ${label}`);
     const left = over || lost ? undefined : this.control.left;
-    const words = lost ? "the kernel was restarted" : left === 0 ? "cancelling" : text(model, "words");
+    const words = lost ? "the kernel has ended" : left === 0 ? "cancelling" : text(model, "words");
     const soon = left ? `cancelling in ${left} s` : "";
     say(this.words, words);
     say(this.soon, soon); // behind the button, which stays where it is

@@ -15,6 +15,7 @@ const LABEL = "tile";
 class FakeModel implements Model {
   readonly sent: Array<Record<string, unknown>> = [];
   closed = false;
+  widget_manager: unknown;
   private readonly listeners = new Map<string, Array<() => void>>();
 
   constructor(readonly fields: Record<string, unknown> = {}) {
@@ -137,7 +138,25 @@ describe("a card", () => {
   it("of which the kernel was restarted says so", () => {
     const { part, model, button } = show();
     model.emit("comm_live_update");
-    expect([part("words"), part("time"), button.hidden]).toEqual(["the kernel was restarted", "", true]);
+    expect([part("words"), part("time"), button.hidden]).toEqual(["the kernel has ended", "", true]);
+  });
+
+  it("of which the kernel is known to have ended says so when it looks next", () => {
+    const { part, model } = show();
+    for (const kernel of [undefined, { status: "busy" }, { status: "unknown" }, { status: "idle", isDisposed: false }]) {
+      model.widget_manager = { kernel };
+      vi.advanceTimersByTime(1000);
+      expect(part("words")).toBe("on worker-1");
+    }
+    model.widget_manager = { kernel: null };
+    vi.advanceTimersByTime(1000);
+    expect(part("words")).toBe("the kernel has ended");
+    for (const kernel of [{ status: "dead" }, { status: "autorestarting" }, { isDisposed: true }]) {
+      const other = show();
+      other.model.widget_manager = { kernel };
+      vi.advanceTimersByTime(1000);
+      expect(other.button.hidden).toBe(true);
+    }
   });
 
   it("has nothing that axe-core finds fault with", async () => {
@@ -262,6 +281,6 @@ describe("the widget", () => {
     const el = document.createElement("div");
     made.render({ model, el });
     vi.advanceTimersByTime(10_000);
-    expect(el.textContent).toContain("the kernel was restarted");
+    expect(el.textContent).toContain("the kernel has ended");
   });
 });
