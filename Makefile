@@ -81,7 +81,8 @@ $(WIDGETS): $(LAB_SOURCES) $(MODULES) | $(READY)
 
 $(EXTENSION): $(LAB_SOURCES) $(MODULES) | $(READY)
 	@sh .ci/node.sh $(VENV)
-	@$(NPM) build:types && jlpm build:lab
+	@$(NPM) build:types
+	@$(NPM) build:lab
 	@touch $@
 
 $(INSTALLED): | $(EXTENSION)

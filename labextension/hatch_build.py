@@ -24,7 +24,10 @@ WANTED = (
     "p2p_ipython/_labextension/package.json",
 )
 # What the bundler needs, as a program for Node; it exits with 1 where Node is too old.
-RECENT = "const [a, b] = process.versions.node.split('.'); process.exit(+(a == 20 ? b < 19 : a == 22 ? b < 12 : a < 23))"
+RECENT = """
+const [a, b] = process.versions.node.split(".");
+process.exit(+(a == 20 ? b < 19 : a == 22 ? b < 12 : a < 23));
+"""
 
 
 def skipped() -> bool:
