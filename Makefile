@@ -87,4 +87,4 @@ $(EXTENSION): $(LAB_SOURCES) $(MODULES) | $(READY)
 
 $(INSTALLED): | $(EXTENSION)
 	@mkdir -p $(@D)
-	@ln -sfn "$(CURDIR)/$(<D)" $@
+	@ln -sfn "$(CURDIR)/$(dir $(EXTENSION))" $@
