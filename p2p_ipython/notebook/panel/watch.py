@@ -201,7 +201,7 @@ class ClusterWatch:
         terms: Terms | None
         if worker is not None:
             certificate, name, terms = worker.certificate, worker.name, worker.terms
-        elif seen is not None:
+        elif seen is not None and people.admits(seen.certificate):  # not who has just been taken out
             certificate, name, terms = seen.certificate, seen.name, seen.offer
         else:
             return self._gone(sid)
@@ -306,6 +306,9 @@ class _People:
     def names(self) -> dict[str, str]:
         """What members are called, by the fingerprints of their keys."""
         return {key: member.name for member in self.members for key in member.keys}
+
+    def admits(self, certificate: Certificate) -> bool:
+        return self._membership.admits(certificate)
 
     def own(self, certificate: Certificate) -> bool:
         return certificate.signer in self._my_keys
