@@ -247,9 +247,12 @@ class Lender:
             if lending.stopping:
                 raise UsageError(f"lending to {state.title} was stopped before it began") from None
             raise
-        until = said.get("until")
+        until, before = said.get("until"), lending.state.state
         self._set(
-            lending, state="lending", name=str(said.get("name")), until=float(until) if isinstance(until, int) else 0.0
+            lending,
+            state="lending" if before == "starting" else before,  # it may have been paused already
+            name=str(said.get("name")),
+            until=float(until) if isinstance(until, int) else 0.0,
         )
         return lending.state
 

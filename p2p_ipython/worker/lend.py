@@ -112,7 +112,11 @@ class _Lent:
         self._name = name
 
     def _lends(self, agent: Agent) -> None:
-        self._agent, self._state = agent, "lending"
+        self._agent = agent
+        if self._state == "paused":  # before it began
+            agent.pause()
+        elif self._state == "starting":
+            self._state = "lending"
         _say({"name": self._name, "until": agent.machine.terms().until})
         self._report()
 
@@ -123,15 +127,17 @@ class _Lent:
             return
         if command == "stop":
             self._enough.set()
-        if self._agent is None or self._state == "ending":
+        if self._state == "ending":
             return
         match command:
             case "pause":
-                self._agent.pause()
+                if self._agent is not None:
+                    self._agent.pause()
                 self._state = "paused"
             case "resume":
-                self._agent.resume()
-                self._state = "lending"
+                if self._agent is not None:
+                    self._agent.resume()
+                self._state = "starting" if self._agent is None else "lending"
             case "stop":
                 self._state = "ending"
             case _:

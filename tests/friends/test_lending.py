@@ -112,7 +112,9 @@ def test_a_task_that_runs_ends_in_a_pause_and_before_a_stop(here: Village, tmp_p
     eventually(lambda: bob.run("answer = L.states()") == "()", "the end of the worker")
 
 
-def test_what_is_stopped_twice_or_before_it_began_ends_at_once(here: Village, tmp_path: Path) -> None:
+def test_what_is_stopped_twice_or_before_it_began_ends_at_once_and_may_be_paused_before(
+    here: Village, tmp_path: Path
+) -> None:
     bob = here.person("bob").notebook(LENDING)
     bob.run(
         "import threading, time; raised = []\n"
@@ -124,6 +126,10 @@ def test_what_is_stopped_twice_or_before_it_began_ends_at_once(here: Village, tm
         "L.stop(L.states()[0].id); begun.join(60)"
     )
     assert "was stopped before it began" in bob.run("answer = raised, L.states()")
+    bob.run("begun = threading.Thread(target=lend); begun.start()\nwhile not L.states(): time.sleep(0.01)")
+    assert bob.run("answer = L.pause(L.states()[0].id).state") == "'paused'"
+    assert bob.run("begun.join(60); answer = L.states()[0].state") == "'paused'"
+    bob.run("L.stop(L.states()[0].id)")
     bob.run(f"s = L.lend({TITLE!r})")
     friend = here.person("carol").notebook(CONNECTED)
     path = tmp_path / "begun"
