@@ -23,6 +23,7 @@ export function Header() {
           {connected && control.can("disconnect") ? (
             left > 0 ? (
               <Confirmed
+                kind="short"
                 name={t("Disconnect")}
                 question={t("Give up %1?", tasks(left, t))}
                 yes={t("Disconnect")}
@@ -31,7 +32,7 @@ export function Header() {
                 <Shortened word={t("Disconnect")} picture={<Glyph name="power" />} />
               </Confirmed>
             ) : (
-              <Button name={t("Disconnect")} onClick={() => void control.perform("disconnect", {})}>
+              <Button kind="short" name={t("Disconnect")} onClick={() => void control.perform("disconnect", {})}>
                 <Shortened word={t("Disconnect")} picture={<Glyph name="power" />} />
               </Button>
             )

@@ -30,7 +30,7 @@ export function Pending() {
       cell: (task, active) => control.undo.has(task.id) ? (
         <Taking task={task} active={active} />
       ) : mayCancel ? (
-        <Button kind="quiet" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
+        <Button kind="quiet p2p-short" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
           <Shortened word={t("Cancel")} picture={<Glyph name="cross" />} />
         </Button>
       ) : null

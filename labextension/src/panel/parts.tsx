@@ -13,7 +13,8 @@ export function Button({
   children: ComponentChildren;
   name?: string;
   onClick?: (event: TargetedMouseEvent<HTMLButtonElement>) => void;
-  kind?: "plain" | "strong" | "danger" | "quiet";
+  /** "short": its text is a picture in a narrow panel. */
+  kind?: "plain" | "strong" | "danger" | "quiet" | "short" | "quiet p2p-short";
   /** In the order of tabbing. */
   active?: boolean;
   disabled?: boolean;
@@ -45,7 +46,7 @@ export function Shortened({ word, picture }: { word: string; picture: ComponentC
 
 /** A button for what can't be undone: it asks first. */
 export function Confirmed({
-  children, name, question, yes, onYes, active = true
+  children, name, question, yes, onYes, active = true, kind = "plain"
 }: {
   children: ComponentChildren;
   name?: string;
@@ -53,6 +54,7 @@ export function Confirmed({
   yes: string;
   onYes: () => void;
   active?: boolean;
+  kind?: "plain" | "short";
 }) {
   const { t } = useEnvironment();
   const [asking, setAsking] = useState(false);
@@ -69,7 +71,7 @@ export function Confirmed({
   }, [asking]);
   if (!asking) {
     return (
-      <Button reference={opener} active={active} {...(name === undefined ? {} : { name })} onClick={() => setAsking(true)}>
+      <Button reference={opener} active={active} kind={kind} {...(name === undefined ? {} : { name })} onClick={() => setAsking(true)}>
         {children}
       </Button>
     );

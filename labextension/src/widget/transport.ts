@@ -6,25 +6,32 @@ import type { Link, Transport } from "../panel/transport";
 /** What is used of an anywidget's model. */
 export interface Model {
   send(content: unknown): void;
-  on(event: "msg:custom", listener: (content: unknown) => void): void;
-  off(event: "msg:custom", listener: (content: unknown) => void): void;
+  on(event: "msg:custom" | "comm_live_update", listener: (content: unknown) => void): void;
+  off(event: "msg:custom" | "comm_live_update", listener: (content: unknown) => void): void;
+}
+
+interface Listener {
+  message: (message: FromKernel) => void;
+  link: (link: Link) => void;
 }
 
 export class WidgetTransport implements Transport {
   /** A model comes with its kernel; whether that computes, a widget can't tell. */
-  readonly link: Link = { state: "open", busy: false };
-  private readonly listeners = new Set<(message: FromKernel) => void>();
+  link: Link = { state: "open", busy: false };
+  private readonly listeners = new Set<Listener>();
   private readonly waiting = new Map<number, (did: Did) => void>();
   private readonly first = Math.floor(Math.random() * 2 ** 40);
   private count = 0;
 
   constructor(private readonly model: Model) {
     model.on("msg:custom", this.take);
+    model.on("comm_live_update", this.doubt);
   }
 
-  listen(onMessage: (message: FromKernel) => void): () => void {
-    this.listeners.add(onMessage);
-    return () => this.listeners.delete(onMessage);
+  listen(message: (message: FromKernel) => void, link: (link: Link) => void): () => void {
+    const listener = { message, link };
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
   }
 
   hello(): void {
@@ -42,21 +49,44 @@ export class WidgetTransport implements Transport {
 
   close(): void {
     this.model.off("msg:custom", this.take);
+    this.model.off("comm_live_update", this.doubt);
     this.listeners.clear();
-    for (const [id, resolve] of this.waiting) {
-      resolve({ t: "did", id, ok: false, say: "" });
-    }
-    this.waiting.clear();
+    this.forget();
   }
 
   private readonly take = (content: unknown): void => {
     const message = content as FromKernel; // the kernel's word; nobody else can send here
+    this.become("open");
     if (message.t === "did") {
       this.waiting.get(message.id)?.(message);
       this.waiting.delete(message.id);
     }
     for (const listener of [...this.listeners]) {
-      listener(message);
+      listener.message(message);
     }
   };
+
+  /** The model's comm has gone, most often with its kernel; or has come back, then the kernel answers. */
+  private readonly doubt = (): void => {
+    this.become("closed");
+    this.forget();
+    this.hello();
+  };
+
+  private become(state: Link["state"]): void {
+    if (state !== this.link.state) {
+      this.link = { state, busy: false };
+      for (const listener of [...this.listeners]) {
+        listener.link(this.link);
+      }
+    }
+  }
+
+  /** Nobody will answer any more. */
+  private forget(): void {
+    for (const [id, resolve] of this.waiting) {
+      resolve({ t: "did", id, ok: false, say: "" });
+    }
+    this.waiting.clear();
+  }
 }

@@ -1,0 +1,81 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+
+import widget from "../../src/widget";
+import { WidgetTransport, type Model } from "../../src/widget/transport";
+import { manyTasks, snapshot } from "./fake";
+
+class FakeModel implements Model {
+  readonly sent: Array<Record<string, unknown>> = [];
+  private readonly listeners = new Map<string, Set<(content: unknown) => void>>();
+
+  send(content: unknown): void {
+    this.sent.push(content as Record<string, unknown>);
+  }
+
+  on(event: string, listener: (content: unknown) => void): void {
+    this.listeners.set(event, (this.listeners.get(event) ?? new Set()).add(listener));
+  }
+
+  off(event: string, listener: (content: unknown) => void): void {
+    this.listeners.get(event)?.delete(listener);
+  }
+
+  fire(event: "msg:custom" | "comm_live_update", content?: unknown): void {
+    for (const listener of [...(this.listeners.get(event) ?? [])]) {
+      listener(content);
+    }
+  }
+
+  get listening(): number {
+    return [...this.listeners.values()].reduce((sum, set) => sum + set.size, 0);
+  }
+}
+
+let model: FakeModel;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  model = new FakeModel();
+});
+
+afterEach(() => vi.useRealTimers());
+
+test("an answer goes to whoever asked, also with several views of one model", async () => {
+  const [one, other] = [new WidgetTransport(model), new WidgetTransport(model)];
+  const answers = [one.act("cancel", { task: "a" }), other.act("cancel", { task: "b" })];
+  const [first, second] = model.sent;
+  expect(first?.id).not.toBe(second?.id);
+  model.fire("msg:custom", { t: "did", id: second?.id, ok: true, say: "second" });
+  model.fire("msg:custom", { t: "did", id: first?.id, ok: true, say: "first" });
+  expect((await Promise.all(answers)).map((did) => did.say)).toEqual(["first", "second"]);
+});
+
+test("a comm that has gone is no kernel; who waits for an answer hears that none will come", async () => {
+  const transport = new WidgetTransport(model);
+  const states: string[] = [];
+  transport.listen(() => {}, (link) => states.push(link.state));
+  const answer = transport.act("connect", { target: "" });
+  model.fire("comm_live_update");
+  expect((await answer).ok).toBe(false);
+  expect(states).toEqual(["closed"]);
+  model.fire("msg:custom", snapshot());
+  expect(states).toEqual(["closed", "open"]);
+});
+
+test("the panel asks when it is rendered, shows what comes, and leaves nothing behind", async () => {
+  const view = widget();
+  const el = document.createElement("div");
+  document.body.append(el);
+  const remove = view.render({ model, el });
+  expect(model.sent).toEqual([{ t: "hello", v: 1, view: "widget" }]);
+  model.fire("msg:custom", snapshot({ tasks: manyTasks(3) }));
+  await vi.advanceTimersByTimeAsync(50);
+  expect(el.querySelectorAll("tr[data-id]")).toHaveLength(3);
+  el.querySelector<HTMLElement>("[data-tab=members]")?.click();
+  remove();
+  expect(model.listening).toBe(0);
+  view.render({ model, el });
+  await vi.advanceTimersByTimeAsync(50);
+  expect(el.querySelector<HTMLElement>("[aria-selected=true]")?.dataset.tab).toBe("members");
+  el.remove();
+});
