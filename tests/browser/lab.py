@@ -200,6 +200,16 @@ class Book:
         self.page.evaluate("async () => { await jupyterapp.commands.execute('notebook:run-all-cells'); }")
         return self
 
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Delete cells."""
+        self.page.evaluate(
+            f"""([path, numbers]) => {{
+                {self.FIND}
+                for (const number of numbers) book.content.model.sharedModel.deleteCell(number);
+            }}""",
+            [self.path, sorted(numbers, reverse=True)],
+        )
+
     def emptied(self) -> Book:
         """Without its cells; the kernel stays."""
         self.page.evaluate(

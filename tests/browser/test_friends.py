@@ -103,12 +103,15 @@ def test_a_guest_is_let_in_by_a_click_and_then_lends_his_machine(
 
     go = tmp_path / "go"
     book.quietly(TRAIN.replace("GO", repr(str(go))))
-    for label, source in SCENE.items():
-        book.do(f"%%p2p {label}\n{source}")
+    cells = [book.do(f"%%p2p {label}\n{source}") for label, source in SCENE.items()]
     sidebar.tab("Tasks")
     expect(sidebar.row("forest")).to_contain_text("70%")
     expect(sidebar.row("sweep")).to_contain_text("running")
+    expect(book.output(cells[-1])).to_contain_text("waiting for a free slot of 3")
     lab.clear({book.path})
+    book.remove(cells[2:])
+    panel = Panel(book.output(book.do("%p2p_panel"))).tab("Members")
+    expect(panel.row("carol (laptop)")).to_be_visible()
     pictures(lab, sidebar)
     go.touch()
     expect(sidebar.root).to_contain_text("No task is on its way.")
