@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from p2p_ipython.notebook.panel import rows
 from p2p_ipython.notebook.panel.hub import Hub
 from p2p_ipython.notebook.panel.rows import Row
-from p2p_ipython.protocol.client_machine import TaskState
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
@@ -29,7 +28,9 @@ MOST_TASKS = 20_000
 ABSENT = "key:"
 """How the id of a member begins who isn't here; the fingerprint of his first key follows."""
 
-OVER = frozenset(state.value for state in (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED))
+# Values of ``TaskState``, which loads cryptography: not before there is a cluster.
+WAITING = "waiting"
+OVER = frozenset({"done", "failed", "cancelled"})
 
 Usage = Mapping[str, tuple[int, float]]
 """Tasks and seconds, by the fingerprint of a member's key."""
@@ -72,7 +73,7 @@ class ClusterWatch:
         entries = self.cluster.record.entries
         known: list[tuple[str, Row]] = []
         for id, entry in entries.items():
-            if len(known) < MOST_TASKS or entry.state is not TaskState.WAITING:
+            if len(known) < MOST_TASKS or entry.state.value != WAITING:
                 known.append((id, rows.task(entry)))
             if entry.ended and entry.started and entry.sid is not None:
                 self._ran(entry.sid, entry.seconds or entry.ended - entry.started)
@@ -108,7 +109,7 @@ class ClusterWatch:
                 hub.drop("tasks", id)
                 continue
             before = known.get(id)
-            if before is None and len(known) >= MOST_TASKS and entry.state is TaskState.WAITING:
+            if before is None and len(known) >= MOST_TASKS and entry.state.value == WAITING:
                 continue
             hub.put("tasks", id, rows.task(entry))
             if entry.ended and entry.started and entry.sid and (before is None or before["state"] not in OVER):
