@@ -15,7 +15,7 @@ from wheel_support import ROOT, WheelVenv, sdist, wheel, wheel_venv
 
 import p2p_ipython
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.timeout(900)
 
 NAME = "@p2p-ipython/labextension"
 HOME = f"data/share/jupyter/labextensions/{NAME}/"
