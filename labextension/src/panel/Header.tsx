@@ -64,7 +64,7 @@ function Facts() {
   const { workers: count, slots: all, busy } = capacity(control.store);
   const said = [
     cluster.me === "" ? undefined : <span key="me" title={cluster.key}>{t("as %1", cluster.me)}</span>,
-    cluster.board === "" || cluster.board === cluster.title ? undefined : (
+    cluster.board === "" || cluster.board === cluster.title || cluster.kind === "personal" ? undefined : (
       <span key="board" title={cluster.board}>{t("board %1", cluster.board)}</span>
     ),
     cluster.since > 0 && cluster.state === "connected" ? (

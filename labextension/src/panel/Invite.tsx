@@ -5,6 +5,7 @@ import { useState } from "preact/hooks";
 import type { Invited } from "./contract";
 import { Ticking, useAlive, useEnvironment, useOwnId } from "./environment";
 import { Button, Copy, Typed } from "./parts";
+import { owned } from "./store";
 import { duration } from "./words";
 
 export function Invite() {
@@ -28,7 +29,10 @@ export function Invite() {
     return <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Invite …")}</Button></div>;
   }
   // Into the cluster one is in (with no title: machines of one's own, where it isn't shared), or another that is hosted here.
-  const titles = [...new Set([...(cluster.kind === "shared" ? [cluster.title] : cluster.kind === "own" ? [""] : []), ...means.hosted])];
+  const titles = [...new Set([...(owned(control.store) ? [cluster.title] : cluster.kind === "own" ? [""] : []), ...means.hosted])];
+  if (titles.length === 0) {
+    titles.push(...means.clusters);
+  }
   const chosen = title !== undefined && titles.includes(title) ? title : titles[0] ?? "";
   const invite = async (): Promise<void> => {
     setBusy(true);

@@ -6,7 +6,7 @@ import { Ticking, useEnvironment } from "./environment";
 import { Invite } from "./Invite";
 import { Listing } from "./Listing";
 import { Button, Confirmed, Details, Empty, Facts, Meter } from "./parts";
-import type { Member } from "./store";
+import { owned, type Member } from "./store";
 import type { Column } from "./VirtualTable";
 import { clockTime, duration, elapsed, join, roundTrip, tasks, type Translate } from "./words";
 
@@ -109,7 +109,7 @@ function MemberDetails({ member, onClose }: { member: Member; onClose: () => voi
               {t("Trust no longer")}
             </Button>
           ) : null}
-          {stranger && store.cluster.kind === "shared" && control.can("revoke") ? (
+          {stranger && owned(store) && control.can("revoke") ? (
             <Confirmed
               name={t("Take %1 out", member.name)}
               question={t("Take %1 out of %2? The others get a new key.", member.name, store.cluster.title)}

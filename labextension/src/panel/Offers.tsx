@@ -21,7 +21,7 @@ export function Offers() {
         cell: (offer) => (
           <>
             <span class="p2p-name">
-              <span class={`p2p-dot${offer.paused ? " p2p-unsure" : offer.free > 0 ? " p2p-up" : ""}`} aria-hidden="true" />
+              <span class={`p2p-dot${offer.paused ? " p2p-unsure" : " p2p-up"}`} aria-hidden="true" />
               <span class="p2p-label" title={offer.name}>{offer.name}</span>
               {offer.own ? <span class="p2p-badge">{t("yours")}</span> : null}
               {offer.paused ? <span class="p2p-badge">{t("paused")}</span> : null}

@@ -266,6 +266,18 @@ export function unfinished(store: Store): number {
   return store.counts.waiting + store.counts.sent + store.counts.running;
 }
 
+/** Whether the shared cluster that one is in is one's own. */
+export function owned(store: Store): boolean {
+  if (store.cluster.kind === "shared") {
+    for (const member of store.members.values()) {
+      if (member.me) {
+        return member.roles.includes("owner");
+      }
+    }
+  }
+  return false;
+}
+
 /** Workers that are here and not this kernel's idle self, their slots and how many of these are busy. */
 export function capacity(store: Store): { workers: number; slots: number; busy: number } {
   let workers = 0;

@@ -357,9 +357,11 @@ describe("actions", () => {
 
   test("what can't be undone is asked about first; no is the default", async () => {
     const members = { m: { name: "bob", here: true, key: "k", trust: "plain data" } };
-    await mount(snapshot({ cluster: { kind: "shared", title: "alice/friends" }, members }));
+    await mount(snapshot({
+      cluster: { kind: "shared", title: "alice/friends" }, members: { ...members, a: { name: "alice", me: true, own: true, here: true, roles: ["owner", "client"] } }
+    }));
     await tab("members");
-    rows()[0]?.click();
+    rows()[1]?.click();
     await settle();
     await click("Take bob out");
     expect(transport.acts).toEqual([]);
