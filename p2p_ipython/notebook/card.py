@@ -120,10 +120,11 @@ class Card:
 
     def show(self, face: Face) -> None:
         """Tell the browser what has changed, if anything has."""
+        if face == self._face:
+            return
         before, self._face = dataclasses.asdict(self._face), face
         changed = {name: value for name, value in dataclasses.asdict(face).items() if value != before[name]}
-        if changed:
-            answering_nobody(self._widget.update, changed)
+        answering_nobody(self._widget.update, changed)
 
     def close(self) -> None:
         """Take it away, in all front ends."""

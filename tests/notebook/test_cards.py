@@ -197,7 +197,8 @@ def card_of(nb: Notebook) -> Comm:
 
 def view(cell: Any) -> str | None:
     """The model that is shown under a cell now."""
-    bundle = [*cell.of("display_data"), *cell.of("update_display_data")][-1]["data"]
+    displays = [m["content"] for m in cell.messages if m["msg_type"] in ("display_data", "update_display_data")]
+    bundle = displays[-1]["data"]
     return bundle[VIEW]["model_id"] if VIEW in bundle else None
 
 
@@ -258,6 +259,35 @@ def test_a_card_is_made_and_shown_while_another_cell_computes(nb: Notebook, tmp_
     (tmp_path / "go").touch()
     (tmp_path / "free").touch()
     nb.until(lambda: busy.idle and card.closed)
+
+
+def test_a_task_that_clears_its_output_has_its_line_back_and_when_it_is_calm_its_card(
+    nb: Notebook, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    clear = "from IPython.display import clear_output\nclear_output()\nprint('cleared')"
+    cell = nb.run(f"%%p2p tile\n{waits_for(first)}\n{clear}\n{waits_for(second)}")
+    card = card_of(nb)
+    ready(nb, card, cell)
+    first.touch()
+    nb.until(lambda: "cleared" in cell.text)
+    assert view(cell) is None
+    assert (cell.status_line or "").startswith("tile: on worker-")
+    nb.until(lambda: view(cell) == card.id)
+    second.touch()
+    nb.until(lambda: card.closed)
+    assert view(cell) is None
+
+
+def test_a_card_that_is_being_drawn_when_its_task_ends_is_left_to_it_for_a_moment(nb: Notebook, tmp_path: Path) -> None:
+    cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}")
+    card = card_of(nb)
+    nb.say(card.id, {"method": "custom", "content": {"t": "ready", "page": "one"}})
+    nb.until(lambda: view(cell) == card.id)
+    (tmp_path / "go").touch()
+    nb.until(lambda: card.widget["state"] == "done")  # the card says so at once
+    nb.until(lambda: card.closed)  # and goes, though the front end never says that it has drawn it
+    assert (cell.status_line or "").startswith("tile: done on worker-")
 
 
 def test_a_click_fires_none_of_ipythons_events(nb: Notebook, tmp_path: Path) -> None:

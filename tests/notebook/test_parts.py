@@ -136,6 +136,13 @@ def test_output_names_its_cell_as_parent_when_others_run() -> None:
     assert [(kind, parent) for kind, parent, _ in shell.kernel.sent] == [("stream", "first")]
 
 
+def test_output_knows_its_cell_where_cells_are_kept_apart() -> None:
+    assert [CellOutput(shell, CurrentCell(shell)).cell for shell in (Shell(cell_ids=True), Shell(cell_ids=False))] == [
+        "first",
+        "",
+    ]
+
+
 def test_output_waits_for_the_next_cell_where_nobody_listens_between_cells() -> None:
     shell = Shell(cell_ids=False)
     current = CurrentCell(shell)
