@@ -148,7 +148,7 @@ function usage(count: number, seconds: number, t: Translate): string {
 }
 
 function isUp(member: Member): boolean {
-  return member.me || ["up", "here", ""].includes(member.state);
+  return member.me || ["up", "known", "here", ""].includes(member.state);
 }
 
 function machine(member: Member): string {
