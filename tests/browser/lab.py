@@ -185,6 +185,9 @@ class Book:
             f"([path, number]) => {{ {self.FIND} book.content.activeCellIndex = number; }}", [self.path, number]
         )
 
+    def active_cell(self) -> int:
+        return int(self.page.evaluate(f"(path) => {{ {self.FIND} return book.content.activeCellIndex; }}", self.path))
+
     def start(self, number: int) -> None:
         """Run a cell, and don't wait for it."""
         self._select(number)

@@ -93,6 +93,26 @@ def test_after_a_reload_of_the_page_it_is_live_again(stage: Stage, lab: Tab, tmp
     expect(panel.row("tile")).to_have_count(0)
 
 
+def test_while_another_cell_computes_it_is_up_to_date_and_its_buttons_work(
+    stage: Stage, lab: Tab, tmp_path: Path
+) -> None:
+    book = connected_book(lab, "busy-cell.ipynb")
+    panel = shown(book)
+    for name in ("first", "second"):
+        book.do(f"%%p2p {name}\n{waits_for(tmp_path / name)}")
+    computing = book.write(waits_for(tmp_path / "free"))
+    book.start(computing)
+    until(lambda: book.computes(computing))
+    (tmp_path / "first").touch()
+    expect(panel.row("first")).to_have_count(0)
+    panel.button("Cancel second").click()
+    expect(panel.row("second")).to_have_count(0)
+    panel.tab("Finished")
+    expect(panel.row("second")).to_contain_text("cancelled")
+    assert book.computes(computing)
+    (tmp_path / "free").touch()
+
+
 def test_a_saved_notebook_shows_its_last_state_without_any_script(stage: Stage, lab: Tab) -> None:
     cells = ["%p2p_panel", "%%p2p tile --wait\n6 * 7", "%p2p_disconnect"]
     book = connected_book(lab, "saved.ipynb", *cells)

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Stage
-from tests.browser.lab import CONNECT, Panel, Tab, open_in_lab, until, waits_for
+from tests.browser.lab import CONNECT, Panel, Tab, connected_book, open_in_lab, until, waits_for
 
 
 @pytest.fixture
@@ -19,12 +19,14 @@ def sidebar(stage: Stage, lab: Tab) -> Panel:
 def test_it_says_what_to_type_before_it_is_loaded_and_then_shows_the_cluster(
     stage: Stage, lab: Tab, sidebar: Panel
 ) -> None:
-    book = open_in_lab(lab, "first.ipynb", ["%load_ext p2p_ipython", "%p2p_connect --workers 2"])
+    book = open_in_lab(lab, "first.ipynb", ["%p2p_connect --workers 2"])
     expect(sidebar.state).to_have_text("not loaded")
     expect(sidebar.root).to_contain_text("%load_ext p2p_ipython")
-    book.run(0)
+    load = lab.page.get_by_role("button", name="Load It in This Kernel")
+    load.click()
     expect(sidebar.state).to_have_text("no cluster")
-    book.run(1)
+    expect(load).to_be_hidden()
+    book.run(0)
     expect(sidebar.state).to_have_text("connected")
     expect(sidebar.root).to_contain_text("2 workers")
     expect(lab.page.locator(".p2p-status")).to_contain_text("2 workers")
@@ -84,6 +86,21 @@ def test_it_follows_the_notebook_in_front_and_keeps_two_clusters_apart(
     expect(sidebar.row("one")).to_have_count(0)
     (tmp_path / "go").touch()
     expect(sidebar.row("two")).to_have_count(0)
+
+
+def test_from_a_task_one_sees_its_source_and_output_and_gets_to_its_cell(
+    stage: Stage, lab: Tab, sidebar: Panel, tmp_path: Path
+) -> None:
+    book = connected_book(lab, "cells.ipynb", "%%p2p tile\nprint('it ran')", "1", "2")
+    book.run(1)
+    book.run(3)
+    sidebar.tab("Finished").row("tile").click()
+    details = sidebar.root.locator(".p2p-details")
+    expect(details.locator(".p2p-source")).to_contain_text("print('it ran')")
+    expect(details.locator(".p2p-output")).to_have_text("it ran")
+    assert book.active_cell() == 3
+    sidebar.button("Go to the cell of tile").click()
+    until(lambda: book.active_cell() == 1)
 
 
 def test_while_a_cell_computes_it_is_up_to_date_and_its_buttons_work(
