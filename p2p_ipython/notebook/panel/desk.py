@@ -129,14 +129,13 @@ class Desk:
         """The magics' cluster; else the one that was opened last; else the one that was looked at last."""
         mine = self._notebook.cluster
         if mine is None or mine.closed:
-            self._opened = [ref for ref in self._opened if (one := ref()) is not None and not one.closed]
-            last = self._opened[-1]() if self._opened else None
-            mine = last or (self._last() if self._last is not None else None)
+            others = [one for ref in list(self._opened) if (one := ref()) is not None and not one.closed]
+            mine = others[-1] if others else self._last() if self._last is not None else None
         self._last = weakref.ref(mine) if mine is not None else None
         return mine
 
     def _has_opened(self, cluster: Cluster) -> None:
-        self._opened.append(weakref.ref(cluster))
+        self._opened.append(weakref.ref(cluster, self._opened.remove))
         if self._kernel is not None and not self._prepared:
             self._prepared = True
             threading.Thread(target=_prepare, name="p2p-panel-import", daemon=True).start()
