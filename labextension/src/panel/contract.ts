@@ -185,7 +185,7 @@ export interface Delta extends Changes {
   rev: number;
   base: number;
   now: number;
-  del?: { [T in TableName]?: string[] };
+  del?: Partial<Record<TableName, string[]>>;
 }
 
 /** What came of an action; `say` is for people, `data` depends on the action. */
