@@ -5,7 +5,7 @@ import { useMemo } from "preact/hooks";
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Listing } from "./Listing";
-import { Button, Empty, Shortened } from "./parts";
+import { Button, Empty } from "./parts";
 import { isOver, unfinished, type Task } from "./store";
 import { TaskDetails } from "./TaskDetails";
 import type { Column } from "./VirtualTable";
@@ -30,8 +30,8 @@ export function Pending() {
       cell: (task, active) => control.undo.has(task.id) ? (
         <Taking task={task} active={active} />
       ) : mayCancel ? (
-        <Button kind="quiet p2p-short" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
-          <Shortened word={t("Cancel")} picture={<Glyph name="cross" />} />
+        <Button kind="quiet p2p-cancel" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
+          {t("Cancel")}
         </Button>
       ) : null
     }

@@ -13,8 +13,8 @@ export function Button({
   children: ComponentChildren;
   name?: string;
   onClick?: (event: TargetedMouseEvent<HTMLButtonElement>) => void;
-  /** "short": its text is a picture in a narrow panel. */
-  kind?: "plain" | "strong" | "danger" | "quiet" | "short" | "quiet p2p-short";
+  /** "short": a narrow panel shows a picture in place of its text. */
+  kind?: "plain" | "strong" | "danger" | "quiet" | "short" | "quiet p2p-cancel";
   /** In the order of tabbing. */
   active?: boolean;
   disabled?: boolean;
