@@ -26,7 +26,7 @@ export RUFF_CACHE_DIR := $(CACHE)/ruff
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint front bench setup clean
+.PHONY: help demo lab test lint front screenshot bench setup clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -55,6 +55,11 @@ lint: $(READY) $(MODULES) ## linters and type checkers only
 	@$(NPM) lint
 
 front: $(FRONT) ## build the front end, and have the JupyterLab of .venv use it
+
+screenshot: $(READY) $(FRONT) ## take the README's picture anew, as the tests do
+	@sh .ci/chromium.sh
+	@$(PY) -m pytest -q -o cache_dir=$(CACHE)/pytest tests/browser/test_friends.py
+	@cp build/screenshots/readme.png notebooks/panel.png
 
 bench: $(READY) ## measure a personal cluster of two workers (BENCH=--json for programs)
 	@$(PY) -m p2p_ipython.cli bench --workers 2 $(BENCH)

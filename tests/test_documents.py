@@ -27,7 +27,7 @@ UNDONE = "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"])
 
 def text_files() -> list[Path]:
     """Files of the project that people write."""
-    folders = ["p2p_ipython", "tests", "notebooks", "binder", ".ci"]
+    folders = ["p2p_ipython", "tests", "notebooks", "binder", ".ci", "labextension/src", "labextension/tests"]
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     found += [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml"} or path.name == "Makefile"]
     return [path for path in found if "__pycache__" not in path.parts and path.suffix != ".pyc"]
@@ -84,9 +84,11 @@ def test_make_targets_in_documents_exist() -> None:
 
 def test_magics_in_readme_exist() -> None:
     from p2p_ipython.notebook.friends import FriendsMagics
+    from p2p_ipython.notebook.lending import LendingMagics
     from p2p_ipython.notebook.magics import P2PMagics
 
-    known = {name for one in (P2PMagics, FriendsMagics) for kind in ("line", "cell") for name in one.magics[kind]}
+    every = (P2PMagics, FriendsMagics, LendingMagics)
+    known = {name for one in every for kind in ("line", "cell") for name in one.magics[kind]}
     assert set(re.findall(r"%%?(p2p\w*)", README)) <= known
 
 
@@ -143,3 +145,13 @@ def test_notebooks_are_kept_without_outputs(name: str) -> None:
 def test_scripts_that_are_run_directly_are_executable() -> None:
     for script in (".ci/run", "binder/postBuild"):
         assert os.access(ROOT / script, os.X_OK), script
+
+
+def test_the_readme_opens_with_a_picture_of_the_panel_as_the_tests_take_it() -> None:
+    start = README.split("\n## ")[0]
+    picture = re.search(r"!\[[^\]]{20,}\]\(([^)]+)\)", start)
+    assert picture is not None
+    assert picture[1] == "notebooks/panel.png"
+    data = (ROOT / picture[1]).read_bytes()
+    size = [int.from_bytes(data[at : at + 4]) for at in (16, 20)]
+    assert (data[:8], size) == (b"\x89PNG\r\n\x1a\n", [1280, 800])
