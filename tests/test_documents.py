@@ -30,7 +30,7 @@ def text_files() -> list[Path]:
     folders = ["p2p_ipython", "tests", "notebooks", "binder", ".ci", "labextension/src", "labextension/tests"]
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     found += [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml"} or path.name == "Makefile"]
-    return [path for path in found if "__pycache__" not in path.parts and path.suffix != ".pyc"]
+    return [path for path in found if "__pycache__" not in path.parts and path.suffix not in {".pyc", ".png"}]
 
 
 def settings_table() -> str:
