@@ -58,6 +58,8 @@ def test_first_steps_shows_values_output_a_picture_and_a_remote_error(tmp_path: 
     dry_run = shown(executed, "--dry-run")
     assert all(name in dry_run for name in ("mandelbrot", "np", "width", "height", "steps"))
     assert "worker" in shown(executed, "%p2p_status")
+    assert "9 done, 1 failed" in shown(executed, "%p2p_panel")
+    assert "busy" in shown(executed, "cluster.timeline()")
     picture = tmp_path / "mandelbrot.png"
     assert picture.read_bytes().startswith(PNG)
     assert _colours(picture) > 50  # an empty picture has one
