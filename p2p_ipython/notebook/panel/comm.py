@@ -1,7 +1,9 @@
 """Where a sidebar finds the kernel: the comm that says that the extension is loaded, and the target for panels.
 
 A front end that asks a kernel which comms it has sees ``HERE`` where the extension is loaded; nothing is ever sent on
-it. A front end that is there already is told by its opening, and by its closing when the extension is unloaded.
+it. A front end that is there already is told by its opening, and by its closing when the extension is unloaded. One that
+doesn't know ``HERE`` answers its opening by closing it, as Jupyter's protocol has it: that says nothing of the front
+ends that come later, and what is closed there stays open here.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ class Targets:
         self._manager.register_target(HERE, _ignored)
         self._here = answering_nobody(comm.create_comm, target_name=HERE)
         take_messages(self._here, lambda _message: None)
+        self._here.handle_close = self._stay
 
     def close(self) -> None:
         """Be found no more."""
@@ -34,6 +37,10 @@ class Targets:
             if self._manager.targets.get(name) == target:
                 self._manager.unregister_target(name, target)
         answering_nobody(self._here.close)
+
+    def _stay(self, _message: Any) -> None:
+        self._here._closed = False
+        self._manager.register_comm(self._here)
 
 
 def _ignored(comm: Any, _message: Any) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -250,6 +251,23 @@ def test_the_widget_hears_what_the_sidebar_hears_and_can_do_the_same(browser: Br
     browser.read(lambda: not running() and widget.state() == sidebar.state())
 
 
+def test_a_widget_gets_the_text_of_its_second_module_and_of_nothing_else_and_a_sidebar_none(browser: Browser) -> None:
+    comm = browser.sidebar()
+    model = widget_of(browser.run("%p2p_panel", cell="panel-cell"))
+
+    def sent(to: str) -> list[Any]:
+        said = [m["content"]["data"] for m in browser.messages if m["content"].get("comm_id") == to]
+        return [data.get("content") or data for data in said if (data.get("content") or data).get("t") == "more"]
+
+    browser.tell(comm, t="more")
+    browser.tell(model, custom=True, t="more", name="../../pyproject.toml", file="widget.js")
+    browser.read(lambda: sent(model))
+    browser.run("'what was asked of the sidebar before that is answered by now'")
+    more = files("p2p_ipython") / "static" / "more.js"
+    assert sent(model) == [{"t": "more", "code": more.read_text("utf-8")}]
+    assert sent(comm) == []
+
+
 def html_of(cell: Cell) -> dict[str, Any]:
     """What the cell's HTML says now, and as text."""
     found = [content["data"] for kind in ("display_data", "update_display_data") for content in cell.of(kind)]
@@ -318,6 +336,18 @@ def test_pages_that_were_closed_without_a_word_are_forgotten_in_the_end(browser:
     assert not browser.closed(comms[-1])
     browser.say("comm_close", {"comm_id": comms[-1], "data": {}})
     assert comms[-1] not in browser.comms(PANEL)
+
+
+def test_who_does_not_know_the_presence_comm_and_closes_it_does_not_hide_it_from_others(browser: Browser) -> None:
+    here = browser.comms(HERE)
+    for comm in here:  # as a front end does that has no such target
+        browser.say("comm_close", {"comm_id": comm, "data": {}})
+    assert browser.comms(HERE) == here
+    browser.run("%unload_ext p2p_ipython")
+    browser.read(lambda: all(browser.closed(comm) for comm in here))
+    assert browser.comms(HERE) == []
+    browser.run("%load_ext p2p_ipython")
+    browser.run("%p2p_connect --workers 2")
 
 
 def test_unloading_closes_the_comms_and_leaves_html_and_loading_again_begins_anew(browser: Browser) -> None:
