@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from p2p_ipython.protocol.client_machine import MAX_SECONDS, TaskState, WorkerView
 from p2p_ipython.protocol.worker_machine import ANNOUNCE
+
+Key = TypeVar("Key", str, bytes)
 
 JOURNAL = 10_000
 """Tasks that are over and are kept."""
@@ -28,7 +30,7 @@ SOURCES = 4 << 20
 """Characters of cells' sources that are kept."""
 
 MAX_USERS = 2000
-"""Members whose work for us is summed up."""
+"""Members, and sessions of theirs, whose work for us is summed up."""
 
 COLUMNS = (
     *("task", "label", "kind", "state", "worker", "attempt", "submitted", "sent", "started", "ended"),
@@ -114,6 +116,8 @@ class Journal:
         self.done = self.failed = self.cancelled = 0
         self.usage: dict[str, tuple[int, float]] = {}
         """What workers have run for us: tasks and seconds, by the fingerprint of their member."""
+        self.served: dict[bytes, tuple[int, float]] = {}
+        """The same by the worker's session."""
         self._attempts = attempts
         self._keep = keep
         self._touched = touched or (lambda _task: None)
@@ -240,10 +244,16 @@ class Journal:
 
     def _sum_up(self, entry: Entry) -> None:
         seconds = entry.seconds or max(0.0, entry.ended - entry.started)
-        tasks, before = self.usage.pop(entry.signer, (0, 0.0))
-        self.usage[entry.signer] = tasks + 1, before + seconds
-        if len(self.usage) > MAX_USERS:
-            del self.usage[next(iter(self.usage))]
+        _add(self.usage, entry.signer, seconds)
+        _add(self.served, entry.sid or b"", seconds)
+
+
+def _add(totals: dict[Key, tuple[int, float]], key: Key, seconds: float) -> None:
+    """Count a task; beyond ``MAX_USERS`` the one who has run none for longest is forgotten."""
+    tasks, before = totals.pop(key, (0, 0.0))
+    totals[key] = tasks + 1, before + seconds
+    if len(totals) > MAX_USERS:
+        del totals[next(iter(totals))]
 
 
 def _row(entry: Entry) -> dict[str, Any]:

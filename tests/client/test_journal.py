@@ -178,6 +178,7 @@ def test_members_that_are_summed_up_are_bounded(monkeypatch: pytest.MonkeyPatch)
         made.running(task, 3.0)
         made.ended(task, TaskState.DONE, 4)
     assert list(made.usage) == ["SHA256:b", "SHA256:c"]
+    assert list(made.served) == [b"b", b"c"]
 
 
 def test_sources_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,6 @@ class ClusterWatch:
         self._hub = hub
         self._used = used
         self._follower = cluster.follow(wake)
-        self._lent: dict[bytes, tuple[int, float]] = {}  # what each worker has run, of the tasks that are listed
         self._here: Counter[str] = Counter()  # sessions, by the fingerprint of their member's key
         self._signers: dict[bytes, str] = {}
         self._people: tuple[object, ...] = ()  # what the rows of members were made with
@@ -69,14 +68,11 @@ class ClusterWatch:
         """Read everything."""
         self._follower.take()
         hub = self._hub
-        self._lent.clear()
         entries = self.cluster.record.entries
         known: list[tuple[str, Row]] = []
         for id, entry in entries.items():
             if len(known) < MOST_TASKS or entry.state.value != WAITING:
                 known.append((id, rows.task(entry)))
-            if entry.ended and entry.started and entry.sid is not None:
-                self._ran(entry.sid, entry.seconds or entry.ended - entry.started)
         hub.fill("tasks", known)
         self._facts()
         self._sessions()
@@ -108,16 +104,9 @@ class ClusterWatch:
             if entry is None:
                 hub.drop("tasks", id)
                 continue
-            before = known.get(id)
-            if before is None and len(known) >= MOST_TASKS and entry.state.value == WAITING:
+            if id not in known and len(known) >= MOST_TASKS and entry.state.value == WAITING:
                 continue
             hub.put("tasks", id, rows.task(entry))
-            if entry.ended and entry.started and entry.sid and (before is None or before["state"] not in OVER):
-                self._ran(entry.sid, entry.seconds or entry.ended - entry.started)
-
-    def _ran(self, sid: bytes, seconds: float) -> None:
-        tasks, before = self._lent.get(sid, (0, 0.0))
-        self._lent[sid] = tasks + 1, before + seconds
 
     # -- the whole --
 
@@ -243,7 +232,7 @@ class ClusterWatch:
                 busy=busy,
                 link=link,
                 rtt=rtt,
-                lent=self._lent.get(sid, (0, 0.0)),
+                lent=self.cluster.record.served.get(sid, (0, 0.0)),
                 used=used.get(signer, (0, 0.0)),
             ),
         )

@@ -126,6 +126,19 @@ async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(pump
     await panel.until(lambda: panel.fact("done") == cluster.record.done)
 
 
+async def test_what_a_worker_has_lent_counts_tasks_that_are_listed_no_longer(
+    pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.record, "_keep", 1)
+    before = sum(tasks for tasks, _ in cluster.record.served.values())
+    futures = [cluster.submit(pow, 2, n) for n in range(5)]
+    panel = Panel()
+    pump.hello(panel)
+    await panel.until(lambda: all(future.done() for future in futures))
+    lent = [row.get("lentTasks", 0) for row in Reader(pump.state(0.0)).tables["members"].values()]
+    assert sum(lent) == before + 5
+
+
 async def test_messages_come_at_most_ten_times_a_second_and_all_panels_get_the_same(
     pump: Pump, cluster: Cluster
 ) -> None:
