@@ -6,6 +6,7 @@ Only ``--wait`` blocks the kernel for as long as a person takes. Names that othe
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,6 +81,7 @@ class FriendsMagics(Magics):
         super().__init__(shell, parent=shell)
         self._notebook = notebook
         self._made: Reception | None = None
+        self._making = threading.Lock()
 
     def end(self) -> None:
         """Withdraw invitations, end the hosting."""
@@ -361,11 +363,6 @@ class FriendsMagics(Magics):
         cluster = self._connected()
         return [member.name for member in cluster.members()] if cluster is not None else []
 
-    @property
-    def receives(self) -> bool:
-        """Whether there is a reception: somebody may wait."""
-        return self._made is not None
-
     # -- inside --
 
     @property
@@ -373,8 +370,9 @@ class FriendsMagics(Magics):
         """Where those who would come in are dealt with; made on first use."""
         from p2p_ipython.client.hosting import Reception
 
-        self._made = self._made or Reception()
-        return self._made
+        with self._making:  # the panel asks for it from another thread
+            self._made = self._made or Reception()
+            return self._made
 
     def _notice(self, *, buttons: bool) -> Notice:
         from p2p_ipython.notebook.notice import Notice
