@@ -40,8 +40,14 @@ def test_the_front_end_has_the_package_s_version() -> None:
 
 
 def test_the_wheel_has_what_the_widgets_load(in_wheel: dict[str, bytes]) -> None:
-    for name in ("widget.js", "widget.css", "card.js", "card.css"):
+    for name in ("widget.js", "more.js", "widget.css", "card.js", "card.css"):
         assert in_wheel[f"p2p_ipython/static/{name}"], name
+
+
+def test_what_a_notebook_loads_at_once_is_small(in_wheel: dict[str, bytes]) -> None:
+    """A saved notebook may carry it, and a kernel sends it with each widget that it makes."""
+    for name, most in (("widget.js", 60_000), ("card.js", 6_000)):
+        assert len(in_wheel[f"p2p_ipython/static/{name}"]) <= most, name
 
 
 def test_the_wheel_has_the_extension_where_jupyterlab_looks_for_it(in_wheel: dict[str, bytes]) -> None:

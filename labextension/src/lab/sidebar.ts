@@ -4,6 +4,7 @@ import { Notification } from "@jupyterlab/apputils";
 import type { TranslationBundle } from "@jupyterlab/translation";
 import { Widget } from "@lumino/widgets";
 
+import type { Rest } from "../panel";
 import type { Link, Transport } from "../panel/transport";
 import { p2pIcon } from "./icon";
 import { SIDEBAR } from "./ids";
@@ -25,6 +26,7 @@ export class PanelSidebar extends Widget {
   private readonly _body: HTMLElement;
   private _work: Work | null = null;
   private _shown = false;
+  private _rest: Rest | undefined;
   private _unmount: (() => void) | undefined;
 
   constructor(
@@ -113,7 +115,7 @@ export class PanelSidebar extends Widget {
   }
 
   private async _put(): Promise<void> {
-    const { mountPanel } = await import("../panel");
+    const { mountPanel, Rest } = await import("../panel");
     if (this._shown && !this.isDisposed && this._unmount === undefined) {
       const link = this._work?.link ?? NOWHERE;
       const look = ({ state }: Link): void => {
@@ -122,6 +124,7 @@ export class PanelSidebar extends Widget {
       const stop = link.listen(() => undefined, look);
       look(link.link);
       const unmount = mountPanel(this._body, link, {
+        rest: (this._rest ??= new Rest(() => import("../panel/more"))),
         // In a text for translation "%%" stands for "%"; the panel's say what they mean.
         // eslint-disable-next-line jupyter/no-dynamic-translation -- they are in src/panel
         translate: (text, ...args) => this._trans.__(text.replaceAll("%%", "%%%%"), ...args),

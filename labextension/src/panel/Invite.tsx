@@ -1,112 +1,16 @@
-/** Ask somebody in: the code is a secret, shown once and dropped when it has been read. */
+/** The way to ask somebody in. */
 
 import { useState } from "preact/hooks";
 
-import type { Invited } from "./contract";
-import { Ticking, useAlive, useEnvironment, useOwnId } from "./environment";
-import { Button, Copy, Typed } from "./parts";
-import { owned } from "./store";
-import { duration } from "./words";
+import { useEnvironment } from "./environment";
+import { Button } from "./parts";
+import { Later } from "./rest";
 
 export function Invite() {
   const { control, t } = useEnvironment();
-  const { means, cluster } = control.store;
-  const alive = useAlive();
-  const id = useOwnId();
   const [open, setOpen] = useState(false);
-  const [who, setWho] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [invited, setInvited] = useState<Invited>();
-  const [title, setTitle] = useState<string>();
-
-  if (invited !== undefined) {
-    return <Secret invited={invited} who={who} onDismiss={() => { setInvited(undefined); setWho(""); setOpen(false); }} />;
+  if (open) {
+    return <Later>{({ Invitation }) => <Invitation onClose={() => setOpen(false)} />}</Later>;
   }
-  if (!control.can("invite")) {
-    return null;
-  }
-  if (!open) {
-    return <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Invite …")}</Button></div>;
-  }
-  // Into the cluster one is in (with no title: machines of one's own, where it isn't shared), or another that is hosted here.
-  const titles = [...new Set([...(owned(control.store) ? [cluster.title] : cluster.kind === "own" ? [""] : []), ...means.hosted])];
-  if (titles.length === 0) {
-    titles.push(...means.clusters);
-  }
-  const chosen = title !== undefined && titles.includes(title) ? title : titles[0] ?? "";
-  const invite = async (): Promise<void> => {
-    setBusy(true);
-    const did = await control.request("invite", { title: chosen, who: who.trim() });
-    if (!alive.current) {
-      return;
-    }
-    setBusy(false);
-    const what = did.ok ? asInvited(did.data) : undefined;
-    if (what === undefined) {
-      control.notify(false, did.say || t("The kernel gave no code."));
-    } else {
-      setInvited(what);
-    }
-  };
-  return (
-    <form
-      class="p2p-form p2p-inline"
-      aria-label={t("Invite")}
-      onSubmit={(event) => {
-        event.preventDefault();
-        void invite();
-      }}
-    >
-      <label for={`${id}-who`}>{t("Name")}</label>
-      <input
-        id={`${id}-who`} class="p2p-input" value={who} maxLength={64} required={chosen !== ""} autocomplete="off" spellcheck={false}
-        onInput={(event) => setWho(event.currentTarget.value)}
-      />
-      {titles.length > 1 ? (
-        <>
-          <label for={`${id}-to`}>{t("to")}</label>
-          <select id={`${id}-to`} class="p2p-input" value={chosen} onChange={(event) => setTitle(event.currentTarget.value)}>
-            {titles.map((each) => <option key={each} value={each}>{each || t("my own machines")}</option>)}
-          </select>
-        </>
-      ) : null}
-      <Button type="submit" kind="strong" disabled={busy || (who.trim() === "" && chosen !== "")}>{busy ? t("Making a code …") : t("Invite")}</Button>
-      <Button onClick={() => setOpen(false)} name={t("Don't invite anybody")}>{t("Never mind")}</Button>
-    </form>
-  );
-}
-
-function Secret({ invited, who, onDismiss }: { invited: Invited; who: string; onDismiss: () => void }) {
-  const { t } = useEnvironment();
-  return (
-    <section class="p2p-card" aria-label={t("Invitation")}>
-      <p><strong>{t("A code for %1.", who || t("your machine"))}</strong> {t("Whoever has it may come in, once. It isn't shown again.")}</p>
-      <p class="p2p-code"><code>{invited.code}</code> <Copy text={invited.code} name={t("Copy the code")} /></p>
-      {invited.commands.length > 0 ? <p class="p2p-dim">{t("What %1 types:", who || t("your machine"))}</p> : null}
-      {invited.commands.map((command) => <Typed key={command} text={command} />)}
-      <p class="p2p-row">
-        {invited.until > 0 ? (
-          <Ticking>{(now) => (
-            <span class="p2p-dim">{invited.until > now ? t("Good for %1 more.", duration(Math.ceil(invited.until - now))) : t("It has run out.")}</span>
-          )}</Ticking>
-        ) : null}
-        <Button onClick={onDismiss}>{t("Done, forget it")}</Button>
-      </p>
-    </section>
-  );
-}
-
-function asInvited(data: unknown): Invited | undefined {
-  if (typeof data !== "object" || data === null) {
-    return undefined;
-  }
-  const { code, commands, until } = data as Partial<Invited>;
-  if (typeof code !== "string" || code === "") {
-    return undefined;
-  }
-  return {
-    code,
-    commands: (Array.isArray(commands) ? commands : []).filter((command) => typeof command === "string"),
-    until: typeof until === "number" ? until : 0
-  };
+  return control.can("invite") ? <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Invite …")}</Button></div> : null;
 }

@@ -12,20 +12,20 @@ import { Button } from "./parts";
 import { Lend } from "./Lend";
 import { Offers } from "./Offers";
 import { Finished, Pending } from "./Tasks";
+import { Later, type Rest } from "./rest";
 import { unfinished } from "./store";
 import { Tabs } from "./Tabs";
-import { Timeline } from "./Timeline";
 import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
 
-export function Panel({ control, t, compact }: { control: Control; t: Translate; compact: boolean }) {
+export function Panel({ control, rest, t, compact }: { control: Control; rest: Rest; t: Translate; compact: boolean }) {
   const [, draw] = useState(0);
   useLayoutEffect(() => control.subscribe(() => draw((n) => n + 1)), [control]);
   const { link, store, known } = control;
   const without = store.cluster.state === "none" || store.cluster.state === "closed";
   const live = link.state === "open" && control.stale === undefined;
   return (
-    <EnvironmentProvider value={{ control, t }}>
+    <EnvironmentProvider value={{ control, rest, t }}>
       <section
         class={`p2p-panel${compact ? " p2p-fills" : ""}${live || !known ? "" : " p2p-past"}${without ? " p2p-without" : ""}`}
         aria-label={t("p2p cluster")}
@@ -47,7 +47,7 @@ export function Panel({ control, t, compact }: { control: Control; t: Translate;
 }
 
 const VIEWS = {
-  tasks: () => <Pending />, finished: () => <Finished />, members: () => <Members />, offers: () => <Offers />, timeline: () => <Timeline />
+  tasks: () => <Pending />, finished: () => <Finished />, members: () => <Members />, offers: () => <Offers />, timeline: () => <Later>{({ Timeline }) => <Timeline />}</Later>
 };
 
 function Views() {

@@ -6,8 +6,8 @@ import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Listing } from "./Listing";
 import { Button, Empty } from "./parts";
+import { Later } from "./rest";
 import { isOver, unfinished, type Task } from "./store";
-import { TaskDetails } from "./TaskDetails";
 import type { Column } from "./VirtualTable";
 import { clockTime, duration, elapsed, join, progress, size, taskWords, type Translate } from "./words";
 
@@ -47,7 +47,7 @@ export function Pending() {
       count={unfinished(store)}
       mark={(task) => control.undo.has(task.id) ? "undo" : ""}
       onDelete={cancel}
-      details={(task, close) => <TaskDetails key={task.id} task={task} onClose={close} />}
+      details={(task, close) => <Later key={task.id}>{({ TaskDetails }) => <TaskDetails task={task} onClose={close} />}</Later>}
     >
       <Empty title={t("No task is on its way.")} type={"%%p2p answer\nanswer = 6 * 7"}>
         {t("Begin a cell with %%p2p: a worker runs it while you go on. What you name beside it is where the result comes.")}
@@ -81,7 +81,7 @@ export function Finished() {
       sections={[{ key: "all", title: "", rows: store.over.items, reversed: true }]}
       all={store.tasks}
       count={counts.done + counts.failed + counts.cancelled}
-      details={(task, close) => <TaskDetails key={task.id} task={task} onClose={close} />}
+      details={(task, close) => <Later key={task.id}>{({ TaskDetails }) => <TaskDetails task={task} onClose={close} />}</Later>}
       extra={counts.failed > 0 || store.filters.onlyFailed ? (
         <label class="p2p-check">
           <input

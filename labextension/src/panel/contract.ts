@@ -103,6 +103,8 @@ export interface TaskRow {
   sent: number;
   started: number;
   ended: number;
+  /** Seconds that its worker says it took; 0 where that isn't known. The rest, until `ended`, was the way back. */
+  ran: number;
   sizeIn: number;
   sizeOut: number;
   /** Its last line of output. */
@@ -199,6 +201,12 @@ export interface Did {
 
 export type FromKernel = Snapshot | Delta | Did;
 
+/** The text of a widget's second module, more.js; a widget asks for it when it first needs it. */
+export interface Code {
+  t: "more";
+  code: string;
+}
+
 /**
  * Actions and their arguments:
  *   cancel {task}; show {task} → Shown; connect {target} ("" for a personal cluster; else a title or HOST[:PORT]);
@@ -212,6 +220,7 @@ export type Action =
 
 export type ToKernel =
   | { t: "hello"; v: number; view: "widget" | "sidebar" }
+  | { t: "more" }
   | { t: "do"; id: number; action: Action; args: Record<string, unknown> };
 
 /** What there is to see of a task. `outputs` in order; images are base64. */

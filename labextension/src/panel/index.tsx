@@ -9,15 +9,19 @@ import { render } from "preact";
 
 import { Control, newMemory, type Memory } from "./control";
 import { Panel } from "./Panel";
+import type { Rest } from "./rest";
 import type { Transport } from "./transport";
 import { untranslated, type Translate } from "./words";
 
 export type { Memory } from "./control";
 export { newMemory } from "./control";
+export { Rest, type More } from "./rest";
 export type { Link, Transport } from "./transport";
 export type { Translate } from "./words";
 
 export interface PanelOptions {
+  /** The parts that aren't needed at first: `new Rest(() => import("./more"))`, or where they come otherwise. */
+  rest: Rest;
   /** "%1" in the text is the first argument. */
   translate?: Translate;
   /** Fill the element and scroll inside of it, as a sidebar does; otherwise as high as an output. */
@@ -29,13 +33,13 @@ export interface PanelOptions {
 const memories = new WeakMap<Transport, Memory>();
 
 /** Show the panel in `element`; the result takes it away again. */
-export function mountPanel(element: HTMLElement, transport: Transport, options: PanelOptions = {}): () => void {
+export function mountPanel(element: HTMLElement, transport: Transport, options: PanelOptions): () => void {
   const t = options.translate ?? untranslated;
   const memory = options.memory ?? memories.get(transport) ?? newMemory();
   memories.set(transport, memory);
   const control = new Control(transport, memory, t);
   const stopWatching = watch(element, (visible) => control.show(visible));
-  render(<Panel control={control} t={t} compact={options.compact ?? false} />, element);
+  render(<Panel control={control} rest={options.rest} t={t} compact={options.compact ?? false} />, element);
   const leaving = (): void => control.undo.close(); // the page goes: what was to be done in a moment is done now
   window.addEventListener("pagehide", leaving);
   return () => {

@@ -31,7 +31,7 @@ const DEFAULTS: Readonly<Tables> = {
   },
   tasks: {
     label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, submitted: 0, sent: 0,
-    started: 0, ended: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: ""
+    started: 0, ended: 0, ran: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: ""
   },
   offers: {
     name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",

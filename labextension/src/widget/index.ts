@@ -3,15 +3,17 @@
  * model: a view that is made again looks as the one before it did.
  */
 
-import { mountPanel, newMemory } from "../panel";
+import { mountPanel, newMemory, Rest } from "../panel";
+import { loadMore } from "./loading";
 import { WidgetTransport, type Model } from "./transport";
 
 export default () => {
   const memory = newMemory();
+  let rest: Rest | undefined;
   return {
     render({ model, el }: { model: Model; el: HTMLElement }): () => void {
       const transport = new WidgetTransport(model);
-      const unmount = mountPanel(el, transport, { memory });
+      const unmount = mountPanel(el, transport, { memory, rest: (rest ??= new Rest(() => loadMore(model))) });
       return () => {
         unmount();
         transport.close();

@@ -1,6 +1,6 @@
 /** A panel's way to its kernel by the custom messages of an anywidget. */
 
-import { VERSION, type Action, type Did, type FromKernel } from "../panel/contract";
+import { VERSION, type Action, type Code, type Did, type FromKernel } from "../panel/contract";
 import type { Link, Transport } from "../panel/transport";
 
 /** What is used of an anywidget's model. */
@@ -55,8 +55,11 @@ export class WidgetTransport implements Transport {
   }
 
   private readonly take = (content: unknown): void => {
-    const message = content as FromKernel; // the kernel's word; nobody else can send here
+    const message = content as FromKernel | Code; // the kernel's word; nobody else can send here
     this.become("open");
+    if (message.t === "more") {
+      return; // see loading.ts
+    }
     if (message.t === "did") {
       this.waiting.get(message.id)?.(message);
       this.waiting.delete(message.id);

@@ -1,6 +1,6 @@
 /** What a delta costs with 1,000 members and 10,000 tasks: `await window.bench()`, milliseconds. */
 
-import { mountPanel } from "../../src/panel";
+import { mountPanel, Rest } from "../../src/panel";
 import type { Delta, MemberRow, TaskRow } from "../../src/panel/contract";
 import { FakeTransport, snapshot } from "../panel/fake";
 
@@ -55,7 +55,7 @@ window.bench = async (tab = "tasks") => {
   host.style.width = "900px";
   document.body.append(host);
   const transport = new FakeTransport();
-  const unmount = mountPanel(host, transport);
+  const unmount = mountPanel(host, transport, { rest: new Rest(() => import("../../src/panel/more")) });
   const now = Date.now() / 1000;
   const members: Record<string, Partial<MemberRow>> = {};
   for (let i = 0; i < MEMBERS; i += 1) {

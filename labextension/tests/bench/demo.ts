@@ -1,6 +1,6 @@
 /** A scripted session, to look at the panel by itself: bundled by build.mjs, opened by demo.html. */
 
-import { mountPanel } from "../../src/panel";
+import { mountPanel, Rest } from "../../src/panel";
 import type { Snapshot } from "../../src/panel/contract";
 import { ALL, FakeTransport } from "../panel/fake";
 
@@ -99,7 +99,7 @@ if (element !== null) {
   if (query.has("fill")) {
     element.style.height = "760px";
   }
-  mountPanel(element, transport, { compact: query.has("fill") });
+  mountPanel(element, transport, { rest: new Rest(() => import("../../src/panel/more")), compact: query.has("fill") });
 }
 if (query.has("link")) {
   transport.become({ state: query.get("link") as "absent", busy: query.has("busy") });

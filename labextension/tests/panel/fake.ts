@@ -2,6 +2,7 @@
 
 import type { Action, ClusterFacts, Delta, Did, FromKernel, Means, MemberRow, OfferRow, Snapshot, TaskRow } from "../../src/panel/contract";
 import type { Link, Transport } from "../../src/panel/transport";
+import type { Model } from "../../src/widget/transport";
 
 export const NOW = 1_800_000_000;
 
@@ -88,4 +89,32 @@ export function manyTasks(count: number, fields: (index: number) => Partial<Task
     tasks[`t${index}`] = { label: `task_${index}`, kind: "cell", submitted: NOW - 1000 + index / 100, ...fields(index) };
   }
   return tasks;
+}
+
+/** An anywidget's model, of which a test plays the kernel. */
+export class FakeModel implements Model {
+  readonly sent: Array<Record<string, unknown>> = [];
+  private readonly listeners = new Map<string, Set<(content: unknown) => void>>();
+
+  send(content: unknown): void {
+    this.sent.push(content as Record<string, unknown>);
+  }
+
+  on(event: string, listener: (content: unknown) => void): void {
+    this.listeners.set(event, (this.listeners.get(event) ?? new Set()).add(listener));
+  }
+
+  off(event: string, listener: (content: unknown) => void): void {
+    this.listeners.get(event)?.delete(listener);
+  }
+
+  fire(event: "msg:custom" | "comm_live_update", content?: unknown): void {
+    for (const listener of [...(this.listeners.get(event) ?? [])]) {
+      listener(content);
+    }
+  }
+
+  get listening(): number {
+    return [...this.listeners.values()].reduce((sum, set) => sum + set.size, 0);
+  }
 }

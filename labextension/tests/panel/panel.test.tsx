@@ -1,16 +1,21 @@
 import { fireEvent } from "@testing-library/preact";
 import axe from "axe-core";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 
-import { mountPanel, type PanelOptions } from "../../src/panel";
+import { mountPanel, Rest, type PanelOptions } from "../../src/panel";
+import * as more from "../../src/panel/more";
 import type { Snapshot } from "../../src/panel/contract";
 import { delta, FakeTransport, manyTasks, NOW, snapshot } from "./fake";
+
+const rest = new Rest(() => Promise.resolve(more));
 
 const HOSTILE = "<img src=x onerror=alert(1)>";
 
 let element: HTMLElement;
 let transport: FakeTransport;
 let unmount: (() => void) | undefined;
+
+beforeAll(() => rest.want());
 
 beforeEach(() => {
   vi.useFakeTimers({ now: NOW * 1000 });
@@ -29,8 +34,8 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-async function mount(message?: Snapshot, options: PanelOptions = {}): Promise<void> {
-  unmount = mountPanel(element, transport, options);
+async function mount(message?: Snapshot, options: Partial<PanelOptions> = {}): Promise<void> {
+  unmount = mountPanel(element, transport, { rest, ...options });
   if (message !== undefined) {
     transport.say(message);
   }
@@ -481,7 +486,7 @@ describe("what is remembered", () => {
     await mount(snapshot({ tasks: manyTasks(2) }));
     const other = document.createElement("div");
     document.body.append(other);
-    const away = mountPanel(other, transport);
+    const away = mountPanel(other, transport, { rest });
     transport.say(snapshot({ tasks: manyTasks(2) }, 4));
     transport.say(delta({ put: { tasks: { x: { label: "both", submitted: NOW } } } }, 4));
     await settle();
@@ -535,7 +540,7 @@ describe("what is said", () => {
 async function mountReal(name: string): Promise<void> {
   const now = Date.now() / 1000;
   const members = { m: { name: "bob", here: true, roles: ["worker"], slots: 4, busy: 1, key: "k", trust: "plain data" }, n: { name: "eve" } };
-  unmount = mountPanel(element, transport);
+  unmount = mountPanel(element, transport, { rest });
   transport.say(snapshot({
     means: { hosted: ["personal, on this machine"] }, members, tasks: {
       a: { label: "tile", state: "running", started: now - 3, sent: now - 4, submitted: now - 5, worker: "bob", said: "30%" },

@@ -1,35 +1,8 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import widget from "../../src/widget";
-import { WidgetTransport, type Model } from "../../src/widget/transport";
-import { manyTasks, snapshot } from "./fake";
-
-class FakeModel implements Model {
-  readonly sent: Array<Record<string, unknown>> = [];
-  private readonly listeners = new Map<string, Set<(content: unknown) => void>>();
-
-  send(content: unknown): void {
-    this.sent.push(content as Record<string, unknown>);
-  }
-
-  on(event: string, listener: (content: unknown) => void): void {
-    this.listeners.set(event, (this.listeners.get(event) ?? new Set()).add(listener));
-  }
-
-  off(event: string, listener: (content: unknown) => void): void {
-    this.listeners.get(event)?.delete(listener);
-  }
-
-  fire(event: "msg:custom" | "comm_live_update", content?: unknown): void {
-    for (const listener of [...(this.listeners.get(event) ?? [])]) {
-      listener(content);
-    }
-  }
-
-  get listening(): number {
-    return [...this.listeners.values()].reduce((sum, set) => sum + set.size, 0);
-  }
-}
+import { WidgetTransport } from "../../src/widget/transport";
+import { FakeModel, manyTasks, snapshot } from "./fake";
 
 let model: FakeModel;
 

@@ -41,6 +41,11 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Give me the second module of the widget."""
+
+
+@dataclass(frozen=True)
 class Do:
     """Do this, and say under ``id`` what came of it."""
 
@@ -49,12 +54,14 @@ class Do:
     args: Mapping[str, Any]
 
 
-def read(data: object) -> Hello | Do | None:
+def read(data: object) -> Hello | Code | Do | None:
     """What a browser has sent; None for what is neither."""
     if not isinstance(data, dict):
         return None
     if data.get("t") == "hello":
         return Hello("widget" if data.get("view") == "widget" else "sidebar")
+    if data.get("t") == "more":
+        return Code()
     if data.get("t") != "do":
         return None
     id, action, args = data.get("id"), data.get("action"), data.get("args", {})

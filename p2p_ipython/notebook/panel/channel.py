@@ -12,7 +12,7 @@ from typing import Any
 
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.comms import answering_nobody, take_messages
-from p2p_ipython.notebook.panel.asked import Do, Hello, read
+from p2p_ipython.notebook.panel.asked import Code, Do, Hello, read
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ class Channel:
     """See the module. ``received`` and ``rested`` are called on the loop's thread, ``closed`` too.
 
     ``otherwise`` makes it the comm of a widget, which has messages of its own: it gets all that aren't custom ones.
+    ``code`` is the message with a widget's second module.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Channel:
         closed: Callable[[Channel], None],
         rested: Callable[[], None] = lambda: None,
         otherwise: Callable[[Any], None] | None = None,
+        code: bytes = b"",
     ) -> None:
         self._comm = comm
         self._kernel = kernel
         self._received = received
         self._closed = closed
         self._otherwise = otherwise
+        self._code = code
         self._open = True
         self.rested = rested
         head = f'{{"comm_id":"{comm.comm_id}","data":'
@@ -91,6 +94,9 @@ class Channel:
         asked = read(data)
         if asked is None:
             log.debug("a panel has sent what can't be read")
+        elif isinstance(asked, Code):
+            if self._code:
+                background().loop.call_soon_threadsafe(self.send, self._code)
         elif self._open:
             background().loop.call_soon_threadsafe(self._received, self, asked)
 

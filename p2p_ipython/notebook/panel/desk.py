@@ -217,7 +217,7 @@ class Desk:
         channel = Channel(comm, self._kernel, received=self._received, closed=self._closed)
         background().loop.call_soon_threadsafe(self._add, channel)
         asked = read(message["content"].get("data"))
-        if asked is not None:
+        if isinstance(asked, Hello | Do):
             background().loop.call_soon_threadsafe(self._received, channel, asked)
 
     def _add(self, channel: Channel) -> None:

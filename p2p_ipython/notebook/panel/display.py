@@ -62,7 +62,7 @@ class Display:
         if self._channel is not None and self._channel.is_open and self._widget is not None:
             return str(self._widget.model_id)
         try:
-            from p2p_ipython.notebook.panel.widget import PanelWidget
+            from p2p_ipython.notebook.panel.widget import MORE, PanelWidget
 
             widget = self._widget = answering_nobody(PanelWidget)
         except Exception:
@@ -75,6 +75,7 @@ class Display:
             closed=self.pump.leave,
             rested=self.rested,
             otherwise=widget._handle_msg,
+            code=MORE,
         )
         return str(widget.model_id)
 

@@ -54,6 +54,8 @@ def task(entry: Entry) -> Row:
             made["started"] = round(entry.started, 3)
     if entry.ended:
         made["ended"] = round(entry.ended, 3)
+        if entry.seconds:
+            made["ran"] = _rounded(entry.seconds)
     if entry.size_in:
         made["sizeIn"] = entry.size_in
     if entry.size_out:

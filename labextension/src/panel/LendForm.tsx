@@ -1,0 +1,99 @@
+/** The form to lend this machine. */
+
+import { useState } from "preact/hooks";
+
+import { useAlive, useEnvironment, useOwnId } from "./environment";
+import { Button } from "./parts";
+
+export function LendForm({ onClose }: { onClose: () => void }) {
+  const { control, t } = useEnvironment();
+  const { means, cluster, members } = control.store;
+  const alive = useAlive();
+  const id = useOwnId();
+  // The cluster one is in comes first; it needs no title where it isn't shared.
+  const here = cluster.kind === "shared" ? cluster.title : cluster.kind === "own" ? "" : undefined;
+  const titles = [...new Set(here === undefined ? means.clusters : [here, ...means.clusters])];
+  const [title, setTitle] = useState(titles[0]);
+  const [count, setCount] = useState("1");
+  const [hours, setHours] = useState("4");
+  const [only, setOnly] = useState<readonly string[]>([]);
+  const [tags, setTags] = useState("");
+  const [busy, setBusy] = useState(false);
+  const friends = new Map<string, string>();
+  if (title === here) {
+    for (const member of members.values()) {
+      if (!member.own && !member.me && member.key !== "") {
+        friends.set(member.key, friends.get(member.key) ?? member.name);
+      }
+    }
+  }
+  const lend = async (): Promise<void> => {
+    setBusy(true);
+    const did = await control.perform("lend", {
+      title, slots: Number(count), hours: Number(hours), only: only.filter((key) => friends.has(key)),
+      tags: tags.toLowerCase().split(/[\s,]+/).filter((tag) => tag !== "")
+    });
+    if (alive.current) {
+      setBusy(false);
+      if (did.ok) {
+        onClose();
+      }
+    }
+  };
+  return (
+    <form
+      class="p2p-form p2p-lend"
+      aria-label={t("Lend this machine")}
+      onSubmit={(event) => {
+        event.preventDefault();
+        void lend();
+      }}
+    >
+      <p class="p2p-dim">
+        {t("Friends' tasks run here as you, with your files within their reach: lend to people whom you trust.")}
+      </p>
+      <div class="p2p-fields">
+        <label for={`${id}-to`}>{t("To")}</label>
+        <select id={`${id}-to`} class="p2p-input" value={title} onChange={(event) => setTitle(event.currentTarget.value)}>
+          {titles.map((each) => <option key={each} value={each}>{each || cluster.title}</option>)}
+        </select>
+        <label for={`${id}-slots`}>{t("Tasks at once")}</label>
+        <input
+          id={`${id}-slots`} class="p2p-input" type="number" min="1" max={Math.max(1, means.cores)} required value={count}
+          onInput={(event) => setCount(event.currentTarget.value)}
+        />
+        <label for={`${id}-hours`}>{t("Until")}</label>
+        <select id={`${id}-hours`} class="p2p-input" value={hours} onChange={(event) => setHours(event.currentTarget.value)}>
+          <option value="1">{t("in 1 hour")}</option>
+          <option value="4">{t("in 4 hours")}</option>
+          <option value="12">{t("in 12 hours")}</option>
+          <option value="0">{t("open end")}</option>
+        </select>
+        <label for={`${id}-tags`}>{t("Good for")}</label>
+        <input
+          id={`${id}-tags`} class="p2p-input" value={tags} placeholder={t("gpu, big-memory")} maxLength={200} autocomplete="off" spellcheck={false}
+          onInput={(event) => setTags(event.currentTarget.value)}
+        />
+      </div>
+      {friends.size === 0 ? null : (
+        <fieldset>
+          <legend>{t("For whom (everybody, if you choose nobody)")}</legend>
+          {[...friends].map(([key, name]) => (
+            <label key={key} class="p2p-check" title={key}>
+              <input
+                type="checkbox"
+                checked={only.includes(key)}
+                onChange={(event) => setOnly(event.currentTarget.checked ? [...only, key] : only.filter((each) => each !== key))}
+              />
+              {name}
+            </label>
+          ))}
+        </fieldset>
+      )}
+      <p class="p2p-row">
+        <Button type="submit" kind="strong" disabled={busy || title === undefined}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
+        <Button name={t("Don't lend this machine")} onClick={onClose}>{t("Never mind")}</Button>
+      </p>
+    </form>
+  );
+}

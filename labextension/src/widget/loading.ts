@@ -1,0 +1,83 @@
+/**
+ * The second module of the widget, more.js: the kernel sends its text, the browser imports that.
+ *
+ * It has no copy of what widget.js has: build.mjs makes of each import of a shared module a call of a function, which is
+ * given to it here.
+ */
+
+import { Component, Fragment, h } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import type { Code } from "../panel/contract";
+import { Ticking, useAlive, useEnvironment, useOwnId } from "../panel/environment";
+import { Button, Copy, Details, Empty, Facts, Typed } from "../panel/parts";
+import type { More } from "../panel/rest";
+import { isOver, owned } from "../panel/store";
+import { clockTime, duration, elapsed, join, size, taskWords, tasks, workers } from "../panel/words";
+import type { Model } from "./transport";
+
+/** What more.js is: it asks for the modules that it shares, by name, and gives its own. */
+export interface MoreModule {
+  default: (require: (name: string) => object) => More;
+}
+
+/** What more.js uses of the modules that it shares, by the names that build.mjs gives them. A test finds what is missing. */
+const SHARED: Readonly<Record<string, object>> = {
+  preact: { Component, Fragment, h },
+  "preact/hooks": { useEffect, useRef, useState },
+  "panel/environment": { Ticking, useAlive, useEnvironment, useOwnId },
+  "panel/parts": { Button, Copy, Details, Empty, Facts, Typed },
+  "panel/store": { isOver, owned },
+  "panel/words": { clockTime, duration, elapsed, join, size, taskWords, tasks, workers }
+};
+
+/** Milliseconds that the kernel may take. */
+export const PATIENCE = 15_000;
+
+export function shared(name: string): object {
+  const found = SHARED[name];
+  if (found === undefined) {
+    throw new Error(`more.js wants ${name}, which it isn't given`);
+  }
+  return found;
+}
+
+/** Ask the kernel for the module, and load it. Rejects when it doesn't come. */
+export async function loadMore(model: Model, load: (code: string) => Promise<MoreModule> = importText): Promise<More> {
+  return (await load(await ask(model))).default(shared);
+}
+
+function ask(model: Model): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      model.off("msg:custom", take);
+      model.off("comm_live_update", gone);
+    };
+    const take = (content: unknown): void => {
+      const message = content as Code | { t: "" }; // the kernel's word; nobody else can send here
+      if (message.t === "more") {
+        done();
+        resolve(message.code);
+      }
+    };
+    const gone = (): void => {
+      done();
+      reject(new Error("no answer from the kernel"));
+    };
+    const timer = setTimeout(gone, PATIENCE);
+    model.on("msg:custom", take);
+    model.on("comm_live_update", gone);
+    model.send({ t: "more" });
+  });
+}
+
+/** Load a module whose text is known, as anywidget loads this one. */
+async function importText(code: string): Promise<MoreModule> {
+  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  try {
+    return (await import(/* @vite-ignore */ url)) as MoreModule;
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
