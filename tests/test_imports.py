@@ -46,6 +46,13 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not loaded_after("import p2p_ipython") & (HEAVY | {"IPython", "asyncio"})
 
 
+def test_loading_the_extension_loads_neither_clusters_nor_panels() -> None:
+    shell = "from IPython.core.interactiveshell import InteractiveShell as S\nshell = S.instance()\n"
+    late = ("client.cluster", "protocol.messages", "notebook.panel.desk", "notebook.panel.pump")
+    look = f"import sys\nassert not {{f'p2p_ipython.{{name}}' for name in {late}}} & set(sys.modules)"
+    loaded_after(f"{shell}shell.run_line_magic('load_ext', 'p2p_ipython')\n{look}")
+
+
 def test_loading_the_extension_loads_nothing_heavy(tmp_path: Path) -> None:
     plain = "from IPython.core.interactiveshell import InteractiveShell\nshell = InteractiveShell.instance()\n"
     before = loaded_after(plain, tmp_path)

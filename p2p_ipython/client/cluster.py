@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython.client import future as future_module
+from p2p_ipython.client import views as views_module
 from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, standing
@@ -50,23 +51,6 @@ PERSONAL = "personal"
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a busy main thread lets the loop's thread run. Python's 0.005 would add 5 ms to each
 message that comes while the notebook computes."""
-
-
-class Views(Protocol):
-    """What shows a cluster in a notebook."""
-
-    def panel(self, cluster: Cluster) -> object:
-        """A live view, for a cell to display."""
-
-    def mimebundle(self, cluster: Cluster) -> dict[str, Any] | None:
-        """What a cell shows whose value is the cluster; None for its status as it is now."""
-
-
-views: Views | None = None
-"""Set by the notebook's extension when it is loaded."""
-
-opened: list[Callable[[Cluster], None]] = []
-"""Called with each cluster that has been joined, by the thread that joins it."""
 
 
 def connect(
@@ -156,13 +140,18 @@ def connect(
         progress=progress or (lambda _text: None),
         settings=Settings.load(**settings),
     )
+    _tell(made)
     made._open()
-    for tell in list(opened):
+    _tell(made)
+    return made
+
+
+def _tell(made: Cluster) -> None:
+    for tell in list(views_module.opened):
         try:
             tell(made)
         except Exception:  # who watches must not keep the user from his cluster
             log.exception("could not tell of a new cluster")
-    return made
 
 
 @dataclass(frozen=True)
@@ -222,6 +211,8 @@ class Cluster(concurrent.futures.Executor):
         self._lock = threading.Lock()
         self._ending: concurrent.futures.Future[None] | None = None
         self._board_address = ""
+        self.joined = False
+        """Whether it has been joined, ever."""
         self.closed = False
 
     # -- tasks --
@@ -346,6 +337,11 @@ class Cluster(concurrent.futures.Executor):
         return future is not None and not future.done() and future.cancel()
 
     @property
+    def idle(self) -> bool:
+        """Whether all its tasks are over. From any thread."""
+        return self._bridge is None or not self._bridge.open_tasks(limit=1)
+
+    @property
     def way(self) -> Way:
         """What the user has said of the way to its board."""
         return self._way
@@ -393,15 +389,15 @@ class Cluster(concurrent.futures.Executor):
 
     def panel(self) -> Any:
         """A live view of the cluster, for a notebook's cell. Raises ``UsageError`` where the extension isn't loaded."""
-        if views is None:
+        if views_module.views is None:
             raise UsageError("the panel needs a notebook", hint="Run there first: %load_ext p2p_ipython")
-        return views.panel(self)
+        return views_module.views.panel(self)
 
     def _repr_html_(self) -> str:
         return self.status().html()
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any] | None:
-        return views.mimebundle(self) if views is not None else None
+        return views_module.views.mimebundle(self) if views_module.views is not None else None
 
     # -- the end --
 
@@ -476,6 +472,7 @@ class Cluster(concurrent.futures.Executor):
         except BaseException:
             self.close()
             raise
+        self.joined = True
         _patience.begin(self)
 
     async def _join(self) -> None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.images import MAX_SIZE, BadImage, check_jpeg, check_png
 
 Message = dict[str, Any]

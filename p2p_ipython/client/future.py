@@ -14,13 +14,15 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
-from p2p_ipython.protocol.frames import Buffer
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
+
+if TYPE_CHECKING:
+    from p2p_ipython.protocol.frames import Buffer
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from p2p_ipython.client.journal import Journal, last_line
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.client_machine import ClientMachine, Settle, TaskState, WorkerView
 from p2p_ipython.protocol.identity import Certificate
-from p2p_ipython.protocol.messages import Message, plain
+from p2p_ipython.protocol.messages import Message
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.presence import Presence
 from p2p_ipython.task.task import Task
 

@@ -18,7 +18,7 @@ from typing import Any
 from p2p_ipython import loop as loops
 from p2p_ipython.errors import LinkError, MailboxUnreachable, WrongPeer
 from p2p_ipython.link.base import Secret
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 
 _CLOSE_LIMIT = 5.0  # seconds for a wormhole to say goodbye to its mailbox
 

@@ -25,7 +25,7 @@ from p2p_ipython.members.entry import Entry, profile_entry
 from p2p_ipython.members.host import Host
 from p2p_ipython.members.owner import expect, extend, found, revoke, roster_of
 from p2p_ipython.members.profiles import Profile, Profiles
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import Roster, check_name, is_fingerprint, is_title, parse_title
 
 DURATION = 14 * 24 * 3600.0

@@ -40,7 +40,7 @@ from p2p_ipython.link.base import Secret
 from p2p_ipython.link.hints import parse_relay
 from p2p_ipython.link.mailbox_client import Crowded, Visit, WrongCode, unreachable
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Signer, check_vouch, fingerprint, sign, verify
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import (
     MAX_ROSTER,
     Roster,

@@ -14,7 +14,7 @@ from p2p_ipython.board.keys import KeyChoice
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.members.profiles import Hosting, Profile
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import (
     ROLES,
     Member,

@@ -15,6 +15,7 @@ import keyword
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.error import UsageError as MagicUsage
@@ -31,15 +32,16 @@ from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, without_arguments
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
-from p2p_ipython.notebook.panel.desk import Desk
+from p2p_ipython.notebook.panel.door import Door
 from p2p_ipython.notebook.status_line import StatusLines, text
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.future import Future
+    from p2p_ipython.notebook.panel.desk import Desk
     from p2p_ipython.task.capture import Captured, Row
 
 Connect = Callable[..., "Cluster"]
@@ -56,7 +58,13 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     ip.register_magics(magics)
     friends = FriendsMagics(ip, magics)
     ip.register_magics(friends)
-    magics.desk = Desk(ip, magics, friends)
+
+    def desk(door: Door) -> Desk:
+        from p2p_ipython.notebook.panel.desk import Desk
+
+        return Desk(door, magics, friends)
+
+    magics.door = Door(ip, magics, desk)
     ip.register_magics(LendingMagics(ip, magics))
     completion.load(ip, [P2PMagics, FriendsMagics, LendingMagics])
     return magics
@@ -65,14 +73,15 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
 def unload(ip: InteractiveShell) -> None:
     """End this kernel's cluster, what it hosts and lends, and forget the magics' state."""
     completion.unload(ip)
-    for name in (LendingMagics.__name__, FriendsMagics.__name__, P2PMagics.__name__):
-        magics = ip.magics_manager.registry.pop(name, None)
-        if magics is None:
-            continue
-        for kind in ip.magics_manager.magics.values():
-            for word in [word for word, function in kind.items() if getattr(function, "__self__", None) is magics]:
-                del kind[word]
-        magics.end()
+    with ExitStack() as ending:  # the last first, and each whatever becomes of the others
+        for name in (P2PMagics.__name__, FriendsMagics.__name__, LendingMagics.__name__):
+            magics = ip.magics_manager.registry.pop(name, None)
+            if magics is None:
+                continue
+            for kind in ip.magics_manager.magics.values():
+                for word in [word for word, function in kind.items() if getattr(function, "__self__", None) is magics]:
+                    del kind[word]
+            ending.callback(magics.end)
 
 
 class GlobalsOption(NamedTuple):
@@ -117,9 +126,10 @@ class P2PMagics(Magics):
         self._ip = shell
         self.cluster: Cluster | None = None
         self._connect = connect
-        self.desk: Desk | None = None
+        self.door: Door | None = None
         self._joined: dict[str, Any] = {}
         self._joining = threading.Lock()
+        self._ended = False
         self.on_cluster: Callable[[], None] = lambda: None
         """Called when ``cluster`` is another one, by the thread that has made it so."""
         self._current = CurrentCell(shell)
@@ -130,14 +140,14 @@ class P2PMagics(Magics):
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
+        self._ended = True
         self._current.close()
-        if self.desk is not None:
-            self.desk.close()
         future.default_sink = lambda: printed
-        cluster, self.cluster = self.cluster, None
-        if cluster is not None:
-            cluster.close()
-        self._cards.close()
+        with ExitStack() as ending:  # the last first, and each whatever becomes of the others
+            ending.callback(self._cards.close)
+            ending.callback(self._close_last)
+            if self.door is not None:
+                ending.callback(self.door.close)
 
     # -- clusters --
 
@@ -198,8 +208,8 @@ class P2PMagics(Magics):
         It is of the cluster that is connected, whichever that is at the time; ``cluster.panel()`` is of one cluster.
         """
         without_arguments("%p2p_panel", line)
-        if self.desk is not None:
-            self.desk.place(self.output())
+        if self.door is not None:
+            self.door.desk.place(self.output())
 
     # -- tasks --
 
@@ -341,7 +351,11 @@ class P2PMagics(Magics):
             raise UsageError("it is connecting already", hint="Wait until that is over.")
         try:
             old, before = self._replaced(), self._joined
-            self.cluster, self._joined = (self._connect or _connect())(**given, progress=progress), given
+            cluster = (self._connect or _connect())(**given, progress=progress)
+            if self._ended:
+                cluster.close()
+                raise UsageError("the extension was unloaded meanwhile", hint="Connect again.")
+            self.cluster, self._joined = cluster, given
         finally:
             self._joining.release()
         self.on_cluster()
@@ -383,9 +397,19 @@ class P2PMagics(Magics):
         self.on_cluster()
         return tasks
 
+    def _close_last(self) -> None:
+        cluster, self.cluster = self.cluster, None
+        if cluster is not None:
+            cluster.close()
+
     def output(self) -> CellOutput:
         """The output area of the cell that runs now."""
         return CellOutput(self._ip, self._current)
+
+    @property
+    def computes(self) -> bool:
+        """Whether a cell runs."""
+        return self._current.runs
 
 
 class CellSyntaxError(CaptureError):

@@ -51,6 +51,11 @@ class CurrentCell:
         self._ip.events.unregister("pre_run_cell", self._begins)
         self._ip.events.unregister("post_run_cell", self._ends)
 
+    @property
+    def runs(self) -> bool:
+        """Whether a cell runs."""
+        return self._runs
+
     def when_running(self, show: Callable[[Any], None]) -> None:
         """Call ``show`` now if a cell runs, else when the next one begins; in order. It gets the cell's message."""
         with self._lock:

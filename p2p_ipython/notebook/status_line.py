@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.card import Card, Cards, Face, line_html
 from p2p_ipython.notebook.output import Status
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
     from p2p_ipython.client.future import Future

@@ -41,7 +41,8 @@ from typing import Any
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError, PythonMismatch, TaskError, WorkerLost, WrongPeer
 from p2p_ipython.protocol.identity import Certificate
-from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms, plain
+from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms
+from p2p_ipython.protocol.plain import plain
 
 SHORT = 0.02
 """Seconds: tasks that run less than this may be sent ahead."""

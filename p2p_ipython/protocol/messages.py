@@ -11,10 +11,11 @@ import base64
 import enum
 import json
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from p2p_ipython.protocol.plain import plain
 
 MAX_BOX = 800
 """Bytes of a sealed box in an ``accept`` or a ``grant``: code, mailbox and relay need about 250."""
@@ -277,20 +278,6 @@ def decode_admission(text: bytes) -> Admission:
     if not TOPIC.fullmatch(topic):
         raise BadMessage("an admission to a topic that can't be")
     return Admission(_text(fields, "cluster", 200), topic, _bytes(fields, "key", bytes.fromhex, 32, least=32))
-
-
-def plain(text: str, limit: int) -> str:
-    """``text`` without control, format, surrogate and line-breaking characters, cut to ``limit`` characters.
-
-    Format characters include those that reverse the reading direction, which could make one name look like
-    another.
-    """
-    return "".join(c for c in text[: 4 * limit] if not _controls(unicodedata.category(c)))[:limit]
-
-
-def _controls(category: str) -> bool:
-    """Whether characters of a Unicode category are control, format, surrogate, unassigned, or break lines."""
-    return category[0] == "C" or category in ("Zl", "Zp")
 
 
 def _terms(fields: Any) -> Terms:

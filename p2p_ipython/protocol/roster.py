@@ -22,7 +22,8 @@ from typing import Any
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.identity import BadIdentity, Certificate, ClusterSecret, Signer, fingerprint, sign, verify
-from p2p_ipython.protocol.messages import RosterPart, plain
+from p2p_ipython.protocol.messages import RosterPart
+from p2p_ipython.protocol.plain import plain
 
 ROSTER_NAMESPACE = "p2p-ipython-roster@v1"
 

@@ -31,7 +31,7 @@ from p2p_ipython.errors import (
     TaskError,
 )
 from p2p_ipython.protocol.frames import Buffer
-from p2p_ipython.protocol.messages import plain
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task import safe
 from p2p_ipython.task.payload import PayloadError, unpack
 

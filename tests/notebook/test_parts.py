@@ -19,9 +19,11 @@ from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.errors import BoardUnreachable, ConfigError, LocalProtocolError, NotConnected
 from p2p_ipython.errors import UsageError as OurUsageError
 from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
 from p2p_ipython.notebook.notice import Notice
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
+from p2p_ipython.notebook.panel.door import Door
 from p2p_ipython.notebook.status_line import text
 
 
@@ -239,6 +241,40 @@ def test_loading_twice_leaves_one_set_of_magics_and_unloading_none(ip: Interacti
     assert len(ip.events.callbacks["pre_run_cell"]) == hooks
     assert not [name for kind in ip.magics_manager.magics.values() for name in kind if name.startswith("p2p")]
     assert not ip.Completer.custom_matchers
+
+
+def test_unloading_ends_the_rest_when_a_part_of_it_fails(ip: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect: Any = Somewhere
+    magics = load(ip, connect)
+    magics.p2p_connect("")
+    cluster = here(magics)
+
+    def fail(*_: object) -> None:
+        raise TimeoutError("the loop is busy")
+
+    monkeypatch.setattr(LendingMagics, "end", fail)
+    monkeypatch.setattr(Door, "close", fail)
+    hooks = len(ip.events.callbacks["pre_run_cell"])
+    with pytest.raises(TimeoutError, match="the loop is busy"):
+        unload(ip)
+    assert cluster.closed
+    assert len(ip.events.callbacks["pre_run_cell"]) == hooks - 1
+    monkeypatch.undo()
+    assert magics.door is not None
+    magics.door.close()
+
+
+def test_a_cluster_that_is_joined_when_the_extension_is_unloaded_already_is_left_again(ip: InteractiveShell) -> None:
+    made: list[Somewhere] = []
+
+    def connect(**given: Any) -> Any:
+        unload(ip)  # while a panel's connecting goes on in a thread of its own
+        made.append(Somewhere(**given))
+        return made[0]
+
+    with pytest.raises(OurUsageError, match="unloaded meanwhile"):
+        load(ip, connect).connect_to("", lambda _words: None)
+    assert made[0].closed
 
 
 class Somewhere:

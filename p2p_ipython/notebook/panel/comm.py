@@ -1,9 +1,10 @@
 """Where a sidebar finds the kernel: the comm that says that the extension is loaded, and the target for panels.
 
 A front end that asks a kernel which comms it has sees ``HERE`` where the extension is loaded; nothing is ever sent on
-it. A front end that is there already is told by its opening, and by its closing when the extension is unloaded. One that
-doesn't know ``HERE`` answers its opening by closing it, as Jupyter's protocol has it: that says nothing of the front
-ends that come later, and what is closed there stays open here.
+it. A front end that is there already is told by its opening, and by its closing when the extension is unloaded.
+
+One that doesn't know ``HERE`` answers the opening by closing it, as Jupyter's protocol has it. That says nothing of
+those that come later: what is closed there stays open here.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ class Targets:
         self._opened = opened
         self._manager.register_target(PANEL, opened)
         self._manager.register_target(HERE, _ignored)
-        self._here = answering_nobody(comm.create_comm, target_name=HERE)
-        take_messages(self._here, lambda _message: None)
-        self._here.handle_close = self._stay
+        here: Any = answering_nobody(comm.create_comm, target_name=HERE)
+        take_messages(here, lambda _message: None)
+        here.handle_close = self._stay
+        self._here = here
 
     def close(self) -> None:
         """Be found no more."""

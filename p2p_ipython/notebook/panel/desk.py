@@ -14,24 +14,21 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from p2p_ipython.client import cluster as clusters
+import p2p_ipython.client.cluster  # noqa: F401 - at the end of the process its clusters are closed after the panels
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.panel import actions, rows, static
 from p2p_ipython.notebook.panel.asked import Do, Hello, read
 from p2p_ipython.notebook.panel.channel import Channel
-from p2p_ipython.notebook.panel.comm import Targets
 from p2p_ipython.notebook.panel.display import Display
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import Pump, packed
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.notebook.output import CellOutput
+    from p2p_ipython.notebook.panel.door import Door
     from p2p_ipython.notebook.panel.watch import Usage
 
 log = logging.getLogger(__name__)
@@ -51,9 +48,6 @@ ENDING = 5.0
 
 class Notebook(actions.Notebook, Protocol):
     """The magics."""
-
-    on_cluster: Callable[[], None]
-    """Called by any thread when ``cluster`` is another one."""
 
     def output(self) -> CellOutput:
         """The output area of the cell that runs now."""
@@ -75,15 +69,15 @@ threading._register_atexit(_last_chance)  # type: ignore[attr-defined]
 
 
 class Desk:
-    """See the module. Made when the extension is loaded; ``close`` when it is unloaded, or when the kernel ends."""
+    """See the module. Made when first asked for; ``close`` when the extension is unloaded, or when the kernel ends."""
 
-    def __init__(self, ip: InteractiveShell, notebook: Notebook, friends: actions.Friends) -> None:
+    def __init__(self, door: Door, notebook: Notebook, friends: actions.Friends) -> None:
         self._pid = os.getpid()
-        self._kernel: Any = getattr(ip, "kernel", None)
+        self._kernel = door.kernel
         self._notebook = notebook
         self._friends = friends
         self._actions = actions.Actions(notebook, friends)
-        self._opened: list[weakref.ref[Cluster]] = []
+        self._opened = door.opened
         self._last: weakref.ref[Cluster] | None = None
         self._current: Pump | None = None
         self._pinned: weakref.WeakKeyDictionary[Cluster, Pump] = weakref.WeakKeyDictionary()
@@ -91,24 +85,12 @@ class Desk:
         self._displays: list[Display] = []
         self._surroundings = Surroundings(friends)
         _desks.add(self)
-        clusters.opened.append(self._has_opened)
-        clusters.views = self
-        notebook.on_cluster = self._another
-        self._prepared = False
-        self._targets = Targets(self._kernel, self._opened_by_browser) if self._kernel is not None else None
 
     def close(self) -> None:
-        """Close the panels, do nothing more for them, and be found no more. Idempotent."""
+        """Close the panels, and do nothing more for them. Idempotent."""
         if self not in _desks or self._pid != os.getpid():
             return
         _desks.discard(self)
-        self._notebook.on_cluster = lambda: None
-        if self._has_opened in clusters.opened:
-            clusters.opened.remove(self._has_opened)
-        if self._targets is not None:
-            self._targets.close()
-        if clusters.views is self:
-            clusters.views = None
         self._actions.close()
         if self._displays or self._sidebars:
             background().run(self._end(), ENDING)
@@ -131,17 +113,12 @@ class Desk:
         if mine is None or mine.closed:
             others = [one for ref in list(self._opened) if (one := ref()) is not None and not one.closed]
             mine = others[-1] if others else self._last() if self._last is not None else None
-        self._last = weakref.ref(mine) if mine is not None else None
+        if mine is None or mine.joined:  # not one that may fail to
+            self._last = weakref.ref(mine) if mine is not None else None
         return mine
 
-    def _has_opened(self, cluster: Cluster) -> None:
-        self._opened.append(weakref.ref(cluster, self._opened.remove))
-        if self._kernel is not None and not self._prepared:
-            self._prepared = True
-            threading.Thread(target=_prepare, name="p2p-panel-import", daemon=True).start()
-        self._another()
-
-    def _another(self) -> None:
+    def another(self) -> None:
+        """Which cluster is the notebook's has changed; any thread."""
         if self._current is not None or self._pinned:
             background().loop.call_soon_threadsafe(self._look)
 
@@ -212,7 +189,7 @@ class Desk:
 
     # -- panels --
 
-    def _opened_by_browser(self, comm: Any, message: Any) -> None:
+    def opened_by_browser(self, comm: Any, message: Any) -> None:
         """A sidebar opens a comm; on a thread of the kernel's."""
         channel = Channel(comm, self._kernel, received=self._received, closed=self._closed)
         background().loop.call_soon_threadsafe(self._add, channel)
@@ -238,6 +215,8 @@ class Desk:
 
     def answer(self, channel: Channel, asked: Hello | Do, pump: Pump) -> None:
         """What a panel has said, which looks at what ``pump`` tells. On the loop's thread."""
+        if not channel.is_open:  # not any more
+            return
         if isinstance(asked, Hello):
             pump.hello(channel)
             return
@@ -353,7 +332,7 @@ class Surroundings:
 
     def _can(self, cluster: Cluster | None) -> list[str]:
         """The actions that work now."""
-        there = cluster if cluster is not None and not cluster.closed else None
+        there = cluster if cluster is not None and cluster.joined and not cluster.closed else None
         shared = there is not None and there.shared
         elsewhere = there is not None and there.target is not None
         owned = [title for title, own in self._known if own]
@@ -389,14 +368,6 @@ class Surroundings:
             self._known = found
             for wake in list(self._followers):
                 wake()
-
-
-def _prepare() -> None:
-    """Import what a widget needs, which takes a while, so that the first one is there at once."""
-    try:
-        import_module("p2p_ipython.notebook.panel.widget")
-    except Exception:
-        log.debug("there can be no live panel", exc_info=True)
 
 
 def _clusters() -> tuple[tuple[str, bool], ...]:

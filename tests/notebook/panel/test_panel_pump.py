@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import p2p_ipython
+from p2p_ipython.client import views
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.panel.hub import Row
@@ -124,6 +126,30 @@ async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(pump
         lambda: any(row["name"] == worker and row.get("lentSeconds", 0) >= 0.3 for row in panel.rows("members"))
     )
     await panel.until(lambda: panel.fact("done") == cluster.record.done)
+
+
+def test_a_panel_sees_that_a_cluster_is_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Cluster] = []
+    monkeypatch.setattr(views, "opened", [lambda one: None if one in made else made.append(one)])
+    panel = Panel()
+
+    async def look() -> Pump:
+        pump = Pump(asyncio.get_running_loop(), lambda: made[0], Beside())
+        pump.hello(panel)
+        await panel.until(lambda: panel.messages)
+        return pump
+
+    def progress(_words: str) -> None:
+        if not pumps:
+            pumps.append(background().start(look()))
+
+    pumps: list[concurrent.futures.Future[Pump]] = []
+    with p2p_ipython.connect(workers=1, progress=progress):
+        pump = pumps[0].result(PATIENCE)
+        background().run(panel.until(lambda: panel.fact("state") == "connected"), PATIENCE)
+        background().loop.call_soon_threadsafe(pump.close)
+    assert panel.messages[0]["set"]["cluster"]["state"] == "connecting"
+    assert [row["state"] for row in panel.rows("members") if row.get("me")] == ["this kernel"]
 
 
 async def test_what_a_worker_has_lent_counts_tasks_that_are_listed_no_longer(

@@ -1,0 +1,19 @@
+"""Strangers' text, made harmless for those who read it. Pure; imports next to nothing."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def plain(text: str, limit: int) -> str:
+    """``text`` without control, format, surrogate and line-breaking characters, cut to ``limit`` characters.
+
+    Format characters include those that reverse the reading direction, which could make one name look like
+    another.
+    """
+    return "".join(c for c in text[: 4 * limit] if not _controls(unicodedata.category(c)))[:limit]
+
+
+def _controls(category: str) -> bool:
+    """Whether characters of a Unicode category are control, format, surrogate, unassigned, or break lines."""
+    return category[0] == "C" or category in ("Zl", "Zp")
