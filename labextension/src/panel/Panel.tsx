@@ -1,9 +1,9 @@
 /** The whole panel. */
 
-import { useLayoutEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { Connect } from "./Connect";
-import type { Control, TabName } from "./control";
+import type { Control, Memory, TabName } from "./control";
 import { EnvironmentProvider, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Header } from "./Header";
@@ -21,6 +21,8 @@ import type { Translate } from "./words";
 export function Panel({ control, rest, t, compact }: { control: Control; rest: Rest; t: Translate; compact: boolean }) {
   const [, draw] = useState(0);
   useLayoutEffect(() => control.subscribe(() => draw((n) => n + 1)), [control]);
+  const panel = useRef<HTMLElement>(null);
+  useEffect(() => compact || panel.current === null ? undefined : keepHeight(panel.current, control.memory), [control, compact]);
   const { link, store, known } = control;
   const without = store.cluster.state === "none" || store.cluster.state === "closed";
   const live = link.state === "open" && control.stale === undefined;
@@ -31,6 +33,7 @@ export function Panel({ control, rest, t, compact }: { control: Control; rest: R
         aria-label={t("p2p cluster")}
         data-link={link.state}
         data-cluster={store.cluster.state}
+        ref={panel}
       >
         <Header />
         <Notices />
@@ -44,6 +47,27 @@ export function Panel({ control, rest, t, compact }: { control: Control; rest: R
       </section>
     </EnvironmentProvider>
   );
+}
+
+/** As high as it would be without the limit: what is open for a while only doesn't count. */
+const HIGHEST = 390;
+
+/** Let the panel grow with what it shows, but not shrink: what is below it would jump. */
+function keepHeight(panel: HTMLElement, memory: Memory): (() => void) | undefined {
+  if (typeof ResizeObserver === "undefined") {
+    return undefined;
+  }
+  const keep = (): void => panel.style.setProperty("--p2p-had", `${memory.high}px`);
+  keep();
+  const observer = new ResizeObserver(() => {
+    const high = Math.min(HIGHEST, Math.round(panel.getBoundingClientRect().height));
+    if (high > memory.high && panel.style.height === "" && !panel.classList.contains("p2p-without")) {
+      memory.high = high;
+      keep();
+    }
+  });
+  observer.observe(panel);
+  return () => observer.disconnect();
 }
 
 const VIEWS = {

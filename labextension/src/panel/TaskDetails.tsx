@@ -72,9 +72,11 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
               : over ? "" : <Ticking>{(at) => elapsed(at - task.submitted)}</Ticking>
           ) : ""],
           [t("Ran"), began > 0 ? (
-            task.ended > 0 ? duration(task.ended - began)
+            task.ended > 0 ? duration(task.ran || task.ended - began)
               : task.started > 0 ? <Ticking>{(at) => elapsed(at - task.started)}</Ticking> : ""
           ) : ""],
+          [t("Way there"), task.started > 0 ? duration(task.started - task.sent) : ""],
+          [t("Way back"), task.started > 0 && task.ended > 0 && task.ran > 0 ? duration(Math.max(0, task.ended - task.started - task.ran)) : ""],
           [t("Size in"), task.sizeIn > 0 ? size(task.sizeIn) : ""],
           [t("Size out"), task.sizeOut > 0 ? size(task.sizeOut) : ""]
         ]}

@@ -6,7 +6,7 @@ import { useState } from "preact/hooks";
 import { Ticking, useEnvironment, useOwnId } from "./environment";
 import { gantt, step, type Bar, type Gantt } from "./gantt";
 import { Button, Empty } from "./parts";
-import { duration, join, tasks } from "./words";
+import { duration, join, tasks, workers } from "./words";
 
 /** So many tasks are drawn. */
 const LAST = 200;
@@ -27,7 +27,7 @@ export function Timeline() {
   if (last.length === 0) {
     return (
       <Empty title={t("No task has been sent yet.")}>
-        {t("When some have been, this picture shows when each was announced, sent and run, worker by worker.")}
+        {t("When some have been, this picture shows how long each waited, was on its way there, ran and was on its way back, worker by worker.")}
       </Empty>
     );
   }
@@ -44,6 +44,21 @@ export function Timeline() {
   );
   // Once a second is often enough, however many deltas come.
   return <Ticking>{(now) => <Slowly key="picture" now={Math.floor(now)} of={`${chosen} ${JSON.stringify(view)} ${last.length === LAST}`} draw={() => draw(now)} />}</Ticking>;
+}
+
+/** What pieces there are, in the words of `Cluster.timeline()`; some are explained only where there are such. */
+const LEGEND = [
+  ["waited", "waited"], ["travelled", "way there"], ["ran", "ran"], ["running", "runs"], ["returned", "way back"], ["failed", "failed"],
+  ["cancelled", "cancelled"]
+] as const;
+
+type PieceName = (typeof LEGEND)[number][0];
+
+const SOME: ReadonlySet<PieceName> = new Set<PieceName>(["running", "failed", "cancelled"]);
+
+/** What a task's time at its worker is drawn as. */
+function outcome({ task: { state } }: Bar): PieceName {
+  return state === "failed" || state === "cancelled" ? state : state === "done" ? "ran" : "running";
 }
 
 /** Drawn again only when the second or what it is about has changed. */
@@ -109,13 +124,13 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
     event.preventDefault();
     event.stopPropagation();
   };
-  const summary = t("%1 on %2 workers in %3.", tasks(picture.bars.length, t), picture.lanes.length, duration(whole));
+  const summary = t("%1 on %2 in %3.", tasks(picture.bars.length, t), workers(picture.lanes.length, t), duration(whole));
   return (
     <>
       <div class="p2p-bar">
         <span class="p2p-legend" aria-hidden="true">
-          {([["waited", t("waited")], ["travelled", t("on its way")], ["ran", t("ran")], ["failed", t("failed")]] as const).map(([name, word]) => (
-            <span key={name}><svg width="18" height="10"><rect class={`p2p-${name}`} width="18" y={name === "waited" ? 4 : 0} height={name === "waited" ? 2 : 10} fill={fill(name, id)} /></svg>{word}</span>
+          {LEGEND.filter(([name]) => !SOME.has(name) || picture.bars.some((bar) => outcome(bar) === name)).map(([name, word]) => (
+            <span key={name}><svg width="18" height="14"><Piece name={name} x="1" width="16" y={0} id={id} /></svg>{t(word)}</span>
           ))}
         </span>
         <span class="p2p-actions">
@@ -161,6 +176,9 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
               <pattern id={`${id}-hatch`} width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
                 <rect class="p2p-travelled" width="2.5" height="5" />
               </pattern>
+              <pattern id={`${id}-dots`} width="4" height="4" patternUnits="userSpaceOnUse">
+                <circle class="p2p-returned" cx="2" cy="2" r="1.35" />
+              </pattern>
               <pattern id={`${id}-cross`} width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)">
                 <rect class="p2p-failed" width="5" height="5" />
                 <rect class="p2p-gash" width="1.2" height="5" />
@@ -179,13 +197,13 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
           <table>
             <caption class="p2p-unseen">{t("How well the workers were used")}</caption>
             <thead>
-              <tr>{[t("Worker"), t("Tasks"), t("Used"), t("Waited"), t("On the way"), t("Ran")].map((title) => <th key={title} scope="col">{title}</th>)}</tr>
+              <tr>{[t("Worker"), t("Tasks"), t("Used"), t("Waited"), t("Way there"), t("Ran"), t("Way back")].map((title) => <th key={title} scope="col">{title}</th>)}</tr>
             </thead>
             <tbody>
               {picture.lanes.map((lane) => (
                 <tr key={lane.worker}>
                   <th scope="row">{lane.worker || t("somebody")}</th>
-                  {[lane.tasks, percent(lane.used), duration(lane.waited), duration(lane.travelled), duration(lane.ran)].map((text, index) => <td key={index}>{text}</td>)}
+                  {[lane.tasks, percent(lane.used), duration(lane.waited), duration(lane.travelled), duration(lane.ran), duration(lane.returned)].map((text, index) => <td key={index}>{text}</td>)}
                 </tr>
               ))}
             </tbody>
@@ -197,19 +215,29 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
 }
 
 function Pieces({ bar, y, at, id, chosen }: { bar: Bar; y: number; at: (time: number) => number; id: string; chosen: boolean }) {
-  const piece = (name: string, from: number, to: number, offset: number, high: number) =>
-    to > from ? (
-      <rect class={`p2p-${name}`} x={`${at(from)}%`} width={`${Math.max(at(to) - at(from), 0)}%`} y={y + offset} height={high} fill={fill(name, id)} />
-    ) : null;
+  const piece = (name: PieceName, from: number, to: number) =>
+    to > from ? <Piece name={name} x={`${at(from)}%`} width={`${Math.max(at(to) - at(from), 0)}%`} y={y} id={id} /> : null;
   return (
     <g data-task={bar.task.id} class={`p2p-run${chosen ? " p2p-chosen" : ""}`}>
-      {piece("waited", chosen ? bar.task.submitted || bar.idle : bar.idle, bar.sent, 6, 2)}
-      {piece("travelled", bar.sent, bar.started, 0, 14)}
-      {piece(bar.task.state === "failed" ? "failed" : bar.task.state === "cancelled" ? "cancelled" : "ran", bar.started, bar.ended, 0, 14)}
+      {piece("waited", chosen ? bar.task.submitted || bar.idle : bar.idle, bar.sent)}
+      {piece("travelled", bar.sent, bar.started)}
+      {piece(outcome(bar), bar.started, bar.back)}
+      {piece("returned", bar.back, bar.ended)}
       <rect class="p2p-handle" x={`${at(bar.sent)}%`} width={`${Math.max(at(bar.ended) - at(bar.sent), 0.25)}%`} y={y} height="14" rx="2" />
     </g>
   );
 }
+
+/** Told apart by height and pattern, not by colour alone. */
+function Piece({ name, x, width, y, id }: { name: PieceName; x: string; width: string; y: number; id: string }) {
+  const [offset, high, pattern] = SHAPES[name] ?? [0, 14];
+  return <rect class={`p2p-${name}`} x={x} width={width} y={y + offset} height={high} fill={pattern === undefined ? undefined : `url(#${id}-${pattern})`} />;
+}
+
+/** How far below the top of its row a piece begins, how high it is, and its pattern. */
+const SHAPES: Partial<Record<PieceName, readonly [number, number, string?]>> = {
+  waited: [6, 2], travelled: [3, 8, "hatch"], returned: [3, 8, "dots"], failed: [0, 14, "cross"]
+};
 
 function Words({ bar }: { bar: Bar }) {
   const { t } = useEnvironment();
@@ -219,15 +247,11 @@ function Words({ bar }: { bar: Bar }) {
       <strong class="p2p-label">{task.label}</strong> {t("on %1, %2:", task.worker, t(task.state))}{" "}
       {join(
         ", ", task.submitted > 0 && t("waited %1", duration(bar.sent - task.submitted)),
-        t("on its way %1", duration(bar.started - bar.sent)), t("ran %1", duration(bar.ended - bar.started))
+        t("way there %1", duration(bar.started - bar.sent)), t("ran %1", duration(bar.back - bar.started)),
+        bar.ended > bar.back && t("way back %1", duration(bar.ended - bar.back))
       )}
     </>
   );
-}
-
-/** Hatched and crossed pieces are told apart without their colours. */
-function fill(name: string, id: string): string | undefined {
-  return name === "travelled" ? `url(#${id}-hatch)` : name === "failed" ? `url(#${id}-cross)` : undefined;
 }
 
 function top(bar: Bar, picture: Gantt): number {

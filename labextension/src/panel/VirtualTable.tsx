@@ -50,6 +50,10 @@ const OVERSCAN = 6;
 const NEAR = 400;
 const USUAL_ROW = 32;
 const USUAL_HEIGHT = 400;
+/** In a cell, room for so many rows more is made at a time, so that the panel doesn't grow with each; and at most for so many. */
+const HEAD = 26;
+const STEP = 3;
+const MOST = 15;
 
 export function VirtualTable<R extends HasId>(props: Props<R>) {
   const { control } = useEnvironment();
@@ -331,6 +335,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     <div
       class="p2p-scroller"
       ref={scroller}
+      style={{ "--p2p-rows": `${Math.ceil((Math.min(count, MOST) * rowHeight + HEAD) / (STEP * rowHeight)) * STEP * rowHeight}px` }}
       onScroll={(event) => {
         const position = event.currentTarget.scrollTop;
         if (position !== top) {

@@ -19,11 +19,13 @@ export interface Memory {
   tab: TabName;
   /** Where the lists were scrolled to, pixels. */
   scroll: Record<string, number>;
+  /** How high the panel has been in a cell, pixels; 0 at first. */
+  high: number;
   store: Store | undefined;
 }
 
 export function newMemory(): Memory {
-  return { tab: "tasks", scroll: {}, store: undefined };
+  return { tab: "tasks", scroll: {}, high: 0, store: undefined };
 }
 
 /** What came of an action, until it is dismissed. */

@@ -11,6 +11,8 @@ export interface Bar {
   idle: number;
   sent: number;
   started: number;
+  /** When it had run, and was on its way back: `ended` where that isn't known. */
+  back: number;
   ended: number;
 }
 
@@ -22,10 +24,11 @@ export interface Lane {
   tasks: number;
   /** Share of its slots' time in which something ran, 0 to 1. */
   used: number;
-  /** Seconds, on average: from announced to sent, from sent to started, from started to ended. */
+  /** Seconds, on average: from announced to sent, from sent to started, while it ran, and from then to its end. */
   waited: number;
   travelled: number;
   ran: number;
+  returned: number;
 }
 
 export interface Gantt {
@@ -50,24 +53,26 @@ export function gantt(tasks: readonly Task[], now: number, slots: (worker: strin
   const picture: Gantt = { from: Infinity, to: -Infinity, rows: 0, lanes: [], bars: [] };
   for (const [worker, its] of [...byWorker].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const free: number[] = []; // when each row of this lane becomes free
-    const lane: Lane = { worker, row: picture.rows, rows: 0, tasks: its.length, used: 0, waited: 0, travelled: 0, ran: 0 };
+    const lane: Lane = { worker, row: picture.rows, rows: 0, tasks: its.length, used: 0, waited: 0, travelled: 0, ran: 0, returned: 0 };
     for (const task of its) {
       const ended = Math.max(task.ended || now, task.sent);
       const started = Math.min(task.started || (task.ended > 0 ? task.sent : ended), ended);
+      const back = task.ended > 0 && task.ran > 0 ? Math.min(started + task.ran, ended) : ended;
       let row = free.findIndex((time) => time <= task.sent);
       if (row < 0) {
         row = free.length;
       }
       const submitted = task.submitted || task.sent;
       picture.bars.push({
-        task, row: picture.rows + row, idle: Math.min(task.sent, Math.max(submitted, free[row] ?? submitted)), sent: task.sent, started, ended
+        task, row: picture.rows + row, idle: Math.min(task.sent, Math.max(submitted, free[row] ?? submitted)), sent: task.sent, started, back, ended
       });
       free[row] = ended;
       picture.from = Math.min(picture.from, submitted);
       picture.to = Math.max(picture.to, ended);
       lane.waited += (task.sent - submitted) / its.length;
       lane.travelled += (started - task.sent) / its.length;
-      lane.ran += (ended - started) / its.length;
+      lane.ran += (back - started) / its.length;
+      lane.returned += (ended - back) / its.length;
     }
     lane.rows = free.length;
     lane.used = (lane.ran * lane.tasks) / Math.max(slots(worker), lane.rows);

@@ -42,7 +42,7 @@ const session: Snapshot = {
         const failed = i === 20 || i === 37;
         return [`d${i}`, {
           label: `tile_${i - 20 < 0 ? i : i}`, kind: "cell", state: failed ? "failed" as const : i === 31 ? "cancelled" as const : "done" as const,
-          worker, attempt: 1, submitted, sent, started, ended: Math.min(ended, now - 1), sizeIn: 18_000, sizeOut: 240_000 + i * 9999, cell: "c1",
+          worker, attempt: 1, submitted, sent, started, ended: Math.min(ended, now - 1), ran: Math.max(0.5, ended - started - (worker === "carol-workstation" ? 2.2 : 0.4)), sizeIn: 18_000, sizeOut: 240_000 + i * 9999, cell: "c1",
           error: failed ? "ValueError: operands could not be broadcast together with shapes (64,3) (128,3)" : ""
         }];
       }))

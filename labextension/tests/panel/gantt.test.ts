@@ -29,6 +29,17 @@ test("a wait is drawn only where its place was free", () => {
   expect(bars[1]).toMatchObject({ row: 0, idle: 5, sent: 7 });
 });
 
+test("the way back is what is left of the time until its end, where the worker says how long it took", () => {
+  const { bars, lanes } = gantt(tasks({
+    a: { worker: "w", submitted: 1, sent: 1, started: 2, ran: 3, ended: 6, state: "done" },
+    b: { worker: "w", submitted: 1, sent: 7, started: 8, ended: 10, state: "done" },
+    c: { worker: "w", submitted: 1, sent: 11, started: 12, ran: 99, ended: 13, state: "failed" }
+  }), 100, () => 1);
+  expect(bars.map((bar) => bar.back)).toEqual([5, 10, 13]);
+  expect(lanes[0]?.ran).toBeCloseTo((3 + 2 + 1) / 3);
+  expect(lanes[0]?.returned).toBeCloseTo(1 / 3);
+});
+
 test("what runs goes on until now; what was never sent isn't shown", () => {
   const { bars } = gantt(tasks({
     a: { worker: "w", submitted: 1, sent: 2, started: 3, state: "running" }, b: { worker: "w", submitted: 1, sent: 4, state: "sent" }, c: { submitted: 1 }
