@@ -46,9 +46,9 @@ export class KernelLink implements Transport, IDisposable {
     if (_options.reveal !== undefined) {
       this.reveal = _options.reveal;
     }
-    _session.kernelChanged.connect(this._follow, this);
+    _session.kernelChanged.connect(this.follow, this);
     _session.disposed.connect(this.dispose, this);
-    this._follow();
+    this.follow();
   }
 
   get link(): Link {
@@ -96,22 +96,25 @@ export class KernelLink implements Transport, IDisposable {
     }
     this._isDisposed = true;
     clearTimeout(this._linger);
-    this._session.kernelChanged.disconnect(this._follow, this);
+    this._session.kernelChanged.disconnect(this.follow, this);
     this._session.disposed.disconnect(this.dispose, this);
     this._drop();
     this._linked({ state: "closed", busy: false });
     this._listeners.clear();
   }
 
-  /** Whether the panel is in a kernel of this connection: another one may have it later. */
-  private _follow(): void {
+  /** Go to the connection that handles the comms of the session's kernel now, if that is another one. */
+  follow(): void {
+    if (this._isDisposed) {
+      return;
+    }
     const shown = this._session.session?.kernel ?? null;
     const kernel = shown === null ? null : (this._options.handling?.(shown) ?? shown);
     if (this._peer !== null && !this._peer.isDisposed && this._peer.kernel === kernel) {
       return;
     }
     this._drop();
-    if (kernel === null || kernel.isDisposed) {
+    if (kernel === null || kernel.isDisposed || !kernel.handleComms) {
       this._linked({ state: "closed", busy: false });
       return;
     }

@@ -83,6 +83,7 @@ export class KernelLinks implements IKernelLinks, IDisposable {
     }
     this._shell.currentChanged?.disconnect(this._look, this);
     for (const { document, link } of this._works.values()) {
+      document.sessionContext.kernelChanged.disconnect(this._shared, this);
       document.disposed.disconnect(this._remove, this);
       link.dispose();
     }
@@ -101,13 +102,16 @@ export class KernelLinks implements IKernelLinks, IDisposable {
       unreachable: this._options.unreachable
     });
     this._works.set(document, { document, link, title: document.title, run: (code) => run(context, code) });
+    context.kernelChanged.connect(this._shared, this);
     document.disposed.connect(this._remove, this);
     this._look();
   }
 
   private _remove(document: Widget): void {
     document.disposed.disconnect(this._remove, this);
-    this._works.get(document)?.link.dispose();
+    const work = this._works.get(document);
+    work?.document.sessionContext.kernelChanged.disconnect(this._shared, this);
+    work?.link.dispose();
     this._works.delete(document);
     this._look();
   }
@@ -126,6 +130,13 @@ export class KernelLinks implements IKernelLinks, IDisposable {
     }
   }
 
+  /** What one document does may concern another one, with the same kernel. */
+  private _shared(): void {
+    for (const { link } of this._works.values()) {
+      link.follow();
+    }
+  }
+
   /** Of a kernel that several documents share, only one connection handles comms. */
   private _handling(kernel: Kernel.IKernelConnection): Kernel.IKernelConnection {
     if (kernel.handleComms) {
@@ -133,7 +144,7 @@ export class KernelLinks implements IKernelLinks, IDisposable {
     }
     for (const { document } of this._works.values()) {
       const other = document.sessionContext.session?.kernel;
-      if (other?.id === kernel.id && other.handleComms) {
+      if (other?.id === kernel.id && other.handleComms && !other.isDisposed) {
         return other;
       }
     }
@@ -146,7 +157,7 @@ async function run(context: ISessionContext, code: string): Promise<void> {
   if (kernel === null || kernel === undefined) {
     throw new Error("there is no kernel");
   }
-  const reply = await kernel.requestExecute({ code, store_history: false }).done;
+  const reply = await kernel.requestExecute({ code, store_history: false, allow_stdin: false }).done;
   if (reply.content.status === "error") {
     throw new Error(reply.content.evalue);
   }

@@ -10,7 +10,7 @@ import type { IKernelLinks, Work } from "../../src/lab/tokens";
 import { ClusterWatch, whenConnected } from "../../src/lab/watch";
 import type { ClusterFacts, Delta, FromKernel, Snapshot } from "../../src/panel/contract";
 import type { Link, Transport } from "../../src/panel/transport";
-import { FakeKernel, FakeSession } from "./fakes";
+import { FakeKernel, FakeSession, SNAPSHOT } from "./fakes";
 
 class FakeTransport implements Transport {
   link: Link = { state: "opening", busy: false };
@@ -280,5 +280,43 @@ describe("the current notebook", () => {
     stops.forEach((stop) => stop());
     handling.turn("dead");
     expect(both.map(({ link }) => link.state)).toEqual(["closed", "closed"]);
+  });
+
+  it("is live again in a console whose notebook, which handled the comms, was closed and is opened again", async () => {
+    const { links, notebooks, look } = lab();
+    const [first, other, again] = [new FakeKernel("same"), new FakeKernel("same"), new FakeKernel("same")];
+    other.handleComms = false;
+    const notebook = notebooks.add(first);
+    look(notebooks.add(other));
+    const { link } = links.current!;
+    link.listen(() => {}, () => {});
+    first.load();
+    await new Promise((resolve) => setTimeout(resolve));
+    first.comm.tell(SNAPSHOT);
+    expect(link.link.state).toBe("open");
+    notebook.dispose();
+    first.dispose();
+    expect(link.link.state).toBe("closed");
+    const session = notebooks.add(null).sessionContext as unknown as FakeSession;
+    expect(link.link.state).toBe("closed");
+    again.loaded = true;
+    session.change(again);
+    await new Promise((resolve) => setTimeout(resolve));
+    again.comm.tell(SNAPSHOT);
+    expect(link.link.state).toBe("open");
+    links.dispose();
+    expect(again.targets.size).toBe(0);
+  });
+
+  it("opens nothing by a connection that handles no comms", async () => {
+    const { links, notebooks, look } = lab();
+    const kernel = new FakeKernel();
+    kernel.handleComms = false;
+    kernel.loaded = true;
+    look(notebooks.add(kernel));
+    links.current!.link.listen(() => {}, () => {});
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(kernel.comms).toEqual([]);
+    expect(links.current!.link.link.state).toBe("closed");
   });
 });
