@@ -8,6 +8,7 @@ import { DisposableDelegate, DisposableSet, type IDisposable } from "@lumino/dis
 import { Throttler } from "@lumino/polling";
 
 import type { Action, Did } from "../panel/contract";
+import { complain } from "./complain";
 import { p2pIcon } from "./icon";
 import { CommandIDs, SIDEBAR } from "./ids";
 import type { ClusterView, IKernelLinks, Work } from "./tokens";
@@ -109,7 +110,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
           trans.__("Cancel Tasks")
         );
         if (sure && work !== null) {
-          await Promise.all(tasks.map((task) => work.link.act("cancel", { task })));
+          await told(trans, cancel(work, tasks));
         }
       }
     })
@@ -124,13 +125,14 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
           cluster.clustered &&
           notebooks.currentWidget !== null &&
           notebooks.currentWidget === app.shell.currentWidget &&
-          notebooks.activeCell?.model.type === "code",
+          notebooks.activeCell?.model.type === "code" &&
+          notebooks.activeCell.model.getMetadata("editable") !== false,
         execute: async () => {
           const notebook = notebooks.currentWidget;
           const cell = notebooks.activeCell;
           if (notebook !== null && cell !== null) {
             const source = cell.model.sharedModel.getSource();
-            if (!source.trimStart().startsWith("%%")) {
+            if (!/^\s*%%p2p(?!\S)/.test(source)) {
               cell.model.sharedModel.setSource(`%%p2p\n${source}`);
             }
             await NotebookActions.run(notebook.content, notebook.sessionContext);
@@ -172,6 +174,12 @@ async function connect(cluster: ClusterView): Promise<Did> {
   return work.link.act("connect", { target: "" });
 }
 
+/** What came of it: of several tasks that aren't cancelled, what is said of the first. */
+async function cancel(work: Work, tasks: readonly string[]): Promise<Did> {
+  const all = await Promise.all(tasks.map((task) => work.link.act("cancel", { task })));
+  return all.find(({ ok }) => !ok) ?? { t: "did", id: 0, ok: true, say: "" };
+}
+
 /** Resolves when the work's kernel has answered, or when it should have. */
 function opened(work: Work): Promise<void> {
   return new Promise((resolve) => {
@@ -199,12 +207,14 @@ function opened(work: Work): Promise<void> {
 async function told(trans: TranslationBundle, doing: Promise<Did>): Promise<void> {
   try {
     const did = await doing;
-    if (did.say !== "") {
-      Notification.emit(did.say, did.ok ? "success" : "error", { autoClose: did.ok ? 4000 : false });
+    if (!did.ok) {
+      complain(trans, did.say === "" ? trans.__("The kernel can't be reached.") : did.say);
+    } else if (did.say !== "") {
+      Notification.success(did.say, { autoClose: 4000 });
     }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    Notification.error(trans.__("The kernel has not done it: %1", reason), { autoClose: false });
+    complain(trans, trans.__("The kernel has not done it: %1", reason));
   }
 }
 

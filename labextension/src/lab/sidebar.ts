@@ -1,11 +1,11 @@
 /** The panel beside the notebook: always that of the notebook or console which the user works with. */
 
-import { Notification } from "@jupyterlab/apputils";
 import type { TranslationBundle } from "@jupyterlab/translation";
 import { Widget } from "@lumino/widgets";
 
 import type { Rest } from "../panel";
 import type { Link, Transport } from "../panel/transport";
+import { complain } from "./complain";
 import { p2pIcon } from "./icon";
 import { SIDEBAR } from "./ids";
 import type { IKernelLinks, Work } from "./tokens";
@@ -26,6 +26,7 @@ export class PanelSidebar extends Widget {
   private readonly _body: HTMLElement;
   private _work: Work | null = null;
   private _shown = false;
+  private readonly _loading = new Set<Work>();
   private _rest: Rest | undefined;
   private _unmount: (() => void) | undefined;
 
@@ -120,6 +121,7 @@ export class PanelSidebar extends Widget {
       const link = this._work?.link ?? NOWHERE;
       const look = ({ state }: Link): void => {
         this._load.hidden = state !== "absent";
+        this._enable();
       };
       const stop = link.listen(() => undefined, look);
       look(link.link);
@@ -143,14 +145,24 @@ export class PanelSidebar extends Widget {
   }
 
   private async _loadIt(): Promise<void> {
-    this._load.disabled = true;
+    const work = this._work;
+    if (work === null) {
+      return;
+    }
+    this._loading.add(work);
+    this._enable();
     try {
-      await this._work?.run("%load_ext p2p_ipython");
+      await work.run("%load_ext p2p_ipython");
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      Notification.error(this._trans.__("The kernel has not loaded p2p_ipython: %1", reason), { autoClose: false });
+      complain(this._trans, this._trans.__("The kernel has not loaded p2p_ipython: %1", reason));
     } finally {
-      this._load.disabled = false;
+      this._loading.delete(work);
+      this._enable();
     }
+  }
+
+  private _enable(): void {
+    this._load.disabled = this._work !== null && this._loading.has(this._work);
   }
 }

@@ -1,0 +1,77 @@
+// @vitest-environment happy-dom
+import { nullTranslator } from "@jupyterlab/translation";
+import { Signal } from "@lumino/signaling";
+import { Widget } from "@lumino/widgets";
+import { describe, expect, it, vi } from "vitest";
+
+import { PanelSidebar } from "../../src/lab/sidebar";
+import type { IKernelLinks, Work } from "../../src/lab/tokens";
+import type { Link } from "../../src/panel/transport";
+
+vi.mock("@jupyterlab/apputils", () => ({ Notification: { error: vi.fn() }, showErrorMessage: vi.fn() }));
+vi.mock("../../src/lab/icon", () => ({ p2pIcon: undefined }));
+
+const ABSENT: Link = { state: "absent", busy: false };
+
+/** A notebook whose kernel hasn't loaded the extension, and doesn't until it is told to. */
+function slow() {
+  const title = new Widget().title;
+  let done = (): void => undefined;
+  let fail: (why: Error) => void = () => undefined;
+  const work: Work = {
+    link: { link: ABSENT, listen: () => () => undefined, hello: () => undefined, act: () => new Promise(() => {}) },
+    title,
+    run: () =>
+      new Promise((resolve, reject) => {
+        done = resolve;
+        fail = reject;
+      })
+  };
+  return { work, done: () => done(), fail: (why: string) => fail(new Error(why)) };
+}
+
+describe("the button that loads the extension", () => {
+  function sidebar(first: Work) {
+    const links = { current: first } as { current: Work | null; currentChanged: Signal<unknown, Work | null> };
+    links.currentChanged = new Signal<unknown, Work | null>(links);
+    const widget = new PanelSidebar(links as unknown as IKernelLinks, nullTranslator.load("p2p_ipython"));
+    Widget.attach(widget, document.body);
+    const turn = (work: Work | null): void => {
+      links.current = work;
+      links.currentChanged.emit(work);
+    };
+    const button = widget.node.querySelector<HTMLButtonElement>(".p2p-sidebar-load")!;
+    return { widget, button, turn };
+  }
+
+  it("waits for its own notebook's kernel only", async () => {
+    const [first, second] = [slow(), slow()];
+    const { widget, button, turn } = sidebar(first.work);
+    await vi.waitFor(() => expect(button.hidden).toBe(false));
+    button.click();
+    expect(button.disabled).toBe(true);
+    turn(second.work);
+    await vi.waitFor(() => expect(button.disabled).toBe(false));
+    turn(first.work);
+    await vi.waitFor(() => expect(button.disabled).toBe(true));
+    first.done();
+    await vi.waitFor(() => expect(button.disabled).toBe(false));
+    widget.dispose();
+  });
+
+  it("says why it could not, and all of it when that is long", async () => {
+    const { Notification } = await import("@jupyterlab/apputils");
+    const first = slow();
+    const { widget, button } = sidebar(first.work);
+    await vi.waitFor(() => expect(button.hidden).toBe(false));
+    for (const why of ["No module named 'p2p_ipython'", "x".repeat(200)]) {
+      button.click();
+      first.fail(why);
+      await vi.waitFor(() => expect(button.disabled).toBe(false));
+    }
+    const said = vi.mocked(Notification.error).mock.calls;
+    expect(said.map(([, options]) => options?.actions?.length)).toEqual([0, 1]);
+    expect(said[0]![0]).toContain("No module named 'p2p_ipython'");
+    widget.dispose();
+  });
+});
