@@ -30,7 +30,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing leaves this machine, whatever is asked for
 ]
 
-NOT_OURS = ["(reading 'schema')", "Command 'filebrowser:open-path' not registered"]
+NOT_OURS = ["(reading 'schema')", "(reading 'promise')", "Command 'filebrowser:open-path' not registered"]
 """Errors of Notebook 7 and JupyterLab themselves."""
 
 CONNECT = "%load_ext p2p_ipython\n%p2p_connect --workers 2 --as cluster"
@@ -188,10 +188,10 @@ class Book:
     def active_cell(self) -> int:
         return int(self.page.evaluate(f"(path) => {{ {self.FIND} return book.content.activeCellIndex; }}", self.path))
 
-    def start(self, number: int) -> None:
+    def start(self, number: int, command: str = "notebook:run-cell") -> None:
         """Run a cell, and don't wait for it."""
         self._select(number)
-        self.page.evaluate("() => { void jupyterapp.commands.execute('notebook:run-cell'); }")
+        self.page.evaluate("(command) => { void jupyterapp.commands.execute(command); }", command)
 
     def run(self, number: int) -> None:
         """Run a cell and wait until the kernel is done with it."""
@@ -202,6 +202,10 @@ class Book:
         """Run all cells and wait until the kernel is done with them."""
         self.page.evaluate("async () => { await jupyterapp.commands.execute('notebook:run-all-cells'); }")
         return self
+
+    def close(self) -> None:
+        """Close it; its kernel stays."""
+        self.page.evaluate(f"(path) => {{ {self.FIND} book.dispose(); }}", self.path)
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Delete cells."""
