@@ -214,7 +214,7 @@ class Actions:
         from p2p_ipython.client.lending import lender
 
         lender().stop(lending)
-        return Done("It lends no more.")
+        return Done("Stopped: it lends no more.")
 
 
 class _Unseen:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import p2p_ipython.client.cluster  # noqa: F401 - at the end of the process its clusters are closed after the panels
 from p2p_ipython.loop import background
-from p2p_ipython.notebook.panel import actions, rows, static
+from p2p_ipython.notebook.panel import actions, rows, static, watch
 from p2p_ipython.notebook.panel.asked import Do, Hello, read
 from p2p_ipython.notebook.panel.channel import Channel
 from p2p_ipython.notebook.panel.display import Display
@@ -289,7 +289,11 @@ class Surroundings:
         self._looking = False
 
     def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
-        unfollow = [self._friends.reception.follow(wake), _lender().follow(wake)]
+        def received() -> None:  # somebody has come, or a cluster has: it is hosted from now on
+            self.look_again()
+            wake()
+
+        unfollow = [self._friends.reception.follow(received), _lender().follow(wake)]
         self._followers.append(wake)
 
         def end() -> None:
@@ -302,8 +306,11 @@ class Surroundings:
     def visitors(self) -> Sequence[tuple[str, Row]]:
         return [rows.visitor(one) for one in self._friends.reception.visitors()]
 
-    def lending(self) -> Sequence[tuple[str, Row]]:
-        return [rows.lending(state) for state in _lender().states()]
+    def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
+        states = _lender().states()
+        names = watch.names_in(cluster) if states and cluster is not None else {}
+        title = cluster.target if cluster is not None else None
+        return [rows.lending(state, names if state.title == title else {}) for state in states]
 
     def used(self) -> Usage:
         used: dict[str, tuple[int, float]] = {}

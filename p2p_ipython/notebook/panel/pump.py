@@ -68,8 +68,8 @@ class Outside(Protocol):
     def visitors(self) -> Sequence[tuple[str, Row]]:
         """Who waits for a yes or no: ids and rows."""
 
-    def lending(self) -> Sequence[tuple[str, Row]]:
-        """Workers that were started here: ids and rows."""
+    def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
+        """Workers that were started here: ids and rows; ``cluster`` knows people by name."""
 
     def used(self) -> Usage:
         """What this machine has run for each member."""
@@ -223,7 +223,7 @@ class Pump:
     def _look_outside(self, cluster: Cluster | None) -> None:
         self._outside_changed = False
         self.hub.fill("visitors", self._outside.visitors())
-        self.hub.fill("lending", self._outside.lending())
+        self.hub.fill("lending", self._outside.lending(cluster))
         self.hub.set("means", self._outside.means(cluster))
 
     def _refreshed(self) -> None:

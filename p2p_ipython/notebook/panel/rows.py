@@ -47,7 +47,7 @@ def task(entry: Entry) -> Row:
         made["worker"] = entry.worker[:NAME]
     if entry.attempt:
         made["attempt"] = entry.attempt
-    made["submitted"] = round(entry.submitted, 3)
+    made["submitted"] = round(entry.submitted, 6)  # panels keep the order of a loop that submits many in a millisecond
     if entry.sent:
         made["sent"] = round(entry.sent, 3)
         if entry.started:
@@ -149,8 +149,8 @@ def visitor(waits: Visitor) -> tuple[str, Row]:
     )
 
 
-def lending(state: LendingState) -> tuple[str, Row]:
-    """A worker that was started here; its id, and its row."""
+def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Row]:
+    """A worker that was started here; its id, and its row. ``names``: of its cluster's members, by their keys."""
     return state.id, row(
         title=state.title[:NAME],
         name=state.name[:NAME],
@@ -159,7 +159,7 @@ def lending(state: LendingState) -> tuple[str, Row]:
         slots=state.slots,
         busy=state.busy,
         until=round(state.until),
-        only=", ".join(state.only)[:WORDS],
+        only=names_of(state.only, names)[:WORDS],
         tasks=sum(tasks for tasks, _ in state.usage.values()),
         seconds=_rounded(sum(seconds for _, seconds in state.usage.values())),
     )
@@ -171,8 +171,10 @@ def reasons(of: Mapping[str, str]) -> dict[str, str]:
 
 
 def names_of(fingerprints: Iterable[str], names: Mapping[str, str]) -> str:
-    """Whose keys these are, in words."""
-    return ", ".join(dict.fromkeys(names.get(key, key[:15]) for key in fingerprints))
+    """Whose keys these are, in words; a name stays as it is."""
+    return ", ".join(
+        dict.fromkeys(names.get(key, key[:15] if key.startswith("SHA256:") else key) for key in fingerprints)
+    )
 
 
 def _rounded(seconds: float) -> float:

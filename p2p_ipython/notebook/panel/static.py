@@ -124,7 +124,9 @@ def _where(row: Row, reasons: Mapping[str, str]) -> str:
 
 
 def _took(row: Row) -> str:
-    seconds = row.get("ended", 0.0) - row.get("submitted", 0.0)
+    """How long it ran, as panels say; of one that never did, how long it was there."""
+    since = row.get("started") or row.get("sent") or row.get("submitted", 0.0)
+    seconds = row.get("ended", 0.0) - since
     if seconds < 60:
         return f"{max(0.0, seconds):.1f} s"
     minutes, rest = divmod(round(seconds), 60)

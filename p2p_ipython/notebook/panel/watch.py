@@ -270,6 +270,12 @@ class ClusterWatch:
             self._hub.put("members", id, told)
 
 
+def names_in(cluster: Cluster) -> dict[str, str]:
+    """What a cluster's members are called, by the fingerprints of their keys; {} unless it is connected."""
+    people = _People(cluster)
+    return people.names if people.open else {}
+
+
 class _People:
     """Whose sessions are whose, for one look at a cluster."""
 

@@ -60,7 +60,7 @@ def test_an_owner_lets_a_friend_in_and_out_again_from_the_panel(people: People) 
     assert "plain data again" in alice.do(comm, "distrust", member="bob")["say"]
     alice.read(lambda: not [row for row in panel.tables["members"].values() if row["trust"] == "any type"])
 
-    lent = alice.do(comm, "lend", title=TITLE, slots=1, hours=1, only=["bob"], tags=["spare"])
+    lent = alice.do(comm, "lend", title=TITLE, slots=1, hours=1, only=[visitor["key"]], tags=["spare"])
     assert lent["ok"], lent
     alice.read(lambda: [row for row in panel.tables["lending"].values() if row["state"] == "lending"])
     ((id, row),) = panel.tables["lending"].items()

@@ -72,7 +72,7 @@ class Beside:
     def visitors(self) -> Sequence[tuple[str, Row]]:
         return self.visitor_rows
 
-    def lending(self) -> Sequence[tuple[str, Row]]:
+    def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
         return []
 
     def used(self) -> dict[str, tuple[int, float]]:

@@ -25,6 +25,7 @@ from p2p_ipython.protocol.messages import Terms
 HOSTILE = '<img src=x onerror="window.pwned=1">\'&'
 TERMS = Terms(slots=2, free=1, python="3.11", platform="Linux x86_64", cores=8, memory=1 << 33)
 KEY = "SHA256:" + "a" * 43
+OTHER_KEY = "SHA256:" + "o" * 43
 
 
 # --- rows ---
@@ -37,10 +38,17 @@ def test_a_task_that_waits_leaves_out_what_has_not_happened() -> None:
         "kind": "cell",
         "state": "waiting",
         "needs": "3.11",
-        "submitted": 1000.123,
+        "submitted": 1000.12345,
         "sizeIn": 7,
         "cell": "c1",
     }
+
+
+def test_tasks_that_a_loop_submits_within_a_millisecond_keep_their_order() -> None:
+    at = 1_790_000_000.0
+    told = [rows.task(Entry(str(n), "f", "call", "", "", at + n * 12e-6, 7))["submitted"] for n in range(50)]
+    assert len(set(told)) == 50
+    assert told == sorted(told)
 
 
 def test_a_task_that_is_over_tells_all() -> None:
@@ -82,15 +90,17 @@ def test_keys_are_told_by_names_where_they_are_known() -> None:
 def test_a_visitor_and_a_lending_have_ids_of_their_own() -> None:
     id, told = rows.visitor(Visitor("alice/friends", HOSTILE, KEY, "bob", invited=True))
     assert (id, told["name"], told["invited"]) == (f"alice/friends {KEY}", HOSTILE, True)
-    state = LendingState("7", "alice/friends", "w", "lending", only=("bob",), usage={KEY: (2, 1.5), "x": (1, 0.5)})
-    assert rows.lending(state) == (
+    state = LendingState(
+        "7", "alice/friends", "w", "lending", only=("bob", OTHER_KEY), usage={KEY: (2, 1.5), "x": (1, 0.5)}
+    )
+    assert rows.lending(state, {OTHER_KEY: "carol"}) == (
         "7",
         {
             "title": "alice/friends",
             "name": "w",
             "state": "lending",
             "slots": 1,
-            "only": "bob",
+            "only": "bob, carol",
             "tasks": 3,
             "seconds": 2.0,
         },
@@ -140,6 +150,12 @@ def test_a_long_table_ends_with_how_many_more_there_are() -> None:
     assert "… and 1,184 more" in page
     assert "… and 10 more" in page
     assert page.count("<tr") == 2 * (static.MOST_ROWS + 1)
+
+
+def test_the_static_view_says_how_long_a_task_ran_not_how_long_it_waited() -> None:
+    said = snapshot()
+    said["put"]["tasks"]["0"] |= {"sent": 61.0, "started": 62.0, "ended": 65.0}
+    assert "3.0 s" in static.page(said)
 
 
 def test_the_static_view_of_nothing_says_so() -> None:
