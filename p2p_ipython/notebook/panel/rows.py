@@ -54,8 +54,8 @@ def task(entry: Entry) -> Row:
             made["started"] = round(entry.started, 3)
     if entry.ended:
         made["ended"] = round(entry.ended, 3)
-        if entry.seconds:
-            made["ran"] = _rounded(entry.seconds)
+        if 0 < entry.seconds < math.inf:  # as its worker says
+            made["ran"] = round(entry.seconds, 3) or 0.001
     if entry.size_in:
         made["sizeIn"] = entry.size_in
     if entry.size_out:

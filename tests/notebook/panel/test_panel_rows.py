@@ -17,7 +17,7 @@ from p2p_ipython.client.journal import Entry
 from p2p_ipython.client.lending import LendingState
 from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.notebook.panel import rows, static
-from p2p_ipython.notebook.panel.asked import ARGUMENTS, Do, Hello, checked, read
+from p2p_ipython.notebook.panel.asked import ARGUMENTS, Code, Do, Hello, checked, read
 from p2p_ipython.notebook.panel.shown import CUT, MOST_TEXT, shown
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.messages import Terms
@@ -59,6 +59,20 @@ def test_a_task_that_is_over_tells_all() -> None:
     assert (told["sent"], told["started"], told["ended"], told["sizeOut"]) == (2.0, 3.0, 4.0, 9)
     assert (told["said"], told["error"], told["attempt"], told["worker"]) == ("last", "ValueError: no", 2, "w")
     assert len(told["label"]) == rows.NAME
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [(1.5, 1.5), (4321.98765, 4321.988), (1e-9, 0.001), (0.0, None), (-1.0, None), (math.inf, None), (math.nan, None)],
+)
+def test_how_long_a_task_ran_is_told_once_it_is_over_if_its_worker_says_something_sensible(
+    said: float, told: float | None
+) -> None:
+    entry = Entry("1", "f", "call", "", "", 1.0, 7, TaskState.RUNNING)
+    entry.sent, entry.started, entry.seconds = 2.0, 3.0, said
+    assert "ran" not in rows.task(entry)
+    entry.ended, entry.state = 5000.0, TaskState.DONE
+    assert rows.task(entry).get("ran") == told
 
 
 def test_a_member_is_told_by_what_it_offers_and_noise_in_its_round_trip_is_no_news() -> None:
@@ -302,6 +316,10 @@ def test_arguments_are_of_their_kind_or_refused(action: str, args: dict[str, Any
 def test_arguments_that_can_not_be_are_refused(action: str, args: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         checked(Do(1, action, args))
+
+
+def test_a_widgets_second_module_is_all_that_more_asks_for() -> None:
+    assert read({"t": "more", "path": "../secret", "id": 7}) == Code()
 
 
 @pytest.mark.parametrize(
