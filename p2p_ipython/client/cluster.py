@@ -206,7 +206,6 @@ class Cluster(concurrent.futures.Executor):
         self._bridge: Bridge | None = None
         self._local: LocalCluster | None = None
         self._records = Records(settings)
-        self._open_tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
         self._ending: concurrent.futures.Future[None] | None = None
@@ -236,7 +235,6 @@ class Cluster(concurrent.futures.Executor):
         self._check_open()
         assert self._bridge is not None
         future: Future[Any] = Future(task.id, task.label, self, self._decode)
-        self._open_tasks.add(future)
         self._futures[task.id] = future
         self._bridge.submit(task, future, sink or future_module.default_sink())
         return future
@@ -424,7 +422,7 @@ class Cluster(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close; with ``wait``, when its tasks are over. (As for any executor.)"""
         if wait and not cancel_futures and not self.closed:
-            futures = list(self._open_tasks)
+            futures = list(self._futures.values())
             concurrent.futures.wait(futures, NOTICE)
             for future in futures:
                 future.warn_if_stuck()

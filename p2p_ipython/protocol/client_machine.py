@@ -505,8 +505,11 @@ class ClientMachine:
     def _nobody_fits(self, python: str) -> bool:
         """Whether workers are here, and all of them have the wrong Python. Those that leave don't count, and those that
         are paused do: they may go on."""
-        staying = [w for w in self.workers.values() if _stays(w)]
-        return bool(python and staying) and not any(w.terms.python == python for w in staying)
+        if not python:
+            return False
+        pythons = (w.terms.python for w in self.workers.values() if _stays(w))
+        first = next(pythons, python)  # asked for each task while some wait: the first worker often is a right one
+        return first != python and python not in pythons
 
     def _is_for_us(self, worker: Certificate, terms: Terms) -> bool:
         return not terms.only or self._me in terms.only or self._own(worker.signer)
@@ -696,8 +699,8 @@ def _stays(worker: WorkerView) -> bool:
 
 
 def _fits(worker: WorkerView, python: str) -> bool:
-    here = _stays(worker) and not worker.terms.paused
-    return here and (not python or worker.terms.python == python)
+    terms = worker.terms
+    return not terms.paused and (not python or terms.python == python) and _stays(worker)
 
 
 def _pythons(workers: Iterable[WorkerView]) -> str:
