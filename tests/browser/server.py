@@ -20,7 +20,16 @@ DEADLINE = 90.0
 """Seconds that the server may take to come up."""
 
 IDLE = 600
-"""Seconds without kernels after which a server ends by itself, should its tests have been killed."""
+"""Seconds without kernels after which a server ends by itself, should all else fail."""
+
+RUN = """
+import os, signal, sys
+from p2p_ipython import lifeline
+lifeline.hold(lambda: os.kill(os.getpid(), signal.SIGTERM))
+from jupyterlab.labapp import main
+sys.exit(main())
+"""
+"""JupyterLab, which ends with its tests, and ends its kernels then, also when they are killed."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,9 @@ def serving(python: Path, folder: Path) -> Iterator[Server]:
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [str(python), "-m", "jupyterlab", *arguments],
+            [str(python), "-P", "-c", RUN, *arguments],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -80,6 +89,8 @@ def serving(python: Path, folder: Path) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _environment(python: Path, folder: Path) -> dict[str, str]:
