@@ -65,6 +65,16 @@ def test_the_wheel_has_neither_the_front_end_s_sources_nor_the_extension_twice(i
     assert not [name for name in in_wheel if re.search(r"\.(tsx?|map)$|node_modules", name)]
 
 
+def test_the_wheel_has_the_licences_of_all_that_is_bundled(in_wheel: dict[str, bytes]) -> None:
+    licences = f"p2p_ipython-{p2p_ipython.__version__}.dist-info/licenses/"
+    assert in_wheel[licences + "LICENSE"] == (ROOT / "LICENSE").read_bytes()
+    others = in_wheel[licences + "labextension/THIRD-PARTY.txt"]
+    bundled = set(json.loads((ROOT / "labextension/package.json").read_text(encoding="utf-8"))["dependencies"])
+    bundled = {name for name in bundled if not name.startswith(("@jupyterlab/", "@lumino/"))}  # JupyterLab has those
+    for name in bundled:
+        assert (ROOT / "labextension/node_modules" / name / "LICENSE").read_bytes() in others, name
+
+
 def test_the_front_end_fetches_nothing_from_elsewhere(in_wheel: dict[str, bytes]) -> None:
     """No address but those that name a standard, an XML namespace or an error's explanation is in what is loaded."""
     harmless = rb"https?://(www\.w3\.org/|json-schema\.org/|preactjs\.com/)"
