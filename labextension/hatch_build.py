@@ -21,7 +21,6 @@ BUILT = ("p2p_ipython/static", "p2p_ipython/_labextension", "labextension/lib")
 WANTED = (
     "p2p_ipython/static/widget.js",
     "p2p_ipython/static/more.js",
-    "p2p_ipython/static/more.js",
     "p2p_ipython/static/card.js",
     "p2p_ipython/_labextension/package.json",
 )
