@@ -116,8 +116,13 @@ export class PanelSidebar extends Widget {
   }
 
   private async _put(): Promise<void> {
-    const { mountPanel, Rest } = await import("../panel");
+    const panel = await import("../panel").catch(() => undefined);
     if (this._shown && !this.isDisposed && this._unmount === undefined) {
+      if (panel === undefined) {
+        this._body.textContent = this._trans.__("The panel can't be loaded from the server. Reload the page to try again.");
+        return;
+      }
+      const { mountPanel, Rest } = panel;
       const link = this._work?.link ?? NOWHERE;
       const look = ({ state }: Link): void => {
         this._load.hidden = state !== "absent";

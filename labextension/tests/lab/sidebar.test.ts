@@ -75,3 +75,20 @@ describe("the button that loads the extension", () => {
     widget.dispose();
   });
 });
+
+describe("the panel's code", () => {
+  it("may be out of reach, as after the server has ended: it says so", async () => {
+    vi.resetModules();
+    vi.doMock("../../src/panel", () => {
+      throw new Error("Loading chunk 426 failed.");
+    });
+    const { PanelSidebar: Sidebar } = await import("../../src/lab/sidebar");
+    const links = { current: null, currentChanged: { connect: () => true, disconnect: () => true } };
+    const widget = new Sidebar(links as unknown as IKernelLinks, nullTranslator.load("p2p_ipython"));
+    document.body.append(widget.node);
+    (widget as unknown as { _show(): void })._show();
+    await vi.waitFor(() => expect(widget.node.textContent).toContain("Reload the page"));
+    widget.dispose();
+    vi.doUnmock("../../src/panel");
+  });
+});
