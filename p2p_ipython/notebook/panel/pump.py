@@ -91,6 +91,7 @@ class Pump:
         self._watch: watch.ClusterWatch | None = None
         self._unfollow: Callable[[], None] | None = None
         self._outside_changed = False
+        self._stale = True  # whether all has to be read
         self._timer: TimerHandle | None = None
         self._refresh: TimerHandle | None = None
         self._rest: TimerHandle | None = None
@@ -157,8 +158,8 @@ class Pump:
     # -- inside --
 
     def _begin(self) -> None:
+        self._stale = True
         self._unfollow = self._outside.follow(self.outside)
-        self._read_all()
         self._refresh = self._loop.call_later(REFRESH, self._refreshed)
 
     def _end(self) -> None:
@@ -197,12 +198,13 @@ class Pump:
                 self._wait_for_rest(delta)
         except Exception:  # a panel that stands still is bad enough
             log.exception("could not tell the panels")
+            self._stale = True  # what had changed is known no longer
         spent = time.thread_time() - began
         self._not_before = self._loop.time() + min(max(EVERY, spent / SHARE), SLOWEST)
 
     def _read(self) -> None:
         cluster = self._which()
-        if cluster is not (self._watch.cluster if self._watch is not None else None):
+        if self._stale or cluster is not (self._watch.cluster if self._watch is not None else None):
             self._read_all()
             return
         if self._watch is not None:
@@ -219,6 +221,7 @@ class Pump:
             self._watch = watch.ClusterWatch(self.hub, cluster, self.woken, self._outside.used)
             self._watch.fill()
         self._look_outside(cluster)
+        self._stale = False
 
     def _look_outside(self, cluster: Cluster | None) -> None:
         self._outside_changed = False

@@ -14,7 +14,9 @@ import pytest
 import p2p_ipython
 from p2p_ipython.client import views
 from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.journal import Entry
 from p2p_ipython.loop import background
+from p2p_ipython.notebook.panel import rows
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import EVERY, Pump
 from p2p_ipython.notebook.panel.watch import ABSENT
@@ -150,6 +152,28 @@ def test_a_panel_sees_that_a_cluster_is_connecting(monkeypatch: pytest.MonkeyPat
         background().loop.call_soon_threadsafe(pump.close)
     assert panel.messages[0]["set"]["cluster"]["state"] == "connecting"
     assert [row["state"] for row in panel.rows("members") if row.get("me")] == ["this kernel"]
+
+
+async def test_what_could_not_be_told_once_is_told_the_next_time(
+    pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    panel = Panel()
+    pump.hello(panel)
+    await panel.until(lambda: panel.messages)
+    broken = [True]
+
+    def task(entry: Entry) -> Row:
+        if broken and broken.pop():
+            raise KeyError("a mistake")
+        return rows_of(entry)
+
+    rows_of = rows.task
+    monkeypatch.setattr(rows, "task", task)
+    future = cluster.submit(pow, 2, 2)
+    await panel.until(lambda: future.done() and not broken)
+    pump.outside()  # as every ten seconds
+    await panel.until(lambda: panel.reader is not None and future.task_id in panel.reader.tables["tasks"])
+    assert "could not tell the panels" in caplog.text
 
 
 async def test_what_a_worker_has_lent_counts_tasks_that_are_listed_no_longer(
