@@ -305,8 +305,10 @@ class Bridge:
                     submitted = self._tasks.get(task_id)
                     if submitted is not None:
                         submitted.future.started(state is TaskState.RUNNING)
-                        self.records.noted(task_id, state, detail)
-                        if state is TaskState.WAITING:
+                        if state is TaskState.RUNNING:
+                            self.records.running(task_id)
+                        elif state is TaskState.WAITING:
+                            self.records.waiting(task_id, detail)
                             submitted.partial, submitted.line = bytearray(), ""
                             self._forget(task_id)
                 case Send():

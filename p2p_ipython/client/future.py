@@ -67,7 +67,10 @@ class Arrived:
     @property
     def size(self) -> int:
         """Bytes in all, besides the header."""
-        return len(self.inline) + sum(len(part) for part in self.large.values())
+        size = len(self.inline)
+        for part in self.large.values():
+            size += len(part)
+        return size
 
 
 class Future(concurrent.futures.Future[T]):

@@ -40,6 +40,8 @@ COLUMNS = (
 
 OVER = frozenset((TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED))
 
+_WORDS = {state: state.value for state in TaskState}
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -208,7 +210,8 @@ class Journal:
         else:
             self.cancelled += 1
         on = entry.worker if state is not TaskState.CANCELLED else ""
-        entry.words = f"{state.value} on {on}" if on else state.value
+        word = _WORDS[state]
+        entry.words = f"{word} on {on}" if on else word
         if came:
             known = isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS
             entry.seconds = min(float(seconds), max(0.0, now - entry.sent)) if known else 0.0  # type: ignore[arg-type]

@@ -64,15 +64,16 @@ class Records:
         self.journal.sent(task_id, worker, attempt, time.time())
         self.feed.session(worker.sid)
 
-    def noted(self, task_id: str, state: TaskState, detail: str) -> None:
-        """A task has begun, or waits again."""
-        if state is TaskState.RUNNING:
-            self.journal.running(task_id, time.time())
-        elif state is TaskState.WAITING:
-            sid = self.journal.entries[task_id].sid
-            self.journal.waiting(task_id, detail, time.time())
-            if sid is not None:
-                self.worker(sid)
+    def running(self, task_id: str) -> None:
+        """A worker says that it runs a task."""
+        self.journal.running(task_id, time.time())
+
+    def waiting(self, task_id: str, loss: str) -> None:
+        """A task waits again; ``loss`` is its last one in words, "" where none was."""
+        sid = self.journal.entries[task_id].sid
+        self.journal.waiting(task_id, loss, time.time())
+        if sid is not None:
+            self.worker(sid)
 
     def settled(self, settle: Settle, header: Mapping[str, Any] | None, size_out: int) -> None:
         """A task is over: by an error of ours, by its result's ``header``, or cancelled."""

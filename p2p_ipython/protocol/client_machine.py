@@ -699,8 +699,14 @@ def _stays(worker: WorkerView) -> bool:
 
 
 def _fits(worker: WorkerView, python: str) -> bool:
-    terms = worker.terms
-    return not terms.paused and (not python or terms.python == python) and _stays(worker)
+    terms = worker.terms  # and _stays, written out: this is asked several times for each task
+    return (
+        worker.state is not WorkerState.LEAVING
+        and terms.slots > 0
+        and worker.for_us
+        and not terms.paused
+        and (not python or terms.python == python)
+    )
 
 
 def _pythons(workers: Iterable[WorkerView]) -> str:

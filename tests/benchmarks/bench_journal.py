@@ -21,7 +21,7 @@ from people import certificate
 from p2p_ipython.client.journal import JOURNAL
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.client_machine import Settle, TaskState, WorkerView
+from p2p_ipython.protocol.client_machine import Settle, WorkerView
 from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.task.payload import BufferStore
 from p2p_ipython.task.task import Task, make_call
@@ -36,7 +36,7 @@ def life(records: Records, task: Task, worker: WorkerView, after: Callable[[], N
     records.submitted(task, None)
     records.sent(task.id, worker, 1)
     after()
-    records.noted(task.id, TaskState.RUNNING, "on w")
+    records.running(task.id)
     records.printed(task.id, "step 1 of 3\nstep 2 of 3\n", "")
     after()
     records.settled(Settle(task.id, header={}), {"ok": True, "seconds": 0.25}, 1000)

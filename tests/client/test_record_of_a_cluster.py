@@ -13,7 +13,7 @@ from IPython.core.formatters import DisplayFormatter
 from IPython.core.inputtransformer2 import TransformerManager
 
 import p2p_ipython
-from p2p_ipython.client import cluster as cluster_module
+from p2p_ipython.client import views as views_module
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.future import Future
 from p2p_ipython.errors import UsageError
@@ -122,20 +122,20 @@ def test_facts_say_what_holds_of_the_cluster_and_that_it_is_closed_afterwards() 
 
 
 def test_whoever_wants_to_know_is_told_of_a_cluster_that_was_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Cluster] = []
+    told: list[tuple[Cluster, bool]] = []
 
     def fails(_cluster: Cluster) -> None:
         raise RuntimeError("a bug of who watches")
 
-    monkeypatch.setattr(cluster_module, "opened", [fails, told.append])
+    monkeypatch.setattr(views_module, "opened", [fails, lambda one: told.append((one, one.joined))])
     with p2p_ipython.connect(workers=1) as cluster:
-        assert told == [cluster]
+        assert told == [(cluster, False), (cluster, True)]
 
 
 def test_without_the_extension_a_cluster_shows_its_status_and_has_no_panel(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_module, "views", None)
+    monkeypatch.setattr(views_module, "views", None)
     with pytest.raises(UsageError, match="load_ext"):
         cluster.panel()
     data, _ = DisplayFormatter().format(cluster)  # type: ignore[no-untyped-call]
@@ -150,7 +150,7 @@ def test_the_extension_decides_what_a_cluster_looks_like(cluster: Cluster, monke
         def mimebundle(self, shown: Cluster) -> dict[str, Any] | None:
             return {"text/plain": "plain", "text/html": "<p>the panel</p>"}
 
-    monkeypatch.setattr(cluster_module, "views", Views())
+    monkeypatch.setattr(views_module, "views", Views())
     assert cluster.panel() == ("the panel of", cluster)
     data, _ = DisplayFormatter().format(cluster)  # type: ignore[no-untyped-call]
     assert data["text/html"] == "<p>the panel</p>"
