@@ -46,7 +46,7 @@ interface Props<R extends HasId> {
 
 type Item<R> = { heading: Section<R> } | { row: R };
 
-const OVERSCAN = 6;
+const OVERSCAN = 4;
 const NEAR = 400;
 const USUAL_ROW = 32;
 const USUAL_HEIGHT = 400;
