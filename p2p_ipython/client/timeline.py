@@ -168,8 +168,8 @@ def _queue(entries: Sequence[Entry], begin: float, end: float) -> tuple[tuple[fl
 def ticks(length: float, about: int = 8) -> list[float]:
     """Round numbers of seconds from 0 to ``length``, ``about`` so many."""
     rough = length / about
-    if rough >= 30:  # whole or half minutes, quarters of hours, hours
-        steps = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+    if rough > 10:  # parts of a minute, minutes, quarters of hours, hours
+        steps = (15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
         step = float(next((s for s in steps if s >= rough), math.ceil(rough / 86400) * 86400))
     else:
         power = 10.0 ** math.floor(math.log10(rough))

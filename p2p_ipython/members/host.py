@@ -205,7 +205,7 @@ class Host:
 
     def hello(self) -> Hello:
         """What the host says of itself."""
-        return Hello(name=f"{self._entry.standing.name} (host)", time=int(time.time()))
+        return Hello(name=self._entry.standing.name, time=int(time.time()))
 
     def heard(self, certificate: Certificate, message: Message) -> None:
         """A member has said something on the working topic."""

@@ -72,7 +72,7 @@ class LendingMagics(Magics):
 
         Tasks run as you, with your files in reach: lend to people whom you would lend the machine. How it stands is
         shown under the cell. It ends with --stop, after --duration, or with this notebook's kernel. --pause, --resume
-        and --stop are for TITLE, or for all that this notebook lends.
+        and --stop are for TITLE, or for all that this notebook lends. Where it lends, the bare magic says how.
         """
         given = options_of(self.p2p_lend, line)
         chosen = [command for command in ("pause", "resume", "stop") if given[command]]
@@ -86,10 +86,16 @@ class LendingMagics(Magics):
     # -- inside --
 
     def _lend(self, given: dict[str, Any]) -> None:
-        from p2p_ipython.client.lending import lender
+        from p2p_ipython.client.lending import lender, lending_text
         from p2p_ipython.notebook.notice import Notice
 
         where = self._where(given["cluster"])
+        title = where if isinstance(where, str) else where.target
+        if given["slots"] == 1 and not any(given[name] for name in ("only", "duration", "tag", "name")):
+            for one in lender().states():
+                if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
+                    say(in_notebook(lending_text(one)))  # the bare magic asks how it stands
+                    return
         notice = Notice(self._notebook.output())
         notice.progress("starting a worker")
         try:
@@ -144,9 +150,11 @@ class _Line:
 
     def begin(self) -> None:
         """Show it, and keep it true."""
+        from p2p_ipython.client.printing import DRAIN, printed
         from p2p_ipython.loop import background
 
         background().run(self._begin(), timeout=10)
+        printed.drain(DRAIN)  # in a terminal: before the next prompt
 
     async def _begin(self) -> None:
         self._show(news=True)

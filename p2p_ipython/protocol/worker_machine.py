@@ -147,6 +147,7 @@ class _Job:
 class _Slot:
     starting_until: float
     ready: bool = False
+    told: bool = False  # that it is there: offers said before don't count it
     job: _Job | None = None
     member: str = ""  # whose job it is: also when his link is lost
     since: float = 0.0
@@ -326,7 +327,11 @@ class WorkerMachine:
 
     def slot_ready(self, number: int, now: float) -> list[Action]:
         """The slot has a fresh runner."""
-        self._slots[number].ready = True
+        slot = self._slots[number]
+        slot.ready = True
+        if not slot.told and self._answered > float("-inf"):  # those who heard the first offer think it is taken
+            self._hello_at = min(self._hello_at, self._answered + ANSWER_EVERY)
+        slot.told = True
         return self._fill(now)
 
     def slot_result(self, number: int, now: float) -> tuple[int, int] | None:

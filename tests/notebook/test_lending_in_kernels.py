@@ -55,6 +55,7 @@ def test_the_line_under_the_cell_that_lends_is_kept_true_to_the_end(here: Villag
         assert line.startswith("desk (gpu) lends 2 slots to alice/friends, to carol only, until ")
         assert FILES in line
         assert "lends to alice/friends already" in shown_error(bob.run(lend))
+        assert "desk (gpu) lends 2 slots to alice/friends" in bob.run("%p2p_lend friends").text
 
         friend = here.person("carol").notebook(CONNECTED)
         friend.run("f = c.submit(pow, 2, 10)")

@@ -39,12 +39,12 @@ def machine(slots: int = 1, *, ready: int | None = None, links: int = 2) -> Work
     """A worker that has said hello, has links 1 and 2 to two clients, and fresh runners in ``ready`` slots."""
     terms = Terms(slots=slots, free=slots, python="3.11")
     made = WorkerMachine(SETTINGS, sid=ME.sid, name="w0", terms=terms, now=0)
+    for number in range(slots if ready is None else ready):
+        made.slot_ready(number, 0)
     made.tick(0, WALL)
     for number in range(1, links + 1):
         made.heard(C0 if number == 1 else C1, Accept(ME.sid, b"box"), 0, WALL)
         assert made.link_up(number, C0 if number == 1 else C1) == []
-    for number in range(slots if ready is None else ready):
-        made.slot_ready(number, 0)
     return made
 
 
@@ -96,6 +96,16 @@ def test_a_worker_says_hello_when_it_comes_and_again_every_presence_period() -> 
     assert made.deadline() == 5 + SETTINGS.presence
     assert made.tick(34.9, WALL) == []
     assert made.tick(35, WALL + 30) == [Say(hello(free=0, wall=WALL + 30))]
+
+
+def test_a_slot_that_is_ready_after_the_first_hello_is_told_of_soon_and_its_next_runners_are_not() -> None:
+    made = machine(slots=1, ready=0)
+    made.slot_ready(0, 0.4)
+    assert made.deadline() == 1
+    assert made.tick(1, WALL) == [Say(hello(free=1))]
+    made.slot_died(0, killed=False, detail="", now=2)
+    made.slot_ready(0, 3)
+    assert made.deadline() == 1 + SETTINGS.presence
 
 
 def test_the_offer_counts_slots_that_are_ready_and_idle() -> None:
