@@ -78,7 +78,7 @@ class Desk:
         self._friends = friends
         self._actions = actions.Actions(notebook, friends)
         self._opened = door.opened
-        self._last: weakref.ref[Cluster] | None = None
+        self._last: Cluster | None = None
         self._current: Pump | None = None
         self._pinned: weakref.WeakKeyDictionary[Cluster, Pump] = weakref.WeakKeyDictionary()
         self._sidebars: list[Channel] = []
@@ -91,6 +91,7 @@ class Desk:
         if self not in _desks or self._pid != os.getpid():
             return
         _desks.discard(self)
+        self._last = None
         self._actions.close()
         if self._displays or self._sidebars:
             background().run(self._end(), ENDING)
@@ -108,13 +109,16 @@ class Desk:
     # -- which cluster --
 
     def current(self) -> Cluster | None:
-        """The magics' cluster; else the one that was opened last; else the one that was looked at last."""
+        """The magics' cluster; else the one that was opened last; else the one that was looked at last.
+
+        That one is kept, though closed: when all is over one wants to look at what came of it.
+        """
         mine = self._notebook.cluster
         if mine is None or mine.closed:
             others = [one for ref in list(self._opened) if (one := ref()) is not None and not one.closed]
-            mine = others[-1] if others else self._last() if self._last is not None else None
+            mine = others[-1] if others else self._last
         if mine is None or mine.joined:  # not one that may fail to
-            self._last = weakref.ref(mine) if mine is not None else None
+            self._last = mine
         return mine
 
     def another(self) -> None:

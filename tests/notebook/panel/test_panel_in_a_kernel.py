@@ -204,7 +204,9 @@ def test_a_panel_leaves_and_joins_a_cluster_as_the_magics_do(browser: Browser) -
     did = browser.do(comm, "disconnect")
     assert did["say"] == "Disconnected. 1 task that was not over is cancelled."
     browser.read(lambda: panel.parts["cluster"]["state"] == "closed")
-    assert "Not connected" in browser.run("%p2p_disconnect").shown
+    assert "Not connected" in browser.run("%p2p_disconnect\nimport gc\ngc.collect();").shown
+    another = browser.readers[browser.sidebar()]
+    assert [row["state"] for row in another.tables["tasks"].values()][-1] == "cancelled"  # what there was is kept
     assert "disconnect" not in panel.parts["means"]["can"]
     failed = browser.do(comm, "connect", target="127.0.0.1:1")
     assert not failed["ok"]
