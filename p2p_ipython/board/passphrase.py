@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,25 @@ Ask = Callable[[str, threading.Event], str | None]
 """Shows a text, and returns what was typed; None when nothing was before ``stop`` was set or time was up."""
 
 
-_unattended: list[object] = []
+_unattended: ContextVar[bool] = ContextVar("unattended", default=False)
 
 
 @contextmanager
 def unattended() -> Iterator[None]:
-    """While this lasts nobody is asked: what is done was asked for where no answer can be typed."""
-    mark = object()
-    _unattended.append(mark)
+    """Nobody is asked for what is begun in here: it was wanted where no answer can be typed.
+
+    That holds for what the loop does because of it, too, and for nothing else that goes on at the same time.
+    """
+    before = _unattended.set(True)
     try:
         yield
     finally:
-        _unattended.remove(mark)
+        _unattended.reset(before)
 
 
 def user_prompt(stop: threading.Event) -> Callable[[Path], str] | None:
     """How to ask this process's user for a passphrase; None where nobody could answer."""
-    if _unattended:
+    if _unattended.get():
         return None
     kernel = _kernel()
     if kernel is not None:

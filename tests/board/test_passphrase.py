@@ -8,11 +8,15 @@ import select
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from board_support import PATIENCE, Key, make_key
+
+from p2p_ipython.board import passphrase
+from p2p_ipython.loop import background
 
 SCRIPT = """
 import asyncio, sys
@@ -158,3 +162,28 @@ def test_a_notebook_asks_in_the_notebook_and_one_that_can_not_says_ssh_add(tmp_p
     assert questions == [{"prompt": f"Passphrase of {key.path}: ", "password": True}]
     assert sum(key.fingerprint in output for output in outputs) == 2
     assert "the secret" not in "".join(outputs)
+
+
+def test_what_a_panel_asks_for_asks_nobody_and_keeps_nobody_else_from_being_asked(monkeypatch):
+    monkeypatch.setattr(passphrase, "_kernel", lambda: None)
+    monkeypatch.setattr(passphrase, "_has_terminal", lambda: True)
+    begun, enough = threading.Event(), threading.Event()
+    prompts = []
+
+    async def on_the_loop():
+        prompts.append(passphrase.user_prompt(enough))
+
+    def panel():
+        with passphrase.unattended():
+            background().run(on_the_loop(), PATIENCE)
+            begun.set()
+            enough.wait(PATIENCE)
+
+    thread = threading.Thread(target=panel)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    background().run(on_the_loop(), PATIENCE)  # a magic's, meanwhile
+    enough.set()
+    thread.join()
+    assert prompts[0] is None
+    assert prompts[1] is not None
