@@ -137,9 +137,10 @@ class CellOutput:
         ``html`` is what it looks like where HTML is shown; without it, a small line. ``model`` is the id of a widget
         that is shown instead, where there are widgets; the text is then for all others.
         """
-        if self._send is None or (text, model) == (self._status, self.model):
+        html = html or _small(text)
+        if self._send is None or (text, html, model) == (self._status, self._html, self.model):
             return
-        first, self._status, self._html, self.model = not self._status, text, html or _small(text), model
+        first, self._status, self._html, self.model = not self._status, text, html, model
         self._send("display_data" if first else "update_display_data", self._status_content())
 
     def progress(self, words: str) -> None:

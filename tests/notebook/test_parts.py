@@ -168,6 +168,9 @@ def test_the_status_line_is_one_display_that_is_updated_when_it_changes() -> Non
     (one, two) = [content for _, _, content in shell.kernel.sent]
     assert one["transient"] == two["transient"]
     assert "&lt;b&gt;" in two["data"]["text/html"]
+    output.show("<b>", html="<b>another look</b>")  # of the same words
+    assert shell.kernel.sent[-1][2]["data"]["text/html"] == "<b>another look</b>"
+    assert len(shell.kernel.sent) == 3
 
 
 @pytest.mark.parametrize("wait", [True, False])
