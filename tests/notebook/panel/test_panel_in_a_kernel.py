@@ -369,6 +369,19 @@ def test_unloading_closes_the_comms_and_leaves_html_and_loading_again_begins_ane
     assert browser.readers[browser.sidebar()].parts["cluster"]["state"] == "none"
 
 
+def test_what_a_panel_needs_is_imported_once_a_cluster_is_joined_and_nothing_goes_on() -> None:
+    look = "import sys\n[name in sys.modules for name in ('anywidget', 'p2p_ipython.notebook.panel.widget')]"
+    with notebook() as book:
+        browser = Browser(book)
+        browser.run("%load_ext p2p_ipython")
+        assert browser.run(look).value == "[False, False]"
+        browser.run("%p2p_connect --workers 1")
+        end = time.monotonic() + DEADLINE
+        while browser.run(look).value != "[True, True]":
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+
 def test_the_end_of_the_kernel_leaves_html_in_the_cell() -> None:
     with notebook() as book:
         browser = Browser(book)
