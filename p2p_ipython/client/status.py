@@ -1,6 +1,6 @@
 """A cluster's state as values, and as text and HTML for people.
 
-Names come from members, so they are strangers' text: messages.py has stripped what isn't printable, and the
+Names come from members, so they are strangers' text: protocol/plain.py has stripped what isn't printable, and the
 HTML escapes all of it.
 """
 
