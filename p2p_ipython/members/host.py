@@ -92,6 +92,7 @@ class Host:
         self._refreshing = asyncio.Lock()
         self._door: Session
         self._news = asyncio.Event()
+        self._hello_at = 0.0
         self._closed = False
 
     async def open(self) -> None:
@@ -214,6 +215,8 @@ class Host:
             case Hello(name=name):
                 member = self._member().machine.name_of(certificate.signer)
                 topic = self._member().machine.secret.topic
+                if certificate.sid not in self.present:  # who has just come waits to hear a member
+                    self._hello_at = now
                 self.present[certificate.sid] = Present(member, name, certificate.role, certificate.signer, topic, now)
                 self._news.set()
             case Bye():
@@ -323,8 +326,8 @@ class Host:
 
     async def _look(self) -> None:
         """Look at the profile now and then, say hello now and then, and have what answers on the lobby last."""
-        presence = self._entry.settings.presence
-        hello_at, renew_at = self._loop.time() + presence, self._loop.time()
+        presence, renew_at = self._entry.settings.presence, self._loop.time()
+        self._hello_at = self._loop.time() + presence
         said = ""
         while True:
             await asyncio.sleep(LOOK_EVERY)
@@ -336,8 +339,8 @@ class Host:
                     said = str(error)
                     log.warning("the profile of %s can't be used just now: %s", self.profile.title, said)
             now = self._loop.time()
-            if now >= hello_at:
-                hello_at = now + presence
+            if now >= self._hello_at:
+                self._hello_at = now + presence
                 self._member().say_hello()
             if now >= renew_at and self._door.is_due(time.time()):
                 try:

@@ -270,6 +270,17 @@ async def test_a_list_that_the_owners_other_process_has_just_made_is_no_cause_fo
     await host.close()
 
 
+async def test_who_comes_while_only_the_host_is_there_hears_him_at_once(circle: Circle, tmp_path: Path) -> None:
+    entry, profile, profiles = owners(circle, tmp_path)
+    object.__setattr__(entry, "settings", Settings(presence=3600.0))
+    host = Host(entry, profile, profiles)
+    await host.open()
+    alice = await circle.member("alice")
+    await until(lambda: alice.answered)
+    await alice.close()
+    await host.close()
+
+
 async def test_the_owners_other_host_is_none_of_those_who_have_to_follow(circle: Circle, tmp_path: Path) -> None:
     host, profiles = await hosting(circle, tmp_path)
     other = Host(host._entry, host.profile, profiles)
