@@ -284,7 +284,7 @@ def _way(cluster: Cluster) -> Way:
     """The way to the board of a personal cluster, as its user has said it."""
     from p2p_ipython.members.desk import Way
 
-    said = cluster._way
+    said = cluster.way
     return Way(
         board=cluster.target or "",
         identity=said.identity,
