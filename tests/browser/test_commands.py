@@ -33,10 +33,10 @@ def test_where_nothing_listens_to_a_notebook_any_more_its_console_says_so_until_
 ) -> None:
     book = open_in_lab(lab, "shared.ipynb", ["%load_ext p2p_ipython"]).run_all()
     sidebar = lab.sidebar()
-    expect(sidebar.state).to_have_text("no cluster")
+    expect(sidebar.state).to_have_text("not connected")
     lab.command("notebook:create-console")
     lab.until("() => jupyterapp.shell.currentWidget?.console?.sessionContext.isReady")
-    expect(sidebar.state).to_have_text("no cluster")
+    expect(sidebar.state).to_have_text("not connected")
     console = lab.page.evaluate("() => jupyterapp.shell.currentWidget.id")
     book.close()
     expect(sidebar.state).to_have_text("no kernel")
@@ -44,7 +44,7 @@ def test_where_nothing_listens_to_a_notebook_any_more_its_console_says_so_until_
     book.ready()
     lab.page.evaluate("(id) => jupyterapp.shell.activateById(id)", console)
     lab.until("(id) => jupyterapp.shell.currentWidget?.id === id", console)
-    expect(sidebar.state).to_have_text("no cluster")
+    expect(sidebar.state).to_have_text("not connected")
 
 
 def test_the_commands_are_in_the_palette_and_say_what_they_take(stage: Stage, jupyter: Jupyter, lab: Tab) -> None:

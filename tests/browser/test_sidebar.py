@@ -24,7 +24,7 @@ def test_it_says_what_to_type_before_it_is_loaded_and_then_shows_the_cluster(
     expect(sidebar.root).to_contain_text("%load_ext p2p_ipython")
     load = lab.page.get_by_role("button", name="Load It in This Kernel")
     load.click()
-    expect(sidebar.state).to_have_text("no cluster")
+    expect(sidebar.state).to_have_text("not connected")
     expect(load).to_be_hidden()
     book.run(0)
     expect(sidebar.state).to_have_text("connected")

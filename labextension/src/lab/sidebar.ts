@@ -4,25 +4,16 @@ import type { TranslationBundle } from "@jupyterlab/translation";
 import { Widget } from "@lumino/widgets";
 
 import type { Rest } from "../panel";
-import type { Link, Transport } from "../panel/transport";
+import type { Link } from "../panel/transport";
 import { complain } from "./complain";
 import { p2pIcon } from "./icon";
 import { SIDEBAR } from "./ids";
 import type { IKernelLinks, Work } from "./tokens";
 
-const CLOSED: Link = { state: "closed", busy: false };
-
-/** Where there is no notebook. */
-const NOWHERE: Transport = {
-  link: CLOSED,
-  listen: () => () => undefined,
-  hello: () => undefined,
-  act: () => Promise.resolve({ t: "did", id: 0, ok: false, say: "" })
-};
-
 export class PanelSidebar extends Widget {
   private readonly _heading: HTMLElement;
   private readonly _load: HTMLButtonElement;
+  private readonly _why: HTMLElement;
   private readonly _body: HTMLElement;
   private _work: Work | null = null;
   private _shown = false;
@@ -51,7 +42,13 @@ export class PanelSidebar extends Widget {
     this._load.textContent = _trans.__("Load It in This Kernel");
     this._load.hidden = true;
     this._load.addEventListener("click", () => void this._loadIt());
-    this.node.append(this._heading, this._body, this._load);
+    this._why = document.createElement("p");
+    this._why.className = "p2p-sidebar-why";
+    this._why.textContent = _trans.__(
+      "With it, a cell that begins with %1 runs on another machine while you go on. Who is there and what runs is shown here.", "%%p2p"
+    );
+    this._why.hidden = true;
+    this.node.append(this._heading, this._body, this._load, this._why);
     _links.currentChanged.connect(this._turn, this);
     this._turn();
   }
@@ -122,10 +119,19 @@ export class PanelSidebar extends Widget {
         this._body.textContent = this._trans.__("The panel can't be loaded from the server. Reload the page to try again.");
         return;
       }
+      if (this._work === null) {
+        this._load.hidden = this._why.hidden = true;
+        const open = document.createElement("p");
+        open.className = "p2p-sidebar-why";
+        open.textContent = this._trans.__("Open a notebook or a console: the cluster that it computes with is shown here.");
+        this._body.replaceChildren(open);
+        this._unmount = () => open.remove();
+        return;
+      }
       const { mountPanel, Rest } = panel;
-      const link = this._work?.link ?? NOWHERE;
+      const { link } = this._work;
       const look = ({ state }: Link): void => {
-        this._load.hidden = state !== "absent";
+        this._load.hidden = this._why.hidden = state !== "absent";
         this._enable();
       };
       const stop = link.listen(() => undefined, look);
@@ -135,7 +141,8 @@ export class PanelSidebar extends Widget {
         // In a text for translation "%%" stands for "%"; the panel's say what they mean.
         // eslint-disable-next-line jupyter/no-dynamic-translation -- they are in src/panel
         translate: (text, ...args) => this._trans.__(text.replaceAll("%%", "%%%%"), ...args),
-        compact: true
+        compact: true,
+        label: this._trans.__("p2p cluster of %1", this._work.title.label)
       });
       this._unmount = () => {
         stop();

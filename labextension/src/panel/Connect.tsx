@@ -5,6 +5,9 @@ import { useState } from "preact/hooks";
 import { useAlive, useEnvironment, useOwnId } from "./environment";
 import { Button, Empty } from "./parts";
 
+/** Which button waits: this one, or the one of a title. */
+const BOARD = "on a board";
+
 export function Connect() {
   const { control, t } = useEnvironment();
   const alive = useAlive();
@@ -18,8 +21,8 @@ export function Connect() {
       </Empty>
     ) : null;
   }
-  const connect = async (target: string): Promise<void> => {
-    setGoing(target);
+  const connect = async (target: string, which = target): Promise<void> => {
+    setGoing(which);
     await control.perform("connect", { target });
     if (alive.current) {
       setGoing(undefined);
@@ -43,7 +46,7 @@ export function Connect() {
         aria-label={t("Connect to a board")}
         onSubmit={(event) => {
           event.preventDefault();
-          void connect(host.trim());
+          void connect(host.trim(), BOARD);
         }}
       >
         <label for={id}>{t("On a board")}</label>
@@ -52,7 +55,7 @@ export function Connect() {
           onInput={(event) => setHost(event.currentTarget.value)}
         />
         <Button type="submit" disabled={going !== undefined || host.trim() === ""}>
-          {going !== undefined && going === host.trim() ? t("Connecting …") : t("Connect")}
+          {going === BOARD ? t("Connecting …") : t("Connect")}
         </Button>
       </form>
     </section>

@@ -17,8 +17,10 @@ export function Header() {
   return (
     <header class="p2p-header">
       <div class="p2p-headline">
-        <h2 title={title}>{title}</h2>
-        {control.waiting ? <Ticking>{() => <State />}</Ticking> : <State />}
+        <div class="p2p-what">
+          <h2 title={title}>{title}</h2>
+          {control.waiting ? <Ticking>{() => <State />}</Ticking> : <State />}
+        </div>
         <span class="p2p-actions">
           {connected && control.can("disconnect") ? (
             left > 0 ? (
@@ -68,7 +70,7 @@ function Facts() {
       <span key="board" title={cluster.board}>{t("board %1", cluster.board)}</span>
     ),
     cluster.since > 0 && cluster.state === "connected" ? (
-      <Ticking key="since">{(now) => <span>{t("for %1", elapsed(now - cluster.since))}</span>}</Ticking>
+      <Ticking key="since">{(now) => <span class="p2p-since">{t("connected for %1", elapsed(now - cluster.since))}</span>}</Ticking>
     ) : undefined
   ].filter((part) => part !== undefined);
   return (

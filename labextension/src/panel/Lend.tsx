@@ -5,22 +5,23 @@ import { useState } from "preact/hooks";
 import { Ticking, useEnvironment } from "./environment";
 import { Button, Confirmed } from "./parts";
 import { Later } from "./rest";
-import type { Lending } from "./store";
+import { lendable, type Lending } from "./store";
 import { duration, elapsed, slots, tasks } from "./words";
 
 export function Lend() {
   const { control, t } = useEnvironment();
   const [open, setOpen] = useState(false);
   const lent = control.store.lending.items;
-  const may = control.can("lend");
+  const titles = lendable(control.store);
+  const may = control.can("lend") && titles.length > 0;
   if (lent.length === 0 && !may) {
     return null;
   }
   return (
     <>
       {lent.map((lending) => <Lent key={lending.id} lending={lending} />)}
-      {may ? open ? <Later>{({ LendForm }) => <LendForm onClose={() => setOpen(false)} />}</Later> : (
-        <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{t("Lend this machine …")}</Button></div>
+      {may ? open ? <Later>{({ LendForm }) => <LendForm titles={titles} onClose={() => setOpen(false)} />}</Later> : (
+        <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{lent.length > 0 ? t("Lend it to another cluster …") : t("Lend this machine …")}</Button></div>
       ) : null}
     </>
   );

@@ -4,15 +4,14 @@ import { useState } from "preact/hooks";
 
 import { useAlive, useEnvironment, useOwnId } from "./environment";
 import { Button } from "./parts";
+import { person } from "./words";
 
-export function LendForm({ onClose }: { onClose: () => void }) {
+export function LendForm({ titles, onClose }: { titles: readonly string[]; onClose: () => void }) {
   const { control, t } = useEnvironment();
   const { means, cluster, members } = control.store;
   const alive = useAlive();
   const id = useOwnId();
-  // The cluster one is in comes first; it needs no title where it isn't shared.
-  const here = cluster.kind === "shared" ? cluster.title : cluster.kind === "own" ? "" : undefined;
-  const titles = [...new Set(here === undefined ? means.clusters : [here, ...means.clusters])];
+  const here = cluster.kind === "shared" ? cluster.title : "";
   const [title, setTitle] = useState(titles[0]);
   const [count, setCount] = useState("1");
   const [hours, setHours] = useState("4");
@@ -23,7 +22,7 @@ export function LendForm({ onClose }: { onClose: () => void }) {
   if (title === here) {
     for (const member of members.values()) {
       if (!member.own && !member.me && member.key !== "") {
-        friends.set(member.key, friends.get(member.key) ?? member.name);
+        friends.set(member.key, friends.get(member.key) ?? person(member.name));
       }
     }
   }

@@ -26,13 +26,15 @@ interface Props<R extends HasId> {
   details: (row: R, close: () => void) => ComponentChildren;
   /** Beside the filter. */
   extra?: ComponentChildren;
+  /** Room for a third line where the panel is narrow. */
+  tall?: boolean | undefined;
   mark?: (row: R) => string;
   onDelete?: ((row: R) => void) | undefined;
   /** Where there is nothing to list. */
   children: ComponentChildren;
 }
 
-export function Listing<R extends HasId>({ name, caption, columns, sections, all, count, details, extra, mark, onDelete, children }: Props<R>) {
+export function Listing<R extends HasId>({ name, caption, columns, sections, all, count, details, extra, tall, mark, onDelete, children }: Props<R>) {
   const { control, t } = useEnvironment();
   const [open, setOpen] = useState("");
   const value = control.store.filters[name];
@@ -54,6 +56,7 @@ export function Listing<R extends HasId>({ name, caption, columns, sections, all
           caption={caption}
           columns={columns}
           sections={sections}
+          tall={tall}
           mark={mark}
           selected={open}
           onOpen={(row) => setOpen(row.id)}

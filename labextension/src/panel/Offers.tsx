@@ -5,12 +5,13 @@ import { useMemo } from "preact/hooks";
 import { useEnvironment } from "./environment";
 import { Lend } from "./Lend";
 import { Listing } from "./Listing";
-import { Details, Empty, Facts, Meter } from "./parts";
-import type { Offer } from "./store";
+import { Empty } from "./parts";
+import { Later } from "./rest";
+import type { Offer, Store } from "./store";
 import type { Column } from "./VirtualTable";
 import { clockTime, cores, join, memory, type Translate } from "./words";
 
-export function Offers() {
+export function Offers({ lend }: { lend: boolean }) {
   const { control, t } = useEnvironment();
   const { store } = control;
   const columns = useMemo((): Array<Column<Offer>> => {
@@ -23,8 +24,7 @@ export function Offers() {
             <span class="p2p-name">
               <span class={`p2p-dot${offer.paused ? " p2p-unsure" : " p2p-up"}`} aria-hidden="true" />
               <span class="p2p-label" title={offer.name}>{offer.name}</span>
-              {offer.own ? <span class="p2p-badge">{t("yours")}</span> : null}
-              {offer.paused ? <span class="p2p-badge">{t("paused")}</span> : null}
+              <span class="p2p-badges">{offer.own ? <span class="p2p-badge">{t("yours")}</span> : null}</span>
             </span>
             <span class="p2p-sub" title={conditions(offer, now(), t)}>{join(" · ", hardware(offer, t), conditions(offer, now(), t))}</span>
           </>
@@ -35,12 +35,13 @@ export function Offers() {
         key: "conditions", title: t("Conditions"), class: "p2p-words p2p-wide",
         cell: (offer) => <span class="p2p-line" title={conditions(offer, now(), t)}>{conditions(offer, now(), t)}</span>
       },
-      { key: "slots", title: t("Free"), class: "p2p-figure p2p-busy", cell: (offer) => <Free offer={offer} /> }
+      { key: "slots", title: t("Slots"), class: "p2p-figure p2p-busy", cell: (offer) => free(offer, t) }
     ];
   }, [control, t]);
+  const command = workerCommand(store);
   return (
     <>
-      <Lend />
+      {lend ? <Lend /> : null}
       <Listing
         name="offers"
         caption={t("Offers of workers")}
@@ -52,39 +53,26 @@ export function Offers() {
         all={store.offers}
         count={store.offers.size}
         details={(offer, close) => (
-          <Details key={offer.id} title={offer.name} onClose={close}>
-            <Facts
-              facts={[
-                [t("State"), offer.paused ? t("paused") : offer.state],
-                [t("Slots free"), t("%1 of %2", offer.free, offer.slots)],
-                [t("Cores"), offer.cores || ""],
-                [t("Memory"), offer.memory > 0 && memory(offer.memory)],
-                [t("Python"), offer.python],
-                [t("Platform"), offer.platform],
-                [t("For whom"), offer.only || t("everybody in the cluster")],
-                [t("Good for"), offer.tags.join(", ")],
-                [t("Until"), offer.until > 0 ? clockTime(offer.until, control.clock.now()) : t("open end")]
-              ]}
-            />
-          </Details>
+          <Later key={offer.id}>{({ OfferDetails }) => <OfferDetails offer={offer} onClose={close} />}</Later>
         )}
       >
-        <Empty title={t("No worker offers anything.")} type="p2p worker">
-          {t("Type this in a terminal of a machine that shall help, with the board's HOST[:PORT] behind it.")}
+        <Empty title={t("No worker offers anything.")} type={command}>
+          {store.cluster.kind === "personal" ? t("The workers of this machine are starting.")
+            : command === "" ? undefined : t("Type this in a terminal of a machine that shall help.")}
         </Empty>
       </Listing>
     </>
   );
 }
 
-function Free({ offer }: { offer: Offer }) {
-  const { t } = useEnvironment();
-  return (
-    <span class="p2p-slots">
-      <Meter part={offer.slots - offer.free} whole={offer.slots} label={t("%1 of %2 slots free", offer.free, offer.slots)} />
-      <span aria-hidden="true">{offer.free}/{offer.slots}</span>
-    </span>
-  );
+/** How much is free, in words: bars are for what is busy. */
+function free(offer: Offer, t: Translate): string {
+  return offer.paused ? t("paused") : offer.free === 0 ? t("none free") : t("%1 of %2 free", offer.free, offer.slots);
+}
+
+/** What starts a worker for this cluster; "" where that isn't known, or not to be typed. */
+function workerCommand({ cluster }: Store): string {
+  return cluster.kind === "shared" ? `p2p worker --cluster ${cluster.title}` : /p2p worker .*/.exec(cluster.note)?.[0] ?? "";
 }
 
 function hardware(offer: Offer, t: Translate): string {

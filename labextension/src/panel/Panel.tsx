@@ -18,31 +18,42 @@ import { Tabs } from "./Tabs";
 import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
 
-export function Panel({ control, rest, t, compact }: { control: Control; rest: Rest; t: Translate; compact: boolean }) {
+export function Panel({ control, rest, t, compact, label }: {
+  control: Control;
+  rest: Rest;
+  t: Translate;
+  compact: boolean;
+  label: string;
+}) {
   const [, draw] = useState(0);
   useLayoutEffect(() => control.subscribe(() => draw((n) => n + 1)), [control]);
   const panel = useRef<HTMLElement>(null);
   useEffect(() => compact || panel.current === null ? undefined : keepHeight(panel.current, control.memory), [control, compact]);
   const { link, store, known } = control;
   const without = store.cluster.state === "none" || store.cluster.state === "closed";
+  // What is over can be looked at until another cluster is connected.
+  const past = store.cluster.state === "closed" && store.tasks.size > 0;
   const live = link.state === "open" && control.stale === undefined;
   return (
     <EnvironmentProvider value={{ control, rest, t }}>
       <section
-        class={`p2p-panel${compact ? " p2p-fills" : ""}${live || !known ? "" : " p2p-past"}${without ? " p2p-without" : ""}`}
-        aria-label={t("p2p cluster")}
+        class={`p2p-panel${compact ? " p2p-fills" : ""}${live || !known ? "" : " p2p-past"}${without && !past ? " p2p-without" : ""}`}
+        aria-label={label}
         data-link={link.state}
         data-cluster={store.cluster.state}
         ref={panel}
       >
         <Header />
-        <Notices />
+        <Notices ok={false} />
         {link.state === "absent" || !known ? null : (
           <>
             <Visitors />
-            {without ? <><Connect /><Lend /></> : <Views />}
+            {without ? <><Connect /><Lend /></> : null}
+            {past ? <h3 class="p2p-closed">{t("%1, closed", store.cluster.title)}</h3> : null}
+            {past || !without ? <Views /> : null}
           </>
         )}
+        <div class="p2p-over"><Notices ok /></div>
         <div class="p2p-unseen" role="status" aria-live="polite">{control.spoken}</div>
       </section>
     </EnvironmentProvider>
@@ -71,7 +82,8 @@ function keepHeight(panel: HTMLElement, memory: Memory): (() => void) | undefine
 }
 
 const VIEWS = {
-  tasks: () => <Pending />, finished: () => <Finished />, members: () => <Members />, offers: () => <Offers />, timeline: () => <Later>{({ Timeline }) => <Timeline />}</Later>
+  tasks: () => <Pending />, finished: () => <Finished />, members: () => <Members />, offers: (closed: boolean) => <Offers lend={!closed} />,
+  timeline: () => <Later>{({ Timeline }) => <Timeline />}</Later>
 };
 
 function Views() {
@@ -95,16 +107,17 @@ function Views() {
         setTab(name);
       }}
     >
-      {VIEWS[tab]()}
+      {VIEWS[tab](store.cluster.state === "closed")}
     </Tabs>
   );
 }
 
-function Notices() {
+/** What came of actions: good news lie over the rest, which would jump otherwise, and go by themselves. */
+function Notices({ ok }: { ok: boolean }) {
   const { control, t } = useEnvironment();
   return (
     <>
-      {control.notices.map((notice) => (
+      {control.notices.filter((notice) => notice.ok === ok).map((notice) => (
         <div key={notice.id} class={`p2p-notice${notice.ok ? "" : " p2p-bad"}`}>
           <p>{notice.ok ? "" : <strong>{t("That failed.")} </strong>}{notice.text}</p>
           <Button kind="quiet" name={t("Dismiss: %1", notice.text)} onClick={() => control.dismiss(notice.id)}><Glyph name="cross" /></Button>

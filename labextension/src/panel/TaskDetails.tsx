@@ -1,10 +1,11 @@
 /** All there is to know of one task: its times, its source, what it has put out. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import type { Shown } from "./contract";
+import { Details, Facts } from "./details";
 import { Ticking, useAlive, useEnvironment } from "./environment";
-import { Button, Details, Facts } from "./parts";
+import { Button } from "./parts";
 import { isOver, type Task } from "./store";
 import { clockTime, duration, elapsed, size, taskWords } from "./words";
 
@@ -17,10 +18,10 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
   const [shown, setShown] = useState<Shown>();
   const [trouble, setTrouble] = useState("");
   const [asking, setAsking] = useState(false);
-  const asked = useRef("");
+  const asked = useRef({ state: "", said: "", at: -Infinity });
 
   const ask = async (): Promise<void> => {
-    asked.current = task.state;
+    asked.current = { state: task.state, said: task.said, at: Date.now() };
     setAsking(true);
     const did = await control.request("show", { task: task.id });
     if (!alive.current) {
@@ -32,12 +33,21 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
     setTrouble(what === undefined ? did.say : "");
   };
   useEffect(() => {
-    if (mayShow && (asked.current === "" || (over && asked.current !== task.state))) {
-      void ask();
+    const { state, said, at } = asked.current;
+    if (!mayShow) {
+      return undefined;
     }
-  }, [mayShow, task.state]);
+    if (state === "" || (over && state !== task.state)) {
+      void ask();
+    } else if (said !== task.said) {
+      const timer = setTimeout(() => void ask(), Math.max(0, at + EVERY - Date.now()));
+      return () => clearTimeout(timer);
+    }
+    return undefined;
+  }, [mayShow, task.state, task.said]);
 
   const now = control.clock.now();
+  const why = task.state === "waiting" || task.state === "cancelled" ? taskWords(task, control.store.cluster.reasons, t) : "";
   const began = task.started || task.sent;
   return (
     <Details
@@ -49,7 +59,7 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
             <Button name={t("Go to the cell of %1", task.label)} onClick={() => transport.reveal?.(task.cell)}>{t("Go to cell")}</Button>
           ) : null}
           {mayShow && !over && shown !== undefined ? (
-            <Button disabled={asking} name={t("Show the output of %1 again", task.label)} onClick={() => void ask()}>{t("Refresh")}</Button>
+            <Button name={t("Show the output of %1 again", task.label)} onClick={() => void ask()}>{t("Refresh")}</Button>
           ) : null}
           {!over && control.can("cancel") ? (
             control.undo.has(task.id) ? (
@@ -63,10 +73,11 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
     >
       <Facts
         facts={[
-          [t("State"), taskWords(task, control.store.cluster.reasons, t)],
+          [t("State"), t(task.state)],
+          [t("Why"), why === t(task.state) ? "" : why],
           [t("Worker"), task.worker],
           [t("Attempt"), task.attempt > 1 ? task.attempt : ""],
-          [t("Announced"), task.submitted > 0 ? clockTime(task.submitted, now) : ""],
+          [t("Submitted"), task.submitted > 0 ? clockTime(task.submitted, now) : ""],
           [t("Waited"), task.submitted > 0 ? (
             task.sent > 0 ? duration(task.sent - task.submitted)
               : over ? "" : <Ticking>{(at) => elapsed(at - task.submitted)}</Ticking>
@@ -77,8 +88,8 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
           ) : ""],
           [t("Way there"), task.started > 0 ? duration(task.started - task.sent) : ""],
           [t("Way back"), task.started > 0 && task.ended > 0 && task.ran > 0 ? duration(Math.max(0, task.ended - task.started - task.ran)) : ""],
-          [t("Size in"), task.sizeIn > 0 ? size(task.sizeIn) : ""],
-          [t("Size out"), task.sizeOut > 0 ? size(task.sizeOut) : ""]
+          [t("Sent"), task.sizeIn > 0 ? size(task.sizeIn) : ""],
+          [t("Received"), task.sizeOut > 0 ? size(task.sizeOut) : ""]
         ]}
       />
       {task.error !== "" && (shown === undefined || shown.error === "") ? <pre class="p2p-error" tabIndex={0}>{task.error}</pre> : null}
@@ -89,6 +100,9 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
     </Details>
   );
 }
+
+/** Milliseconds between two looks at what a task has put out. */
+const EVERY = 1000;
 
 function Contents({ shown }: { shown: Shown }) {
   const { t } = useEnvironment();
@@ -105,13 +119,34 @@ function Contents({ shown }: { shown: Shown }) {
         output.kind === "image" ? (
           <img key={index} class="p2p-image" alt={t("Picture that the task has put out")} src={`data:${output.mime};base64,${output.data}`} />
         ) : (
-          <pre key={index} class={`p2p-output${output.kind === "stream" && output.name === "stderr" ? " p2p-stderr" : ""}`} tabIndex={0}>
-            {output.text}
-          </pre>
+          <Output key={index} text={output.text} wrong={output.kind === "stream" && output.name === "stderr"} />
         )
       )}
       {shown.error === "" ? null : <pre class="p2p-error" tabIndex={0}>{shown.error}</pre>}
     </>
+  );
+}
+
+/** It stays at its end while more comes, unless somebody has scrolled to another place. */
+function Output({ text, wrong }: { text: string; wrong: boolean }) {
+  const element = useRef<HTMLPreElement>(null);
+  const atEnd = useRef(true);
+  useLayoutEffect(() => {
+    if (element.current !== null && atEnd.current) {
+      element.current.scrollTop = element.current.scrollHeight;
+    }
+  }, [text]);
+  return (
+    <pre
+      class={`p2p-output${wrong ? " p2p-stderr" : ""}`}
+      tabIndex={0}
+      ref={element}
+      onScroll={({ currentTarget: { scrollTop, scrollHeight, clientHeight } }) => {
+        atEnd.current = scrollTop + clientHeight > scrollHeight - 4;
+      }}
+    >
+      {text}
+    </pre>
   );
 }
 

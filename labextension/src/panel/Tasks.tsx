@@ -1,15 +1,18 @@
 /** The tasks that are on their way, and those that are over. */
 
-import { useMemo } from "preact/hooks";
+import { useMemo, useRef } from "preact/hooks";
 
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Listing } from "./Listing";
-import { Button, Empty } from "./parts";
+import { Button, Confirmed, Empty } from "./parts";
 import { Later } from "./rest";
 import { isOver, unfinished, type Task } from "./store";
 import type { Column } from "./VirtualTable";
-import { clockTime, duration, elapsed, join, progress, size, taskWords, type Translate } from "./words";
+import { clockTime, duration, elapsed, join, progress, size, tasks, taskWords, type Translate } from "./words";
+
+/** So many tasks are looked at for a line of output: what runs was submitted first. */
+const LOOK = 100;
 
 export function Pending() {
   const { control, t } = useEnvironment();
@@ -17,10 +20,10 @@ export function Pending() {
   const { reasons } = store.cluster;
   const mayCancel = control.can("cancel");
   const columns = useMemo((): Array<Column<Task>> => [
-    { key: "task", title: t("Task"), class: "p2p-main", cell: (task) => <Name task={task} words={taskWords(task, reasons, t)} /> },
+    { key: "task", title: t("Task"), class: "p2p-main", cell: (task) => <Name task={task} words={taskWords(task, reasons, t)} said={said(task)} /> },
     {
       key: "state", title: t("State"), class: "p2p-words p2p-wide",
-      cell: (task) => <Words words={taskWords(task, reasons, t)} said={task.said} />
+      cell: (task) => <Words words={taskWords(task, reasons, t)} said={said(task)} />
     },
     { key: "attempt", title: t("Attempt"), class: "p2p-figure p2p-wider", cell: (task) => task.attempt > 0 ? task.attempt : "" },
     { key: "size", title: t("In, out"), class: "p2p-figure p2p-wider", cell: (task) => sizes(task, t) },
@@ -36,21 +39,35 @@ export function Pending() {
       ) : null
     }
   ], [control, t, reasons, mayCancel]);
+  const shown = store.pending.items;
+  const tall = useRef(false); // from when there has been a line of output for it: rows that grew and shrank would jump
+  tall.current ||= shown.slice(0, LOOK).some((task) => task.said !== "");
   const cancel = mayCancel ? (task: Task) => control.cancel(task.id) : undefined;
   return (
     <Listing
       name="pending"
       caption={t("Tasks on their way")}
+      tall={tall.current}
       columns={columns}
-      sections={[{ key: "all", title: "", rows: store.pending.items }]}
+      sections={[{ key: "all", title: "", rows: shown }]}
       all={store.tasks}
       count={unfinished(store)}
+      extra={mayCancel && shown.length > 1 ? (
+        <Confirmed
+          name={t("Cancel all")}
+          question={t("Cancel %1? This can't be undone.", tasks(shown.length, t))}
+          yes={t("Cancel all")}
+          onYes={() => void control.cancelAll(shown.map(({ id }) => id))}
+        >
+          {t("Cancel all …")}
+        </Confirmed>
+      ) : undefined}
       mark={(task) => control.undo.has(task.id) ? "undo" : ""}
       onDelete={cancel}
       details={(task, close) => <Later key={task.id}>{({ TaskDetails }) => <TaskDetails task={task} onClose={close} />}</Later>}
     >
-      <Empty title={t("No task is on its way.")} type={"%%p2p answer\nanswer = 6 * 7"}>
-        {t("Begin a cell with %%p2p: a worker runs it while you go on. What you name beside it is where the result comes.")}
+      <Empty title={t("No task is on its way.")} type={"%%p2p answer\n6 * 7"}>
+        {t("A worker runs such a cell while you go on. answer becomes a future: answer.result() gives the value of the last line.")}
       </Empty>
     </Listing>
   );
@@ -98,7 +115,7 @@ export function Finished() {
   );
 }
 
-function Name({ task, words }: { task: Task; words: string }) {
+function Name({ task, words, said }: { task: Task; words: string; said?: string }) {
   const { t } = useEnvironment();
   const done = isOver(task.state) ? undefined : progress(task.said);
   return (
@@ -109,6 +126,7 @@ function Name({ task, words }: { task: Task; words: string }) {
         <span class="p2p-label" title={task.label}>{task.label}</span>
       </span>
       <span class="p2p-sub" title={words}>{words}</span>
+      {said ? <code class="p2p-sub" title={task.said}>{said}</code> : null}
       {done === undefined ? null : <Progress done={done} />}
     </>
   );
@@ -116,11 +134,17 @@ function Name({ task, words }: { task: Task; words: string }) {
 
 function Words({ words, said }: { words: string; said: string }) {
   return (
-    <span class="p2p-line" title={said === "" ? words : `${words}\n${said}`}>
+    <span class="p2p-line" title={join("\n", words, said)}>
       {words}
-      {said === "" ? null : <code class="p2p-said">{said.replace(/\|[^|]*\|/, " ").trim()}</code>}
+      {said === "" ? null : <span aria-hidden="true"> · </span>}
+      {said === "" ? null : <code class="p2p-said">{said}</code>}
     </span>
   );
+}
+
+/** A task's last line of output, without the bar that is drawn below it. */
+function said(task: Task): string {
+  return task.said.replace(/\|[^|]*\|/, " ").trim();
 }
 
 function Progress({ done }: { done: number }) {

@@ -38,6 +38,8 @@ interface Props<R extends HasId> {
   columns: ReadonlyArray<Column<R>>;
   sections: ReadonlyArray<Section<R>>;
   /** What else than itself a row's looks depend on. */
+  /** Whether rows have a third line where the panel is narrow. */
+  tall?: boolean | undefined;
   mark?: ((row: R) => string) | undefined;
   selected: string;
   onOpen: (row: R) => void;
@@ -344,7 +346,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
         }
       }}
     >
-      <table class={`p2p-table p2p-table-${name}`} role="grid" aria-rowcount={count + 1} aria-labelledby={id}>
+      <table class={`p2p-table p2p-table-${name}${props.tall === true ? " p2p-tall" : ""}`} role="grid" aria-rowcount={count + 1} aria-labelledby={id}>
         <caption id={id} class="p2p-unseen">{props.caption}</caption>
         <thead>
           <tr aria-rowindex={1}>

@@ -16,16 +16,21 @@ export class Announcer {
     this.timer ??= setTimeout(() => this.flush(), Math.max(0, this.last + QUIET - Date.now()));
   }
 
-  close(): void {
+  /** What hasn't been said yet is no longer so. */
+  forget(): void {
     clearTimeout(this.timer);
     this.timer = undefined;
     this.waiting.clear();
   }
 
+  close(): void {
+    this.forget();
+  }
+
   private flush(): void {
     this.timer = undefined;
     this.last = Date.now();
-    const text = [...this.waiting.values()].join(". ");
+    const text = [...this.waiting.values()].map((each) => each.replace(/[.\s]+$/, "")).join(". ");
     this.waiting.clear();
     this.speak(text);
   }

@@ -41,6 +41,10 @@ const SLOW_DUE = 60;
 const QUICK: ReadonlySet<Action> = new Set<Action>(["cancel", "show"]);
 
 const NOTICES = 3;
+
+/** Tasks that are cancelled at a time. */
+const TOGETHER = 50;
+
 const NOTICE_STAYS = 8000;
 
 export class Control {
@@ -187,6 +191,13 @@ export class Control {
     this.announcer.say("undo", this.t("Cancelling %1 in 4 seconds; undo is possible", label));
   }
 
+  /** Cancel these at once. Some at a time, so that ten thousand don't stand in the way of other requests. */
+  async cancelAll(tasks: readonly string[]): Promise<void> {
+    for (let next = 0; next < tasks.length; next += TOGETHER) {
+      await Promise.all(tasks.slice(next, next + TOGETHER).map((task) => this.perform("cancel", { task }, true)));
+    }
+  }
+
   filter(change: Partial<Filters>): void {
     this.store.filter(change);
     this.changed();
@@ -239,6 +250,8 @@ export class Control {
       this.hello = undefined;
     }
     if (link.state === "absent" || (link.state === "open" && before === "absent")) {
+      this.announcer.forget();
+      this.spoken = "";
       this.store = new Store(); // another kernel's life: what was known is no longer so
     }
     if (link.state === "open" && before !== "open") {

@@ -20,11 +20,12 @@ const PICTURES = {
   bad: ["M8 2.8 14 13H2zM8 6.6v3M8 11.4v.1"],
   off: [SMALL],
   cross: ["m4 4 8 8m0-8-8 8"],
+  down: ["m3.5 6 4.5 4.5L12.5 6"],
   power: ["M8 2v5.5M4.5 4.4a5 5 0 1 0 7 0"]
 };
 
 /** A task's state, how the cluster is, or what a button does. */
-export function Glyph({ name }: { name: TaskState | Standing["tone"] | "cross" | "power" }) {
+export function Glyph({ name }: { name: TaskState | Standing["tone"] | "cross" | "down" | "power" }) {
   const [lines, area] = PICTURES[name];
   return (
     <svg class={`p2p-glyph p2p-glyph-${name}`} viewBox="0 0 16 16" aria-hidden="true">

@@ -26,6 +26,8 @@ export interface PanelOptions {
   translate?: Translate;
   /** Fill the element and scroll inside of it, as a sidebar does; otherwise as high as an output. */
   compact?: boolean;
+  /** What it is called for those who don't see it: no two panels on a page alike. */
+  label?: string;
   /** What it looked like before; without, what the same transport was mounted with last. */
   memory?: Memory;
 }
@@ -39,7 +41,7 @@ export function mountPanel(element: HTMLElement, transport: Transport, options: 
   memories.set(transport, memory);
   const control = new Control(transport, memory, t);
   const stopWatching = watch(element, (visible) => control.show(visible));
-  render(<Panel control={control} rest={options.rest} t={t} compact={options.compact ?? false} />, element);
+  render(<Panel control={control} rest={options.rest} t={t} compact={options.compact ?? false} label={options.label ?? t("p2p cluster")} />, element);
   const leaving = (): void => control.undo.close(); // the page goes: what was to be done in a moment is done now
   window.addEventListener("pagehide", leaving);
   return () => {

@@ -2,5 +2,7 @@
 
 export { Invitation } from "./Invitation";
 export { LendForm } from "./LendForm";
+export { MemberDetails } from "./MemberDetails";
+export { OfferDetails } from "./OfferDetails";
 export { TaskDetails } from "./TaskDetails";
 export { Timeline } from "./Timeline";

@@ -4,7 +4,6 @@ import type { ComponentChildren, TargetedMouseEvent } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
-import { Glyph } from "./glyphs";
 
 /** A button; `name` is what it is called where its text alone wouldn't be unique. */
 export function Button({
@@ -158,55 +157,6 @@ export function Copy({ text, name }: { text: string; name?: string }) {
   };
   return (
     <Button name={name ?? t("Copy %1", text)} onClick={() => void copy()}>{copied ? t("Copied") : t("Copy")}</Button>
-  );
-}
-
-/** Names and what they are, in two columns. */
-export function Facts({ facts }: { facts: ReadonlyArray<readonly [string, ComponentChildren]> }) {
-  return (
-    <dl class="p2p-facts">
-      {facts.filter(([, value]) => Boolean(value)).map(([name, value]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>{value}</dd>
-        </div>
-      ))}
-    </dl>
-  );
-}
-
-/** What is known of one row, under its list. It takes the focus, and gives it back by `onClose`. */
-export function Details({ title, onClose, children, actions }: {
-  title: string;
-  onClose: () => void;
-  children: ComponentChildren;
-  actions?: ComponentChildren;
-}) {
-  const { t } = useEnvironment();
-  const element = useRef<HTMLElement>(null);
-  useLayoutEffect(() => element.current?.focus({ preventScroll: true }), [title]);
-  return (
-    <section
-      class="p2p-details"
-      aria-label={title}
-      tabIndex={-1}
-      ref={element}
-      onKeyDown={(event) => {
-        if (event.key === "Escape") {
-          event.stopPropagation();
-          onClose();
-        }
-      }}
-    >
-      <header>
-        <h3>{title}</h3>
-        <span class="p2p-actions">
-          {actions}
-          <Button kind="quiet" name={t("Close details of %1", title)} onClick={onClose}><Glyph name="cross" /></Button>
-        </span>
-      </header>
-      {children}
-    </section>
   );
 }
 

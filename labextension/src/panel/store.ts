@@ -278,6 +278,13 @@ export function owned(store: Store): boolean {
   return false;
 }
 
+/** Clusters that this machine could be lent to and isn't; the one that one is in comes first, "" where it isn't shared. */
+export function lendable({ cluster, means, lending }: Store): string[] {
+  const here = cluster.state === "closed" ? [] : cluster.kind === "shared" ? [cluster.title] : cluster.kind === "own" ? [""] : [];
+  const lent = new Set(lending.items.filter(({ state }) => state !== "failed").map(({ title }) => title));
+  return [...new Set([...here, ...means.clusters])].filter((title) => !lent.has(title || cluster.title) && !lent.has(title || cluster.board));
+}
+
 /** Workers that are here and not this kernel's idle self, their slots and how many of these are busy. */
 export function capacity(store: Store): { workers: number; slots: number; busy: number } {
   let workers = 0;

@@ -1,6 +1,6 @@
 /** Figures and states in words. Pure; `t` translates. */
 
-import type { ClusterFacts, ClusterState, TaskState } from "./contract";
+import type { ClusterFacts, ClusterState, MemberRow, TaskState } from "./contract";
 import type { Link } from "./transport";
 
 /** "%1" in `text` is the first of `args`, and so on, as JupyterLab's translator has it. */
@@ -101,6 +101,23 @@ export function join(between: string, ...parts: Array<string | false | undefined
   return parts.filter(Boolean).join(between);
 }
 
+/** Who a process belongs to, as it is called: "bob" of "bob (vm)". */
+export function person(name: string): string {
+  const [who = ""] = name.split(" (", 1);
+  return who === "" ? name : who;
+}
+
+export function linkWords(member: Pick<MemberRow, "link" | "rtt">, t: Translate): string {
+  const kinds: Record<string, string> = { direct: t("direct"), relay: t("by relay"), memory: t("in this process") };
+  const kind = kinds[member.link] ?? member.link;
+  return join(", ", kind, member.rtt > 0 && roundTrip(member.rtt));
+}
+
+export function roleWords(member: Pick<MemberRow, "roles" | "me">, t: Translate): string[] {
+  const roles = member.roles.map((role) => t(role));
+  return member.me ? [t("this kernel"), ...roles] : roles;
+}
+
 /** A task's state and why: "waiting for a worker with python 3.12", "running on worker-1". */
 export function taskWords(
   task: { state: TaskState; words: string; needs: string; worker: string; attempt: number },
@@ -157,7 +174,7 @@ export function standing(link: Link, cluster: ClusterFacts, known: boolean, stal
     return not(link.busy ? t("kernel busy") : t("opening"), "wait");
   }
   const { state, words } = cluster;
-  return not(state === "none" ? t("no cluster") : words || t(state), TONES[state]);
+  return not(words || t(state === "none" ? "not connected" : state), TONES[state]);
 }
 
 const TONES: Record<ClusterState, Standing["tone"]> = {

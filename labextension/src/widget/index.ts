@@ -13,7 +13,7 @@ export default () => {
   return {
     render({ model, el }: { model: Model; el: HTMLElement }): () => void {
       const transport = new WidgetTransport(model);
-      const unmount = mountPanel(el, transport, { memory, rest: (rest ??= new Rest(() => loadMore(model))) });
+      const unmount = mountPanel(el, transport, { memory, label: "p2p cluster in a cell", rest: (rest ??= new Rest(() => loadMore(model))) });
       return () => {
         unmount();
         transport.close();

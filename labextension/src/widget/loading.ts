@@ -6,14 +6,15 @@
  */
 
 import { Component, Fragment, h } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import type { Code } from "../panel/contract";
 import { Ticking, useAlive, useEnvironment, useOwnId } from "../panel/environment";
-import { Button, Copy, Details, Empty, Facts, Typed } from "../panel/parts";
+import { Glyph } from "../panel/glyphs";
+import { Button, Confirmed, Copy, Empty, Typed } from "../panel/parts";
 import type { More } from "../panel/rest";
 import { isOver, owned } from "../panel/store";
-import { clockTime, duration, elapsed, join, size, taskWords, tasks, workers } from "../panel/words";
+import { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, taskWords, tasks, workers } from "../panel/words";
 import type { Model } from "./transport";
 
 /** What more.js is: it asks for the modules that it shares, by name, and gives its own. */
@@ -24,11 +25,12 @@ export interface MoreModule {
 /** What more.js uses of the modules that it shares, by the names that build.mjs gives them. A test finds what is missing. */
 const SHARED: Readonly<Record<string, object>> = {
   preact: { Component, Fragment, h },
-  "preact/hooks": { useEffect, useRef, useState },
+  "preact/hooks": { useEffect, useLayoutEffect, useRef, useState },
   "panel/environment": { Ticking, useAlive, useEnvironment, useOwnId },
-  "panel/parts": { Button, Copy, Details, Empty, Facts, Typed },
+  "panel/glyphs": { Glyph },
+  "panel/parts": { Button, Confirmed, Copy, Empty, Typed },
   "panel/store": { isOver, owned },
-  "panel/words": { clockTime, duration, elapsed, join, size, taskWords, tasks, workers }
+  "panel/words": { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, taskWords, tasks, workers }
 };
 
 /** Milliseconds that the kernel may take. */

@@ -76,6 +76,27 @@ describe("the button that loads the extension", () => {
   });
 });
 
+describe("where there is nothing to show", () => {
+  it("says what to open, and what loading the extension brings", async () => {
+    const links = { current: null } as { current: Work | null; currentChanged: Signal<unknown, Work | null> };
+    links.currentChanged = new Signal<unknown, Work | null>(links);
+    const widget = new PanelSidebar(links as unknown as IKernelLinks, nullTranslator.load("p2p_ipython"));
+    Widget.attach(widget, document.body);
+    await vi.waitFor(() => expect(widget.node.textContent).toContain("Open a notebook or a console"));
+    const why = widget.node.querySelector<HTMLElement>(":scope > .p2p-sidebar-why")!;
+    expect(why.hidden).toBe(true);
+    const { work } = slow();
+    work.title.label = "Untitled.ipynb";
+    links.current = work;
+    links.currentChanged.emit(work);
+    await vi.waitFor(() => expect(why.hidden).toBe(false));
+    expect(why.textContent).toContain("begins with %%p2p runs on another machine");
+    expect(widget.node.textContent).not.toContain("Open a notebook");
+    expect(widget.node.querySelector("section")?.getAttribute("aria-label")).toBe("p2p cluster of Untitled.ipynb");
+    widget.dispose();
+  });
+});
+
 describe("the panel's code", () => {
   it("may be out of reach, as after the server has ended: it says so", async () => {
     vi.resetModules();

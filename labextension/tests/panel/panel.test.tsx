@@ -273,6 +273,62 @@ describe("tasks", () => {
   });
 });
 
+describe("a task that is open", () => {
+  test("its output follows what it says, at most once a second, and is asked for once more at the end", async () => {
+    let text_ = "one";
+    transport.answer = () => ({ data: { source: "", error: "", outputs: [{ kind: "stream", name: "stdout", text: text_ }] } });
+    await mount(snapshot({ tasks: { a: { label: "tile", state: "running", said: "one" } } }));
+    rows()[0]?.click();
+    await settle();
+    for (let line = 1; line <= 20; line += 1) {
+      text_ = `line ${line}`;
+      transport.say(delta({ put: { tasks: { a: { said: text_ } } } }, line));
+      await settle(100);
+    }
+    await settle(1000);
+    expect(element.querySelector(".p2p-output")?.textContent).toBe("line 20");
+    expect(transport.acts.length).toBeLessThanOrEqual(5);
+    const before = transport.acts.length;
+    transport.say(delta({ put: { tasks: { a: { state: "done", ended: NOW } } } }, 21));
+    await settle(3000);
+    expect(transport.acts).toHaveLength(before + 1);
+  });
+
+  test("its state, its worker and its ways have each their own fact", async () => {
+    const why = "waiting for a worker with python 3.12";
+    await mount(snapshot({ cluster: { reasons: { "3.12": why } }, tasks: { a: { label: "tile", needs: "3.12", sizeIn: 900 } } }));
+    const facts = (): Record<string, string> =>
+      Object.fromEntries([...element.querySelectorAll(".p2p-facts > div")].map((fact) => [fact.children[0]!.textContent, fact.children[1]!.textContent]));
+    rows()[0]?.click();
+    await settle();
+    expect(facts()).toMatchObject({ State: "waiting", Why: why, Sent: "900 B" });
+    transport.say(delta({ put: { tasks: { a: { state: "running", worker: "attic", words: "running on attic" } } } }));
+    await settle();
+    expect(facts()).toMatchObject({ State: "running", Worker: "attic" });
+    expect(facts()).not.toHaveProperty("Why");
+  });
+});
+
+describe("a cluster that was closed", () => {
+  const world = { cluster: { state: "closed" as const, words: "closed", kind: "shared" as const, title: "alice/friends" }, means: { can: ["connect" as const, "show" as const, "lend" as const] } };
+
+  test("what it did can be looked at, below the way to another one", async () => {
+    await mount(snapshot({ ...world, tasks: { a: { label: "tile", state: "done", ended: NOW } } }));
+    expect(buttons()).toContain("On this machine");
+    expect(element.querySelector("h3")?.textContent).toBe("alice/friends, closed");
+    await tab("finished");
+    expect(ids()).toEqual(["a"]);
+    await tab("offers");
+    expect(buttons().filter((name) => name.startsWith("Lend this"))).toHaveLength(1);
+    expect(buttons().filter((name) => name.startsWith("Cancel"))).toEqual([]);
+  });
+
+  test("where there was nothing there is nothing", async () => {
+    await mount(snapshot(world));
+    expect(element.querySelector("[role=tab]")).toBeNull();
+  });
+});
+
 describe("the keyboard", () => {
   test("one row is in the order of tabbing; arrows, Home and End move it; Enter opens, Delete cancels", async () => {
     await mount(snapshot({ tasks: manyTasks(30) }));
@@ -415,6 +471,63 @@ describe("actions", () => {
     expect(transport.acts.map((act) => act.args.target)).toEqual(["", "alice/friends", "board.example.org:2222"]);
   });
 
+  test("only the button that was pressed says that it connects", async () => {
+    await mount(snapshot({ cluster: { state: "none" } }));
+    transport.answer = () => undefined;
+    await click("On this machine");
+    expect(text().split("Connecting …")).toHaveLength(2);
+  });
+
+  test("all that wait are cancelled at once, when that has been confirmed with their number", async () => {
+    await mount(snapshot({ tasks: { ...manyTasks(60), x: { label: "over", state: "done", ended: NOW } } }));
+    await click("Cancel all");
+    expect(transport.acts).toEqual([]);
+    await click("Cancel all: Cancel 60 tasks? This can't be undone.");
+    expect(transport.acts.map((act) => act.args.task)).toEqual(Array.from({ length: 60 }, (_, index) => `t${index}`));
+  });
+
+  test("people are spoken of by their names, not by those of their machines", async () => {
+    const members = { m: { name: "bob (vm)", here: true, key: "k", trust: "plain data" } };
+    await mount(snapshot({ cluster: { kind: "shared", title: "alice/friends" }, members }));
+    await tab("members");
+    rows()[0]?.click();
+    await settle();
+    await click("Trust bob");
+    expect(text()).toContain("Let results of bob be of any type?");
+    await tab("offers");
+    await click("Lend this machine …");
+    expect([...element.querySelectorAll("fieldset label")].map((label) => label.textContent)).toEqual(["bob"]);
+  });
+
+  test("a cluster that this machine is lent to already isn't offered again", async () => {
+    await mount(snapshot({
+      cluster: { kind: "own", title: "default", board: "board:22" }, means: { clusters: ["alice/friends"] },
+      put: { lending: { l: { title: "alice/friends", name: "desk", state: "lending", slots: 2 }, m: { title: "board:22", state: "paused", slots: 1 } } }
+    }));
+    await tab("offers");
+    expect(buttons().filter((name) => name.startsWith("Lend "))).toEqual([]);
+    expect(text()).toContain("Lent to alice/friends");
+  });
+
+  test.each([
+    ["shared", "", "p2p worker --cluster alice/friends"],
+    ["own", "No worker is here yet. Start one: p2p worker --board b:22 --cluster x\nOnly workers that …", "p2p worker --board b:22 --cluster x"],
+    ["own", "", undefined],
+    ["personal", "", undefined]
+  ] as const)("what to type for a worker fits the cluster: %s %s", async (kind, note, command) => {
+    await mount(snapshot({ cluster: { kind, note, title: "alice/friends" } }));
+    await tab("offers");
+    expect(element.querySelector(".p2p-empty pre")?.textContent).toBe(command);
+  });
+
+  test("what an offer has free is said in words", async () => {
+    await mount(snapshot({
+      offers: { a: { name: "a", slots: 2, free: 1, mine: true }, b: { name: "b", slots: 2, mine: true }, c: { name: "c", slots: 2, free: 2, paused: true, mine: true } }
+    }));
+    await tab("offers");
+    expect(rows().map((row) => row.lastElementChild?.textContent)).toEqual(["1 of 2 free", "none free", "paused"]);
+  });
+
   test("a visitor is let in or refused", async () => {
     await mount(snapshot({ put: { visitors: { v: { title: "alice/friends", name: "frank", called: "franky", key: "f4" } } } }));
     await click("Let franky in to alice/friends");
@@ -448,7 +561,7 @@ describe("actions", () => {
     });
     await mount({ ...world, put: { ...world.put, members: { m: { name: "bob", here: true, key: "kb" }, n: { name: "me", own: true, key: "ka" } } } });
     await tab("offers");
-    await click("Lend this machine …");
+    await click("Lend it to another cluster …");
     fireEvent.input(element.querySelector("input[type=number]")!, { target: { value: "3" } });
     fireEvent.change(element.querySelectorAll("select")[1]!, { target: { value: "12" } });
     fireEvent.input(element.querySelectorAll("form input.p2p-input")[1]!, { target: { value: "GPU, big" } });
@@ -527,6 +640,24 @@ describe("what is said", () => {
     watch.disconnect();
     expect(new Set(told).size).toBeLessThanOrEqual(4);
     expect(told.join(" ")).toContain("tasks done");
+  });
+
+  test("sentences end once, and what belonged to a kernel that is gone isn't told", async () => {
+    const live = (): string | undefined => element.querySelector("[role=status][aria-live=polite]")?.textContent;
+    await mount(snapshot());
+    await settle(4000);
+    transport.answer = () => ({ say: "Disconnected." });
+    await click("Disconnect");
+    await click("Disconnect"); // what comes so soon after is told together
+    transport.say(delta({ set: { cluster: { done: 1 } } }));
+    await settle(4000);
+    expect(live()).toBe("Disconnected. 1 task done");
+    transport.say(delta({ set: { cluster: { done: 2 } } }, 2));
+    transport.become({ state: "absent", busy: false });
+    await settle();
+    expect(live()).toBe("");
+    await settle(4000);
+    expect(live()).toBe("not loaded");
   });
 
   test.each(["tasks", "finished", "members", "offers", "timeline"])("axe finds nothing in %s", async (name) => {

@@ -53,7 +53,7 @@ describe("how things stand", () => {
       { words: "reconnecting, 3rd try", tone: "wait" }
     );
     expect(standing(link, { ...cluster, state: "waiting", words: "waiting for alice's approval" }, true, undefined, t).tone).toBe("wait");
-    expect(standing(link, cluster, true, undefined, t).words).toBe("no cluster");
+    expect(standing(link, cluster, true, undefined, t).words).toBe("not connected");
   });
 
   test("a kernel without the extension is told what to type", () => {

@@ -1,0 +1,27 @@
+/** All there is to know of one offer. */
+
+import { Details, Facts } from "./details";
+import { useEnvironment } from "./environment";
+import type { Offer } from "./store";
+import { clockTime, memory } from "./words";
+
+export function OfferDetails({ offer, onClose }: { offer: Offer; onClose: () => void }) {
+  const { control, t } = useEnvironment();
+  return (
+    <Details title={offer.name} onClose={onClose}>
+      <Facts
+        facts={[
+          [t("State"), offer.paused ? t("paused") : offer.state],
+          [t("Slots free"), t("%1 of %2", offer.free, offer.slots)],
+          [t("Cores"), offer.cores || ""],
+          [t("Memory"), offer.memory > 0 && memory(offer.memory)],
+          [t("Python"), offer.python],
+          [t("Platform"), offer.platform],
+          [t("For whom"), offer.only || t("everybody in the cluster")],
+          [t("Good for"), offer.tags.join(", ")],
+          [t("Until"), offer.until > 0 ? clockTime(offer.until, control.clock.now()) : t("open end")]
+        ]}
+      />
+    </Details>
+  );
+}
