@@ -7,7 +7,7 @@ import { Invite } from "./Invite";
 import { Listing } from "./Listing";
 import { Empty, Meter } from "./parts";
 import { Later } from "./rest";
-import type { Member } from "./store";
+import { workerCommand, type Member } from "./store";
 import type { Column } from "./VirtualTable";
 import { join, linkWords, roleWords, tasks } from "./words";
 
@@ -44,8 +44,8 @@ export function Members() {
         count={store.members.size}
         details={(member, close) => <Later key={member.id}>{({ MemberDetails }) => <MemberDetails member={member} onClose={close} />}</Later>}
       >
-        <Empty title={t("Nobody is here.")} type="p2p worker">
-          {t("Whoever runs a worker on this board with the same key is listed here.")}
+        <Empty title={t("Nobody is here.")} type={workerCommand(store)}>
+          {t("Whoever runs a worker for this cluster is listed here.")}
         </Empty>
       </Listing>
     </>

@@ -7,7 +7,7 @@ import { Lend } from "./Lend";
 import { Listing } from "./Listing";
 import { Empty } from "./parts";
 import { Later } from "./rest";
-import type { Offer, Store } from "./store";
+import { workerCommand, type Offer } from "./store";
 import type { Column } from "./VirtualTable";
 import { clockTime, cores, join, memory, type Translate } from "./words";
 
@@ -68,11 +68,6 @@ export function Offers({ lend }: { lend: boolean }) {
 /** How much is free, in words: bars are for what is busy. */
 function free(offer: Offer, t: Translate): string {
   return offer.paused ? t("paused") : offer.free === 0 ? t("none free") : t("%1 of %2 free", offer.free, offer.slots);
-}
-
-/** What starts a worker for this cluster; "" where that isn't known, or not to be typed. */
-function workerCommand({ cluster }: Store): string {
-  return cluster.kind === "shared" ? `p2p worker --cluster ${cluster.title}` : /p2p worker .*/.exec(cluster.note)?.[0] ?? "";
 }
 
 function hardware(offer: Offer, t: Translate): string {

@@ -14,7 +14,7 @@ import { Offers } from "./Offers";
 import { Finished, Pending } from "./Tasks";
 import { Later, type Rest } from "./rest";
 import { unfinished } from "./store";
-import { Tabs } from "./Tabs";
+import { Tabs, type Tab } from "./Tabs";
 import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
 
@@ -91,23 +91,28 @@ function Views() {
   const { store, memory } = control;
   const [tab, setTab] = useState<TabName>(memory.tab);
   const { counts } = store;
+  const closed = store.cluster.state === "closed";
+  const all: Array<Tab<TabName>> = [
+    { name: "tasks", title: t("Tasks"), count: unfinished(store) },
+    { name: "finished", title: t("Finished"), count: counts.done + counts.failed + counts.cancelled, alarm: counts.failed, alarmWord: t("failed") },
+    { name: "members", title: t("Members"), count: store.members.size },
+    { name: "offers", title: t("Offers"), count: store.offers.size },
+    { name: "timeline", title: t("Timeline") }
+  ];
+  const tabs = closed ? all.filter(({ count }) => count !== 0) : all; // nothing more comes to where there is nothing
+  const chosen = tabs.find(({ name }) => name === tab) ?? tabs[0];
+  const shown = chosen?.name ?? tab;
   return (
     <Tabs<TabName>
       label={t("Views of the cluster")}
-      tabs={[
-        { name: "tasks", title: t("Tasks"), count: unfinished(store) },
-        { name: "finished", title: t("Finished"), count: counts.done + counts.failed + counts.cancelled, alarm: counts.failed, alarmWord: t("failed") },
-        { name: "members", title: t("Members"), count: store.members.size },
-        { name: "offers", title: t("Offers"), count: store.offers.size },
-        { name: "timeline", title: t("Timeline") }
-      ]}
-      chosen={tab}
+      tabs={tabs}
+      chosen={shown}
       onChoose={(name) => {
         memory.tab = name;
         setTab(name);
       }}
     >
-      {VIEWS[tab](store.cluster.state === "closed")}
+      {VIEWS[shown](closed)}
     </Tabs>
   );
 }

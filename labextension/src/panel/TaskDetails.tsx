@@ -108,12 +108,6 @@ function Contents({ shown }: { shown: Shown }) {
   const { t } = useEnvironment();
   return (
     <>
-      {shown.source === "" ? null : (
-        <>
-          <h4>{t("Source")}</h4>
-          <pre class="p2p-source" tabIndex={0}>{shown.source}</pre>
-        </>
-      )}
       {shown.outputs.length === 0 && shown.error === "" ? null : <h4>{t("Output")}</h4>}
       {shown.outputs.map((output, index) =>
         output.kind === "image" ? (
@@ -123,6 +117,12 @@ function Contents({ shown }: { shown: Shown }) {
         )
       )}
       {shown.error === "" ? null : <pre class="p2p-error" tabIndex={0}>{shown.error}</pre>}
+      {shown.source === "" ? null : (
+        <>
+          <h4>{t("Source")}</h4>
+          <pre class="p2p-source" tabIndex={0}>{shown.source}</pre>
+        </>
+      )}
     </>
   );
 }

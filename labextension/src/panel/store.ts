@@ -278,6 +278,11 @@ export function owned(store: Store): boolean {
   return false;
 }
 
+/** What starts a worker for this cluster; "" where that isn't known, or not to be typed. */
+export function workerCommand({ cluster }: Store): string {
+  return cluster.kind === "shared" ? `p2p worker --cluster ${cluster.title}` : /p2p worker .*/.exec(cluster.note)?.[0] ?? "";
+}
+
 /** Clusters that this machine could be lent to and isn't; the one that one is in comes first, "" where it isn't shared. */
 export function lendable({ cluster, means, lending }: Store): string[] {
   const here = cluster.state === "closed" ? [] : cluster.kind === "shared" ? [cluster.title] : cluster.kind === "own" ? [""] : [];

@@ -93,6 +93,10 @@ if (query.has("none")) {
 if (query.has("empty")) {
   session.put = {};
 }
+if (query.has("closed")) {
+  session.set = { ...session.set, cluster: { ...session.set?.cluster, state: "closed", words: "closed" }, means: { ...session.set?.means, can: ["connect", "show"] } };
+  session.put = { tasks: session.put?.tasks ?? {} };
+}
 const element = document.getElementById("panel");
 if (element !== null) {
   element.style.width = `${query.get("width") ?? "900"}px`;

@@ -313,10 +313,10 @@ describe("a cluster that was closed", () => {
   const world = { cluster: { state: "closed" as const, words: "closed", kind: "shared" as const, title: "alice/friends" }, means: { can: ["connect" as const, "show" as const, "lend" as const] } };
 
   test("what it did can be looked at, below the way to another one", async () => {
-    await mount(snapshot({ ...world, tasks: { a: { label: "tile", state: "done", ended: NOW } } }));
+    await mount(snapshot({ ...world, tasks: { a: { label: "tile", state: "done", ended: NOW } }, offers: { o: { name: "bob" } } }));
+    expect([...element.querySelectorAll<HTMLElement>("[role=tab]")].map((each) => each.dataset.tab)).toEqual(["finished", "offers", "timeline"]);
     expect(buttons()).toContain("On this machine");
     expect(element.querySelector("h3")?.textContent).toBe("alice/friends, closed");
-    await tab("finished");
     expect(ids()).toEqual(["a"]);
     await tab("offers");
     expect(buttons().filter((name) => name.startsWith("Lend this"))).toHaveLength(1);
