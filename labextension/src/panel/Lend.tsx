@@ -10,18 +10,18 @@ import { duration, elapsed, slots, tasks } from "./words";
 
 export function Lend() {
   const { control, t } = useEnvironment();
-  const [open, setOpen] = useState(false);
+  const [open, setOpen] = useState<readonly string[]>(); // where it could be lent to when the form was opened
   const lent = control.store.lending.items;
   const titles = lendable(control.store);
-  const may = control.can("lend") && titles.length > 0;
+  const may = control.can("lend") && (titles.length > 0 || open !== undefined);
   if (lent.length === 0 && !may) {
     return null;
   }
   return (
     <>
       {lent.map((lending) => <Lent key={lending.id} lending={lending} />)}
-      {may ? open ? <Later>{({ LendForm }) => <LendForm titles={titles} onClose={() => setOpen(false)} />}</Later> : (
-        <div class="p2p-bar"><Button onClick={() => setOpen(true)}>{lent.length > 0 ? t("Lend it to another cluster …") : t("Lend this machine …")}</Button></div>
+      {may ? open !== undefined ? <Later>{({ LendForm }) => <LendForm titles={open} onClose={() => setOpen(undefined)} />}</Later> : (
+        <div class="p2p-bar"><Button onClick={() => setOpen(titles)}>{lent.length > 0 ? t("Lend it to another cluster …") : t("Lend this machine …")}</Button></div>
       ) : null}
     </>
   );

@@ -4,7 +4,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vi
 
 import { mountPanel, Rest, type PanelOptions } from "../../src/panel";
 import * as more from "../../src/panel/more";
-import type { Snapshot } from "../../src/panel/contract";
+import type { Did, Snapshot } from "../../src/panel/contract";
 import { delta, FakeTransport, manyTasks, NOW, snapshot } from "./fake";
 
 const rest = new Rest(() => Promise.resolve(more));
@@ -507,6 +507,24 @@ describe("actions", () => {
     await tab("offers");
     expect(buttons().filter((name) => name.startsWith("Lend "))).toEqual([]);
     expect(text()).toContain("Lent to alice/friends");
+  });
+
+  test("the form stays until the kernel has answered, and then goes for good", async () => {
+    let answer: (did: Did) => void = () => {};
+    await mount(snapshot({ cluster: { kind: "shared", title: "alice/friends" } }));
+    await tab("offers");
+    await click("Lend this machine …");
+    transport.act = () => new Promise((resolve) => (answer = resolve));
+    fireEvent.submit(element.querySelector("form")!);
+    transport.say(delta({ put: { lending: { l: { title: "alice/friends", state: "starting", slots: 1 } } } }));
+    await settle();
+    expect(text()).toContain("Starting a worker …");
+    answer({ t: "did", id: 1, ok: true, say: "" });
+    await settle();
+    transport.say(delta({ del: { lending: ["l"] } }, 2));
+    await settle();
+    expect(element.querySelector("form")).toBeNull();
+    expect(buttons()).toContain("Lend this machine …");
   });
 
   test.each([
