@@ -171,11 +171,18 @@ class World:
         self.check()
 
     def link_all(self) -> None:
-        """Go on without faults or passing time until all links are up and all runners ready."""
+        """Go on without faults until all links are up, all runners ready, and all offers count these."""
         faults, self.faults = self.faults, 0
+        self._until_it_is_quiet()
+        self.now += wm.ANSWER_EVERY
+        for number, worker in enumerate(self.workers):
+            self._worker(number, worker.machine.tick(self.now, NOW + self.now))
+        self._until_it_is_quiet()
+        self.faults = faults
+
+    def _until_it_is_quiet(self) -> None:
         while events := [event for event in self.enabled() if event[0] != "time"]:
             self.step(events[0])
-        self.faults = faults
 
     # -- what may happen --
 
