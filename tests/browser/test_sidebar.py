@@ -37,6 +37,7 @@ def test_a_cluster_is_connected_and_disconnected_by_its_buttons(stage: Stage, la
     sidebar.button("On this machine").click()
     expect(sidebar.state).to_have_text("connected")
     assert "42" in book.output(book.do("%p2p 6 * 7\n_p2p.result()")).inner_text()
+    expect(sidebar.tab("Finished").row("6 * 7")).to_be_visible()  # else it is asked whether to give the task up
     sidebar.button("Disconnect").click()
     expect(sidebar.state).to_have_text("closed")
     expect(sidebar.button("On this machine")).to_be_enabled()

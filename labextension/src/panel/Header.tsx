@@ -23,21 +23,16 @@ export function Header() {
         </div>
         <span class="p2p-actions">
           {connected && control.can("disconnect") ? (
-            left > 0 ? (
-              <Confirmed
-                kind="short"
-                name={t("Disconnect")}
-                question={t("Give up %1?", tasks(left, t))}
-                yes={t("Disconnect")}
-                onYes={() => void control.perform("disconnect", {})}
-              >
-                <Shortened word={t("Disconnect")} picture={<Glyph name="power" />} />
-              </Confirmed>
-            ) : (
-              <Button kind="short" name={t("Disconnect")} onClick={() => void control.perform("disconnect", {})}>
-                <Shortened word={t("Disconnect")} picture={<Glyph name="power" />} />
-              </Button>
-            )
+            <Confirmed
+              kind="short"
+              name={t("Disconnect")}
+              needed={left > 0}
+              question={left > 0 ? t("Give up %1?", tasks(left, t)) : t("Disconnect?")}
+              yes={t("Disconnect")}
+              onYes={() => void control.perform("disconnect", {})}
+            >
+              <Shortened word={t("Disconnect")} picture={<Glyph name="power" />} />
+            </Confirmed>
           ) : null}
         </span>
       </div>

@@ -45,7 +45,7 @@ export function Shortened({ word, picture }: { word: string; picture: ComponentC
 
 /** A button for what can't be undone: it asks first. */
 export function Confirmed({
-  children, name, question, yes, onYes, active = true, kind = "plain"
+  children, name, question, yes, onYes, active = true, kind = "plain", needed = true
 }: {
   children: ComponentChildren;
   name?: string;
@@ -54,6 +54,8 @@ export function Confirmed({
   onYes: () => void;
   active?: boolean;
   kind?: "plain" | "short";
+  /** Whether there is something to ask about; a question that is asked already stays, since somebody is about to answer. */
+  needed?: boolean;
 }) {
   const { t } = useEnvironment();
   const [asking, setAsking] = useState(false);
@@ -70,7 +72,7 @@ export function Confirmed({
   }, [asking]);
   if (!asking) {
     return (
-      <Button reference={opener} active={active} kind={kind} {...(name === undefined ? {} : { name })} onClick={() => setAsking(true)}>
+      <Button reference={opener} active={active} kind={kind} {...(name === undefined ? {} : { name })} onClick={() => needed ? setAsking(true) : onYes()}>
         {children}
       </Button>
     );
