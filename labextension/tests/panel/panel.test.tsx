@@ -443,7 +443,7 @@ describe("actions", () => {
     await click("Disconnect");
     expect(text()).toContain("Give up 1 task?");
     expect(transport.acts).toHaveLength(1);
-    transport.say(delta({ del: { tasks: ["a"] } }));
+    transport.say(delta({ del: { tasks: ["a"] } }, 2));
     await settle();
     expect(text()).toContain("Disconnect?"); // it doesn't go from under the pointer
   });
