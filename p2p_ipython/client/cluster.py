@@ -126,7 +126,7 @@ def connect(
     made = Cluster(
         target,
         cluster=cluster or PERSONAL,
-        workers=workers or _cores(),
+        workers=workers or cores(),
         name=name,
         way=Way(
             Path(identity).expanduser() if identity is not None else None,
@@ -726,7 +726,7 @@ def _close_all() -> None:
 threading._register_atexit(_close_all)  # type: ignore[attr-defined]
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -118,7 +118,7 @@ class ClusterStatus:
             ("cluster", self.cluster),
             ("board", f"{self.board}, {self.board_state}"),
             ("I am", me),
-            ("offers", f"{self.free} of {_count(self.slots, 'slot')} free, {_count(len(self.members), 'worker')}"),
+            ("offers", f"{self.free} of {count(self.slots, 'slot')} free, {count(len(self.members), 'worker')}"),
             ("tasks", f"{self.pending} pending, {self.running} running"),
         ]
 
@@ -169,5 +169,6 @@ class ClusterStatus:
         return table
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number of things, for people: "1 task", "2 tasks"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,6 +19,7 @@ from html import escape
 from operator import attrgetter
 
 from p2p_ipython.client.journal import OVER, Attempt, Entry, Spans, spans
+from p2p_ipython.client.status import count
 
 # --- geometry ---------------------------------------------------------------------------------------
 
@@ -253,10 +254,10 @@ def describe(plan: Plan) -> str:
     """The picture in words."""
     if not plan.tasks:
         return "No tasks yet."
-    lines = [f"{_count(plan.tasks, 'task')} in {span(plan.length)}, on {_count(len(plan.bands), 'worker')}"]
+    lines = [f"{count(plan.tasks, 'task')} in {span(plan.length)}, on {count(len(plan.bands), 'worker')}"]
     width = max((len(band.name) for band in plan.bands), default=0)
     lines += [
-        f"  {band.name:<{width}}  {band.busy:4.0%} busy, {_count(band.tasks, 'task')}, {_count(band.lanes, 'slot')}"
+        f"  {band.name:<{width}}  {band.busy:4.0%} busy, {count(band.tasks, 'task')}, {count(band.lanes, 'slot')}"
         for band in plan.bands
     ]
     return "\n".join(lines)
@@ -348,7 +349,7 @@ class _Drawing:
             path.append(f"H{self._x(when):.1f}V{base - waiting * height:.1f}")
         path.append(f"H{WIDTH - RIGHT:.1f}V{base:.1f}Z")
         colour = COLOURS["waited"]
-        words = f"at most {_count(peak, 'task')} waited at a time"
+        words = f"at most {count(peak, 'task')} waited at a time"
         self._out.append(
             f'<path d="{"".join(path)}" fill="{colour}" fill-opacity=".35" stroke="{colour}" stroke-width="1">'
             f"<title>{words}</title></path>"
@@ -366,7 +367,7 @@ class _Drawing:
         middle = y + 4 + inner / 2
         self._label(LEFT - 12, middle - 2, name, anchor="end", weight=600, title=band.name)
         self._label(
-            LEFT - 12, middle + 13, f"{band.busy:.0%} busy, {_count(band.tasks, 'task')}", anchor="end", size=11
+            LEFT - 12, middle + 13, f"{band.busy:.0%} busy, {count(band.tasks, 'task')}", anchor="end", size=11
         )
         top = y + 4 + (inner - (band.lanes * (LANE + GAP) - GAP)) / 2
         for bar in band.bars:
@@ -473,7 +474,3 @@ def _tick(seconds: float, length: float) -> str:
     if length < 3 * 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02} h"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from p2p_ipython.client.status import count
 from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
 from p2p_ipython.notebook.panel.asked import Do, checked
 from p2p_ipython.notebook.panel.shown import shown
@@ -196,7 +197,7 @@ class Actions:
         where: Cluster | str = title if title and not connected else _open(cluster)
         with _unattended():
             state = lender().lend(where, slots=slots or 1, seconds=hours * 3600 or None, only=only, tags=tags)
-        return Done(f"{state.name} lends {_count(state.slots, 'slot')} to {state.title}.")
+        return Done(f"{state.name} lends {count(state.slots, 'slot')} to {state.title}.")
 
     def _pause(self, _cluster: Cluster | None, lending: str) -> Done:
         from p2p_ipython.client.lending import lender
@@ -300,7 +301,3 @@ def _unattended() -> Any:
     from p2p_ipython.board.passphrase import unattended
 
     return unattended()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

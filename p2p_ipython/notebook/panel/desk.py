@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import p2p_ipython.client.cluster  # noqa: F401 - at the end of the process its clusters are closed after the panels
+from p2p_ipython.client.cluster import cores  # also: at the end of the process clusters are closed after panels
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.panel import actions, rows, static, watch
 from p2p_ipython.notebook.panel.asked import Do, Hello, read
@@ -337,7 +337,7 @@ class Surroundings:
             clusters=[title for title, _ in self._known],
             hosted=self._friends.reception.hosted(),
             machine=platform.node()[: rows.NAME],
-            cores=_cores(),
+            cores=cores(),
             python=platform.python_version(),
         )
 
@@ -398,9 +398,3 @@ def _lender() -> Any:
     from p2p_ipython.client.lending import lender
 
     return lender()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
