@@ -28,6 +28,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable, ConfigError, P2PError, UsageError
 from p2p_ipython.jobs import Jobs
 from p2p_ipython.loop import background
+from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
@@ -366,12 +367,12 @@ class Lender:
 def lending_text(state: LendingState) -> str:
     """What is shown of a worker that this notebook has started: how it stands, and what it means."""
     tasks, seconds = state.used
-    done = f" Run so far: {tasks} task{'' if tasks == 1 else 's'}, {seconds:.0f} s." if tasks else ""
+    done = f" Run so far: {count(tasks, 'task')}, {seconds:.0f} s." if tasks else ""
     if state.state == "failed":
         return f"This machine is not lent to {state.title} any more: {state.words}"
     if state.state == "ended":
         return f"This machine is not lent to {state.title} any more.{done}"
-    slots = "1 slot" if state.slots == 1 else f"{state.slots} slots"
+    slots = count(state.slots, "slot")
     whom = f", to {', '.join(state.only)} only" if state.only else ""
     tags = f" ({', '.join(state.tags)})" if state.tags else ""
     until = f", until {time.strftime('%a %H:%M', time.localtime(state.until))}" if state.until else ""

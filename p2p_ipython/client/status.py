@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from p2p_ipython.board.base import BoardReport, BoardState
+from p2p_ipython.protocol.plain import count
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,3 @@ class ClusterStatus:
         if tasks:
             table += f"<table><caption>Tasks</caption><tbody>{tasks}</tbody></table>"
         return table
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things, for people: "1 task", "2 tasks"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

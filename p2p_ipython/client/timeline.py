@@ -19,7 +19,7 @@ from html import escape
 from operator import attrgetter
 
 from p2p_ipython.client.journal import OVER, Attempt, Entry, Spans, spans
-from p2p_ipython.client.status import count
+from p2p_ipython.protocol.plain import count
 
 # --- geometry ---------------------------------------------------------------------------------------
 

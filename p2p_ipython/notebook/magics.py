@@ -34,7 +34,7 @@ from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, w
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.panel.door import Door
 from p2p_ipython.notebook.status_line import StatusLines, text
-from p2p_ipython.protocol.plain import plain
+from p2p_ipython.protocol.plain import count, plain
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -340,7 +340,7 @@ class P2PMagics(Magics):
         if old is not None and (tasks := _unfinished(old)):
             where, are = _where(self._joined), "is" if tasks == 1 else "are"
             raise UsageError(
-                f"still connected: {where}, where {_count(tasks, 'task')} {are} not over",
+                f"still connected: {where}, where {count(tasks, 'task')} {are} not over",
                 hint="Wait for them; or leave with %p2p_disconnect first, which cancels them.",
             )
         return old
@@ -428,9 +428,9 @@ def caption(sizes: Sequence[int | None]) -> str:
     """What a dry run says above its table, of the sizes of the names: bytes, or None for what can't travel."""
     sent = [size for size in sizes if size is not None]
     stuck = len(sizes) - len(sent)
-    words = f"{_count(len(sent), 'name')} would travel, about {_bytes(sum(sent))}." if sent else ""
+    words = f"{count(len(sent), 'name')} would travel, about {_bytes(sum(sent))}." if sent else ""
     if stuck:
-        words += f" {_count(stuck, 'name')} can't be sent, so the cell would be refused."
+        words += f" {count(stuck, 'name')} can't be sent, so the cell would be refused."
     return f"{words} Nothing was sent.".strip()
 
 
@@ -464,10 +464,6 @@ def _cancelled(tasks: int) -> str:
     return f" {tasks} tasks that were not over are cancelled." if tasks else ""
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _where(given: dict[str, Any]) -> str:
     if given["target"] is None:
         return "a personal cluster on this machine"
@@ -482,7 +478,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _bytes(size: int) -> str:
     if size < 1000:
-        return _count(size, "byte")
+        return count(size, "byte")
     if size < 1_000_000:
         return f"{size / 1000:.1f} kB"
     return f"{size / 1_000_000:.1f} MB"

@@ -1,4 +1,4 @@
-"""Strangers' text, made harmless for those who read it. Pure; imports next to nothing."""
+"""Text for people: strangers', made harmless; numbers of things. Pure; imports next to nothing."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def plain(text: str, limit: int) -> str:
 def _controls(category: str) -> bool:
     """Whether characters of a Unicode category are control, format, surrogate, unassigned, or break lines."""
     return category[0] == "C" or category in ("Zl", "Zp")
+
+
+def count(number: int, noun: str) -> str:
+    """So many of something: "1 task", "2 tasks"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

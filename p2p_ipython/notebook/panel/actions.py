@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from p2p_ipython.client.status import count
 from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
 from p2p_ipython.notebook.panel.asked import Do, checked
 from p2p_ipython.notebook.panel.shown import shown
+from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster

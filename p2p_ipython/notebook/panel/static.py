@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from p2p_ipython.protocol.plain import count
+
 MOST_ROWS = 50
 """Rows of a table; of the others it says how many there are."""
 
@@ -39,7 +41,7 @@ def text(snapshot: Mapping[str, Any]) -> str:
     pending = sum(row.get("state") not in _OVER for row in tasks)
     lines = [
         f"{cluster.get('title', 'p2p')}: {cluster.get('words', 'not connected')}",
-        f"{_count(len(workers), 'worker')}, {_count(pending, 'task')} pending, {_ended(cluster)}",
+        f"{count(len(workers), 'worker')}, {count(pending, 'task')} pending, {_ended(cluster)}",
     ]
     return "\n".join(lines)
 
@@ -156,7 +158,3 @@ def _table(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]],
         f'<table style="{_TABLE}"><thead>{line(head, "th")}</thead>'
         f"<tbody>{''.join(line(row, 'td') for row in listed)}</tbody></table>{more}"
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
