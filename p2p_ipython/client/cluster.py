@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.journal import Journal
     from p2p_ipython.client.local import LocalCluster
     from p2p_ipython.client.timeline import Timeline
+    from p2p_ipython.members import desk
     from p2p_ipython.members.entry import Entry
     from p2p_ipython.protocol.presence import Presence
     from p2p_ipython.protocol.roster import Member
@@ -168,6 +169,19 @@ class Way:
     ssh_options: tuple[str, ...] = ()
     board: str | None = None
     owner: str | None = None
+
+    def to(self, board: str) -> desk.Way:
+        """The same to ``board``, as the owner's and the guest's errands have it."""
+        from p2p_ipython.members import desk
+
+        return desk.Way(
+            board=board,
+            identity=self.identity,
+            pin=self.accept_host_key,
+            mailbox=self.mailbox or "",
+            relay=self.relay or "",
+            ssh_options=self.ssh_options,
+        )
 
 
 class Cluster(concurrent.futures.Executor):
@@ -563,18 +577,10 @@ class Cluster(concurrent.futures.Executor):
         if await asyncio.to_thread(profiles.find, title) is not None:
             return
         from p2p_ipython.client.entrance import come_in
-        from p2p_ipython.members import desk
 
         await come_in(
             title,
-            way=desk.Way(
-                board=said.board or "",
-                identity=said.identity,
-                pin=said.accept_host_key,
-                mailbox=said.mailbox or "",
-                relay=said.relay or "",
-                ssh_options=said.ssh_options,
-            ),
+            way=said.to(said.board or ""),
             name=self.name,
             owner=said.owner or "",
             settings=self.settings,

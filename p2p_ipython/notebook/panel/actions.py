@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.errands import Visitor
     from p2p_ipython.client.hosting import Reception
-    from p2p_ipython.members.desk import Way
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ class Actions:
 
         way, own = Way(), False
         if not title and cluster is not None and not cluster.shared and cluster.target is not None:
-            title, way, own = cluster.cluster, _way(cluster), True
+            title, way, own = cluster.cluster, cluster.way.to(cluster.target), True
         until = time.time() + CODE_LIFE
         with _unattended():
             invitation = self._friends.reception.invite(title, who or None, _Unseen(), way=way, own=own, yes=False)
@@ -279,21 +278,6 @@ def _open(cluster: Cluster | None) -> Cluster:
         raise NotConnected("the cluster is disconnected", hint="Connect again.")
     assert cluster is not None
     return cluster
-
-
-def _way(cluster: Cluster) -> Way:
-    """The way to the board of a personal cluster, as its user has said it."""
-    from p2p_ipython.members.desk import Way
-
-    said = cluster.way
-    return Way(
-        board=cluster.target or "",
-        identity=said.identity,
-        pin=said.accept_host_key,
-        mailbox=said.mailbox or "",
-        relay=said.relay or "",
-        ssh_options=said.ssh_options,
-    )
 
 
 def _unattended() -> Any:
