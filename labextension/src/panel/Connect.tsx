@@ -12,7 +12,7 @@ export function Connect() {
   const { control, t } = useEnvironment();
   const alive = useAlive();
   const id = useOwnId();
-  const [host, setHost] = useState("");
+  const [host, setHost] = useState(control.memory.board);
   const [going, setGoing] = useState<string>();
   if (!control.can("connect")) {
     return control.link.state === "open" && control.known ? (
@@ -52,7 +52,7 @@ export function Connect() {
         <label for={id}>{t("On a board")}</label>
         <input
           id={id} class="p2p-input" value={host} placeholder={"HOST[:PORT]"} maxLength={256} autocomplete="off" spellcheck={false}
-          onInput={(event) => setHost(event.currentTarget.value)}
+          onInput={(event) => setHost(control.memory.board = event.currentTarget.value)}
         />
         <Button type="submit" disabled={going !== undefined || host.trim() === ""}>
           {going === BOARD ? t("Connecting …") : t("Connect")}

@@ -21,11 +21,13 @@ export interface Memory {
   scroll: Record<string, number>;
   /** How high the panel has been in a cell, pixels; 0 at first. */
   high: number;
+  /** The board that was typed last; it stays to be corrected when it can't be connected to. */
+  board: string;
   store: Store | undefined;
 }
 
 export function newMemory(): Memory {
-  return { tab: "tasks", scroll: {}, high: 0, store: undefined };
+  return { tab: "tasks", scroll: {}, high: 0, board: "", store: undefined };
 }
 
 /** What came of an action, until it is dismissed. */
@@ -33,6 +35,8 @@ export interface Notice {
   id: number;
   ok: boolean;
   text: string;
+  /** Of what it is the outcome, where it is that of an action. */
+  action: Action | undefined;
 }
 
 /** Seconds after which an answer is overdue, and for what may take a board, or people, a while. */
@@ -150,8 +154,12 @@ export class Control {
   /** Have something done and say what came of it; with `quietly`, only if it failed. */
   async perform(action: Action, args: Record<string, unknown>, quietly = false): Promise<Did> {
     const did = await this.request(action, args);
+    if (did.ok && action === "connect") { // why that failed before is no news any more
+      this.notices = this.notices.filter((notice) => notice.ok || notice.action !== action);
+      this.memory.board = "";
+    }
     if (did.say !== "" && !(did.ok && quietly)) {
-      this.notify(did.ok, did.say);
+      this.notify(did.ok, did.say, action);
     }
     return did;
   }
@@ -168,10 +176,10 @@ export class Control {
     }
   }
 
-  notify(ok: boolean, text: string): void {
+  notify(ok: boolean, text: string, action?: Action): void {
     this.noticeIds += 1;
     const id = this.noticeIds;
-    this.notices = [...this.notices, { id, ok, text }].slice(-NOTICES);
+    this.notices = [...this.notices, { id, ok, text, action }].slice(-NOTICES);
     this.announcer.say(`notice ${id}`, text);
     if (ok) {
       this.later(() => this.dismiss(id), NOTICE_STAYS);

@@ -474,6 +474,24 @@ describe("actions", () => {
     expect(transport.acts.map((act) => act.args.target)).toEqual(["", "alice/friends", "board.example.org:2222"]);
   });
 
+  test("a board that can't be connected to stays to be corrected; once connected, nothing is said of it any more", async () => {
+    await mount(snapshot({ cluster: { state: "none" } }));
+    transport.answer = (_action, args) => ({ ok: args.target === "", say: args.target === "" ? "Connected." : "there is no such host" });
+    fireEvent.input(element.querySelector("input")!, { target: { value: "nowhere:1" } });
+    await settle();
+    fireEvent.submit(element.querySelector("form")!);
+    await settle();
+    transport.say(delta({ set: { cluster: { state: "connecting" } } }));
+    await settle();
+    transport.say(delta({ set: { cluster: { state: "none" } } }, 2));
+    await settle();
+    expect(text()).toContain("there is no such host");
+    expect(element.querySelector("input")!.value).toBe("nowhere:1");
+    await click("On this machine");
+    expect(text()).toContain("Connected.");
+    expect(text()).not.toContain("there is no such host");
+  });
+
   test("only the button that was pressed says that it connects", async () => {
     await mount(snapshot({ cluster: { state: "none" } }));
     transport.answer = () => undefined;
