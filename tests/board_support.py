@@ -194,6 +194,12 @@ class AsyncsshTalk:
         await self.connection.wait_closed()
 
 
+def on_topic(server: BoardServer, topic: str) -> int:
+    """How many sessions are on a topic, ``owner/name``; what asks the board something else meanwhile doesn't count."""
+    listed = server.topics.listing(topic.split("/", maxsplit=1)[0])
+    return sum(len(who) for entry in listed if entry.topic == topic for _, who in entry.sessions)
+
+
 class Bench:
     """A board, its users' keys, and one kind of client."""
 
@@ -219,8 +225,7 @@ class Bench:
 
     def on(self, topic: str) -> int:
         """How many sessions are on a topic."""
-        listed = self.server.topics.listing(topic.split("/", maxsplit=1)[0])
-        return sum(len(who) for entry in listed if entry.topic == topic for _, who in entry.sessions)
+        return on_topic(self.server, topic)
 
 
 @asynccontextmanager

@@ -56,15 +56,15 @@ async def members(board: Bench, tmp_path: Any, *users: str) -> AsyncIterator[lis
 
 @asynccontextmanager
 async def staller(board: Bench, user: str, command: str) -> AsyncIterator[None]:
-    """A session that joins and never reads, with room for 16 KiB on its way; it has gone at the end."""
+    """A session on the public topic that never reads, with room for 16 KiB on its way; it has gone at the end."""
     connection = await asyncssh.connect(
         "127.0.0.1", board.port, known_hosts=None, client_keys=[board.keys[user].key], config=None, agent_path=None
     )
     try:
-        before = len(board.server.sessions)
+        before = board.on(f"public/{TOPIC}")
         _, stalled, _ = await connection.open_session(command, encoding=None, window=16 << 10)
         stalled.channel.pause_reading()
-        await until(lambda: len(board.server.sessions) == before + 1)
+        await until(lambda: board.on(f"public/{TOPIC}") == before + 1)
         yield
     finally:
         connection.abort()
@@ -191,7 +191,8 @@ async def test_trap_6_our_client_says_that_a_topic_is_stalled_and_goes_on_when_t
 ):
     monkeypatch.setattr(lines_module, "ECHO_WITHIN", 1.0)
     async with pico() as board, members(board, tmp_path, "alice", "bob") as [(author, ear), (_, other_ear)]:
-        lines = [b"p1 %03d " % number + b"x" * 700 for number in range(60)]
+        # More than the staller's window, a piece that is held for it, and what we write ahead of our echoes, together.
+        lines = [b"p1 %03d " % number + b"x" * 700 for number in range(160)]
         async with staller(board, "stranger", f"pipe {TOPIC} -r -p"):
             for line in lines:
                 author.post(line)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from board_support import Key, make_key, pico_board
+from board_support import Key, make_key, on_topic, pico_board
 from board_support import until as until_it_is
 from friends_support import Program, Village, code_of, eventually, on_the_loop
 from link_support import Servers, servers
@@ -126,10 +126,10 @@ async def stalled(server: BoardServer, key: Key, topic: str) -> AsyncIterator[No
     connection = await asyncssh.connect("127.0.0.1", server.addresses.port, **options)
     writing = await asyncssh.connect("127.0.0.1", server.addresses.port, **options)
     try:
-        before = len(server.sessions)
+        before = on_topic(server, f"public/{topic}")
         _, reader, _ = await connection.open_session(f"pipe {topic} -r -p", encoding=None, window=1 << 10)
         reader.channel.pause_reading()
-        await until_it_is(lambda: len(server.sessions) == before + 1)
+        await until_it_is(lambda: on_topic(server, f"public/{topic}") == before + 1)
         writer = await writing.create_process(f"pipe {topic} -p", encoding=None)
         writer.stdin.write(256 * (1023 * b"x" + b"\n"))
         await until_it_is(lambda: server.held_up)

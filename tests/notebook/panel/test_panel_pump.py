@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,16 +240,25 @@ async def test_while_no_panel_is_open_nothing_is_followed_and_no_timer_runs(pump
 
 
 async def test_when_nothing_is_pending_any_more_panels_are_told_of_the_rest(
-    pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("p2p_ipython.notebook.panel.pump.REST", 0.2)
     panel = Panel()
     pump.hello(panel)
-    future = cluster.submit(time.sleep, 1.0)
+    gate = tmp_path / "gate"
+
+    def wait() -> None:
+        while not gate.exists():
+            time.sleep(0.01)
+
+    future = cluster.submit(wait)
     await panel.until(lambda: any(row["state"] == "running" for row in panel.rows("tasks")))
-    await panel.until(lambda: future.done() or panel.rests)
-    assert not panel.rests or future.done()
-    await panel.until(lambda: panel.rests == 1)
+    before = panel.rests  # a slow machine may have rested before the task came
+    await panel.until(lambda: pump._rest is None)
+    assert panel.rests == before
+    gate.touch()
+    await panel.until(lambda: panel.rests == before + 1)
+    assert future.done()
 
 
 async def test_who_waits_at_the_door_is_told(cluster: Cluster) -> None:
