@@ -279,6 +279,8 @@ def html_of(cell: Cell) -> dict[str, Any]:
 def test_a_cell_has_html_and_text_besides_the_widget_and_nothing_of_the_cluster_is_in_the_widgets_state(
     browser: Browser,
 ) -> None:
+    panel = browser.readers[browser.sidebar()]
+    browser.read(lambda: any(row["name"] == "worker-1" for row in panel.tables["members"].values()))
     cell = browser.run("%p2p_panel", cell="panel-cell")
     assert [data["data"].keys() for data in cell.of("display_data")] == [
         {VIEW, "text/plain"},
