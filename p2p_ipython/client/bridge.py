@@ -232,6 +232,7 @@ class Bridge:
 
     def worker_gone(self, sid: bytes, detail: str) -> None:
         """Somebody knows for certain that the worker's process has ended: don't wait for the lease."""
+        self.records.gone(sid)
         self._workers_gone([sid], detail)
 
     def _workers_gone(self, sids: Collection[bytes], detail: str) -> None:

@@ -118,6 +118,11 @@ class Records:
             self.worker(certificate.sid)
         self._gone(now)
 
+    def gone(self, sid: bytes) -> None:
+        """A session's process has ended, that much is certain: nobody waits until it has been silent for long."""
+        if self.presence.gone(sid):
+            self.worker(sid)
+
     def worker(self, sid: bytes) -> None:
         """A worker's state or offer has changed, and with it why tasks wait."""
         self.feed.session(sid)

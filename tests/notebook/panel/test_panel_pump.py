@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import p2p_ipython
@@ -291,6 +292,23 @@ async def test_another_cluster_takes_the_place_of_the_one_before(cluster: Cluste
     assert not panel.rows("members")
     assert not panel.rows("tasks")
     pump.close()
+
+
+async def test_a_worker_whose_process_has_ended_is_no_longer_listed_beside_the_one_that_takes_its_place() -> None:
+    made = await asyncio.to_thread(p2p_ipython.connect, workers=1)
+    pump, panel = Pump(asyncio.get_running_loop(), lambda: made, Beside()), Panel()
+    pump.hello(panel)
+
+    def workers() -> set[str]:
+        tables = panel.reader.tables if panel.reader is not None else {"members": {}}
+        return {id for id, row in tables["members"].items() if row.get("slots")}
+
+    await panel.until(lambda: panel.rows("offers"))
+    before = workers()
+    psutil.Process(made.pids[1]).kill()
+    await panel.until(lambda: len(workers()) == 1 and workers() != before)
+    pump.close()
+    await asyncio.to_thread(made.close)
 
 
 async def test_without_a_list_of_members_nobody_is_absent(pump: Pump) -> None:
