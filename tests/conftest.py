@@ -9,8 +9,13 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from p2p_ipython import loop as loops
+
+# The machine may be busy: how long an example takes says nothing. Here, so that it holds whichever folders are run.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import paramiko
 import pytest
-from hypothesis import settings
 from people import SSH, Keys
-
-# The machine may be busy: how long an example takes says nothing.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 _KINDS = {
     "ed25519": ["-t", "ed25519"],
