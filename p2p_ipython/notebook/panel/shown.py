@@ -21,6 +21,9 @@ MOST_TEXT = 200_000
 MOST_IMAGES = 4 << 20
 """Characters of pictures, as base64, that are shown."""
 
+MOST_OUTPUTS = 1000
+"""Outputs that are shown, the last ones where there are more; a stream's text in one piece is one."""
+
 SOURCE = 100_000
 ERROR = 50_000
 
@@ -39,16 +42,19 @@ def shown(source: str, future: Future[Any] | None) -> dict[str, Any]:
 
 def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
     made: list[dict[str, str]] = []
+    pieces: list[str] = []  # of the stream that is the last one made
     pictures = 0
     for message in messages:
         kind = message["kind"]
         if kind == "stream":
             last = made[-1] if made else {}
-            if last.get("kind") == "stream" and last["name"] == message["name"]:
-                last["text"] += message["text"]
-            else:
-                made.append({"kind": "stream", "name": message["name"], "text": message["text"]})
-        elif kind == "clear_output":
+            if last.get("kind") != "stream" or last["name"] != message["name"]:
+                _join(made, pieces)
+                made.append({"kind": "stream", "name": message["name"], "text": ""})
+            pieces.append(message["text"])
+            continue
+        _join(made, pieces)
+        if kind == "clear_output":
             made.clear()
         elif kind == "display_data":
             told = _display(message["content"].get("data"))
@@ -58,14 +64,35 @@ def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
                     told = {"kind": "text", "text": "(a picture)"}
             if told is not None:
                 made.append(told)
-    left = MOST_TEXT
+    _join(made, pieces)
+    return _last(made)
+
+
+def _join(made: list[dict[str, str]], pieces: list[str]) -> None:
+    """Give the last stream its text: at once, since a text that grows piece by piece is copied each time."""
+    if pieces:
+        made[-1]["text"] = "".join(pieces)
+        pieces.clear()
+
+
+def _last(made: list[dict[str, str]]) -> list[dict[str, str]]:
+    """As many of the last outputs as are shown; in the place of what is left out it says so, once."""
+    kept: list[dict[str, str]] = []
+    left, cut = MOST_TEXT, False
     for told in reversed(made):
-        if "text" in told:
-            text = told["text"]
-            if len(text) > left:
-                told["text"] = CUT + text[len(text) - left :]
-            left = max(0, left - len(text))
-    return made
+        if len(kept) == MOST_OUTPUTS:
+            if not cut:
+                kept.append({"kind": "text", "text": CUT})
+            break
+        text = told.get("text", "")
+        if len(text) > left:
+            if not cut:
+                kept.append({**told, "text": CUT + text[len(text) - left :]})
+            left, cut = 0, True
+        else:
+            left -= len(text)
+            kept.append(told)
+    return kept[::-1]
 
 
 def _display(data: Mapping[str, Any] | None) -> dict[str, str] | None:

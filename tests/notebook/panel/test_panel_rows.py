@@ -18,7 +18,7 @@ from p2p_ipython.client.lending import LendingState
 from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.asked import ARGUMENTS, Code, Do, Hello, checked, read
-from p2p_ipython.notebook.panel.shown import CUT, MOST_TEXT, shown
+from p2p_ipython.notebook.panel.shown import CUT, MOST_OUTPUTS, MOST_TEXT, shown
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.messages import Terms
 
@@ -210,6 +210,17 @@ def test_of_very_long_output_the_end_is_shown() -> None:
     outputs = shown("", made(stream("x" * MOST_TEXT), stream("e", "stderr"), stream("y" * 10)))["outputs"]
     assert outputs[0]["text"].startswith(CUT + "x")
     assert sum(len(told["text"]) for told in outputs) == MOST_TEXT + len(CUT)
+
+
+def test_what_is_left_out_of_many_outputs_is_said_once() -> None:
+    long = [{"kind": "display_data", "content": {"data": {"text/plain": str(n % 10) * 20_000}}} for n in range(50)]
+    outputs = shown("", made(*long))["outputs"]
+    assert [told["text"].removeprefix(CUT)[:1] for told in outputs] == ["", *"0123456789"]
+    assert sum(CUT in told["text"] for told in outputs) == 1
+    short = [stream(str(n % 10), ("stdout", "stderr")[n % 2]) for n in range(3 * MOST_OUTPUTS)]
+    outputs = shown("", made(*short))["outputs"]
+    assert outputs[0] == {"kind": "text", "text": CUT}
+    assert outputs[1:] == short[-MOST_OUTPUTS:]
 
 
 def test_pictures_are_shown_if_that_is_what_they_are_and_html_never() -> None:
