@@ -285,15 +285,16 @@ class Reception:
         """Who waits for a yes or no: the guests with a code first."""
         return self._wait(self._waiting(), ENDING, "looking who is there")
 
-    def approve(self, who: str, *, called: str | None = None) -> tuple[Visitor, str]:
+    def approve(self, who: str | Visitor, *, called: str | None = None) -> tuple[Visitor, str]:
         """Let in who is called ``who``, or has a key whose fingerprint begins so; (who he was, what he is called now).
 
-        Raises ``ConfigError`` when nobody is called so or several are, and why a guest didn't come in after all.
+        Or this very visitor: one key may wait at several doors. Raises ``ConfigError`` when nobody is called so or
+        several are, and why a guest didn't come in after all.
         """
         return self._wait(self._decide(who, called, yes=True), GOING, "letting somebody in")
 
-    def refuse(self, who: str) -> Visitor:
-        """Don't let somebody in. Raises ``ConfigError``."""
+    def refuse(self, who: str | Visitor) -> Visitor:
+        """Don't let somebody in, who is found as in ``approve``. Raises ``ConfigError``."""
         return self._wait(self._decide(who, None, yes=False), GOING, "saying no")[0]
 
     def answer(self, visitor: Visitor, *, yes: bool) -> None:
@@ -520,13 +521,15 @@ class Reception:
     async def _waiting(self) -> list[Visitor]:
         return self.visitors()
 
-    async def _decide(self, who: str, called: str | None, *, yes: bool) -> tuple[Visitor, str]:
+    async def _decide(self, who: str | Visitor, called: str | None, *, yes: bool) -> tuple[Visitor, str]:
         adopt()
         from p2p_ipython.protocol.roster import check_name
 
         if called is not None:
             check_name(called)
-        visitor = find_visitor(await self._waiting(), who, invited=bool(self._invitations()))
+        visitor = who
+        if isinstance(visitor, str):
+            visitor = find_visitor(await self._waiting(), visitor, invited=bool(self._invitations()))
         if visitor.own and called is not None:
             raise UsageError(
                 f"{visitor.called} would be a machine of your own, which has no name among the members",

@@ -210,7 +210,7 @@ export interface Code {
 /**
  * Actions and their arguments:
  *   cancel {task}; show {task} → Shown; connect {target} ("" for a personal cluster; else a title or HOST[:PORT]);
- *   disconnect {}; invite {title, who} → Invited; approve {key, title, called}; refuse {key, title};
+ *   disconnect {}; invite {title, who} → Invited; approve {key, title, called (as it was shown)}; refuse {key, title};
  *   revoke {title, member}; trust {member}; distrust {member};
  *   lend {title, slots, hours (0: open end), only: string[], tags: string[]}; pause, resume, stop {lending}.
  */

@@ -143,14 +143,17 @@ class Actions:
 
     def _approve(self, _cluster: Cluster | None, key: str, title: str, called: str) -> Done:
         visitor = self._visitor(key, title)
+        if called not in ("", visitor.called):
+            raise UsageError(f"he would be called {visitor.called} now, not {called}", hint="Look again.")
         with _unattended():
-            visitor, name = self._friends.reception.approve(visitor.fingerprint, called=called or None)
+            # By no name: who has got this one since it was shown must not get another key by it.
+            visitor, name = self._friends.reception.approve(visitor)
         if visitor.own:
             return Done(f"{visitor.called} is in {visitor.title} as a machine of your own.")
         return Done(f"{name} is in {visitor.title}." if name else f"{visitor.called} waits no more.")
 
     def _refuse(self, _cluster: Cluster | None, key: str, title: str) -> Done:
-        visitor = self._friends.reception.refuse(self._visitor(key, title).fingerprint)
+        visitor = self._friends.reception.refuse(self._visitor(key, title))
         return Done(f"{visitor.called} is told no.")
 
     def _visitor(self, key: str, title: str) -> Visitor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.notebook.panel.test_panel_in_a_kernel import Browser
-from tests.notebook.test_friends_in_kernels import People
+from tests.notebook.test_friends_in_kernels import FINGERPRINT, People, knocking
 from tests.notebook.test_friends_in_kernels import people as people  # noqa: PLC0414 - a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -75,3 +77,60 @@ def test_an_owner_lets_a_friend_in_and_out_again_from_the_panel(people: People) 
     revoked = alice.do(comm, "revoke", title=TITLE, member="bob")
     assert revoked["say"].startswith(f"bob is out of {TITLE}")
     alice.read(lambda: not [row for row in panel.tables["members"].values() if row["name"].startswith("bob")])
+
+
+def test_who_waits_twice_with_the_same_key_is_answered_at_each_door(people: People) -> None:
+    alice, first, second = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("bob")
+    hosting = people.host(alice.book)
+    alice.run(f"%p2p_host work --owner alice --board {people.address}")
+    owner = re.search(FINGERPRINT, hosting.shown)
+    assert owner is not None
+    comm = alice.sidebar()
+    panel = alice.readers[comm]
+    invited = alice.do(comm, "invite", title=TITLE, who="bob")
+    where = f"--board {people.address} --accept-host-key {people.host_key} --name bob --owner {owner[0]} --wait"
+    first.start(f"%p2p_join alice/work {where}")
+    alice.read(lambda: len(panel.tables["visitors"]) == 1)
+    joining = second.start(invited["data"]["commands"][0])
+    alice.read(lambda: len(panel.tables["visitors"]) == 2)
+    keys = {row["key"] for row in panel.tables["visitors"].values()}
+    assert len(keys) == 1
+    refused = alice.do(comm, "refuse", title="alice/work", key=min(keys))
+    assert refused["ok"], refused
+    alice.read(lambda: [row["title"] for row in panel.tables["visitors"].values()] == [TITLE])
+    approved = alice.do(comm, "approve", title=TITLE, key=min(keys))
+    assert approved["say"] == f"bob is in {TITLE}."
+    second.until(lambda: joining.idle and f"You are in {TITLE}" in joining.shown)
+
+
+def test_of_two_who_call_themselves_the_same_the_second_becomes_no_other_key_of_the_first(people: People) -> None:
+    alice, bob, mallory = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("mallory")
+    owner = re.search(FINGERPRINT, people.host(alice.book).shown)
+    assert owner is not None
+    comm = alice.sidebar()
+    panel = alice.readers[comm]
+    knocking(people, bob, "bob", "--owner", owner[0])
+    alice.read(lambda: panel.tables["visitors"])
+    knocking(people, mallory, "bob", "--owner", owner[0])
+    alice.read(lambda: len(panel.tables["visitors"]) == 2)
+    told = [(row["key"], row["called"]) for row in panel.tables["visitors"].values()]
+    assert [called for _, called in told] == ["bob", "bob"]
+    other = alice.do(comm, "approve", title=TITLE, key=told[0][0], called="alice")
+    assert not other["ok"], other
+    said = [alice.do(comm, "approve", title=TITLE, key=key, called=called)["say"] for key, called in told]
+    assert said == [f"bob is in {TITLE}.", f"bob-2 is in {TITLE}."]
+
+
+def test_a_machine_of_ones_own_is_let_in_by_the_name_that_it_is_shown_by(people: People) -> None:
+    alice, box = Browser(people.notebook("alice")), people.notebook("box")
+    alice.run(f"%p2p_connect {people.address} --cluster mine --accept-host-key {people.host_key}")
+    comm = alice.sidebar()
+    panel = alice.readers[comm]
+    invited = alice.do(comm, "invite")
+    assert invited["ok"], invited
+    joining = box.start(invited["data"]["commands"][0])
+    alice.read(lambda: panel.tables["visitors"])
+    (visitor,) = panel.tables["visitors"].values()
+    approved = alice.do(comm, "approve", title=visitor["title"], key=visitor["key"], called=visitor["called"])
+    assert approved["say"].endswith("as a machine of your own."), approved
+    box.until(lambda: joining.idle and "You are in" in joining.shown)
