@@ -166,7 +166,7 @@ class Actions:
         from p2p_ipython.members.desk import Way
 
         with _unattended():
-            title, out = self._friends.reception.revoke(title, member, way=Way())
+            title, out = self._friends.reception.revoke(title, _whole(title, member), way=Way())
         words = f"{out.member} is out of {title}; the others have got another key."
         if out.waiting:
             words += f" {out.waiting} of their processes have not taken it yet; they get it while somebody hosts."
@@ -281,6 +281,15 @@ def _open(cluster: Cluster | None) -> Cluster:
         raise NotConnected("the cluster is disconnected", hint="Connect again.")
     assert cluster is not None
     return cluster
+
+
+def _whole(title: str, member: str) -> str:
+    """The name of him whose key ``member`` is: by the key, only this one of several would be taken out."""
+    from p2p_ipython.members.owner import roster_of
+    from p2p_ipython.members.profiles import Profiles
+
+    found = roster_of(Profiles().load(title)).member(member)
+    return found.name if found is not None else member
 
 
 def _unattended() -> Any:

@@ -134,3 +134,20 @@ def test_a_machine_of_ones_own_is_let_in_by_the_name_that_it_is_shown_by(people:
     approved = alice.do(comm, "approve", title=visitor["title"], key=visitor["key"], called=visitor["called"])
     assert approved["say"].endswith("as a machine of your own."), approved
     box.until(lambda: joining.idle and "You are in" in joining.shown)
+
+
+def test_who_is_taken_out_is_out_with_all_his_keys(people: People) -> None:
+    alice, bob, laptop = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("laptop")
+    owner = re.search(FINGERPRINT, people.host(alice.book).shown)
+    assert owner is not None
+    for guest in (bob, laptop):
+        knocking(people, guest, "bob", "--owner", owner[0])
+    comm = alice.sidebar()
+    panel = alice.readers[comm]
+    alice.read(lambda: len(panel.tables["visitors"]) == 2)
+    keys = [row["key"] for row in panel.tables["visitors"].values()]
+    for key in keys:
+        assert alice.run(f"%p2p_approve {key} --as bob").error is None
+    assert all(key in alice.run("%p2p_members friends").shown for key in keys)
+    assert alice.do(comm, "revoke", title=TITLE, member=keys[0])["say"].startswith(f"bob is out of {TITLE}")
+    assert not any(key in alice.run("%p2p_members friends").shown for key in keys)
