@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ KEPT = 30
 
 UNANSWERED = 3
 """Cards that no front end has answered, after which no more are made, as long as none ever was."""
+
+ANSWERS_WITHIN = 10.0
+"""Seconds that a front end may take to answer: with the first card it loads what it shows widgets with. A card that was
+there for less says nothing about it."""
 
 OVER = ("done", "failed", "cancelled")
 
@@ -105,6 +110,8 @@ class Card:
         self._cancel = cancel
         self._told = heard
         self._pages: set[str] = set()
+        self.since = 0.0
+        """When it was made, by the clock of ``Cards``."""
         self.model_id = str(widget.model_id)
         take_messages(widget.comm, self._handle)
 
@@ -151,7 +158,8 @@ class Card:
 class Cards:
     """The cards of a notebook."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._class: type[CardWidget] | None = None
         self._loading: threading.Thread | None = None
         self._alive: set[Card] = set()
@@ -175,6 +183,7 @@ class Cards:
             log.debug("there can be no card", exc_info=True)
             self._unanswered += 1
             return None
+        card.since = self._clock()
         self._alive.add(card)
         return card
 
@@ -183,7 +192,7 @@ class Cards:
         self._alive.discard(card)
         if card.ready:
             self._answered = True
-        else:
+        elif self._clock() - card.since >= ANSWERS_WITHIN:
             self._unanswered += 1
         try:
             if not card.reloaded:

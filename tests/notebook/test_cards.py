@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import p2p_ipython
 from p2p_ipython.client.journal import Entry
-from p2p_ipython.notebook.card import KEPT, MOST, UNANSWERED, Card, Cards, Face, line_html
+from p2p_ipython.notebook.card import ANSWERS_WITHIN, KEPT, MOST, UNANSWERED, Card, Cards, Face, line_html
 from p2p_ipython.notebook.status_line import text
 from p2p_ipython.protocol.client_machine import TaskState
 from tests.notebook.kernels import Comm, Notebook, notebook
@@ -60,9 +61,9 @@ class Browser:
         await asyncio.sleep(0)
 
 
-async def loaded() -> Cards:
+async def loaded(clock: Callable[[], float] = time.monotonic) -> Cards:
     """Cards whose widget is imported."""
-    cards = Cards()
+    cards = Cards(clock)
     assert cards.make(FACE, lambda: None, lambda _what: None) is None  # the loop doesn't wait for the import
     assert cards._loading is not None
     await asyncio.to_thread(cards._loading.join)
@@ -138,19 +139,31 @@ async def test_there_are_only_so_many_cards_at_a_time() -> None:
 
 
 async def test_where_no_front_end_answers_no_more_cards_are_made() -> None:
-    cards = await loaded()
+    now = [100.0]
+    cards = await loaded(lambda: now[0])
     for _ in range(UNANSWERED):
-        cards.end(Browser(cards).card)
+        card = Browser(cards).card
+        now[0] += ANSWERS_WITHIN
+        cards.end(card)
     assert cards.make(FACE, lambda: None, lambda _what: None) is None
 
 
-async def test_after_one_answer_silence_is_not_taken_for_want_of_a_front_end() -> None:
+async def test_tasks_that_are_over_before_a_front_end_could_answer_cost_later_ones_no_card() -> None:
     cards = await loaded()
+    for _ in range(UNANSWERED + 1):
+        cards.end(Browser(cards).card)
+
+
+async def test_after_one_answer_silence_is_not_taken_for_want_of_a_front_end() -> None:
+    now = [100.0]
+    cards = await loaded(lambda: now[0])
     browser = Browser(cards)
     await browser.says({"t": "ready", "page": "a"})
     cards.end(browser.card)
     for _ in range(UNANSWERED + 1):
-        cards.end(Browser(cards).card)
+        card = Browser(cards).card
+        now[0] += ANSWERS_WITHIN
+        cards.end(card)
 
 
 async def test_a_page_that_comes_later_is_told_what_time_it_is_now() -> None:
