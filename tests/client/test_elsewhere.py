@@ -137,11 +137,19 @@ def test_who_waits_for_a_worker_that_isnt_there_is_told_so(
     monkeypatch.setattr("p2p_ipython.client.cluster.NOTICE", 0.2)
     with p2p_ipython.connect(address(board), cluster="mine", accept_host_key=board["fingerprint"]) as cluster:
         future = cluster.submit(pow, 2, 10)
+        wait_for_state(cluster, future, "waiting for a worker: none is here")
         with pytest.raises(TimeoutError):
             future.result(0.5)
         assert "pow is waiting for a worker: none is here" in caplog.text
         caplog.clear()
-        threading.Timer(1.0, future.cancel).start()
+
+        def give_up() -> None:
+            end = time.monotonic() + PATIENCE
+            while "pow is waiting" not in caplog.text and time.monotonic() < end:
+                time.sleep(0.02)
+            future.cancel()
+
+        threading.Thread(target=give_up).start()
     assert "pow is waiting for a worker: none is here" in caplog.text
 
 
@@ -189,9 +197,9 @@ def test_another_host_key_than_the_pinned_one_is_refused(board: dict) -> None:
 def test_a_board_that_isnt_there_is_unreachable(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    with pytest.raises(BoardUnreachable, match=str(port)):
-        p2p_ipython.connect(f"127.0.0.1:{port}", accept_host_key="SHA256:" + "A" * 43)
+        port = taken.getsockname()[1]  # nobody listens there as long as it is taken, no other test either
+        with pytest.raises(BoardUnreachable, match=str(port)):
+            p2p_ipython.connect(f"127.0.0.1:{port}", accept_host_key="SHA256:" + "A" * 43)
 
 
 def test_without_any_key_it_says_how_to_make_one(home: Path) -> None:

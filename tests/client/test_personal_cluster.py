@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import re
@@ -38,6 +40,12 @@ def cluster() -> Iterator[Cluster]:
 
 def cell(cluster: Cluster, source: str, **names: object) -> Task:
     return make_cell(source, dict(names), cluster.store, transform=TransformerManager().transform_cell)
+
+
+def streamed(messages: list[dict]) -> list[str]:
+    """What was printed and displayed, in order; a worker may cut what a task prints anywhere."""
+    texts = [(m["kind"], m.get("text") or m["content"]["data"]["text/html"]) for m in messages]
+    return ["".join(text for _, text in part) for _, part in itertools.groupby(texts, key=lambda one: one[0])]
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -154,7 +162,7 @@ print("after")
     assert not future.done()
     go.touch()
     future.result(PATIENCE)
-    assert [m.get("text") or m["content"]["data"]["text/html"] for m in seen] == ["before\n", "<i>shown</i>", "after\n"]
+    assert streamed(seen) == ["before\n", "<i>shown</i>", "after\n"]
     assert future.outputs == seen
 
 
@@ -175,7 +183,7 @@ def test_a_result_that_cant_be_pickled_is_named_and_its_output_kept(cluster: Clu
     future = cluster.submit_task(cell(cluster, "print('done')\n(n for n in [])"))
     with pytest.raises(ResultNotPicklable, match="generator"):
         future.result(PATIENCE)
-    assert future.outputs[0]["text"] == "done\n"
+    assert streamed(future.outputs) == ["done\n"]
 
 
 def test_an_argument_that_cant_be_pickled_is_named_and_nothing_is_sent(cluster: Cluster) -> None:
@@ -250,7 +258,7 @@ def test_a_wait_on_the_clusters_own_thread_is_an_error_not_a_deadlock(cluster: C
 
 def test_the_status_says_who_is_there(cluster: Cluster) -> None:
     cluster.submit(pow, 1, 1).result(PATIENCE)
-    until(lambda: all(m.link == "direct" for m in cluster.status().members), "both links")
+    until(lambda: [m.link for m in cluster.status().members] == ["direct", "direct"], "both links")
     status = cluster.status()
     assert [m.name for m in status.members] == ["worker-1", "worker-2"]
     assert status.slots == status.free == 2
@@ -324,6 +332,11 @@ def everything_of(cluster: Cluster) -> list[psutil.Process]:
     return [p for pid in cluster.pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
 
 
+def nothing_is_in(folder: Path) -> None:
+    """A worker that was about to start something when it was told to end still clears up after that."""
+    until(lambda: not list(folder.iterdir()), f"{folder} is empty")
+
+
 def test_closing_cancels_what_isnt_over_and_leaves_no_process_and_no_folder() -> None:
     cluster = p2p_ipython.connect(workers=2)
     running = [cluster.submit(time.sleep, 3600) for _ in range(3)]
@@ -360,15 +373,19 @@ time.sleep(3600)
     kernel = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
     try:
         assert kernel.stdout is not None
-        processes = [psutil.Process(int(pid)) for pid in kernel.stdout.readline().split()]
-        assert len(processes) >= 5
+        pids = [int(pid) for pid in kernel.stdout.readline().split()]
+        assert len(pids) >= 5
+        processes = []
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):  # what a worker starts for a moment only
+                processes.append(psutil.Process(pid))
         assert list(tmp_path.iterdir())
     finally:
         kernel.kill()
         kernel.communicate()
     _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
     assert not alive
-    assert not list(tmp_path.iterdir())
+    nothing_is_in(tmp_path)
 
 
 def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path) -> None:
@@ -382,7 +399,7 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path) -> No
     *pids, value = ran.stdout.split()
     assert value == "32"
     assert not [pid for pid in pids if psutil.pid_exists(int(pid))]
-    assert not list(tmp_path.iterdir())
+    nothing_is_in(tmp_path)
 
 
 def test_a_file_beside_the_notebook_cant_pass_for_a_module_of_pythons(tmp_path: Path) -> None:
@@ -409,9 +426,13 @@ with p2p_ipython.connect(workers=1) as cluster:
 
 
 def test_nobody_sees_the_key_in_the_process_list(cluster: Cluster) -> None:
+    looked = 0
     for process in everything_of(cluster):
-        shown = " ".join(process.cmdline()) + str(process.environ())
-        assert "PRIVATE KEY" not in shown
+        with contextlib.suppress(psutil.NoSuchProcess):  # what a worker starts for a moment only
+            shown = " ".join(process.cmdline()) + str(process.environ())
+            assert "PRIVATE KEY" not in shown
+            looked += 1
+    assert looked >= 3  # a board, two workers
     assert "PRIVATE" not in repr(vars(cluster))
 
 
@@ -477,7 +498,13 @@ cluster.close()
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
-def test_a_cluster_cant_be_closed_by_a_callback_and_stays_open() -> None:
+def test_a_cluster_cant_be_closed_by_a_callback_and_stays_open(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+
+    def waits(go: str) -> None:
+        while not Path(go).exists():
+            time.sleep(0.01)
+
     with p2p_ipython.connect(workers=1) as cluster:
         caught: list[BaseException] = []
         called = threading.Event()
@@ -489,7 +516,8 @@ def test_a_cluster_cant_be_closed_by_a_callback_and_stays_open() -> None:
                 caught.append(error)
             called.set()
 
-        cluster.submit(pow, 2, 2).add_done_callback(close)
+        cluster.submit(waits, str(go)).add_done_callback(close)
+        go.touch()  # not before: of a future that is done, the callback would be called by this thread
         assert called.wait(PATIENCE)
         assert caught
         assert cluster.submit(pow, 2, 3).result(PATIENCE) == 8

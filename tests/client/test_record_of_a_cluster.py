@@ -64,7 +64,7 @@ def test_how_long_a_task_ran_is_told_from_its_ways(cluster: Cluster) -> None:
     future = cluster.submit(time.sleep, 0.3)
     future.result(PATIENCE)
     row = next(row for row in cluster.record.rows() if row["task"] == future.task_id)
-    assert 0.3 <= row["ran"] < 5
+    assert 0.3 <= row["ran"] <= row["ended"] - row["sent"]
     assert row["ended"] - row["submitted"] == pytest.approx(
         row["waited"] + row["travelled"] + row["ran"] + row["returned"]
     )
