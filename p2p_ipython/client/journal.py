@@ -169,7 +169,7 @@ class Journal:
         entry = self.entries[id]
         if entry.sent:
             tried = Attempt(entry.worker, entry.sent, entry.started, now, entry.sid or b"")
-            entry.attempts = (*entry.attempts, tried)[-self._attempts :]
+            entry.attempts = self._kept((*entry.attempts, tried))
         entry.state, entry.words = TaskState.WAITING, f"after {loss}" if loss else ""
         entry.worker, entry.sid, entry.signer = "", None, ""
         entry.sent = entry.started = 0.0
@@ -238,6 +238,13 @@ class Journal:
         return [_row(entry) for entry in list(self.entries.values())]
 
     # -- inside --
+
+    def _kept(self, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+        """As many as are allowed: those that ran before those that were handed back, the later before the earlier."""
+        if len(attempts) <= self._attempts:
+            return attempts
+        gone = next((tried for tried in attempts if not tried.started), attempts[0])
+        return tuple(tried for tried in attempts if tried is not gone)
 
     def _keep_source(self, id: str, source: str) -> None:
         self._characters += len(source) - len(self._sources.pop(id, ""))

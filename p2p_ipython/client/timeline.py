@@ -192,11 +192,11 @@ def span(seconds: float) -> str:
 
 def _text(piece: _Piece) -> str:
     entry, parts = piece.entry, piece.parts
-    words = f"attempt {len(entry.attempts) + 1 if not piece.lost else ''}".strip() if entry.attempts else ""
+    words = f"attempt {entry.attempt}" if entry.attempt > 1 and not piece.lost else ""
     where = "was lost" if piece.lost else entry.words
     lines = [
         entry.label,
-        ", ".join(word for word in (where, words if not piece.lost else "") if word),
+        ", ".join(word for word in (where, words) if word),
         f"waited {span(parts.waited)}, travelled {span(parts.travelled)}",
         f"ran {span(parts.ran)}, returned {span(parts.returned)}",
     ]
@@ -366,9 +366,7 @@ class _Drawing:
         name = band.name if len(band.name) <= 18 else band.name[:17] + "…"
         middle = y + 4 + inner / 2
         self._label(LEFT - 12, middle - 2, name, anchor="end", weight=600, title=band.name)
-        self._label(
-            LEFT - 12, middle + 13, f"{band.busy:.0%} busy, {count(band.tasks, 'task')}", anchor="end", size=11
-        )
+        self._label(LEFT - 12, middle + 13, f"{band.busy:.0%} busy, {count(band.tasks, 'task')}", anchor="end", size=11)
         top = y + 4 + (inner - (band.lanes * (LANE + GAP) - GAP)) / 2
         for bar in band.bars:
             self._draw_bar(bar, top + bar.lane * (LANE + GAP))

@@ -94,6 +94,18 @@ def test_no_more_attempts_are_kept_than_are_allowed() -> None:
     assert [tried.sent for tried in made.entries["t"].attempts] == [4, 5]
 
 
+def test_an_attempt_that_ran_is_not_pushed_out_by_those_that_were_handed_back() -> None:
+    made = Journal(attempts=2)
+    made.submitted("t", "label", "call", 1)
+    made.sent("t", BOB, 1, 2)
+    made.running("t", 3 + ANNOUNCE)
+    made.waiting("t", "losing bob", 4)
+    for number in range(5):
+        made.sent("t", ANN, 2 + number, 5 + number)
+        made.waiting("t", "losing bob", 5.25 + number)
+    assert [(tried.worker, tried.sent) for tried in made.entries["t"].attempts] == [("bob", 2), ("ann", 9)]
+
+
 def test_of_tasks_that_are_over_only_the_last_are_kept_and_the_numbers_go_on() -> None:
     made = journal("open", *(f"t{number}" for number in range(5)), keep=3)
     for number in range(5):

@@ -235,6 +235,16 @@ def test_pointing_at_a_task_tells_its_figures() -> None:
     ]
 
 
+def test_which_attempt_it_was_is_said_as_the_journal_says_it() -> None:
+    entry = task(1, 7, 8, 9, attempts=(Attempt("ann", 2, 3, 6, b"ann"),))
+    entry.attempt = 7  # of the others, most were handed back and aren't kept
+    svg = made(entry).svg
+    assert [text.splitlines()[1] for text in texts(svg) if text.startswith("tile")] == [
+        "was lost",
+        "done on bob, attempt 7",
+    ]
+
+
 def test_its_colours_can_be_seen_on_white_and_on_almost_black() -> None:
     def luminance(colour: str) -> float:
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
