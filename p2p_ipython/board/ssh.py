@@ -383,6 +383,7 @@ class _Connection:
             channel = self._join_topic(max(1.0, deadline - time.monotonic()))
             user = self._who_am_i() if self._ask_user else ""
             self._refused(channel)
+            self.heard = time.monotonic()  # logging in may have taken long: somebody had to type a passphrase
             self._writer.start()
             self._tell(self._board.connected, user)
             quick = 0

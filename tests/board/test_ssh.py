@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -359,7 +360,10 @@ async def test_a_line_that_the_board_lost_is_written_again_until_it_is_echoed(ke
         async with joined(board):
             board.post(b"p1 hello")
             await until(lambda: not board._lines._outbox.waiting)
-    assert echo.received == [b"\np1 hello\n"] * 3
+    # Two times in vain, or more often where they are read together; and again while the echo is on its way.
+    received = b"".join(echo.received)
+    assert set(received.split(b"\n")) == {b"", b"p1 hello"}
+    assert received.count(b"\np1 hello\n") >= 3
     assert ear.lines == []
 
 
@@ -393,7 +397,6 @@ async def test_a_board_that_comes_back_with_another_host_key_is_not_joined(key, 
 
 async def test_a_connection_that_is_silent_is_found_dead_and_made_anew(key, tmp_path, monkeypatch):
     monkeypatch.setattr(ssh_module, "PROBE_EVERY", 0.1)
-    monkeypatch.setattr(ssh_module, "DEAD_AFTER", 0.5)
     ear = Recorder()
     frozen = asyncio.Event()
 
@@ -415,6 +418,7 @@ async def test_a_connection_that_is_silent_is_found_dead_and_made_anew(key, tmp_
         async with tcp(through) as port:
             board = at(port, key, tmp_path, ear, pin=server.addresses.host_key)
             async with joined(board):
+                monkeypatch.setattr(ssh_module, "DEAD_AFTER", 0.5)
                 frozen.set()
                 await ear.until(lambda: any("doesn't answer any more" in report.detail for report in ear.reports))
                 frozen.clear()
@@ -423,17 +427,33 @@ async def test_a_connection_that_is_silent_is_found_dead_and_made_anew(key, tmp_
 
 async def test_an_idle_connection_that_answers_probes_is_alive(key, tmp_path, monkeypatch):
     monkeypatch.setattr(ssh_module, "PROBE_EVERY", 0.05)
-    monkeypatch.setattr(ssh_module, "DEAD_AFTER", 0.5)
     ear, echo = Recorder(), Echo()
     async with sshd(echo, host_key=key, server_factory=anybody()) as port:
         board = at(port, key, tmp_path, ear)
         async with joined(board):
-            began = asyncio.get_running_loop().time()
             connection = board._connection
             assert connection is not None
-            await until(lambda: asyncio.get_running_loop().time() - began > 1.0)
+            for _ in range(10):  # each answer puts off the time after which it counts as dead
+                last = connection.heard
+                await until(lambda last=last: connection.heard > last)
             assert board._connection is connection
     assert ear.states == [BoardState.CONNECTED, BoardState.CLOSED]
+
+
+async def test_who_took_long_to_log_in_is_not_dead_by_then(key, tmp_path):
+    """A passphrase may take its owner a minute to type; the time after which a connection is dead begins with it."""
+    locked = make_key(tmp_path, "locked", passphrase="a long one")
+    typed: list[float] = []
+
+    def passphrase(_path: Path) -> str:
+        typed.append(time.monotonic())
+        return "a long one"
+
+    async with running() as server:
+        board = client(server, "t", Recorder(), locked, tmp_path, passphrase=passphrase)
+        async with joined(board):
+            assert board._connection is not None
+            assert board._connection.heard > typed[0]
 
 
 # Jump hosts
