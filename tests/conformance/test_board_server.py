@@ -288,9 +288,8 @@ async def test_round_robin_gives_each_message_to_one(both):
         author = await board.join("alice", "pipe t", "alice/t")
         for number in range(4):
             await author.write(b"%d\n" % number)
-            await asyncio.sleep(0.05)  # one message a chunk
-        both = [await reader.read_until(b"\n") for reader in readers]
-        assert both[0] != both[1]
+            await readers[number % 2].read_until(b"%d\n" % number)  # before the next is written: one message a chunk
+        assert [reader.out for reader in readers] == [b"0\n2\n", b"1\n3\n"]
 
 
 async def test_wildcards_read_ones_own_topics(both):
