@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Stage
-from tests.browser.lab import CONNECT, Panel, Tab, connected_book, open_in_lab, until, waits_for
+from tests.browser.lab import CONNECT, Book, Panel, Tab, connected_book, open_in_lab, until, waits_for
 
 
 @pytest.fixture
@@ -130,3 +130,35 @@ def test_while_a_cell_computes_it_is_up_to_date_and_its_buttons_work(
     expect(sidebar.row("second")).to_contain_text("cancelled")
     assert book.computes(3)
     (tmp_path / "free").touch()
+
+
+def test_a_long_list_keeps_its_place_when_tabs_rows_and_widths_change_and_has_an_end(
+    stage: Stage, book: Book, sidebar: Panel, tmp_path: Path
+) -> None:
+    speak, go = tmp_path / "speak", tmp_path / "go"
+    job = f"{waits_for(speak)}\nprint('it says so', flush=True)\n{waits_for(go)}"
+    book.do(f"for _ in range(300):\n    cluster.submit(exec, {job!r}, {{}})")
+    scroller, row = sidebar.root.locator(".p2p-scroller"), "tr[data-id][aria-rowindex='{}']"
+    middle, last = (sidebar.root.locator(row.format(number)) for number in (150, 301))
+
+    def high() -> float:
+        return float(sidebar.root.locator("tr[data-id]").first.evaluate("(row) => row.getBoundingClientRect().height"))
+
+    expect(sidebar.root.get_by_role("tab", name="Tasks")).to_contain_text("300")
+    before = high()
+    scroller.evaluate("(list) => { list.scrollTop = list.scrollHeight; }")
+    expect(last).to_be_in_viewport()
+    sidebar.tab("Members")
+    expect(sidebar.row("worker-1")).to_be_visible()
+    sidebar.tab("Tasks")
+    expect(last).to_be_in_viewport()
+    speak.touch()
+    until(lambda: high() > before)  # there is output to show
+    scroller.evaluate("(list) => { list.scrollTop = list.scrollHeight; }")
+    expect(last).to_be_in_viewport()
+    tall = high()
+    scroller.evaluate("(list, top) => { list.scrollTop = top; }", 147 * tall)
+    expect(middle).to_be_in_viewport()
+    book.tab.widen_sidebar(700)
+    until(lambda: high() < tall)  # each is one line now
+    expect(middle).to_be_in_viewport()

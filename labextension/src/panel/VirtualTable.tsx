@@ -37,9 +37,9 @@ interface Props<R extends HasId> {
   caption: string;
   columns: ReadonlyArray<Column<R>>;
   sections: ReadonlyArray<Section<R>>;
-  /** What else than itself a row's looks depend on. */
   /** Whether rows have a third line where the panel is narrow. */
   tall?: boolean | undefined;
+  /** What else than itself a row's looks depend on. */
   mark?: ((row: R) => string) | undefined;
   selected: string;
   onOpen: (row: R) => void;
@@ -63,9 +63,12 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   const id = useOwnId();
   const scroller = useRef<HTMLDivElement>(null);
   const body = useRef<HTMLTableSectionElement>(null);
-  const [rowHeight, setRowHeight] = useState(USUAL_ROW);
+  const [rowHeight, setRowHeight] = useState(control.memory.rows[name] ?? USUAL_ROW);
   const [height, setHeight] = useState(USUAL_HEIGHT);
   const [top, setTop] = useState(control.memory.scroll[name] ?? 0);
+  const laidOut = useRef(rowHeight);
+  const measured = useRef(false); // before, nobody knows where the end is
+  const replaced = useRef(false); // the element isn't scrolled to where it belongs
   const [active, setActive] = useState("");
   const activeAt = useRef(0);
   const anchor = useRef<{ id: string; at: number } | undefined>(undefined);
@@ -132,7 +135,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   const activeId = rowAt(at)?.id ?? "";
 
   // What was at the top of the window stays there.
-  let scrollTop = Math.min(top, Math.max(0, count * rowHeight - Math.max(0, height - 2 * rowHeight)));
+  let scrollTop = measured.current ? Math.min(top, Math.max(0, count * rowHeight - Math.max(0, height - 2 * rowHeight))) : top;
   const held = anchor.current;
   if (held !== undefined && top > 0 && rowAt(held.at)?.id !== held.id) {
     const moved = placeOf(held.id, held.at, NEAR);
@@ -165,7 +168,8 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
 
   useLayoutEffect(() => {
     const element = scroller.current;
-    if (element !== null && scrollTop !== top) {
+    if (element !== null && (scrollTop !== top || replaced.current)) {
+      replaced.current = false;
       element.scrollTop = scrollTop;
       setTop(scrollTop);
       remember(scrollTop);
@@ -190,7 +194,16 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
       const row = element.querySelector("tbody tr[data-id], tbody tr.p2p-group");
       const high = row?.getBoundingClientRect().height ?? 0;
       if (high > 0) {
-        setRowHeight(high);
+        const { memory } = control;
+        const grown = high / laidOut.current;
+        measured.current = true;
+        laidOut.current = memory.rows[name] = high;
+        if (grown !== 1) { // the rows in sight stay the same ones
+          memory.scroll[name] = (memory.scroll[name] ?? 0) * grown;
+          replaced.current = true;
+          setRowHeight(high);
+          setTop((before) => before * grown);
+        }
       }
       if (element.clientHeight > 0) {
         setHeight(element.clientHeight);
@@ -203,7 +216,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     const observer = new ResizeObserver(measure);
     observer.observe(element);
     return () => observer.disconnect();
-  }, [control, name, count > 0]);
+  }, [control, name, count > 0, props.tall]);
 
   const goTo = (index: number): void => {
     const row = rowAt(index);

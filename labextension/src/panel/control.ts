@@ -17,17 +17,22 @@ export type TabName = "tasks" | "finished" | "members" | "offers" | "timeline";
 /** What a panel looked like, so that the same is there when it is mounted again. */
 export interface Memory {
   tab: TabName;
-  /** Where the lists were scrolled to, pixels. */
+  /** Where the lists were scrolled to, and how high their rows were then, pixels. */
   scroll: Record<string, number>;
+  rows: Record<string, number>;
   /** How high the panel has been in a cell, pixels; 0 at first. */
   high: number;
   /** The board that was typed last; it stays to be corrected when it can't be connected to. */
   board: string;
   store: Store | undefined;
+  /** Failures that nobody has read: also of what ended while the panel wasn't there. */
+  notices: readonly Notice[];
+  /** Who shows the panel now. */
+  control: Control | undefined;
 }
 
 export function newMemory(): Memory {
-  return { tab: "tasks", scroll: {}, high: 0, board: "", store: undefined };
+  return { tab: "tasks", scroll: {}, rows: {}, high: 0, board: "", store: undefined, notices: [], control: undefined };
 }
 
 /** What came of an action, until it is dismissed. */
@@ -51,10 +56,12 @@ const TOGETHER = 50;
 
 const NOTICE_STAYS = 8000;
 
+let noticeIds = 0;
+
 export class Control {
   store: Store;
   link: Link;
-  notices: readonly Notice[] = [];
+  notices: readonly Notice[];
   readonly clock = new Clock();
   readonly undo: Undo;
   /** Said by screen readers. */
@@ -69,7 +76,7 @@ export class Control {
   private hello: object | undefined;
   private visible = true;
   private changedUnseen = false;
-  private noticeIds = 0;
+  private closed = false;
   private told = { done: 0, failed: 0, words: "" };
 
   constructor(
@@ -79,10 +86,13 @@ export class Control {
   ) {
     this.store = memory.store ?? new Store();
     memory.store = undefined;
+    this.notices = memory.notices;
+    memory.notices = [];
+    memory.control = this;
     this.link = transport.link;
     this.undo = new Undo((task) => void this.perform("cancel", { task }, true), () => this.changed());
     this.announcer = new Announcer((text) => {
-      this.spoken = text;
+      this.spoken = text === this.spoken ? `${text}\u00a0` : text; // what is the same as before isn't read again
       this.told.done = this.store.cluster.done;
       this.told.failed = this.store.cluster.failed;
       this.changed();
@@ -113,7 +123,7 @@ export class Control {
 
   /** Whether there is something to show of a cluster. */
   get known(): boolean {
-    return this.store.version > 0;
+    return this.store.version > 0 && !this.store.foreign;
   }
 
   can(action: Action): boolean {
@@ -121,7 +131,7 @@ export class Control {
   }
 
   get standing(): Standing {
-    return standing(this.link, this.store.cluster, this.known, this.stale, this.t);
+    return standing(this.link, this.store.cluster, this.known, this.stale, this.t, this.store.foreign);
   }
 
   /** Whether an answer is being waited for, so that it can become overdue. */
@@ -177,9 +187,19 @@ export class Control {
   }
 
   notify(ok: boolean, text: string, action?: Action): void {
-    this.noticeIds += 1;
-    const id = this.noticeIds;
-    this.notices = [...this.notices, { id, ok, text, action }].slice(-NOTICES);
+    if (this.closed && this.memory.control !== undefined) {
+      this.memory.control.notify(ok, text, action);
+      return;
+    }
+    noticeIds += 1;
+    const id = noticeIds;
+    const others = (this.closed ? this.memory : this).notices.filter((notice) => notice.text !== text);
+    const notices = [...others, { id, ok, text, action }].slice(-NOTICES);
+    if (this.closed) {
+      this.memory.notices = notices.filter((notice) => !notice.ok);
+      return;
+    }
+    this.notices = notices;
     this.announcer.say(`notice ${id}`, text);
     if (ok) {
       this.later(() => this.dismiss(id), NOTICE_STAYS);
@@ -220,13 +240,18 @@ export class Control {
       clearTimeout(timer);
     }
     this.listeners.clear();
+    this.closed = true;
     this.memory.store = this.store;
+    this.memory.notices = this.notices.filter((notice) => !notice.ok);
+    if (this.memory.control === this) {
+      this.memory.control = undefined;
+    }
   }
 
   private take(message: FromKernel): void {
     this.answered();
-    if (message.t === "did") {
-      return; // the transport gives it to whoever asked
+    if (message.t !== "snapshot" && message.t !== "delta") {
+      return; // the transport gives an answer to whoever asked; what else a newer kernel says isn't for this panel
     }
     const first = !this.known;
     if (message.t === "snapshot" && this.hello !== undefined) {

@@ -21,7 +21,7 @@ export function Facts({ facts }: { facts: ReadonlyArray<readonly [string, Compon
   );
 }
 
-/** What is known of one row, under its list. It takes the focus, and gives it back by `onClose`. */
+/** What is known of one row, under its list. It takes the focus, which goes back to the row when it is closed. */
 export function Details({ title, onClose, children, actions }: {
   title: string;
   onClose: () => void;

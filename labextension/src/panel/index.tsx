@@ -8,6 +8,7 @@
 import { render } from "preact";
 
 import { Control, newMemory, type Memory } from "./control";
+import { keepFocus } from "./focus";
 import { Panel } from "./Panel";
 import type { Rest } from "./rest";
 import type { Transport } from "./transport";
@@ -41,12 +42,14 @@ export function mountPanel(element: HTMLElement, transport: Transport, options: 
   memories.set(transport, memory);
   const control = new Control(transport, memory, t);
   const stopWatching = watch(element, (visible) => control.show(visible));
+  const letGo = keepFocus(element);
   render(<Panel control={control} rest={options.rest} t={t} compact={options.compact ?? false} label={options.label ?? t("p2p cluster")} />, element);
   const leaving = (): void => control.undo.close(); // the page goes: what was to be done in a moment is done now
   window.addEventListener("pagehide", leaving);
   return () => {
     window.removeEventListener("pagehide", leaving);
     stopWatching();
+    letGo();
     control.close();
     render(null, element);
   };

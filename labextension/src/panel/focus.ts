@@ -1,0 +1,57 @@
+/**
+ * The keyboard stays in the panel: when what has the focus is taken away (a form that was sent, a notice that was read,
+ * details that were closed), the focus goes to what stands there now, or near it, instead of to the top of the page.
+ */
+
+const TARGETS = "button:not(:disabled):not([tabindex='-1']), input:not(:disabled), select, summary, [tabindex='0']";
+
+/** Watch over `root`; the result stops that. Parts that know better move the focus themselves, before this looks. */
+export function keepFocus(root: HTMLElement): () => void {
+  let last: Element | undefined;
+  /** Where that was: what it was in, from the inside to the outside, and at which place of that. */
+  let way: Array<readonly [Element, number]> = [];
+  const came = ({ target }: FocusEvent): void => {
+    last = target as Element;
+    way = [];
+    for (let at: Element = last; at !== root && at.parentElement !== null; at = at.parentElement) {
+      way.push([at.parentElement, [...at.parentElement.children].indexOf(at)]);
+    }
+  };
+  const went = (): void => queueMicrotask(() => {
+    if (last?.isConnected === true && !root.contains(document.activeElement)) {
+      last = undefined; // somebody has gone elsewhere, which is none of the panel's business
+    }
+  });
+  const look = (): void => {
+    if (last === undefined || last.isConnected) {
+      return;
+    }
+    last = undefined;
+    if (document.activeElement === null || document.activeElement === document.body) {
+      near(way)?.focus();
+    }
+  };
+  const observer = new MutationObserver(look);
+  root.addEventListener("focusin", came);
+  root.addEventListener("focusout", went);
+  observer.observe(root, { childList: true, subtree: true });
+  return () => {
+    observer.disconnect();
+    root.removeEventListener("focusin", came);
+    root.removeEventListener("focusout", went);
+  };
+}
+
+/** What can have the focus and is nearest to a place: in what has taken it, behind that, or else before it. */
+function near(way: ReadonlyArray<readonly [Element, number]>): HTMLElement | undefined {
+  for (const [parent, place] of way) {
+    const children = parent.isConnected ? [...parent.children] : [];
+    for (const child of [...children.slice(place), ...children.slice(0, place).reverse()]) {
+      const found = child.matches(TARGETS) ? child : child.querySelector(TARGETS);
+      if (found !== null) {
+        return found as HTMLElement;
+      }
+    }
+  }
+  return undefined;
+}
