@@ -4,7 +4,7 @@ import type { TranslationBundle } from "@jupyterlab/translation";
 import { Signal, type ISignal } from "@lumino/signaling";
 import { Widget } from "@lumino/widgets";
 
-import { capacity } from "../panel/store";
+import { capacity, unfinished } from "../panel/store";
 import type { ClusterView } from "./tokens";
 
 export class ClusterStatus extends Widget {
@@ -80,8 +80,7 @@ export class ClusterStatus extends Widget {
       return this._trans.__("p2p: %1", store.cluster.words);
     }
     const { workers } = capacity(store);
-    const { waiting, sent, running } = store.counts;
-    const tasks = waiting + sent + running;
+    const tasks = unfinished(store);
     return this._trans.__(
       "p2p: %1, %2",
       this._trans._n("%1 worker", "%1 workers", workers, workers),

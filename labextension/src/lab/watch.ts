@@ -40,7 +40,7 @@ export class ClusterWatch implements ClusterView, IDisposable {
 
   get clustered(): boolean {
     const { state } = this._store.cluster;
-    return this.link.state === "open" && state !== "none" && state !== "closed";
+    return this.link.state === "open" && !this._store.foreign && state !== "none" && state !== "closed";
   }
 
   get isDisposed(): boolean {
@@ -75,7 +75,7 @@ export class ClusterWatch implements ClusterView, IDisposable {
   }
 
   private _take(message: FromKernel): void {
-    if (message.t === "did") {
+    if (message.t !== "snapshot" && message.t !== "delta") {
       return;
     }
     const began = this._store.rev < 0;

@@ -6,7 +6,7 @@ import type { Invited } from "./contract";
 import { Ticking, useAlive, useEnvironment, useOwnId } from "./environment";
 import { Button, Copy, Typed } from "./parts";
 import { owned } from "./store";
-import { duration } from "./words";
+import { elapsed } from "./words";
 
 export function Invitation({ onClose }: { onClose: () => void }) {
   const { control, t } = useEnvironment();
@@ -83,7 +83,7 @@ function Secret({ invited, who, onDismiss }: { invited: Invited; who: string; on
       <p class="p2p-row">
         {invited.until > 0 ? (
           <Ticking>{(now) => (
-            <span class="p2p-dim">{invited.until > now ? t("Good for %1 more.", duration(Math.ceil(invited.until - now))) : t("It has run out.")}</span>
+            <span class="p2p-dim">{invited.until > now ? t("Good for %1 more.", elapsed(Math.ceil(invited.until - now))) : t("It has run out.")}</span>
           )}</Ticking>
         ) : null}
         <Button onClick={onDismiss}>{t("Done, forget it")}</Button>

@@ -6,6 +6,7 @@ import { Connect } from "./Connect";
 import type { Control, Memory, TabName } from "./control";
 import { EnvironmentProvider, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
+import { Guard } from "./Guard";
 import { Header } from "./Header";
 import { Members } from "./Members";
 import { Button } from "./parts";
@@ -43,15 +44,15 @@ export function Panel({ control, rest, t, compact, label }: {
         data-cluster={store.cluster.state}
         ref={panel}
       >
-        <Header />
+        <Guard><Header /></Guard>
         <Notices ok={false} />
         {link.state === "absent" || !known ? null : (
-          <>
+          <Guard>
             <Visitors />
             {without ? <><Connect /><Lend /></> : null}
             {past ? <h3 class="p2p-closed">{t("%1, closed", store.cluster.title)}</h3> : null}
             {past || !without ? <Views /> : null}
-          </>
+          </Guard>
         )}
         <div class="p2p-over"><Notices ok /></div>
         <div class="p2p-unseen" role="status" aria-live="polite">{control.spoken}</div>
@@ -112,7 +113,7 @@ function Views() {
         setTab(name);
       }}
     >
-      {VIEWS[shown](closed)}
+      <Guard key={shown}>{VIEWS[shown](closed)}</Guard>
     </Tabs>
   );
 }

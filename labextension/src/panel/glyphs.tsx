@@ -26,7 +26,7 @@ const PICTURES = {
 
 /** A task's state, how the cluster is, or what a button does. */
 export function Glyph({ name }: { name: TaskState | Standing["tone"] | "cross" | "down" | "power" }) {
-  const [lines, area] = PICTURES[name];
+  const [lines, area] = (PICTURES as Partial<typeof PICTURES>)[name] ?? PICTURES.off; // a newer kernel may know other states
   return (
     <svg class={`p2p-glyph p2p-glyph-${name}`} viewBox="0 0 16 16" aria-hidden="true">
       <path d={lines} fill="none" />

@@ -2,6 +2,7 @@
 
 export { Invitation } from "./Invitation";
 export { LendForm } from "./LendForm";
+export { Lent } from "./Lent";
 export { MemberDetails } from "./MemberDetails";
 export { OfferDetails } from "./OfferDetails";
 export { TaskDetails } from "./TaskDetails";

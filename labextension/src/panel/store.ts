@@ -5,8 +5,9 @@
  * nothing more is taken until a snapshot comes.
  */
 
-import type {
-  ClusterFacts, Delta, LendingRow, MemberRow, Means, OfferRow, Snapshot, TableName, Tables, TaskRow, TaskState, VisitorRow
+import {
+  VERSION, type ClusterFacts, type Delta, type LendingRow, type MemberRow, type Means, type OfferRow, type Snapshot, type TableName,
+  type Tables, type TaskRow, type TaskState, type VisitorRow
 } from "./contract";
 import { byText, Ordered } from "./ordered";
 
@@ -117,6 +118,8 @@ export class Store {
   means: Means = NO_MEANS;
   /** Of the newest message that was taken; -1 before the first snapshot, or since one was missed. */
   rev = -1;
+  /** The kernel says it by another version of the contract: nothing of it is taken. */
+  foreign = false;
   /** Rises with whatever changes. */
   version = 0;
   counts: Counts = { ...NO_TASKS };
@@ -174,9 +177,16 @@ export class Store {
     return this.tables.offers.rows;
   }
 
-  /** Take a message; false when one before it was missed, so that a snapshot must be asked for. */
+  /** Take a message, if it can be understood; false when one before it was missed, so that a snapshot must be asked for. */
   apply(message: Snapshot | Delta): boolean {
     const anew = message.t === "snapshot";
+    if (anew) {
+      this.foreign = message.v !== VERSION;
+    }
+    if (this.foreign) {
+      this.rev = -1;
+      return true;
+    }
     if (!anew && (this.rev < 0 || message.base !== this.rev)) {
       this.rev = -1;
       return false;
@@ -261,9 +271,9 @@ function matcher<R>(text: string, fields: (row: R) => string[]): (row: R) => boo
   };
 }
 
-/** How many tasks are on their way. */
-export function unfinished(store: Store): number {
-  return store.counts.waiting + store.counts.sent + store.counts.running;
+/** How many tasks are on their way, also in states of which only a newer kernel knows. */
+export function unfinished({ tasks, counts }: Store): number {
+  return tasks.size - counts.done - counts.failed - counts.cancelled;
 }
 
 /** Whether the shared cluster that one is in is one's own. */

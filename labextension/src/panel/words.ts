@@ -157,8 +157,10 @@ export interface Standing {
   type: string;
 }
 
-/** `stale`: since how many seconds an answer has been overdue; undefined while none is. */
-export function standing(link: Link, cluster: ClusterFacts, known: boolean, stale: number | undefined, t: Translate): Standing {
+/** `stale`: since how many seconds an answer has been overdue; undefined while none is. `foreign`: the kernel can't be understood. */
+export function standing(
+  link: Link, cluster: ClusterFacts, known: boolean, stale: number | undefined, t: Translate, foreign = false
+): Standing {
   const not = (words: string, tone: Standing["tone"], type = ""): Standing => ({ words, tone, type });
   if (link.state === "closed") {
     return not(t("no kernel"), "off");
@@ -170,13 +172,16 @@ export function standing(link: Link, cluster: ClusterFacts, known: boolean, stal
     const since = elapsed(stale);
     return not(link.busy ? t("kernel busy, stale since %1", since) : t("stale since %1", since), "wait");
   }
+  if (link.state === "open" && foreign) {
+    return not(t("The kernel has another version of p2p_ipython than this panel: install the same one for both, and reload the page."), "bad");
+  }
   if (link.state === "opening" || !known) {
     return not(link.busy ? t("kernel busy") : t("opening"), "wait");
   }
   const { state, words } = cluster;
-  return not(words || t(state === "none" ? "not connected" : state), TONES[state]);
+  return not(words || t(state === "none" ? "not connected" : state), TONES[state] ?? "wait");
 }
 
-const TONES: Record<ClusterState, Standing["tone"]> = {
+const TONES: Partial<Record<ClusterState, Standing["tone"]>> = { // a newer kernel may know more of them
   none: "off", connecting: "wait", connected: "good", reconnecting: "wait", waiting: "wait", lost: "bad", closed: "off"
 };

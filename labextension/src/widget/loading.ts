@@ -14,7 +14,7 @@ import { Glyph } from "../panel/glyphs";
 import { Button, Confirmed, Copy, Empty, Typed } from "../panel/parts";
 import type { More } from "../panel/rest";
 import { isOver, owned } from "../panel/store";
-import { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, taskWords, tasks, workers } from "../panel/words";
+import { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, slots, taskWords, tasks, workers } from "../panel/words";
 import type { Model } from "./transport";
 
 /** What more.js is: it asks for the modules that it shares, by name, and gives its own. */
@@ -30,7 +30,7 @@ const SHARED: Readonly<Record<string, object>> = {
   "panel/glyphs": { Glyph },
   "panel/parts": { Button, Confirmed, Copy, Empty, Typed },
   "panel/store": { isOver, owned },
-  "panel/words": { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, taskWords, tasks, workers }
+  "panel/words": { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, slots, taskWords, tasks, workers }
 };
 
 /** Milliseconds that the kernel may take. */

@@ -114,6 +114,40 @@ describe("the link", () => {
     expect(transport.hellos).toBe(1);
   });
 
+  test("a kernel of another version can't be understood: it says so, and asks no more", async () => {
+    await mount({ ...snapshot({ tasks: manyTasks(2) }), v: 2 });
+    expect(element.querySelector(".p2p-state")?.textContent).toContain("another version of p2p_ipython");
+    transport.say(delta({ set: { cluster: { done: 1 } } }));
+    await settle();
+    expect(transport.hellos).toBe(1);
+    expect(rows()).toHaveLength(0);
+    transport.say(snapshot({ tasks: manyTasks(2) }));
+    await settle();
+    expect(rows()).toHaveLength(2);
+  });
+
+  test("states and messages of which only a newer kernel knows do no harm", async () => {
+    await mount(snapshot({ cluster: { state: "moving" as "lost", words: "moving" }, tasks: { a: { label: "a", state: "held" as "sent" } } }));
+    expect(element.querySelector(".p2p-state")?.textContent).toBe("moving");
+    expect(element.querySelectorAll("[role=tab]")).toHaveLength(5);
+    transport.say({ t: "hint" } as unknown as Did);
+    await settle();
+    expect(transport.hellos).toBe(1);
+    expect(rows().map((row) => row.dataset.id)).toEqual(["a"]);
+  });
+
+  test("what can't be drawn takes nothing else with it, and is tried again when asked to", async () => {
+    await mount(snapshot({ tasks: manyTasks(2), offers: { o: { name: "attic", mine: true, tags: null as unknown as string[] } } }));
+    await tab("offers");
+    expect(element.querySelector("[role=alert]")?.textContent).toContain("can't show what the kernel says");
+    transport.say(snapshot({ tasks: manyTasks(2), offers: { o: { name: "attic", mine: true } } }, 2));
+    await settle();
+    await click("Try again to show this");
+    expect(rows().map((row) => row.dataset.id)).toEqual(["o"]);
+    await tab("tasks");
+    expect(rows()).toHaveLength(2);
+  });
+
   test("a restarted kernel's old state is forgotten", async () => {
     await mount(snapshot({ tasks: { a: { label: "old task" } } }));
     transport.become({ state: "opening", busy: false });
@@ -369,6 +403,49 @@ describe("the keyboard", () => {
     expect(ids()[0]).toBe("early");
   });
 
+  test("closing details gives the focus back to their row", async () => {
+    await mount(snapshot({ tasks: manyTasks(5) }));
+    rows()[2]?.focus();
+    await key(document.activeElement, "Enter");
+    expect(document.activeElement?.className).toBe("p2p-details");
+    await key(document.activeElement, "Escape");
+    expect((document.activeElement as HTMLElement).dataset.id).toBe("t2");
+  });
+
+  test("what takes the place of what had the focus has it: a form, its button, what comes after it, a list that is empty now", async () => {
+    transport.answer = () => ({ ok: false, say: "no" });
+    await mount(snapshot({ cluster: { kind: "shared", title: "alice/friends" }, tasks: manyTasks(1), members: { me: { name: "alice", me: true, roles: ["owner"], here: true, own: true } } }));
+    const focused = (): string | null | undefined => document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.tagName;
+    const press = async (name: string): Promise<void> => {
+      button(name).focus();
+      await click(name);
+    };
+    await tab("members");
+    await press("Invite …");
+    expect(focused()).toBe("INPUT");
+    await press("Don't invite anybody");
+    expect(document.activeElement?.textContent).toBe("Invite …");
+    await press("Disconnect");
+    await press("Disconnect: Give up 1 task?");
+    await press("Dismiss: no");
+    expect(document.activeElement?.getAttribute("role")).toBe("tab");
+    await tab("tasks");
+    rows()[0]?.focus();
+    transport.say(delta({ put: { tasks: { t0: { state: "done", ended: NOW } } } }));
+    await settle();
+    expect(element.contains(document.activeElement)).toBe(true);
+  });
+
+  test("who has gone elsewhere isn't called back", async () => {
+    await mount(snapshot({ tasks: manyTasks(3) }));
+    rows()[0]?.focus();
+    rows()[0]?.blur();
+    await settle();
+    transport.say(delta({ del: { tasks: ["t0"] } }));
+    await settle();
+    expect(document.activeElement).toBe(document.body);
+  });
+
   test("tabs follow the arrows, around the end", async () => {
     await mount(snapshot());
     const chosen = (): string | undefined => element.querySelector<HTMLElement>("[role=tab][aria-selected=true]")?.dataset.tab;
@@ -461,6 +538,33 @@ describe("actions", () => {
     expect(text()).toContain("Disconnected.");
     await settle(60_000);
     expect(element.querySelector(".p2p-notice")).toBeNull();
+  });
+
+  test("a failure that comes again is shown once, and one that comes while nobody looks is there later", async () => {
+    let answer: ((did: Did) => void) | undefined;
+    transport.act = () => new Promise((resolve) => (answer = resolve));
+    const fail = async (say: string): Promise<void> => {
+      answer?.({ t: "did", id: 1, ok: false, say });
+      await settle();
+    };
+    const none = snapshot({ cluster: { state: "none" } });
+    await mount(none);
+    for (let times = 0; times < 2; times += 1) {
+      await click("On this machine");
+      await fail("The board can't be reached.");
+    }
+    expect(element.querySelectorAll(".p2p-notice")).toHaveLength(1);
+    await click("Dismiss: The board can't be reached.");
+    await click("On this machine");
+    unmount?.();
+    await fail("Nobody is there.");
+    await mount(none);
+    expect(text()).toContain("Nobody is there.");
+    await click("On this machine");
+    unmount?.();
+    await mount(none);
+    await fail("Again nobody.");
+    expect(text()).toContain("Again nobody.");
   });
 
   test("without a cluster one connects to one, known or not", async () => {
@@ -679,6 +783,19 @@ describe("what is said", () => {
     watch.disconnect();
     expect(new Set(told).size).toBeLessThanOrEqual(4);
     expect(told.join(" ")).toContain("tasks done");
+  });
+
+  test("what is the same news again is told again", async () => {
+    await mount(snapshot());
+    await settle(4000);
+    const told = (): string => element.querySelector("[aria-live]")?.textContent ?? "";
+    transport.say(delta({ set: { cluster: { done: 1 } } }, 1));
+    await settle(4000);
+    const first = told();
+    transport.say(delta({ set: { cluster: { done: 2 } } }, 2));
+    await settle(4000);
+    expect(told()).not.toBe(first); // a screen reader reads what has changed
+    expect([first.trim(), told().trim()]).toEqual(["1 task done", "1 task done"]);
   });
 
   test("sentences end once, and what belonged to a kernel that is gone isn't told", async () => {

@@ -42,6 +42,16 @@ describe("messages", () => {
     expect(store.tasks.size).toBe(0);
   });
 
+  test("what a kernel of another version says isn't taken, until one says it in this version", () => {
+    const store = new Store();
+    store.apply(snapshot({ cluster: { title: "before" } }));
+    expect(store.apply({ ...snapshot({ cluster: { title: "other" } }), v: 2 })).toBe(true);
+    expect(store.apply(delta({ set: { cluster: { title: "other" } } }))).toBe(true);
+    expect([store.foreign, store.rev, store.cluster.title]).toEqual([true, -1, "before"]);
+    store.apply(snapshot({ cluster: { title: "again" } }));
+    expect([store.foreign, store.cluster.title]).toEqual([false, "again"]);
+  });
+
   test("a delta before any snapshot isn't taken", () => {
     expect(new Store().apply(delta({}, -1))).toBe(false);
   });

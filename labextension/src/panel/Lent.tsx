@@ -1,0 +1,42 @@
+/** This machine, lent to a cluster: for how long, to whom, what runs, and the ways to pause and to stop that. */
+
+import { Ticking, useEnvironment } from "./environment";
+import { Button, Confirmed } from "./parts";
+import type { Lending } from "./store";
+import { duration, elapsed, slots, tasks } from "./words";
+
+export function Lent({ lending }: { lending: Lending }) {
+  const { control, t } = useEnvironment();
+  const { id, title, name, state, busy } = lending;
+  const args = { lending: id };
+  const stop = (): void => void control.perform("stop", args);
+  return (
+    <div class="p2p-bar p2p-lent" role="group" aria-label={t("This machine, lent to %1", title)}>
+      <span class={`p2p-dot${state === "lending" ? " p2p-up" : state === "failed" ? "" : " p2p-unsure"}`} aria-hidden="true" />
+      <span class="p2p-lent-words">
+        <strong>{t("Lent to %1", title)}</strong> {t("as %1", name)}: {lending.words || state}
+        <span class="p2p-dim">
+          {" · "}{t("%1 of %2 busy", busy, slots(lending.slots, t))}
+          {lending.only === "" ? null : ` · ${t("for %1", lending.only)}`}
+          {lending.tasks > 0 ? ` · ${t("ran %1 in %2", tasks(lending.tasks, t), duration(lending.seconds))}` : null}
+          {lending.until > 0 ? <Ticking>{(now) => ` · ${t("for %1 more", elapsed(lending.until - now))}`}</Ticking> : null}
+        </span>
+      </span>
+      <span class="p2p-actions">
+        {state === "lending" && control.can("pause") ? (
+          <Button name={t("Pause lending to %1", title)} onClick={() => void control.perform("pause", args)}>{t("Pause")}</Button>
+        ) : null}
+        {state === "paused" && control.can("resume") ? (
+          <Button kind="strong" name={t("Resume lending to %1", title)} onClick={() => void control.perform("resume", args)}>{t("Resume")}</Button>
+        ) : null}
+        {state === "ending" || !control.can("stop") ? null : busy > 0 ? (
+          <Confirmed name={t("Stop lending to %1", title)} question={t("%1 of others' running here. Stop?", tasks(busy, t))} yes={t("Stop")} onYes={stop}>
+            {t("Stop")}
+          </Confirmed>
+        ) : (
+          <Button name={t("Stop lending to %1", title)} onClick={stop}>{t("Stop")}</Button>
+        )}
+      </span>
+    </div>
+  );
+}
