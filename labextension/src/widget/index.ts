@@ -13,7 +13,7 @@ export default () => {
   return {
     render({ model, el }: { model: Model; el: HTMLElement }): () => void {
       const transport = new WidgetTransport(model);
-      const unmount = mountPanel(el, transport, { memory, label: "p2p cluster in a cell", rest: (rest ??= new Rest(() => loadMore(model))) });
+      const unmount = mountPanel(el, transport, { memory, label: unused("p2p cluster in a cell"), rest: (rest ??= new Rest(() => loadMore(model))) });
       return () => {
         unmount();
         transport.close();
@@ -21,3 +21,13 @@ export default () => {
     }
   };
 };
+
+/** A name that no other panel of the page has: "p2p cluster in a cell", or with ", 2" behind it. */
+function unused(name: string): string {
+  const labels = new Set([...document.querySelectorAll(".p2p-panel")].map((panel) => panel.getAttribute("aria-label")));
+  let label = name;
+  for (let number = 2; labels.has(label); number += 1) {
+    label = `${name}, ${number}`;
+  }
+  return label;
+}

@@ -41,6 +41,9 @@ export class WidgetTransport implements Transport {
   act(action: Action, args: Record<string, unknown>): Promise<Did> {
     this.count += 1;
     const id = this.first + this.count; // several views of one model get each other's answers
+    if (this.link.state === "closed") {
+      return Promise.resolve({ t: "did", id, ok: false, say: "" });
+    }
     return new Promise((resolve) => {
       this.waiting.set(id, resolve);
       this.model.send({ t: "do", id, action, args });

@@ -35,6 +35,24 @@ test("a comm that has gone is no kernel; who waits for an answer hears that none
   expect(states).toEqual(["closed", "open"]);
 });
 
+test("what is asked of a kernel that has gone is answered at once: it won't", async () => {
+  const transport = new WidgetTransport(model);
+  model.fire("comm_live_update");
+  expect(await transport.act("cancel", { task: "a" })).toMatchObject({ ok: false, say: "" });
+});
+
+test("no two panels of a page have the same name", () => {
+  const places = [1, 2, 3].map(() => document.body.appendChild(document.createElement("div")));
+  const removes = places.map((el) => widget().render({ model: new FakeModel(), el }));
+  const names = (): Array<string | null | undefined> => places.map((el) => el.firstElementChild?.getAttribute("aria-label"));
+  expect(names()).toEqual(["p2p cluster in a cell", "p2p cluster in a cell, 2", "p2p cluster in a cell, 3"]);
+  removes[1]?.();
+  removes[1] = widget().render({ model: new FakeModel(), el: places[1]! });
+  expect(new Set(names()).size).toBe(3);
+  removes.forEach((remove) => remove());
+  places.forEach((el) => el.remove());
+});
+
 test("the panel asks when it is rendered, shows what comes, and leaves nothing behind", async () => {
   const view = widget();
   const el = document.createElement("div");
