@@ -63,7 +63,7 @@ const sidebar: JupyterFrontEndPlugin<void> = {
       opening?.dispose();
       opening =
         openPanel === "connected"
-          ? whenConnected(links.cluster, () => app.shell.activateById(SIDEBAR))
+          ? whenConnected(links.cluster, () => widget.showQuietly(() => app.shell.activateById(SIDEBAR)))
           : undefined;
     });
   }

@@ -20,6 +20,8 @@ export class PanelSidebar extends Widget {
   private readonly _loading = new Set<Work>();
   private _rest: Rest | undefined;
   private _unmount: (() => void) | undefined;
+  private _quiet = false;
+  private _wantsFocus = false;
 
   constructor(
     private readonly _links: IKernelLinks,
@@ -30,6 +32,7 @@ export class PanelSidebar extends Widget {
     this.addClass("p2p-sidebar");
     this.title.icon = p2pIcon;
     this.title.caption = _trans.__("Peer-to-Peer Cluster");
+    this.node.tabIndex = -1;
     this.node.setAttribute("role", "region");
     this.node.setAttribute("aria-label", _trans.__("Peer-to-peer cluster"));
     this._heading = document.createElement("h2");
@@ -81,8 +84,26 @@ export class PanelSidebar extends Widget {
     this._hide();
   }
 
+  /** What activates the panel next does so by itself: the keyboard stays where the user types. */
+  showQuietly(show: () => void): void {
+    this._quiet = true;
+    show();
+  }
+
   protected override onActivateRequest(): void {
-    this._body.querySelector<HTMLElement>("[role=tab][tabindex='0'], button, input")?.focus();
+    this._wantsFocus = !this._quiet;
+    this._quiet = false;
+    if (this._unmount !== undefined) {
+      this._focus();
+    }
+  }
+
+  /** Take the keyboard, if that is wanted: to the tab that is chosen, rather than to a button that does something. */
+  private _focus(): void {
+    if (this._wantsFocus) {
+      this._wantsFocus = false;
+      (this._body.querySelector<HTMLElement>("[role=tab][tabindex='0']") ?? this.node).focus();
+    }
   }
 
   private _turn(): void {
@@ -100,6 +121,11 @@ export class PanelSidebar extends Widget {
     const name = this._work?.title.label ?? "";
     this._heading.textContent = name === "" ? this._trans.__("No notebook") : name;
     this._heading.title = name;
+    this._body.querySelector(".p2p-panel")?.setAttribute("aria-label", this._label());
+  }
+
+  private _label(): string {
+    return this._trans.__("p2p cluster of %1", this._work?.title.label ?? "");
   }
 
   private _show(): void {
@@ -117,6 +143,7 @@ export class PanelSidebar extends Widget {
     if (this._shown && !this.isDisposed && this._unmount === undefined) {
       if (panel === undefined) {
         this._body.textContent = this._trans.__("The panel can't be loaded from the server. Reload the page to try again.");
+        this._focus();
         return;
       }
       if (this._work === null) {
@@ -126,6 +153,7 @@ export class PanelSidebar extends Widget {
         open.textContent = this._trans.__("Open a notebook or a console: the cluster that it computes with is shown here.");
         this._body.replaceChildren(open);
         this._unmount = () => open.remove();
+        this._focus();
         return;
       }
       const { mountPanel, Rest } = panel;
@@ -142,12 +170,13 @@ export class PanelSidebar extends Widget {
         // eslint-disable-next-line jupyter/no-dynamic-translation -- they are in src/panel
         translate: (text, ...args) => this._trans.__(text.replaceAll("%%", "%%%%"), ...args),
         compact: true,
-        label: this._trans.__("p2p cluster of %1", this._work.title.label)
+        label: this._label()
       });
       this._unmount = () => {
         stop();
         unmount();
       };
+      this._focus();
     }
   }
 

@@ -76,6 +76,44 @@ describe("the button that loads the extension", () => {
   });
 });
 
+describe("the sidebar", () => {
+  async function shown() {
+    const { work } = slow();
+    work.title.label = "Untitled.ipynb";
+    const links = { current: work } as { current: Work | null; currentChanged: Signal<unknown, Work | null> };
+    links.currentChanged = new Signal<unknown, Work | null>(links);
+    const widget = new PanelSidebar(links as unknown as IKernelLinks, nullTranslator.load("p2p_ipython"));
+    const activate = (): void => (widget as unknown as { onActivateRequest(): void }).onActivateRequest();
+    const there = (): Promise<unknown> => vi.waitFor(() => expect(widget.node.querySelector(".p2p-panel")).not.toBeNull());
+    Widget.attach(widget, document.body);
+    return { widget, work, activate, there };
+  }
+
+  it("is called by the notebook's name, also when that changes", async () => {
+    const { widget, work, there } = await shown();
+    await there();
+    work.title.label = "analysis.ipynb";
+    expect(widget.node.querySelector(".p2p-panel")?.getAttribute("aria-label")).toBe("p2p cluster of analysis.ipynb");
+    widget.dispose();
+  });
+
+  it("has the keyboard when it is opened, also if its panel must be fetched first; but not when it opens by itself", async () => {
+    const { widget, activate, there } = await shown();
+    const before = document.body.appendChild(document.createElement("input"));
+    before.focus();
+    activate();
+    await there();
+    await vi.waitFor(() => expect(widget.node.contains(document.activeElement)).toBe(true));
+    before.focus();
+    widget.showQuietly(activate);
+    expect(document.activeElement).toBe(before);
+    activate();
+    expect(widget.node.contains(document.activeElement)).toBe(true);
+    before.remove();
+    widget.dispose();
+  });
+});
+
 describe("where there is nothing to show", () => {
   it("says what to open, and what loading the extension brings", async () => {
     const links = { current: null } as { current: Work | null; currentChanged: Signal<unknown, Work | null> };
