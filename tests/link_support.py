@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from twisted.internet.protocol import ServerFactory
 
 from p2p_ipython import loop as loops
 from p2p_ipython.config import Settings
+from p2p_ipython.errors import MailboxUnreachable
 from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.memory import MemoryHub, MemoryLinker
 from p2p_ipython.link.rendezvous import Role, new_code
@@ -19,6 +20,9 @@ from p2p_ipython.link.tls import TLSLinker
 
 PATIENCE = 30.0
 """Seconds that a test waits for what should come at once: the machine may be busy."""
+
+SHORT = (0.5, 2.0, 8.0, PATIENCE)
+"""Deadlines that are to pass in a test, s; the next one where the machine was too slow for what has to come before."""
 
 Header = dict[str, Any]
 
@@ -76,6 +80,18 @@ async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
+
+
+async def in_vain(attempt: Callable[[float], Awaitable[object]]) -> object:
+    """What an attempt to meet somebody who doesn't come raises; ``attempt`` gets a deadline, s.
+
+    Where the mailbox itself hasn't answered by then the machine was slow, and it is tried again, for longer.
+    """
+    for deadline in SHORT:
+        (result,) = await asyncio.gather(attempt(deadline), return_exceptions=True)
+        if not isinstance(result, MailboxUnreachable):
+            break
+    return result
 
 
 @dataclass

@@ -168,7 +168,7 @@ async def test_too_many_strangers_are_dropped_at_once(monkeypatch: pytest.Monkey
 
 async def test_an_overheard_greeting_does_not_end_a_link_that_works() -> None:
     async with world("direct") as here:
-        ends = await here.join(heartbeat=0.2)
+        ends = await here.join()
         for link, linker, hears in (
             (ends.client, ends.client_linker, ends.worker_hears),
             (ends.worker, ends.worker_linker, ends.client_hears),
@@ -330,7 +330,7 @@ async def test_a_connection_that_has_gone_silent_is_replaced() -> None:
 
 async def test_an_idle_link_stays_up_and_measures_its_round_trip() -> None:
     async with world("direct") as here:
-        ends = await here.join(heartbeat=0.05)
+        ends = await here.join(heartbeat=0.5)  # after a stand-still of the machine, an answer has as long to come
         await eventually(lambda: ends.client._liveness._number >= 5)
         assert ends.client.rtt < PATIENCE
         assert ends.client_hears.states == []

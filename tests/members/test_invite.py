@@ -21,7 +21,7 @@ import paramiko
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from link_support import PATIENCE, eventually, servers
+from link_support import PATIENCE, SHORT, eventually, in_vain, servers
 
 from p2p_ipython.errors import (
     ConfigError,
@@ -713,20 +713,34 @@ async def test_a_welcome_to_another_cluster_is_not_sent() -> None:
 
 
 async def test_an_invitation_that_nobody_takes_ends() -> None:
-    async with servers() as here, inviting(here.mailbox, deadline=0.5) as (_, invitation):
-        with pytest.raises(LinkTimeout, match="nobody has come"):
-            await invitation
+    async with servers() as here:
+
+        async def attempt(deadline: float) -> None:
+            async with inviting(here.mailbox, deadline=deadline) as (_, invitation):
+                await invitation
+
+        error = await in_vain(attempt)
+    assert isinstance(error, LinkTimeout)
+    assert "nobody has come" in error.message
 
 
 async def test_a_guest_whose_host_never_answers_gives_up() -> None:
+    asked: list[Guest] = []
+
     async def thinking(guest: Guest) -> Welcome | None:
+        asked.append(guest)
         await asyncio.Event().wait()
         return None
 
-    async with servers() as here, inviting(here.mailbox, thinking) as (code, invitation):
-        with pytest.raises(LinkTimeout, match="nobody has answered"):
-            await come(code, here.mailbox, deadline=4.0)
-        assert isinstance(await outcome(invitation), LinkLost)
+    async with servers() as here:
+        for deadline in SHORT:
+            async with inviting(here.mailbox, thinking) as (code, invitation):
+                error = await outcome(come(code, here.mailbox, deadline=deadline))
+                if asked:
+                    assert isinstance(await outcome(invitation), LinkLost)
+                    break
+    assert isinstance(error, LinkTimeout)
+    assert "nobody has answered" in error.message
 
 
 async def test_a_guest_who_does_not_confirm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -750,15 +764,15 @@ async def test_a_cancelled_end_leaves_nothing_open_at_the_mailbox() -> None:
         return [reader for reader in reactor.getReaders() if "WebSocket" in repr(getattr(reader, "protocol", ""))]
 
     async with servers() as here:
-        before = len(reactor.getReaders())
+        before = set(reactor.getReaders())  # some of which may be ends of what was closed, and go
         async with inviting(here.mailbox) as (_, invitation):
             guest = asyncio.create_task(come(Secret("999999-guitarist-snowcap-hamburger"), here.mailbox))
-            await eventually(lambda: len(reactor.getReaders()) >= before + 4)  # two ends each
+            await eventually(lambda: len(set(reactor.getReaders()) - before) >= 4)  # two ends each
             invitation.cancel()
             guest.cancel()
             assert isinstance(await outcome(guest), asyncio.CancelledError)
             assert isinstance(await outcome(invitation), asyncio.CancelledError)
-        await eventually(lambda: len(reactor.getReaders()) == before)
+        await eventually(lambda: set(reactor.getReaders()) <= before)
         assert websockets() == []
 
 
