@@ -40,6 +40,7 @@ def main() -> int:
         NotebookClient(
             notebook,
             timeout=CELL_TIMEOUT,
+            iopub_timeout=CELL_TIMEOUT,  # a slow machine's last outputs of a cell may come late, too
             kernel_name="python3",
             # It warns that this machine's root could listen to its ports on loopback.
             extra_arguments=["--IPKernelApp.log_level=ERROR"],

@@ -13,7 +13,7 @@ import pytest
 import p2p_ipython
 from p2p_ipython.client.journal import Entry
 from p2p_ipython.notebook.card import ANSWERS_WITHIN, KEPT, MOST, UNANSWERED, Card, Cards, Face, line_html
-from p2p_ipython.notebook.status_line import text
+from p2p_ipython.notebook.status_line import _CARD_AFTER, text
 from p2p_ipython.protocol.client_machine import TaskState
 from tests.notebook.kernels import Comm, Notebook, notebook
 
@@ -321,11 +321,20 @@ def test_a_task_that_fails_says_why_in_its_line(nb: Notebook) -> None:
     assert (cell.status_line or "").endswith(" – ZeroDivisionError: division by zero")
 
 
-def test_a_short_task_has_no_card_and_one_in_a_front_end_that_mixes_cells_has_none(
-    nb: Notebook, tmp_path: Path
-) -> None:
-    nb.run("%%p2p --wait\n1")
+def test_a_short_task_has_no_card(nb: Notebook) -> None:
+    for _ in range(20):  # where the machine is busy it may take longer, and has a card then
+        nb.comms.clear()
+        short = nb.run("%%p2p tile --wait\n1")
+        nb.until(lambda short=short: "done" in (short.status_line or ""))
+        took, unit = (short.status_line or "").split()[-2:]
+        if unit == "ms" and float(took) < 1000 * _CARD_AFTER:
+            break
+    else:
+        pytest.skip("no task is short on this machine now")
     assert not any(comm.widget for comm in nb.comms.values())
+
+
+def test_a_task_has_no_card_in_a_front_end_that_mixes_cells(nb: Notebook, tmp_path: Path) -> None:
     cell = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}", cell_id=None)
     nb.run("import time\ntime.sleep(1.5)", cell_id=None)
     (tmp_path / "go").touch()

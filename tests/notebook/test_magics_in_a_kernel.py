@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +36,16 @@ def test_a_cell_returns_at_once_and_its_output_lands_under_it_live(nb: Notebook,
         f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\nprint('second', file=sys.stderr)\n6 * 7"
     )
     nb.until(lambda: "first" in cell.text)  # it is over and its task is not
+    nb.until(lambda: nb.run("tile.running()").value == "True")  # it says so after a moment, maybe after its output
     assert nb.run("tile.done(), tile is _p2p, tile.running()").value == "(False, True, True)"
     later = nb.run(f"open({str(go)!r}, 'w').close()\ntile.result()")
     assert later.value == "42"
-    nb.until(lambda: "second" in cell.text)
-    assert [c["name"] for c in cell.of("stream")] == ["stdout", "stderr"]
+    nb.until(lambda: "second\n" in cell.text)
+    said = itertools.groupby(cell.of("stream"), key=lambda content: content["name"])  # it may come in pieces
+    assert [(name, "".join(content["text"] for content in part)) for name, part in said] == [
+        ("stdout", "first\n"),
+        ("stderr", "second\n"),
+    ]
     assert later.text == ""
 
 
@@ -189,6 +195,7 @@ def test_names_can_be_added_and_left_out(nb: Notebook) -> None:
 
 
 def test_the_status_is_a_table(nb: Notebook) -> None:
+    nb.until(lambda: nb.run("len(cluster.status().members)").value == "2")
     (content,) = nb.run("%p2p_status").of("display_data")
     assert "worker-1" in content["data"]["text/plain"]
     assert "<table>" in content["data"]["text/html"]
@@ -235,13 +242,18 @@ def test_a_notebook_that_is_executed_shows_output_where_it_waits_and_the_final_l
         "%load_ext p2p_ipython\n%p2p_connect --workers 1",
         "%%p2p tile\nimport time\ntime.sleep(1)\nprint('from afar')\n42",
         "tile.result()",
+        "%p2p_status",  # the line is final a moment after the result is there
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     NotebookClient(
-        book, timeout=DEADLINE, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        book,
+        timeout=DEADLINE,
+        iopub_timeout=DEADLINE,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     waiting = book.cells[2].outputs
-    assert [o["text"] for o in waiting if o["output_type"] == "stream"] == ["from afar\n"]
+    assert "".join(o["text"] for o in waiting if o["output_type"] == "stream") == "from afar\n"
     assert [o["data"]["text/plain"] for o in waiting if o["output_type"] == "execute_result"] == ["42"]
     (line,) = book.cells[1].outputs
     assert line["data"]["text/plain"].startswith("tile: done on worker-1 in ")
