@@ -160,7 +160,7 @@ def arrived(ref: str, data: Any) -> Inbound:
 @contextlib.asynccontextmanager
 async def worker(settings: Settings | None = None, **options: Any) -> AsyncIterator[Worker]:
     """A slot that is ready; closed at the end."""
-    one = Worker(settings or Settings(cancel_grace=1.0), LaunchOptions(**options))
+    one = Worker(settings or Settings(cancel_grace=20.0), LaunchOptions(**options))
     try:
         async with asyncio.timeout(DEADLINE):
             await one.slot.start()

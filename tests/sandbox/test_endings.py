@@ -181,13 +181,14 @@ async def test_a_runners_folder_is_in_use_while_its_warden_lives_and_its_agent_d
 
 
 async def test_closing_leaves_no_process_descriptor_or_folder(tmp_path: Path) -> None:
-    children = psutil.Process().children(recursive=True)
+    # Both may become fewer meanwhile: what earlier tests have used goes when it is collected.
+    children = set(psutil.Process().children(recursive=True))
     async with worker(scratch=tmp_path) as it:  # also starts what stays: the loop's thread pool
         await it.cell("1")
-    before = os.listdir("/dev/fd")
+    before = set(os.listdir("/dev/fd"))
     async with worker(scratch=tmp_path) as it:
         await it.cell("open('file', 'w').write('in scratch')")
         assert len(below(tmp_path, "p2p-*/home/file")) == 1
-    assert len(os.listdir("/dev/fd")) == len(before)
+    assert len(os.listdir("/dev/fd")) <= len(before)
     assert below(tmp_path) == []
-    assert psutil.Process().children(recursive=True) == children
+    assert set(psutil.Process().children(recursive=True)) <= children
