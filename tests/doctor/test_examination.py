@@ -68,11 +68,21 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     await reader.read()
 
 
+_unused: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody listens on, until the test's end: it is taken, so that no other test's server gets it."""
+    _unused.append(socket.socket())
+    _unused[-1].bind(("127.0.0.1", 0))
+    return int(_unused[-1].getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def _free_ports_are_given_back() -> Iterator[None]:
+    yield
+    while _unused:
+        _unused.pop().close()
 
 
 @contextmanager
@@ -242,10 +252,8 @@ async def test_a_port_where_nobody_listens(tmp_path: Path, key: Key) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what never answers, a short wait will do."""
+    """For a server that never answers, a short wait will do; not for those hops that are to be found well."""
     monkeypatch.setattr(examining, "CONNECT_WITHIN", 1.0)
-    monkeypatch.setattr(wormhole, "LINK_WITHIN", 2.0)
-    monkeypatch.setattr(examining, "ECHO_WITHIN", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -360,10 +368,10 @@ async def test_a_board_that_refuses_topics_lets_one_in_all_the_same(tmp_path: Pa
     assert outcomes(report)["log-in"] == "ok"
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_board_that_takes_lines_and_delivers_none(
     tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(examining, "ECHO_WITHIN", 1.0)
     async with running() as server:
         monkeypatch.setattr(server.topics, "publish", lambda *_: [])
         report = await examine(places(server, key, tmp_path))
@@ -430,8 +438,11 @@ async def test_what_is_no_relay(tmp_path: Path, key: Key) -> None:
     assert_first_failed(report, "relay", "refuses", "bad handshake")
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_relay_that_joins_and_then_carries_nothing(tmp_path: Path, key: Key) -> None:
+async def test_a_relay_that_joins_and_then_carries_nothing(
+    tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wormhole, "LINK_WITHIN", 2.0)
+
     async def lying(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         writer.write(b"ok\n")

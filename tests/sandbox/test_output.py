@@ -107,5 +107,7 @@ async def test_a_finalizer_that_prints_at_any_time_does_no_harm() -> None:
             "gc.set_threshold(700)\n"
             "del loud; gc.collect();"
         )
-        assert outcome.text().count("line\n") == 2000
-        assert outcome.text().count("x" * 10_000 + "\n") == 2000
+        # One may print between another one's text and the end of its line, from a thread that happens to collect.
+        assert outcome.text().count("line") == 2000
+        assert outcome.text().count("x") == 2000 * 10_000
+        assert outcome.text().count("\n") == 4000
