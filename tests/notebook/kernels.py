@@ -153,7 +153,8 @@ class Notebook:
 @contextlib.contextmanager
 def notebook(environment: Mapping[str, str] | None = None) -> Iterator[Notebook]:
     """A kernel and its client; ended at the end. ``environment``: another one than the tests'."""
-    manager = KernelManager(kernel_name="python3")
+    # Asked to end it does so in order, however busy the machine is: after 5 s it would be killed.
+    manager = KernelManager(kernel_name="python3", shutdown_wait_time=DEADLINE)
     manager.start_kernel(env=dict(os.environ if environment is None else environment))
     client = manager.client()
     client.start_channels()

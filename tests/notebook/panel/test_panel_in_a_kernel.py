@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,10 +74,13 @@ class Browser:
         self.read(lambda: comm in self.readers)
         return comm
 
-    def do(self, comm: str, action: str, *, custom: bool = False, **args: Any) -> dict[str, Any]:
-        """Ask for something, and wait for what came of it."""
+    def do(
+        self, comm: str, action: str, *, custom: bool = False, then: Callable[[], object] = lambda: None, **args: Any
+    ) -> dict[str, Any]:
+        """Ask for something, do what is to be done ``then``, and wait for what came of it."""
         number = len(self.messages)
         self.tell(comm, custom=custom, t="do", id=number, action=action, args=args)
+        then()
         found: list[dict[str, Any]] = []
 
         def answered() -> bool:
@@ -143,11 +147,12 @@ def test_a_sidebar_sees_a_task_from_its_beginning_to_its_end_and_can_look_into_i
     assert did["data"]["outputs"] == [{"kind": "stream", "name": "stdout", "text": "hello\n"}]
 
 
-def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(browser: Browser) -> None:
+def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(browser: Browser, tmp_path: Path) -> None:
     comm = browser.sidebar()
     panel = browser.readers[comm]
     browser.run("%%p2p long\nimport time\ntime.sleep(120)")
-    busy = browser.book.start("import time\nfor _ in range(200):\n    time.sleep(0.01)")
+    free = tmp_path / "free"
+    busy = browser.book.start(f"import pathlib, time\nwhile not pathlib.Path({str(free)!r}).exists(): time.sleep(0.01)")
 
     def running() -> list[str]:
         return [id for id, row in panel.tables["tasks"].items() if row["label"] == "long" and row["state"] == "running"]
@@ -155,7 +160,8 @@ def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(brows
     browser.read(running)
     assert not busy.idle  # the panel hears of it all the same
     task = running()[0]
-    assert browser.do(comm, "cancel", task=task)["say"] == "Cancelled."
+    cancelled = browser.do(comm, "cancel", task=task, then=free.touch)  # without a subshell it is heard only then
+    assert cancelled["say"] == "Cancelled."
     browser.read(lambda: panel.tables["tasks"][task]["state"] == "cancelled")
     again = browser.do(comm, "cancel", task=task)
     assert (again["ok"], again["say"].split("\n")[0]) == (False, "it is over already")

@@ -18,7 +18,7 @@ from p2p_ipython.client import views
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.journal import Entry
 from p2p_ipython.loop import background
-from p2p_ipython.notebook.panel import rows
+from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import EVERY, Pump
 from p2p_ipython.notebook.panel.watch import ABSENT
@@ -106,14 +106,22 @@ def pump(cluster: Cluster) -> Iterator[Pump]:
     background().run(end())
 
 
-async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(pump: Pump, cluster: Cluster) -> None:
+async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(
+    pump: Pump, cluster: Cluster, tmp_path: Path
+) -> None:
     panel = Panel()
     pump.hello(panel)
     await panel.until(lambda: sum(row.get("state") == "up" for row in panel.rows("members")) == 2)
     assert panel.fact("state") == "connected"
     assert [row["me"] for row in panel.rows("members") if row.get("me")] == [True]
     assert {row["name"] for row in panel.rows("offers")} == {"worker-1", "worker-2"}
-    future = cluster.submit(time.sleep, 0.3)
+    gate = tmp_path / "gate"
+
+    def wait() -> None:
+        while not gate.exists():
+            time.sleep(0.01)
+
+    future = cluster.submit(wait)
     seen: list[str] = []
 
     def ended() -> bool:
@@ -121,13 +129,15 @@ async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(pump
         state = panel.reader.tables["tasks"].get(future.task_id, {}).get("state", "")
         if state and state not in seen[-1:]:
             seen.append(state)
+        if state == "running":
+            gate.touch()
         return state == "done"
 
     await panel.until(ended)
     assert seen[-2:] == ["running", "done"]
     worker = panel.reader.tables["tasks"][future.task_id]["worker"]  # type: ignore[union-attr]
     await panel.until(
-        lambda: any(row["name"] == worker and row.get("lentSeconds", 0) >= 0.3 for row in panel.rows("members"))
+        lambda: any(row["name"] == worker and row.get("lentSeconds", 0) > 0 for row in panel.rows("members"))
     )
     await panel.until(lambda: panel.fact("done") == cluster.record.done)
 
@@ -292,6 +302,41 @@ async def test_another_cluster_takes_the_place_of_the_one_before(cluster: Cluste
     assert not panel.rows("members")
     assert not panel.rows("tasks")
     pump.close()
+
+
+async def test_tasks_beyond_the_rows_that_are_told_are_counted_and_told_when_there_is_room(
+    pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p_ipython.notebook.panel.watch.MOST_TASKS", len(cluster.record.entries) + 40)
+    monkeypatch.setattr("p2p_ipython.notebook.panel.watch.ROOM", 10)
+    panel = Panel()
+    pump.hello(panel)
+    busy = [cluster.submit(time.sleep, 600) for _ in range(2)]
+    await panel.until(lambda: sum(row["state"] == "running" for row in panel.rows("tasks")) == 2)
+    futures = [cluster.submit(pow, 2, 3) for _ in range(100)]
+    # More than 40 have rows: some were sent ahead for a moment, and handed back.
+    await panel.until(
+        lambda: (
+            (more := panel.fact("unlisted")) and len(panel.rows("tasks")) + more == len(cluster.record.entries) > 100
+        )
+    )
+    assert "102 tasks pending" in static.text(pump.state(time.time()))
+    monkeypatch.setattr(cluster.record, "_keep", 1)  # what is over is forgotten at once
+    for future in futures[:80]:
+        future.cancel()
+    await panel.until(lambda: len(panel.rows("tasks")) == len(cluster.record.entries) < 40)
+    assert not panel.fact("unlisted")
+    assert sum(row["state"] == "waiting" for row in panel.rows("tasks")) == 20
+    for future in [*busy, *futures[80:]]:
+        future.cancel()
+
+
+async def test_what_is_looked_at_while_no_panel_is_open_is_not_kept_for_any(pump: Pump, cluster: Cluster) -> None:
+    panel = Panel()
+    assert pump.state(time.time())["put"]["tasks"]
+    assert not any(pump.hub._told.values())
+    pump.hello(panel)
+    await panel.until(lambda: panel.rows("tasks"))
 
 
 async def test_a_worker_whose_process_has_ended_is_no_longer_listed_beside_the_one_that_takes_its_place() -> None:
