@@ -338,8 +338,8 @@ def test_lines_of_a_day_that_are_played_again_start_nothing(here: Village, tmp_p
         assert notebook.run(count) == "1"
         notebook.run("c.close()")
         worker.end()
+        eventually(lambda: len(operator.lines) >= 5, "a day's lines")
         day = list(operator.lines)
-        assert len(day) >= 5
         later = carol.p2p("-vv", "worker", "--cluster", TITLE)
         later.expect("Ctrl-C ends it")
         for _ in range(3):

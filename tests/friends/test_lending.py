@@ -30,9 +30,14 @@ def here(board: Village, tmp_path: Path) -> Iterator[Village]:
         yield made
 
 
-def waits(notebook: Notebook, words: str) -> None:
-    """The task ``f`` comes to wait, and says so in these words."""
-    eventually(lambda: words in notebook.run("answer = f.state_text"), words)
+def waits(notebook: Notebook, words: str, task: str = "f") -> None:
+    """A task comes to wait, or to run, and says so in these words."""
+    eventually(lambda: words in notebook.run(f"answer = {task}.state_text"), words)
+
+
+def ended(notebook: Notebook) -> None:
+    """Nothing is lent any more. On a slow machine that takes longer than ``stop`` does."""
+    eventually(lambda: notebook.run("answer = L.states()") == "()", "the end of the worker")
 
 
 def workers_of(notebook: Notebook) -> list[int]:
@@ -61,7 +66,8 @@ def test_a_notebook_lends_pauses_goes_on_and_stops(here: Village) -> None:
 
     processes = workers_of(bob)
     assert len(processes) >= 3  # the worker, and a runner for each slot
-    assert bob.run("L.stop(s.id); answer = L.states()") == "()"
+    bob.run("L.stop(s.id)")
+    ended(bob)
     friend.run("f = c.submit(pow, 2, 12)")
     waits(friend, "waiting for a worker: none is here")
     eventually(lambda: not any(map(runs, processes)), "the end of all that was started")
@@ -99,17 +105,17 @@ def test_a_task_that_runs_ends_in_a_pause_and_before_a_stop(here: Village, tmp_p
     friend.run("first = c.submit(work, 1)")
     pid_in(tmp_path / "begun1")
     bob.run("L.pause(s.id)")
-    assert friend.run("answer = first.state_text").startswith("'on bob")
+    waits(friend, "'on bob", "first")
     (tmp_path / "go1").touch()
     assert friend.run("answer = first.result(60)") == "1"
     bob.run("L.resume(s.id)")
     friend.run("second = c.submit(work, 2)")
     pid_in(tmp_path / "begun2")
     assert bob.run("answer = L.stop(s.id).state") == "'ending'"
-    assert bob.run("answer = L.states()[0].state, L.states()[0].busy") == "('ending', 1)"
+    eventually(lambda: bob.run("answer = L.states()[0].state, L.states()[0].busy") == "('ending', 1)", "what it says")
     (tmp_path / "go2").touch()
     assert friend.run("answer = second.result(60)") == "2"
-    eventually(lambda: bob.run("answer = L.states()") == "()", "the end of the worker")
+    ended(bob)
 
 
 def test_what_is_stopped_twice_or_before_it_began_ends_at_once_and_may_be_paused_before(
@@ -130,6 +136,7 @@ def test_what_is_stopped_twice_or_before_it_began_ends_at_once_and_may_be_paused
     assert bob.run("answer = L.pause(L.states()[0].id).state") == "'paused'"
     assert bob.run("begun.join(60); answer = L.states()[0].state") == "'paused'"
     bob.run("L.stop(L.states()[0].id)")
+    ended(bob)
     bob.run(f"s = L.lend({TITLE!r})")
     friend = here.person("carol").notebook(CONNECTED)
     path = tmp_path / "begun"
@@ -223,7 +230,7 @@ def test_who_is_taken_out_of_the_cluster_lends_no_more_and_is_told_why(here: Vil
 def test_when_its_time_is_up_it_lends_no_more(here: Village) -> None:
     bob = here.person("bob").notebook(LENDING)
     bob.run(f"L.lend({TITLE!r}, seconds=1)")
-    eventually(lambda: bob.run("answer = L.states()") == "()", "the end")
+    ended(bob)
 
 
 def test_the_cluster_that_is_connected_is_lent_to_by_the_same_way(here: Village) -> None:
@@ -235,7 +242,9 @@ def test_the_cluster_that_is_connected_is_lent_to_by_the_same_way(here: Village)
     notebook = bob.notebook(f"import p2p_ipython; c = p2p_ipython.connect({way}); " + LENDING)
     assert notebook.run("s = L.lend(c, name='desk'); answer = s.title") == repr(f"mine at {here.where}")
     assert notebook.run("f = c.submit(pow, 2, 10); answer = f.result(60), f.worker") == "(1024, 'desk')"
-    assert "nobody to choose among" in notebook.fails("L.stop(s.id); L.lend(c, only=['carol'])")
+    notebook.run("L.stop(s.id)")
+    ended(notebook)
+    assert "nobody to choose among" in notebook.fails("L.lend(c, only=['carol'])")
 
 
 def test_p2p_worker_lends_to_some_and_says_what_it_is_good_for(here: Village) -> None:
