@@ -145,9 +145,10 @@ async def test_a_name_that_does_not_exist(key, tmp_path):
 
 
 async def test_a_port_where_nothing_listens(key, tmp_path):
-    async with tcp(lambda reader, writer: asyncio.sleep(0)) as port:
-        pass
-    error = await failure(at(port, key, tmp_path))
+    with socket.socket() as taken:  # so that no other test's server gets it meanwhile
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        error = await failure(at(port, key, tmp_path))
     assert isinstance(error, BoardUnreachable)
     assert f"nothing listens at 127.0.0.1 port {port}\nIs the board running?" in str(error)
 
