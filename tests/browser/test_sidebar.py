@@ -43,6 +43,18 @@ def test_a_cluster_is_connected_and_disconnected_by_its_buttons(stage: Stage, la
     expect(sidebar.button("On this machine")).to_be_enabled()
 
 
+def test_who_uses_the_keyboard_stays_in_the_panel_when_what_he_is_at_goes(
+    stage: Stage, lab: Tab, sidebar: Panel
+) -> None:
+    open_in_lab(lab, "keys.ipynb", ["%load_ext p2p_ipython"]).run(0)
+    sidebar.root.get_by_label("On a board").fill("127.0.0.1:1")
+    sidebar.button("Connect").press("Enter")
+    dismiss = sidebar.root.get_by_role("button", name="Dismiss")
+    expect(dismiss).to_be_focused()
+    dismiss.press("Enter")
+    expect(sidebar.button("On this machine")).to_be_focused()
+
+
 def test_after_a_restart_of_the_kernel_it_says_so_and_then_lives_again(stage: Stage, lab: Tab, sidebar: Panel) -> None:
     book = open_in_lab(lab, "restarted.ipynb", [CONNECT]).run_all()
     expect(sidebar.state).to_have_text("connected")
@@ -87,6 +99,17 @@ def test_it_follows_the_notebook_in_front_and_keeps_two_clusters_apart(
     expect(sidebar.row("one")).to_have_count(0)
     (tmp_path / "go").touch()
     expect(sidebar.row("two")).to_have_count(0)
+    count, panels = tmp_path / "count", "[c for c in comms.values() if c.target_name == 'p2p_ipython:panel']"
+
+    def listeners() -> str:
+        """How many panels the kernel of the notebook in the back talks to."""
+        books["one"].quietly(
+            "import pathlib\ncomms = get_ipython().kernel.comm_manager.comms\n"
+            f"pathlib.Path({str(count)!r}).write_text(str(len({panels})))"
+        )
+        return count.read_text()
+
+    until(lambda: listeners() == "0")
 
 
 def test_from_a_task_one_sees_its_source_and_output_and_gets_to_its_cell(

@@ -235,10 +235,32 @@ export class KernelPeer implements IDisposable {
     comm.onClose = () => undefined;
     comm.onMsg = () => undefined;
     if (opened && !this.kernel.isDisposed && this.kernel.status !== "dead" && !this._restarting) {
-      comm.close();
+      void this._close(comm);
     } else {
       comm.dispose();
     }
+  }
+
+  /**
+   * Close a comm in the kernel, and here once that has heard of it. By itself a comm ends its subshell in the same breath,
+   * with whatever the kernel hasn't read there yet: the comm would stay open in it, and be told everything.
+   */
+  private async _close(comm: Kernel.IComm): Promise<void> {
+    const message = KernelMessage.createMessage<KernelMessage.ICommCloseMsg<"shell">>({
+      msgType: "comm_close",
+      channel: "shell",
+      username: this.kernel.username,
+      session: this.kernel.clientId,
+      msgId: UUID.uuid4(),
+      subshellId: (comm as { subshellId?: string | null }).subshellId ?? null,
+      content: { comm_id: comm.commId, data: {} }
+    });
+    try {
+      await Promise.race([this.kernel.sendShellMessage(message, false, true).done, after(this._patience.subshell, undefined)]);
+    } catch {
+      // the kernel, or the way to it, has ended meanwhile
+    }
+    comm.dispose();
   }
 
   private _onStatus(_: Kernel.IKernelConnection, status: Kernel.Status): void {

@@ -18,7 +18,8 @@ export class FakeComm {
 
   constructor(
     readonly targetName: string,
-    readonly kernel: FakeKernel
+    readonly kernel: FakeKernel,
+    readonly commId = "comm"
   ) {
     this.subshellStarted = new Promise((resolve) => {
       this.haveSubshell = resolve;
@@ -31,12 +32,6 @@ export class FakeComm {
 
   send(message: ToKernel): void {
     this.sent.push(message);
-  }
-
-  close(): void {
-    this.closed = true;
-    this.onClose({});
-    this.dispose();
   }
 
   dispose(): void {
@@ -74,6 +69,8 @@ export class FakeKernel {
   /** Whether the main shell answers at all. */
   answers = true;
   subshells = 0;
+  /** Be done with the message that closes a comm. */
+  hear: () => void = () => {};
 
   constructor(readonly id = "kernel") {}
 
@@ -96,7 +93,7 @@ export class FakeKernel {
   }
 
   createComm(target: string): FakeComm {
-    const comm = new FakeComm(target, this);
+    const comm = new FakeComm(target, this, `comm ${this.comms.length}`);
     this.comms.push(comm);
     return comm;
   }
@@ -115,6 +112,12 @@ export class FakeKernel {
   }
 
   sendShellMessage(message: KernelMessage.IMessage): { done: Promise<unknown> } {
+    const { comm_id } = message.content as { comm_id?: string };
+    if (comm_id !== undefined) {
+      const comm = this.comms.find(({ commId }) => commId === comm_id)!;
+      comm.closed = !comm.isDisposed;
+      return { done: new Promise<void>((resolve) => (this.hear = resolve)) };
+    }
     const known = (message.header as unknown as { subshell_id?: string }).subshell_id === "subshell";
     return { done: known ? Promise.resolve(this.list()) : new Promise(() => {}) };
   }

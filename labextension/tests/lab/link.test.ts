@@ -261,6 +261,16 @@ describe("listening", () => {
     expect(kernel.comms).toHaveLength(2);
   });
 
+  it("keeps a comm until the kernel has heard that it is closed, since its subshell ends with it", async () => {
+    const { kernel, stop } = await talking();
+    stop();
+    await vi.advanceTimersByTimeAsync(2500);
+    expect([kernel.comm.closed, kernel.comm.isDisposed]).toEqual([true, false]);
+    kernel.hear();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(kernel.comm.isDisposed).toBe(true);
+  });
+
   it("asks once when a panel says hello because the link has opened: the answer is on its way", async () => {
     const kernel = new FakeKernel();
     kernel.loaded = true;
