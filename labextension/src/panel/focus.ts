@@ -1,9 +1,11 @@
 /**
  * The keyboard stays in the panel: when what has the focus is taken away (a form that was sent, a notice that was read,
- * details that were closed), the focus goes to what stands there now, or near it, instead of to the top of the page.
+ * details that were closed), the focus goes to what stands there now, or near it, instead of to the top of the page. A
+ * button that is disabled while its action takes place has it again afterwards.
  */
 
-const TARGETS = "button:not(:disabled):not([tabindex='-1']), input:not(:disabled), select, summary, [tabindex='0']";
+/** Also what is about to be loaded: it hands the focus on. */
+const TARGETS = "button:not(:disabled):not([tabindex='-1']), input:not(:disabled), select, summary, [tabindex='0'], .p2p-later";
 
 /** Watch over `root`; the result stops that. Parts that know better move the focus themselves, before this looks. */
 export function keepFocus(root: HTMLElement): () => void {
@@ -18,23 +20,24 @@ export function keepFocus(root: HTMLElement): () => void {
     }
   };
   const went = (): void => queueMicrotask(() => {
-    if (last?.isConnected === true && !root.contains(document.activeElement)) {
+    if (last?.isConnected === true && !last.matches(":disabled") && !root.contains(document.activeElement)) {
       last = undefined; // somebody has gone elsewhere, which is none of the panel's business
     }
   });
   const look = (): void => {
-    if (last === undefined || last.isConnected) {
+    if (last === undefined || (last.isConnected && (last.matches(":disabled") || last === document.activeElement))) {
       return;
     }
+    const lost = last.isConnected ? last as HTMLElement : near(way);
     last = undefined;
     if (document.activeElement === null || document.activeElement === document.body) {
-      near(way)?.focus();
+      lost?.focus();
     }
   };
   const observer = new MutationObserver(look);
   root.addEventListener("focusin", came);
   root.addEventListener("focusout", went);
-  observer.observe(root, { childList: true, subtree: true });
+  observer.observe(root, { childList: true, subtree: true, attributeFilter: ["disabled"] });
   return () => {
     observer.disconnect();
     root.removeEventListener("focusin", came);

@@ -56,7 +56,7 @@ export function Later({ children }: { children: (more: More) => ComponentChildre
     return <>{children(rest.parts)}</>;
   }
   return (
-    <div class="p2p-later p2p-dim" role="status">
+    <div class="p2p-later p2p-dim" role="status" tabIndex={-1}>
       {failed ? (
         <>
           <p>{t("This part of the panel could not be loaded. Try again, or reload the page; without a kernel, start one first.")}</p>

@@ -436,6 +436,21 @@ describe("the keyboard", () => {
     expect(element.contains(document.activeElement)).toBe(true);
   });
 
+  test("a button that was disabled while its action took place has the focus again", async () => {
+    let answer: ((did: Did) => void) | undefined;
+    transport.act = () => new Promise((resolve) => (answer = resolve));
+    await mount(snapshot({ cluster: { state: "none" } }));
+    const connect = button("On this machine");
+    connect.focus();
+    connect.click();
+    await settle();
+    expect(connect.disabled).toBe(true);
+    connect.blur(); // as browsers do then
+    answer?.({ t: "did", id: 1, ok: false, say: "no" });
+    await settle();
+    expect(document.activeElement).toBe(connect);
+  });
+
   test("who has gone elsewhere isn't called back", async () => {
     await mount(snapshot({ tasks: manyTasks(3) }));
     rows()[0]?.focus();
