@@ -38,7 +38,7 @@ def text(snapshot: Mapping[str, Any]) -> str:
     cluster = snapshot.get("set", {}).get("cluster", {})
     workers = [row for row in _rows(snapshot, "members") if row.get("slots")]
     tasks = _rows(snapshot, "tasks")
-    pending = sum(row.get("state") not in _OVER for row in tasks)
+    pending = sum(row.get("state") not in _OVER for row in tasks) + cluster.get("unlisted", 0)
     lines = [
         f"{cluster.get('title', 'p2p')}: {cluster.get('words', 'not connected')}",
         f"{count(len(workers), 'worker')}, {count(pending, 'task')} pending, {_ended(cluster)}",
@@ -54,7 +54,7 @@ def page(snapshot: Mapping[str, Any], note: str = "") -> str:
     parts = [f'<div><strong>{title}</strong> <span style="{_QUIET}">{words}</span></div>', *_facts(cluster)]
     parts += _members(_rows(snapshot, "members"))
     tasks = _rows(snapshot, "tasks")
-    parts += _pending([row for row in tasks if row.get("state") not in _OVER], cluster.get("reasons", {}))
+    parts += _pending([row for row in tasks if row.get("state") not in _OVER], cluster)
     parts += _over([row for row in tasks if row.get("state") in _OVER], cluster)
     when = time.strftime("%d %b %Y, %H:%M", time.localtime(snapshot.get("now", 0)))
     parts.append(f'<div style="{_QUIET}">As it was on {when}.{f" {escape(note)}" if note else ""}</div>')
@@ -90,12 +90,13 @@ def _members(rows: Sequence[Row]) -> list[str]:
     return _table("Members", ("name", "role", "state", "slots", "Python", "machine", "results"), table, len(listed))
 
 
-def _pending(rows: Sequence[Row], reasons: Mapping[str, str]) -> list[str]:
-    listed = sorted(rows, key=lambda row: row.get("submitted", 0.0))
+def _pending(rows: Sequence[Row], cluster: Row) -> list[str]:
+    listed, reasons = sorted(rows, key=lambda row: row.get("submitted", 0.0)), cluster.get("reasons", {})
     table = [
         (row.get("label", ""), _state(row), _where(row, reasons), row.get("said", "")) for row in listed[:MOST_ROWS]
     ]
-    return _table("Pending tasks", ("task", "state", "where", "last output"), table, len(listed))
+    total = len(listed) + cluster.get("unlisted", 0)
+    return _table("Pending tasks", ("task", "state", "where", "last output"), table, total)
 
 
 def _over(rows: Sequence[Row], cluster: Row) -> list[str]:

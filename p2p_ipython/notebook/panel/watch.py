@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from p2p_ipython.protocol.roster import Member
 
 MOST_TASKS = 20_000
-"""Rows of tasks beyond which those that have not been sent yet aren't told."""
+"""Rows of tasks beyond which those that have not been sent yet aren't told, but for how many they are."""
+
+ROOM = 1000
+"""Rows that must be free until the next of those that weren't told are."""
 
 ABSENT = "key:"
 """How the id of a member begins who isn't here; the fingerprint of his first key follows."""
@@ -82,7 +85,7 @@ class ClusterWatch:
         changes = self._follower.take()
         if changes.tasks:
             self._tasks(changes.tasks)
-        if changes.facts:
+        if changes.facts or self._unlisted() != self._hub.part("cluster").get("unlisted", 0):
             self._facts()
         if self._people_of() != self._people:
             self._sessions()
@@ -107,6 +110,21 @@ class ClusterWatch:
             if id not in known and len(known) >= MOST_TASKS and entry.state.value == WAITING:
                 continue
             hub.put("tasks", id, rows.task(entry))
+        if len(known) <= MOST_TASKS - ROOM and len(known) < len(entries):
+            self._more_tasks()
+
+    def _more_tasks(self) -> None:
+        """There is room again for tasks that were not told."""
+        known = self._hub.rows("tasks")
+        for id, entry in self.cluster.record.entries.items():
+            if len(known) >= MOST_TASKS:
+                break
+            if id not in known:
+                self._hub.put("tasks", id, rows.task(entry))
+
+    def _unlisted(self) -> int:
+        """Tasks that aren't told."""
+        return len(self.cluster.record.entries) - len(self._hub.rows("tasks"))
 
     # -- the whole --
 
@@ -128,6 +146,7 @@ class ClusterWatch:
                 done=facts.done,
                 failed=facts.failed,
                 cancelled=facts.cancelled,
+                unlisted=self._unlisted(),
             ),
         )
 

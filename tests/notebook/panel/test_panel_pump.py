@@ -18,7 +18,7 @@ from p2p_ipython.client import views
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.journal import Entry
 from p2p_ipython.loop import background
-from p2p_ipython.notebook.panel import rows
+from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import EVERY, Pump
 from p2p_ipython.notebook.panel.watch import ABSENT
@@ -302,6 +302,38 @@ async def test_another_cluster_takes_the_place_of_the_one_before(cluster: Cluste
     assert not panel.rows("members")
     assert not panel.rows("tasks")
     pump.close()
+
+
+async def test_tasks_beyond_the_rows_that_are_told_are_counted_and_told_when_there_is_room(
+    pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p_ipython.notebook.panel.watch.MOST_TASKS", len(cluster.record.entries) + 40)
+    monkeypatch.setattr("p2p_ipython.notebook.panel.watch.ROOM", 10)
+    panel = Panel()
+    pump.hello(panel)
+    futures = [cluster.submit(time.sleep, 600) for _ in range(102)]
+    try:
+        await panel.until(lambda: sum(row["state"] == "running" for row in panel.rows("tasks")) == 2)
+        await panel.until(lambda: panel.fact("unlisted") == 62)
+        assert len(panel.rows("tasks")) + 62 == len(cluster.record.entries)
+        assert "102 tasks pending" in static.text(pump.state(time.time()))
+        monkeypatch.setattr(cluster.record, "_keep", 1)  # what is over is forgotten at once
+        for future in futures[2:82]:
+            future.cancel()
+        await panel.until(lambda: len(panel.rows("tasks")) == len(cluster.record.entries) < 40)
+        assert not panel.fact("unlisted")
+        assert sum(row["state"] == "waiting" for row in panel.rows("tasks")) == 20
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+async def test_what_is_looked_at_while_no_panel_is_open_is_not_kept_for_any(pump: Pump, cluster: Cluster) -> None:
+    panel = Panel()
+    assert pump.state(time.time())["put"]["tasks"]
+    assert not any(pump.hub._told.values())
+    pump.hello(panel)
+    await panel.until(lambda: panel.rows("tasks"))
 
 
 async def test_a_worker_whose_process_has_ended_is_no_longer_listed_beside_the_one_that_takes_its_place() -> None:
