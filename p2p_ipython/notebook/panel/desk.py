@@ -185,7 +185,7 @@ class Desk:
                 gone.end()
             found = [one for one in self._displays if one.pump is pump]
             if not found:
-                found = [Display(self._kernel, pump, self.answer)]
+                found = [Display(self._kernel, pump, self.answer, pinned=cluster is not None)]
                 self._displays += found
             return found[0], pump.state(time.time())
 

@@ -43,12 +43,16 @@ Received = Callable[[Channel, "Hello | Do", "Pump"], None]
 
 
 class Display:
-    """See the module. Made and shown on the kernel's main thread; the rest happens on the loop's."""
+    """See the module. Made and shown on the kernel's main thread; the rest happens on the loop's.
 
-    def __init__(self, kernel: Any, pump: Pump, received: Received) -> None:
+    ``pinned``: whether it is of one cluster, which may be forgotten; what is saved stays as it was then.
+    """
+
+    def __init__(self, kernel: Any, pump: Pump, received: Received, *, pinned: bool) -> None:
         self.pump = pump
         self._kernel = kernel
         self._received = received
+        self._pinned = pinned
         self._widget: PanelWidget | None = None
         self._channel: Channel | None = None
         self._places: list[tuple[CellOutput, CellOutput]] = []
@@ -119,11 +123,13 @@ class Display:
         if not self._places:
             return
         self._saved = time.monotonic()
-        snapshot = self.pump.state(time.time())
-        text, page = static.text(snapshot), static.page(snapshot)
-        for output, html in self._places:
-            html.show(text, html=page)
-            if last:
+        if not self._pinned or self.pump.cluster is not None:
+            snapshot = self.pump.state(time.time())
+            text, page = static.text(snapshot), static.page(snapshot)
+            for _, html in self._places:
+                html.show(text, html=page)
+        if last:
+            for output, _ in self._places:
                 output.view("")
 
     def end(self) -> None:

@@ -317,6 +317,21 @@ def test_a_panel_of_one_cluster_is_shown_like_that_of_the_notebooks(browser: Bro
     browser.run("del this\n%p2p_disconnect")
 
 
+def test_the_saved_html_of_a_cluster_that_is_forgotten_stays_as_it_was(browser: Browser) -> None:
+    cell = browser.run(
+        "import gc, p2p_ipython\nfrom IPython.display import display\n"
+        "other = p2p_ipython.connect(workers=1)\nprint(other.submit(pow, 2, 3).result(60))\ndisplay(other.panel())",
+        cell="forgotten",
+    )
+    assert "1 done" in html_of(cell)["text/plain"]
+    browser.run("other.close()\nlen([other := None, gc.collect()])")
+    browser.run("%p2p_disconnect\n%p2p_connect --workers 2")  # all that is shown is saved
+    browser.run("get_ipython().magics_manager.registry['P2PMagics'].cluster.panel()", cell="next")
+    browser.read(lambda: cell.of("update_display_data")[-1]["data"] == {})  # the widget is gone
+    assert "1 done" in html_of(cell)["text/plain"]
+    assert "No cluster" not in html_of(cell)["text/html"]
+
+
 def test_the_saved_html_says_how_a_hostile_task_ended_and_that_the_cluster_is_closed(browser: Browser) -> None:
     cell = browser.run("%p2p_panel", cell="panel-cell")
     model = widget_of(cell)
