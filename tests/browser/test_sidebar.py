@@ -167,6 +167,19 @@ def test_a_long_list_keeps_its_place_when_tabs_rows_and_widths_change_and_has_an
     def high() -> float:
         return float(sidebar.root.locator("tr[data-id]").first.evaluate("(row) => row.getBoundingClientRect().height"))
 
+    def heights(letters: str) -> int:
+        """How many different ones rows have when letters are so large."""
+        return int(
+            sidebar.root.evaluate(
+                """(panel, letters) => {
+                    panel.style.setProperty("--jp-ui-font-size1", letters);
+                    const rows = [...panel.querySelectorAll("tr[data-id]")];
+                    return new Set(rows.map((row) => row.getBoundingClientRect().height)).size;
+                }""",
+                letters,
+            )
+        )
+
     expect(sidebar.root.get_by_role("tab", name="Tasks")).to_contain_text("300")
     before = high()
     scroller.evaluate("(list) => { list.scrollTop = list.scrollHeight; }")
@@ -177,6 +190,7 @@ def test_a_long_list_keeps_its_place_when_tabs_rows_and_widths_change_and_has_an
     expect(last).to_be_in_viewport()
     speak.touch()
     until(lambda: high() > before)  # there is output to show
+    assert heights(letters="20px") == heights(letters="13px") == 1
     scroller.evaluate("(list) => { list.scrollTop = list.scrollHeight; }")
     expect(last).to_be_in_viewport()
     tall = high()
