@@ -81,6 +81,8 @@ def unload(ip: InteractiveShell) -> None:
             for kind in ip.magics_manager.magics.values():
                 for word in [word for word, function in kind.items() if getattr(function, "__self__", None) is magics]:
                     del kind[word]
+            # IPython never forgets magics that were registered once, nor what they have shown.
+            ip.configurables[:] = [one for one in ip.configurables if one is not magics]
             ending.callback(magics.end)
 
 

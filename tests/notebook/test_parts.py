@@ -246,6 +246,13 @@ def test_loading_twice_leaves_one_set_of_magics_and_unloading_none(ip: Interacti
     assert not ip.Completer.custom_matchers
 
 
+def test_what_was_unloaded_is_kept_by_nobody(ip: InteractiveShell) -> None:
+    magics = load(ip)
+    assert magics in ip.configurables
+    unload(ip)
+    assert not [one for one in ip.configurables if type(one).__module__.startswith("p2p_ipython")]
+
+
 def test_unloading_ends_the_rest_when_a_part_of_it_fails(ip: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
     connect: Any = Somewhere
     magics = load(ip, connect)
