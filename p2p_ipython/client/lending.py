@@ -274,9 +274,11 @@ class Lender:
         wanted = {"pause": "paused", "resume": "lending"}[command]
         lending.child.tell({"do": command})
         end = asyncio.get_running_loop().time() + ANSWER
-        while lending.state.state not in (wanted, "ending", "failed"):
+        while lending.state.state in LIVE and lending.state.state not in (wanted, "ending"):
             if not await _within(lending.news, end):
                 raise P2PError("the worker doesn't answer", hint="Stop it, and lend anew: %p2p_lend --stop")
+        if lending.state.state != wanted:
+            raise UsageError(f"lending to {lending.state.title} has ended, or ends", hint="Lend anew: %p2p_lend")
         return lending.state
 
     async def _stop(self, which: str) -> LendingState:

@@ -134,6 +134,8 @@ class LendingMagics(Magics):
             what = "Nothing is lent by this notebook" if not lent else f"{title} is not lent to by this notebook"
             hint = f"Lent to: {', '.join(one.title for one in lent)}." if lent else "%p2p_lend TITLE lends."
             raise UsageError(what, hint=hint)
+        if command != "stop":  # what is over keeps nothing else from being paused
+            meant = [one for one in meant if one.state in ("starting", "lending", "paused")] or meant
         for one in meant:
             state = getattr(lender(), command)(one.id)
             say(in_notebook(lending_text(state).partition("\n")[0]))
