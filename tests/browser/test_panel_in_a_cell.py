@@ -93,6 +93,20 @@ def test_after_a_reload_of_the_page_it_is_live_again(stage: Stage, lab: Tab, tmp
     expect(panel.row("tile")).to_have_count(0)
 
 
+def test_when_the_kernel_has_ended_each_view_says_so_and_keeps_the_last_state(stage: Stage, lab: Tab) -> None:
+    book = connected_book(lab, "ended.ipynb", "%p2p_panel")
+    book.run(1)
+    lab.command("notebook:create-output-view")
+    views = [Panel(book.output(1)), Panel(lab.page.locator(".jp-LinkedOutputView"))]
+    for view in views:
+        expect(view.state).to_have_text("connected")
+    book.front().restart()
+    for view in views:
+        expect(view.state).to_have_text("no kernel")
+        expect(view.root).to_contain_text("personal, on this machine")
+        expect(view.button("Disconnect")).to_have_count(0)
+
+
 def test_while_another_cell_computes_it_is_up_to_date_and_its_buttons_work(
     stage: Stage, lab: Tab, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 /** A panel's way to its kernel by the custom messages of an anywidget. */
 
-import { VERSION, type Action, type Code, type Did, type FromKernel } from "../panel/contract";
+import { VERSION, type Action, type Code, type Did, type FromKernel, type ToKernel } from "../panel/contract";
 import type { Link, Transport } from "../panel/transport";
 
 /** What is used of an anywidget's model. */
@@ -35,18 +35,17 @@ export class WidgetTransport implements Transport {
   }
 
   hello(): void {
-    this.model.send({ t: "hello", v: VERSION, view: "widget" });
+    this.send({ t: "hello", v: VERSION, view: "widget" });
   }
 
   act(action: Action, args: Record<string, unknown>): Promise<Did> {
     this.count += 1;
     const id = this.first + this.count; // several views of one model get each other's answers
-    if (this.link.state === "closed") {
-      return Promise.resolve({ t: "did", id, ok: false, say: "" });
-    }
     return new Promise((resolve) => {
       this.waiting.set(id, resolve);
-      this.model.send({ t: "do", id, action, args });
+      if (this.link.state === "closed" || !this.send({ t: "do", id, action, args })) {
+        this.forget();
+      }
     });
   }
 
@@ -55,6 +54,16 @@ export class WidgetTransport implements Transport {
     this.model.off("comm_live_update", this.doubt);
     this.listeners.clear();
     this.forget();
+  }
+
+  /** JupyterLab throws when the kernel has ended, and then tells no other view of it. */
+  private send(message: ToKernel): boolean {
+    try {
+      this.model.send(message);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   private readonly take = (content: unknown): void => {

@@ -94,9 +94,14 @@ export function manyTasks(count: number, fields: (index: number) => Partial<Task
 /** An anywidget's model, of which a test plays the kernel. */
 export class FakeModel implements Model {
   readonly sent: Array<Record<string, unknown>> = [];
+  /** Its comm has gone with its kernel. */
+  dead = false;
   private readonly listeners = new Map<string, Set<(content: unknown) => void>>();
 
   send(content: unknown): void {
+    if (this.dead) {
+      throw new Error("Cannot send");
+    }
     this.sent.push(content as Record<string, unknown>);
   }
 

@@ -35,6 +35,16 @@ test("a comm that has gone is no kernel; who waits for an answer hears that none
   expect(states).toEqual(["closed", "open"]);
 });
 
+test("a kernel that has ended is noticed by all views of a model, though nothing can be said to it", async () => {
+  const states: string[] = [];
+  const views = [new WidgetTransport(model), new WidgetTransport(model)];
+  views.forEach((view) => view.listen(() => {}, (link) => states.push(link.state)));
+  model.dead = true;
+  expect(await views[0]!.act("cancel", { task: "a" })).toMatchObject({ ok: false });
+  model.fire("comm_live_update");
+  expect(states).toEqual(["closed", "closed"]);
+});
+
 test("what is asked of a kernel that has gone is answered at once: it won't", async () => {
   const transport = new WidgetTransport(model);
   model.fire("comm_live_update");
