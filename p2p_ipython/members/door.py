@@ -116,7 +116,8 @@ async def invite(
 
     async def let_in(guest: Guest) -> Welcome | None:
         known_as, another_key = await asyncio.to_thread(_called, profiles, profile.title, name, guest)
-        called = await ask(Question(profile.title, known_as, guest, own, another_key and not own))
+        question = Question(profile.title, known_as, guest, own, another_key and not own)
+        called = await ask(question)
         if called is None:
             return None
         word = b""
@@ -124,7 +125,7 @@ async def invite(
             word = await _word_for(guest, entry)
         else:
             await asyncio.to_thread(
-                profiles.revise, profile.title, lambda old: admit(old, entry.key, called, guest.fingerprint)
+                profiles.revise, profile.title, lambda old: _admit_asked(old, entry.key, question, called)
             )
             await host.refresh()
         return _welcome(host.profile, mailbox, relay, word)
@@ -330,6 +331,22 @@ def _called(profiles: Profiles, title: str, name: str | None, guest: Guest) -> t
         return there.name, False
     called = name or free_name(profile, guest.name)
     return called, roster.named(called) is not None
+
+
+def _admit_asked(profile: Profile, key: KeyChoice, question: Question, called: str) -> Profile:
+    """The next epoch, with a guest about whom ``question`` was asked; the answer was that he is ``called`` so.
+
+    Raises ``ConfigError`` as ``admit`` does, and where somebody else has got the name since: then it wasn't said that
+    both keys would count as his.
+    """
+    there = roster_of(profile).named(called)
+    other = there is not None and question.guest.fingerprint not in there.keys
+    if other and called == question.called and not question.another_key:
+        raise ConfigError(
+            f"somebody else is called {called} in {profile.title} by now, so the guest was not let in",
+            hint="Invite him again, by another name.",
+        )
+    return admit(profile, key, called, question.guest.fingerprint)
 
 
 def _welcome(profile: Profile, mailbox: str, relay: str, word: bytes) -> Welcome:

@@ -20,7 +20,7 @@ from p2p_ipython.members import desk, door
 from p2p_ipython.members.desk import Way
 from p2p_ipython.members.door import Question
 from p2p_ipython.members.invite import Guest, Welcome
-from p2p_ipython.members.owner import admit, found, free_name
+from p2p_ipython.members.owner import admit, found, free_name, roster_of
 from p2p_ipython.members.profiles import Profile, Profiles
 
 
@@ -132,6 +132,21 @@ def test_who_asks_for_another_key_of_a_members_says_so(profiles: Profiles) -> No
     assert "bob is in already, by another key" in str(Question(TITLE, called, stranger, False, another))
     called, another = door._called(profiles, TITLE, None, stranger)
     assert (called, another) == ("bob-2", False)
+
+
+def test_a_guest_gets_no_name_that_somebody_has_got_since_it_was_asked_about_him() -> None:
+    key, question = choice("alice"), Question(TITLE, "bob", Guest("bob", "", print_of("bob")), own=False)
+    taken = admit(hosted(), key, "bob", print_of("mallory"))
+    with pytest.raises(ConfigError, match="somebody else is called bob"):
+        door._admit_asked(taken, key, question, "bob")
+
+    def keys(asked: Question, called: str, profile: Profile = taken) -> int:
+        member = roster_of(door._admit_asked(profile, key, asked, called)).named(called)
+        return len(member.keys) if member is not None else 0
+
+    assert keys(question, "robert") == 1  # he was given another name
+    assert keys(replace(question, another_key=True), "bob") == 2  # it was said that both count
+    assert keys(question, "bob", admit(hosted(), key, "bob", print_of("bob"))) == 1  # it was he
 
 
 def test_a_name_that_differs_in_capitals_only_is_not_given_to_another() -> None:
