@@ -1,12 +1,12 @@
 /** Where the time went: the last tasks, worker by worker. */
 
 import { Component, type ComponentChildren, type TargetedKeyboardEvent } from "preact";
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 
 import { Ticking, useEnvironment, useOwnId } from "./environment";
 import { gantt, step, type Bar, type Gantt } from "./gantt";
 import { Button, Empty } from "./parts";
-import { duration, join, tasks, workers } from "./words";
+import { duration, join, tasks, workers, type Translate } from "./words";
 
 /** So many tasks are drawn. */
 const LAST = 200;
@@ -95,6 +95,10 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
   const bars = picture.bars.filter((bar) => bar.ended >= from && bar.idle <= to);
   const place = picture.bars.findIndex((bar) => bar.task.id === chosen);
   const bar = picture.bars[place];
+  const told = useRef({ of: "", words: "" }); // of what goes on only the choice is said aloud, not each second
+  if (told.current.of !== chosen) {
+    told.current = { of: chosen, words: bar === undefined ? "" : `${bar.task.label} ${barWords(bar, t)}` };
+  }
   const every = step(span, 5);
   const ticks: number[] = [];
   for (let time = Math.ceil((from - picture.from) / every) * every; time <= to - picture.from + 1e-9; time += every) {
@@ -191,7 +195,10 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
             {ticks.map((time) => <span key={time} style={{ insetInlineStart: `${at(picture.from + time)}%` }}>{axisWords(time, every)}</span>)}
           </div>
         </div>
-        <p class="p2p-hovered" role="status">{bar === undefined ? <span class="p2p-dim">{summary}</span> : <Words bar={bar} />}</p>
+        <p class="p2p-hovered">
+          {bar === undefined ? <span class="p2p-dim">{summary}</span> : <><strong class="p2p-label">{bar.task.label}</strong> {barWords(bar, t)}</>}
+        </p>
+        <p class="p2p-unseen" role="status">{told.current.words}</p>
         <details class="p2p-means">
           <summary>{t("As a table")}</summary>
           <table>
@@ -239,18 +246,14 @@ const SHAPES: Partial<Record<PieceName, readonly [number, number, string?]>> = {
   waited: [6, 2], travelled: [3, 8, "hatch"], returned: [3, 8, "dots"], failed: [0, 14, "cross"]
 };
 
-function Words({ bar }: { bar: Bar }) {
-  const { t } = useEnvironment();
-  const { task } = bar;
-  return (
-    <>
-      <strong class="p2p-label">{task.label}</strong> {t("on %1, %2:", task.worker, t(task.state))}{" "}
-      {join(
-        ", ", task.submitted > 0 && t("waited %1", duration(bar.sent - task.submitted)),
-        t("way there %1", duration(bar.started - bar.sent)), t("ran %1", duration(bar.back - bar.started)),
-        bar.ended > bar.back && t("way back %1", duration(bar.ended - bar.back))
-      )}
-    </>
+/** Where a task was and how long each part of it took. */
+function barWords({ task, sent, started, back, ended }: Bar, t: Translate): string {
+  return join(
+    " ", t("on %1, %2:", task.worker, t(task.state)),
+    join(
+      ", ", task.submitted > 0 && t("waited %1", duration(sent - task.submitted)), t("way there %1", duration(started - sent)),
+      t("ran %1", duration(back - started)), ended > back && t("way back %1", duration(ended - back))
+    )
   );
 }
 

@@ -800,6 +800,20 @@ describe("what is said", () => {
     expect(told.join(" ")).toContain("tasks done");
   });
 
+  test("a timeline in which something runs isn't told anew each second, but what is chosen in it is", async () => {
+    const tasks = { a: { label: "tile", state: "running" as const, worker: "attic", submitted: NOW - 9, sent: NOW - 8, started: NOW - 7 } };
+    await mount(snapshot({ tasks }));
+    await tab("timeline");
+    const told = (): Array<string | null> => [...element.querySelectorAll(".p2p-timeline [role=status]")].map((each) => each.textContent);
+    await settle(5000);
+    expect(told()).toEqual([""]);
+    await key(element.querySelector(".p2p-chart"), "ArrowLeft");
+    const [first] = told();
+    expect(first).toContain("tile on attic, running: waited 1.0 s");
+    await settle(5000);
+    expect(told()).toEqual([first]);
+  });
+
   test("what is the same news again is told again", async () => {
     await mount(snapshot());
     await settle(4000);
