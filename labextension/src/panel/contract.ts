@@ -40,6 +40,8 @@ export interface ClusterFacts {
   done: number;
   failed: number;
   cancelled: number;
+  /** Tasks that wait beyond those that have rows. */
+  unlisted: number;
 }
 
 /** What may be done now. */

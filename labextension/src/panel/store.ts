@@ -20,7 +20,7 @@ export type Lending = Row<LendingRow>;
 
 const NO_CLUSTER: ClusterFacts = {
   state: "none", words: "", kind: "none", title: "", board: "", me: "", key: "", note: "", since: 0, reasons: {},
-  done: 0, failed: 0, cancelled: 0
+  done: 0, failed: 0, cancelled: 0, unlisted: 0
 };
 
 const NO_MEANS: Means = { can: [], clusters: [], hosted: [], machine: "", cores: 0, python: "" };
@@ -272,8 +272,8 @@ function matcher<R>(text: string, fields: (row: R) => string[]): (row: R) => boo
 }
 
 /** How many tasks are on their way, also in states of which only a newer kernel knows. */
-export function unfinished({ tasks, counts }: Store): number {
-  return tasks.size - counts.done - counts.failed - counts.cancelled;
+export function unfinished({ cluster, tasks, counts }: Store): number {
+  return cluster.unlisted + tasks.size - counts.done - counts.failed - counts.cancelled;
 }
 
 /** Whether the shared cluster that one is in is one's own. */

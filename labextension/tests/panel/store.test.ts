@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import type { Delta } from "../../src/panel/contract";
 import { Ordered } from "../../src/panel/ordered";
-import { Store } from "../../src/panel/store";
+import { Store, unfinished } from "../../src/panel/store";
 import { delta, manyTasks, NOW, snapshot } from "./fake";
 
 const labels = (store: Store): string[] => store.pending.items.map((task) => task.label);
@@ -28,6 +28,14 @@ describe("messages", () => {
     expect(store.members.size).toBe(0);
     expect(store.cluster).toMatchObject({ done: 1, state: "connected" });
     expect(store.counts).toMatchObject({ waiting: 2, running: 1 });
+  });
+
+  test("tasks that wait without rows of their own are counted, too", () => {
+    const store = new Store();
+    store.apply(snapshot({ tasks: manyTasks(3) }));
+    const listed = unfinished(store);
+    store.apply(delta({ set: { cluster: { unlisted: 5000 } } }));
+    expect(unfinished(store)).toBe(listed + 5000);
   });
 
   test("after a delta that was missed nothing is taken until a snapshot comes", () => {
