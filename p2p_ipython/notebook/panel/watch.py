@@ -171,6 +171,10 @@ class ClusterWatch:
         sids = {*self.cluster.presence.sessions, *people.workers, people.sid}
         for sid in [sid for sid in self._signers if sid not in sids]:
             self._gone(sid)
+        ids = {sid.hex() for sid in sids}
+        for table in ("members", "offers"):  # the hub may have told of another cluster before
+            for id in [id for id in self._hub.rows(table) if id not in ids and not id.startswith(ABSENT)]:
+                self._hub.drop(table, id)
         used = self._used()
         for sid in sids:
             self._session(people, sid, used)
@@ -190,14 +194,14 @@ class ClusterWatch:
             self._absent(people, used)
 
     def _gone(self, sid: bytes) -> bool:
+        self._hub.drop("members", sid.hex())
+        self._hub.drop("offers", sid.hex())
         signer = self._signers.pop(sid, None)
         if signer is None:
             return False
         self._here[signer] -= 1
         if not self._here[signer]:
             del self._here[signer]
-        self._hub.drop("members", sid.hex())
-        self._hub.drop("offers", sid.hex())
         return True
 
     def _session(self, people: _People, sid: bytes, used: Usage) -> bool:

@@ -304,6 +304,22 @@ async def test_another_cluster_takes_the_place_of_the_one_before(cluster: Cluste
     pump.close()
 
 
+async def test_nobody_of_a_cluster_is_listed_in_the_one_that_takes_its_place_at_once(cluster: Cluster) -> None:
+    other = await asyncio.to_thread(p2p_ipython.connect, workers=1)
+    shown = [cluster]
+    pump, panel = Pump(asyncio.get_running_loop(), lambda: shown[0], Beside()), Panel()
+    pump.hello(panel)
+    await panel.until(lambda: len(panel.rows("offers")) == 2)
+    await asyncio.to_thread(other.submit(pow, 2, 3).result, PATIENCE)  # its worker is here
+    shown[0] = other
+    pump.woken()
+    await panel.until(lambda: [row["state"] for row in panel.rows("tasks")] == ["done"])
+    assert sorted(row["state"] for row in panel.rows("members")) == ["this kernel", "up"]
+    assert len(panel.rows("offers")) == 1
+    pump.close()
+    await asyncio.to_thread(other.close)
+
+
 async def test_tasks_beyond_the_rows_that_are_told_are_counted_and_told_when_there_is_room(
     pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
