@@ -63,8 +63,12 @@ class Display:
 
     def model(self) -> str:
         """The id of the widget, which is made on first use; "" where there can be none."""
-        if self._channel is not None and self._channel.is_open and self._widget is not None:
-            return str(self._widget.model_id)
+        if self._channel is not None:
+            if self._channel.is_open and self._widget is not None and self._widget.comm is not None:
+                return str(self._widget.model_id)
+            # Closed by a front end, or with all widgets by the user.
+            self._channel.forget()
+            background().loop.call_soon_threadsafe(self.pump.leave, self._channel)
         try:
             from p2p_ipython.notebook.panel.widget import MORE, PanelWidget
 

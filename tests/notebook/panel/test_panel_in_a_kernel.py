@@ -317,6 +317,15 @@ def test_a_panel_of_one_cluster_is_shown_like_that_of_the_notebooks(browser: Bro
     browser.run("del this\n%p2p_disconnect")
 
 
+def test_after_the_user_has_closed_all_widgets_the_panel_has_a_new_one(browser: Browser) -> None:
+    before = widget_of(browser.run("%p2p_panel", cell="closed"))
+    browser.run("import ipywidgets\nipywidgets.Widget.close_all()")
+    model = widget_of(browser.run("%p2p_panel", cell="closed"))
+    assert model not in (before, "None")
+    browser.tell(model, custom=True, t="hello", v=1, view="widget")
+    browser.read(lambda: model in browser.readers)
+
+
 def test_the_saved_html_of_a_cluster_that_is_forgotten_stays_as_it_was(browser: Browser) -> None:
     cell = browser.run(
         "import gc, p2p_ipython\nfrom IPython.display import display\n"
