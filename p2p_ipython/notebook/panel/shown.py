@@ -42,37 +42,47 @@ def shown(source: str, future: Future[Any] | None) -> dict[str, Any]:
 
 def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
     made: list[dict[str, str]] = []
-    pieces: list[str] = []  # of the stream that is the last one made
+    pieces: list[str] = []  # of the stream that is the last one made; joined at once, lest it is copied for each
+    named: dict[str, dict[str, str]] = {}  # displays that may be updated
     pictures = 0
+
+    def join() -> None:
+        if pieces:
+            made[-1]["text"] = "".join(pieces)
+            pieces.clear()
+
     for message in messages:
         kind = message["kind"]
         if kind == "stream":
             last = made[-1] if made else {}
             if last.get("kind") != "stream" or last["name"] != message["name"]:
-                _join(made, pieces)
+                join()
                 made.append({"kind": "stream", "name": message["name"], "text": ""})
             pieces.append(message["text"])
-            continue
-        _join(made, pieces)
-        if kind == "clear_output":
-            made.clear()
-        elif kind == "display_data":
+        elif kind == "clear_output":
+            made, pictures = [], 0
+            pieces.clear()
+            named.clear()
+        elif kind in ("display_data", "update_display_data"):
             told = _display(message["content"].get("data"))
-            if told is not None and told["kind"] == "image":
-                pictures += len(told["data"])
-                if pictures > MOST_IMAGES:
-                    told = {"kind": "text", "text": "(a picture)"}
-            if told is not None:
-                made.append(told)
-    _join(made, pieces)
+            name = _display_id(message["content"])
+            before = named.get(name) if kind == "update_display_data" else None
+            if told is None or (kind == "update_display_data" and before is None):
+                continue
+            pictures += len(told.get("data", "")) - len((before or {}).get("data", ""))
+            if pictures > MOST_IMAGES and told["kind"] == "image":
+                pictures -= len(told["data"])
+                told = {"kind": "text", "text": "(a picture)"}
+            if before is not None:
+                before.clear()
+                before.update(told)
+                continue
+            join()
+            made.append(told)
+            if name:
+                named[name] = told
+    join()
     return _last(made)
-
-
-def _join(made: list[dict[str, str]], pieces: list[str]) -> None:
-    """Give the last stream its text: at once, since a text that grows piece by piece is copied each time."""
-    if pieces:
-        made[-1]["text"] = "".join(pieces)
-        pieces.clear()
 
 
 def _last(made: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -105,6 +115,13 @@ def _display(data: Mapping[str, Any] | None) -> dict[str, str] | None:
             return {"kind": "image", "mime": mime, "data": "".join(picture.split())}
     text = data.get("text/plain")
     return {"kind": "text", "text": text} if isinstance(text, str) else None
+
+
+def _display_id(content: Mapping[str, Any]) -> str:
+    """By what a display is updated; "" for one that isn't."""
+    transient = content.get("transient")
+    name = transient.get("display_id") if isinstance(transient, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _is_base64(text: str) -> bool:

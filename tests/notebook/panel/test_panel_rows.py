@@ -18,7 +18,7 @@ from p2p_ipython.client.lending import LendingState
 from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.asked import ARGUMENTS, Code, Do, Hello, checked, read
-from p2p_ipython.notebook.panel.shown import CUT, MOST_OUTPUTS, MOST_TEXT, shown
+from p2p_ipython.notebook.panel.shown import CUT, MOST_IMAGES, MOST_OUTPUTS, MOST_TEXT, shown
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.messages import Terms
 
@@ -244,9 +244,34 @@ def test_pictures_are_shown_if_that_is_what_they_are_and_html_never() -> None:
     ]
 
 
+def test_a_display_is_shown_as_it_was_updated_last() -> None:
+    def display(kind: str, text: str, name: Any) -> dict[str, Any]:
+        return {"kind": kind, "content": {"data": {"text/plain": text}, "transient": {"display_id": name}}}
+
+    future = made(
+        display("display_data", "0 of 2", "bar"),
+        display("display_data", "other", ["odd"]),
+        stream("a"),
+        display("update_display_data", "2 of 2", "bar"),
+        display("update_display_data", "of nothing", "gone"),
+        {"kind": "update_display_data", "content": {"transient": "odd"}},
+        stream("b"),
+    )
+    expected = [{"kind": "text", "text": "2 of 2"}, {"kind": "text", "text": "other"}, stream("ab")]
+    assert shown("", future)["outputs"] == expected
+    assert future.outputs[0]["content"]["data"] == {"text/plain": "0 of 2"}
+
+
 def test_cleared_output_is_not_shown() -> None:
     future = made(stream("a"), {"kind": "clear_output", "content": {"wait": True}}, stream("b"))
     assert shown("", future)["outputs"] == [stream("b")]
+
+
+def test_of_an_animation_the_last_picture_is_shown() -> None:
+    picture = base64.b64encode(b"x" * (MOST_IMAGES // 4)).decode()
+    frame = {"kind": "display_data", "content": {"data": {"image/png": picture}}}
+    future = made(*[{"kind": "clear_output", "content": {"wait": True}}, frame] * 8)
+    assert shown("", future)["outputs"] == [{"kind": "image", "mime": "image/png", "data": picture}]
 
 
 def test_an_error_is_shown_as_it_came_and_nothing_is_unpickled() -> None:
