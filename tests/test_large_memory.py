@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import gc
+from collections import deque
+
+import pytest
 
 from p2p_ipython import memory
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests of this process have used is not in the way."""
+    gc.collect()
+    monkeypatch.setattr(memory, "_returned", deque())
 
 
 def test_memory_has_the_size_that_was_asked_for_and_can_be_written() -> None:
@@ -16,7 +26,6 @@ def test_memory_has_the_size_that_was_asked_for_and_can_be_written() -> None:
 
 
 def test_a_block_is_used_again_only_when_its_last_view_is_gone() -> None:
-    gc.collect()
     first = memory.fresh(5 << 20)
     first[:4] = b"mine"
     part = first[:4]
