@@ -25,7 +25,7 @@ def test_one_command_loads_the_extension_and_connects(stage: Stage, lab: Tab) ->
     expect(sidebar.state).to_have_text("not loaded")
     lab.command(CONNECT_PERSONAL)
     expect(sidebar.state).to_have_text("connected")
-    assert "42" in book.output(book.do("%p2p 6 * 7\n_p2p.result()")).inner_text()
+    expect(book.output(book.do("%p2p 6 * 7\n_p2p.result()"))).to_contain_text("42")
 
 
 def test_where_nothing_listens_to_a_notebook_any_more_its_console_says_so_until_it_is_open_again(

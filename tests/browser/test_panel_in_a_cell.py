@@ -55,7 +55,7 @@ def test_a_task_is_cancelled_a_moment_after_the_click_unless_that_is_undone(
     expect(panel.row("goes")).to_have_count(0)
     expect(panel.row("stays")).to_contain_text("running")
     state = book.do("stays.cancelled(), goes.cancelled()")
-    assert "(False, True)" in book.output(state).inner_text()
+    expect(book.output(state)).to_contain_text("(False, True)")
     (tmp_path / "go").touch()
     panel.tab("Finished")
     expect(panel.row("goes")).to_contain_text("cancelled")

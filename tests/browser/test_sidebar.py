@@ -36,7 +36,7 @@ def test_a_cluster_is_connected_and_disconnected_by_its_buttons(stage: Stage, la
     book = open_in_lab(lab, "buttons.ipynb", ["%load_ext p2p_ipython"]).run_all()
     sidebar.button("On this machine").click()
     expect(sidebar.state).to_have_text("connected")
-    assert "42" in book.output(book.do("%p2p 6 * 7\n_p2p.result()")).inner_text()
+    expect(book.output(book.do("%p2p 6 * 7\n_p2p.result()"))).to_contain_text("42")
     expect(sidebar.tab("Finished").row("6 * 7")).to_be_visible()  # else it is asked whether to give the task up
     sidebar.button("Disconnect").click()
     expect(sidebar.state).to_have_text("closed")
