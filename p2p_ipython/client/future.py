@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SAID_WITHIN = 2.0
+"""Seconds that a value waits for the line that says how its task ended; usually it takes less than a millisecond."""
+
 NOTICE = 10.0
 """Seconds after which whoever waits for a task that nobody can run is told so."""
 
@@ -95,6 +98,8 @@ class Future(concurrent.futures.Future[T]):
         self.worker = ""
         """Name of the worker that ran it, once it is over."""
         self.outputs: list[OutputMessage] = []
+        self.said: threading.Event | None = None
+        """Set when the line under its cell says how it ended; None: there is no such line."""
         self._owner = owner
         self._decode = decode
         self._runs = False
@@ -237,6 +242,8 @@ class Future(concurrent.futures.Future[T]):
             raise Cancelled(self.label, self._why_cancelled) from None
         if not background().is_current():
             printed.drain()  # the task's output comes before its value
+            if self.said is not None:  # what comes after the last cell of a notebook is lost where it is executed
+                self.said.wait(SAID_WITHIN)
         with self._decoding:
             kept: Any = self._exception.result if isinstance(self._exception, _Undecoded) else self._result
             if not isinstance(kept, Arrived):

@@ -109,7 +109,10 @@ class _Line:
         self.awaited = False
         """Whether the front end has yet to draw the card that it was told to."""
         self.patience: asyncio.TimerHandle | None = None
+        self.said = threading.Event()
+        """Set when the line, or the card in its place, says how the task ended."""
         self.over = threading.Event()
+        """Set when it is the line that says so."""
 
     def face(self, now: float) -> Face:
         ended = now if self.ended is None else self.ended
@@ -147,6 +150,7 @@ class StatusLines:
         The event is set when the line says how it ended.
         """
         line = _Line(future, status, record, self._clock())
+        future.said = line.said
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)
         future.add_done_callback(lambda _future: loop.call_soon_threadsafe(self._end, line))
@@ -167,6 +171,7 @@ class StatusLines:
         if line.card is not None and line.awaited and line.status.model:
             # Front ends stumble over a view that is taken away while they draw it. The card says how it ended, too.
             line.card.show(line.face(line.ended))
+            line.said.set()
             line.patience = background().loop.call_later(_DRAWN_WITHIN, self._finish, line)
         else:
             self._finish(line)
@@ -177,6 +182,7 @@ class StatusLines:
         if line.patience is not None:
             line.patience.cancel()
         line.update(self._clock())
+        line.said.set()
         line.over.set()
         if self._cards is not None and line.card is not None:
             # After the line is there again, so that no front end looks for what is closed.
