@@ -6,7 +6,8 @@ front end has said that it can show it (``ready``), so that nobody sees an error
 line takes its place, and the widget is closed: nothing of it is in the saved notebook.
 
 A page that is reloaded finds the card again, but no longer takes in the line that would replace it. For such a page
-the widget stays, with the final words, until the extension is unloaded.
+the widget stays, with the final words, until the extension is unloaded; and for a moment for one that is just being
+reloaded.
 
 The browser's messages are {"t": "ready", "page": …}, repeated since the first may have to wait, {"t": "shown"} when a
 view has been drawn, and {"t": "cancel"}.
@@ -38,7 +39,10 @@ MOST = 100
 """Cards at a time; further tasks keep their line."""
 
 KEPT = 30
-"""Cards of tasks that are over which are kept for pages that were reloaded."""
+"""Cards of tasks that are over which are kept for pages that were, or are being, reloaded."""
+
+LATE = 5.0
+"""Seconds that a card stays whose task is over, for a page that found it before that and hasn't said so yet."""
 
 UNANSWERED = 3
 """Cards that no front end has answered, after which no more are made, as long as none ever was."""
@@ -194,15 +198,19 @@ class Cards:
             self._answered = True
         elif self._clock() - card.since >= ANSWERS_WITHIN:
             self._unanswered += 1
-        try:
-            if not card.reloaded:
-                card.close()
-                return
-            self._kept.append(card)
-            if len(self._kept) > KEPT:
-                self._kept.popleft().close()
-        except Exception:
-            log.debug("a card could not be ended", exc_info=True)
+        if not card.ready:
+            self._close_one(card)
+            return
+        self._kept.append(card)
+        if len(self._kept) > KEPT:
+            self._close_one(self._kept.popleft())
+        if not card.reloaded:
+            background().loop.call_later(LATE, self._let_go, card)
+
+    def _let_go(self, card: Card) -> None:
+        if card in self._kept and not card.reloaded:
+            self._kept.remove(card)
+            self._close_one(card)
 
     def close(self) -> None:
         """Take all cards away that are still there, also those of tasks that are over. Any thread."""
@@ -214,10 +222,13 @@ class Cards:
         self._alive.clear()
         self._kept.clear()
         for card in cards:
-            try:
-                card.close()
-            except Exception:
-                log.debug("a card could not be closed", exc_info=True)
+            self._close_one(card)
+
+    def _close_one(self, card: Card) -> None:
+        try:
+            card.close()
+        except Exception:
+            log.debug("a card could not be closed", exc_info=True)
 
     def _load(self) -> None:
         try:

@@ -12,6 +12,7 @@ import pytest
 
 import p2p_ipython
 from p2p_ipython.client.journal import Entry
+from p2p_ipython.notebook import card as card_module
 from p2p_ipython.notebook.card import ANSWERS_WITHIN, KEPT, MOST, UNANSWERED, Card, Cards, Face, line_html
 from p2p_ipython.notebook.status_line import _CARD_AFTER, text
 from p2p_ipython.protocol.client_machine import TaskState
@@ -55,6 +56,12 @@ class Browser:
         made = cards.make(FACE, lambda: self.said.append("cancel"), self.said.append)
         assert made is not None
         self.card: Card = made
+        self._widget, self._layout = made._widget, made._widget.layout
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of the card is left."""
+        return self._widget.comm is None and self._layout.comm is None
 
     async def says(self, content: Any, method: str = "custom") -> None:
         self.card._widget.comm.handle_msg({"content": {"data": {"method": method, "content": content}}})
@@ -70,10 +77,10 @@ async def loaded(clock: Callable[[], float] = time.monotonic) -> Cards:
     return cards
 
 
-def left() -> int:
-    from ipywidgets.widgets.widget import _instances
-
-    return len(_instances)
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110 - nobody says when a widget is closed
+            await asyncio.sleep(0.005)
 
 
 async def test_a_card_hears_three_words_of_the_browsers_and_nothing_else() -> None:
@@ -105,29 +112,44 @@ async def test_what_the_browser_writes_into_a_cards_state_does_not_count() -> No
     cards.end(browser.card)
 
 
-async def test_a_card_that_is_over_leaves_no_widget_behind() -> None:
+async def test_a_card_that_is_over_leaves_no_widget_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card_module, "LATE", 0.01)
     cards = await loaded()
-    before = left()
-    browser = Browser(cards)
+    browser, unseen = Browser(cards), Browser(cards)
     await browser.says({"t": "ready", "page": "a"})
-    assert left() > before
+    assert not browser.gone
     cards.end(browser.card)
-    assert left() == before
+    cards.end(unseen.card)
+    assert unseen.gone
+    await until(lambda: browser.gone)
+
+
+async def test_a_page_that_is_being_reloaded_as_the_task_ends_keeps_its_card() -> None:
+    cards = await loaded()
+    browser, other = Browser(cards), Browser(cards)
+    for one in (browser, other):
+        await one.says({"t": "ready", "page": "before"})
+        cards.end(one.card)
+        assert not one.gone
+    await browser.says({"t": "ready", "page": "after"})
+    for one in (browser, other):
+        cards._let_go(one.card)
+    assert (browser.gone, other.gone) == (False, True)
+    cards.close()
+    await until(lambda: browser.gone)
 
 
 async def test_a_card_stays_for_a_page_that_was_reloaded_and_some_such_are_kept() -> None:
     cards = await loaded()
-    before = left()
+    browsers = []
     for _ in range(KEPT + 5):
-        browser = Browser(cards)
+        browsers.append(browser := Browser(cards))
         await browser.says({"t": "ready", "page": "before"})
         await browser.says({"t": "ready", "page": "after"})
         cards.end(browser.card)
-    kept = left() - before
-    assert kept == 2 * KEPT  # each with its layout
+    assert [browser.gone for browser in browsers] == [True] * 5 + [False] * KEPT
     cards.close()
-    await asyncio.sleep(0)
-    assert left() == before
+    await until(lambda: all(browser.gone for browser in browsers))
 
 
 async def test_there_are_only_so_many_cards_at_a_time() -> None:
