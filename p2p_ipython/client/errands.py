@@ -38,7 +38,8 @@ class Visitor:
     """Somebody who asks to be let into the cluster ``title``.
 
     He has proved to have the key; ``name`` and ``about`` are what he says. ``called`` is what he would be called, a
-    name that can be. ``invited``: he has the code of an invitation; otherwise he knocks.
+    name that can be. ``invited``: he has the code of an invitation; otherwise he knocks. ``own``: he would be a machine
+    of the owner's. ``another_key``: somebody called so is in, by another key.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Visitor:
     invited: bool = False
     about: str = ""
     own: bool = False
+    another_key: bool = False
 
 
 class View(Protocol):
@@ -211,7 +213,14 @@ class Invitation(Errand):
             return question.called
         guest = question.guest
         visitor = Visitor(
-            self.title, guest.name, guest.fingerprint, question.called, invited=True, about=guest.about, own=self._own
+            self.title,
+            guest.name,
+            guest.fingerprint,
+            question.called,
+            invited=True,
+            about=guest.about,
+            own=self._own,
+            another_key=question.another_key,
         )
         self.visitor = visitor
         self._answer = asyncio.get_running_loop().create_future()

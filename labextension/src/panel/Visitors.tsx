@@ -18,6 +18,7 @@ export function Visitors() {
               <strong>{visitor.called || visitor.name}</strong>{" "}
               {visitor.invited ? t("comes by an invitation to %1.", visitor.title) : t("asks to come in to %1.", visitor.title)}
             </p>
+            {visitor.note === "" ? null : <p>{visitor.note}</p>}
             <p class="p2p-dim">{t("Key:")} <code>{visitor.key}</code>{visitor.about === "" ? null : <> · {visitor.about}</>}</p>
           </div>
           <p class="p2p-row">

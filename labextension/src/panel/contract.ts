@@ -145,6 +145,8 @@ export interface VisitorRow {
   key: string;
   invited: boolean;
   about: string;
+  /** What else is to be known before one says yes. */
+  note: string;
 }
 
 /** A worker that this kernel has started, to lend this machine. */

@@ -38,7 +38,7 @@ const DEFAULTS: Readonly<Tables> = {
     name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
     platform: "", only: "", paused: false, mine: false
   },
-  visitors: { title: "", name: "", called: "", key: "", invited: false, about: "" },
+  visitors: { title: "", name: "", called: "", key: "", invited: false, about: "", note: "" },
   lending: {
     title: "", name: "", state: "starting", words: "", slots: 0, busy: 0, until: 0, only: "", tasks: 0, seconds: 0
   }

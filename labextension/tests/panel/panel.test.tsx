@@ -484,7 +484,7 @@ describe("strangers' text", () => {
         b: { label: HOSTILE, worker: HOSTILE, state: "failed", error: HOSTILE, sent: NOW - 5, ended: NOW }
       },
       offers: { o: { name: HOSTILE, tags: [HOSTILE], only: HOSTILE, platform: HOSTILE } },
-      put: { visitors: { v: { name: HOSTILE, called: HOSTILE, about: HOSTILE, title: HOSTILE } }, lending: { l: { title: HOSTILE, name: HOSTILE, words: HOSTILE } } }
+      put: { visitors: { v: { name: HOSTILE, called: HOSTILE, about: HOSTILE, note: HOSTILE, title: HOSTILE } }, lending: { l: { title: HOSTILE, name: HOSTILE, words: HOSTILE } } }
     });
     await mount({ ...world, put: { ...world.put, members: { m: { name: HOSTILE, here: true, roles: [HOSTILE], machine: HOSTILE } } } });
     await tab(name);
@@ -694,6 +694,12 @@ describe("actions", () => {
       { action: "approve", args: { key: "f4", title: "alice/friends", called: "franky" } },
       { action: "refuse", args: { key: "f4", title: "alice/friends" } }
     ]);
+  });
+
+  test("what is to be known of a visitor is said where one says yes", async () => {
+    const note = "bob is in already, by another key: both will count as his.";
+    await mount(snapshot({ put: { visitors: { v: { title: "alice/friends", name: "bob", called: "bob", key: "f4", note } } } }));
+    expect(element.querySelector(".p2p-visitors li")!.textContent).toContain(note);
   });
 
   test("an invitation's code is shown once and dropped when it is dismissed", async () => {

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from p2p_ipython.errors import UsageError
 
 MAX_TEXT = 500
-MAX_WORDS = 16
+MAX_WORDS = 64
 MAX_NUMBER = 1_000_000
 
 TEXT, TEXTS, COUNT, NUMBER = "text", "list of texts", "whole number", "number"

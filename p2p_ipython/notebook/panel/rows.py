@@ -146,7 +146,20 @@ def visitor(waits: Visitor) -> tuple[str, Row]:
         key=waits.fingerprint,
         invited=waits.invited,
         about=waits.about[:WORDS],
+        note=_to_know(waits)[:WORDS],
     )
+
+
+def _to_know(waits: Visitor) -> str:
+    """What else is to be known of a visitor before one says yes."""
+    notes = []
+    if waits.own:
+        notes.append("It would be a machine of your own, and count as you.")
+    if waits.name != waits.called:
+        notes.append(f"Calls himself {waits.name[:NAME]}.")
+    if waits.another_key:
+        notes.append(f"{waits.called[:NAME]} is in already, by another key: both will count as his.")
+    return " ".join(notes)
 
 
 def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,6 +105,7 @@ def test_keys_are_told_by_names_where_they_are_known() -> None:
 def test_a_visitor_and_a_lending_have_ids_of_their_own() -> None:
     id, told = rows.visitor(Visitor("alice/friends", HOSTILE, KEY, "bob", invited=True))
     assert (id, told["name"], told["invited"]) == (f"alice/friends {KEY}", HOSTILE, True)
+    assert told["note"] == f"Calls himself {HOSTILE}."
     state = LendingState(
         "7", "alice/friends", "w", "lending", only=("bob", OTHER_KEY), usage={KEY: (2, 1.5), "x": (1, 0.5)}
     )
@@ -119,6 +121,15 @@ def test_a_visitor_and_a_lending_have_ids_of_their_own() -> None:
             "seconds": 2.0,
         },
     )
+
+
+def test_what_is_to_be_known_before_one_says_yes_is_told_with_a_visitor() -> None:
+    plain = Visitor("alice/friends", "bob", KEY, "bob")
+    assert "note" not in rows.visitor(plain)[1]
+    own = rows.visitor(replace(plain, own=True, invited=True))[1]["note"]
+    assert own == "It would be a machine of your own, and count as you."
+    another = rows.visitor(replace(plain, another_key=True, invited=True))[1]["note"]
+    assert another == "bob is in already, by another key: both will count as his."
 
 
 # --- the static view ---
@@ -345,7 +356,7 @@ def test_arguments_are_of_their_kind_or_refused(action: str, args: dict[str, Any
         ("lend", {"hours": math.nan}),
         ("lend", {"hours": math.inf}),
         ("lend", {"only": "bob"}),
-        ("lend", {"only": ["bob"] * 17}),
+        ("lend", {"only": ["bob"] * 65}),
         ("lend", {"tags": [1]}),
     ],
 )
