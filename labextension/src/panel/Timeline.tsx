@@ -49,16 +49,16 @@ export function Timeline() {
 /** What pieces there are, in the words of `Cluster.timeline()`; some are explained only where there are such. */
 const LEGEND = [
   ["waited", "waited"], ["travelled", "way there"], ["ran", "ran"], ["running", "runs"], ["returned", "way back"], ["failed", "failed"],
-  ["cancelled", "cancelled"]
+  ["cancelled", "cancelled"], ["lost", "worker lost"]
 ] as const;
 
 type PieceName = (typeof LEGEND)[number][0];
 
-const SOME: ReadonlySet<PieceName> = new Set<PieceName>(["running", "failed", "cancelled"]);
+const SOME: ReadonlySet<PieceName> = new Set<PieceName>(["running", "failed", "cancelled", "lost"]);
 
 /** What a task's time at its worker is drawn as. */
-function outcome({ task: { state } }: Bar): PieceName {
-  return state === "failed" || state === "cancelled" ? state : state === "done" ? "ran" : "running";
+function outcome({ task: { state }, lost }: Bar): PieceName {
+  return lost ? "lost" : state === "failed" || state === "cancelled" ? state : state === "done" ? "ran" : "running";
 }
 
 /** Drawn again only when the second or what it is about has changed. */
@@ -93,7 +93,7 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
     onView(wide >= whole ? undefined : { span: wide, back });
   };
   const bars = picture.bars.filter((bar) => bar.ended >= from && bar.idle <= to);
-  const place = picture.bars.findIndex((bar) => bar.task.id === chosen);
+  const place = picture.bars.findIndex((bar) => bar.id === chosen);
   const bar = picture.bars[place];
   const told = useRef({ of: "", words: "" }); // of what goes on only the choice is said aloud, not each second
   if (told.current.of !== chosen) {
@@ -111,7 +111,7 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
     } else if (step !== undefined) {
       const next = picture.bars[place < 0 ? picture.bars.length - 1 : Math.min(picture.bars.length - 1, Math.max(0, place + step))];
       if (next !== undefined) {
-        onChoose(next.task.id);
+        onChoose(next.id);
         if (next.ended < from || next.sent > to) {
           onView({ span, back: Math.min(whole - span, Math.max(0, picture.to - (next.sent + next.ended) / 2 - span / 2)) });
         }
@@ -128,7 +128,7 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
     event.preventDefault();
     event.stopPropagation();
   };
-  const summary = t("%1 on %2 in %3.", tasks(picture.bars.length, t), workers(picture.lanes.length, t), duration(whole));
+  const summary = t("%1 on %2 in %3.", tasks(picture.bars.filter(({ lost }) => !lost).length, t), workers(picture.lanes.length, t), duration(whole));
   return (
     <>
       <div class="p2p-bar">
@@ -161,9 +161,9 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
             }
           }}
           onPointerOver={(event) => {
-            const task = (event.target as Element).closest("[data-task]")?.getAttribute("data-task");
-            if (typeof task === "string") {
-              onChoose(task);
+            const bar = (event.target as Element).closest("[data-bar]")?.getAttribute("data-bar");
+            if (typeof bar === "string") {
+              onChoose(bar);
             }
           }}
         >
@@ -187,9 +187,12 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
                 <rect class="p2p-failed" width="5" height="5" />
                 <rect class="p2p-gash" width="1.2" height="5" />
               </pattern>
+              <pattern id={`${id}-net`} width="5" height="5" patternUnits="userSpaceOnUse">
+                <path class="p2p-lost" d="M0 0l5 5M5 0l-5 5" />
+              </pattern>
             </defs>
             {ticks.map((time) => <line key={time} class="p2p-tick" x1={`${at(picture.from + time)}%`} x2={`${at(picture.from + time)}%`} y1="0" y2="100%" />)}
-            {bars.map((each) => <Pieces key={each.task.id} bar={each} y={top(each, picture)} at={at} id={id} chosen={each.task.id === chosen} />)}
+            {bars.map((each) => <Pieces key={each.id} bar={each} y={top(each, picture)} at={at} id={id} chosen={each.id === chosen} />)}
           </svg>
           <div class="p2p-axis" aria-hidden="true">
             {ticks.map((time) => <span key={time} style={{ insetInlineStart: `${at(picture.from + time)}%` }}>{axisWords(time, every)}</span>)}
@@ -210,7 +213,7 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
               {picture.lanes.map((lane) => (
                 <tr key={lane.worker}>
                   <th scope="row">{lane.worker || t("somebody")}</th>
-                  {[lane.tasks, percent(lane.used), duration(lane.waited), duration(lane.travelled), duration(lane.ran), duration(lane.returned)].map((text, index) => <td key={index}>{text}</td>)}
+                  {[lane.bars, percent(lane.used), duration(lane.waited), duration(lane.travelled), duration(lane.ran), duration(lane.returned)].map((text, index) => <td key={index}>{text}</td>)}
                 </tr>
               ))}
             </tbody>
@@ -225,8 +228,8 @@ function Pieces({ bar, y, at, id, chosen }: { bar: Bar; y: number; at: (time: nu
   const piece = (name: PieceName, from: number, to: number) =>
     to > from ? <Piece name={name} x={`${at(from)}%`} width={`${Math.max(at(to) - at(from), 0)}%`} y={y} id={id} /> : null;
   return (
-    <g data-task={bar.task.id} class={`p2p-run${chosen ? " p2p-chosen" : ""}`}>
-      {piece("waited", chosen ? bar.task.submitted || bar.idle : bar.idle, bar.sent)}
+    <g data-bar={bar.id} class={`p2p-run${chosen ? " p2p-chosen" : ""}`}>
+      {piece("waited", chosen ? bar.ready : bar.idle, bar.sent)}
       {piece("travelled", bar.sent, bar.started)}
       {piece(outcome(bar), bar.started, bar.back)}
       {piece("returned", bar.back, bar.ended)}
@@ -243,15 +246,15 @@ function Piece({ name, x, width, y, id }: { name: PieceName; x: string; width: s
 
 /** How far below the top of its row a piece begins, how high it is, and its pattern. */
 const SHAPES: Partial<Record<PieceName, readonly [number, number, string?]>> = {
-  waited: [6, 2], travelled: [3, 8, "hatch"], returned: [3, 8, "dots"], failed: [0, 14, "cross"]
+  waited: [6, 2], travelled: [3, 8, "hatch"], returned: [3, 8, "dots"], failed: [0, 14, "cross"], lost: [0, 14, "net"]
 };
 
 /** Where a task was and how long each part of it took. */
-function barWords({ task, sent, started, back, ended }: Bar, t: Translate): string {
+function barWords({ task, worker, lost, ready, sent, started, back, ended }: Bar, t: Translate): string {
   return join(
-    " ", t("on %1, %2:", task.worker, t(task.state)),
+    " ", t("on %1, %2:", worker, lost ? t("lost") : t(task.state)),
     join(
-      ", ", task.submitted > 0 && t("waited %1", duration(sent - task.submitted)), t("way there %1", duration(started - sent)),
+      ", ", task.submitted > 0 && t("waited %1", duration(sent - ready)), t("way there %1", duration(started - sent)),
       t("ran %1", duration(back - started)), ended > back && t("way back %1", duration(ended - back))
     )
   );

@@ -90,6 +90,9 @@ export interface MemberRow {
 
 export type TaskState = "waiting" | "sent" | "running" | "done" | "failed" | "cancelled";
 
+/** An attempt that was lost: its worker, and when it was sent, began, and was known to be lost. */
+export type Attempt = readonly [worker: string, sent: number, started: number, ended: number];
+
 export interface TaskRow {
   label: string;
   /** "cell" or "call". */
@@ -105,6 +108,8 @@ export interface TaskRow {
   sent: number;
   started: number;
   ended: number;
+  /** The attempts that were lost while they ran, the earlier first. */
+  tried: Attempt[];
   /** Seconds that its worker says it took; 0 where that isn't known. The rest, until `ended`, was the way back. */
   ran: number;
   sizeIn: number;

@@ -2,12 +2,18 @@
 
 import type { Task } from "./store";
 
-/** One task on its worker's lane; its times in order, `ended` that of the end or now. */
+/** A task, or an attempt of it that was lost, on its worker's lane; its times in order, `ended` that of the end or now. */
 export interface Bar {
+  /** No other bar's. */
+  id: string;
   task: Task;
+  worker: string;
+  lost: boolean;
   /** Which row of the picture, from the top. */
   row: number;
-  /** When its wait is drawn from: announced, or when its place became free, if that was later. */
+  /** When it was announced, or lost before. */
+  ready: number;
+  /** When its wait is drawn from: `ready`, or when its place became free, if that was later. */
   idle: number;
   sent: number;
   started: number;
@@ -21,7 +27,7 @@ export interface Lane {
   /** Its first row and how many: one for each task that it has had at the same time. */
   row: number;
   rows: number;
-  tasks: number;
+  bars: number;
   /** Share of its slots' time in which something ran, 0 to 1. */
   used: number;
   /** Seconds, on average: from announced to sent, from sent to started, while it ran, and from then to its end. */
@@ -39,43 +45,59 @@ export interface Gantt {
   bars: Bar[];
 }
 
-/** Lay out tasks that were sent, in the order of sending. `slots`: how many a worker has, 0 for not known. */
+/** What a worker had of a task. */
+type Piece = Omit<Bar, "row" | "idle">;
+
+function piecesOf(task: Task, now: number): Piece[] {
+  const pieces: Piece[] = [];
+  let ready = task.submitted || (task.tried[0]?.[1] ?? task.sent);
+  for (const [worker, sent, started, ended] of task.tried) {
+    const end = Math.max(ended, sent);
+    pieces.push({ id: `${task.id} ${pieces.length}`, task, worker, lost: true, ready, sent, started: Math.min(started, end), back: end, ended: end });
+    ready = end;
+  }
+  if (task.sent > 0) {
+    const { worker, sent } = task;
+    const ended = Math.max(task.ended || now, sent);
+    const started = Math.min(task.started || (task.ended > 0 ? sent : ended), ended);
+    const back = task.ended > 0 && task.ran > 0 ? Math.min(started + task.ran, ended) : ended;
+    pieces.push({ id: task.id, task, worker, lost: false, ready, sent, started, back, ended });
+  }
+  return pieces;
+}
+
+/** Lay out tasks that were sent. `slots`: how many a worker has, 0 for not known. */
 export function gantt(tasks: readonly Task[], now: number, slots: (worker: string) => number): Gantt {
-  const byWorker = new Map<string, Task[]>();
-  for (const task of tasks) {
-    const others = byWorker.get(task.worker);
+  const byWorker = new Map<string, Piece[]>();
+  for (const piece of tasks.flatMap((task) => piecesOf(task, now)).sort((a, b) => a.sent - b.sent)) {
+    const others = byWorker.get(piece.worker);
     if (others === undefined) {
-      byWorker.set(task.worker, [task]);
+      byWorker.set(piece.worker, [piece]);
     } else {
-      others.push(task);
+      others.push(piece);
     }
   }
   const picture: Gantt = { from: Infinity, to: -Infinity, rows: 0, lanes: [], bars: [] };
   for (const [worker, its] of [...byWorker].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const free: number[] = []; // when each row of this lane becomes free
-    const lane: Lane = { worker, row: picture.rows, rows: 0, tasks: its.length, used: 0, waited: 0, travelled: 0, ran: 0, returned: 0 };
-    for (const task of its) {
-      const ended = Math.max(task.ended || now, task.sent);
-      const started = Math.min(task.started || (task.ended > 0 ? task.sent : ended), ended);
-      const back = task.ended > 0 && task.ran > 0 ? Math.min(started + task.ran, ended) : ended;
-      let row = free.findIndex((time) => time <= task.sent);
+    const lane: Lane = { worker, row: picture.rows, rows: 0, bars: its.length, used: 0, waited: 0, travelled: 0, ran: 0, returned: 0 };
+    for (const piece of its) {
+      const { ready, sent, started, back, ended } = piece;
+      let row = free.findIndex((time) => time <= sent);
       if (row < 0) {
         row = free.length;
       }
-      const submitted = task.submitted || task.sent;
-      picture.bars.push({
-        task, row: picture.rows + row, idle: Math.min(task.sent, Math.max(submitted, free[row] ?? submitted)), sent: task.sent, started, back, ended
-      });
+      picture.bars.push({ ...piece, row: picture.rows + row, idle: Math.min(sent, Math.max(ready, free[row] ?? ready)) });
       free[row] = ended;
-      picture.from = Math.min(picture.from, submitted);
+      picture.from = Math.min(picture.from, ready);
       picture.to = Math.max(picture.to, ended);
-      lane.waited += (task.sent - submitted) / its.length;
-      lane.travelled += (started - task.sent) / its.length;
+      lane.waited += (sent - ready) / its.length;
+      lane.travelled += (started - sent) / its.length;
       lane.ran += (back - started) / its.length;
       lane.returned += (ended - back) / its.length;
     }
     lane.rows = free.length;
-    lane.used = (lane.ran * lane.tasks) / Math.max(slots(worker), lane.rows);
+    lane.used = (lane.ran * lane.bars) / Math.max(slots(worker), lane.rows);
     picture.rows += lane.rows;
     picture.lanes.push(lane);
   }

@@ -31,7 +31,7 @@ const DEFAULTS: Readonly<Tables> = {
     busy: 0, trust: "", key: "", link: "", rtt: 0, lentTasks: 0, lentSeconds: 0, usedTasks: 0, usedSeconds: 0
   },
   tasks: {
-    label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, submitted: 0, sent: 0,
+    label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, tried: [], submitted: 0, sent: 0,
     started: 0, ended: 0, ran: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: ""
   },
   offers: {
@@ -136,7 +136,7 @@ export class Store {
   readonly visitors = new Ordered<Visitor>(byName);
   readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title));
   /** Tasks that a worker has had, in the order in which they were sent: what a timeline shows. */
-  readonly travelled = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.sent > 0);
+  readonly travelled = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.sent > 0 || task.tried.length > 0);
 
   private readonly tables: { [N in TableName]: Table<N> };
 

@@ -17,7 +17,7 @@ test("tasks at the same time stand under each other, those after each other in a
     c: { worker: "w", submitted: 0.5, sent: 5, started: 5, ended: 8, state: "done" }
   }), 100, () => 2);
   expect(picture.bars.map((bar) => [bar.task.id, bar.row])).toEqual([["a", 0], ["b", 1], ["c", 0]]);
-  expect(picture.lanes).toMatchObject([{ worker: "w", row: 0, rows: 2, tasks: 3 }]);
+  expect(picture.lanes).toMatchObject([{ worker: "w", row: 0, rows: 2, bars: 3 }]);
   expect([picture.from, picture.to]).toEqual([0.5, 8]);
 });
 
@@ -45,6 +45,19 @@ test("what runs goes on until now; what was never sent isn't shown", () => {
     a: { worker: "w", submitted: 1, sent: 2, started: 3, state: "running" }, b: { worker: "w", submitted: 1, sent: 4, state: "sent" }, c: { submitted: 1 }
   }), 10, () => 0);
   expect(bars.map((bar) => [bar.task.id, bar.started, bar.ended])).toEqual([["a", 3, 10], ["b", 10, 10]]);
+});
+
+test("an attempt that was lost stands on the lane of its own worker, also while the task waits again", () => {
+  const lost = { submitted: 1, tried: [["v", 2, 3, 5]] as Task["tried"] };
+  const { bars, lanes, to } = gantt(tasks({
+    a: { ...lost, worker: "w", sent: 6, started: 7, ended: 9, state: "done" }, b: { ...lost, state: "waiting" }
+  }), 10, () => 1);
+  expect(bars.map((bar) => [bar.task.id, bar.worker, bar.lost, bar.ready, bar.sent, bar.started, bar.ended])).toEqual([
+    ["b", "v", true, 1, 2, 3, 5], ["a", "v", true, 1, 2, 3, 5], ["a", "w", false, 5, 6, 7, 9]
+  ]);
+  expect(lanes.map(({ worker, rows }) => [worker, rows])).toEqual([["v", 2], ["w", 1]]);
+  expect(new Set(bars.map((bar) => bar.id)).size).toBe(3);
+  expect(to).toBe(9);
 });
 
 test("use is the share of all slots' time in which something ran", () => {

@@ -480,7 +480,7 @@ describe("strangers' text", () => {
       cluster: { title: HOSTILE, note: HOSTILE, me: HOSTILE, board: HOSTILE },
       members: { m: { name: HOSTILE, here: true, roles: [HOSTILE], machine: HOSTILE, state: HOSTILE, trust: HOSTILE } },
       tasks: {
-        a: { label: HOSTILE, worker: HOSTILE, said: HOSTILE, words: HOSTILE, sent: NOW - 5 },
+        a: { label: HOSTILE, worker: HOSTILE, said: HOSTILE, words: HOSTILE, sent: NOW - 5, tried: [[HOSTILE, NOW - 8, NOW - 7, NOW - 6]] },
         b: { label: HOSTILE, worker: HOSTILE, state: "failed", error: HOSTILE, sent: NOW - 5, ended: NOW }
       },
       offers: { o: { name: HOSTILE, tags: [HOSTILE], only: HOSTILE, platform: HOSTILE } },
@@ -818,6 +818,18 @@ describe("what is said", () => {
     expect(first).toContain("tile on attic, running: waited 1.0 s");
     await settle(5000);
     expect(told()).toEqual([first]);
+  });
+
+  test("the timeline has what was lost, too, and says on whom", async () => {
+    const tasks = { a: { label: "tile", worker: "attic", submitted: NOW - 9, tried: [["bob", NOW - 8, NOW - 7, NOW - 5] as const], sent: NOW - 4, started: NOW - 3 } };
+    await mount(snapshot({ tasks }));
+    await tab("timeline");
+    expect(element.querySelector(".p2p-legend")?.textContent).toContain("worker lost");
+    expect(element.querySelectorAll("svg.p2p-bars rect.p2p-lost")).toHaveLength(1);
+    expect([...element.querySelectorAll(".p2p-lanes .p2p-label")].map((each) => each.textContent)).toEqual(["attic", "bob"]);
+    fireEvent.pointerOver(element.querySelector("svg.p2p-bars rect.p2p-lost")!);
+    await settle();
+    expect(element.querySelector(".p2p-hovered")?.textContent).toContain("tile on bob, lost: waited 1.0 s, way there 1.0 s, ran 2.0 s");
   });
 
   test("what is the same news again is told again", async () => {

@@ -47,6 +47,10 @@ def task(entry: Entry) -> Row:
         made["worker"] = entry.worker[:NAME]
     if entry.attempt:
         made["attempt"] = entry.attempt
+    if tried := [each for each in entry.attempts if each.started]:
+        made["tried"] = [
+            [each.worker[:NAME], round(each.sent, 3), round(each.started, 3), round(each.ended, 3)] for each in tried
+        ]
     made["submitted"] = round(entry.submitted, 6)  # panels keep the order of a loop that submits many in a millisecond
     if entry.sent:
         made["sent"] = round(entry.sent, 3)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from p2p_ipython.client.errands import Visitor
 from p2p_ipython.client.future import Arrived, Future
-from p2p_ipython.client.journal import Entry
+from p2p_ipython.client.journal import Attempt, Entry
 from p2p_ipython.client.lending import LendingState
 from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.notebook.panel import rows, static
@@ -60,6 +60,14 @@ def test_a_task_that_is_over_tells_all() -> None:
     assert (told["sent"], told["started"], told["ended"], told["sizeOut"]) == (2.0, 3.0, 4.0, 9)
     assert (told["said"], told["error"], told["attempt"], told["worker"]) == ("last", "ValueError: no", 2, "w")
     assert len(told["label"]) == rows.NAME
+
+
+def test_attempts_that_were_lost_while_they_ran_are_told_and_those_that_were_handed_back_are_not() -> None:
+    entry = Entry("1", "f", "call", "", "", 1.0, 7)
+    entry.attempts = (Attempt("w" * 500, 2.0, 0.0, 3.0),)
+    assert "tried" not in rows.task(entry)
+    entry.attempts += (Attempt("v", 4.0, 5.00049, 6.0),)
+    assert rows.task(entry)["tried"] == [["v", 4.0, 5.0, 6.0]]
 
 
 @pytest.mark.parametrize(
