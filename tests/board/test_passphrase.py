@@ -58,7 +58,10 @@ class Terminal:
         while self.shown.count(wanted) < times:
             assert time.monotonic() < deadline, self.shown
             if select.select([self.master], [], [], 0.1)[0]:
-                self.shown += os.read(self.master, 4096).decode()
+                try:
+                    self.shown += os.read(self.master, 4096).decode()
+                except OSError:  # nobody has the terminal open any more
+                    raise AssertionError(f"the program has ended: {self.shown!r}") from None
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
@@ -106,8 +109,10 @@ def test_a_wrong_passphrase_may_be_typed_twice(terminal, key):
 
 def test_an_empty_answer_means_no(terminal, key):
     terminal.until("Passphrase of")
-    terminal.type("\n")  # the others who want the key may have begun to ask for themselves, or not: they are withdrawn
-    terminal.until("NONE no passphrase was given")
+    terminal.type("\n")
+    # The others who want the key may have begun to ask for themselves, amid these words, or not: they are withdrawn.
+    terminal.until("NONE")
+    terminal.until(" no passphrase was given")
     terminal.until("ssh-add")
 
 
