@@ -112,7 +112,7 @@ def test_an_empty_answer_means_no(terminal, key):
     terminal.type("\n")
     # The others who want the key may have begun to ask for themselves, amid these words, or not: they are withdrawn.
     terminal.until("NONE")
-    terminal.until(" no passphrase was given")
+    terminal.until("no passphrase was given")
     terminal.until("ssh-add")
 
 
