@@ -39,7 +39,7 @@ class Visitor:
 
     He has proved to have the key; ``name`` and ``about`` are what he says. ``called`` is what he would be called, a
     name that can be. ``invited``: he has the code of an invitation; otherwise he knocks. ``own``: he would be a machine
-    of the owner's. ``another_key``: somebody called so is in, by another key.
+    of the owner's. ``also``: what else is to be known before one says yes.
     """
 
     title: str
@@ -49,7 +49,7 @@ class Visitor:
     invited: bool = False
     about: str = ""
     own: bool = False
-    another_key: bool = False
+    also: str = ""
 
 
 class View(Protocol):
@@ -220,7 +220,7 @@ class Invitation(Errand):
             invited=True,
             about=guest.about,
             own=self._own,
-            another_key=question.another_key,
+            also=question.also,
         )
         self.visitor = visitor
         self._answer = asyncio.get_running_loop().create_future()

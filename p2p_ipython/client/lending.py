@@ -56,7 +56,10 @@ MAX_SLOTS = 256
 
 MAX_SECONDS = 365 * 24 * 3600.0
 
-LIVE = ("starting", "lending", "paused", "ending")
+HEEDS = ("starting", "lending", "paused")
+"""States in which a worker can be paused."""
+
+LIVE = (*HEEDS, "ending")
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,7 @@ class Lender:
         wanted = {"pause": "paused", "resume": "lending"}[command]
         lending.child.tell({"do": command})
         end = asyncio.get_running_loop().time() + ANSWER
-        while lending.state.state in LIVE and lending.state.state not in (wanted, "ending"):
+        while lending.state.state in HEEDS and lending.state.state != wanted:
             if not await _within(lending.news, end):
                 raise P2PError("the worker doesn't answer", hint="Stop it, and lend anew: %p2p_lend --stop")
         if lending.state.state != wanted:

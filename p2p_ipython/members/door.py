@@ -57,12 +57,17 @@ class Question:
     own: bool
     another_key: bool = False
 
+    @property
+    def also(self) -> str:
+        """What else is to be known before one says yes; "" for nothing."""
+        return f"{self.called} is in already, by another key: both will count as his." if self.another_key else ""
+
     def __str__(self) -> str:
         as_whom = "as a machine of your own" if self.own else f"as {self.called}"
         says = f", who calls himself {self.guest.name}," if self.guest.name != self.called else ""
         about = f" ({self.guest.about})" if self.guest.about else ""
         here = f"{self.called}{says} is here{about}, with the key {self.guest.fingerprint}."
-        also = f"\n{self.called} is in already, by another key: both will count as his." if self.another_key else ""
+        also = f"\n{self.also}" if self.also else ""
         return f"{here}{also}\nLet him into {self.title} {as_whom}?"
 
 

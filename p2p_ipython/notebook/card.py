@@ -194,13 +194,12 @@ class Cards:
     def end(self, card: Card) -> None:
         """A card's task is over, and its line is there again."""
         self._alive.discard(card)
-        if card.ready:
-            self._answered = True
-        elif self._clock() - card.since >= ANSWERS_WITHIN:
-            self._unanswered += 1
         if not card.ready:
+            if self._clock() - card.since >= ANSWERS_WITHIN:
+                self._unanswered += 1
             self._close_one(card)
             return
+        self._answered = True
         self._kept.append(card)
         if len(self._kept) > KEPT:
             self._close_one(self._kept.popleft())

@@ -126,7 +126,7 @@ class LendingMagics(Magics):
         return cluster
 
     def _command(self, command: str, title: str | None) -> None:
-        from p2p_ipython.client.lending import lender, lending_text
+        from p2p_ipython.client.lending import HEEDS, lender, lending_text
 
         lent = lender().states()
         meant = [one for one in lent if title is None or title in (one.title, one.title.partition("/")[2])]
@@ -135,7 +135,7 @@ class LendingMagics(Magics):
             hint = f"Lent to: {', '.join(one.title for one in lent)}." if lent else "%p2p_lend TITLE lends."
             raise UsageError(what, hint=hint)
         if command != "stop":  # what is over keeps nothing else from being paused
-            meant = [one for one in meant if one.state in ("starting", "lending", "paused")] or meant
+            meant = [one for one in meant if one.state in HEEDS] or meant
         for one in meant:
             state = getattr(lender(), command)(one.id)
             say(in_notebook(lending_text(state).partition("\n")[0]))

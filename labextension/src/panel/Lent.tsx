@@ -9,7 +9,6 @@ export function Lent({ lending }: { lending: Lending }) {
   const { control, t } = useEnvironment();
   const { id, title, name, state, busy } = lending;
   const args = { lending: id };
-  const stop = (): void => void control.perform("stop", args);
   return (
     <div class="p2p-bar p2p-lent" role="group" aria-label={t("This machine, lent to %1", title)}>
       <span class={`p2p-dot${state === "lending" ? " p2p-up" : state === "failed" ? "" : " p2p-unsure"}`} aria-hidden="true" />
@@ -29,12 +28,16 @@ export function Lent({ lending }: { lending: Lending }) {
         {state === "paused" && control.can("resume") ? (
           <Button kind="strong" name={t("Resume lending to %1", title)} onClick={() => void control.perform("resume", args)}>{t("Resume")}</Button>
         ) : null}
-        {state === "ending" || !control.can("stop") ? null : busy > 0 ? (
-          <Confirmed name={t("Stop lending to %1", title)} question={t("%1 of others' running here. Stop?", tasks(busy, t))} yes={t("Stop")} onYes={stop}>
+        {state === "ending" || !control.can("stop") ? null : (
+          <Confirmed
+            name={t("Stop lending to %1", title)}
+            needed={busy > 0}
+            question={busy > 0 ? t("%1 of others' running here. Stop?", tasks(busy, t)) : t("Stop?")}
+            yes={t("Stop")}
+            onYes={() => void control.perform("stop", args)}
+          >
             {t("Stop")}
           </Confirmed>
-        ) : (
-          <Button name={t("Stop lending to %1", title)} onClick={stop}>{t("Stop")}</Button>
         )}
       </span>
     </div>

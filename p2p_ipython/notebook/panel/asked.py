@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from p2p_ipython.errors import UsageError
 
 MAX_TEXT = 500
-MAX_WORDS = 64
+MAX_WORDS = 16
 MAX_NUMBER = 1_000_000
 
 TEXT, TEXTS, COUNT, NUMBER = "text", "list of texts", "whole number", "number"
@@ -89,7 +89,9 @@ def _argument(name: str, kind: str, value: object) -> Any:
             return (value or "").strip()
     elif kind is TEXTS:
         words = [] if value is None else value
-        if isinstance(words, list) and len(words) <= MAX_WORDS and all(_is_text(word) for word in words):
+        if isinstance(words, list) and all(_is_text(word) for word in words):
+            if len(words) > MAX_WORDS:
+                raise UsageError(f"{name}: {len(words)} are too many", hint=f"Give {MAX_WORDS} at most.")
             return tuple(word.strip() for word in words if word.strip())
     else:
         number = 0 if value is None else value

@@ -103,6 +103,12 @@ class Hub:
         self.rev += 1
         return message
 
+    def settle(self) -> None:
+        """Nobody has to be told what has changed since the last one: it isn't kept any longer."""
+        self._told_parts.clear()
+        for told in self._told.values():
+            told.clear()
+
     def _changes(self) -> tuple[dict[str, Row], dict[str, dict[str, Row]], dict[str, list[str]]]:
         set_: dict[str, Row] = {}
         for name, told in self._told_parts.items():

@@ -153,7 +153,7 @@ class Pump:
         else:
             self._read_all()
             self._forget()
-            self.hub.delta(now)  # for nobody: what was told last of each row isn't kept until somebody comes
+            self.hub.settle()  # what was told last of each row isn't kept until somebody comes
         return self.hub.picture(now)
 
     # -- inside --

@@ -161,8 +161,8 @@ def _to_know(waits: Visitor) -> str:
         notes.append("It would be a machine of your own, and count as you.")
     if waits.name != waits.called:
         notes.append(f"Calls himself {waits.name[:NAME]}.")
-    if waits.another_key:
-        notes.append(f"{waits.called[:NAME]} is in already, by another key: both will count as his.")
+    if waits.also:
+        notes.append(waits.also)
     return " ".join(notes)
 
 

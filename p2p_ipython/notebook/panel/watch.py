@@ -169,12 +169,9 @@ class ClusterWatch:
             self._here.clear()
             return
         sids = {*self.cluster.presence.sessions, *people.workers, people.sid}
-        for sid in [sid for sid in self._signers if sid not in sids]:
-            self._gone(sid)
         ids = {sid.hex() for sid in sids}
-        for table in ("members", "offers"):  # the hub may have told of another cluster before
-            for id in [id for id in self._hub.rows(table) if id not in ids and not id.startswith(ABSENT)]:
-                self._hub.drop(table, id)
+        for id in [id for id in self._hub.rows("members") if id not in ids and not id.startswith(ABSENT)]:
+            self._gone(bytes.fromhex(id))  # or of another cluster, of which the hub has told before
         used = self._used()
         for sid in sids:
             self._session(people, sid, used)

@@ -86,6 +86,16 @@ class Beside:
         return {"can": ["connect"]}
 
 
+def waits_for(gate: Path) -> Callable[[], None]:
+    """A task that ends when there is such a file."""
+
+    def wait() -> None:
+        while not gate.exists():
+            time.sleep(0.01)
+
+    return wait
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with p2p_ipython.connect(workers=2) as made:
@@ -116,12 +126,7 @@ async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(
     assert [row["me"] for row in panel.rows("members") if row.get("me")] == [True]
     assert {row["name"] for row in panel.rows("offers")} == {"worker-1", "worker-2"}
     gate = tmp_path / "gate"
-
-    def wait() -> None:
-        while not gate.exists():
-            time.sleep(0.01)
-
-    future = cluster.submit(wait)
+    future = cluster.submit(waits_for(gate))
     seen: list[str] = []
 
     def ended() -> bool:
@@ -257,12 +262,7 @@ async def test_when_nothing_is_pending_any_more_panels_are_told_of_the_rest(
     panel = Panel()
     pump.hello(panel)
     gate = tmp_path / "gate"
-
-    def wait() -> None:
-        while not gate.exists():
-            time.sleep(0.01)
-
-    future = cluster.submit(wait)
+    future = cluster.submit(waits_for(gate))
     await panel.until(lambda: any(row["state"] == "running" for row in panel.rows("tasks")))
     before = panel.rests  # a slow machine may have rested before the task came
     await panel.until(lambda: pump._rest is None)
