@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import asyncssh
 
-from p2p_ipython.board.address import BoardAddress, SSHFiles
 from p2p_ipython.board.base import BoardReport, BoardState
-from p2p_ipython.board.server import BoardServer, ServerOptions, serve
-from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.board.client.address import BoardAddress, SSHFiles
+from p2p_ipython.board.client.ssh import SSHBoard
+from p2p_ipython.board.server.server import BoardServer, ServerOptions, serve
 
 PATIENCE = 20.0
 """How long anything may take before a test fails, s."""

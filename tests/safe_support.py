@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from p2p_ipython.task import safe
 from p2p_ipython.task.payload import Packed
-from p2p_ipython.task.safe_parts import Incoming
+from p2p_ipython.task.safe.parts import Incoming
 
 
 def decoded(packed: Packed, **more: Any) -> Any:

@@ -80,8 +80,8 @@ def test_the_table_says_how_often_and_on_how_many_workers() -> None:
     [
         (["/usr/bin/python", "-m", "p2p_ipython.worker"], True),
         (["/usr/bin/python", "/usr/local/bin/p2p", "worker", "--board", "h"], True),
-        (["/usr/bin/python", "-m", "p2p_ipython.board"], False),
-        (["/usr/bin/python", "-m", "p2p_ipython.sandbox.runner", "{}"], False),
+        (["/usr/bin/python", "-m", "p2p_ipython.board.server"], False),
+        (["/usr/bin/python", "-m", "p2p_ipython.sandbox.inside.runner", "{}"], False),
         ([], False),
     ],
 )

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "worker": BASE | {"protocol", "task", "board", "link", "members", "sandbox"},
     "client": BASE | {"protocol", "task", "board", "link", "members"},
     "notebook": BASE | {"protocol", "task", "board", "link", "members", "client"},
-    "rehearsal": BASE | {"protocol", "task", "board", "link", "members", "client", "worker"},
+    "rehearsal": BASE | {"protocol", "task", "board", "link", "sandbox", "members", "client", "worker"},
     "bench": BASE | {"client"},
     "doctor": BASE | {"protocol", "board", "link"},
     "cli": BASE | {"protocol", "board", "link", "members", "worker", "client", "bench", "doctor", "__version__"},
@@ -86,7 +86,7 @@ def imports(module: str) -> Iterator[tuple[str, int]]:
 
 
 def block(module: str) -> str:
-    """p2p_ipython.board.ssh → board"""
+    """p2p_ipython.board.client.ssh → board"""
     return module.split(".")[1]
 
 
@@ -126,7 +126,7 @@ def test_the_protocol_decides_and_does_nothing(module: str) -> None:
 def test_the_runner_loads_nothing_that_talks_to_others() -> None:
     """The runner is the process that executes tasks: it must not hold what could reach a board or a link."""
     reached, allowed = set(), {"IPython", "cloudpickle", "psutil", "traitlets", "matplotlib_inline", "matplotlib"}
-    waiting = ["p2p_ipython.sandbox.runner"]
+    waiting = ["p2p_ipython.sandbox.inside.runner"]
     foreign: set[str] = set()
     while waiting:
         module = waiting.pop()

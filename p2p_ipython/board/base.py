@@ -2,7 +2,7 @@
 
 A board is a multicast stream without memory: what one session posts on a topic, every session on that
 topic reads. It promises nothing about who wrote a line; see protocol/wire.py for what makes lines
-trustworthy. Implementations: ``board/ssh.py`` (any pico ``pipe`` board over SSH) and ``board/memory.py``
+trustworthy. Implementations: ``board/client/ssh.py`` (any pico ``pipe`` board over SSH) and ``rehearsal/board.py``
 (a shipped fake). Both pass tests/conformance/test_board.py.
 
 All methods and callbacks belong to one event loop; none of them blocks it.

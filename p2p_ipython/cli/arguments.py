@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from p2p_ipython.board.address import PICO_BOARD as PICO_BOARD  # noqa: PLC0414 - commands take it from here
+from p2p_ipython.board.client.address import PICO_BOARD as PICO_BOARD  # noqa: PLC0414 - commands take it from here
 from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import ConfigError
 

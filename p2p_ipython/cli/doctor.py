@@ -91,7 +91,7 @@ def _places(options: argparse.Namespace) -> Places:
             fallback_mailbox=PUBLIC_MAILBOX,
             fallback_relay=PUBLIC_RELAY,
         )
-    from p2p_ipython.members.desk import find_title
+    from p2p_ipython.members.operations import find_title
     from p2p_ipython.members.profiles import Profiles
 
     profiles = Profiles()

@@ -58,18 +58,18 @@ def _host(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.profiles import Profiles
 
     profiles, settings = Profiles(), Settings.load()
-    entry, profile, new = await desk.host(
+    access, profile, new = await operations.host(
         options.cluster,
         way=way_of(options),
         profiles=profiles,
         settings=settings,
-        users=desk.parse_users(options.users),
-        duration=options.duration or desk.DURATION,
+        users=operations.parse_users(options.users),
+        duration=options.duration or operations.DURATION,
         owner=options.owner,
         resume=options.resume,
     )
@@ -78,7 +78,7 @@ async def _run(options: argparse.Namespace) -> int:
         return _hosted_already(options, profile)
     knocks: asyncio.Queue[Knock] = asyncio.Queue()
     with lock:
-        host = Host(entry, profile, profiles, on_knock=knocks.put_nowait, on_members=_tell)
+        host = Host(access, profile, profiles, on_knock=knocks.put_nowait, on_members=_tell)
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -102,11 +102,11 @@ async def _run(options: argparse.Namespace) -> int:
 
 def _hosted_already(options: argparse.Namespace, profile: Profile) -> int:
     """Another process hosts it: that one sees what the options have changed in the profile."""
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.protocol.roster import parse_title
 
-    users = desk.parse_users(options.users)
+    users = operations.parse_users(options.users)
     if not users and not options.duration:
         raise ConfigError(
             f"another process of yours hosts {profile.title} already",
@@ -126,9 +126,9 @@ def _hosted_already(options: argparse.Namespace, profile: Profile) -> int:
 
 async def _hosted_until_the_end(host: Host, ended: asyncio.Event) -> bool:
     """Whether it was ended before its time was up. Another process may prolong that time."""
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
 
-    while (left := desk.until_of(host.profile) - time.time()) > 0:
+    while (left := operations.until_of(host.profile) - time.time()) > 0:
         try:
             await asyncio.wait_for(ended.wait(), min(left, LOOK_AGAIN))
         except TimeoutError:
@@ -138,7 +138,7 @@ async def _hosted_until_the_end(host: Host, ended: asyncio.Event) -> bool:
 
 
 def _introduce(host: Host, *, new: bool) -> None:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.protocol.roster import parse_title
 
@@ -148,9 +148,9 @@ def _introduce(host: Host, *, new: bool) -> None:
     say("members:" if not new or len(roster.members) > 1 else "members: only you so far")
     for line in member_lines(profile, roster):
         say(line)
-    if waiting := desk.still_expected(profile):
+    if waiting := operations.still_expected(profile):
         say(f"expected: {', '.join(waiting)}")
-    if desk.is_only_here(profile.board):
+    if operations.is_only_here(profile.board):
         say(f"note: {profile.board} is this machine only; friends elsewhere need an address that they can reach")
     say(f"invite somebody:   p2p invite {name}     (in another terminal; it prints a code to say aloud)")
     board = "" if profile.board == PICO_BOARD else f" --board {profile.board}"

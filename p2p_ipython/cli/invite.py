@@ -45,7 +45,7 @@ def _invite(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk, door
+    from p2p_ipython.members import door, operations
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.members.profiles import Profiles
@@ -73,13 +73,13 @@ async def _run(options: argparse.Namespace) -> int:
         title = options.cluster or PERSONAL
         called = guest.name if guest is not None else ""
     else:
-        title = await asyncio.to_thread(desk.find_title, profiles, options.cluster, hosted=True)
-        entry, profile = await desk.owners_entry(title, way=way, profiles=profiles, settings=settings)
-        host = Host(entry, profile, profiles)
+        title = await asyncio.to_thread(operations.find_title, profiles, options.cluster, hosted=True)
+        access, profile = await operations.owners_access(title, way=way, profiles=profiles, settings=settings)
+        host = Host(access, profile, profiles)
         try:
             await host.open()
             guest = await door.invite(
-                host, entry, profiles, name=options.guest, show_code=show_code, ask=ask, own=options.own
+                host, access, profiles, name=options.guest, show_code=show_code, ask=ask, own=options.own
             )
             member = roster_of(host.profile).member(guest.fingerprint) if guest is not None else None
             called = member.name if member is not None else guest.name if guest is not None else ""

@@ -15,7 +15,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import NoKey, UsageError
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.keys import KeyChoice
+    from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.invite import Host
 
 
@@ -67,7 +67,7 @@ def _join(options: argparse.Namespace) -> int:
 
 
 async def _by_code(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk, door
+    from p2p_ipython.members import door, operations
     from p2p_ipython.members.invite import read_code
     from p2p_ipython.members.profiles import Profiles
 
@@ -83,7 +83,7 @@ async def _by_code(options: argparse.Namespace) -> int:
         options.code,
         key=key,
         identity=identity_path(options),
-        name=options.name or desk.my_name(),
+        name=options.name or operations.my_name(),
         mailbox=options.mailbox,
         profiles=Profiles(),
         told=told,
@@ -94,13 +94,13 @@ async def _by_code(options: argparse.Namespace) -> int:
 
 
 async def _knock(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk, door
+    from p2p_ipython.members import door, operations
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.protocol.roster import owner_of
 
     way, profiles, settings = way_of(options), Profiles(), Settings.load()
     known = await asyncio.to_thread(profiles.find, options.code)
-    if known is not None and desk.is_listed(known):
+    if known is not None and operations.is_listed(known):
         say(f"you are in {options.code} already")
         _say_what_now(options.code)
         return 0
@@ -111,7 +111,7 @@ async def _knock(options: argparse.Namespace) -> int:
         owner = owner or owner_of(known.cluster)
     await _key(options)
     granted = await door.knock(
-        options.code, way=way, name=options.name or desk.my_name(), owner=owner, settings=settings, told=say
+        options.code, way=way, name=options.name or operations.my_name(), owner=owner, settings=settings, told=say
     )
     if not owner:
         # No --yes for this one: it would believe whoever answers first.
@@ -130,17 +130,17 @@ _OWNER_MATTERS = "Ask him: whoever has it lets people in who run code on your wo
 
 
 def _leave(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
     from p2p_ipython.members.profiles import Profiles
 
     profiles = Profiles()
-    title = desk.find_title(profiles, options.cluster)
+    title = operations.find_title(profiles, options.cluster)
     if profiles.load(title).hosting is not None:
         own = f"{title} is your own; forgotten, it can't be hosted again, nor anybody taken out of it."
         if not (options.yes or ask(f"{own} Forget it?", False)):
             say("nothing was changed")
             return 1
-    desk.leave(profiles, title)
+    operations.leave(profiles, title)
     say(f"{title} is forgotten on this machine")
     return 0
 

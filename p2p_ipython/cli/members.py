@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
 
 
 def _members(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.protocol.roster import Roster
 
@@ -58,12 +58,12 @@ def _members(options: argparse.Namespace) -> int:
     if options.cluster is None:
         known = profiles.all()
         for profile in known:
-            until = desk.until_of(profile)
+            until = operations.until_of(profile)
             say(f"{profile.title}  at {profile.board}{f', until {day(until)}' if until else ''}")
         if not known:
             say("no clusters yet: host one (p2p host NAME), or join one (p2p join CODE)")
         return 0
-    profile = profiles.load(desk.find_title(profiles, options.cluster))
+    profile = profiles.load(operations.find_title(profiles, options.cluster))
     if not profile.roster:
         say(f"the list of members of {profile.title} has not come yet; it does when you connect")
         return 0
@@ -79,22 +79,22 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 async def _take_out(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.owner import revoke
     from p2p_ipython.members.profiles import Profiles
 
     profiles, settings = Profiles(), Settings.load()
-    title = await asyncio.to_thread(desk.find_title, profiles, options.cluster, hosted=True)
-    entry, profile = await desk.owners_entry(title, way=way_of(options), profiles=profiles, settings=settings)
-    revoke(profile, entry.key, options.member)  # who isn't there is said before there is a question
+    title = await asyncio.to_thread(operations.find_title, profiles, options.cluster, hosted=True)
+    access, profile = await operations.owners_access(title, way=way_of(options), profiles=profiles, settings=settings)
+    revoke(profile, access.key, options.member)  # who isn't there is said before there is a question
     if not options.yes and not await asked(f"Take {options.member} out of {title}?"):
         say("nothing was changed")
         return 1
-    host = Host(entry, profile, profiles)
+    host = Host(access, profile, profiles)
     try:
         await host.open()
-        out = await desk.take_out(host, entry, profiles, options.member)
+        out = await operations.take_out(host, access, profiles, options.member)
     finally:
         await host.close()
     say(f"{out.member} is out of {title}")
@@ -106,12 +106,12 @@ async def _take_out(options: argparse.Namespace) -> int:
 
 
 def _trust(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
     from p2p_ipython.members.profiles import Profiles
 
     profiles = Profiles()
-    title = desk.find_title(profiles, options.cluster)
-    name, _ = desk.trust(profiles, title, options.member, allow=not options.revoke)
+    title = operations.find_title(profiles, options.cluster)
+    name, _ = operations.trust(profiles, title, options.member, allow=not options.revoke)
     if options.revoke:
         say(f"results of {name}'s workers are plain data again")
     else:

@@ -20,8 +20,8 @@ from p2p_ipython.cli.terminal import ask, run, say
 from p2p_ipython.errors import HostKeyUnknown, NoKey, UsageError
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.address import BoardAddress, SSHFiles
-    from p2p_ipython.board.keys import KeyChoice
+    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
+    from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.doctor.ssh import Account
 
 ANSWER_WITHIN = 15.0
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
 
 
 def _setup(options: argparse.Namespace) -> int:
-    from p2p_ipython.board.address import BoardAddress, SSHFiles
+    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
 
     host, board = BoardAddress.parse(options.host), BoardAddress.parse(options.board)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -95,7 +95,7 @@ class _Locked(Exception):
 
 
 def _key_step(host: BoardAddress, identity: Path | None, files: SSHFiles) -> KeyChoice | None:
-    from p2p_ipython.board.keys import DEFAULT_NAMES, choose_key
+    from p2p_ipython.board.client.keys import DEFAULT_NAMES, choose_key
 
     def say_locked(path: Path) -> str:
         raise _Locked(path)
@@ -144,8 +144,8 @@ def _ask_passphrase(path: Path) -> str:
 
 
 def _host_key_step(address: BoardAddress, files: SSHFiles) -> bool:
-    from p2p_ipython.board.address import route
-    from p2p_ipython.board.hostkeys import HostKeyCheck, remember_host_key
+    from p2p_ipython.board.client.address import route
+    from p2p_ipython.board.client.known_hosts import HostKeyCheck, remember_host_key
     from p2p_ipython.doctor.ssh import first_hop, shown_host_key
 
     end = route(address, files)

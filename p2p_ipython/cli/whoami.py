@@ -14,8 +14,8 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardError
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.address import BoardAddress, SSHFiles
-    from p2p_ipython.board.keys import KeyChoice
+    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
+    from p2p_ipython.board.client.keys import KeyChoice
 
 
 ANSWER_WITHIN = 15.0
@@ -47,8 +47,8 @@ def add(commands: Commands) -> None:
 
 
 def _whoami(options: argparse.Namespace) -> int:
-    from p2p_ipython.board.address import BoardAddress, SSHFiles
-    from p2p_ipython.board.keys import choose_among, choose_key
+    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
+    from p2p_ipython.board.client.keys import choose_among, choose_key
 
     accounts = options.account or (PICO_ACCOUNTS if is_pico(options.board) else None)
     asked = options.board or accounts
@@ -77,14 +77,14 @@ def _whoami(options: argparse.Namespace) -> int:
 
 def is_pico(board: str | None) -> bool:
     """Whether a board (as typed; None: none) is one of pico.sh's, whose users have their accounts there."""
-    from p2p_ipython.board.address import BoardAddress
+    from p2p_ipython.board.client.address import BoardAddress
 
     return board is not None and f".{BoardAddress.parse(board).host.lower()}".endswith(f".{PICO_ACCOUNTS}")
 
 
 def _account(accounts: str, choice: KeyChoice, files: SSHFiles, *, wished: bool) -> str:
     """The key's account in words. Where nobody has ``wished`` to know, a trouble with asking is said in place of it."""
-    from p2p_ipython.board.address import BoardAddress
+    from p2p_ipython.board.client.address import BoardAddress
     from p2p_ipython.doctor.ssh import ask_account
 
     try:
@@ -106,8 +106,8 @@ async def _ask_board(
     A host key that was accepted with ``pin`` is remembered.
     """
     from p2p_ipython.board.base import Deaf
-    from p2p_ipython.board.login import remember_accepted
-    from p2p_ipython.board.ssh import SSHBoard
+    from p2p_ipython.board.client.login import remember_accepted
+    from p2p_ipython.board.client.ssh import SSHBoard
 
     board = SSHBoard(
         address,

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from p2p_ipython.client.journal import Journal
     from p2p_ipython.client.local import LocalCluster
     from p2p_ipython.client.timeline import Timeline
-    from p2p_ipython.members import desk
-    from p2p_ipython.members.entry import Entry
+    from p2p_ipython.members import operations
+    from p2p_ipython.members.access import Access
     from p2p_ipython.protocol.presence import Presence
     from p2p_ipython.protocol.roster import Member
     from p2p_ipython.task.task import Task
@@ -170,11 +170,11 @@ class Way:
     board: str | None = None
     owner: str | None = None
 
-    def to(self, board: str) -> desk.Way:
+    def to(self, board: str) -> operations.Way:
         """The same to ``board``, as the owner's and the guest's errands have it."""
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
 
-        return desk.Way(
+        return operations.Way(
             board=board,
             identity=self.identity,
             pin=self.accept_host_key,
@@ -378,10 +378,10 @@ class Cluster(concurrent.futures.Executor):
         """
         if not self.shared or self.target is None or self._bridge is None:
             raise UsageError("in a personal cluster all workers are your own", hint="There is nobody to trust.")
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
 
-        found, profile = desk.trust(Profiles(), self.target, name, allow=not revoke)
+        found, profile = operations.trust(Profiles(), self.target, name, allow=not revoke)
         self._bridge.membership.trusted = profile.trusted
         return found
 
@@ -498,7 +498,7 @@ class Cluster(concurrent.futures.Executor):
 
         some = "a worker" if self._workers == 1 else f"{self._workers} workers"
         self._progress(f"starting a board and {some} on this machine")
-        from p2p_ipython.board.newkey import new_ed25519
+        from p2p_ipython.board.client.new_key import new_ed25519
 
         private, public = new_ed25519()
         self._local = LocalCluster(
@@ -508,7 +508,7 @@ class Cluster(concurrent.futures.Executor):
             cluster=self.cluster,
             workers=self._workers,
             settings=self.settings,
-            path=[os.getcwd(), *(entry for entry in sys.path if entry)],
+            path=[os.getcwd(), *(folder for folder in sys.path if folder)],
             on_worker_end=self._worker_ended,
         )
         self._local.start()
@@ -516,48 +516,48 @@ class Cluster(concurrent.futures.Executor):
 
         import paramiko
 
-        from p2p_ipython.board.address import BoardAddress
-        from p2p_ipython.board.keys import KeyChoice
-        from p2p_ipython.members.entry import given_entry
+        from p2p_ipython.board.client.address import BoardAddress
+        from p2p_ipython.board.client.keys import KeyChoice
+        from p2p_ipython.members.access import given_access
 
         key = KeyChoice(paramiko.Ed25519Key.from_private_key(io.StringIO(private)), "made for this cluster")
         adopt()
         board = await self._local.board()
         self._progress("joining the board")
         address = BoardAddress.parse(board.address)
-        entry = given_entry(
+        access = given_access(
             address, key, self.cluster, me=self.name, settings=self.settings, pin=board.host_key, remember=False
         )
-        bridge = await self._take_part(entry, listen="127.0.0.1")
+        bridge = await self._take_part(access, listen="127.0.0.1")
         bridge.open(board.mailbox, board.relay)
 
     async def _join_elsewhere(self, target: str) -> None:
         adopt()
-        from p2p_ipython.members.entry import rendezvous_of
+        from p2p_ipython.members.access import rendezvous_of
 
-        entry = await self._entry(target)
-        self._board_address = str(entry.address)
-        self._progress(f"joining the board at {entry.address}")
+        access = await self._access(target)
+        self._board_address = str(access.address)
+        self._progress(f"joining the board at {access.address}")
         try:
-            bridge = await self._take_part(entry, listen=None)
+            bridge = await self._take_part(access, listen=None)
         except BoardUnreachable as error:
             meant = [] if self.shared else await asyncio.to_thread(_titles_called, target)
             if meant:
                 error.hint = f"If you mean a cluster of friends: %p2p_connect {meant[0]}. {error.hint}"
             raise
         self._progress("asking where links are arranged")
-        bridge.open(*await rendezvous_of(entry, self._joined()))
+        bridge.open(*await rendezvous_of(access, self._joined()))
 
-    async def _entry(self, target: str) -> Entry:
-        from p2p_ipython.members.entry import personal_entry, shared_entry
+    async def _access(self, target: str) -> Access:
+        from p2p_ipython.members.access import personal_access, shared_access
 
         way = self._way
         if self.shared:
             await self._come_in(target)
-            return await shared_entry(
+            return await shared_access(
                 target, me=self.name, settings=self.settings, identity=way.identity, ssh_options=way.ssh_options
             )
-        return await personal_entry(
+        return await personal_access(
             target,
             self.cluster,
             me=self.name,
@@ -576,7 +576,7 @@ class Cluster(concurrent.futures.Executor):
         profiles, said = Profiles(), self._way
         if await asyncio.to_thread(profiles.find, title) is not None:
             return
-        from p2p_ipython.client.entrance import come_in
+        from p2p_ipython.client.knocking import come_in
 
         await come_in(
             title,
@@ -588,13 +588,13 @@ class Cluster(concurrent.futures.Executor):
             progress=self._progress,
         )
 
-    async def _take_part(self, entry: Entry, listen: str | None) -> Bridge:
+    async def _take_part(self, access: Access, listen: str | None) -> Bridge:
         """Join the board as a member of the cluster; nothing is said yet."""
         from p2p_ipython.client.bridge import Bridge
         from p2p_ipython.link.rendezvous import new_code
         from p2p_ipython.link.tls import TLSLinker
 
-        membership = entry.membership(await asyncio.to_thread(entry.session, "client"))
+        membership = access.membership(await asyncio.to_thread(access.session, "client"))
         self._bridge = Bridge(
             settings=self.settings,
             name=self.name,

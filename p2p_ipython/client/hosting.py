@@ -30,14 +30,14 @@ from p2p_ipython.loop import adopt, background
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from p2p_ipython.board.keys import KeyChoice
-    from p2p_ipython.members.desk import Revoked, Way
+    from p2p_ipython.board.client.keys import KeyChoice
+    from p2p_ipython.members.access import Access
     from p2p_ipython.members.door import Ask
-    from p2p_ipython.members.entry import Entry
     from p2p_ipython.members.files import Lock
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.invite import Guest
     from p2p_ipython.members.invite import Host as Inviting
+    from p2p_ipython.members.operations import Revoked, Way
     from p2p_ipython.members.profiles import Profile
     from p2p_ipython.protocol.host_machine import Knock
 
@@ -61,9 +61,9 @@ MOST_SHOWN = 10
 class Hosting:
     """A cluster that this process hosts. Belongs to the loop, but for ``title``."""
 
-    def __init__(self, entry: Entry, lock: Lock, view: View) -> None:
-        self.entry = entry
-        self.title = entry.standing.title
+    def __init__(self, access: Access, lock: Lock, view: View) -> None:
+        self.access = access
+        self.title = access.standing.title
         self.host: Host
         self.waiting: dict[str, Visitor] = {}  # by fingerprint
         self._lock = lock
@@ -137,10 +137,10 @@ class Hosting:
         self._view.show(hosting_text(self.host.profile, visitors, self._last), news, visitors)
 
     async def _run(self) -> None:
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
 
         try:
-            while (left := desk.until_of(self.host.profile) - time.time()) > 0:
+            while (left := operations.until_of(self.host.profile) - time.time()) > 0:
                 try:
                     await asyncio.wait_for(self._ended.wait(), min(left, LOOK_EVERY))
                     break
@@ -195,7 +195,7 @@ class Reception:
         """Host the cluster ``name``, or go on with it; returns its title once it is open.
 
         And whether it was opened now: what this process hosts already stays in its ``view``, and heeds what was given.
-        ``duration`` is in seconds (None: the usual 14 days), ``users`` as of ``desk.parse_users``. Raises
+        ``duration`` is in seconds (None: the usual 14 days), ``users`` as of ``operations.parse_users``. Raises
         ``ConfigError``, ``NoKey``, or a ``BoardError``.
         """
         before = dict(self._hosted)
@@ -349,18 +349,18 @@ class Reception:
         progress: Callable[[str], None],
     ) -> tuple[str, bool]:
         adopt()
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.host import Host
         from p2p_ipython.members.profiles import Profiles
 
         profiles, settings = Profiles(), Settings.load()
-        entry, profile, _ = await desk.host(
+        access, profile, _ = await operations.host(
             name,
             way=way,
             profiles=profiles,
             settings=settings,
             users=users,
-            duration=duration or desk.DURATION,
+            duration=duration or operations.DURATION,
             owner=owner,
             resume=resume,
             progress=progress,
@@ -378,8 +378,8 @@ class Reception:
                 hint="One is enough; it heeds what you gave. Invite friends from here all the same: %p2p_invite.",
             )
         progress(f"joining the board at {profile.board}")
-        hosting = Hosting(entry, lock, self._followed(view))
-        host = Host(entry, profile, profiles, on_knock=hosting.knocks)
+        hosting = Hosting(access, lock, self._followed(view))
+        host = Host(access, profile, profiles, on_knock=hosting.knocks)
         self._hosted[title] = hosting
         try:
             await hosting.begin(host)
@@ -404,33 +404,33 @@ class Reception:
         return titles
 
     @asynccontextmanager
-    async def _host_of(self, name: str, way: Way) -> AsyncIterator[tuple[Host, Entry]]:
+    async def _host_of(self, name: str, way: Way) -> AsyncIterator[tuple[Host, Access]]:
         """The host of a cluster that we own: the one that is open here, or one for the while."""
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.host import Host
         from p2p_ipython.members.profiles import Profiles
 
         profiles = Profiles()
-        title = await asyncio.to_thread(desk.find_title, profiles, name, hosted=True)
+        title = await asyncio.to_thread(operations.find_title, profiles, name, hosted=True)
         hosting = self._hosted.get(title)
         if hosting is not None and not hosting.over:
-            yield hosting.host, hosting.entry
+            yield hosting.host, hosting.access
             return
-        entry, profile = await desk.owners_entry(title, way=way, profiles=profiles, settings=Settings.load())
-        host = Host(entry, profile, profiles)
+        access, profile = await operations.owners_access(title, way=way, profiles=profiles, settings=Settings.load())
+        host = Host(access, profile, profiles)
         try:
             await host.open()
-            yield host, entry
+            yield host, access
         finally:
             await host.close()
 
     async def _revoke(self, name: str, member: str, way: Way) -> tuple[str, Revoked]:
         adopt()
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
 
-        async with self._host_of(name, way) as (host, entry):
-            revoked = await desk.take_out(host, entry, Profiles(), member)
+        async with self._host_of(name, way) as (host, access):
+            revoked = await operations.take_out(host, access, Profiles(), member)
             title = host.profile.title
         hosting = self._hosted.get(title)
         if hosting is not None and not hosting.over:
@@ -452,11 +452,11 @@ class Reception:
             )
 
         async def shared(invitation: Invitation, show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
-            async with self._host_of(name, way) as (host, entry):
+            async with self._host_of(name, way) as (host, access):
                 invitation.title = host.profile.title
                 return await door.invite(
                     host,
-                    entry,
+                    access,
                     Profiles(),
                     name=guest,
                     show_code=show_code,
@@ -488,11 +488,11 @@ class Reception:
         mailbox: str,
         own: bool,
     ) -> Joining:
-        from p2p_ipython.members import desk, door
+        from p2p_ipython.members import door, operations
         from p2p_ipython.members.profiles import Profiles
         from p2p_ipython.protocol.roster import check_name
 
-        called = check_name(name or desk.my_name())
+        called = check_name(name or operations.my_name())
 
         async def join(told: Callable[[Inviting], None]) -> Profile:
             return await door.join(
@@ -585,8 +585,8 @@ class _Followed:
 
 def introduction(profile: Profile) -> str:
     """What a cluster's owner needs to know while it is hosted."""
-    from p2p_ipython.board.address import PICO_BOARD
-    from p2p_ipython.members.desk import is_only_here, still_expected
+    from p2p_ipython.board.client.address import PICO_BOARD
+    from p2p_ipython.members.operations import is_only_here, still_expected
     from p2p_ipython.members.owner import roster_of
 
     roster = roster_of(profile)

@@ -263,10 +263,10 @@ class Lender:
     async def _title(self, given: dict[str, Any], text: str) -> str:
         if given["board"] is not None:
             return text
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
 
-        title: str = await asyncio.to_thread(desk.find_title, Profiles(), text)
+        title: str = await asyncio.to_thread(operations.find_title, Profiles(), text)
         given["cluster"] = title
         return title
 

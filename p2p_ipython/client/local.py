@@ -191,7 +191,7 @@ class LocalCluster:
 
     def start(self) -> None:
         """Start all processes. Raises ``OSError`` when one can't be; ``close`` ends the others."""
-        self._board = Child("p2p_ipython.board", self._loop, self._board_ended)
+        self._board = Child("p2p_ipython.board.server", self._loop, self._board_ended)
         self._board.tell({"users": self._users, "log_level": self._first["log_level"]})
         for name in self._names:
             self._start_worker(name)

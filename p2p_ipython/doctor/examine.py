@@ -17,12 +17,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2p_ipython.board.address import BoardAddress, Route, SSHFiles, parse_ssh_options, route
 from p2p_ipython.board.base import BoardReport
-from p2p_ipython.board.hostkeys import HostKeyCheck
-from p2p_ipython.board.keys import KeyChoice, choose_key
-from p2p_ipython.board.login import remember_accepted
-from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, parse_ssh_options, route
+from p2p_ipython.board.client.keys import KeyChoice, choose_key
+from p2p_ipython.board.client.known_hosts import HostKeyCheck
+from p2p_ipython.board.client.login import remember_accepted
+from p2p_ipython.board.client.ssh import SSHBoard
 from p2p_ipython.config import Settings
 from p2p_ipython.doctor import ssh, wormhole
 from p2p_ipython.doctor.checks import CHECKS, WITHIN, Check, Report, Result, failed, obstacle, ok, skipped

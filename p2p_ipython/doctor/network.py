@@ -141,24 +141,24 @@ def _elsewhere(location: str, host: str) -> str:
 
 
 @dataclass(frozen=True)
-class Agent:
+class SSHAgent:
     """The SSH agent: how many keys it holds (0 also when it is locked), or why it doesn't say; None: there is none."""
 
     keys: int | None = None
     trouble: str = ""
 
 
-async def ask_agent() -> Agent:
+async def ask_agent() -> SSHAgent:
     """Ask the SSH agent of this session how many keys it holds."""
     where = os.environ.get("SSH_AUTH_SOCK")
     if not where or sys.platform == "win32":
-        return Agent()
+        return SSHAgent()
     try:
-        return Agent(keys=await in_thread("p2p-doctor-agent", lambda: _count_keys(where)))
+        return SSHAgent(keys=await in_thread("p2p-doctor-agent", lambda: _count_keys(where)))
     except TimeoutError:
-        return Agent(trouble="does not answer")
+        return SSHAgent(trouble="does not answer")
     except OSError as error:
-        return Agent(trouble=f"can't be reached: {error.strerror or error}")
+        return SSHAgent(trouble=f"can't be reached: {error.strerror or error}")
 
 
 def _count_keys(where: str) -> int:

@@ -1,7 +1,7 @@
 """What an SSH server shows and answers: its host key, the result of one command. All of it blocks, within a deadline.
 
 For servers that are no boards (pico.sh, where accounts are) and for looking at a host key before anybody logs in.
-Boards are talked to by ``board/ssh.py``.
+Boards are talked to by ``board/client/ssh.py``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import paramiko
 
-from p2p_ipython.board.address import BoardAddress, Route, SSHFiles, route
-from p2p_ipython.board.hostkeys import HostKeyCheck
-from p2p_ipython.board.keys import KeyChoice
+from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, route
+from p2p_ipython.board.client.keys import KeyChoice
+from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.errors import BoardUnreachable, HostKeyUnknown, KeyRefused
 
 MAX_ANSWER = 16 << 10

@@ -105,7 +105,7 @@ async def _first_message(url: str) -> bytes:
         if not gone.done():
             gone.set_result(None)
 
-    class Visitor(WebSocketClientProtocol):  # type: ignore[misc]
+    class MailboxProbe(WebSocketClientProtocol):  # type: ignore[misc]
         def onMessage(self, payload: bytes, isBinary: bool) -> None:
             if not heard.done():
                 heard.set_result(payload)
@@ -114,7 +114,7 @@ async def _first_message(url: str) -> bytes:
             end(f"hangs up: {reason or 'no reason given'}")
 
     class Factory(WebSocketClientFactory):  # type: ignore[misc]
-        protocol = Visitor
+        protocol = MailboxProbe
 
         def clientConnectionFailed(self, connector: Any, reason: Any) -> None:
             end(f"can't be reached: {reason.value}")

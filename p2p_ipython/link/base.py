@@ -3,7 +3,7 @@
 One link joins one client process and one worker process and carries all their tasks. It reconnects by
 itself and then goes on where it stopped: a frame that was handed to ``send`` is delivered once and in
 order (within its class), or the link ends as LOST and says so. Implementations: ``link/tls.py`` (through
-``link/rendezvous.py``) and ``link/memory.py`` (a shipped fake, both ends in one process). Both pass
+``link/rendezvous.py``) and ``rehearsal/link.py`` (a shipped fake, both ends in one process). Both pass
 tests/conformance/test_link.py.
 
 All methods and callbacks belong to one event loop; none of them blocks it.

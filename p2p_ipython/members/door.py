@@ -17,23 +17,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from p2p_ipython.board.address import PICO_BOARD, SSHFiles
 from p2p_ipython.board.base import Board, BoardListener, Deaf
-from p2p_ipython.board.keys import KeyChoice, choose_among
-from p2p_ipython.board.login import choose_login, join_topic
-from p2p_ipython.board.newkey import new_ed25519
-from p2p_ipython.board.passphrase import user_prompt
-from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.board.client.address import PICO_BOARD, SSHFiles
+from p2p_ipython.board.client.keys import KeyChoice, choose_among
+from p2p_ipython.board.client.login import choose_login, join_topic
+from p2p_ipython.board.client.new_key import new_ed25519
+from p2p_ipython.board.client.passphrase import user_prompt
+from p2p_ipython.board.client.ssh import SSHBoard
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, LinkTimeout, MailboxUnreachable
 from p2p_ipython.link.base import Secret
 from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX
 from p2p_ipython.members import invite as invitations
-from p2p_ipython.members.desk import Way, my_name, path_text
-from p2p_ipython.members.entry import Entry, personal_entry, rendezvous_of
+from p2p_ipython.members.access import Access, personal_access, rendezvous_of
 from p2p_ipython.members.host import Host
 from p2p_ipython.members.invite import Guest, Welcome
 from p2p_ipython.members.knock import Granted, Knocking, Refused
+from p2p_ipython.members.operations import Way, my_name, path_text
 from p2p_ipython.members.owner import admit, free_name, roster_of
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.protocol.identity import vouch
@@ -99,7 +99,7 @@ class LetIn:
 
 async def invite(
     host: Host,
-    entry: Entry,
+    access: Access,
     profiles: Profiles,
     *,
     name: str | None,
@@ -117,7 +117,7 @@ async def invite(
     profile = host.profile
     if name is not None:
         check_name(name)  # now, and not when a guest has used the code up
-    mailbox, relay = await rendezvous_of(entry, host.board)
+    mailbox, relay = await rendezvous_of(access, host.board)
 
     async def let_in(guest: Guest) -> Welcome | None:
         known_as, another_key = await asyncio.to_thread(_called, profiles, profile.title, name, guest)
@@ -127,17 +127,17 @@ async def invite(
             return None
         word = b""
         if own:
-            word = await _word_for(guest, entry)
+            word = await _word_for(guest, access)
         else:
             await asyncio.to_thread(
-                profiles.revise, profile.title, lambda old: _admit_asked(old, entry.key, question, called)
+                profiles.revise, profile.title, lambda old: _admit_asked(old, access.key, question, called)
             )
             await host.refresh()
         return _welcome(host.profile, mailbox, relay, word)
 
     return await invitations.invite(
         mailbox=mailbox,
-        signer=entry.key.key,
+        signer=access.key.key,
         title=profile.title,
         cluster=profile.cluster,
         show_code=_without_the_usual(mailbox, show_code),
@@ -163,7 +163,7 @@ async def invite_own(
             hint="Give its address: --board HOST[:PORT].",
         )
     check_name(name)
-    entry = await personal_entry(
+    access = await personal_access(
         way.board,
         name,
         me=my_name(),
@@ -174,10 +174,10 @@ async def invite_own(
         relay=way.relay,
         ssh_options=way.ssh_options,
     )
-    secret = entry.standing.secret
-    board = await entry.open_board(f"p2p-{secrets.token_hex(16)}", Deaf())
+    secret = access.standing.secret
+    board = await access.open_board(f"p2p-{secrets.token_hex(16)}", Deaf())
     try:
-        mailbox, relay = await rendezvous_of(entry, board)
+        mailbox, relay = await rendezvous_of(access, board)
         host_key = board.host_key if isinstance(board, SSHBoard) else ""
     finally:
         await board.close()
@@ -186,12 +186,12 @@ async def invite_own(
     async def let_in(guest: Guest) -> Welcome | None:
         if await ask(Question(title, guest.name, guest, own=True)) is None:
             return None
-        word = await _word_for(guest, entry)
+        word = await _word_for(guest, access)
         return Welcome(title, secret.cluster, way.board, host_key, mailbox, relay, secret.topic, secret.key, b"", word)
 
     return await invitations.invite(
         mailbox=mailbox,
-        signer=entry.key.key,
+        signer=access.key.key,
         title=title,
         cluster=secret.cluster,
         show_code=_without_the_usual(mailbox, show_code),
@@ -313,10 +313,10 @@ def _without_the_usual(mailbox: str, show_code: Callable[[str, str], None]) -> C
     return lambda code: show_code(code, "" if mailbox == PUBLIC_MAILBOX else mailbox)
 
 
-async def _word_for(guest: Guest, entry: Entry) -> bytes:
+async def _word_for(guest: Guest, access: Access) -> bytes:
     """Our word that a guest's key is on a machine of our own."""
-    cluster = entry.standing.secret.cluster
-    return await asyncio.to_thread(vouch, entry.key.key, cluster=cluster, key=guest.fingerprint, now=time.time())
+    cluster = access.standing.secret.cluster
+    return await asyncio.to_thread(vouch, access.key.key, cluster=cluster, key=guest.fingerprint, now=time.time())
 
 
 def _called(profiles: Profiles, title: str, name: str | None, guest: Guest) -> tuple[str, bool]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from p2p_ipython.board.base import Board, BoardReport
 from p2p_ipython.errors import NoKey, P2PError
 from p2p_ipython.jobs import Jobs
-from p2p_ipython.members.entry import Entry
+from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import RENEW_AGAIN, Membership
 from p2p_ipython.members.owner import admit, free_name, roster_of
 from p2p_ipython.members.profiles import Profile, Profiles
@@ -69,7 +69,7 @@ class Host:
 
     def __init__(
         self,
-        entry: Entry,
+        access: Access,
         profile: Profile,
         profiles: Profiles,
         *,
@@ -78,7 +78,7 @@ class Host:
     ) -> None:
         self.profile = profile
         self.present: dict[bytes, Present] = {}
-        self._entry = entry
+        self._access = access
         self._profiles = profiles
         self._on_knock = on_knock
         self._on_members = on_members
@@ -90,26 +90,26 @@ class Host:
         # The profile was read a while ago; the first look is to find what has changed since.
         self._seen: tuple[int, ...] | None = ()
         self._refreshing = asyncio.Lock()
-        self._door: Session
+        self._lobby_session: Session
         self._news = asyncio.Event()
         self._hello_at = 0.0
         self._closed = False
 
     async def open(self) -> None:
         """Go to the working topic and to the lobby. Raises a ``BoardError`` or ``NoKey``."""
-        self._membership = membership = self._entry.membership(await asyncio.to_thread(self._entry.session, "host"))
+        self._membership = membership = self._access.membership(await asyncio.to_thread(self._access.session, "host"))
         membership.speaker = self
-        self._door = await asyncio.to_thread(self._lobby_session)
+        self._lobby_session = await asyncio.to_thread(self._new_lobby_session)
         title = self.profile.title
         lobby = Voice(
-            self._door,
+            self._lobby_session,
             lobby_secret(title),
             admit=lambda certificate: certificate.role != "host",
             heard=self._heard_on_lobby,
             clusters=frozenset({title, self.profile.cluster}),
         )
         self._voices[lobby.secret.topic] = lobby
-        await asyncio.gather(membership.join(), lobby.open(self._entry.open_board))
+        await asyncio.gather(membership.join(), lobby.open(self._access.open_board))
         membership.begin()
         self._publish(membership.machine.secret.topic)
         self._jobs.start(self._look())
@@ -133,7 +133,7 @@ class Host:
         """
 
         def edit(profile: Profile) -> Profile:
-            return admit(profile, self._entry.key, name or free_name(profile, knock.name), knock.fingerprint)
+            return admit(profile, self._access.key, name or free_name(profile, knock.name), knock.fingerprint)
 
         member = roster_of(self._profiles.revise(self.profile.title, edit)).member(knock.fingerprint)
         assert member is not None
@@ -206,7 +206,7 @@ class Host:
 
     def hello(self) -> Hello:
         """What the host says of itself."""
-        return Hello(name=self._entry.standing.name, time=int(time.time()))
+        return Hello(name=self._access.standing.name, time=int(time.time()))
 
     def heard(self, certificate: Certificate, message: Message) -> None:
         """A member has said something on the working topic."""
@@ -226,7 +226,7 @@ class Host:
                 self._act(self.machine.asked(certificate, message, topic, now))
             case _:
                 pass
-        recent = 3 * self._entry.settings.presence
+        recent = 3 * self._access.settings.presence
         self.present = {sid: one for sid, one in self.present.items() if now < one.heard + recent}
 
     def board_changed(self, report: BoardReport) -> None:
@@ -244,9 +244,10 @@ class Host:
         assert self._membership is not None, "open() comes first"
         return self._membership
 
-    def _lobby_session(self) -> Session:
+    def _new_lobby_session(self) -> Session:
         """Who knocks knows the title only, so that is what this certificate is for."""
-        return Session(self._entry.key.key, cluster=self.profile.title, role="host", now=time.time(), random=os.urandom)
+        key = self._access.key.key
+        return Session(key, cluster=self.profile.title, role="host", now=time.time(), random=os.urandom)
 
     def _heard_on_lobby(self, heard: Heard) -> None:
         if isinstance(heard.message, Ask) and heard.certificate.role != "host":
@@ -301,7 +302,7 @@ class Host:
                     pass
 
         voice = Voice(membership.session, secret, admit=membership.admits, heard=heard)
-        await voice.open(self._entry.open_board)
+        await voice.open(self._access.open_board)
         if self._closed:
             await voice.close()
             return
@@ -326,7 +327,7 @@ class Host:
 
     async def _look(self) -> None:
         """Look at the profile now and then, say hello now and then, and have what answers on the lobby last."""
-        presence, renew_at = self._entry.settings.presence, self._loop.time()
+        presence, renew_at = self._access.settings.presence, self._loop.time()
         self._hello_at = self._loop.time() + presence
         said = ""
         while True:
@@ -342,9 +343,9 @@ class Host:
             if now >= self._hello_at:
                 self._hello_at = now + presence
                 self._member().say_hello()
-            if now >= renew_at and self._door.is_due(time.time()):
+            if now >= renew_at and self._lobby_session.is_due(time.time()):
                 try:
-                    await asyncio.to_thread(self._door.renew, time.time())
+                    await asyncio.to_thread(self._lobby_session.renew, time.time())
                 except NoKey as error:
                     renew_at = self._loop.time() + RENEW_AGAIN
                     log.warning("%s, so that who knocks will get no answer; trying again", error.message)

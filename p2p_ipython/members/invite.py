@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from p2p_ipython.board.address import BoardAddress
+from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.errors import ConfigError, LinkError, LinkLost, LinkTimeout, LocalProtocolError, WrongPeer
 from p2p_ipython.link.base import Secret
 from p2p_ipython.link.hints import parse_relay
@@ -337,7 +337,7 @@ def _read_welcome(fields: Mapping[str, Any], host: Host, guest: str, *, own: boo
 
 
 def _check_addresses(welcome: Welcome) -> None:
-    from p2p_ipython.board.hostkeys import pin_fingerprint  # late: it takes paramiko
+    from p2p_ipython.board.client.known_hosts import pin_fingerprint  # late: it takes paramiko
 
     try:
         BoardAddress.parse(welcome.board)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from p2p_ipython.board.keys import KeyChoice
+from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.members.voice import OpenBoard, Voice
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Session
 from p2p_ipython.protocol.messages import Answer, Ask, BadMessage, Grant, Reply, decode_admission

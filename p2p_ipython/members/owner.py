@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from p2p_ipython.board.keys import KeyChoice
+from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.members.profiles import Hosting, Profile
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.errands import Invitation, Joining, Visitor
     from p2p_ipython.client.hosting import Reception
-    from p2p_ipython.members.desk import Way
+    from p2p_ipython.members.operations import Way
     from p2p_ipython.members.profiles import Profile
     from p2p_ipython.notebook.notice import Notice
 
@@ -107,7 +107,7 @@ class FriendsMagics(Magics):
         %p2p_approve NAME or %p2p_refuse NAME; %p2p_invite invites somebody.
         """
         given = options_of(self.p2p_host, line)
-        from p2p_ipython.members.desk import parse_users
+        from p2p_ipython.members.operations import parse_users
 
         notice = self._notice(buttons=True)
         try:
@@ -275,12 +275,12 @@ class FriendsMagics(Magics):
     @line_magic
     def p2p_leave(self, line: str) -> None:
         """Forget a cluster: its topic and key are removed from this machine."""
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
 
         given = options_of(self.p2p_leave, line)
         profiles = Profiles()
-        title = desk.find_title(profiles, given["cluster"])
+        title = operations.find_title(profiles, given["cluster"])
         cluster = self._connected()
         if cluster is not None and cluster.target == title:
             raise UsageError(f"this notebook is connected to {title}", hint="Leave it first: %p2p_disconnect")
@@ -291,7 +291,7 @@ class FriendsMagics(Magics):
                 f"{title} is your own; forgotten, it can't be hosted again, nor anybody taken out of it",
                 hint=f"If that is what you want: %p2p_leave {title} --yes",
             )
-        desk.leave(profiles, title)
+        operations.leave(profiles, title)
         say(f"{title} is forgotten on this machine.")
 
     # -- everybody's --
@@ -304,7 +304,7 @@ class FriendsMagics(Magics):
 
         Without a name and a cluster that is connected or hosted, the clusters that this machine knows.
         """
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
 
         given = options_of(self.p2p_members, line)
@@ -313,7 +313,7 @@ class FriendsMagics(Magics):
         if name is None:
             self._show_clusters(profiles.all())
             return
-        profile = profiles.load(desk.find_title(profiles, name))
+        profile = profiles.load(operations.find_title(profiles, name))
         if not profile.roster:
             say(f"The list of members of {profile.title} has not come yet; it does when you connect.")
             return
@@ -330,13 +330,13 @@ class FriendsMagics(Magics):
         It is kept for the cluster. A result that was refused can be asked for again; nothing runs
         again. Others' results are plain data: numbers, text, arrays, tables, pictures.
         """
-        from p2p_ipython.members import desk
+        from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
 
         given = options_of(self.p2p_trust, line)
         cluster = self._connected()
         profiles = Profiles()
-        title = None if given["cluster"] is None else desk.find_title(profiles, given["cluster"])
+        title = None if given["cluster"] is None else operations.find_title(profiles, given["cluster"])
         if cluster is not None and title in (None, cluster.target):
             title = cluster.target
             name = cluster.trust(given["who"], revoke=given["revoke"])
@@ -346,7 +346,7 @@ class FriendsMagics(Magics):
                 hint="Run %p2p_connect TITLE first, or say which cluster: %p2p_trust TITLE NAME",
             )
         else:
-            name, _ = desk.trust(profiles, title, given["who"], allow=not given["revoke"])
+            name, _ = operations.trust(profiles, title, given["who"], allow=not given["revoke"])
         if given["revoke"]:
             say(f"Results of {name}'s workers are plain data again.")
         else:
@@ -421,24 +421,24 @@ class FriendsMagics(Magics):
         invitation.result()
 
     def _knock(self, title: str, given: dict[str, Any], notice: Notice) -> None:
-        from p2p_ipython.client import entrance
+        from p2p_ipython.client import knocking
         from p2p_ipython.client.hosting import key_of_guest
 
         try:
             key_of_guest(_file(given["identity"]), make=given["make_key"])
-            entrance.knock(
+            knocking.knock(
                 title,
                 way=_way(given),
                 name=given["name"],
                 owner=given["owner"] or "",
-                patience=entrance.PATIENCE if given["wait"] else MOMENT,
+                patience=knocking.PATIENCE if given["wait"] else MOMENT,
                 progress=notice.progress,
             )
         except NotAdmitted as error:  # perhaps it goes on knocking; then the line will say what becomes of that
             notice.show(f"Not joined: {error.message}.", "")
             raise
         except KeyboardInterrupt:
-            entrance.give_up(title)
+            knocking.give_up(title)
             notice.show("Not joined.", "")
             raise Interrupted("it knocks no more") from None
         except BaseException:
@@ -488,7 +488,7 @@ def members_table(profile: Profile, workers: dict[str, int] | None) -> dict[str,
 
 
 def _way(given: dict[str, Any]) -> Way:
-    from p2p_ipython.members.desk import Way
+    from p2p_ipython.members.operations import Way
 
     return Way(
         board=given.get("board") or "",

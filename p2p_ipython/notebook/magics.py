@@ -32,7 +32,7 @@ from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, without_arguments
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
-from p2p_ipython.notebook.panel.door import Door
+from p2p_ipython.notebook.panel.registration import Door
 from p2p_ipython.notebook.status_line import StatusLines, text
 from p2p_ipython.protocol.plain import count, plain
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.future import Future
-    from p2p_ipython.notebook.panel.desk import Desk
+    from p2p_ipython.notebook.panel.panels import Desk
     from p2p_ipython.task.capture import Captured, Row
 
 Connect = Callable[..., "Cluster"]
@@ -60,7 +60,7 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     ip.register_magics(friends)
 
     def desk(door: Door) -> Desk:
-        from p2p_ipython.notebook.panel.desk import Desk
+        from p2p_ipython.notebook.panel.panels import Desk
 
         return Desk(door, magics, friends)
 

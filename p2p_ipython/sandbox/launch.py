@@ -77,7 +77,7 @@ def prepare(mechanism: str, options: LaunchOptions) -> Launch:
     return make(options)
 
 
-_MECHANISMS = {"process": "p2p_ipython.sandbox.launch_process"}
+_MECHANISMS = {"process": "p2p_ipython.sandbox.mechanisms.process"}
 
 
 def runner_command(options: LaunchOptions, scratch: Path) -> list[str]:
@@ -88,7 +88,7 @@ def runner_command(options: LaunchOptions, scratch: Path) -> list[str]:
         "output_limit": options.output_limit,
         "path": list(options.path),
     }
-    return [sys.executable, "-P", "-m", "p2p_ipython.sandbox.runner", json.dumps(arguments)]
+    return [sys.executable, "-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]
 
 
 def runner_env(options: LaunchOptions, home: Path, temporary: Path) -> dict[str, str]:

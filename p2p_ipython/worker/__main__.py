@@ -28,9 +28,9 @@ def main() -> int:
     # The heavy imports come while the board starts.
     import paramiko
 
-    import p2p_ipython.board.ssh
+    import p2p_ipython.board.client.ssh
     import p2p_ipython.link.tls  # noqa: F401
-    from p2p_ipython.board.keys import KeyChoice
+    from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.config import Settings
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 

@@ -25,8 +25,8 @@ from p2p_ipython.errors import ConfigError, NotAdmitted
 from p2p_ipython.loop import adopt, disown
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.keys import KeyChoice
-    from p2p_ipython.members.entry import Entry
+    from p2p_ipython.board.client.keys import KeyChoice
+    from p2p_ipython.members.access import Access
     from p2p_ipython.members.membership import Membership, Standing
     from p2p_ipython.worker.agent import Agent
 
@@ -95,8 +95,8 @@ async def run_worker(
         why.append(words)
         ended.set()
 
-    entry = await _entry(options)
-    worker = _Worker(options, entry.membership(await asyncio.to_thread(entry.session, "worker")), expelled)
+    access = await _access(options)
+    worker = _Worker(options, access.membership(await asyncio.to_thread(access.session, "worker")), expelled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     try:
@@ -201,15 +201,15 @@ def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-async def _entry(options: WorkerOptions) -> Entry:
-    from p2p_ipython.board.address import BoardAddress
-    from p2p_ipython.members.entry import given_entry, personal_entry, shared_entry
+async def _access(options: WorkerOptions) -> Access:
+    from p2p_ipython.board.client.address import BoardAddress
+    from p2p_ipython.members.access import given_access, personal_access, shared_access
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.protocol.roster import is_title
 
     name, settings = options.name or default_name(), options.settings
     if options.board is None:
-        from p2p_ipython.members.desk import find_title
+        from p2p_ipython.members.operations import find_title
 
         try:
             title = await asyncio.to_thread(find_title, Profiles(), options.cluster)
@@ -221,7 +221,7 @@ async def _entry(options: WorkerOptions) -> Entry:
                 hint="Say one of friends, as --cluster alice/friends (p2p members lists yours);"
                 " or a board where your own machines meet, as --board HOST:PORT.",
             ) from None
-        return await shared_entry(
+        return await shared_access(
             title,
             me=name,
             settings=settings,
@@ -234,7 +234,7 @@ async def _entry(options: WorkerOptions) -> Entry:
         )
     if options.key is not None:
         address = BoardAddress.parse(options.board)
-        return given_entry(
+        return given_access(
             address,
             options.key,
             options.cluster,
@@ -243,7 +243,7 @@ async def _entry(options: WorkerOptions) -> Entry:
             pin=options.accept_host_key,
             remember=options.farewell,  # a board that outlives us: we may come back
         )
-    return await personal_entry(
+    return await personal_access(
         options.board,
         options.cluster,
         me=name,

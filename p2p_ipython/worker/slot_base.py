@@ -1,6 +1,6 @@
 """A slot as its worker sees it: tasks in, outputs and results out, one task at a time.
 
-Implementations: ``worker/slots.py`` (a runner, a process of its own) and ``worker/memory.py`` (a shipped fake, in
+Implementations: ``worker/slots.py`` (a runner, a process of its own) and ``rehearsal/slot.py`` (a shipped fake, in
 this process).
 
 All methods and callbacks belong to one event loop; none of them blocks it.

@@ -16,7 +16,7 @@ import time
 
 import asyncssh
 
-from p2p_ipython.board.server import ServerOptions, serve
+from p2p_ipython.board.server.server import ServerOptions, serve
 
 LINE = b"\n" + b"x" * 510 + b"\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from board_support import ssh_files
 
-from p2p_ipython.board.address import BoardAddress, Route, SSHOptions, parse_ssh_options, route
+from p2p_ipython.board.client.address import BoardAddress, Route, SSHOptions, parse_ssh_options, route
 from p2p_ipython.errors import ConfigError
 
 

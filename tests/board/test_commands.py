@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_ipython.board import commands
-from p2p_ipython.board.commands import Bad, Help, Ls, Services, Stream, Unknown, WhoAmI, format_duration, parse
-from p2p_ipython.board.limits import Bucket
+from p2p_ipython.board.server import commands
+from p2p_ipython.board.server.commands import Bad, Help, Ls, Services, Stream, Unknown, WhoAmI, format_duration, parse
+from p2p_ipython.board.server.limits import Bucket
 from p2p_ipython.board.topics import Direction, Dispatch
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from board_support import Key, make_key, ssh_files
 
-from p2p_ipython.board import keys as keys_module
-from p2p_ipython.board.keys import AgentSigner, choose_among, choose_key
+from p2p_ipython.board.client import keys as keys_module
+from p2p_ipython.board.client.keys import AgentSigner, choose_among, choose_key
 from p2p_ipython.errors import NoKey
 from p2p_ipython.protocol.identity import SESSION_NAMESPACE, Session
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from board_support import PATIENCE, Key, make_key
 
-from p2p_ipython.board import passphrase
+from p2p_ipython.board.client import passphrase
 from p2p_ipython.loop import background
 
 SCRIPT = """
 import asyncio, sys
 from pathlib import Path
-from p2p_ipython.board.login import choose_login
+from p2p_ipython.board.client.login import choose_login
 from p2p_ipython.errors import NoKey
 
 async def login():
@@ -140,7 +140,7 @@ def test_a_notebook_asks_in_the_notebook_and_one_that_can_not_says_ssh_add(tmp_p
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     cell = (
-        "from p2p_ipython.board.login import choose_login\nfrom p2p_ipython.loop import background\n"
+        "from p2p_ipython.board.client.login import choose_login\nfrom p2p_ipython.loop import background\n"
         f"from pathlib import Path\nprint(background().run(choose_login('127.0.0.1', Path({str(key.path)!r})))[1])"
     )
     kernel, client = manager.start_new_kernel(kernel_name="python3")

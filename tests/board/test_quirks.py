@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from test_topics import join, wish
 
-from p2p_ipython.board.quirks import READ, PicoTopics
+from p2p_ipython.board.pico.quirks import READ, PicoTopics
 from p2p_ipython.board.topics import Deliver, Direction
 
 

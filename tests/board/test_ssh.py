@@ -21,12 +21,12 @@ import pytest
 from board_support import PATIENCE, Key, Recorder, client, joined, make_key, running, ssh_files, until
 
 from p2p_ipython.board import lines as lines_module
-from p2p_ipython.board import ssh as ssh_module
-from p2p_ipython.board.address import BoardAddress
 from p2p_ipython.board.base import BoardState
-from p2p_ipython.board.hostkeys import remember_host_key
-from p2p_ipython.board.ssh import SSHBoard
-from p2p_ipython.board.tunnel import Tunnel
+from p2p_ipython.board.client import ssh as ssh_module
+from p2p_ipython.board.client.address import BoardAddress
+from p2p_ipython.board.client.known_hosts import remember_host_key
+from p2p_ipython.board.client.ssh import SSHBoard
+from p2p_ipython.board.client.tunnel import Tunnel
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import (
     BoardError,
@@ -619,7 +619,7 @@ async def test_a_jump_host_that_does_not_connect_onward_is_named(key, tmp_path):
 
 
 async def test_an_agents_refusal_during_the_log_in_is_said_as_it_is(key, tmp_path):
-    from p2p_ipython.board.keys import AgentSigner, KeyChoice
+    from p2p_ipython.board.client.keys import AgentSigner, KeyChoice
 
     choice = KeyChoice(AgentSigner(key.key.public_data, "gone"), "from the SSH agent")
     async with running() as server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from board_support import make_key
 
-from p2p_ipython.board.users import MAX_FILE, Users, parse_line
+from p2p_ipython.board.server.users import MAX_FILE, Users, parse_line
 from p2p_ipython.errors import ConfigError
 
 

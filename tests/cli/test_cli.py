@@ -115,9 +115,9 @@ def test_the_default_cluster_is_the_clients_own() -> None:
 
 def test_the_default_board_is_the_same_for_those_who_host_and_those_who_look() -> None:
     from p2p_ipython.cli.arguments import PICO_BOARD
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
 
-    assert desk.PICO_BOARD == PICO_BOARD
+    assert operations.PICO_BOARD == PICO_BOARD
 
 
 # -- errors --

@@ -11,8 +11,8 @@ import pytest
 from board_support import make_key
 from cli_support import Home, terminal
 
-from p2p_ipython.board.address import SSHFiles
-from p2p_ipython.board.keys import choose_among
+from p2p_ipython.board.client.address import SSHFiles
+from p2p_ipython.board.client.keys import choose_among
 from p2p_ipython.members.owner import found
 from p2p_ipython.members.profiles import Profiles
 

@@ -14,9 +14,9 @@ import pytest
 from board_support import Key, Recorder, client, make_key, pico_board, running
 
 from p2p_ipython.board.base import MAX_LINE, Board, BoardState
-from p2p_ipython.board.memory import MemoryBoard, MemoryBoardHub
-from p2p_ipython.board.server import BoardServer
+from p2p_ipython.board.server.server import BoardServer
 from p2p_ipython.errors import LocalProtocolError
+from p2p_ipython.rehearsal.board import MemoryBoard, MemoryBoardHub
 
 
 class World(Protocol):

@@ -26,13 +26,13 @@ from board_support import (
     until,
 )
 
-from p2p_ipython.board import like_pico
 from p2p_ipython.board import lines as lines_module
 from p2p_ipython.board.base import BoardState
+from p2p_ipython.board.client.ssh import SSHBoard
 from p2p_ipython.board.lines import frame
-from p2p_ipython.board.server import ServerOptions
+from p2p_ipython.board.pico import server as pico_server
+from p2p_ipython.board.server.server import ServerOptions
 from p2p_ipython.board.session import STALLED
-from p2p_ipython.board.ssh import SSHBoard
 
 TOPIC = "p2p-0123456789abcdef0123456789abcdef"
 
@@ -302,7 +302,7 @@ async def test_there_is_no_user_no_p2p_and_no_mailbox(pico, tmp_path):
 
 
 async def test_pings_come_as_channel_requests_and_disturb_no_client(pico, tmp_path, monkeypatch):
-    monkeypatch.setattr(like_pico, "PING_EVERY", 0.02)
+    monkeypatch.setattr(pico_server, "PING_EVERY", 0.02)
     pings = []
     handle = asyncssh.SSHClientChannel._service_next_request  # type: ignore[attr-defined]
 

@@ -17,7 +17,7 @@ import pytest
 from board_support import PATIENCE, Key, make_key, pico_board, running, ssh_files
 from cli_support import agent
 
-from p2p_ipython.board.server import BoardServer
+from p2p_ipython.board.server.server import BoardServer
 from p2p_ipython.doctor import examine as examining
 from p2p_ipython.doctor import wormhole
 from p2p_ipython.doctor.checks import CHECKS, Outcome, Report

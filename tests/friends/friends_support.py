@@ -23,21 +23,21 @@ import psutil
 from cli_support import _ON_TERMINAL, Home
 
 from p2p_ipython import loop as loops
-from p2p_ipython.board.address import BoardAddress
-from p2p_ipython.board.keys import KeyChoice
+from p2p_ipython.board.client.address import BoardAddress
+from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.config import Settings
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.members import owner
-from p2p_ipython.members.entry import Entry
+from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import Standing
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import ClusterSecret
 from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.protocol.roster import Roster
+from p2p_ipython.rehearsal.slot import MemorySlot
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.cache import Source
-from p2p_ipython.worker.memory import MemorySlot
 from p2p_ipython.worker.slot_base import SlotListener, TaskSlot
 
 T = TypeVar("T")
@@ -408,8 +408,8 @@ async def lending(
         roster=Roster.parse(profile.roster, profile.cluster),
         title=profile.title,
     )
-    entry = Entry(BoardAddress.parse(profile.board), key, standing, settings, profile.host_key, remember=False)
-    membership = entry.membership(entry.session("worker"))
+    access = Access(BoardAddress.parse(profile.board), key, standing, settings, profile.host_key, remember=False)
+    membership = access.membership(access.session("worker"))
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     agent = Agent(
         settings=settings,

@@ -17,11 +17,11 @@ from board_support import Recorder
 from friends_support import CraftedSlot, Village, eventually, lending, on_the_loop, pid_in, runs, soon, village
 
 from p2p_ipython import loop as loops
-from p2p_ipython.board.address import BoardAddress
-from p2p_ipython.board.ssh import SSHBoard
+from p2p_ipython.board.client.address import BoardAddress
+from p2p_ipython.board.client.ssh import SSHBoard
 from p2p_ipython.config import Settings
 from p2p_ipython.members import owner
-from p2p_ipython.members.entry import profile_entry
+from p2p_ipython.members.access import profile_access
 from p2p_ipython.members.host import Host
 from p2p_ipython.members.profiles import Profile
 
@@ -189,7 +189,7 @@ def _false_host(here: Village) -> tuple[Profile, Host]:
         until=int(time.time() + 3600),
     )
     mallory.profiles.save(profile)
-    entry = profile_entry(
+    access = profile_access(
         profile,
         BoardAddress.parse(here.where),
         mallory.key,
@@ -198,7 +198,7 @@ def _false_host(here: Village) -> tuple[Profile, Host]:
         profiles=mallory.profiles,
     )
     approved: list[Host] = []
-    made = Host(entry, profile, mallory.profiles, on_knock=lambda knock: approved[0].approve(knock) and None)
+    made = Host(access, profile, mallory.profiles, on_knock=lambda knock: approved[0].approve(knock) and None)
     approved.append(made)
     return profile, made
 

@@ -17,7 +17,7 @@ from board_support import until as until_it_is
 from friends_support import Program, Village, code_of, eventually, on_the_loop
 from link_support import Servers, servers
 
-from p2p_ipython.board.server import BoardServer
+from p2p_ipython.board.server.server import BoardServer
 from p2p_ipython.protocol.roster import lobby_secret
 
 TITLE = "alice/friends"

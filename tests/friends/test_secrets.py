@@ -16,15 +16,15 @@ import psutil
 import pytest
 from friends_support import Village, code_of, pid_in, village
 
-from p2p_ipython.board.address import BoardAddress
+from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.link.base import Secret
-from p2p_ipython.members.desk import Way
+from p2p_ipython.members.access import profile_access
 from p2p_ipython.members.door import LetIn
-from p2p_ipython.members.entry import profile_entry
 from p2p_ipython.members.host import Host, Present
 from p2p_ipython.members.invite import Welcome
 from p2p_ipython.members.knock import Granted, Knocking
+from p2p_ipython.members.operations import Way
 from p2p_ipython.members.profiles import Profile
 from p2p_ipython.members.voice import Voice
 from p2p_ipython.protocol.identity import ClusterSecret, vouch
@@ -163,13 +163,13 @@ async def test_reprs_have_no_secrets(here: Village) -> None:
     secret = ClusterSecret(profile.cluster, profile.topic, profile.key)
     address, settings = BoardAddress.parse(here.where), Settings()
     entries = [
-        profile_entry(one, address, person.key, me="me", settings=settings, profiles=person.profiles)
+        profile_access(one, address, person.key, me="me", settings=settings, profiles=person.profiles)
         for one, person in ((profile, alice), (own, box))
     ]
     texts = ("board", "host_key", "mailbox", "relay", "topic", "key", "roster", "vouch")
     granted = Granted(alice.fingerprint, secret)
-    sessions = [entry.session("client") for entry in entries]
-    memberships = [entry.membership(session) for entry, session in zip(entries, sessions, strict=True)]
+    sessions = [access.session("client") for access in entries]
+    memberships = [access.membership(session) for access, session in zip(entries, sessions, strict=True)]
     knocking = Knocking(TITLE, alice.key, entries[0].open_board, name="alice")
     objects: list[Any] = [
         profile,
@@ -179,7 +179,7 @@ async def test_reprs_have_no_secrets(here: Village) -> None:
         *sessions,
         *memberships,
         *(membership.machine for membership in memberships),
-        *(entry.standing for entry in entries),
+        *(access.standing for access in entries),
         Welcome(TITLE, profile.cluster, **{name: getattr(own, name) for name in texts}),
         granted,
         LetIn(TITLE, alice.fingerprint, granted, alice.key, Way(), ""),

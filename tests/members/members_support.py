@@ -15,18 +15,18 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from p2p_ipython.board.address import BoardAddress
 from p2p_ipython.board.base import Board, BoardListener, BoardReport
-from p2p_ipython.board.keys import KeyChoice
-from p2p_ipython.board.memory import MemoryBoard, MemoryBoardHub
+from p2p_ipython.board.client.address import BoardAddress
+from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.config import Settings
 from p2p_ipython.members import owner
-from p2p_ipython.members.entry import Entry
+from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import Keep, Membership, Standing
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session, fingerprint
 from p2p_ipython.protocol.messages import Hello, Message
 from p2p_ipython.protocol.roster import Member, Roster, commitment
+from p2p_ipython.rehearsal.board import MemoryBoard, MemoryBoardHub
 
 TITLE = "alice/friends"
 DAY = 24 * 3600
@@ -170,8 +170,8 @@ class Circle:
         return made
 
 
-class MemoryEntry(Entry):
-    """An entry whose board is in memory."""
+class MemoryAccess(Access):
+    """An access whose board is in memory."""
 
     circle: Circle
 
@@ -179,7 +179,7 @@ class MemoryEntry(Entry):
         return await self.circle.open_board(topic, listener)
 
 
-def owners(circle: Circle, folder: Path) -> tuple[MemoryEntry, Profile, Profiles]:
+def owners(circle: Circle, folder: Path) -> tuple[MemoryAccess, Profile, Profiles]:
     """What the host of a new cluster of alice's needs; the cluster becomes the circle's."""
     profiles = Profiles(folder)
     key = choice(circle.key("alice"))
@@ -188,12 +188,12 @@ def owners(circle: Circle, folder: Path) -> tuple[MemoryEntry, Profile, Profiles
     return entry_of(circle, profile), profile, profiles
 
 
-def entry_of(circle: Circle, profile: Profile) -> MemoryEntry:
-    """The owner's entry, by a profile."""
+def entry_of(circle: Circle, profile: Profile) -> MemoryAccess:
+    """The owner's access, by a profile."""
     circle.secret = ClusterSecret(profile.cluster, profile.topic, profile.key)
     circle.roster = Roster.parse(profile.roster, profile.cluster)
     key = choice(circle.key("alice"))
     standing = Standing(circle.secret, key.fingerprint, "alice", shared=True, roster=circle.roster, title=profile.title)
-    entry = MemoryEntry(BoardAddress("memory"), key, standing, Settings(presence=1.0), remember=False)
-    object.__setattr__(entry, "circle", circle)
-    return entry
+    access = MemoryAccess(BoardAddress("memory"), key, standing, Settings(presence=1.0), remember=False)
+    object.__setattr__(access, "circle", circle)
+    return access

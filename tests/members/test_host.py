@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from members_support import PATIENCE, TITLE, Circle, Key, choice, entry_of, owners, print_of, until
 
-from p2p_ipython.board.address import BoardAddress
+from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable
 from p2p_ipython.members import owner
@@ -31,8 +31,8 @@ def circle() -> Circle:
 
 
 async def hosting(circle: Circle, folder: Path) -> tuple[Host, Profiles]:
-    entry, profile, profiles = owners(circle, folder)
-    host = Host(entry, profile, profiles)
+    access, profile, profiles = owners(circle, folder)
+    host = Host(access, profile, profiles)
     await host.open()
     return host, profiles
 
@@ -49,7 +49,7 @@ def revoking(circle: Circle, name: str) -> Callable[[Profile], Profile]:
 
 async def test_a_host_answers_at_its_door_on_the_second_day_too(circle: Circle, tmp_path: Path) -> None:
     host, _profiles = await hosting(circle, tmp_path)
-    host._door.renew(time.time() - MAX_LIFE - 60)  # as it would be after a day
+    host._lobby_session.renew(time.time() - MAX_LIFE - 60)  # as it would be after a day
     knocking = Knocking(TITLE, choice(circle.key("bob")), circle.open_board, name="bob")
     async with asyncio.timeout(PATIENCE):
         asking = asyncio.ensure_future(knocking.run())
@@ -80,7 +80,7 @@ async def test_who_knocks_for_longer_than_a_day_is_still_heard(
 async def test_founding_a_cluster_with_a_slow_agent_doesnt_stop_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from p2p_ipython.members import desk
+    from p2p_ipython.members import operations
 
     key = Key("alice")
 
@@ -99,9 +99,10 @@ async def test_founding_a_cluster_with_a_slow_agent_doesnt_stop_the_loop(
     async def login(*_arguments: object, **_options: object) -> tuple[BoardAddress, object]:
         return BoardAddress("memory"), choice(key)
 
-    monkeypatch.setattr("p2p_ipython.board.login.SSHBoard", Opened)
-    monkeypatch.setattr(desk, "choose_login", login)
-    founding = desk.host("friends", way=desk.Way(board="memory"), profiles=Profiles(tmp_path), settings=Settings())
+    monkeypatch.setattr("p2p_ipython.board.client.login.SSHBoard", Opened)
+    monkeypatch.setattr(operations, "choose_login", login)
+    way = operations.Way(board="memory")
+    founding = operations.host("friends", way=way, profiles=Profiles(tmp_path), settings=Settings())
     assert (await founding)[2]
     assert key.threads
     assert threading.current_thread() not in key.threads
@@ -110,9 +111,9 @@ async def test_founding_a_cluster_with_a_slow_agent_doesnt_stop_the_loop(
 async def test_a_host_sees_what_another_process_has_changed_while_it_was_being_made(
     circle: Circle, tmp_path: Path
 ) -> None:
-    entry, profile, profiles = owners(circle, tmp_path)
+    access, profile, profiles = owners(circle, tmp_path)
     profiles.change(TITLE, admitting(circle, "bob"))
-    host = Host(entry, profile, profiles)
+    host = Host(access, profile, profiles)
     await host.open()
     await until(lambda: host.machine.roster.named("bob") is not None)
     await host.close()
@@ -163,7 +164,7 @@ async def test_a_key_that_changes_while_the_board_is_away_reaches_the_members_wh
 
 
 async def test_a_host_that_can_reach_one_of_its_topics_only_leaves_both(circle: Circle, tmp_path: Path) -> None:
-    entry, profile, profiles = owners(circle, tmp_path)
+    access, profile, profiles = owners(circle, tmp_path)
     gate = asyncio.Event()
 
     async def before(topic: str) -> None:
@@ -172,7 +173,7 @@ async def test_a_host_that_can_reach_one_of_its_topics_only_leaves_both(circle: 
         await gate.wait()
 
     circle.before = before
-    host = Host(entry, profile, profiles)
+    host = Host(access, profile, profiles)
     opening = asyncio.ensure_future(host.open())
     await asyncio.sleep(0.1)
     gate.set()
@@ -271,9 +272,9 @@ async def test_a_list_that_the_owners_other_process_has_just_made_is_no_cause_fo
 
 
 async def test_who_comes_while_only_the_host_is_there_hears_him_at_once(circle: Circle, tmp_path: Path) -> None:
-    entry, profile, profiles = owners(circle, tmp_path)
-    object.__setattr__(entry, "settings", Settings(presence=3600.0))
-    host = Host(entry, profile, profiles)
+    access, profile, profiles = owners(circle, tmp_path)
+    object.__setattr__(access, "settings", Settings(presence=3600.0))
+    host = Host(access, profile, profiles)
     await host.open()
     alice = await circle.member("alice")
     await until(lambda: alice.answered)
@@ -283,7 +284,7 @@ async def test_who_comes_while_only_the_host_is_there_hears_him_at_once(circle: 
 
 async def test_the_owners_other_host_is_none_of_those_who_have_to_follow(circle: Circle, tmp_path: Path) -> None:
     host, profiles = await hosting(circle, tmp_path)
-    other = Host(host._entry, host.profile, profiles)
+    other = Host(host._access, host.profile, profiles)
     await other.open()
     await until(lambda: host.present)
     assert await host.settled(0.0) == (0, 0)

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 from members_support import DAY, TITLE, Circle, Ear, Key, choice, print_of, until
 
-from p2p_ipython.board.address import BoardAddress
-from p2p_ipython.board.memory import Faults
+from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.client.status import ClusterStatus, MemberStatus
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import NotAdmitted
 from p2p_ipython.link.base import LinkState
-from p2p_ipython.members.entry import Entry, given_entry, profile_entry
+from p2p_ipython.members.access import Access, given_access, profile_access
 from p2p_ipython.members.membership import Membership
 from p2p_ipython.members.profiles import Profile, Profiles
 from p2p_ipython.protocol.identity import MAX_LIFE, ClusterSecret
 from p2p_ipython.protocol.messages import Bye, Hello
 from p2p_ipython.protocol.roster import Roster
 from p2p_ipython.rehearsal import Rehearsal, run
+from p2p_ipython.rehearsal.board import Faults
 
 
 def ear(membership: Membership) -> Ear:
@@ -110,15 +110,15 @@ def test_a_process_that_lags_behind_takes_the_key_from_no_profile(tmp_path: Path
     profile = Profile(TITLE, old.cluster, "memory", "", "", "", "", bob.fingerprint, old.topic, old.key, first.wire)
     profiles = Profiles(tmp_path)
     profiles.save(profile)
-    entry = profile_entry(profile, BoardAddress("memory"), bob, me="bob", settings=Settings(), profiles=profiles)
-    assert entry.keep is not None
+    access = profile_access(profile, BoardAddress("memory"), bob, me="bob", settings=Settings(), profiles=profiles)
+    assert access.keep is not None
     roster = circle.next_roster(secret=circle.new_secret())
-    entry.keep(roster, circle.secret)  # the quick one
-    entry.keep(roster, old)  # the slow one
+    access.keep(roster, circle.secret)  # the quick one
+    access.keep(roster, old)  # the slow one
     assert profiles.load(TITLE).topic == circle.secret.topic
     # Not so where neither is the roster's: what was granted last may be of a newer one.
     granted = circle.new_secret()
-    entry.keep(circle.next_roster(secret=circle.new_secret()), granted)
+    access.keep(circle.next_roster(secret=circle.new_secret()), granted)
     assert profiles.load(TITLE).topic == granted.topic
 
 
@@ -376,7 +376,7 @@ def test_what_keeps_a_member_from_the_others_is_said_of_tasks_that_wait_and_wher
 async def test_an_agent_that_takes_its_time_doesnt_stop_the_loop(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from p2p_ipython.members import entry as entries
+    from p2p_ipython.members import access as entries
 
     key = Key("bob")
 
@@ -384,10 +384,10 @@ async def test_an_agent_that_takes_its_time_doesnt_stop_the_loop(
         return BoardAddress("memory"), choice(key)
 
     monkeypatch.setattr(entries, "choose_login", login)
-    entry = await entries.personal_entry("memory", "mine", me="bob", settings=Settings())
+    access = await entries.personal_access("memory", "mine", me="bob", settings=Settings())
     assert key.threads
     assert threading.current_thread() not in key.threads
-    assert entry.standing.me == print_of("bob")
+    assert access.standing.me == print_of("bob")
 
 
 async def test_a_board_is_left_when_its_host_key_cant_be_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,20 +407,20 @@ async def test_a_board_is_left_when_its_host_key_cant_be_remembered(monkeypatch:
     def full(*_arguments: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("p2p_ipython.board.login.SSHBoard", Opened)
-    monkeypatch.setattr("p2p_ipython.board.login.remember_accepted", full)
-    entry: Entry = given_entry(BoardAddress("memory"), choice(Key("bob")), "mine", me="bob", settings=Settings())
+    monkeypatch.setattr("p2p_ipython.board.client.login.SSHBoard", Opened)
+    monkeypatch.setattr("p2p_ipython.board.client.login.remember_accepted", full)
+    access: Access = given_access(BoardAddress("memory"), choice(Key("bob")), "mine", me="bob", settings=Settings())
     with pytest.raises(OSError, match="no space"):
-        await entry.open_board("topic", None)  # type: ignore[arg-type]
+        await access.open_board("topic", None)  # type: ignore[arg-type]
     assert len(closed) == 1
 
 
 async def test_personal_clusters_of_two_keys_share_no_topic_though_topics_are_public() -> None:
     entries = [
-        given_entry(BoardAddress("memory"), choice(Key(name)), "mine", me=name, settings=Settings())
+        given_access(BoardAddress("memory"), choice(Key(name)), "mine", me=name, settings=Settings())
         for name in ("bob", "carol", "bob")
     ]
-    first, other, again = (entry.standing.secret for entry in entries)
+    first, other, again = (access.standing.secret for access in entries)
     assert first == again
     assert first.topic != other.topic
     assert first.key != other.key

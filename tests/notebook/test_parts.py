@@ -23,7 +23,7 @@ from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
 from p2p_ipython.notebook.notice import Notice
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
-from p2p_ipython.notebook.panel.door import Door
+from p2p_ipython.notebook.panel.registration import Door
 from p2p_ipython.notebook.status_line import text
 
 

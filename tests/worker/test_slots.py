@@ -18,7 +18,7 @@ from slot_support import Worker, arrived, until, worker
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import MAX_HEADER, FrameError
 from p2p_ipython.sandbox.launch import LaunchOptions
-from p2p_ipython.sandbox.launch_process import ProcessLaunch
+from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.task.payload import pack_task
 from p2p_ipython.worker.cache import Inbound
 from p2p_ipython.worker.slots import Slot, SlotState

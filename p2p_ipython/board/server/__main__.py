@@ -1,0 +1,40 @@
+"""``python -m p2p_ipython.board.server``: the board of a personal cluster.
+
+Standard input: a line of JSON with the users' keys; then nothing, until its end, which is the board's end too.
+Standard output: one line of JSON with the addresses, once the board is ready. Nothing is kept on disk. See
+client/local.py, which is at the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+
+from p2p_ipython import lifeline
+
+
+def main() -> int:
+    """Run the board that standard input describes."""
+    options = json.loads(lifeline.read_line() or b"null")
+    if options is None:
+        return 0
+    logging.basicConfig(
+        level=options["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    from p2p_ipython.board.server.main import board_command
+    from p2p_ipython.board.server.server import ServerOptions
+
+    def say(line: str) -> None:
+        os.write(1, line.encode() + b"\n")
+
+    # A rate limit is for strangers: on loopback all sessions are the user's own.
+    server = ServerOptions(port=0, users_inline=options["users"], rate=1 << 30, burst=1 << 30)
+    asyncio.run(board_command(server, json=True, out=say, until_eof=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

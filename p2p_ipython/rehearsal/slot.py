@@ -1,0 +1,113 @@
+"""A slot without a process: tasks run in this one, on its event loop. For rehearsals and simulations.
+
+Calls only; a function that returns an awaitable is awaited, so that on a loop with virtual time a task that
+"takes an hour" takes none. It keeps nothing apart and protects nothing: use it with your own tasks only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Sequence
+
+from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header
+from p2p_ipython.sandbox.inside.describe_error import describe
+from p2p_ipython.task.payload import Packed, pack_result, unpack
+from p2p_ipython.worker.cache import Source, SourceFailed
+from p2p_ipython.worker.slot_base import Death, SlotListener
+
+
+class MemorySlot:
+    """See the module; implements ``slot_base.TaskSlot``."""
+
+    def __init__(self, listener: SlotListener) -> None:
+        self._listener = listener
+        self._task: asyncio.Task[None] | None = None
+        self._task_id: str | None = None
+        self._cancelled = False
+        self._closed = False
+
+    async def start(self) -> None:
+        """See ``TaskSlot``."""
+        self._listener.on_ready(self)
+
+    def run(self, header: Header, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
+        """See ``TaskSlot``."""
+        if self._task_id is not None or self._closed:
+            raise RuntimeError("a task was given to a slot that is not free")
+        self._task_id, self._cancelled = header["id"], False
+        self._task = asyncio.get_running_loop().create_task(self._run(header, body, buffers))
+
+    def cancel(self, task_id: str) -> None:
+        """See ``TaskSlot``."""
+        if task_id == self._task_id and self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
+
+    def holds(self, ref: str) -> bool:
+        """See ``TaskSlot``: nothing is kept from one task to the next."""
+        return False
+
+    def pause(self) -> None:
+        """See ``TaskSlot``: a result that is made already can't be held back."""
+
+    def resume(self) -> None:
+        """See ``TaskSlot``."""
+
+    async def close(self) -> None:
+        """See ``TaskSlot``."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def die(self, death: Death) -> None:
+        """End as if the runner's process had ended, and be ready again at once."""
+        task_id, task = self._task_id, self._task
+        self._task_id = self._task = None
+        if task is not None:
+            task.cancel()
+        self._listener.on_died(self, task_id, death)
+        if not self._closed:
+            self._listener.on_ready(self)
+
+    async def _run(self, header: Header, body: Buffer, buffers: Sequence[Source]) -> None:
+        me = asyncio.current_task()
+        answer: Header = {"t": "result", "id": header["id"], "ok": True, "segments": [], "seconds": 0.0, "value": True}
+        packed: Packed | None = None
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        try:
+            packed = pack_result(await _called(header, body, buffers))
+        except asyncio.CancelledError as error:
+            if not self._cancelled:
+                raise  # closed, or died: the listener knows
+            answer |= {"ok": False, "error": describe(error, "interrupted", _rendered)}
+        except Exception as error:
+            kind = "unloadable" if isinstance(error, SourceFailed) else "exception"
+            answer |= {"ok": False, "error": describe(error, kind, _rendered)}
+        if self._task is not me or self._closed:
+            return
+        answer["seconds"] = loop.time() - start
+        if packed is not None:
+            answer["segments"] = [list(segment) for segment in packed.segments]
+            for ref, view in packed.large.items():
+                for offset in range(0, view.nbytes, MAX_BODY):
+                    chunk = {"t": "chunk", "id": header["id"], "ref": ref, "size": view.nbytes, "off": offset}
+                    self._listener.on_chunk(self, chunk, view[offset : offset + MAX_BODY])
+        self._task_id = self._task = None
+        self._listener.on_result(self, answer, packed.inline if packed is not None else b"")
+
+
+async def _called(header: Header, body: Buffer, buffers: Sequence[Source]) -> object:
+    if header["kind"] != "call":
+        raise NotImplementedError("a rehearsal runs calls; a cell needs a worker of its own")
+    large = {source.ref: bytearray().join([bytes(part) async for part in source]) for source in buffers}
+    function, args, kwargs = unpack(header["segments"], body, large)
+    value = function(*args, **kwargs)
+    return await value if inspect.isawaitable(value) else value
+
+
+def _rendered(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

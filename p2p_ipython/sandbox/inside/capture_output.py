@@ -1,0 +1,308 @@
+"""What a task prints and displays, from wherever it does so, to the agent in order and while it runs.
+
+::
+
+    print, sys.stdout.write ──► Stream ──────────────► Outlet ──► Channel
+    display(), a figure ──────► shell's publisher ───────┤
+    C code, subprocesses ──► fd 1, fd 2 ──► FdCapture ───┘
+
+Text is gathered for up to ``_LATE`` seconds or ``_GATHER`` characters: a frame a line would cost more than the
+line. Beyond the limit of a task, output is counted instead of sent, and one notice at the end says so.
+
+Standard library only: the runner imports it inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import contextlib
+import io
+import json
+import os
+import select
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from p2p_ipython.protocol.frames import MAX_BODY, Header
+from p2p_ipython.sandbox.inside.channel import Channel
+from p2p_ipython.sandbox.inside.interrupts import Interrupts
+
+_GATHER = 8 << 10
+_LATE = 0.05
+_READ = 64 << 10
+_DRAIN = 64
+"""Reads of ``_READ`` bytes at a task's end: more than a pipe holds, and still an end to it."""
+
+
+_LEFT = (
+    "\n[{} thread of this task is still running; what it prints from now on is not shown. Join it in the task.]\n",
+    "\n[{} threads of this task are still running; what they print from now on is not shown. Join them in the task.]\n",
+)
+
+
+class Outlet:
+    """Where all output of the task that runs comes together. Used from any thread.
+
+    What is written while no task runs is dropped, and so is what a thread writes that an earlier task left
+    behind. In a forked child, text goes to the inherited descriptors 1 and 2, where ``FdCapture`` finds it.
+    """
+
+    def __init__(self, channel: Channel, interrupts: Interrupts, limit: int) -> None:
+        self._channel = channel
+        self._limit = limit
+        self._lock = interrupts.guard(threading.RLock())
+        self._task: str | None = None
+        self._name = "stdout"
+        self._parts: list[str] = []
+        self._size = 0
+        self._sent = self._unsent = 0
+        self._stale: frozenset[int] = frozenset()
+        self._forked = False
+        self._written = threading.Event()
+        self.capture = FdCapture(self, self._lock)
+        threading.Thread(target=self._flush_late, name="p2p-flush", daemon=True).start()
+
+    def begin(self, task: str) -> None:
+        """What is written from now on is ``task``'s."""
+        with self._lock:
+            self._task = task
+            self._sent = self._unsent = 0
+
+    def end(self, stale: Mapping[int, bool] | None = None) -> None:
+        """Send what the task has written and end its output; ``stale`` threads won't be listened to any more.
+
+        Those of them that count, and are new, are named to the user: what they print later is not shown.
+        """
+        stale = stale or {}
+        with self._lock:
+            self.capture.pull(_DRAIN)
+            self.flush()
+            if self._unsent:
+                self._send_text("stderr", self._notice())
+            if left := sum(counts for thread, counts in stale.items() if thread not in self._stale):
+                self._send_text("stderr", _LEFT[left > 1].format(left))
+            self._task = None
+            self._stale = frozenset(stale)
+
+    def write(self, name: str, text: str) -> None:
+        """Append ``text`` to the stream called ``name``."""
+        if self._forked:
+            os.write(1 if name == "stdout" else 2, text.encode("utf-8", "replace"))
+            return
+        with self._lock:
+            if not self._unsent:
+                self.capture.pull(1)  # what was written there came before
+            self.append(name, text)
+
+    def append(self, name: str, text: str) -> None:
+        """Append text whose turn it is; for ``write`` and for ``FdCapture``, under the lock."""
+        if self._task is None or (self._stale and threading.get_ident() in self._stale):
+            return
+        if self._unsent:
+            self._unsent += len(text)
+            return
+        if self._parts and name != self._name:
+            self.flush()
+        self._name = name
+        self._parts.append(text)
+        self._size += len(text)
+        if self._size >= _GATHER:
+            self.flush()
+        elif not self._written.is_set():
+            self._written.set()
+
+    def display(self, kind: str, content: dict[str, Any]) -> None:
+        """Send a display message: ``kind`` as in Jupyter's protocol, ``content`` what can be made JSON."""
+        text = json.dumps(content, default=_jsonable, skipkeys=True, ensure_ascii=False)
+        body = text.encode("utf-8", "replace")
+        if self._forked:
+            return
+        with self._lock:
+            self.capture.pull(1)
+            self.flush()
+            if self._task is None:
+                return
+            if self._unsent or self._sent + len(body) > self._limit:
+                self._unsent += len(body)
+                return
+            self._sent += len(body)
+            for start in range(0, len(body), MAX_BODY):
+                header: Header = {"t": "output", "id": self._task, "kind": kind}
+                if start + MAX_BODY < len(body):
+                    header["more"] = True
+                self._channel.send(header, body[start : start + MAX_BODY])
+
+    def flush(self) -> None:
+        """Send what has been gathered."""
+        with self._lock:
+            if not self._parts:
+                return
+            text, self._parts, self._size = "".join(self._parts), [], 0
+            if self._task is None:
+                return
+            body = text.encode("utf-8", "replace")
+            room = self._limit - self._sent
+            if len(body) > room:
+                self._unsent += len(body) - room
+                body = body[:room].decode("utf-8", "ignore").encode()
+            self._sent += len(body)
+            self._send_body(self._name, body)
+
+    def after_fork_in_child(self) -> None:
+        """Whatever another thread held here at the fork, it is of no account in the child."""
+        self._forked = True
+        self._lock.lock = threading.RLock()
+        self._parts = []
+
+    def _send_text(self, name: str, text: str) -> None:
+        self._send_body(name, text.encode("utf-8", "replace"))
+
+    def _send_body(self, name: str, body: bytes) -> None:
+        header: Header = {"t": "output", "id": self._task, "kind": "stream", "name": name}
+        while body:
+            end = len(body)
+            if end > MAX_BODY:  # each frame is text of its own: don't cut within a character
+                end = MAX_BODY
+                while body[end] & 0xC0 == 0x80:
+                    end -= 1
+            self._channel.send(header, body[:end])
+            body = body[end:]
+
+    def _notice(self) -> str:
+        return (
+            f"\n[{self._unsent:,} more bytes of output were not sent: this worker sends {self._limit:,} bytes a task. "
+            "Print less, write to a value that the cell returns, or start the worker with a larger P2P_OUTPUT_LIMIT.]\n"
+        )
+
+    def _flush_late(self) -> None:
+        while True:
+            self._written.wait()
+            time.sleep(_LATE)
+            self._written.clear()
+            self.flush()
+
+
+class Stream(io.TextIOBase):
+    """``sys.stdout`` or ``sys.stderr`` of tasks."""
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self, outlet: Outlet, name: str, fd: int) -> None:
+        self._outlet = outlet
+        self._fd = fd
+        self.name = f"<{name}>"
+        self.mode = "w"
+        self._kind = name
+        self.buffer = _Bytes(self)
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._outlet.write(self._kind, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._outlet.flush()
+
+    def fileno(self) -> int:
+        """A descriptor that ends up in the same place, for subprocesses."""
+        return self._fd
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Only flushes: the stream belongs to the runner, the next task needs it."""
+        self.flush()
+
+
+class _Bytes(io.RawIOBase):
+    """``sys.stdout.buffer``: bytes that are taken for UTF-8."""
+
+    def __init__(self, text: Stream) -> None:
+        self._text = text
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
+        self._text.write(self._decoder.decode(data))
+        return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._text.fileno()
+
+    def close(self) -> None:
+        pass
+
+
+class FdCapture:
+    """Reads what is written to descriptors 1 and 2, past Python.
+
+    ``pull`` and the thread take turns under the outlet's lock, so that what ``pull`` doesn't find has been
+    handed over.
+    """
+
+    def __init__(self, outlet: Outlet, lock: Any) -> None:
+        self._outlet = outlet
+        self._lock = lock
+        self._poll = select.poll()  # for pull; a poll object serves one thread at a time
+        self._ends: dict[int, tuple[int, int, str, codecs.IncrementalDecoder]] = {}
+        for fd, name in ((1, "stdout"), (2, "stderr")):
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            self._ends[read] = (write, fd, name, decoder)
+            self._poll.register(read, select.POLLIN)
+        self.restore()
+        threading.Thread(target=self._read_on, name="p2p-capture", daemon=True).start()
+
+    def restore(self) -> None:
+        """Point descriptors 1 and 2 here (again); a task may have closed or moved them."""
+        for write, fd, _, _ in self._ends.values():
+            os.dup2(write, fd)
+
+    def pull(self, reads: int) -> None:
+        """Hand over what is there now, at most ``reads`` times ``_READ`` bytes. Under the outlet's lock."""
+        while reads and (ready := self._poll.poll(0)):
+            reads -= 1
+            for fd, _ in ready:
+                self._hand_over(fd)
+
+    def _hand_over(self, fd: int) -> None:
+        _, _, name, decoder = self._ends[fd]
+        with contextlib.suppress(BlockingIOError):
+            text = decoder.decode(os.read(fd, _READ))
+            if text:
+                self._outlet.append(name, text)
+
+    def _read_on(self) -> None:
+        poll = select.poll()
+        for fd in self._ends:
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = poll.poll()
+            with self._lock:
+                for fd, _ in ready:
+                    self._hand_over(fd)
+
+
+def streams(outlet: Outlet) -> tuple[TextIO, TextIO]:
+    """Make what ``sys.stdout`` and ``sys.stderr`` are to be."""
+    return Stream(outlet, "stdout", 1), Stream(outlet, "stderr", 2)  # type: ignore[return-value]
+
+
+def _jsonable(value: object) -> object:
+    """What JSON lacks: raw bytes are images, as in Jupyter's protocol; for the rest there is ``repr``."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return repr(value)

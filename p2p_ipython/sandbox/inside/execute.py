@@ -1,0 +1,209 @@
+"""Execute one task: load its payload, run it, pack its value or describe its error.
+
+::
+
+    (header, body) ─► unpack ─► cell: Cells.run ─┐
+                                call: fn(*args, **kwargs) ──┴─► pack_result ─► chunk…, result
+
+A task whose header says ``reply: "safe"`` comes from a client that won't unpickle what we send: its value is encoded
+by task/safe.py, and if that can't be, the result says so and what of it was in the way. Its errors are words only.
+
+The large segments of a result are sent first, as ``chunk`` frames; the ``result`` frame completes it. Whatever
+the task raises, one ``result`` frame is sent.
+
+The runner imports it inside the sandbox: standard library, IPython and the unpickler only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from p2p_ipython.protocol.frames import MAX_HEADER, Buffer, Header
+from p2p_ipython.sandbox.inside.buffers import Buffers
+from p2p_ipython.sandbox.inside.capture_output import Outlet
+from p2p_ipython.sandbox.inside.channel import Channel
+from p2p_ipython.sandbox.inside.describe_error import describe
+from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
+from p2p_ipython.sandbox.inside.tidy import Baseline
+from p2p_ipython.task import safe
+from p2p_ipython.task.payload import Packed, pack_result, unpack
+
+_NOTHING = pack_result(None)
+_SAFE_NOTHING = safe.encode(None)
+
+
+class _Failed(Exception):
+    """A step failed with ``error``; ``kind`` as in ``describe``."""
+
+    def __init__(self, error: BaseException, kind: str) -> None:
+        self.error = error
+        self.kind = kind
+
+
+class Executor:
+    """Runs tasks one after the other in the main thread; between them the process is as it was."""
+
+    def __init__(
+        self,
+        *,
+        channel: Channel,
+        outlet: Outlet,
+        buffers: Buffers,
+        interrupts: Interrupts,
+        baseline: Baseline,
+        cells: Cells,
+    ) -> None:
+        self._channel = channel
+        self._outlet = outlet
+        self._buffers = buffers
+        self._interrupts = interrupts
+        self._baseline = baseline
+        self._cells = cells
+        self._process = os.getpid()
+        self._namespace: dict[str, Any] = {}
+
+    def perform(self, header: Header, body: Buffer) -> None:
+        """Execute a task and send its result. Raises nothing that the task raises."""
+        task: str = header["id"]
+        self._outlet.begin(task)
+        safely = header.get("reply") == "safe"
+        packed, has_value, seconds, failed = _NOTHING, False, 0.0, None
+        codec: Header = {}
+        try:
+            try:
+                self._interrupts.begin(task)
+                packed, codec, has_value, seconds = self._attempt(header, body, safely)
+            finally:
+                self._interrupts.end()
+        except _Failed as failure:
+            failed = failure
+        except KeyboardInterrupt as error:  # between two steps
+            self._interrupts.end()
+            failed = _Failed(error, "interrupted")
+        if os.getpid() != self._process:
+            _end_fork(failed)
+        self._baseline.restore()
+        self._outlet.capture.restore()
+        _flush_c()
+        stale = self._baseline.threads_left()
+        self._outlet.end(stale)
+        if failed is None:
+            for ref, view in packed.large.items():
+                self._channel.send_chunks({"t": "chunk", "id": task, "ref": ref}, view)
+            result: Header = {"t": "result", "id": task, "ok": True, "segments": packed.segments}
+            result |= {"seconds": round(seconds, 6), "value": has_value, **codec}
+            self._channel.send(result, packed.inline)
+        else:
+            self._channel.send(*self._failure(task, failed, safely))
+            failed.error.__traceback__ = None
+        if header.get("kind") == "cell":
+            self._cells.forget()
+        # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
+        self._namespace.clear()
+
+    def _attempt(self, header: Header, body: Buffer, safely: bool) -> tuple[Packed, Header, bool, float]:
+        """Return the packed value, how, whether there is one, and the run time in seconds. Raises ``_Failed``."""
+        enter_main({})
+        try:
+            large = {ref: self._buffers.private(ref) for _, ref in header["segments"] if ref is not None}
+            payload = unpack(header["segments"], body, large)
+            del large
+        except (ImportError, AttributeError) as error:
+            raise _Failed(error, "missing") from None
+        except BaseException as error:
+            raise _Failed(error, self._kind(error, "unloadable")) from None
+        if header.get("kind") == "cell":
+            # Functions in the payload have that very dict as their globals.
+            if not isinstance(payload, dict):
+                raise _Failed(TypeError("a cell's payload is not a namespace"), "unloadable")
+            self._namespace, payload = payload, None
+            enter_main(self._namespace)
+            source = str(header.get("source") or "")
+            begun = time.perf_counter()
+            outcome = self._cells.run(
+                source, self._namespace, str(header.get("label") or ""), silent=bool(header.get("silent"))
+            )
+            seconds = time.perf_counter() - begun
+            if outcome.error is not None:
+                raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
+            value, has_value = outcome.value, outcome.has_value
+        else:
+            try:
+                function, arguments, keywords = payload
+            except (TypeError, ValueError) as error:
+                raise _Failed(error, "unloadable") from None
+            del payload
+            begun = time.perf_counter()
+            try:
+                value = function(*arguments, **keywords)
+            except BaseException as error:
+                raise _Failed(error, self._kind(error, "exception")) from None
+            finally:
+                flush_figures()
+            seconds = time.perf_counter() - begun
+            del function, arguments, keywords
+            has_value = True
+        return *self._packed(value, safely), has_value, seconds
+
+    def _packed(self, value: object, safely: bool) -> tuple[Packed, Header]:
+        """The value's bytes, and what the result's header says of how they were made. Raises ``_Failed``."""
+        codec: Header = {}
+        if value is None:
+            return (_SAFE_NOTHING, {"codec": "safe"}) if safely else (_NOTHING, codec)
+        try:
+            if safely:
+                try:
+                    return safe.encode(value), {"codec": "safe"}
+                except safe.Unsupported as error:
+                    codec = {"codec": "pickle", "type": error.type_name, "at": error.at}
+            return pack_result(value), codec
+        except BaseException as error:
+            if self._kind(error, "") == "interrupted":
+                raise _Failed(error, "interrupted") from None
+            cls = type(value)
+            about = TypeError(f"the value is a {cls.__module__}.{cls.__qualname__}, which can't be pickled: {error!r}")
+            raise _Failed(about, "unpicklable") from None
+
+    def _kind(self, error: BaseException, otherwise: str) -> str:
+        ours = isinstance(error, KeyboardInterrupt) and self._interrupts.raised
+        return "interrupted" if ours else otherwise
+
+    def _failure(self, task: str, failed: _Failed, safely: bool) -> tuple[Header, bytes]:
+        description = describe(failed.error, failed.kind, self._cells.render)
+        if failed.kind == "missing":
+            description["name"] = str(getattr(failed.error, "name", None) or "")[:200]
+        header: Header = {"t": "result", "id": task, "ok": False, "segments": [], "seconds": 0.0, "error": description}
+        if safely:
+            return header, b""
+        try:
+            packed = pack_result(failed.error)
+        except BaseException:
+            return header, b""
+        if packed.large or len(packed.inline) > MAX_HEADER // 4:
+            return header, b""  # the words will do
+        return header | {"segments": packed.segments}, packed.inline
+
+
+def _end_fork(failed: _Failed | None) -> None:
+    """A child that the task forked has come back from the task: it must not go on as a second runner."""
+    if failed is not None and not isinstance(failed.error, SystemExit):
+        sys.excepthook(type(failed.error), failed.error, failed.error.__traceback__)
+    os._exit(0 if failed is None else 1)
+
+
+def _load_flush() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None).fflush
+
+
+_fflush = _load_flush()
+
+
+def _flush_c() -> None:
+    """Write out what C code has printed and stdio still holds."""
+    _fflush(None)

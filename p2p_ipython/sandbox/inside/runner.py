@@ -1,0 +1,153 @@
+"""The runner: a child process that executes tasks, and knows no key and no network.
+
+Started by a ``Launch`` as ``python -m p2p_ipython.sandbox.inside.runner OPTIONS`` with pipes at its descriptors 0 and
+1, on which it speaks frames (protocol/frames.py) with the agent:
+
+=========== ===================================================== =================================================
+agent       header                                                body
+=========== ===================================================== =================================================
+buffer      ref, size                                             (none; ``size`` bytes follow in chunks)
+chunk       ref                                                   the buffer's next bytes
+drop        refs                                                  (none)
+task        id, kind ("cell" or "call"), segments, perhaps reply  the inline segments
+            ("safe"), and for a cell source, silent, label
+cancel      id                                                    (none)
+=========== ===================================================== =================================================
+
+=========== ===================================================== =================================================
+runner      header                                                body
+=========== ===================================================== =================================================
+ready       python, platform, pid                                 (none; sent once)
+output      id, kind; name for a stream; more: goes on in the     UTF-8 text of a stream, or JSON of a display's
+            next frame                                            content
+chunk       id, ref                                               the next bytes of a large result segment
+result      id, ok, segments, seconds; value, or error; for a     the inline segments; completes the result
+            safe reply codec ("safe" or "pickle"), type, at
+=========== ===================================================== =================================================
+
+Two threads: this module's main thread executes, a reading thread takes frames in, so that a task can be
+cancelled and large buffers arrive meanwhile. When the agent is gone the runner ends at once.
+
+Until the tasks' own imports it loads the standard library, IPython and the unpickler only.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import platform
+import sys
+import threading
+import warnings
+from queue import SimpleQueue
+from typing import Any
+
+from p2p_ipython.protocol.frames import Buffer, FrameError, Header
+from p2p_ipython.sandbox.inside import limits, warden
+from p2p_ipython.sandbox.inside.buffers import Buffers
+from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.pipes import FrameInput, enlarge
+
+Queue = SimpleQueue[tuple[Header, Buffer]]
+
+
+def main(options: dict[str, Any]) -> None:
+    """Be a runner until the agent is gone. ``options`` are those of ``launch.runner_arguments``."""
+    warden.fork_under_watch(options["scratch"])
+    frames_in, frames_out = _take_over_pipes()
+    limits.limit_basics()
+    interrupts = Interrupts()
+    interrupts.install()
+    tasks: Queue = SimpleQueue()
+    buffers = Buffers()
+    reader = _Reader(frames_in, buffers, tasks, interrupts)
+    threading.Thread(target=reader.run, name="p2p-read", daemon=True).start()
+
+    from p2p_ipython.sandbox.inside.capture_output import Outlet, streams
+    from p2p_ipython.sandbox.inside.channel import Channel
+
+    channel = Channel(frames_out, interrupts)
+    channel.send(
+        {"t": "ready", "python": platform.python_version(), "platform": sys.platform, "pid": os.getpid()},
+    )
+    # A user's modules beside the notebook come last: they must not hide what this package imports.
+    sys.path.extend(path for path in options["path"] if path not in sys.path)
+    sys.path.insert(0, "")
+    outlet = Outlet(channel, interrupts, options["output_limit"])
+
+    # The agent has been told: from here on, what takes time overlaps with its first task on the way here.
+    from p2p_ipython.sandbox.inside.execute import Executor
+    from p2p_ipython.sandbox.inside.shell import Cells
+    from p2p_ipython.sandbox.inside.tidy import Baseline
+
+    cells = Cells(outlet)
+    warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
+    baseline = Baseline(streams(outlet), interrupts)
+    executor = Executor(
+        channel=channel, outlet=outlet, buffers=buffers, interrupts=interrupts, baseline=baseline, cells=cells
+    )
+
+    def in_child() -> None:
+        channel.mute()
+        outlet.after_fork_in_child()
+        os.close(frames_in)
+
+    os.register_at_fork(after_in_child=in_child)
+    limits.limit_memory(options["memory"])
+    while True:
+        executor.perform(*tasks.get())
+
+
+def _take_over_pipes() -> tuple[int, int]:
+    """Move the agent's pipes to descriptors of our own; a task's reads find nothing. Returns (in, out)."""
+    frames_in, frames_out = os.dup(0), os.dup(1)
+    enlarge(frames_in)
+    enlarge(frames_out)
+    # A crash in compiled code writes where it happened to what was our stderr; the agent reads it.
+    faulthandler.enable(os.dup(2), all_threads=False)
+    with open(os.devnull, "rb") as null:
+        os.dup2(null.fileno(), 0)
+    return frames_in, frames_out
+
+
+class _Reader:
+    """Takes frames in and sorts them; the agent's end is ours."""
+
+    def __init__(self, fd: int, buffers: Buffers, tasks: Queue, interrupts: Interrupts) -> None:
+        self._fd = fd
+        self._buffers = buffers
+        self._tasks = tasks
+        self._interrupts = interrupts
+
+    def run(self) -> None:
+        try:
+            frames = FrameInput(self._land)
+            while count := os.readv(self._fd, frames.room()):
+                for header, body in frames.advance(count):
+                    self._sort(header, body)
+        except (OSError, MemoryError, FrameError) as error:
+            os.write(2, f"p2p: the runner can't go on: {error!r}\n".encode())
+        finally:
+            os._exit(1)
+
+    def _land(self, header: Header, size: int) -> memoryview | None:
+        return self._buffers.land(header["ref"], size) if header["t"] == "chunk" else None
+
+    def _sort(self, header: Header, body: Buffer) -> None:
+        match header["t"]:
+            case "task":
+                self._interrupts.expect()
+                self._tasks.put((header, body))
+            case "buffer":
+                self._buffers.begin(header["ref"], header["size"])
+            case "drop":
+                self._buffers.drop(header["refs"])
+            case "cancel":
+                self._interrupts.request(header["id"])
+            case "chunk":
+                self._buffers.landed(header["ref"], memoryview(body))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

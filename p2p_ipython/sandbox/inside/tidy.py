@@ -1,0 +1,106 @@
+"""Put the runner's process back as it was before a task: nothing leaks into the next one.
+
+What can't be put back (a module that a task imported or patched, memory it lost, a thread it left) stays, which
+is why a runner serves one owner, and is replaced for another.
+
+Standard library only: the runner imports it inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from typing import TextIO
+
+from p2p_ipython.sandbox import processes
+from p2p_ipython.sandbox.inside.interrupts import Interrupts
+
+
+class Baseline:
+    """The process as it is now; ``restore`` puts it back. Both in the main thread."""
+
+    def __init__(self, streams: tuple[TextIO, TextIO], interrupts: Interrupts) -> None:
+        self._streams = streams
+        self._interrupts = interrupts
+        self._handler = interrupts._on_signal
+        self._folder = os.getcwd()
+        self._environ = dict(os.environ)
+        self._encoded = dict(_encoded_environ())
+        self._path = list(sys.path)
+        self._filters = list(warnings.filters)
+        self._main = sys.modules["__main__"]
+        self._argv = list(sys.argv)
+        self._handlers = list(logging.root.handlers)
+        self._log_level = logging.root.level
+        self._recursion = sys.getrecursionlimit()
+        self._threads = threading.active_count()
+        builtins.input = no_input
+        self._streams_back()
+
+    def restore(self) -> None:
+        """Undo what a task did to the process, and end the processes it left. Quick when it did nothing."""
+        if processes.has_children():
+            processes.end_descendants()
+        self._streams_back()
+        sys.modules["__main__"] = self._main
+        if signal.getsignal(signal.SIGINT) != self._handler:
+            self._interrupts.install()
+        if _folder_now() != self._folder:
+            os.chdir(self._folder)
+        if _encoded_environ() != self._encoded:
+            os.environ.clear()
+            os.environ.update(self._environ)
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        if sys.argv != self._argv:
+            sys.argv[:] = self._argv
+        if warnings.filters != self._filters:
+            warnings.filters[:] = self._filters  # type: ignore[index]
+            warnings._filters_mutated()  # type: ignore[attr-defined]
+        if logging.root.handlers != self._handlers:
+            logging.root.handlers[:] = self._handlers
+        if logging.root.level != self._log_level:
+            logging.root.setLevel(self._log_level)
+        if sys.getrecursionlimit() != self._recursion:
+            sys.setrecursionlimit(self._recursion)
+        builtins.input = no_input
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            if hasattr(sys, name):
+                delattr(sys, name)
+
+    def threads_left(self) -> dict[int, bool]:
+        """The threads that tasks have left running: whether each is one to be waited for, by identifier.
+
+        Daemon threads are libraries' as a rule (a progress bar's watch, a pool's), and say nothing.
+        """
+        if threading.active_count() <= self._threads:
+            return {}
+        main = threading.main_thread()
+        others = [thread for thread in threading.enumerate() if thread is not main]
+        return {t.ident: not t.daemon for t in others if t.ident and not t.name.startswith("p2p-")}
+
+    def _streams_back(self) -> None:
+        sys.stdout, sys.stderr = self._streams
+        sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc,assignment]
+
+
+def no_input(prompt: object = "") -> str:
+    """Takes the place of ``input``: nobody sits at a worker."""
+    raise EOFError("input() can't ask anybody: this code runs on a worker. Give it the value as a variable instead.")
+
+
+def _encoded_environ() -> dict[bytes, bytes]:
+    """What ``os.environ`` holds. Comparing ``os.environ`` itself decodes each value: more than a quick task takes."""
+    return os.environ._data  # type: ignore[attr-defined,no-any-return]
+
+
+def _folder_now() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return ""

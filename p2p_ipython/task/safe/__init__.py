@@ -1,0 +1,10 @@
+"""The safe codec: a result as plain data, which nobody has to trust to read it.
+
+Map: ``codec.py`` encodes and decodes a value; ``arrays.py`` adds numpy, ``frames.py`` pandas, ``times.py`` dates and
+time zones; ``parts.py`` has what they share: the two errors, data on its way out and in, the reader's budget;
+``text.py`` bounds a JSON text before anything is made of it.
+"""
+
+from p2p_ipython.task.safe.codec import BUDGET, Unsupported, decode, encode
+
+__all__ = ["BUDGET", "Unsupported", "decode", "encode"]
