@@ -458,7 +458,7 @@ class Cluster(concurrent.futures.Executor):
         membership = self._bridge.membership
         trusted = membership.trusts(result.signer)
         worker = result.worker if trusted else membership.machine.name_of(result.signer) or result.worker
-        return decode(result.header, result.inline, result.large, worker=worker, trusted=trusted)
+        return decode(result.result, result.inline, result.large, worker=worker, trusted=trusted)
 
     def _check_open(self) -> None:
         if self._pid != os.getpid():

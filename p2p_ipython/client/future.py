@@ -23,6 +23,7 @@ from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
     from p2p_ipython.protocol.frames import Buffer
+    from p2p_ipython.protocol.task_frames import Result
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,9 @@ class Owner(Protocol):
 
 @dataclass(frozen=True)
 class Arrived:
-    """A result's bytes, as they came: the header of its frame, the frame's body, its large segments by ref."""
+    """A result as it came: its frame, the frame's body, its large segments by ref."""
 
-    header: Mapping[str, Any]
+    result: Result
     inline: Buffer
     large: Mapping[str, Buffer]
     worker: str
@@ -156,9 +157,8 @@ class Future(concurrent.futures.Future[T]):
         failed = self._exception if self.done() and not self.cancelled() else None
         if not isinstance(failed, _Undecoded):
             return str(failed or "")
-        error = failed.result.header.get("error")
-        said = [error.get(name) for name in ("traceback", "message")] if isinstance(error, dict) else []
-        return next((text for text in said if isinstance(text, str) and text), "")
+        failure = failed.result.result.failure
+        return failure.traceback or failure.message if failure is not None else ""
 
     def replay(self) -> None:
         """Show the task's output again, in the cell that runs now."""
@@ -205,7 +205,7 @@ class Future(concurrent.futures.Future[T]):
     def _settle(self, result: Arrived) -> None:
         # Undecoded for now: see _wait. A failure is stored as one, for `wait(…, FIRST_EXCEPTION)`.
         try:
-            if result.header.get("ok") is True:
+            if result.result.ok:
                 self.set_result(result)  # type: ignore[arg-type]
             else:
                 self.set_exception(_Undecoded(result))
@@ -253,7 +253,7 @@ class Future(concurrent.futures.Future[T]):
             except NotTrusted:
                 raise
             except BaseException as raised:
-                if isinstance(raised, KeyboardInterrupt) and kept.header.get("ok") is True:
+                if isinstance(raised, KeyboardInterrupt) and kept.result.ok:
                     raise  # the user's own, while unpickling: ask again later
                 value, error = None, raised
             self._result, self._exception = value, error

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from p2p_ipython.protocol.client_machine import MAX_SECONDS, TaskState, WorkerView
+from p2p_ipython.protocol.client_machine import TaskState
+from p2p_ipython.protocol.placement import WorkerView
 from p2p_ipython.protocol.worker_machine import ANNOUNCE
 
 Key = TypeVar("Key", str, bytes)
@@ -196,7 +197,7 @@ class Journal:
         now: float,
         *,
         came: bool = False,
-        seconds: object = None,
+        seconds: float = 0.0,
         size_out: int = 0,
         error: str = "",
     ) -> None:
@@ -213,9 +214,8 @@ class Journal:
         word = _WORDS[state]
         entry.words = f"{word} on {on}" if on else word
         if came:
-            known = isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS
-            entry.seconds = min(float(seconds), max(0.0, now - entry.sent)) if known else 0.0  # type: ignore[arg-type]
-            latest = now - entry.seconds if known else entry.started or entry.sent
+            entry.seconds = min(seconds, max(0.0, now - entry.sent))
+            latest = now - entry.seconds
             entry.started = max(entry.sent, min(entry.started or latest, latest))
         if entry.started:
             self._sum_up(entry)

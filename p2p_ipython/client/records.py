@@ -1,7 +1,8 @@
 """What a bridge notes down of what goes on: tasks in the journal, sessions in the presence, changes for followers.
 
-The bridge calls these methods as things happen, on the loop's thread. They decide nothing, cost a few microseconds, and
-bring what strangers have said into the form in which people read it: one line of plain text, of bounded length.
+The records follow the actions of the client's machine, on the loop's thread. They decide nothing, cost a few
+microseconds, and bring what strangers have said into the form in which people read it: one line of plain text, of
+bounded length.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from p2p_ipython.client.follow import Feed
 from p2p_ipython.client.journal import Journal, last_line
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.client_machine import ClientMachine, Settle, TaskState, WorkerView
+from p2p_ipython.protocol.client_machine import Action, Changed, ClientMachine, Meet, Note, Send, Settle, TaskState
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Message
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.presence import Presence
+from p2p_ipython.protocol.task_frames import TaskFailure
 from p2p_ipython.task.task import Task
 
 LINE = 100
@@ -59,43 +60,47 @@ class Records:
         )
         self.feed.facts()  # a reason to wait may be the first of its kind
 
-    def sent(self, task_id: str, worker: WorkerView, attempt: int) -> None:
-        """A task goes to a worker."""
-        self.journal.sent(task_id, worker, attempt, time.time())
-        self.feed.session(worker.sid)
+    def follow(self, actions: Iterable[Action], machine: ClientMachine) -> None:
+        """Note down what the machine has decided, before it is performed."""
+        for action in actions:
+            match action:
+                case Send(sid=sid, task=task_id, attempt=attempt):
+                    self.journal.sent(task_id, machine.workers[sid], attempt, time.time())
+                    self.feed.session(sid)
+                case Note(task=task_id, state=TaskState.RUNNING):
+                    self.journal.running(task_id, time.time())
+                case Note(task=task_id, state=TaskState.WAITING, detail=loss):
+                    self._waiting(task_id, loss)
+                case Settle():
+                    self._settled(action)
+                case Meet(worker=certificate):
+                    self._worker(certificate.sid)
+                case Changed(sid=sid):
+                    worker = machine.workers.get(sid)
+                    for task_id in worker.tasks if worker is not None else ():
+                        self.journal.placed(task_id, machine.why(task_id))
+                    self._worker(sid)
 
-    def running(self, task_id: str) -> None:
-        """A worker says that it runs a task."""
-        self.journal.running(task_id, time.time())
-
-    def waiting(self, task_id: str, loss: str) -> None:
-        """A task waits again; ``loss`` is its last one in words, "" where none was."""
+    def _waiting(self, task_id: str, loss: str) -> None:
+        """A task waits again; ``loss`` is its last one in words, "" if there is none."""
         sid = self.journal.entries[task_id].sid
         self.journal.waiting(task_id, loss, time.time())
         if sid is not None:
-            self.worker(sid)
+            self._worker(sid)
 
-    def settled(self, settle: Settle, header: Mapping[str, Any] | None, size_out: int) -> None:
-        """A task is over: by an error of ours, by its result's ``header``, or cancelled."""
-        if settle.error is not None:
-            self.ended(settle.task, TaskState.FAILED, error=as_line(settle.error.message, ERROR))
-        elif header is None:
-            self.ended(settle.task, TaskState.CANCELLED)
-        else:
-            done = header.get("ok") is True
-            self.ended(
-                settle.task,
-                TaskState.DONE if done else TaskState.FAILED,
-                came=True,
-                seconds=header.get("seconds"),
-                size_out=size_out,
-                error="" if done else error_line(header.get("error")),
-            )
-
-    def ended(self, task_id: str, state: TaskState, **what: Any) -> None:
-        """A task is over; ``what`` is known of that as ``Journal.ended`` has it."""
+    def _settled(self, settle: Settle) -> None:
+        """A task is over: by an error of ours, by its result, or cancelled."""
+        task_id, result, now = settle.task, settle.result, time.time()
         sid = self.journal.entries[task_id].sid
-        self.journal.ended(task_id, state, time.time(), **what)
+        if settle.error is not None:
+            self.journal.ended(task_id, TaskState.FAILED, now, error=as_line(settle.error.message, ERROR))
+        elif result is None:
+            self.journal.ended(task_id, TaskState.CANCELLED, now)
+        else:
+            state = TaskState.DONE if result.failure is None else TaskState.FAILED
+            error = error_line(result.failure) if result.failure is not None else ""
+            size, seconds = result.size, result.seconds
+            self.journal.ended(task_id, state, now, came=True, seconds=seconds, size_out=size, error=error)
         if sid is not None:
             self.feed.session(sid)
         self.feed.facts()
@@ -115,32 +120,22 @@ class Records:
         changed = self.presence.heard(certificate, message, name, now, time.time())
         # The machine may know a worker that the presence doesn't: one whose clock is wrong.
         if changed or certificate.sid not in self.presence.sessions:
-            self.worker(certificate.sid)
+            self._worker(certificate.sid)
         self._gone(now)
 
     def gone(self, sid: bytes) -> None:
         """A session's process has ended, that much is certain: nobody waits until it has been silent for long."""
         if self.presence.gone(sid):
-            self.worker(sid)
+            self._worker(sid)
 
-    def worker(self, sid: bytes) -> None:
+    def _worker(self, sid: bytes) -> None:
         """A worker's state or offer has changed, and with it why tasks wait."""
         self.feed.session(sid)
         self.feed.facts()
 
-    def link(self, sid: bytes, machine: ClientMachine) -> None:
-        """A link has come, or goes away for a while: there is something else to say of the tasks at its other end."""
-        worker = machine.workers.get(sid)
-        for task_id in worker.tasks if worker is not None else ():
-            self.journal.placed(task_id, machine.why(task_id))
-        self.worker(sid)
-
-    def tick(self, now: float, before: Iterable[bytes], machine: ClientMachine, rtts: Mapping[bytes, float]) -> None:
-        """Time has passed: who is silent is gone. ``before`` are the workers from before, ``rtts`` seconds."""
+    def tick(self, now: float, rtts: Mapping[bytes, float]) -> None:
+        """Note down that time has passed: a silent member is gone. ``rtts`` are round trips by worker, in seconds."""
         self._gone(now)
-        for sid in before:
-            if sid not in machine.workers:
-                self.worker(sid)
         for sid, rtt in rtts.items():
             told = self._rtts.get(sid, 0.0)
             if abs(rtt - told) > 0.2 * told:
@@ -151,7 +146,7 @@ class Records:
 
     def _gone(self, now: float) -> None:
         for sid in self.presence.tick(now):
-            self.worker(sid)
+            self._worker(sid)
 
     # -- the cluster --
 
@@ -171,10 +166,8 @@ def as_line(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def error_line(error: object) -> str:
-    """``ValueError: no such thing``, from what a worker says of an error."""
-    if not isinstance(error, Mapping):
-        return ""
-    name, message = (str(error.get(key) or "")[: 4 * ERROR] for key in ("class", "message"))
-    name = name.rpartition(".")[2]
+def error_line(failure: TaskFailure) -> str:
+    """Return ``ValueError: no such thing``, from what a worker says of an error."""
+    message = failure.message[: 4 * ERROR]
+    name = failure.class_name[: 4 * ERROR].rpartition(".")[2]
     return as_line(f"{name}: {message.strip()}" if message.strip() else name, ERROR)

@@ -261,7 +261,7 @@ class Rehearsal(Participant):
 
 
 def _decode(result: Arrived) -> Any:
-    return decode(result.header, result.inline, result.large, worker=result.worker, trusted=True)
+    return decode(result.result, result.inline, result.large, worker=result.worker, trusted=True)
 
 
 def _key() -> paramiko.PKey:

@@ -11,7 +11,8 @@ import inspect
 import traceback
 from collections.abc import Sequence
 
-from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header
+from p2p_ipython.protocol.frames import MAX_BODY, Buffer
+from p2p_ipython.protocol.task_frames import Result, ResultChunk, Task, TaskFailure
 from p2p_ipython.sandbox.inside.describe_error import describe
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 from p2p_ipython.worker.cache import Source, SourceFailed
@@ -32,12 +33,12 @@ class MemorySlot:
         """See ``TaskSlot``."""
         self._listener.on_ready(self)
 
-    def run(self, header: Header, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
+    def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
         """See ``TaskSlot``."""
         if self._task_id is not None or self._closed:
             raise RuntimeError("a task was given to a slot that is not free")
-        self._task_id, self._cancelled = header["id"], False
-        self._task = asyncio.get_running_loop().create_task(self._run(header, body, buffers))
+        self._task_id, self._cancelled = task.id, False
+        self._task = asyncio.get_running_loop().create_task(self._run(task, body, buffers))
 
     def cancel(self, task_id: str) -> None:
         """See ``TaskSlot``."""
@@ -72,39 +73,38 @@ class MemorySlot:
         if not self._closed:
             self._listener.on_ready(self)
 
-    async def _run(self, header: Header, body: Buffer, buffers: Sequence[Source]) -> None:
+    async def _run(self, task: Task, body: Buffer, buffers: Sequence[Source]) -> None:
         me = asyncio.current_task()
-        answer: Header = {"t": "result", "id": header["id"], "ok": True, "segments": [], "seconds": 0.0, "value": True}
+        failure: TaskFailure | None = None
         packed: Packed | None = None
         loop = asyncio.get_running_loop()
         start = loop.time()
         try:
-            packed = pack_result(await _called(header, body, buffers))
+            packed = pack_result(await _called(task, body, buffers))
         except asyncio.CancelledError as error:
             if not self._cancelled:
                 raise  # closed, or died: the listener knows
-            answer |= {"ok": False, "error": describe(error, "interrupted", _rendered)}
+            failure = describe(error, "interrupted", _rendered)
         except Exception as error:
-            kind = "unloadable" if isinstance(error, SourceFailed) else "exception"
-            answer |= {"ok": False, "error": describe(error, kind, _rendered)}
+            failure = describe(error, "unloadable" if isinstance(error, SourceFailed) else "exception", _rendered)
         if self._task is not me or self._closed:
             return
-        answer["seconds"] = loop.time() - start
-        if packed is not None:
-            answer["segments"] = [list(segment) for segment in packed.segments]
-            for ref, view in packed.large.items():
-                for offset in range(0, view.nbytes, MAX_BODY):
-                    chunk = {"t": "chunk", "id": header["id"], "ref": ref, "size": view.nbytes, "off": offset}
-                    self._listener.on_chunk(self, chunk, view[offset : offset + MAX_BODY])
+        segments = packed.segments if packed is not None else ()
+        for ref, view in packed.large.items() if packed is not None else ():
+            for offset in range(0, view.nbytes, MAX_BODY):
+                chunk = ResultChunk(task.id, task.attempt, ref, view.nbytes, offset)
+                self._listener.on_chunk(self, chunk, view[offset : offset + MAX_BODY])
         self._task_id = self._task = None
-        self._listener.on_result(self, answer, packed.inline if packed is not None else b"")
+        seconds = loop.time() - start
+        result = Result(task.id, task.attempt, failure is None, segments, seconds, failure is None, failure=failure)
+        self._listener.on_result(self, result, packed.inline if packed is not None else b"")
 
 
-async def _called(header: Header, body: Buffer, buffers: Sequence[Source]) -> object:
-    if header["kind"] != "call":
+async def _called(task: Task, body: Buffer, buffers: Sequence[Source]) -> object:
+    if task.run != "call":
         raise NotImplementedError("a rehearsal runs calls; a cell needs a worker of its own")
     large = {source.ref: bytearray().join([bytes(part) async for part in source]) for source in buffers}
-    function, args, kwargs = unpack(header["segments"], body, large)
+    function, args, kwargs = unpack(task.segments, body, large)
     value = function(*args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 

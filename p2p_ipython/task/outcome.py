@@ -32,6 +32,7 @@ from p2p_ipython.errors import (
 )
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.plain import plain
+from p2p_ipython.protocol.task_frames import Result, TaskFailure
 from p2p_ipython.task import safe
 from p2p_ipython.task.payload import PayloadError, unpack
 
@@ -55,7 +56,7 @@ class RemoteTraceback(Exception):
 
 
 def decode(
-    header: Mapping[str, Any],
+    result: Result,
     inline: Buffer,
     large: Mapping[str, Buffer],
     *,
@@ -64,45 +65,40 @@ def decode(
 ) -> Any:
     """Return the task's value, or raise what the task raised (or a ``TaskError``).
 
-    ``header`` is that of the result frame, ``inline`` its body, ``large`` its other segments by ref. ``trusted``: what
+    ``inline`` is the result frame's body, ``large`` its other segments by ref. ``trusted``: what
     ``worker`` has pickled may be unpickled. Raises ``NotTrusted`` for a pickled value of one that isn't, and
     ``RemoteProtocolError`` for a result that makes no sense.
     """
-    if header.get("ok") is True:
-        match header.get("codec", "pickle"):
+    if result.failure is None:
+        match result.codec or "pickle":
             case "safe":
                 budget = sys.maxsize if trusted else None
-                return safe.decode(header.get("segments"), inline, large, worker=worker, budget=budget)
+                return safe.decode(result.segments, inline, large, worker=worker, budget=budget)
             case "pickle" if trusted:
-                return _unpacked(header, inline, large, worker)
+                return _unpacked(result, inline, large, worker)
             case "pickle":
-                raise _not_trusted(header, worker)
+                raise _not_trusted(result, worker)
         raise RemoteProtocolError(
             f"{worker or 'a worker'} sent a result of an unknown kind",
             peer=worker,
             hint="It may have another version of p2p_ipython there.",
         )
-    description = Description(header.get("error"), worker, trusted=trusted)
-    raise raised(description, _exception(header, inline, large, description) if trusted else None)
+    description = Description(result.failure, worker, trusted=trusted)
+    raise raised(description, _exception(result, inline, large, description) if trusted else None)
 
 
 class Description:
-    """An error in a worker's words, checked and cut to size. Raises ``RemoteProtocolError``."""
+    """An error in a worker's words, cut to size and without what could move a terminal's cursor."""
 
-    def __init__(self, error: object, worker: str, *, trusted: bool) -> None:
-        if not isinstance(error, Mapping):
-            raise RemoteProtocolError(
-                f"{worker or 'a worker'} sent a failed task without its error", peer=worker, hint="Submit it again."
-            )
+    def __init__(self, failure: TaskFailure, worker: str, *, trusted: bool) -> None:
         self.worker = worker
         self.trusted = trusted
-        self.kind = _text(error.get("kind"), _MAX_NAME)
-        self.class_name = _text(error.get("class"), _MAX_NAME) or "unknown"
-        self.message = _text(error.get("message"), _MAX_TEXT)
-        self.traceback = _text(error.get("traceback"), _MAX_TEXT)
-        self.missing = _text(error.get("name"), _MAX_NAME)
-        bases = error.get("bases")
-        self.bases = [_text(base, _MAX_NAME) for base in bases[:50]] if isinstance(bases, list) else []
+        self.kind = _text(failure.what, _MAX_NAME)
+        self.class_name = _text(failure.class_name, _MAX_NAME) or "unknown"
+        self.message = _text(failure.message, _MAX_TEXT)
+        self.traceback = _text(failure.traceback, _MAX_TEXT)
+        self.missing = _text(failure.missing, _MAX_NAME)
+        self.bases = [_text(base, _MAX_NAME) for base in failure.bases[:50]]
 
     @property
     def where(self) -> str:
@@ -157,9 +153,9 @@ def _lines(text: str) -> list[str]:
     return text.splitlines()
 
 
-def _unpacked(header: Mapping[str, Any], inline: Buffer, large: Mapping[str, Buffer], worker: str) -> Any:
+def _unpacked(result: Result, inline: Buffer, large: Mapping[str, Buffer], worker: str) -> Any:
     try:
-        return unpack(_segments(header), inline, large)
+        return unpack(result.segments, inline, large)
     except PayloadError as error:
         raise RemoteProtocolError(
             f"{worker or 'a worker'} sent a result that makes no sense: {error}", peer=worker, hint="Submit it again."
@@ -177,19 +173,19 @@ def _unpacked(header: Mapping[str, Any], inline: Buffer, large: Mapping[str, Buf
 
 
 def _exception(
-    header: Mapping[str, Any], inline: Buffer, large: Mapping[str, Buffer], description: Description
+    result: Result, inline: Buffer, large: Mapping[str, Buffer], description: Description
 ) -> BaseException | None:
-    if not header.get("segments") or description.kind != "exception":
+    if not result.segments or description.kind != "exception":
         return None
     try:
-        error = unpack(_segments(header), inline, large)
+        error = unpack(result.segments, inline, large)
     except Exception:  # e.g. a class that isn't importable here, or whose __init__ takes more than a message
         return None
     return error if isinstance(error, BaseException) else None
 
 
-def _not_trusted(header: Mapping[str, Any], worker: str) -> NotTrusted:
-    kind, at = (plain(text, 200) if isinstance(text := header.get(name), str) else "" for name in ("type", "at"))
+def _not_trusted(result: Result, worker: str) -> NotTrusted:
+    kind, at = plain(result.type_name, 200), plain(result.at, 200)
     name = plain(worker, 100)
     what = f"{kind or 'an object'}{f' at {at}' if at else ''}"
     return NotTrusted(
@@ -200,13 +196,6 @@ def _not_trusted(header: Mapping[str, Any], worker: str) -> NotTrusted:
         hint=f"If you trust {name or 'it'}: %p2p_trust {name or 'NAME'}, then ask for the result again; nothing runs "
         "again. Or let the task return plain data: numbers, text, lists, dicts, arrays, frames.",
     )
-
-
-def _segments(header: Mapping[str, Any]) -> list[Any]:
-    segments = header.get("segments")
-    if not isinstance(segments, list | tuple):
-        raise PayloadError("it has no list of segments")
-    return list(segments)
 
 
 def _may_be_raised(error: BaseException) -> bool:
@@ -274,5 +263,5 @@ def _missing(d: Description) -> NameMissing:
     )
 
 
-def _text(value: object, limit: int) -> str:
-    return _UNSAFE.sub("", value[:limit]) if isinstance(value, str) else ""
+def _text(value: str, limit: int) -> str:
+    return _UNSAFE.sub("", value[:limit])

@@ -14,7 +14,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from p2p_ipython.board.base import BoardReport
@@ -27,6 +27,21 @@ from p2p_ipython.members.membership import Membership
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import BadIdentity, Certificate, check_link_proof, link_proof
 from p2p_ipython.protocol.messages import BadMessage, Bye, Hello, Message, Terms, decode_rendezvous
+from p2p_ipython.protocol.task_frames import (
+    BufferChunk,
+    Evicted,
+    Nack,
+    Output,
+    Pass,
+    Recall,
+    Result,
+    ResultChunk,
+    Task,
+    Want,
+    batches,
+    read_client,
+)
+from p2p_ipython.protocol.turns import Job
 from p2p_ipython.protocol.worker_machine import Action, Forget, Meet, Reply, Say, Start, Stop, WorkerMachine
 from p2p_ipython.worker.cache import BufferCache, Inbound, Source
 from p2p_ipython.worker.slot_base import Death, TaskSlot
@@ -36,14 +51,12 @@ log = logging.getLogger(__name__)
 HIGH_WATER = 16 << 20
 """Bytes waiting on a link above which the runner that fills it is not read."""
 
-_Job = tuple[int, str, int]
-
 
 @dataclass
-class _Arrived:
+class _ArrivedTask:
     """A task as it came, until it is over."""
 
-    header: Header
+    task: Task
     body: Buffer
     sources: list[Source] = field(default_factory=list)
     refs: list[str] = field(default_factory=list)
@@ -81,8 +94,8 @@ class Agent:
         self._numbers = {slot: number for number, slot in enumerate(self._slots)}
         self._cache = BufferCache(settings.worker_cache, on_evict=self._evicted)
         self._links: dict[int, _ClientLink] = {}
-        self._arrived: dict[_Job, _Arrived] = {}
-        self._wanted: dict[tuple[int, str], _Job] = {}  # buffers that were asked for, by link and ref
+        self._arrived: dict[Job, _ArrivedTask] = {}
+        self._wanted: dict[tuple[int, str], Job] = {}  # buffers that were asked for, by link and ref
         self._jobs = Jobs(log)
         self._next_link = 0
         self._alarm = Alarm(self._tick)
@@ -175,21 +188,14 @@ class Agent:
     def on_ready(self, slot: TaskSlot) -> None:
         self._act(self.machine.slot_ready(self._numbers[slot], self._loop.time()))
 
-    def on_output(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
-        self._pass_on(slot, header, body, bulk=False)
+    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
+        self._pass_on(slot, output, body, bulk=False)
 
-    def on_chunk(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
-        self._pass_on(slot, header, body, bulk=True)
+    def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
+        self._pass_on(slot, chunk, body, bulk=True)
 
-    def on_result(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
-        now = self._loop.time()
-        target = self.machine.slot_result(self._numbers[slot], now)
-        if target is not None:
-            link, attempt = target
-            # A result with large segments must not overtake them.
-            large = any(segment[1] is not None for segment in header["segments"])
-            self._links[link].send({**header, "attempt": attempt}, body, bulk=large)
-        self._act(self.machine.fill(now))
+    def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
+        self._act(self.machine.slot_result(self._numbers[slot], result, body, self._loop.time()))
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
         if task_id is not None:
@@ -207,20 +213,20 @@ class Agent:
 
     def _want_again(self, link: int, ref: str) -> None:
         """Ask for a buffer on behalf of a task that needs it; without one, forget that it was to come."""
-        job = next((job for job, task in self._arrived.items() if job[0] == link and ref in task.refs), None)
+        job = next((job for job, task in self._arrived.items() if job.link == link and ref in task.refs), None)
         if job is not None and link in self._links:
             self._want(job, [ref])
         else:
             self._cache.abort(str(link), ref, "nobody needs it")
 
-    def _want(self, job: _Job, refs: list[str]) -> None:
+    def _want(self, job: Job, refs: list[str]) -> None:
         for ref in refs:
-            self._wanted[job[0], ref] = job
-        self._links[job[0]].send({"t": "want", "id": job[1], "attempt": job[2], "refs": refs})
+            self._wanted[job.link, ref] = job
+        self._links[job.link].send(Want(job.task, job.attempt, tuple(refs)).header())
 
-    def _is_over(self, job: _Job) -> None:
-        """Let go of what a task needed."""
-        link, owner = job[0], str(job[0])
+    def _is_over(self, job: Job) -> None:
+        """Drop what a task needed."""
+        link, owner = job.link, str(job.link)
         over = self._arrived.pop(job, None)
         for ref in over.refs if over else ():
             self._cache.unpin(owner, ref)
@@ -234,66 +240,48 @@ class Agent:
                 if source is not None and not source.complete and not source.received:
                     self._want_again(link, ref)
 
-    def _pass_on(self, slot: TaskSlot, header: Header, body: Buffer, *, bulk: bool) -> None:
-        current = self.machine.current(self._numbers[slot])
-        if current is None or header.get("id") != current[1]:
+    def _pass_on(self, slot: TaskSlot, frame: Output | ResultChunk, body: Buffer, *, bulk: bool) -> None:
+        job = self.machine.current(self._numbers[slot])
+        if job is None or (frame.id, frame.attempt) != (job.task, job.attempt):
             return
-        link = self._links.get(current[0])
+        link = self._links.get(job.link)
         if link is None:
             return
-        link.send({**header, "attempt": current[2]}, body, bulk=bulk)
+        link.send(frame.header(), body, bulk=bulk)
         if link.pending > HIGH_WATER:
             slot.pause()
             link.paused.add(slot)
 
     # -- what links bring --
 
-    def task_came(self, link: int, header: Header, body: Buffer) -> None:
-        """A task; its header is a stranger's."""
-        try:
-            task_id, attempt, segments = _checked(header)
-        except ValueError as error:
-            log.warning("a client sent a task that is not one: %s", error)
-            self._answer_nonsense(link, header, str(error))
-            return
-        job = (link, task_id, attempt)
+    def task_came(self, link: int, task: Task, body: Buffer) -> None:
+        """Called when a client has sent a task."""
+        job = Job(link, task.id, task.attempt)
         if job in self._arrived:
             return
-        runner_header: Header = {
-            name: header[name] for name in ("t", "id", "kind", "segments", "label", "source", "reply") if name in header
-        }
-        arrived = self._arrived[job] = _Arrived(runner_header, body)
+        arrived = self._arrived[job] = _ArrivedTask(replace(task, coming=()), body)
         try:
-            self._gather(link, job, arrived, segments, header.get("coming"))
+            self._gather(job, arrived, set(task.coming))
         except RemoteProtocolError as error:
             log.warning("a client sent a task with a buffer that can't be taken: %s", error)
-            refusal = {"t": "nack", "id": task_id, "attempt": attempt, "reason": "refused"}
-            self._act([Forget(*job), Reply(link, refusal)])
+            self._act([Forget(link, task.id, task.attempt), Reply(link, Nack(task.id, task.attempt, "refused"))])
             return
-        self._act(self.machine.task(link, task_id, attempt, self._loop.time()))
+        self._act(self.machine.task(link, task.id, task.attempt, self._loop.time()))
 
-    def _answer_nonsense(self, link: int, header: Header, reason: str) -> None:
-        """Settle a task that can't be one: its client would wait for ever."""
-        task_id, attempt = header.get("id"), header.get("attempt")
-        if isinstance(task_id, str) and len(task_id) <= 64 and isinstance(attempt, int):
-            error = {"kind": "unloadable", "class": "ValueError", "message": f"the task has {reason}"}
-            result: Header = {"t": "result", "id": task_id, "attempt": attempt, "ok": False, "segments": []}
-            self._links[link].send({**result, "error": error})
+    def _gather(self, job: Job, arrived: _ArrivedTask, coming: set[str]) -> None:
+        """Find the task's large buffers: in the cache, on their way, or to be asked for.
 
-    def _gather(
-        self, link: int, job: _Job, arrived: _Arrived, segments: list[tuple[int, str | None]], coming: object
-    ) -> None:
-        """Find the task's large buffers: in the cache, on their way, or to be asked for."""
-        owner = str(link)
-        announced = set(coming) if isinstance(coming, list) else set()
+        Raises ``RemoteProtocolError`` for one that there is no room for.
+        """
+        owner = str(job.link)
         wanted = []
-        for size, ref in segments:
+        for size, ref in arrived.task.segments:
             if ref is None or ref in arrived.refs:
                 continue
             source = self._cache.get(owner, ref)
             if source is None:
                 source = self._cache.begin(owner, ref, size)
-                if ref not in announced:
+                if ref not in coming:
                     wanted.append(ref)
             self._cache.pin(owner, ref)
             arrived.refs.append(ref)
@@ -301,49 +289,45 @@ class Agent:
         if wanted:
             self._want(job, wanted)
 
-    def inbound(self, link: int, header: Header, size: int) -> Inbound | None:
-        """Where a chunk of a large buffer belongs; None if nobody waits for just this one."""
-        ref, total, offset = header.get("ref"), header.get("size"), header.get("off")
-        if not isinstance(ref, str):
-            return None
-        source = self._cache.get(str(link), ref)
-        if source is None or source.complete or source.size != total or source.received != offset:
+    def inbound(self, link: int, chunk: BufferChunk, size: int) -> Inbound | None:
+        """Return where a chunk of a large buffer belongs; None if nobody waits for just this one."""
+        source = self._cache.get(str(link), chunk.ref)
+        if source is None or source.complete or source.size != chunk.size or source.received != chunk.offset:
             return None
         return source if source.received + size <= source.size else None
 
-    def recalled(self, link: int, header: Header) -> None:
-        """The client doesn't want a task any more."""
-        task_id, attempt = header.get("id"), header.get("attempt")
-        if isinstance(task_id, str) and isinstance(attempt, int):
-            self._act(self.machine.recall(link, task_id, attempt, self._loop.time()))
+    def recalled(self, link: int, recall: Recall) -> None:
+        """Called when the client doesn't want a task any more."""
+        self._act(self.machine.recall(link, recall.id, recall.attempt, self._loop.time()))
 
     def passed(self, link: int) -> None:
-        """The client has no task for us now."""
+        """Called when the client has no task for us now."""
         self._act(self.machine.passed(link, self._loop.time()))
 
     def link_ended(self, link: int, detail: str) -> None:
-        """A link is gone for good."""
+        """Called when a link is gone for good. Nothing that came by it stays."""
         if self._links.pop(link, None) is None:
             return
         log.info("a client's link has ended: %s", detail)
         self._act(self.machine.link_lost(link, self._loop.time()))
         self._cache.forget(str(link))
         self._wanted = {key: job for key, job in self._wanted.items() if key[0] != link}
+        self._arrived = {job: task for job, task in self._arrived.items() if job.link != link}
 
     def _evicted(self, owner: str, refs: Sequence[str]) -> None:
         link = self._links.get(int(owner))
         if link is not None:
-            link.send({"t": "evicted", "refs": list(refs)})
+            for some in batches(tuple(refs)):
+                link.send(Evicted(some).header())
 
     # -- actions --
 
-    def _run(self, number: int, job: _Job) -> list[Action]:
+    def _run(self, number: int, job: Job) -> list[Action]:
         """Have a slot run a task; a slot that can't take it is free again, and the task goes elsewhere."""
-        arrived, client = self._arrived[job], self.machine.owner_of(job[0])
+        arrived, client = self._arrived[job], self.machine.owner_of(job.link)
         try:
-            self._slots[number].run(
-                arrived.header, arrived.body, arrived.sources, owner=client.signer if client is not None else ""
-            )
+            owner = client.signer if client is not None else ""
+            self._slots[number].run(arrived.task, arrived.body, arrived.sources, owner=owner)
         except Exception:
             log.exception("a slot could not take a task")
             now, detail = self._loop.time(), "the worker could not start it"
@@ -360,12 +344,14 @@ class Agent:
         for action in actions:  # performing one may add others at the end
             match action:
                 case Start(slot=number, link=link, task=task_id, attempt=attempt):
-                    actions += self._run(number, (link, task_id, attempt))
-                case Reply(link=link, header=header):
+                    actions += self._run(number, Job(link, task_id, attempt))
+                case Reply(link=link, frame=frame, body=body):
                     if link in self._links:
-                        self._links[link].send(dict(header))
+                        # A result with large segments must not overtake them.
+                        bulk = isinstance(frame, Result) and frame.has_chunks
+                        self._links[link].send(frame.header(), body, bulk=bulk)
                 case Forget(link=link, task=task_id, attempt=attempt):
-                    self._is_over((link, task_id, attempt))
+                    self._is_over(Job(link, task_id, attempt))
                 case Stop(slot=number, task=task_id):
                     self._slots[number].cancel(task_id)
                 case Meet(client=client, box=box):
@@ -438,9 +424,9 @@ class _ClientLink(LinkEnd):
     # -- LinkHandler --
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
-        if header.get("t") != "chunk" or self._early is not None:
+        if header["t"] != BufferChunk.kind or self._early is not None:
             return None
-        inbound = self._agent.inbound(self.number, header, size)
+        inbound = self._agent.inbound(self.number, BufferChunk.read(header), size)
         self._landing = inbound.buffer_at(inbound.received, size) if inbound is not None else None
         return self._landing
 
@@ -448,21 +434,21 @@ class _ClientLink(LinkEnd):
         if self._early is not None:
             self._early.append((header, body))
             return
-        match header["t"]:
-            case "task":
-                self._agent.task_came(self.number, header, body)
-            case "chunk":
-                inbound = self._agent.inbound(self.number, header, len(body))
+        match read_client(header):
+            case Task() as task:
+                self._agent.task_came(self.number, task, body)
+            case BufferChunk() as chunk:
+                inbound = self._agent.inbound(self.number, chunk, len(body))
                 if inbound is not None and body is self._landing:
                     inbound.advance(len(body))
                 elif inbound is not None:
                     inbound.feed(body)
                 self._landing = None
-            case "recall":
-                self._agent.recalled(self.number, header)
-            case "pass":
+            case Recall() as recall:
+                self._agent.recalled(self.number, recall)
+            case Pass():
                 self._agent.passed(self.number)
-            case _:
+            case None:
                 pass  # a later version's; what it must not miss, it says in its hello
 
     def on_link(self, state: LinkState, detail: str) -> None:
@@ -477,30 +463,3 @@ class _ClientLink(LinkEnd):
         for slot in self.paused:
             slot.resume()
         self.paused.clear()
-
-
-MAX_BUFFER = 1 << 36
-"""Largest buffer that a client may announce, bytes (64 GiB)."""
-
-
-def _checked(header: Header) -> tuple[str, int, list[tuple[int, str | None]]]:
-    """Check the header of a task; return its id, attempt and segments. Raises ``ValueError``."""
-    task_id, attempt, segments = header.get("id"), header.get("attempt"), header.get("segments")
-    if not (isinstance(task_id, str) and 0 < len(task_id) <= 64):
-        raise ValueError("no id")
-    if not (isinstance(attempt, int) and attempt > 0):
-        raise ValueError("no attempt")
-    if header.get("kind") not in ("cell", "call"):
-        raise ValueError("an unknown kind")
-    if not isinstance(header.get("source", ""), str) or not isinstance(header.get("label", ""), str):
-        raise ValueError("a source or a label that is not text")
-    if not (isinstance(segments, list) and 0 < len(segments) <= 4096):
-        raise ValueError("no segments")
-    found: list[tuple[int, str | None]] = []
-    for segment in segments:
-        match segment:
-            case [int(size), None | str() as ref] if 0 <= size <= MAX_BUFFER and (ref is None or len(ref) <= 128):
-                found.append((size, ref))
-            case _:
-                raise ValueError("a segment that is not (size, ref)")
-    return task_id, attempt, found

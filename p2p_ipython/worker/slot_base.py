@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
 from p2p_ipython.worker.cache import Source
 
 
@@ -43,13 +44,13 @@ class Death:
 class SlotListener(Protocol):
     """Who uses a slot. Called on the event loop; must not block."""
 
-    def on_output(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
+    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
         """An ``output`` frame of the task that runs, as it came. ``body`` is the listener's own."""
 
-    def on_chunk(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
+    def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
         """The next bytes of a large segment of the result that will follow."""
 
-    def on_result(self, slot: TaskSlot, header: Header, body: Buffer) -> None:
+    def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
         """The task is over; the slot is free again, also for a ``run`` from within this call."""
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
@@ -72,8 +73,8 @@ class TaskSlot(Protocol):
     async def start(self) -> None:
         """Get ready; returns after ``on_ready``. Raises what keeps it from being."""
 
-    def run(self, header: Header, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
-        """Have a task executed; ``header`` and ``body`` are the ``task`` frame, ``buffers`` its large segments.
+    def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
+        """Have a task executed; ``body`` holds its inline segments, ``buffers`` are its large ones.
 
         Returns at once; the end is told by ``on_result`` or ``on_died``. Raises ``RuntimeError`` when the slot is
         busy or closed.

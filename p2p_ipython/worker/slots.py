@@ -34,13 +34,27 @@ from typing import IO, Concatenate, ParamSpec
 import psutil
 
 from p2p_ipython.config import Settings
+from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import MAX_BODY, Buffer, FrameError, Header, encode
+from p2p_ipython.protocol.task_frames import (
+    Cancel,
+    Drop,
+    NewBuffer,
+    Output,
+    Piece,
+    Ready,
+    Result,
+    ResultChunk,
+    ResultParts,
+    Task,
+    TaskFailure,
+    read_runner,
+)
 from p2p_ipython.sandbox.launch import Launch, LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.pipe import PipeReader, PipeWriter
 from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
-from p2p_ipython.worker.task_frames import TaskFrames
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +73,9 @@ _SPARED = 2
 """Runners that may end before a task could be sent to them. With the next one the task is given up: its buffers
 may be what they don't survive."""
 
+_FEW = 256
+"""A result with so few segments and no failure is far below the bound of a header."""
+
 _HELD_MAX = 4096
 _LAST_WORDS = 4096
 
@@ -67,11 +84,11 @@ _LAST_WORDS = 4096
 class _Job:
     """The task that the slot has been given, and what is under way for it."""
 
-    task_id: str
+    task: Task
     head: bytes
     body: Buffer
     buffers: Sequence[Source]
-    frames: TaskFrames
+    parts: ResultParts
     sent: bool = False
     spared: int = 0
     feeding: asyncio.Task[None] | None = None
@@ -249,7 +266,7 @@ class Slot:
     @property
     def task_id(self) -> str | None:
         """The task that has been given to the slot and isn't over."""
-        return self._job.task_id if self._job is not None else None
+        return self._job.task.id if self._job is not None else None
 
     @property
     def pid(self) -> int | None:
@@ -266,10 +283,10 @@ class Slot:
                         total += process.memory_info().rss
         return total
 
-    def run(self, header: Header, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
-        """Have a task executed; ``header`` and ``body`` are the runner's ``task`` frame. Returns at once.
+    def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
+        """Have a task executed; ``body`` holds its inline segments. Returns at once.
 
-        ``buffers`` are those that ``header["segments"]`` refers to; they may still be arriving, and must stay
+        ``buffers`` are those that its other segments refer to; they may still be arriving, and must stay
         until the task is over. A task of another ``owner`` than the last one waits for a new runner. The end
         is told by ``on_result`` or ``on_died``.
 
@@ -277,7 +294,7 @@ class Slot:
         """
         if self._job is not None or self._closed:
             raise RuntimeError(f"a task was given to a slot that is {self.state.value}")
-        job = _Job(header["id"], encode(header, len(body)), body, buffers, TaskFrames(header["id"]))
+        job = _Job(task, encode(task.header(), len(body)), body, buffers, ResultParts())
         self._job = job
         if self._owner not in (None, owner) and self._runner is not None:
             self._runner.stop(None)
@@ -292,12 +309,12 @@ class Slot:
         ``on_died``. Nothing happens when the task isn't here (any more).
         """
         job, runner = self._job, self._runner
-        if job is None or job.task_id != task_id or job.killer is not None:
+        if job is None or job.task.id != task_id or job.killer is not None:
             return
         if not job.sent or runner is None:
             self._give_up(job, "interrupted", "KeyboardInterrupt", "The task was cancelled before it had started.")
             return
-        runner.writer.write({"t": "cancel", "id": task_id})
+        runner.writer.write(Cancel(task_id).header())
         grace = self._settings.cancel_grace
         doom = Death("cancelled", 0, f"The task was interrupted, went on for {grace:g} s, and was killed.")
         job.killer = asyncio.get_running_loop().call_later(grace, runner.stop, doom)
@@ -401,7 +418,7 @@ class Slot:
         self._job = None
         if job is not None:
             job.stop()
-        self._tell(self._listener.on_died, job.task_id if job is not None else None, death)
+        self._tell(self._listener.on_died, job.task.id if job is not None else None, death)
 
     def _tell(self, call: Callable[Concatenate[Slot, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call the listener; what goes wrong there must not take the slot, or its reading, along."""
@@ -414,7 +431,7 @@ class Slot:
         """Send a task to a runner that is ready: at once, or when its buffers have been sent."""
         assert self._runner is not None
         if job.buffers:
-            job.feeding = asyncio.create_task(self._feed(self._runner, job), name=f"p2p-feed {job.task_id}")
+            job.feeding = asyncio.create_task(self._feed(self._runner, job), name=f"p2p-feed {job.task.id}")
         else:
             self._send(self._runner, job)
 
@@ -434,18 +451,18 @@ class Slot:
                     runner.held.move_to_end(source.ref)
                     continue
                 arriving = source.ref
-                runner.writer.write({"t": "buffer", "ref": source.ref, "size": source.size})
+                runner.writer.write(NewBuffer(source.ref, source.size).header())
                 await _send_bytes(runner.writer, source)
                 runner.held[source.ref] = source.size
             self._send(runner, job)
             await runner.writer.drain()
         except SourceFailed as error:
-            runner.writer.write({"t": "drop", "refs": [arriving]})
+            runner.writer.write(Drop((arriving,)).header())
             job.feeding = None
             self._give_up(job, "unloadable", "OSError", f"A buffer of the task did not arrive: {error}")
         except asyncio.CancelledError:
             if not job.sent:
-                runner.writer.write({"t": "drop", "refs": [arriving]})
+                runner.writer.write(Drop((arriving,)).header())
             raise
 
     def _make_room(self, runner: _Runner, buffers: Sequence[Source]) -> None:
@@ -459,52 +476,54 @@ class Slot:
             total -= runner.held.pop(ref)
             drop.append(ref)
         if drop:
-            runner.writer.write({"t": "drop", "refs": drop})
+            runner.writer.write(Drop(tuple(drop)).header())
             self._tell(self._listener.on_dropped, drop)
 
     def _give_up(self, job: _Job, kind: str, exception: str, message: str) -> None:
         """End a task that the runner has never seen."""
         job.stop()
         self._job = None
-        error = {
-            "class": f"builtins.{exception}",
-            "bases": [f"builtins.{exception}", "builtins.BaseException"],
-            "message": message,
-            "traceback": f"{exception}: {message}",
-            "kind": kind,
-        }
-        header: Header = {"t": "result", "id": job.task_id, "ok": False, "segments": [], "seconds": 0.0, "error": error}
-        self._tell(self._listener.on_result, header, b"")
+        bases = (f"builtins.{exception}", "builtins.BaseException")
+        failure = TaskFailure(kind, bases[0], bases, message, f"{exception}: {message}")
+        self._tell(self._listener.on_result, Result(job.task.id, job.task.attempt, False, (), failure=failure), b"")
 
     def _on_frame(self, runner: _Runner, header: Header, body: Buffer) -> None:
-        kind, job = header["t"], self._job
-        if kind == "ready" and runner.pid is None:
-            self._on_runner_ready(runner, header)
-        elif job is None or not job.sent:
-            log.debug("a %s frame while no task runs", kind)
-        else:
-            self._on_task_frame(runner, job, header, body)
-
-    def _on_task_frame(self, runner: _Runner, job: _Job, header: Header, body: Buffer) -> None:
+        job = self._job
+        if header["t"] != Ready.kind and (job is None or not job.sent):
+            log.debug("a %s frame while no task runs", header["t"][:20])
+            return
         try:
-            job.frames.check(header, len(body))
-        except FrameError as error:
+            match read_runner(header):
+                case Ready(pid=pid) if runner.pid is None:
+                    self._on_runner_ready(runner, pid)
+                case Output() | ResultChunk() | Result() as frame if job is not None:
+                    self._on_task_frame(job, frame, body)
+                case _:
+                    raise RemoteProtocolError("a frame of an unknown kind, or out of turn")
+        except (RemoteProtocolError, FrameError) as error:
             # The task stays the slot's until its runner has ended: its listener hears of a death, and nothing else.
             runner.stop(Death("protocol", 0, f"The task's process broke the worker's protocol: {error}."))
-            return
-        match header["t"]:
-            case "output":
-                self._tell(self._listener.on_output, header, body)
-            case "chunk":
-                self._tell(self._listener.on_chunk, header, body)
-            case "result":
+
+    def _on_task_frame(self, job: _Job, frame: Output | ResultChunk | Result, body: Buffer) -> None:
+        """Check a frame against the task that runs, and pass it on. Raises ``RemoteProtocolError``."""
+        if (frame.id, frame.attempt) != (job.task.id, job.task.attempt):
+            raise RemoteProtocolError(f"a frame of kind {frame.kind} of another task")
+        match frame:
+            case Output():
+                self._tell(self._listener.on_output, frame, body)
+            case ResultChunk():
+                job.parts.chunk(frame, len(body))
+                self._tell(self._listener.on_chunk, frame, body)
+            case Result():
+                job.parts.result(frame, len(body))
+                if frame.failure is not None or len(frame.segments) > _FEW:
+                    encode(frame.header(), len(body))  # what can't be sent on must not be taken
                 job.stop()
                 self._job = None
-                self._tell(self._listener.on_result, header, body)
+                self._tell(self._listener.on_result, frame, body)
 
-    def _on_runner_ready(self, runner: _Runner, header: Header) -> None:
-        pid = header.get("pid")
-        runner.pid = pid if type(pid) is int and pid > 0 else runner.process.pid
+    def _on_runner_ready(self, runner: _Runner, pid: int) -> None:
+        runner.pid = pid
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         if self._job is not None:
@@ -515,7 +534,7 @@ class Slot:
 
 async def _send_bytes(writer: PipeWriter, source: Source) -> None:
     """Write a source's bytes as ``chunk`` frames, no faster than the runner takes them."""
-    header: Header = {"t": "chunk", "ref": source.ref}
+    header = Piece(source.ref).header()
     full = encode(header, MAX_BODY)
     async for view in source:
         for start in range(0, len(view), MAX_BODY):

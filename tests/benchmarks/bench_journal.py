@@ -21,8 +21,9 @@ from people import certificate
 from p2p_ipython.client.journal import JOURNAL
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.client_machine import Settle, WorkerView
+from p2p_ipython.protocol.client_machine import Settle
 from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.placement import WorkerView
 from p2p_ipython.task.payload import BufferStore
 from p2p_ipython.task.task import Task, make_call
 

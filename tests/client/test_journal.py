@@ -7,9 +7,10 @@ import pytest
 from p2p_ipython.client import journal as journal_module
 from p2p_ipython.client.journal import COLUMNS, Attempt, Entry, Journal, Spans, last_line, spans
 from p2p_ipython.client.table import Rows, table
-from p2p_ipython.protocol.client_machine import TaskState, WorkerView
+from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.placement import WorkerView
 from p2p_ipython.protocol.worker_machine import ANNOUNCE
 
 

@@ -14,7 +14,8 @@ from p2p_ipython.client.follow import Changes
 from p2p_ipython.client.records import ERROR, LINE, Records, as_line, error_line
 from p2p_ipython.client.status import standing
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.client_machine import ClientMachine, TaskState, WorkerState
+from p2p_ipython.protocol.client_machine import ClientMachine, TaskState
+from p2p_ipython.protocol.placement import WorkerState
 from p2p_ipython.rehearsal import Participant, Rehearsal, run
 
 

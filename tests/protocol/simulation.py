@@ -26,9 +26,10 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkTimeout
 from p2p_ipython.protocol import client_machine as cm
 from p2p_ipython.protocol import worker_machine as wm
-from p2p_ipython.protocol.client_machine import ClientMachine, TaskSpec
+from p2p_ipython.protocol.client_machine import ClientMachine
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Message, Terms
+from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.wire import LineReader, LineWriter
 from p2p_ipython.protocol.worker_machine import WorkerMachine
 

@@ -22,7 +22,7 @@ from friends import CLUSTER_ID, LOBBY, TITLE, UNTIL, certificate, machine, print
 from people import NOW, Keys, PlainKey, stream
 
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.client_machine import ClientMachine, TaskSpec, TaskState
+from p2p_ipython.protocol.client_machine import ClientMachine, TaskState
 from p2p_ipython.protocol.client_machine import Meet as MeetWorker
 from p2p_ipython.protocol.host_machine import MOST_ANSWERS, HostMachine, Tell
 from p2p_ipython.protocol.host_machine import Say as HostSays
@@ -58,6 +58,7 @@ from p2p_ipython.protocol.messages import (
     encode,
     encode_admission,
 )
+from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.roster import MAX_ROSTER, Roster, parts_of
 from p2p_ipython.protocol.wire import MAGIC, MAX_LINE, PREFIX, WINDOW, LineReader, LineWriter
 from p2p_ipython.protocol.worker_machine import WorkerMachine

@@ -13,7 +13,8 @@ from simulation import World
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol import client_machine as cm
 from p2p_ipython.protocol import worker_machine as wm
-from p2p_ipython.protocol.client_machine import ClientMachine, TaskSpec, TaskState
+from p2p_ipython.protocol.client_machine import ClientMachine, TaskState
+from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.worker_machine import WorkerMachine
 
 SETTINGS = Settings(presence=1e5, attempts=2)

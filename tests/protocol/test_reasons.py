@@ -6,8 +6,9 @@ from people import certificate
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkTimeout
-from p2p_ipython.protocol.client_machine import ClientMachine, TaskSpec
+from p2p_ipython.protocol.client_machine import ClientMachine
 from p2p_ipython.protocol.messages import Hello, Terms
+from p2p_ipython.protocol.placement import TaskSpec
 
 W0 = certificate("w0")
 

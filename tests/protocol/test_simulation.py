@@ -11,8 +11,8 @@ from people import NOW, OTHER_CLUSTER, session, stream
 from simulation import FAULTS, Event, World
 
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.client_machine import TaskSpec
 from p2p_ipython.protocol.messages import Bye
+from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.wire import LineWriter
 from p2p_ipython.protocol.worker_machine import WorkerMachine
 

@@ -11,14 +11,13 @@ from p2p_ipython.config import Settings
 from p2p_ipython.protocol import worker_machine
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Request, Terms
+from p2p_ipython.protocol.task_frames import Lost, Nack, Result, Room, Started, TaskFailure
+from p2p_ipython.protocol.turns import MAX_HELD, MAX_HELD_PER_MEMBER, WAIT, Job
 from p2p_ipython.protocol.worker_machine import (
     ANNOUNCE,
     ANSWER_EVERY,
-    MAX_HELD,
-    MAX_HELD_PER_MEMBER,
     MAX_LINKS_PER_MEMBER,
     START_GRACE,
-    WAIT,
     Forget,
     Meet,
     Reply,
@@ -33,6 +32,7 @@ ME = certificate("w0")
 C0, C1 = certificate("c0", "client"), certificate("c1", "client")
 C0_TOO = certificate("another of c0's", "client", member="c0")
 WALL = 1000.0
+RESULT = Result("t", 1, True, ())
 
 
 def machine(slots: int = 1, *, ready: int | None = None, links: int = 2) -> WorkerMachine:
@@ -56,8 +56,18 @@ def join(made: WorkerMachine, link: int, client: Certificate, now: float = 0) ->
 
 def ends(made: WorkerMachine, now: float, slot: int = 0) -> list[Any]:
     """The task in the slot ends; what is done then, but for forgetting it."""
-    assert made.slot_result(slot, now) is not None
-    return [action for action in made.fill(now) if not isinstance(action, Forget)]
+    answer, *rest = results(made, now, slot)
+    assert isinstance(answer, Reply)
+    return [action for action in rest if not isinstance(action, Forget)]
+
+
+def results(made: WorkerMachine, now: float, slot: int = 0) -> list[Any]:
+    """The slot's runner says a result; all that is done then."""
+    return made.slot_result(slot, RESULT, b"a value", now)
+
+
+def answered(link: int = 1) -> Reply:
+    return Reply(link, RESULT, b"a value")
 
 
 def order_of(made: WorkerMachine, count: int, seconds: float = 0.1) -> list[str]:
@@ -74,15 +84,14 @@ def hello(free: int, slots: int = 1, wall: float = WALL) -> Hello:
 
 
 def nack(task: str, reason: str, link: int = 1, attempt: int = 1) -> list[Any]:
-    header = {"t": "nack", "id": task, "attempt": attempt, "reason": reason}
-    return [Reply(link, header), Forget(link, task, attempt)]
+    return [Reply(link, Nack(task, attempt, reason)), Forget(link, task, attempt)]
 
 
 def running(*tasks: str, slots: int = 1) -> WorkerMachine:
     made = machine(slots)
     for number, task in enumerate(tasks):
         made.task(1, task, 1, 0)
-        assert made.current(number) == (1, task, 1)
+        assert made.current(number) == Job(1, task, 1)
     return made
 
 
@@ -189,8 +198,7 @@ def test_a_task_starts_at_once_in_a_free_slot() -> None:
 def test_a_task_waits_for_a_slot_and_starts_when_one_is_free() -> None:
     made = running("t")
     assert made.task(1, "u", 1, 0) == []
-    assert made.slot_result(0, 0.1) == (1, 1)
-    assert made.fill(0.1) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
+    assert results(made, 0.1) == [answered(), Forget(1, "t", 1), Start(0, 1, "u", 1)]
 
 
 def test_a_task_waits_for_a_runner_and_starts_when_it_is_there() -> None:
@@ -219,17 +227,15 @@ def test_a_task_that_comes_twice_is_there_once() -> None:
     made = running("t")
     made.task(1, "u", 1, 0)
     assert made.task(1, "t", 1, 0) == made.task(1, "u", 1, 0) == []
-    made.slot_result(0, 0)
-    assert made.fill(0) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
-    made.slot_result(0, 0)
-    assert made.fill(0) == [Forget(1, "u", 1)]
+    assert results(made, 0) == [answered(), Forget(1, "t", 1), Start(0, 1, "u", 1)]
+    assert results(made, 0) == [answered(), Forget(1, "u", 1)]
 
 
 def test_tasks_of_two_clients_may_have_the_same_id() -> None:
     made = running("t", slots=2)
     assert made.task(2, "t", 1, 0) == [Start(1, 2, "t", 1)]
     assert made.recall(2, "t", 1, 0) == [Stop(1, "t")]
-    assert made.current(0) == (1, "t", 1)
+    assert made.current(0) == Job(1, "t", 1)
 
 
 def test_a_task_by_a_link_that_is_gone_is_dropped() -> None:
@@ -284,7 +290,7 @@ def test_a_members_links_together_may_have_only_so_many_waiting() -> None:
 
 
 def room(link: int, free: int = 1) -> Reply:
-    return Reply(link, {"t": "room", "free": free})
+    return Reply(link, Room(free))
 
 
 def waiting(*, at: float = 1, slots: int = 1) -> WorkerMachine:
@@ -385,9 +391,9 @@ def test_a_slot_that_is_kept_counts_as_used() -> None:
     made = waiting()
     made.task(1, "u", 1, 1.2)
     ends(made, 1.2)
-    before = made._shares.order(C1.signer, 1.2)[0]
+    before = made._turns._shares.order(C1.signer, 1.2)[0]
     made.tick(1.2 + SETTINGS.hold, WALL)
-    assert made._shares.order(C1.signer, 1.45)[0] == pytest.approx(before - 1 + SETTINGS.hold, rel=1e-2)
+    assert made._turns._shares.order(C1.signer, 1.45)[0] == pytest.approx(before - 1 + SETTINGS.hold, rel=1e-2)
 
 
 def test_a_slot_is_not_kept_for_a_difference_that_is_less_than_its_price() -> None:
@@ -419,11 +425,10 @@ def test_who_waits_alone_is_told_so_as_not_to_pause_in_vain() -> None:
     assert ends(made, 1.1) == [room(2)]
 
 
-def test_several_slots_that_fall_free_together_are_told_at_once() -> None:
+def test_of_several_slots_that_fall_free_each_is_told() -> None:
     made = waiting(slots=3)
-    for number in range(3):
-        made.slot_result(number, 1.1)
-    assert [action for action in made.fill(1.1) if isinstance(action, Reply)] == [room(2, 2), room(1)]
+    told = [ends(made, 1.1, number) for number in range(3)]
+    assert told == [[room(2)], [room(2)], [room(1)]]
 
 
 def test_a_lost_link_frees_what_was_kept_for_it() -> None:
@@ -445,7 +450,6 @@ def test_a_worker_that_closes_keeps_no_slot() -> None:
     made = waiting()
     assert ends(made, 1.2) == [room(2)]
     made.close(1.3)
-    assert made.fill(1.3) == []
     assert made.tick(1.5, WALL) == []
 
 
@@ -472,7 +476,7 @@ def test_a_member_whose_friends_are_idle_is_not_told_of_room_either() -> None:
 def test_a_task_that_runs_for_long_is_announced_once() -> None:
     made = running("t")
     assert made.deadline() == ANNOUNCE
-    assert made.tick(ANNOUNCE, WALL) == [Reply(1, {"t": "started", "id": "t", "attempt": 1})]
+    assert made.tick(ANNOUNCE, WALL) == [Reply(1, Started("t", 1))]
     assert made.tick(1, WALL) == []
 
 
@@ -493,22 +497,20 @@ def test_deadlines_are_met_by_their_own_tick_whatever_the_clock_says() -> None:
 def test_a_result_goes_to_who_sent_the_task() -> None:
     made = machine(2)
     made.task(2, "t", 7, 0)
-    assert made.slot_result(0, 1) == (2, 7)
-    assert made.fill(1) == [Forget(2, "t", 7)]
+    assert results(made, 1) == [answered(2), Forget(2, "t", 7)]
     assert made.terms().free == 2
 
 
 def test_a_task_that_ends_its_process_has_that_for_a_result() -> None:
     made = running("t")
-    error = {"kind": "died", "message": "exit code 3", "class": "", "traceback": "", "bases": []}
-    header = {"t": "result", "id": "t", "attempt": 1, "ok": False, "segments": [], "error": error}
-    assert made.slot_died(0, killed=False, detail="exit code 3", now=1) == [Forget(1, "t", 1), Reply(1, header)]
+    frame = Result("t", 1, False, (), failure=TaskFailure("died", message="exit code 3"))
+    assert made.slot_died(0, killed=False, detail="exit code 3", now=1) == [Reply(1, frame), Forget(1, "t", 1)]
 
 
 def test_a_task_whose_process_was_killed_is_lost() -> None:
     made = running("t")
-    header = {"t": "lost", "id": "t", "attempt": 1, "detail": "signal 9"}
-    assert made.slot_died(0, killed=True, detail="signal 9", now=1) == [Forget(1, "t", 1), Reply(1, header)]
+    frame = Lost("t", 1, "signal 9")
+    assert made.slot_died(0, killed=True, detail="signal 9", now=1) == [Reply(1, frame), Forget(1, "t", 1)]
 
 
 def test_a_slot_without_a_runner_starts_nothing_until_it_has_one() -> None:
@@ -521,7 +523,7 @@ def test_a_slot_without_a_runner_starts_nothing_until_it_has_one() -> None:
 
 def test_an_idle_runner_that_dies_concerns_nobody() -> None:
     assert machine().slot_died(0, killed=True, detail="", now=1) == []
-    assert machine().slot_result(0, 1) is None
+    assert results(machine(), 1) == []
 
 
 # --- recall, and links that are lost ----------------------------------------------------------------
@@ -531,8 +533,7 @@ def test_a_recalled_task_that_waits_is_dropped_without_a_word() -> None:
     made = running("t")
     made.task(1, "u", 1, 0)
     assert made.recall(1, "u", 1, 0) == [Forget(1, "u", 1)]
-    made.slot_result(0, 0)
-    assert made.fill(0) == [Forget(1, "t", 1)]
+    assert results(made, 0) == [answered(), Forget(1, "t", 1)]
 
 
 def test_a_recalled_task_that_runs_is_stopped_and_its_result_is_dropped() -> None:
@@ -540,8 +541,7 @@ def test_a_recalled_task_that_runs_is_stopped_and_its_result_is_dropped() -> Non
     assert made.recall(1, "t", 1, 0) == [Stop(0, "t")]
     assert made.recall(1, "t", 1, 0) == []
     assert (made.current(0), made.busy()) == (None, False)
-    assert made.slot_result(0, 1) is None
-    assert made.fill(1) == [Forget(1, "t", 1)]
+    assert results(made, 1) == [Forget(1, "t", 1)]
 
 
 def test_a_recalled_task_whose_process_had_to_be_killed_says_nothing() -> None:
@@ -555,8 +555,7 @@ def test_a_slot_is_busy_until_a_recalled_task_has_really_ended() -> None:
     made.recall(1, "t", 1, 0)
     assert made.task(1, "u", 1, 0) == []
     assert made.terms().free == 0
-    assert made.slot_result(0, 1) is None
-    assert made.fill(1) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
+    assert results(made, 1) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
 
 
 def test_a_stopped_task_is_not_announced() -> None:
@@ -582,8 +581,7 @@ def test_a_lost_link_stops_its_tasks_and_no_others() -> None:
     assert made.link_lost(1, 1) == []
     assert made.owner_of(1) is None
     assert made.owner_of(2) == C1
-    assert made.slot_result(0, 2) is None
-    assert made.fill(2) == [Forget(1, "t", 1), Start(0, 2, "y", 1)]
+    assert results(made, 2) == [Forget(1, "t", 1), Start(0, 2, "y", 1)]
 
 
 # --- closing ----------------------------------------------------------------------------------------
@@ -595,7 +593,7 @@ def test_a_worker_that_closes_hands_back_what_waits_and_goes_on_with_what_runs()
     assert made.close(1) == [Say(Bye()), *nack("u", "closing")]
     assert made.close(1) == []
     assert made.busy()
-    assert made.slot_result(0, 2) == (1, 1)
+    assert results(made, 2) == [answered(), Forget(1, "t", 1)]
 
 
 def test_a_worker_that_closes_takes_nothing_and_offers_nothing() -> None:
@@ -624,9 +622,8 @@ def test_a_worker_that_pauses_hands_back_what_waits_and_what_runs_goes_on() -> N
     made = running("t")
     made.task(1, "u", 1, 0)
     assert made.pause(1) == nack("u", "paused")
-    assert made.current(0) == (1, "t", 1)
-    assert made.slot_result(0, 2) == (1, 1)
-    assert made.fill(2) == [Forget(1, "t", 1)]
+    assert made.current(0) == Job(1, "t", 1)
+    assert results(made, 2) == [answered(), Forget(1, "t", 1)]
     assert made.task(2, "v", 1, 3) == nack("v", "paused", link=2)
 
 
@@ -701,8 +698,7 @@ def test_tasks_and_seconds_are_counted_by_member_whatever_becomes_of_them() -> N
     made = machine(2)
     made.task(1, "t", 1, 10)
     made.task(2, "u", 1, 10)
-    made.slot_result(0, 13)
-    made.fill(13)
+    results(made, 13)
     made.recall(2, "u", 1, 14)
     assert made.usage == {C0.signer: (1, 3.0)}
     made.slot_died(1, killed=False, detail="told to", now=15)
@@ -714,6 +710,5 @@ def test_use_is_counted_for_a_bounded_number_of_members(monkeypatch: pytest.Monk
     made = machine()
     for number, link in enumerate([1, 2]):
         made.task(link, "t", 1, number)
-        made.slot_result(0, number)
-        made.fill(number)
+        results(made, number)
     assert list(made.usage) == [C1.signer]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 
 from p2p_ipython.protocol.frames import MAX_BODY, FrameError
 
@@ -89,7 +90,7 @@ class Buffers:
         """A buffer for one task, writable and its own. Raises ``KeyError`` for one that isn't there."""
         return self._stored[ref].private()
 
-    def drop(self, refs: list[str]) -> None:
+    def drop(self, refs: Iterable[str]) -> None:
         """Forget buffers, whole or not; unknown ones are ignored."""
         for ref in refs:
             stored = self._stored.pop(ref, None)

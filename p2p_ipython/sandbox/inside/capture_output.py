@@ -26,7 +26,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from p2p_ipython.protocol.frames import MAX_BODY, Header
+from p2p_ipython.protocol.frames import MAX_BODY
+from p2p_ipython.protocol.task_frames import Output, Task
 from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 
@@ -54,7 +55,7 @@ class Outlet:
         self._channel = channel
         self._limit = limit
         self._lock = interrupts.guard(threading.RLock())
-        self._task: str | None = None
+        self._task: Task | None = None
         self._name = "stdout"
         self._parts: list[str] = []
         self._size = 0
@@ -65,7 +66,7 @@ class Outlet:
         self.capture = FdCapture(self, self._lock)
         threading.Thread(target=self._flush_late, name="p2p-flush", daemon=True).start()
 
-    def begin(self, task: str) -> None:
+    def begin(self, task: Task) -> None:
         """What is written from now on is ``task``'s."""
         with self._lock:
             self._task = task
@@ -130,10 +131,8 @@ class Outlet:
                 return
             self._sent += len(body)
             for start in range(0, len(body), MAX_BODY):
-                header: Header = {"t": "output", "id": self._task, "kind": kind}
-                if start + MAX_BODY < len(body):
-                    header["more"] = True
-                self._channel.send(header, body[start : start + MAX_BODY])
+                frame = Output(self._task.id, self._task.attempt, kind, more=start + MAX_BODY < len(body))
+                self._channel.send(frame, body[start : start + MAX_BODY])
 
     def flush(self) -> None:
         """Send what has been gathered."""
@@ -161,14 +160,16 @@ class Outlet:
         self._send_body(name, text.encode("utf-8", "replace"))
 
     def _send_body(self, name: str, body: bytes) -> None:
-        header: Header = {"t": "output", "id": self._task, "kind": "stream", "name": name}
+        if self._task is None:
+            return
+        frame = Output(self._task.id, self._task.attempt, "stream", name)
         while body:
             end = len(body)
             if end > MAX_BODY:  # each frame is text of its own: don't cut within a character
                 end = MAX_BODY
                 while body[end] & 0xC0 == 0x80:
                     end -= 1
-            self._channel.send(header, body[:end])
+            self._channel.send(frame, body[:end])
             body = body[end:]
 
     def _notice(self) -> str:

@@ -9,7 +9,8 @@ import os
 import threading
 from collections import deque
 
-from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header, encode
+from p2p_ipython.protocol.frames import MAX_BODY, Buffer, encode
+from p2p_ipython.protocol.task_frames import Output, Ready, Result, ResultChunk, Task
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 
 
@@ -26,9 +27,9 @@ class Channel:
         self._sending = False
         self._mute = False
 
-    def send(self, header: Header, body: Buffer = b"") -> None:
+    def send(self, frame: Ready | Output | ResultChunk | Result, body: Buffer = b"") -> None:
         """Write one frame. Raises ``FrameError`` when it is over the bounds."""
-        head = encode(header, len(body))
+        head = encode(frame.header(), len(body))
         with self._guard:
             if self._mute:
                 return
@@ -44,11 +45,11 @@ class Channel:
             finally:
                 self._sending = False
 
-    def send_chunks(self, header: Header, data: memoryview) -> None:
-        """Write ``data`` as frames of ``MAX_BODY`` bytes, each saying the size of all and where it belongs."""
+    def send_chunks(self, task: Task, ref: str, data: memoryview) -> None:
+        """Write a large segment of a task's result as frames of ``MAX_BODY`` bytes."""
         data = data.cast("B")
         for start in range(0, len(data), MAX_BODY):
-            self.send({**header, "size": len(data), "off": start}, data[start : start + MAX_BODY])
+            self.send(ResultChunk(task.id, task.attempt, ref, len(data), start), data[start : start + MAX_BODY])
 
     def mute(self) -> None:
         """For a forked child: close the descriptor and say nothing from now on."""

@@ -12,7 +12,8 @@ import os
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+
+from p2p_ipython.protocol.task_frames import TaskFailure
 
 Kind = str
 """exception, unpicklable, missing, interrupted or unloadable; see ``describe``."""
@@ -22,24 +23,27 @@ MAX_TEXT = 64 << 10
 
 _MAX_NAME = 500
 _MAX_BASES = 50
+_MAX_MISSING = 200
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _PICKLING = os.path.join(os.path.dirname(_OURS), "task")
 
 
-def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str]) -> dict[str, Any]:
-    """Return the ``error`` entry of a result's header.
+def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str]) -> TaskFailure:
+    """Return what a result says of an error.
 
     ``kind`` is "exception" (the task raised it), "interrupted" (it was cancelled), "unpicklable" (its value
     can't travel), "missing" (its payload names a module or a name that isn't here) or "unloadable" (its
     payload can't be loaded for another reason). ``render`` makes the traceback's text.
     """
-    return {
-        "class": class_name(type(error)),
-        "bases": [class_name(base) for base in type(error).__mro__[:_MAX_BASES]],
-        "message": shortened(text_of(error)),
-        "traceback": shortened(_rendered(error, render)),
-        "kind": kind,
-    }
+    missing = getattr(error, "name", None) if kind == "missing" else None
+    return TaskFailure(
+        kind,
+        class_name(type(error)),
+        tuple(class_name(base) for base in type(error).__mro__[:_MAX_BASES]),
+        shortened(text_of(error)),
+        shortened(_rendered(error, render)),
+        str(missing or "")[:_MAX_MISSING],
+    )
 
 
 def class_name(cls: type) -> str:

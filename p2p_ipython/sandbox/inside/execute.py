@@ -2,10 +2,10 @@
 
 ::
 
-    (header, body) ─► unpack ─► cell: Cells.run ─┐
+    (task, body) ─► unpack ─► cell: Cells.run ─┐
                                 call: fn(*args, **kwargs) ──┴─► pack_result ─► chunk…, result
 
-A task whose header says ``reply: "safe"`` comes from a client that won't unpickle what we send: its value is encoded
+A task with ``reply: "safe"`` comes from a client that won't unpickle what we send: its value is encoded
 by task/safe.py, and if that can't be, the result says so and what of it was in the way. Its errors are words only.
 
 The large segments of a result are sent first, as ``chunk`` frames; the ``result`` frame completes it. Whatever
@@ -19,9 +19,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
-from p2p_ipython.protocol.frames import MAX_HEADER, Buffer, Header
+from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
+from p2p_ipython.protocol.task_frames import Result, Task
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.channel import Channel
@@ -42,6 +44,18 @@ class _Failed(Exception):
     def __init__(self, error: BaseException, kind: str) -> None:
         self.error = error
         self.kind = kind
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A task's value, packed. ``shown``: it is there to be shown. The rest is what its result says of it."""
+
+    packed: Packed
+    shown: bool = False
+    seconds: float = 0.0
+    codec: str = ""
+    type_name: str = ""
+    at: str = ""
 
 
 class Executor:
@@ -66,17 +80,14 @@ class Executor:
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
 
-    def perform(self, header: Header, body: Buffer) -> None:
+    def perform(self, task: Task, body: Buffer) -> None:
         """Execute a task and send its result. Raises nothing that the task raises."""
-        task: str = header["id"]
         self._outlet.begin(task)
-        safely = header.get("reply") == "safe"
-        packed, has_value, seconds, failed = _NOTHING, False, 0.0, None
-        codec: Header = {}
+        value, failed = _Value(_NOTHING), None
         try:
             try:
-                self._interrupts.begin(task)
-                packed, codec, has_value, seconds = self._attempt(header, body, safely)
+                self._interrupts.begin(task.id)
+                value = self._attempt(task, body)
             finally:
                 self._interrupts.end()
         except _Failed as failure:
@@ -92,41 +103,38 @@ class Executor:
         stale = self._baseline.threads_left()
         self._outlet.end(stale)
         if failed is None:
-            for ref, view in packed.large.items():
-                self._channel.send_chunks({"t": "chunk", "id": task, "ref": ref}, view)
-            result: Header = {"t": "result", "id": task, "ok": True, "segments": packed.segments}
-            result |= {"seconds": round(seconds, 6), "value": has_value, **codec}
-            self._channel.send(result, packed.inline)
+            for ref, view in value.packed.large.items():
+                self._channel.send_chunks(task, ref, view)
+            result = Result(task.id, task.attempt, True, value.packed.segments, round(value.seconds, 6), value.shown)
+            result = replace(result, codec=value.codec, type_name=value.type_name, at=value.at)
+            self._channel.send(result, value.packed.inline)
         else:
-            self._channel.send(*self._failure(task, failed, safely))
+            self._channel.send(*self._failure(task, failed))
             failed.error.__traceback__ = None
-        if header.get("kind") == "cell":
+        if task.run == "cell":
             self._cells.forget()
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         self._namespace.clear()
 
-    def _attempt(self, header: Header, body: Buffer, safely: bool) -> tuple[Packed, Header, bool, float]:
-        """Return the packed value, how, whether there is one, and the run time in seconds. Raises ``_Failed``."""
+    def _attempt(self, task: Task, body: Buffer) -> _Value:
+        """Run the task; return its value, packed. Raises ``_Failed``."""
         enter_main({})
         try:
-            large = {ref: self._buffers.private(ref) for _, ref in header["segments"] if ref is not None}
-            payload = unpack(header["segments"], body, large)
+            large = {ref: self._buffers.private(ref) for _, ref in task.segments if ref is not None}
+            payload = unpack(task.segments, body, large)
             del large
         except (ImportError, AttributeError) as error:
             raise _Failed(error, "missing") from None
         except BaseException as error:
             raise _Failed(error, self._kind(error, "unloadable")) from None
-        if header.get("kind") == "cell":
+        if task.run == "cell":
             # Functions in the payload have that very dict as their globals.
             if not isinstance(payload, dict):
                 raise _Failed(TypeError("a cell's payload is not a namespace"), "unloadable")
             self._namespace, payload = payload, None
             enter_main(self._namespace)
-            source = str(header.get("source") or "")
             begun = time.perf_counter()
-            outcome = self._cells.run(
-                source, self._namespace, str(header.get("label") or ""), silent=bool(header.get("silent"))
-            )
+            outcome = self._cells.run(task.source, self._namespace, task.label)
             seconds = time.perf_counter() - begun
             if outcome.error is not None:
                 raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
@@ -147,20 +155,20 @@ class Executor:
             seconds = time.perf_counter() - begun
             del function, arguments, keywords
             has_value = True
-        return *self._packed(value, safely), has_value, seconds
+        return self._packed(value, task.reply == "safe", has_value, seconds)
 
-    def _packed(self, value: object, safely: bool) -> tuple[Packed, Header]:
-        """The value's bytes, and what the result's header says of how they were made. Raises ``_Failed``."""
-        codec: Header = {}
+    def _packed(self, value: object, safely: bool, shown: bool, seconds: float) -> _Value:
+        """Pack the task's value. Raises ``_Failed``."""
         if value is None:
-            return (_SAFE_NOTHING, {"codec": "safe"}) if safely else (_NOTHING, codec)
+            return _Value(_SAFE_NOTHING if safely else _NOTHING, shown, seconds, "safe" if safely else "")
+        codec = type_name = at = ""
         try:
             if safely:
                 try:
-                    return safe.encode(value), {"codec": "safe"}
+                    return _Value(safe.encode(value), shown, seconds, "safe")
                 except safe.Unsupported as error:
-                    codec = {"codec": "pickle", "type": error.type_name, "at": error.at}
-            return pack_result(value), codec
+                    codec, type_name, at = "pickle", error.type_name, error.at
+            return _Value(pack_result(value), shown, seconds, codec, type_name, at)
         except BaseException as error:
             if self._kind(error, "") == "interrupted":
                 raise _Failed(error, "interrupted") from None
@@ -172,20 +180,18 @@ class Executor:
         ours = isinstance(error, KeyboardInterrupt) and self._interrupts.raised
         return "interrupted" if ours else otherwise
 
-    def _failure(self, task: str, failed: _Failed, safely: bool) -> tuple[Header, bytes]:
+    def _failure(self, task: Task, failed: _Failed) -> tuple[Result, bytes]:
         description = describe(failed.error, failed.kind, self._cells.render)
-        if failed.kind == "missing":
-            description["name"] = str(getattr(failed.error, "name", None) or "")[:200]
-        header: Header = {"t": "result", "id": task, "ok": False, "segments": [], "seconds": 0.0, "error": description}
-        if safely:
-            return header, b""
+        words = Result(task.id, task.attempt, False, (), failure=description)
+        if task.reply == "safe":
+            return words, b""
         try:
             packed = pack_result(failed.error)
         except BaseException:
-            return header, b""
+            return words, b""
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
-            return header, b""  # the words will do
-        return header | {"segments": packed.segments}, packed.inline
+            return words, b""  # the words will do
+        return replace(words, segments=packed.segments), packed.inline
 
 
 def _end_fork(failed: _Failed | None) -> None:

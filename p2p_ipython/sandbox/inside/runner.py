@@ -1,29 +1,9 @@
 """The runner: a child process that executes tasks, and knows no key and no network.
 
 Started by a ``Launch`` as ``python -m p2p_ipython.sandbox.inside.runner OPTIONS`` with pipes at its descriptors 0 and
-1, on which it speaks frames (protocol/frames.py) with the agent:
-
-=========== ===================================================== =================================================
-agent       header                                                body
-=========== ===================================================== =================================================
-buffer      ref, size                                             (none; ``size`` bytes follow in chunks)
-chunk       ref                                                   the buffer's next bytes
-drop        refs                                                  (none)
-task        id, kind ("cell" or "call"), segments, perhaps reply  the inline segments
-            ("safe"), and for a cell source, silent, label
-cancel      id                                                    (none)
-=========== ===================================================== =================================================
-
-=========== ===================================================== =================================================
-runner      header                                                body
-=========== ===================================================== =================================================
-ready       python, platform, pid                                 (none; sent once)
-output      id, kind; name for a stream; more: goes on in the     UTF-8 text of a stream, or JSON of a display's
-            next frame                                            content
-chunk       id, ref                                               the next bytes of a large result segment
-result      id, ok, segments, seconds; value, or error; for a     the inline segments; completes the result
-            safe reply codec ("safe" or "pickle"), type, at
-=========== ===================================================== =================================================
+1, on which it speaks frames (protocol/frames.py) with the agent. They are the classes of protocol/task_frames.py:
+``AgentFrame`` comes in, ``RunnerFrame`` goes out. The body of a ``task`` holds its inline segments; ``size`` bytes in
+chunks follow a ``buffer``; a ``result`` comes after the chunks of its large segments.
 
 Two threads: this module's main thread executes, a reading thread takes frames in, so that a task can be
 cancelled and large buffers arrive meanwhile. When the agent is gone the runner ends at once.
@@ -43,13 +23,15 @@ import warnings
 from queue import SimpleQueue
 from typing import Any
 
+from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header
+from p2p_ipython.protocol.task_frames import Cancel, Drop, NewBuffer, Piece, Ready, Task, read_agent
 from p2p_ipython.sandbox.inside import limits, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.pipes import FrameInput, enlarge
 
-Queue = SimpleQueue[tuple[Header, Buffer]]
+Queue = SimpleQueue[tuple[Task, Buffer]]
 
 
 def main(options: dict[str, Any]) -> None:
@@ -68,9 +50,7 @@ def main(options: dict[str, Any]) -> None:
     from p2p_ipython.sandbox.inside.channel import Channel
 
     channel = Channel(frames_out, interrupts)
-    channel.send(
-        {"t": "ready", "python": platform.python_version(), "platform": sys.platform, "pid": os.getpid()},
-    )
+    channel.send(Ready(platform.python_version(), sys.platform, os.getpid()))
     # A user's modules beside the notebook come last: they must not hide what this package imports.
     sys.path.extend(path for path in options["path"] if path not in sys.path)
     sys.path.insert(0, "")
@@ -126,27 +106,29 @@ class _Reader:
             while count := os.readv(self._fd, frames.room()):
                 for header, body in frames.advance(count):
                     self._sort(header, body)
-        except (OSError, MemoryError, FrameError) as error:
+        except (OSError, MemoryError, FrameError, RemoteProtocolError) as error:
             os.write(2, f"p2p: the runner can't go on: {error!r}\n".encode())
         finally:
             os._exit(1)
 
     def _land(self, header: Header, size: int) -> memoryview | None:
-        return self._buffers.land(header["ref"], size) if header["t"] == "chunk" else None
+        return self._buffers.land(Piece.read(header).ref, size) if header["t"] == Piece.kind else None
 
     def _sort(self, header: Header, body: Buffer) -> None:
-        match header["t"]:
-            case "task":
+        match read_agent(header):
+            case Task() as task:
                 self._interrupts.expect()
-                self._tasks.put((header, body))
-            case "buffer":
-                self._buffers.begin(header["ref"], header["size"])
-            case "drop":
-                self._buffers.drop(header["refs"])
-            case "cancel":
-                self._interrupts.request(header["id"])
-            case "chunk":
-                self._buffers.landed(header["ref"], memoryview(body))
+                self._tasks.put((task, body))
+            case NewBuffer(ref=ref, size=size):
+                self._buffers.begin(ref, size)
+            case Drop(refs=refs):
+                self._buffers.drop(refs)
+            case Cancel(id=task_id):
+                self._interrupts.request(task_id)
+            case Piece(ref=ref):
+                self._buffers.landed(ref, memoryview(body))
+            case None:
+                pass
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""Which worker gets a task, and how many tasks may wait there: placement, of the client's machine.
+
+A worker gets as many tasks as it has slots. Tasks of a function or cell that has been short so far (``SHORT``) may be
+sent ahead, up to ``backlog`` a slot and not more than takes ``AHEAD``, so that slots need not wait for the next one to
+travel. The worker hands back what it could not start within ``hold``, so that a wrong guess costs a quarter of a
+second, for which the client then leaves the worker alone.
+
+Pure: ``now`` is any clock that doesn't go back, seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from p2p_ipython.config import Settings
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.messages import Terms
+
+SHORT = 0.02
+"""Seconds: tasks that run less than this may be sent ahead."""
+
+AHEAD = 0.05
+"""Seconds of work that is sent ahead to a slot, at most: what another worker might have done meanwhile."""
+
+MAX_KINDS = 1000
+"""Functions and cells whose usual time is remembered; beyond that the one heard of longest ago is forgotten."""
+
+SMALL = 64 << 10
+"""Bytes of a task's large buffers up to which it may be sent ahead."""
+
+
+class WorkerState(enum.Enum):
+    """Where a worker stands, seen from a client."""
+
+    KNOWN = "known"
+    MEETING = "meeting"
+    UP = "up"
+    AWAY = "reconnecting"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What the machine needs to know of a task: no bytes.
+
+    ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
+    ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
+    is likely to take little time again.
+    """
+
+    id: str
+    python: str = ""
+    refs: Mapping[str, int] = field(default_factory=dict)
+    once: bool = False
+    kind: str = ""
+
+
+@dataclass
+class WorkerView:
+    """A worker as the client knows it. Read it, don't write it."""
+
+    certificate: Certificate
+    name: str
+    terms: Terms
+    heard: float
+    state: WorkerState = WorkerState.KNOWN
+    tasks: dict[str, None] = field(default_factory=dict)
+    have: set[str] = field(default_factory=set)
+    full_until: float = 0.0
+    meet_after: float = 0.0
+    failures: int = 0
+    done: int = 0
+    detail: str = ""
+    for_us: bool = True
+
+    @property
+    def sid(self) -> bytes:
+        return self.certificate.sid
+
+    @property
+    def word(self) -> str:
+        """Its state as people read it."""
+        here = self.state in (WorkerState.KNOWN, WorkerState.UP)
+        return "paused" if here and self.terms.paused else self.state.value
+
+
+class Placement:
+    """Chooses workers for tasks, by what tasks of the same kind have taken lately."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._usual: dict[str, float] = {}  # seconds, by kind
+
+    def usual(self, kind: str) -> float | None:
+        """Return the seconds that tasks of a kind have taken lately; None while that isn't known."""
+        return self._usual.get(kind)
+
+    def took(self, kind: str, seconds: float) -> None:
+        """Learn from a task that is over."""
+        before = self._usual.pop(kind, None)
+        self._usual[kind] = seconds if before is None else 0.8 * before + 0.2 * seconds
+        if len(self._usual) > MAX_KINDS:
+            del self._usual[next(iter(self._usual))]
+
+    def forget(self, kind: str) -> None:
+        """Send no task of this kind ahead until a short one has come back."""
+        self._usual.pop(kind, None)
+
+    def choose(self, workers: Iterable[WorkerView], spec: TaskSpec, now: float) -> WorkerView | None:
+        """Return the worker to give the task to, or None.
+
+        It is one with a free slot, which has most of the task's buffers already and least to do; else one that may be
+        sent short tasks ahead.
+        """
+        ahead = self._ahead(spec)
+        best: WorkerView | None = None
+        best_rank: tuple[bool, int, float] = (True, 0, 0.0)
+        for worker in workers:
+            if worker.state is not WorkerState.UP or not fits(worker, spec.python):
+                continue
+            load = len(worker.tasks)
+            busy = load >= worker.terms.slots
+            if now < worker.full_until or load >= worker.terms.slots * (1 + ahead):
+                continue
+            missing = sum(size for ref, size in spec.refs.items() if ref not in worker.have)
+            rank = (busy, missing, load / max(1, worker.terms.slots))
+            if best is None or rank < best_rank:
+                best, best_rank = worker, rank
+        return best
+
+    def _ahead(self, spec: TaskSpec) -> int:
+        """Return how many tasks like this one may wait at a worker for each of its slots."""
+        usual = self._usual.get(spec.kind)
+        if usual is None or usual > SHORT or sum(spec.refs.values()) > SMALL:
+            return 0
+        return min(self._settings.backlog, int(AHEAD / max(usual, 1e-6)))
+
+
+def stays(worker: WorkerView) -> bool:
+    """Return whether the worker may have tasks of ours, now or later."""
+    return worker.state is not WorkerState.LEAVING and worker.terms.slots > 0 and worker.for_us
+
+
+def fits(worker: WorkerView, python: str) -> bool:
+    """Return whether the worker takes tasks that need this minor version of Python ("" for any)."""
+    terms = worker.terms  # and stays(), written out: this is asked several times for each task
+    return (
+        worker.state is not WorkerState.LEAVING
+        and terms.slots > 0
+        and worker.for_us
+        and not terms.paused
+        and (not python or terms.python == python)
+    )
+
+
+def pythons(workers: Iterable[WorkerView]) -> str:
+    """Return the workers' versions of Python, for people."""
+    return ", ".join(sorted({w.terms.python for w in workers})) or "none"

@@ -1,0 +1,201 @@
+"""Values from a peer's JSON: frozen classes whose fields have rules, which are their types and their bounds.
+
+    @dataclass(frozen=True, slots=True)
+    class Nack(Fields):
+        kind: ClassVar[str] = "nack"
+        id: str = ruled(text(64, 1))
+        reason: str = ruled(text(200), default="")
+
+``Nack.read({"id": "t1"})`` gives such a value, and raises one error, ``RemoteProtocolError``, for a field that is
+missing or breaks its rule. Fields that the class doesn't have are ignored.
+
+Pure, and the standard library only: the runner imports this module inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, field, fields
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from p2p_ipython.errors import RemoteProtocolError
+from p2p_ipython.protocol.frames import Header
+
+F = TypeVar("F", bound="Fields")
+
+
+class Rule(NamedTuple):
+    """The type and the bound of a field.
+
+    ``read`` takes a value as JSON has it, and returns it as the field has it, or raises ``Wrong``; ``write`` is the way
+    back (None: as it is). ``says`` is for errors and for PROTOCOL.md.
+    """
+
+    says: str
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any] | None = None
+
+
+class Wrong(ValueError):
+    """A value breaks its field's rule."""
+
+
+def text(most: int, least: int = 0) -> Rule:
+    """Return the rule of a text of so many characters."""
+
+    def read(value: Any) -> str:
+        if type(value) is str and least <= len(value) <= most:
+            return value
+        raise Wrong
+
+    return Rule(f"text of {least} to {most} characters", read)
+
+
+def word(*choices: str) -> Rule:
+    """Return the rule of one of these words."""
+    allowed = frozenset(choices)
+
+    def read(value: Any) -> str:
+        if type(value) is str and value in allowed:
+            return value
+        raise Wrong
+
+    return Rule(" or ".join(f'"{choice}"' for choice in choices), read)
+
+
+def whole(least: int, most: int) -> Rule:
+    """Return the rule of a whole number within these bounds; true and false are none."""
+
+    def read(value: Any) -> int:
+        if type(value) is int and least <= value <= most:
+            return value
+        raise Wrong
+
+    return Rule(f"whole number from {least} to {most}", read)
+
+
+def flag() -> Rule:
+    """Return the rule of a truth value."""
+
+    def read(value: Any) -> bool:
+        if type(value) is bool:
+            return value
+        raise Wrong
+
+    return Rule("true or false", read)
+
+
+def number(most: float) -> Rule:
+    """Return the rule of a number that is neither negative nor over ``most``."""
+
+    def read(value: Any) -> float:
+        if type(value) in (int, float) and 0 <= value <= most and math.isfinite(value):
+            return float(value)
+        raise Wrong
+
+    return Rule(f"number from 0 to {most:g}", read)
+
+
+def texts(most: int, longest: int) -> Rule:
+    """Return the rule of a list of at most ``most`` texts of at most ``longest`` characters."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple) or len(value) > most:
+            raise Wrong
+        for each in value:
+            if type(each) is not str or len(each) > longest:
+                raise Wrong
+        return tuple(value)
+
+    return Rule(f"list of at most {most} texts of at most {longest} characters", read)
+
+
+def ruled(rule: Rule, **more: Any) -> Any:
+    """Make a dataclass field with a rule. ``name``: how the wire calls it. A ``default`` makes it optional there."""
+    name = more.pop("name", "")
+    return field(metadata={"rule": rule, "name": name}, **more)
+
+
+REQUIRED: Any = object()
+"""In place of a default: the field must be there."""
+
+
+class Field(NamedTuple):
+    """A field of a frame: its attribute, its name on the wire, its rule, and its default (or ``REQUIRED``)."""
+
+    attribute: str
+    name: str
+    rule: Rule
+    default: Any
+
+
+class _Plan(NamedTuple):
+    """The fields of a class as the two loops below want them: a task crosses them eight times."""
+
+    table: tuple[Field, ...]
+    reading: tuple[tuple[str, Callable[[Any], Any], Any], ...]
+    writing: tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]
+    values: Callable[[Any], tuple[Any, ...]]
+
+
+_PLANS: dict[type, _Plan] = {}
+
+
+def _plan(cls: Any) -> _Plan:
+    rows = []
+    for each in fields(cls):
+        default = REQUIRED if each.default is MISSING else each.default
+        rows.append(Field(each.name, each.metadata["name"] or each.name, each.metadata["rule"], default))
+    attributes = [row.attribute for row in rows]
+    _PLANS[cls] = made = _Plan(
+        tuple(rows),
+        tuple((row.name, row.rule.read, row.default) for row in rows),
+        tuple((row.name, row.default, row.rule.write) for row in rows),
+        attrgetter(*attributes) if len(rows) > 1 else lambda frame: tuple(getattr(frame, each) for each in attributes),
+    )
+    return made
+
+
+class Fields:
+    """What frames and the parts of frames have in common: fields with rules."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = ""
+
+    @classmethod
+    def table(cls) -> tuple[Field, ...]:
+        """Return the fields, in the order in which they are written."""
+        return (_PLANS.get(cls) or _plan(cls)).table
+
+    @classmethod
+    def read(cls: type[F], header: Mapping[str, Any]) -> F:
+        """Read the fields of a header. Raises ``RemoteProtocolError`` for one that is missing or breaks its rule."""
+        values = []
+        name, get = "", header.get
+        try:
+            for name, read, default in (_PLANS.get(cls) or _plan(cls)).reading:
+                value = get(name, REQUIRED)
+                values.append(read(value) if value is not REQUIRED else _default(default))
+        except Wrong:
+            rule = next(row.rule for row in cls.table() if row.name == name)
+            raise RemoteProtocolError(f"a frame of kind {cls.kind!r} has a {name!r} that is not {rule.says}") from None
+        except LookupError:
+            raise RemoteProtocolError(f"a frame of kind {cls.kind!r} has no {name!r}") from None
+        return cls(*values)
+
+    def fields(self) -> Header:
+        """Return the fields as JSON has them; those that have their default are left out."""
+        plan = _PLANS.get(type(self)) or _plan(type(self))
+        return {
+            name: value if write is None else write(value)
+            for (name, default, write), value in zip(plan.writing, plan.values(self), strict=True)
+            if value is not default and value != default
+        }
+
+
+def _default(default: Any) -> Any:
+    if default is REQUIRED:
+        raise LookupError
+    return default
