@@ -86,17 +86,18 @@ def key(world: World) -> Hashable:
                 )
                 for w in machine.workers.values()
             ),
-            (ahead(machine._request_at), frozenset(machine._usual)),
+            (ahead(machine._request_at), frozenset(machine._placement._usual)),
             tuple(side.links.items()),
         )
 
     def shares(machine: WorkerMachine) -> Hashable:
-        order = {who.certificate.signer: machine._shares.order(who.certificate.signer, now) for who in world.clients}
+        turns = machine._turns
+        order = {who.certificate.signer: turns._shares.order(who.certificate.signer, now) for who in world.clients}
         ranks = sorted(order, key=order.__getitem__)
         return (
             tuple((who, round(order[who][0] - order[ranks[0]][0], 2)) for who in ranks),
-            tuple((link, place.next, ahead(place.until)) for link, place in machine._places.items()),
-            tuple((slot, kept.link, ahead(kept.since)) for slot, kept in machine._reserves.items()),
+            tuple((link, place.next, ahead(place.until)) for link, place in machine._turns._places.items()),
+            tuple((slot, kept.link, ahead(kept.since)) for slot, kept in machine._turns._reserves.items()),
         )
 
     def worker(side: WorkerSide) -> Hashable:
@@ -104,7 +105,8 @@ def key(world: World) -> Hashable:
             return None
         machine = side.machine
         slots = ((s.ready, s.job, s.announced or ahead(s.since), s.wanted) for s in machine._slots)
-        held = ((link, tuple((job, ahead(t)) for job, t in jobs.items())) for link, jobs in machine._held.items())
+        waiting = machine._turns._held.items()
+        held = ((link, tuple((job, ahead(t)) for job, t in jobs.items())) for link, jobs in waiting)
         return (
             (side.closing, side.paused),
             tuple(side.running.items()),

@@ -30,6 +30,17 @@ from p2p_ipython.protocol.client_machine import ClientMachine
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Message, Terms
 from p2p_ipython.protocol.placement import TaskSpec
+from p2p_ipython.protocol.task_frames import (
+    ClientFrame,
+    Evicted,
+    Lost,
+    Nack,
+    Pass,
+    Recall,
+    Result,
+    Want,
+    WorkerFrame,
+)
 from p2p_ipython.protocol.wire import LineReader, LineWriter
 from p2p_ipython.protocol.worker_machine import WorkerMachine
 
@@ -322,11 +333,11 @@ class World:
 
     def _to_worker(self, number: int) -> None:
         link = self.links[number]
-        header = link.to_worker.pop(0)
+        said = link.to_worker.pop(0)
         link.bulk = [(ref, max(0, first - 1)) for ref, first in link.bulk]
         side = self.workers[link.worker]
-        match header:
-            case {"t": "task", "id": task, "attempt": attempt, "missing": missing}:
+        match said:
+            case cm.Send(task=task, attempt=attempt, missing=missing):
                 job = (number, task, attempt)
                 for ref in sorted(self.specs[task][1].refs):
                     if (number, ref) in side.cache or (number, ref) in side.awaited:
@@ -336,9 +347,9 @@ class World:
                         self._want(side, job, ref)
                 side.known.add(job)
                 self._worker(link.worker, side.machine.task(number, task, attempt, self.now))
-            case {"t": "recall", "id": task, "attempt": attempt}:
+            case Recall(id=task, attempt=attempt):
                 self._worker(link.worker, side.machine.recall(number, task, attempt, self.now))
-            case {"t": "pass"}:
+            case Pass():
                 self._worker(link.worker, side.machine.passed(number, self.now))
 
     def _bulk(self, number: int) -> None:
@@ -351,7 +362,7 @@ class World:
 
     def _want(self, side: WorkerSide, job: Job, ref: str) -> None:
         side.awaited[job[0], ref] = job
-        self._say(job[0], {"t": "want", "id": job[1], "attempt": job[2], "refs": [ref]})
+        self._say(job[0], Want(job[1], job[2], (ref,)))
 
     def _want_again(self, side: WorkerSide, number: int, ref: str) -> None:
         jobs = [job for job in sorted(side.known) if job[0] == number and ref in self.specs[job[1]][1].refs]
@@ -362,18 +373,17 @@ class World:
 
     def _to_client(self, number: int) -> None:
         link = self.links[number]
-        header = link.to_client.pop(0)
+        frame = link.to_client.pop(0)
         sid = self.workers[link.worker].certificate.sid
-        task, given = header.get("id", ""), (sid, header.get("attempt"))
-        ends = header["t"] in ("nack", "lost") and self.granted.get(task) == given
-        if ends and self.specs[task][0] == link.client:
-            del self.granted[task]
-        self._client(link.client, self.clients[link.client].machine.frame(sid, header, self.now), said_by=sid)
+        ends = isinstance(frame, Nack | Lost) and self.granted.get(frame.id) == (sid, frame.attempt)
+        if ends and self.specs[frame.id][0] == link.client:
+            del self.granted[frame.id]
+        self._client(link.client, self.clients[link.client].machine.frame(sid, frame, self.now), said_by=sid)
 
     def _said_twice(self, number: int) -> None:
         """Not the link's doing, which delivers once, but a worker's that doesn't keep to the protocol."""
         said = self.links[number].to_client
-        said.append(dict(said[0]))
+        said.append(said[0])
 
     def _away(self, number: int) -> None:
         link = self.links[number]
@@ -424,12 +434,11 @@ class World:
     def _finish(self, number: int, slot: int) -> None:
         side = self.workers[number]
         job = side.running.pop(slot)
-        answer = side.machine.slot_result(slot, self.now)
-        if answer is not None:
-            link, attempt = answer
-            must((link, attempt) == (job[0], job[2]), "a result would go to another link than its task came by")
-            self._say(link, {"t": "result", "id": job[1], "attempt": attempt, "ok": True, "seconds": 0.001})
-        self._worker(number, side.machine.fill(self.now))
+        actions = side.machine.slot_result(slot, Result(job[1], job[2], True, (), 0.001), b"", self.now)
+        for action in actions:
+            if isinstance(action, wm.Reply) and isinstance(action.frame, Result):
+                must(action.link == job[0], "a result would go to another link than its task came by")
+        self._worker(number, actions)
 
     def _killed(self, number: int, slot: int) -> None:
         self._ended(number, slot, killed=True)
@@ -451,7 +460,7 @@ class World:
             side.awaited[link, ref] = None
             self._want_again(side, link, ref)
         else:
-            self._say(link, {"t": "evicted", "refs": [ref]})
+            self._say(link, Evicted((ref,)))
 
     def _crash(self, number: int) -> None:
         self._gone(number, in_order=False)
@@ -493,8 +502,8 @@ class World:
         self._client(client, self.clients[client].machine.cancel(task, self.now))
         must(self.settled.get(task) == "cancelled", "a cancelled task was not settled as cancelled")
 
-    def _lie(self, number: int, header: dict[str, Any]) -> None:
-        self._say(number, header)
+    def _lie(self, number: int, frame: WorkerFrame) -> None:
+        self._say(number, frame)
 
     def _time(self) -> None:
         deadline = self._next_deadline()
@@ -535,23 +544,21 @@ class World:
                     must(task not in self.settled, "a task was sent after it was over")
                     must(task not in self.granted, "a task was sent while another worker has it")
                     self.granted[task] = (sid, attempt)
-                    self._tell(side, sid, {"t": "task", "id": task, "attempt": attempt, "missing": missing})
+                    self._tell(side, sid, action)
                     self._tell_bulk(side, sid, missing)
                 case cm.SendBuffers(sid, task, refs):
                     must(task not in self.settled, "buffers were sent for a task that is over")
                     self._tell_bulk(side, sid, refs)
-                case cm.Recall(sid, task, attempt):
-                    self._tell(side, sid, {"t": "recall", "id": task, "attempt": attempt})
-                case cm.Pass(sid):
-                    self._tell(side, sid, {"t": "pass"})
-                case cm.Settle(task, header, error):
+                case cm.Tell(sid, frame):
+                    self._tell(side, sid, frame)
+                case cm.Settle(task, result, error):
                     must(task not in self.settled, "a task was settled twice")
-                    if header is not None:
-                        current = self.granted.get(task) == (said_by, header.get("attempt"))
+                    if result is not None:
+                        current = self.granted.get(task) == (said_by, result.attempt)
                         must(current, "a result counted that is not the current attempt's")
-                    self.settled[task] = "result" if header else "error" if error else "cancelled"
+                    self.settled[task] = "result" if result else "error" if error else "cancelled"
                     self.granted.pop(task, None)
-                case cm.Note():
+                case cm.Note() | cm.Changed():
                     pass
 
     def _worker(self, number: int, actions: list[wm.Action]) -> None:
@@ -580,24 +587,24 @@ class World:
                     for ref in sorted(self.specs[task][1].refs):
                         if side.awaited.get((link, ref)) == (link, task, attempt):
                             self._want_again(side, link, ref)
-                case wm.Reply(link, header):
-                    self._say(link, dict(header))
+                case wm.Reply(link, frame):
+                    self._say(link, frame)
 
-    def _tell(self, side: ClientSide, sid: bytes, header: dict[str, Any]) -> None:
+    def _tell(self, side: ClientSide, sid: bytes, said: cm.Send | ClientFrame) -> None:
         must(sid in side.links, "a frame was sent without a link")
         link = self.links[side.links[sid]]
         if not link.dead:
-            link.to_worker.append(header)
+            link.to_worker.append(said)
 
     def _tell_bulk(self, side: ClientSide, sid: bytes, refs: Iterable[str]) -> None:
         link = self.links[side.links[sid]]
         if not link.dead:
             link.bulk += [(ref, len(link.to_worker)) for ref in refs]
 
-    def _say(self, number: int, header: dict[str, Any]) -> None:
+    def _say(self, number: int, frame: WorkerFrame) -> None:
         link = self.links.get(number)
         if link is not None and not link.dead:
-            link.to_client.append(header)
+            link.to_client.append(frame)
 
     def _post(self, sender: tuple[str, int], message: Message) -> None:
         sides: list[ClientSide] | list[WorkerSide] = self.clients if sender[0] == "c" else self.workers
@@ -647,25 +654,27 @@ class World:
             must(sum(machine.counts().values()) == len(open_tasks), "the counts are not the tasks'")
         for side_ in self.workers:
             if side_.alive:
-                held = {job for jobs in side_.machine._held.values() for job in jobs}
+                turns = side_.machine._turns
+                held = {job for jobs in turns._held.values() for job in jobs}
                 jobs = {(job.link, job.task, job.attempt) for job in held} | set(side_.running.values())
                 must(jobs == side_.known, "a worker has lost or kept a task")
-                must(not (side_.paused and (held or side_.machine._reserves)), "a paused worker keeps what waits")
+                must(not (side_.paused and (held or turns._reserves)), "a paused worker keeps what waits")
                 self._check_shares(side_)
                 terms = side_.machine.terms()
                 must(0 <= terms.free <= terms.slots <= side_.slots, "a worker offers slots that it hasn't")
 
     def _check_shares(self, side: WorkerSide) -> None:
         machine = side.machine
-        for slot, reserve in machine._reserves.items():
+        turns = machine._turns
+        for slot, reserve in turns._reserves.items():
             must(slot in side.ready and slot not in side.running, "a slot is kept that isn't free")
             must(reserve.link in machine._links, "a slot is kept for a link that is gone")
             must(self.now <= reserve.since + self.settings.hold, "a slot is kept for too long")
-            held = [link for link, jobs in machine._held.items() if jobs]
+            held = [link for link, jobs in turns._held.items() if jobs]
             must(not any(machine._links[link].signer == reserve.member for link in held), "a kept slot is not used")
-        must(set(machine._places) <= set(machine._links), "a link waits that is gone")
-        idle = side.ready - set(side.running) - set(machine._reserves)
-        must(not (idle and any(machine._held.values())), "a task waits although a slot is free")
+        must(set(turns._places) <= set(machine._links), "a link waits that is gone")
+        idle = side.ready - set(side.running) - set(turns._reserves)
+        must(not (idle and any(turns._held.values())), "a task waits although a slot is free")
 
     def check_quiet(self) -> None:
         """Raise ``Violation`` unless nothing is left: to be called when all tasks are over and all is delivered."""
@@ -689,7 +698,7 @@ class World:
                 self.step(moving[0])
             elif ending:
                 self.step(ending[0])
-            elif len(self.settled) == len(self.specs) and not any(side.machine._reserves for side in self.workers):
+            elif len(self.settled) == len(self.specs) and not any(side.machine._turns.kept for side in self.workers):
                 break
             else:
                 self.step(("time",))

@@ -60,6 +60,8 @@ from p2p_ipython.protocol.messages import (
 )
 from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.roster import MAX_ROSTER, Roster, parts_of
+from p2p_ipython.protocol.task_frames import Lost, Nack, Result, Started, Want
+from p2p_ipython.protocol.turns import Job
 from p2p_ipython.protocol.wire import MAGIC, MAX_LINE, PREFIX, WINDOW, LineReader, LineWriter
 from p2p_ipython.protocol.worker_machine import WorkerMachine
 
@@ -309,7 +311,7 @@ def test_nobody_withdraws_or_cancels_somebody_elses_task() -> None:
     worker.slot_ready(0, 0)
     worker.task(1, "t", 1, 0)
     assert worker.recall(2, "t", 1, 0) == []
-    assert worker.current(0) == (1, "t", 1)
+    assert worker.current(0) == Job(1, "t", 1)
 
     ears = Ears()
     ears.hear(voice("bob")(OFFER), voice("erik")(Hello("bob", int(NOW), OFFER.offer)))
@@ -319,8 +321,8 @@ def test_nobody_withdraws_or_cancels_somebody_elses_task() -> None:
     owner = ears.client.worker_of("t")
     assert owner is not None
     (other,) = ears.workers - {owner.sid}
-    for kind in ("result", "nack", "lost", "started", "want"):
-        assert ears.client.frame(other, {"t": kind, "id": "t", "attempt": 1, "ok": True, "refs": []}, 0.0) == []
+    for frame in (Result("t", 1, True, ()), Nack("t", 1, ""), Lost("t", 1), Started("t", 1), Want("t", 1, ())):
+        assert ears.client.frame(other, frame, 0.0) == []
     ears.hear(voice("mallory")(Bye()))
     assert ears.client.state("t") is TaskState.SENT
 
@@ -720,8 +722,7 @@ def test_a_worker_that_pauses_and_goes_on_again_and_again_wears_no_task_out() ->
     client.submit(TaskSpec("t"), 0.0)
     now = 0.0
     for attempt in range(1, 1000):
-        nack = {"t": "nack", "id": "t", "attempt": attempt, "reason": "paused"}
-        sent = client.frame(bob.sid, nack, now)
+        sent = client.frame(bob.sid, Nack("t", attempt, "paused"), now)
         assert not [action for action in sent if type(action).__name__ in ("Send", "Settle")]
         assert not [action for action in client.heard(bob, OFFER, now) if type(action).__name__ == "Send"]
         now += Settings().hold

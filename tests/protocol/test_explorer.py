@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from p2p_ipython.protocol import client_machine as cm
 from p2p_ipython.protocol import worker_machine as wm
 from p2p_ipython.protocol.client_machine import ClientMachine, TaskState
 from p2p_ipython.protocol.placement import TaskSpec
+from p2p_ipython.protocol.task_frames import Nack, Result, Room, Started, Want, WorkerFrame
+from p2p_ipython.protocol.turns import Job, Turns
 from p2p_ipython.protocol.worker_machine import WorkerMachine
 
 SETTINGS = Settings(presence=1e5, attempts=2)
@@ -109,23 +111,23 @@ def test_larger_searches_as_far_as_they_get(world: Callable[[], World]) -> None:
 
 
 class IgnoresTheAttempt(ClientMachine):
-    def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[cm.Action]:
-        task = self._tasks.get(header.get("id", ""))
-        return super().frame(sid, {**header, "attempt": task.attempt} if task else header, now)
+    def frame(self, sid: bytes, frame: WorkerFrame, now: float) -> list[cm.Action]:
+        task = self._tasks.get(getattr(frame, "id", ""))
+        return super().frame(sid, replace(frame, attempt=task.attempt) if task else frame, now)  # type: ignore[call-arg]
 
 
 class SettlesTwice(ClientMachine):
-    def _result(self, task: Any, worker: Any, header: Mapping[str, Any]) -> None:
-        super()._result(task, worker, header)
-        self._actions.append(cm.Settle(task.spec.id, header=header))
+    def _result(self, task: Any, worker: Any, result: Result) -> None:
+        super()._result(task, worker, result)
+        self._actions.append(cm.Settle(task.spec.id, result))
 
 
 class DeliversWhatWasCancelled(ClientMachine):
     def cancel(self, task_id: str, now: float) -> list[cm.Action]:
-        task = self._tasks[task_id]
+        task, before = self._tasks[task_id], self._tasks[task_id].state
         actions = super().cancel(task_id, now)
-        if task.state is TaskState.RUNNING:
-            self._tasks[task_id] = task
+        if before is TaskState.RUNNING:
+            self._tasks[task_id], task.state = task, before
         return actions
 
 
@@ -138,7 +140,7 @@ class ForgetsTheTasksOfALostLink(ClientMachine):
 class RunsOnceTasksAgain(ClientMachine):
     def _lost(self, task: Any, detail: str) -> None:
         task.sid = None
-        self._requeue(task)
+        self._requeue(task, "lost")
 
 
 class CountsNoLosses(ClientMachine):
@@ -153,15 +155,17 @@ class KeepsADeadlineInThePast(ClientMachine):
 
 
 class SendsNothingAgain(ClientMachine):
-    def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[cm.Action]:
-        return [] if header["t"] == "want" else super().frame(sid, header, now)
+    def frame(self, sid: bytes, frame: WorkerFrame, now: float) -> list[cm.Action]:
+        return [] if isinstance(frame, Want) else super().frame(sid, frame, now)
 
 
 class NacksWhatItHasStarted(WorkerMachine):
     def tick(self, now: float, wall: float) -> list[wm.Action]:
         actions = super().tick(now, wall)
         return [
-            wm.Reply(a.link, {**a.header, "t": "nack"}) if isinstance(a, wm.Reply) and a.header["t"] == "started" else a
+            wm.Reply(a.link, Nack(a.frame.id, a.frame.attempt, "busy"))
+            if isinstance(a, wm.Reply) and isinstance(a.frame, Started)
+            else a
             for a in actions
         ]
 
@@ -176,12 +180,10 @@ class StartsInBusySlots(WorkerMachine):
 
 
 class LeaksASlot(WorkerMachine):
-    def slot_result(self, number: int, now: float) -> tuple[int, int] | None:
+    def _vacate(self, number: int, event: str, now: float) -> None:
         slot = self._slots[number]
-        wanted = slot.wanted
-        answer = super().slot_result(number, now)
-        slot.ready = wanted
-        return answer
+        slot.ready = slot.ready and slot.wanted
+        super()._vacate(number, event, now)
 
 
 class NeverUsesASecondRunner(WorkerMachine):
@@ -196,49 +198,66 @@ class NeverUsesASecondRunner(WorkerMachine):
         return actions
 
 
-class KeepsATaskThatWasRecalled(WorkerMachine):
-    def recall(self, link: int, task: str, attempt: int, now: float) -> list[wm.Action]:
-        held = dict(self._held.get(link, {}))
-        actions = super().recall(link, task, attempt, now)
-        self._held[link] = held
-        return actions
+class _OtherTurns(WorkerMachine):
+    turns: type[Turns]
+
+    def __init__(self, settings: Settings, **rest: Any) -> None:
+        super().__init__(settings, **rest)
+        self._turns = self.turns(settings.hold)
 
 
-class KeepsASlotForEver(WorkerMachine):
+class _KeepsWhatIsDropped(Turns):
+    def drop(self, job: Job) -> bool:
+        return self.is_held(job)
+
+
+class KeepsATaskThatWasRecalled(_OtherTurns):
+    turns = _KeepsWhatIsDropped
+
+
+class _KeepsForEver(Turns):
     def deadline(self) -> float:
         kept, self._reserves = self._reserves, {}
         found = super().deadline()
         self._reserves = kept
         return found
 
-    def _end_reserves(self, now: float) -> None:
+    def end_reserves(self, now: float) -> None:
         pass
 
 
-class KeepsASlotForALostLink(WorkerMachine):
-    def _leave(self, link: int, now: float) -> None:
+class KeepsASlotForEver(_OtherTurns):
+    turns = _KeepsForEver
+
+
+class _KeepsForLostLinks(Turns):
+    def leave(self, link: int, now: float) -> None:
         self._places.pop(link, None)
+
+
+class KeepsASlotForALostLink(_OtherTurns):
+    turns = _KeepsForLostLinks
 
 
 class LeavesASlotIdleThatWasPassed(WorkerMachine):
     def passed(self, link: int, now: float) -> list[wm.Action]:
-        self._leave(link, now)
+        self._turns.leave(link, now)
         return []
 
 
 class RunsOthersAheadInAKeptSlot(WorkerMachine):
     def _assign(self, now: float) -> None:
-        kept, self._reserves = self._reserves, {}
+        kept, self._turns._reserves = self._turns._reserves, {}
         super()._assign(now)
-        self._reserves |= kept
+        self._turns._reserves |= kept
 
 
 class TakesRoomForANack(ClientMachine):
-    def frame(self, sid: bytes, header: Mapping[str, Any], now: float) -> list[cm.Action]:
-        if header["t"] == "room":
+    def frame(self, sid: bytes, frame: WorkerFrame, now: float) -> list[cm.Action]:
+        if isinstance(frame, Room):
             for task in self.workers[sid].tasks:
-                self._requeue(self._tasks[task])
-        return super().frame(sid, header, now)
+                self._requeue(self._tasks[task], "nack")
+        return super().frame(sid, frame, now)
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ from p2p_ipython.link import session as link_session
 from p2p_ipython.link.hints import MAX_HINTS
 from p2p_ipython.members import host, membership
 from p2p_ipython.protocol import (
-    client_machine,
     frames,
     host_machine,
     identity,
     membership_machine,
     messages,
+    placement,
     roster,
     wire,
     worker_machine,
@@ -165,10 +165,10 @@ def test_a_proof_is_over_what_the_text_says() -> None:
         ("more than {} ms |", worker_machine.ANNOUNCE * 1000),
         ("{} s (`hold`)", Settings().hold),
         ("after {} losses (`attempts`)", Settings().attempts),
-        ("took less than {} ms", client_machine.SHORT * 1000),
-        ("no more than {} ms of work", client_machine.AHEAD * 1000),
+        ("took less than {} ms", placement.SHORT * 1000),
+        ("no more than {} ms of work", placement.AHEAD * 1000),
         ("up to {} more a slot", Settings().backlog),
-        ("more than {} KiB of large", client_machine.SMALL >> 10),
+        ("more than {} KiB of large", placement.SMALL >> 10),
         ('namespace "{}", over body', identity.SESSION_NAMESPACE),
         ('namespace "{}")', identity.PERSONAL_NAMESPACE),
         ("application id `{}`", link_rendezvous.APPID),

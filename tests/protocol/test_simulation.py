@@ -11,8 +11,11 @@ from people import NOW, OTHER_CLUSTER, session, stream
 from simulation import FAULTS, Event, World
 
 from p2p_ipython.config import Settings
+from p2p_ipython.protocol.client_machine import Send
 from p2p_ipython.protocol.messages import Bye
 from p2p_ipython.protocol.placement import TaskSpec
+from p2p_ipython.protocol.task_frames import Lost, Nack, Result, Room, Started, Want
+from p2p_ipython.protocol.turns import Turns
 from p2p_ipython.protocol.wire import LineWriter
 from p2p_ipython.protocol.worker_machine import WorkerMachine
 
@@ -76,33 +79,41 @@ def lie(world: World, rng: random.Random) -> None:
     attempt = rng.randrange(5)
     if world.granted.get(task) == (sid, attempt):
         return
-    if any(frame.get("id") == task for frame in link.to_worker):
+    if any(isinstance(said, Send) and said.task == task for said in link.to_worker):
         return  # by the time it is heard the lie might be what the task's own worker may say
     if any(job[1] == task for job in world.workers[link.worker].known):
         return
-    kind = rng.choice(["result", "nack", "lost", "started", "want", "room"])
-    world.step(("lie", link.number, {"t": kind, "id": task, "attempt": attempt, "ok": True, "refs": ["ref0"]}))
+    lies = [
+        Result(task, attempt, True, ()),
+        Nack(task, attempt, ""),
+        Lost(task, attempt),
+        Started(task, attempt),
+        Want(task, attempt, ("ref0",)),
+        Room(1),
+    ]
+    world.step(("lie", link.number, rng.choice(lies)))
 
 
 def test_where_several_want_one_worker_kept_slots_end_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The invariants hold there, too; the counts show that it was tried."""
     ends: Counter[str] = Counter()
-    ways = ("task", "passed", "_end_reserves", "link_lost")
+    ways = ("task", "passed", "link_lost", "end_reserves")
 
-    def counted(name: str) -> None:
-        whole = getattr(WorkerMachine, name)
+    def counted(owner: type, name: str) -> None:
+        whole = getattr(owner, name)
 
-        def count(self: WorkerMachine, *args: Any, **kwargs: Any) -> Any:
-            before = len(self._reserves)
+        def count(self: Any, *args: Any, **kwargs: Any) -> Any:
+            turns = self if isinstance(self, Turns) else self._turns
+            before = turns.kept
             answer = whole(self, *args, **kwargs)
-            ends[name] += len(self._reserves) < before
+            ends[name] += turns.kept < before
             return answer
 
-        monkeypatch.setattr(WorkerMachine, name, count)
+        monkeypatch.setattr(owner, name, count)
 
     for name in ways:
-        counted(name)
-    for seed in range(60):
+        counted(Turns if name == "end_reserves" else WorkerMachine, name)
+    for seed in range(150):
         run(seed, crowd=True)
     assert all(ends[name] for name in ways), ends
 
