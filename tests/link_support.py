@@ -37,6 +37,7 @@ class Recorder:
         self.asked = 0
         self.memory = bytearray(memory)
         self.each: Callable[[Header], None] = lambda header: None
+        self.each_body: Callable[[Header], None] = lambda header: None
         self._changed = asyncio.Event()
 
     def on_frame(self, header: Header, body: Any) -> None:
@@ -46,6 +47,7 @@ class Recorder:
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
         self.asked += 1
+        self.each_body(header)
         if "at" not in header:
             return None
         return memoryview(self.memory)[header["at"] : header["at"] + size]

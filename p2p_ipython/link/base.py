@@ -50,7 +50,12 @@ class LinkState(enum.Enum):
 
 
 class LinkHandler(Protocol):
-    """Who uses a link. Called on the event loop; must not block."""
+    """The user of a link. Called on the event loop; must not block.
+
+    ``on_frame`` and ``buffer_for`` may raise ``RemoteProtocolError``: the peer broke the protocol. Then the link ends
+    at once and for good, nothing that came later is delivered, and ``on_link`` gets LOST with the error's message.
+    Any other exception of a handler is a bug. It is logged, once a link, and ends the link in the same way.
+    """
 
     def on_frame(self, header: Header, body: Buffer) -> None:
         """A frame has arrived whole. ``body`` is the handler's own from now on."""

@@ -70,6 +70,12 @@ class Intake:
             elif not self._parse():
                 return
 
+    def drop(self) -> None:
+        """Deliver no more, and let go of what has come in part."""
+        self.held = True
+        self._header = self._sizes = self._landing = None
+        self._body = b""
+
     def _land(self) -> None:
         """The landing is full: it was a long header, or a body."""
         landing, self._landing = self._landing, None
@@ -115,6 +121,9 @@ class Intake:
         self._header = header
         self._frame_size = PREFIX + header_size + body_size
         place = self._buffer_for(header, body_size) if body_size >= LANDING else None
+        if self.held:
+            self.drop()  # the link was ended by its handler
+            return
         if place is None:
             self._body = bytearray(body_size)
             place = memoryview(self._body)

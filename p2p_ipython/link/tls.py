@@ -35,6 +35,7 @@ from p2p_ipython.errors import (
 from p2p_ipython.link.base import LANDING, MOST_WAITING, RESERVED, LinkHandler, LinkState, Meeting
 from p2p_ipython.link.certificate import MAX_DER, Certificate
 from p2p_ipython.link.dial import Kind, Search, Ways
+from p2p_ipython.link.guard import Guard
 from p2p_ipython.link.handshake import FAILURES, Terms, Tokens, establish
 from p2p_ipython.link.hints import is_local, own_hints, parse_hints, parse_relay
 from p2p_ipython.link.listener import Listener
@@ -199,7 +200,7 @@ class TLSLink:
         self._linker = linker
         self._role = linker.role
         self._ways = ways
-        self._handler = handler
+        self._handler = Guard(handler, self)
         self._loop = asyncio.get_running_loop()
         settings = linker.settings
         self._outbox = Outbox(MOST_WAITING if self._role == "worker" else math.inf)
@@ -403,7 +404,8 @@ class TLSLink:
             self._made.set_result(None)
         elif self._begun:
             self._begin_connection()
-            self._tell(LinkState.UP, kind)
+            if self._connection is connection:  # what came at once may have ended it
+                self._tell(LinkState.UP, kind)
 
     def _begin(self) -> None:
         self._begun = True
@@ -442,7 +444,9 @@ class TLSLink:
         if not self._made.done():
             self._made.set_exception(error if isinstance(error, LinkError) else WrongPeer(str(error)))
             return
-        log = logger.warning if isinstance(error, (ProtocolError, WrongPeer)) else logger.info
+        if self._ended:
+            return
+        log = logger.warning if isinstance(error, (RemoteProtocolError, WrongPeer)) else logger.info
         log("%r: given up: %s", self, error)
         self._end(LinkState.LOST, str(error).partition("\n")[0])
 
@@ -477,8 +481,8 @@ class TLSLink:
             return  # _begin will tell
         try:
             self._handler.on_link(state, detail)
-        except Exception:
-            logger.exception("%r: the handler's on_link failed", self)
+        except ProtocolError as error:
+            self._give_up(error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._linker.spawn(work)
@@ -514,8 +518,8 @@ class TLSLink:
         if outbox.drained():
             try:
                 self._handler.on_drain()
-            except Exception:
-                logger.exception("%r: the handler's on_drain failed", self)
+            except ProtocolError as error:
+                self._give_up(error)
 
     def _control(self, header: Header) -> None:
         if self._connection is None:
@@ -548,23 +552,12 @@ class TLSLink:
             self._acknowledge()
         elif self._ack_timer is None:
             self._ack_timer = self._loop.call_later(ACK_DELAY, self._acknowledge)
-        try:
-            self._handler.on_frame(header, body)
-        except Exception:
-            logger.exception("%r: the handler failed on a %r frame", self, kind[:40])
+        self._handler.on_frame(header, body)
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
         if self._closing or header["t"].startswith(RESERVED):
             return None
-        try:
-            place = self._handler.buffer_for(header, size)
-        except Exception:
-            logger.exception("%r: the handler's buffer_for failed", self)
-            return None
-        if place is not None and (place.nbytes != size or place.readonly or not place.contiguous):
-            logger.error("%r: buffer_for gave %d bytes for a body of %d; not used", self, place.nbytes, size)
-            return None
-        return place
+        return self._handler.buffer_for(header, size)
 
     def on_writable(self) -> None:
         self._answer()

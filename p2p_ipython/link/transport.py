@@ -242,10 +242,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        if self._sink is not None and self._gone is None:
-            self._sink.on_writable()
+        # Not at once: asyncio's transport breaks when it is aborted in here, which the sink may do.
+        asyncio.get_running_loop().call_soon(self._tell_writable)
 
     # Helpers, in order of use
+
+    def _tell_writable(self) -> None:
+        if self._sink is not None and self.writable:
+            self._sink.on_writable()
 
     def _check(self) -> None:
         if self._gone is not None:
@@ -326,7 +330,8 @@ class Connection(asyncio.BufferedProtocol):
             case FrameError():
                 self._fail(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
             case _:
-                self._fail(error)
+                # Its traceback would keep the frame that brought it about, for as long as this error is known.
+                self._fail(error.with_traceback(None))
 
     def _fail(self, reason: Exception) -> None:
         sink = self._sink
@@ -345,7 +350,8 @@ class Connection(asyncio.BufferedProtocol):
             return False
         self._gone = reason
         self._sink = None
-        self._hold()
+        if self._intake is not None:
+            self._intake.drop()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(reason)
         if self._transport is not None:

@@ -22,11 +22,21 @@ import random
 from dataclasses import dataclass
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkError, LinkLost, LinkTimeout, LocalProtocolError, MailboxUnreachable, WrongPeer
+from p2p_ipython.errors import (
+    LinkError,
+    LinkLost,
+    LinkTimeout,
+    LocalProtocolError,
+    MailboxUnreachable,
+    ProtocolError,
+    RemoteProtocolError,
+    WrongPeer,
+)
 from p2p_ipython.link.base import LANDING, MOST_WAITING, RESERVED, LinkHandler, LinkState, Meeting
+from p2p_ipython.link.guard import Guard
 from p2p_ipython.link.rendezvous import Role
 from p2p_ipython.link.session import REFUSED_GRACE, Frame, Inbox, Outbox
-from p2p_ipython.protocol.frames import PREFIX, Buffer, Header, decode_header, encode
+from p2p_ipython.protocol.frames import PREFIX, Buffer, FrameError, Header, decode_header, encode
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +187,7 @@ class MemoryLink:
         self.role = linker.role
         self._linker = linker
         self._hub = hub
-        self._handler = handler
+        self._handler = Guard(handler, self)
         self._loop = asyncio.get_running_loop()
         self._peer: MemoryLink | None = None
         self._state = LinkState.UP
@@ -278,8 +288,9 @@ class MemoryLink:
             end._cancel_timers()
             end._state = LinkState.UP
         for end in (self, peer):
-            end._tell(LinkState.UP, "memory")
-            end._schedule()
+            if end._state is LinkState.UP:  # the first one's handler may have ended both
+                end._tell(LinkState.UP, "memory")
+                end._schedule()
 
     def lose(self, why: str) -> None:
         """See ``MemoryHub.lose``."""
@@ -322,6 +333,16 @@ class MemoryLink:
             if timer is not None:
                 timer.cancel()
 
+    def _give_up(self, error: ProtocolError) -> None:
+        """End as LOST because of ``error``; the other end finds out as over TLS."""
+        if self._ended:
+            return
+        log = logger.warning if isinstance(error, RemoteProtocolError) else logger.info
+        log("%r: given up: %s", self, error)
+        self._end(LinkState.LOST, error.message)
+        if self._peer is not None:
+            self._peer._forsaken()
+
     def _end(self, state: LinkState, why: str, *, tell: bool = True) -> None:
         if self._ended:
             return
@@ -339,8 +360,8 @@ class MemoryLink:
             return  # _begin will tell
         try:
             self._handler.on_link(state, detail)
-        except Exception:
-            logger.exception("%r: the handler's on_link failed", self)
+        except ProtocolError as error:
+            self._give_up(error)
 
     def _schedule(self) -> None:
         if not self._pumping and self._begun:
@@ -363,8 +384,8 @@ class MemoryLink:
         if outbox.drained():
             try:
                 self._handler.on_drain()
-            except Exception:
-                logger.exception("%r: the handler's on_drain failed", self)
+            except ProtocolError as error:
+                self._give_up(error)
 
     def _deliver(self, *, bulk: bool) -> bool:
         """Deliver one frame of a class; False when there is none or it can't be."""
@@ -374,7 +395,15 @@ class MemoryLink:
         frame = self._outbox.take(bulk=bulk)
         if frame is None:
             return False
-        if not peer._receive(frame, struck=self._hub.strikes()):
+        try:
+            received = peer._receive(frame, struck=self._hub.strikes())
+        except FrameError as error:
+            peer._give_up(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
+            return False
+        except ProtocolError as error:
+            peer._give_up(error.with_traceback(None))  # it would keep the frame
+            return False
+        if not received:
             self._hub.cut(self)
             return False
         if not self._ended:
@@ -387,23 +416,14 @@ class MemoryLink:
             return True
         header = decode_header(frame.head[PREFIX:])
         body: Buffer = bytes(frame.body)
-        place = self._buffer_for(header, len(body)) if len(body) >= LANDING else None
+        place = self._handler.buffer_for(header, len(body)) if len(body) >= LANDING else None
+        if self._ended:
+            return True
         if struck:
             return False
         if place is not None:
             place.cast("B")[:] = body
             body = place
         self._inbox.receive(frame.size)
-        try:
-            self._handler.on_frame(header, body)
-        except Exception:
-            logger.exception("%r: the handler failed on a %r frame", self, header["t"][:40])
+        self._handler.on_frame(header, body)
         return True
-
-    def _buffer_for(self, header: Header, size: int) -> memoryview | None:
-        try:
-            place = self._handler.buffer_for(header, size)
-        except Exception:
-            logger.exception("%r: the handler's buffer_for failed", self)
-            return None
-        return place if place is not None and place.nbytes == size and not place.readonly else None

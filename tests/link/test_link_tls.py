@@ -273,15 +273,6 @@ async def test_a_connection_whose_control_frames_pile_up_is_replaced(monkeypatch
         assert ends.worker_hears.states[0] == (LinkState.RECONNECTING, "the other end does not read")
 
 
-async def test_a_buffer_of_the_wrong_size_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    async with world("direct") as here:
-        ends = await here.join(memory=10)
-        ends.client.send({"t": "a", "at": 0}, b"x" * 70_000)
-        await ends.worker_hears.until(lambda heard: heard.frames)
-        assert bytes(ends.worker_hears.frames[0][1]) == b"x" * 70_000
-        assert "buffer_for" in caplog.text
-
-
 # The relay, and the network
 
 
