@@ -64,7 +64,8 @@ _TRY_LIMIT = {"client": 5.0, "worker": _CANDIDATE_LIMIT}
 _BATCH = 256 << 10  # bytes of small frames in one write
 _SMALL_HIGH = 4 << 20  # unsent bytes above which small frames wait, too
 _MOST_UNSENT = 8 << 20  # unsent bytes with which the connection is given up: all but control frames stops below 7
-_MOST = 1 << 53  # largest number in a control frame
+_NUMBERED = ("link.ack", "link.ping", "link.pong")
+_MOST = 1 << 53  # the largest number in one of these
 _TURN = 4 << 20  # bytes of bulk written before the loop gets its turn
 
 
@@ -575,14 +576,15 @@ class TLSLink:
             self._cut(str(reason))
 
     def _on_control(self, kind: str, header: Header) -> None:
-        number = header.get("n")
         if kind == "link.bye":
             self._end(LinkState.CLOSED, "the other end closed the link")
-        elif not isinstance(number, int) or isinstance(number, bool):
-            pass  # a kind of frame of a later version, or nonsense that does no harm
-        elif not 0 <= number <= _MOST:
-            raise RemoteProtocolError(f"the peer sent a {kind[:40]!r} of {number}")
-        elif kind == "link.ack":
+            return
+        if kind not in _NUMBERED:
+            return  # a kind of frame of a later version
+        number = header.get("n")
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= _MOST:
+            raise RemoteProtocolError(f"the peer sent a {kind} without a number from 0 to 2^53")
+        if kind == "link.ack":
             self._outbox.acknowledge(number)
         elif kind == "link.ping":
             self._pong = number

@@ -194,9 +194,22 @@ async def test_an_overheard_greeting_does_not_end_a_link_that_works() -> None:
         encode({"t": "link.ack", "n": -1}),
         encode({"t": "link.ping", "n": (1 << 53) + 1}),
         encode({"t": "link.pong", "n": -1}),
+        encode({"t": "link.ping", "n": "one"}),
+        encode({"t": "link.ack", "n": True}),
+        encode({"t": "link.pong"}),
         (5).to_bytes(4, "big") + bytes(4) + b"hello",
     ],
-    ids=["sizes over the bounds", "ack of nothing", "ack below nothing", "huge ping", "pong below nothing", "no JSON"],
+    ids=[
+        "sizes over the bounds",
+        "ack of nothing",
+        "ack below nothing",
+        "huge ping",
+        "pong below nothing",
+        "ping of text",
+        "ack of a truth",
+        "pong of none",
+        "no JSON",
+    ],
 )
 async def test_a_peer_that_sends_garbage_is_lost_and_nothing_reaches_the_loop(
     data: bytes, caplog: pytest.LogCaptureFixture
@@ -213,7 +226,7 @@ async def test_a_peer_that_sends_garbage_is_lost_and_nothing_reaches_the_loop(
 async def test_control_frames_of_a_later_version_are_passed_over() -> None:
     async with world("direct") as here:
         ends = await here.join()
-        for frame in ({"t": "link.later"}, {"t": "link.ping", "n": "one"}, {"t": "link.pong", "n": 77}):
+        for frame in ({"t": "link.later"}, {"t": "link.later", "n": "one"}, {"t": "link.pong", "n": 77}):
             await send_raw(ends.client, encode(frame))
         ends.client.send({"t": "a"})
         await ends.worker_hears.until(lambda heard: heard.frames)
