@@ -8,8 +8,8 @@ First a line in the clear, so that a stranger at a port costs one line and no cr
 Then TLS 1.3, in which the *client* is the TLS client whoever dialled: it is the client that decides which of several
 connections is used, by starting TLS on it. Then, as the first frames in each direction::
 
-    link.hello   the link's session, how many frames this end has got; its proof as the body
-    link.ready   the peer's hello is accepted   (link.refused: it is not)
+    link.hello   the protocol's version, the link's session, how many frames this end has got; its proof as the body
+    link.ready   the peer's hello is accepted   (link.refused: it is not; with the version that this end speaks)
 
 A connection is part of the link once both are ready. A payload frame can't come before that.
 """
@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from p2p_ipython.errors import ProtocolError, RemoteProtocolError, WrongPeer
 from p2p_ipython.link.rendezvous import KeyFor, Role
 from p2p_ipython.link.transport import Connection, ConnectionGone
-from p2p_ipython.protocol.frames import Buffer, Header, encode
+from p2p_ipython.protocol.frames import PROTOCOL_VERSION, Buffer, Header, encode
 
 _GREETING = b"p2p-link/1 "
 
 MAX_PROOF = 32 << 10
 """Largest proof, bytes."""
+
+_MAX_VERSION = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Terms:
     """Raises ``WrongPeer`` unless the peer's proof is right."""
     count: Callable[[], int]
     """How many frames we have got. Called when the peer is known; no other connection may deliver after it."""
+    version: int = PROTOCOL_VERSION
 
 
 async def establish(connection: Connection, terms: Terms, role: Role) -> int:
@@ -110,32 +113,52 @@ async def establish(connection: Connection, terms: Terms, role: Role) -> int:
     # handshake: so it costs no time, and only a client that has proved its certificate can end an older connection.
     if not server:
         _send_hello(connection, terms)
-    received, proof = _parse_hello(*await _expect(connection, "link.hello"), terms.session)
+    header, body = await _expect(connection, "link.hello", terms)
     try:
+        _check_version(header, terms)
+        received, proof = _parse_hello(header, body, terms.session)
         terms.check(proof)
     except WrongPeer:
-        connection.write([encode({"t": "link.refused"})])
+        connection.write([encode({"t": "link.refused", "version": terms.version})])
         connection.close()
         raise
     if server:
         _send_hello(connection, terms)
     connection.write([encode({"t": "link.ready"})])
-    await _expect(connection, "link.ready")
+    await _expect(connection, "link.ready", terms)
     return received
 
 
 def _send_hello(connection: Connection, terms: Terms) -> None:
-    header: Header = {"t": "link.hello", "session": terms.session, "received": terms.count()}
+    header: Header = {
+        "t": "link.hello",
+        "version": terms.version,
+        "session": terms.session,
+        "received": terms.count(),
+    }
     connection.write([encode(header, len(terms.proof)) + terms.proof])
 
 
-async def _expect(connection: Connection, kind: str) -> tuple[Header, Buffer]:
+async def _expect(connection: Connection, kind: str, terms: Terms) -> tuple[Header, Buffer]:
     header, body = await connection.read_frame()
     if header["t"] == "link.refused":
+        _check_version(header, terms)
         raise WrongPeer("the peer refused our proof of who we are", hint="Has the membership of this cluster ended?")
     if header["t"] != kind:
         raise RemoteProtocolError(f"the peer sent {header['t'][:40]!r} where {kind} was due")
     return header, body
+
+
+def _check_version(header: Header, terms: Terms) -> None:
+    """Raise ``WrongPeer`` if the peer, by its hello or its refusal, speaks another version than this end."""
+    theirs = header.get("version", 1)  # the first ends did not say it
+    if not isinstance(theirs, int) or isinstance(theirs, bool) or not 0 < theirs <= _MAX_VERSION:
+        raise RemoteProtocolError("the peer's version of the protocol makes no sense")
+    if theirs != terms.version:
+        raise WrongPeer(
+            f"the other end of a link speaks version {theirs} of the protocol, and this end version {terms.version}",
+            hint=f"Upgrade p2p_ipython at {'this' if theirs > terms.version else 'the other'} end.",
+        )
 
 
 def _parse_hello(header: Header, body: Buffer, session: str) -> tuple[int, bytes]:

@@ -29,6 +29,8 @@ from typing import Any
 Header = dict[str, Any]
 Buffer = bytes | bytearray | memoryview
 
+PROTOCOL_VERSION = 1  # of everything that travels on a link; each end says it in its link.hello
+
 PREFIX = 8
 """Bytes before the header."""
 

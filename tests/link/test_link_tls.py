@@ -10,20 +10,30 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from link_support import PATIENCE, Recorder, World, eventually, world
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkLost, LinkTimeout, MailboxUnreachable, RelayUnreachable, WrongPeer
-from p2p_ipython.link import dial, listener, tls
+from p2p_ipython.errors import (
+    LinkLost,
+    LinkTimeout,
+    MailboxUnreachable,
+    RelayUnreachable,
+    RemoteProtocolError,
+    WrongPeer,
+)
+from p2p_ipython.link import dial, handshake, listener, tls
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
+from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.hints import Hint
 from p2p_ipython.link.rendezvous import Rendezvous, new_code
-from p2p_ipython.link.tls import TLSLinker
+from p2p_ipython.link.tls import TLSLink, TLSLinker
 from p2p_ipython.link.transport import WRITE_HIGH
 from p2p_ipython.protocol.frames import encode
 
@@ -284,6 +294,54 @@ async def test_a_connection_whose_control_frames_pile_up_is_replaced(monkeypatch
         monkeypatch.undo()
         await ends.worker_hears.until_state(LinkState.UP)
         assert ends.worker_hears.states[0] == (LinkState.RECONNECTING, "the other end does not read")
+
+
+# Versions of the protocol
+
+
+@pytest.mark.parametrize("newer", ["client", "worker"])
+async def test_ends_of_two_versions_say_which_one_to_upgrade(newer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _speak(monkeypatch, newer, 2)
+    async with world("direct") as here:
+        code = new_code()
+        results = await here.fail(here.meeting(code), here.meeting(code))
+    said = {role: str(result) for role, result in zip(("client", "worker"), results, strict=True)}
+    assert [type(result) for result in results] == [WrongPeer, WrongPeer]
+    older = "worker" if newer == "client" else "client"
+    assert "version 1 of the protocol, and this end version 2" in said[newer]
+    assert "Upgrade p2p_ipython at the other end." in said[newer]
+    assert "version 2 of the protocol, and this end version 1" in said[older]
+    assert "Upgrade p2p_ipython at this end." in said[older]
+
+
+async def test_both_ends_say_the_version_in_their_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    parse = handshake._parse_hello
+    monkeypatch.setattr(handshake, "_parse_hello", lambda header, *rest: said.append(header) or parse(header, *rest))
+    async with world("direct") as here:
+        await here.join()
+    assert [header["version"] for header in said] == [1, 1]
+
+
+@pytest.mark.parametrize("header", [{}, {"version": 1}])
+def test_a_hello_without_a_version_is_of_the_first_one(header: dict[str, Any]) -> None:
+    handshake._check_version(header, SimpleNamespace(version=1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "1", None, 1.0, 1 << 63])
+def test_a_version_of_nonsense_breaks_the_protocol(version: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        handshake._check_version({"version": version}, SimpleNamespace(version=1))  # type: ignore[arg-type]
+
+
+def _speak(monkeypatch: pytest.MonkeyPatch, role: str, version: int) -> None:
+    """Have the ends of a role be of another version."""
+    make = TLSLink.make
+
+    async def make_other(link: Any, terms: Terms) -> None:
+        await make(link, replace(terms, version=version) if link._role == role else terms)
+
+    monkeypatch.setattr(TLSLink, "make", make_other)
 
 
 # The relay, and the network
