@@ -8,6 +8,7 @@ import gc
 import logging
 import re
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -27,13 +28,14 @@ from p2p_ipython.errors import (
     RemoteProtocolError,
     WrongPeer,
 )
-from p2p_ipython.link import dial, handshake, listener, tls
+from p2p_ipython.link import attempts, dial, handshake, listener, tls, tls_link
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.hints import Hint
 from p2p_ipython.link.rendezvous import Rendezvous, new_code
-from p2p_ipython.link.tls import TLSLink, TLSLinker
+from p2p_ipython.link.tls import TLSLinker
+from p2p_ipython.link.tls_link import TLSLink
 from p2p_ipython.link.transport import WRITE_HIGH
 from p2p_ipython.protocol.frames import encode
 
@@ -193,6 +195,22 @@ async def test_an_overheard_greeting_does_not_end_a_link_that_works() -> None:
         assert ends.client_hears.states == ends.worker_hears.states == []
 
 
+async def test_greetings_that_are_overheard_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "CANDIDATE_LIMIT", 0.01)
+    async with world("direct") as here:
+        ends = await here.join()
+        offered = []
+        offer = attempts.Attempts._offer
+        monkeypatch.setattr(attempts.Attempts, "_offer", lambda *a: offered.append(weakref.ref(a[1])) or offer(*a))
+        for _ in range(3):
+            async with stranger(ends.client_linker.listener.port) as (reader, writer):
+                writer.write(ends.client._ways.tokens.dialled + b"\n")
+                assert await dropped(reader) == ends.client._ways.tokens.answer + b"\n"
+        await eventually(lambda: gc.collect() is not None and all(connection() is None for connection in offered))
+        assert len(offered) == 3
+        assert ends.client_hears.states == []
+
+
 # A peer that breaks the protocol
 
 
@@ -271,7 +289,7 @@ async def test_who_pings_and_does_not_read_makes_nobody_grow() -> None:
 async def test_a_client_that_asks_and_does_not_read_loses_its_link(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tls, "MOST_WAITING", 2_000_000)
+    monkeypatch.setattr(tls_link, "MOST_WAITING", 2_000_000)
     async with world("direct") as here:
         ends = await here.join()
         for link, peer in ((ends.client, ends.worker_hears), (ends.worker, ends.client_hears)):
@@ -289,7 +307,7 @@ async def test_a_client_that_asks_and_does_not_read_loses_its_link(
 async def test_a_connection_whose_control_frames_pile_up_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world("direct") as here:
         ends = await here.join()
-        monkeypatch.setattr(tls, "_MOST_UNSENT", -1)
+        monkeypatch.setattr(tls_link, "_MOST_UNSENT", -1)
         ends.worker._control({"t": "link.ping", "n": 1})
         monkeypatch.undo()
         await ends.worker_hears.until_state(LinkState.UP)
@@ -369,7 +387,7 @@ async def test_the_relay_joins_when_no_address_answers(monkeypatch: pytest.Monke
 
 
 async def test_without_any_way_it_is_said_that_none_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "SETUP_LIMIT", 0.5)
+    monkeypatch.setattr(tls_link, "SETUP_LIMIT", 0.5)
     monkeypatch.setattr(tls, "own_hints", lambda *_, **__: [])
     async with world("direct") as here:
         here.relay = None
