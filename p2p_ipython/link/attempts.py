@@ -1,8 +1,8 @@
 """The attempts of one link to get a connection, each time that it has none.
 
-Connections come from a search (dial.py) and from the listening socket (listener.py). Each that greets as the peer is a
-*candidate*. The worker tries every candidate at once, which means that it waits for TLS; the client tries one after the
-other. So the client chooses, and the first connection that both ends have accepted (handshake.py) is the link's.
+Connections come from a search (dial.py) and from the listening socket (listener.py). A connection that greets as the
+peer is a *candidate*. The worker tries each candidate at once: it waits for TLS on it. The client tries one candidate
+after the other, so the client chooses. The first one that both ends accept (handshake.py) becomes the link's.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
 class Seeker(Protocol):
-    """The link that wants a connection. Its ``repr`` is for the log."""
+    """The link that wants a connection. The log shows its ``repr``."""
 
     def connected(self, connection: Connection, kind: Kind, received: int) -> None:
-        """Called when both ends have accepted ``connection``; the peer has got ``received`` of our frames."""
+        """Use ``connection``, which both ends have accepted; the peer has got ``received`` of our frames."""
 
     def refused(self, error: Exception) -> None:
-        """Called when no further attempt makes sense."""
+        """Give up: after ``error`` no further attempt makes sense."""
 
     def rivalled(self) -> None:
-        """Called when a candidate comes to a client that has a connection: perhaps the worker has lost that one."""
+        """Doubt the client's connection: another candidate has come, so the worker may have lost it."""
 
 
 class Attempts:
@@ -123,7 +123,7 @@ class Attempts:
                 await self._news.wait()
 
     def _offer(self, connection: Connection, kind: Kind) -> None:
-        """Take a connection that has greeted as our peer."""
+        """Take a connection that has greeted as the peer."""
         if self._ended or len(self._candidates) >= MAX_CANDIDATES:
             connection.abort("not needed")
             return

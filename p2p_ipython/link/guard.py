@@ -1,7 +1,7 @@
-"""A link's handler, called so that nothing it raises stays without an end.
+"""Calls a link's handler, and makes each exception of it a reason to end the link.
 
-A frame that its handler refuses or fails on can't be taken back: were the link to continue, the two ends would disagree
-about it, and half of it might stay in memory. So both kinds of link end for good when a call here raises.
+A frame on which its handler fails can't be sent again: its sender counts it as delivered. If the link continued, the
+two ends would disagree about that frame, and a part of it might stay in memory. So both kinds of link end for good.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _T = TypeVar("_T")
 class Guard:
     """Calls a handler. Every method raises ``ProtocolError``, after which the link has to end.
 
-    ``RemoteProtocolError`` is the handler's own word about the peer. ``LocalProtocolError`` stands for any other
-    exception, a bug of ours. It is logged here, once a link: a peer that provokes it must not fill the log.
+    A ``RemoteProtocolError`` is the handler's own: the peer broke the protocol. A ``LocalProtocolError`` stands for any
+    other exception, a bug of ours. It is logged here, once a link: a peer that provokes it must not fill the log.
     """
 
     def __init__(self, handler: LinkHandler, link: object) -> None:
@@ -38,7 +38,7 @@ class Guard:
         self._call(self._handler.on_frame, header, body)
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
-        """See ``LinkHandler``; what is returned is a place for just ``size`` bytes."""
+        """See ``LinkHandler``; a returned place has exactly ``size`` bytes."""
         place = self._call(self._handler.buffer_for, header, size)
         if place is not None and (place.nbytes != size or place.readonly or not place.contiguous):
             raise self._failed("buffer_for", f"it gave {place.nbytes} bytes for a body of {size}")

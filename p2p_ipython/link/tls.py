@@ -43,7 +43,7 @@ class TLSLinker:
         force: Literal["direct", "relay"] | None = None,
         relay: str | None = None,
     ) -> None:
-        """``listen_host`` is the one address to listen on; None: all of them. ``force`` leaves out the other way.
+        """``listen_host`` is the one address to listen on; None: all of them. ``force`` is the only way to use.
 
         ``relay`` (``tcp:HOST:PORT``) is for meetings that name none.
         """
@@ -117,7 +117,7 @@ class TLSLinker:
         return link
 
     async def close(self) -> None:
-        """Abort all links, stop listening, let the mailbox go. Idempotent."""
+        """Abort all links, stop listening, leave the mailbox. Idempotent."""
         self._closed = True
         for link in list(self._links):
             link.abort()
@@ -130,7 +130,7 @@ class TLSLinker:
         await self._rendezvous.close()
 
     async def _start(self) -> None:
-        """Do what is done once, on the first open; several may come at the same time."""
+        """Begin to listen, once, on the first ``open``; several may come at the same time."""
         if self._started is None or (self._started.done() and self._started.exception() is not None):
             self._started = asyncio.get_running_loop().create_task(self._start_once())
         await asyncio.shield(self._started)
@@ -143,7 +143,7 @@ class TLSLinker:
                 await self.listener.start()
             except OSError as error:
                 raise LinkError(
-                    f"no port can be listened on: {error}", hint="Check the address that was given to listen on."
+                    f"p2p_ipython can't listen on any port: {error}", hint="Check the address that it is to listen on."
                 ) from None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -155,7 +155,7 @@ class TLSLinker:
 
 
 def _once(check: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """``check`` until it has passed: later connections show the same certificate, and that is as good."""
+    """Return ``check``, skipped once it has passed: a later connection's certificate proves the same."""
     passed = False
 
     def checked(proof: bytes) -> None:
@@ -168,7 +168,7 @@ def _once(check: Callable[[bytes], None]) -> Callable[[bytes], None]:
 
 
 def _parse_offer(offer: dict[str, Any], *, local: bool) -> tuple[bytes, list[Any], str | None]:
-    """(certificate, hints, relay) of a peer's offer. Raises ``WrongPeer``."""
+    """Return (certificate, hints, relay) of a peer's offer. Raises ``WrongPeer``."""
     text, relay = offer.get("cert"), offer.get("relay")
     try:
         if not isinstance(text, str) or len(text) > 2 * MAX_DER or not (relay is None or isinstance(relay, str)):
@@ -178,7 +178,7 @@ def _parse_offer(offer: dict[str, Any], *, local: bool) -> tuple[bytes, list[Any
             parse_relay(relay)
     except (ValueError, ConfigError):
         raise WrongPeer(
-            "the peer's offer makes no sense", hint="Its p2p_ipython may be of another version: update both."
+            "the peer's offer makes no sense", hint="Its p2p_ipython may be of another version: upgrade both."
         ) from None
     return certificate, parse_hints(offer.get("hints"), local=local), relay
 
@@ -186,8 +186,8 @@ def _parse_offer(offer: dict[str, Any], *, local: bool) -> tuple[bytes, list[Any
 def _tune_malloc() -> None:
     """Make glibc keep freed buffers of up to 32 MiB rather than give each back to the kernel.
 
-    Its threshold for that adapts to the largest block freed so far. TLS allocates and frees a few MiB for each
-    MiB sent; without this, page faults take a third of its speed. Harmless where malloc is another one.
+    The threshold for that adapts to the largest block freed so far. TLS allocates and frees a few MiB for each
+    MiB sent. Without this call, page faults take a third of its speed. With another malloc the call is harmless.
     """
     if sys.platform == "linux":
         block = bytes(31 << 20)

@@ -39,12 +39,14 @@ SETUP_LIMIT = 15.0
 """Seconds for the first connection, once both ends have met."""
 
 MIN_HEARTBEAT = 0.02
-"""Seconds; a heartbeat of 0 would probe without pause."""
+"""The shortest heartbeat, seconds: one of 0 would probe without pause."""
 
 CLOSE_LIMIT = 1.0
-"""Seconds that ``close`` may take to write what is queued and to see the peer leave."""
+"""Seconds that ``close`` may take to write the queued frames and to see the peer leave."""
 
-_MOST_UNSENT = 8 << 20  # unsent bytes with which the connection is given up: all but control frames stops below 7
+_MOST_UNSENT = (
+    8 << 20
+)  # unsent bytes above which the connection is given up; all frames but control frames stop below 7 MiB
 _NUMBERED = ("link.ack", "link.ping", "link.pong")
 _MOST = 1 << 53  # the largest number in one of these
 
@@ -85,7 +87,7 @@ class TLSLink:
         self._timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._pumping = False
-        self._pong: int | None = None  # what the peer's latest probe is to be answered with
+        self._pong: int | None = None  # the number of the peer's latest probe, until it is answered
 
     def __repr__(self) -> str:
         return f"<TLSLink {self._role} {self._state.value} {self.kind}>"
@@ -133,8 +135,8 @@ class TLSLink:
                         await self._empty
                     if (connection := self._connection) is not None:
                         connection.write([encode({"t": "link.bye"})])
-                        # The peer leaves when it has read that. To leave first could destroy it on its way: a
-                        # socket that is closed with unread bytes in it sends a reset.
+                        # The peer leaves when it has read that. If this end left first, the goodbye might get lost:
+                        # a socket that is closed with unread bytes in it sends a reset.
                         await asyncio.wait([connection.closed])
             except TimeoutError:
                 logger.debug("%r: closed with %d bytes unwritten", self, self._outbox.pending)
@@ -165,13 +167,13 @@ class TLSLink:
             ) from None
 
     def begin(self) -> None:
-        """Let the handler hear of the link, from the loop's next turn on."""
+        """Call the handler from the loop's next turn on."""
         self._loop.call_soon(self._begin)
 
     # What its attempts call
 
     def count_for_hello(self) -> int:
-        """How many frames have come; whatever an older connection may still deliver no longer counts."""
+        """End an older connection, which may deliver no more; return how many frames have come."""
         if self._connection is not None:
             self._connection.abort("replaced")
             self._cut("the client connects anew")
@@ -194,14 +196,14 @@ class TLSLink:
             self._made.set_result(None)
         elif self._begun:
             self._begin_connection()
-            if self._connection is connection:  # what came at once may have ended it
+            if self._connection is connection:  # frames that came at once may have ended it
                 self._tell(LinkState.UP, kind)
 
     def refused(self, error: Exception) -> None:
         self._give_up(error)
 
     def rivalled(self) -> None:
-        # Anybody who has overheard a greeting could make it seem so; a probe tells.
+        # A stranger who has overheard a greeting could also have sent that candidate. A probe decides.
         self._liveness.suspect(self._loop.time())
         self._tick()
 
@@ -229,7 +231,7 @@ class TLSLink:
         return self._state in (LinkState.CLOSED, LinkState.LOST)
 
     def _cut(self, why: str) -> None:
-        """The connection is gone: look for another one."""
+        """Look for another connection: this one is gone."""
         self._connection = None
         if self._ended:
             return
@@ -256,7 +258,7 @@ class TLSLink:
         self._state = state
         if not self._made.done():
             self._made.set_exception(LinkLost("the link was ended while it was being made"))
-        self._made.exception()  # it may be that nobody waits for it any more
+        self._made.exception()  # read here, since perhaps nobody waits for it any more
         self._on_end(self)
         for timer in (self._timer, self._ack_timer):
             if timer is not None:
@@ -274,7 +276,7 @@ class TLSLink:
 
     def _tell(self, state: LinkState, detail: str) -> None:
         if not self._begun:
-            return  # _begin will tell
+            return  # _begin will report it
         try:
             self._handler.on_link(state, detail)
         except ProtocolError as error:
@@ -283,7 +285,7 @@ class TLSLink:
     # Frames out
 
     def _pump(self) -> None:
-        """Write what may be written now: small frames, and bulk as far as the transport is not full."""
+        """Write the frames that may be written now; report a peer that makes too many wait."""
         self._pumping = False
         connection, outbox = self._connection, self._outbox
         if not self._ended and outbox.excess:

@@ -1,9 +1,8 @@
 """Links whose two ends are in one process: the same interface and promises as link/tls.py, without a network.
 
 A ``MemoryHub`` stands for everything between the processes: mailbox, relay and wires. It uses nothing but its
-event loop's time and turns, and a seeded random generator, so that a run is repeated exactly, also
-under virtual time. Faults are ordered (``cut``, ``restore``, ``lose``, ``mailbox_up``) or, with ``cut_rate``,
-come by themselves::
+event loop's time and turns, and a seeded random generator. So a run can be repeated exactly, under virtual time, too.
+Faults are ordered (``cut``, ``restore``, ``lose``, ``mailbox_up``) or, with ``cut_rate``, come by themselves::
 
     hub = MemoryHub(seed=7, cut_rate=0.01)
     client = MemoryLinker("client", hub=hub, settings=settings)
@@ -41,12 +40,12 @@ from p2p_ipython.protocol.frames import PREFIX, Buffer, FrameError, Header, deco
 logger = logging.getLogger(__name__)
 
 CLOSE_LIMIT = 1.0
-"""Seconds that ``close`` may take to deliver what is queued."""
+"""Seconds that ``close`` may take to deliver the queued frames."""
 
 
 @dataclass(eq=False)
 class _Waiting:
-    """Somebody at a meeting."""
+    """One end at a meeting, which waits for the other."""
 
     link: MemoryLink
     meeting: Meeting
@@ -54,22 +53,22 @@ class _Waiting:
 
 
 class MemoryHub:
-    """What lies between the ends: meetings, wires, and their faults."""
+    """Everything between the ends: meetings, wires, and their faults."""
 
     def __init__(self, *, seed: int = 0, cut_rate: float = 0.0, away: float = 0.02) -> None:
-        """``cut_rate`` is the share of frames on whose way the link is cut; it is ``away`` seconds then."""
+        """``cut_rate`` is the share of frames on whose way the link is cut; it then stays away ``away`` seconds."""
         self.mailbox_up = True
-        self._random = random.Random(seed)  # noqa: S311 - to be repeatable is its purpose
+        self._random = random.Random(seed)  # noqa: S311 - its purpose is to be repeatable
         self._cut_rate = cut_rate
         self._away = away
         self._waiting: dict[str, _Waiting] = {}
 
     def cut(self, link: MemoryLink, *, away: float | None = None) -> None:
-        """Cut ``link``; it is mended after ``away`` seconds (None: the hub's), infinity: by ``restore`` only."""
+        """Cut ``link``; it is back after ``away`` seconds (None: the hub's) or, if infinite, by ``restore`` only."""
         link.cut_for(self._away if away is None else away)
 
     def restore(self, link: MemoryLink) -> None:
-        """Mend a link that is cut. Does nothing otherwise."""
+        """Connect a link that is cut again. Do nothing otherwise."""
         link.restore()
 
     def lose(self, link: MemoryLink) -> None:
@@ -77,11 +76,11 @@ class MemoryHub:
         link.lose("lost on purpose")
 
     def strikes(self) -> bool:
-        """Whether a fault comes now."""
+        """Return whether a fault comes now."""
         return self._cut_rate > 0 and self._random.random() < self._cut_rate
 
     async def meet(self, link: MemoryLink, meeting: Meeting) -> None:
-        """Join ``link`` to the one whose meeting has the same code. Raises as ``Linker.open``."""
+        """Join ``link`` to the one whose meeting has the same code. Raises as ``Linker.open`` does."""
         if not self.mailbox_up:
             raise MailboxUnreachable(
                 f"the mailbox at {meeting.mailbox} does not answer", hint="Check that the board's machine is up."
@@ -99,7 +98,7 @@ class MemoryHub:
         except TimeoutError:
             raise LinkTimeout(
                 f"nobody came to the meeting within {meeting.deadline:g} s",
-                hint="The other side may have left; it is asked again by itself.",
+                hint="The other side may have left; p2p_ipython asks it again by itself.",
             ) from None
         finally:
             if self._waiting.get(nameplate) is mine:
@@ -111,7 +110,12 @@ def _join(first: _Waiting, second: _Waiting) -> None:
     code, other_code = first.meeting.code.reveal(), second.meeting.code.reveal()
     if code != other_code or first.link.role == second.link.role:
         for end in (first, second):
-            _settle(end, WrongPeer("somebody came to the meeting with a wrong code", hint="It is tried again."))
+            _settle(
+                end,
+                WrongPeer(
+                    "somebody came to the meeting with a wrong code", hint="Connect again: that makes a new code."
+                ),
+            )
         return
     verifier = hmac.digest(b"p2p-ipython/memory", code.encode(), hashlib.sha256)
     failures = {
@@ -265,7 +269,7 @@ class MemoryLink:
         self._peer, peer._peer = peer, self
 
     def begin(self) -> None:
-        """Let the handler hear of the link, from the loop's next turn on."""
+        """Call the handler from the loop's next turn on."""
         self._loop.call_soon(self._begin)
 
     def cut_for(self, away: float) -> None:
@@ -313,7 +317,7 @@ class MemoryLink:
             self._peer._schedule()
 
     def _forsaken(self) -> None:
-        """The other end has gone without a word: it is found out as over TLS."""
+        """Find out, as over TLS, that the other end has gone without a word."""
         if self._ended:
             return
         self._outbox.rewind(self._peer._inbox.received if self._peer else 0)
@@ -357,7 +361,7 @@ class MemoryLink:
 
     def _tell(self, state: LinkState, detail: str) -> None:
         if not self._begun:
-            return  # _begin will tell
+            return  # _begin will report it
         try:
             self._handler.on_link(state, detail)
         except ProtocolError as error:
@@ -388,7 +392,7 @@ class MemoryLink:
                 self._give_up(error)
 
     def _deliver(self, *, bulk: bool) -> bool:
-        """Deliver one frame of a class; False when there is none or it can't be."""
+        """Deliver one frame of a class; return False when there is none or it can't be delivered."""
         peer = self._peer
         if peer is None or self._state is not LinkState.UP or not peer._begun:
             return False
@@ -401,7 +405,7 @@ class MemoryLink:
             peer._give_up(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
             return False
         except ProtocolError as error:
-            peer._give_up(error.with_traceback(None))  # it would keep the frame
+            peer._give_up(error.with_traceback(None))  # its traceback would keep the frame
             return False
         if not received:
             self._hub.cut(self)
@@ -411,7 +415,7 @@ class MemoryLink:
         return True
 
     def _receive(self, frame: Frame, *, struck: bool) -> bool:
-        """Hand a frame to the handler; when ``struck``, it is lost after ``buffer_for``."""
+        """Hand a frame to the handler; if ``struck``, lose it after ``buffer_for`` and return False."""
         if self._closing:
             return True
         header = decode_header(frame.head[PREFIX:])
