@@ -85,9 +85,9 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 
 async def in_vain(attempt: Callable[[float], Awaitable[object]]) -> object:
-    """What an attempt to meet somebody who doesn't come raises; ``attempt`` gets a deadline, s.
+    """Return the error of an attempt to meet somebody who doesn't come; ``attempt`` gets a deadline, s.
 
-    Where the mailbox itself hasn't answered by then the machine was slow, and it is tried again, for longer.
+    If the mailbox itself hasn't answered by then the machine was slow, and the attempt gets longer.
     """
     for deadline in SHORT:
         (result,) = await asyncio.gather(attempt(deadline), return_exceptions=True)
@@ -98,7 +98,7 @@ async def in_vain(attempt: Callable[[float], Awaitable[object]]) -> object:
 
 @dataclass
 class Ends:
-    """Both ends of a link, and who listens to them."""
+    """Both ends of a link, and their listeners."""
 
     client: Any
     worker: Any
@@ -195,7 +195,7 @@ class Servers:
 
 @asynccontextmanager
 async def servers() -> AsyncIterator[Servers]:
-    """Start both on free ports of loopback; at the end stop them and drop who is connected."""
+    """Start both on free ports of loopback; at the end stop them and drop their connections."""
     loops.adopt()
     from twisted.internet import reactor
     from wormhole_mailbox_server.database import create_channel_db

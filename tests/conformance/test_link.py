@@ -1,4 +1,4 @@
-"""What every link does: in memory, direct, and by a relay (the last two over real sockets and servers)."""
+"""The promises that every link keeps: in memory, direct, and by a relay (the last two over real sockets)."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_small_frames_overtake_bulk(worlds: Worlds) -> None:
         assert [n for n in order if n != "small"] == list(range(64))
 
 
-async def test_pending_counts_what_waits_and_drain_says_when_it_is_low(worlds: Worlds) -> None:
+async def test_pending_counts_waiting_bytes_and_drain_says_when_they_are_few(worlds: Worlds) -> None:
     async with worlds() as here:
         ends = await here.join(memory=16 * MIB)
         _send_bulk(ends, bytes(16 * MIB))
@@ -153,7 +153,7 @@ async def test_a_link_cut_in_the_middle_of_bulk_loses_and_doubles_nothing(worlds
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_whatever_is_cut_whenever_each_frame_arrives_once_and_in_its_order(worlds: Worlds, seed: int) -> None:
+async def test_whenever_a_link_is_cut_each_frame_arrives_once_and_in_its_order(worlds: Worlds, seed: int) -> None:
     async with worlds() as here:
         ends = await here.join()
         dice = random.Random(seed)
@@ -179,7 +179,7 @@ async def test_whatever_is_cut_whenever_each_frame_arrives_once_and_in_its_order
             assert all(header["sum"] == _sum(body) for header, body in hears.frames)
 
 
-async def test_what_is_sent_while_the_link_is_away_arrives_when_it_is_back(worlds: Worlds) -> None:
+async def test_frames_sent_while_the_link_is_away_arrive_when_it_is_back(worlds: Worlds) -> None:
     async with worlds() as here:
         ends = await here.join()
         ends.client.cut()
@@ -398,6 +398,32 @@ async def test_a_handler_that_fails_where_no_frame_comes_ends_its_link_too(
         await ends.worker_hears.until_state(LinkState.LOST)
         assert ends.client.state is LinkState.LOST
         assert caplog.text.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("method", ["on_frame", "buffer_for", "on_link", "on_drain"])
+async def test_a_handler_may_abort_its_link_wherever_it_is_called(
+    worlds: Worlds, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worlds() as here:
+        ends = await here.join(memory=16 * MIB, lease=0.4)
+        link, hears = (ends.worker, ends.worker_hears) if method in ("on_frame", "buffer_for") else (
+            ends.client, ends.client_hears)  # fmt: skip
+        heard = getattr(hears, method)
+        calls = []
+
+        def abort(*arguments: object) -> object:
+            calls.append(arguments)
+            link.abort()
+            return heard(*arguments)
+
+        setattr(hears, method, abort)
+        _send_bulk(ends, bytes(16 * MIB))
+        if method == "on_link":
+            ends.worker.cut()
+        await (ends.worker_hears if link is ends.client else ends.client_hears).until_state(LinkState.LOST)
+        assert len(calls) == 1
+        assert link.state is LinkState.CLOSED
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_place_of_the_wrong_size_ends_the_link(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What only the real link has: certificates, strangers, a relay, heartbeats, a wormhole."""
+"""The things that only the real link has: certificates, strangers, a relay, heartbeats, a wormhole."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_key_is_never_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     assert repr(mine) == "<Certificate>"
 
 
-def test_what_is_no_certificate_is_a_wrong_peer() -> None:
+def test_bytes_that_are_no_certificate_are_a_wrong_peer() -> None:
     with pytest.raises(WrongPeer):
         Certificate().context(b"nonsense", server=False)
 
@@ -261,7 +261,7 @@ async def test_control_frames_of_a_later_version_are_passed_over() -> None:
         assert ends.worker_hears.frames == [({"t": "a"}, b"")]
 
 
-async def test_who_pings_and_does_not_read_makes_nobody_grow() -> None:
+async def test_a_peer_that_pings_and_does_not_read_makes_nobody_grow() -> None:
     async with world("direct") as here:
         ends = await here.join(heartbeat=1000.0)
         await eventually(lambda: ends.client.rtt is not None and ends.worker.rtt is not None)
@@ -416,7 +416,7 @@ async def test_an_idle_link_stays_up_and_measures_its_round_trip() -> None:
         assert ends.client_hears.states == []
 
 
-async def test_what_was_delivered_is_let_go_soon() -> None:
+async def test_delivered_frames_are_released_soon() -> None:
     async with world("direct") as here:
         ends = await here.join()
         for number in range(10):
