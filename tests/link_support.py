@@ -16,7 +16,8 @@ from p2p_ipython.errors import MailboxUnreachable
 from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.rendezvous import Role, new_code
 from p2p_ipython.link.tls import TLSLinker
-from p2p_ipython.rehearsal.link import MemoryHub, MemoryLinker
+from p2p_ipython.rehearsal.hub import MemoryHub
+from p2p_ipython.rehearsal.link import MemoryLinker
 
 PATIENCE = 30.0
 """Seconds that a test waits for what should come at once: the machine may be busy."""

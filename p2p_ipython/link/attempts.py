@@ -39,8 +39,8 @@ class Seeker(Protocol):
     def connected(self, connection: Connection, kind: Kind, received: int) -> None:
         """Use ``connection``, which both ends have accepted; the peer has got ``received`` of our frames."""
 
-    def refused(self, error: Exception) -> None:
-        """Give up: after ``error`` no further attempt makes sense."""
+    def give_up(self, error: Exception) -> None:
+        """End the link: after ``error`` no further attempt makes sense."""
 
     def rivalled(self) -> None:
         """Doubt the client's connection: another candidate has come, so the worker may have lost it."""
@@ -110,7 +110,7 @@ class Attempts:
                     group.create_task(search.run())
                     group.create_task(self._choose())
         except* LinkError as errors:
-            self._seeker.refused(errors.exceptions[0])
+            self._seeker.give_up(errors.exceptions[0])
 
     async def _choose(self) -> None:
         """Try one candidate after the other, as the client."""
@@ -142,7 +142,7 @@ class Attempts:
             if not self._ended and self._used is None and not connection.gone:
                 self._seeker.connected(connection, kind, received)
         except WrongPeer as error:
-            self._seeker.refused(error)
+            self._seeker.give_up(error)
         except FAILURES as error:
             logger.debug("%r: a %s connection could not be used: %s", self._seeker, kind, error)
         finally:

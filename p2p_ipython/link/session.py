@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
-from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED, MOST_WAITING
-from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.errors import LocalProtocolError, RemoteProtocolError
+from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED, MOST_WAITING, RESERVED
+from p2p_ipython.protocol.frames import Buffer, Header, encode
 
 ACK_BYTES = 4 << 20
 """Bytes received after which an acknowledgement is sent at once. This bounds the frames that the sender keeps."""
@@ -48,6 +48,16 @@ class Frame:
     body: Buffer
     size: int
     bulk: bool
+
+    @classmethod
+    def of(cls, header: Header, body: Buffer, *, bulk: bool) -> Frame:
+        """Make a frame for ``Link.send``; see there for the errors."""
+        if header["t"].startswith(RESERVED):
+            raise LocalProtocolError(f"{header['t']!r} is a kind of frame of the link itself")
+        if isinstance(body, memoryview) and (body.itemsize != 1 or body.ndim != 1):
+            body = body.cast("B")
+        head = encode(header, len(body))
+        return cls(head, body, len(head) + len(body), bulk)
 
 
 class Outbox:

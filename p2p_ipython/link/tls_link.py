@@ -16,7 +16,6 @@ from p2p_ipython.errors import (
     LinkError,
     LinkLost,
     LinkTimeout,
-    LocalProtocolError,
     ProtocolError,
     RemoteProtocolError,
     WrongPeer,
@@ -113,12 +112,7 @@ class TLSLink:
     def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
         if self._closing or self._ended:
             raise LinkLost(f"the link is {'closed' if self._closing else self._state.value}")
-        if header["t"].startswith(RESERVED):
-            raise LocalProtocolError(f"{header['t']!r} is a kind of frame of the link itself")
-        if isinstance(body, memoryview) and (body.itemsize != 1 or body.ndim != 1):
-            body = body.cast("B")
-        head = encode(header, len(body))
-        self._outbox.queue(Frame(head, body, len(head) + len(body), bulk))
+        self._outbox.queue(Frame.of(header, body, bulk=bulk))
         if not self._pumping:
             self._pumping = True
             # At the end of the loop's turn, so that all that is sent within it leaves in one write.
@@ -183,7 +177,7 @@ class TLSLink:
         try:
             self._outbox.rewind(received)
         except RemoteProtocolError as error:
-            self._give_up(error)
+            self.give_up(error)
             return
         self._attempts.use(connection)
         self._connection = connection
@@ -199,13 +193,20 @@ class TLSLink:
             if self._connection is connection:  # frames that came at once may have ended it
                 self._tell(LinkState.UP, kind)
 
-    def refused(self, error: Exception) -> None:
-        self._give_up(error)
-
     def rivalled(self) -> None:
         # A stranger who has overheard a greeting could also have sent that candidate. A probe decides.
         self._liveness.suspect(self._loop.time())
         self._tick()
+
+    def give_up(self, error: Exception) -> None:
+        if not self._made.done():
+            self._made.set_exception(error if isinstance(error, LinkError) else WrongPeer(str(error)))
+            return
+        if self._ended:
+            return
+        log = logger.warning if isinstance(error, (RemoteProtocolError, WrongPeer)) else logger.info
+        log("%r: given up: %s", self, error)
+        self._end(LinkState.LOST, str(error).partition("\n")[0])
 
     # The beginning
 
@@ -242,16 +243,6 @@ class TLSLink:
         self._attempts.search(last=self._kind)
         self._tell(LinkState.RECONNECTING, why)
 
-    def _give_up(self, error: Exception) -> None:
-        if not self._made.done():
-            self._made.set_exception(error if isinstance(error, LinkError) else WrongPeer(str(error)))
-            return
-        if self._ended:
-            return
-        log = logger.warning if isinstance(error, (RemoteProtocolError, WrongPeer)) else logger.info
-        log("%r: given up: %s", self, error)
-        self._end(LinkState.LOST, str(error).partition("\n")[0])
-
     def _end(self, state: LinkState, why: str, *, tell: bool = True) -> None:
         if self._ended:
             return
@@ -280,7 +271,7 @@ class TLSLink:
         try:
             self._handler.on_link(state, detail)
         except ProtocolError as error:
-            self._give_up(error)
+            self.give_up(error)
 
     # Frames out
 
@@ -289,7 +280,7 @@ class TLSLink:
         self._pumping = False
         connection, outbox = self._connection, self._outbox
         if not self._ended and outbox.excess:
-            self._give_up(RemoteProtocolError(outbox.excess))
+            self.give_up(RemoteProtocolError(outbox.excess))
             return
         if connection is None or not self._begun:
             return
@@ -302,7 +293,7 @@ class TLSLink:
             try:
                 self._handler.on_drain()
             except ProtocolError as error:
-                self._give_up(error)
+                self.give_up(error)
 
     def _control(self, header: Header) -> None:
         if self._connection is None:
@@ -354,7 +345,7 @@ class TLSLink:
             self._connection = None
         elif isinstance(reason, (ProtocolError, WrongPeer)):
             self._connection = None
-            self._give_up(reason)
+            self.give_up(reason)
         else:
             self._cut(str(reason))
 

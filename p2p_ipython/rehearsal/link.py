@@ -1,8 +1,6 @@
 """Links whose two ends are in one process: the same interface and promises as link/tls.py, without a network.
 
-A ``MemoryHub`` stands for everything between the processes: mailbox, relay and wires. It uses nothing but its
-event loop's time and turns, and a seeded random generator. So a run can be repeated exactly, under virtual time, too.
-Faults are ordered (``cut``, ``restore``, ``lose``, ``mailbox_up``) or, with ``cut_rate``, come by themselves::
+A ``MemoryHub`` (hub.py) stands for everything between the processes: mailbox, relay and wires, and their faults::
 
     hub = MemoryHub(seed=7, cut_rate=0.01)
     client = MemoryLinker("client", hub=hub, settings=settings)
@@ -13,138 +11,26 @@ Faults are ordered (``cut``, ``restore``, ``lose``, ``mailbox_up``) or, with ``c
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import math
-import random
-from dataclasses import dataclass
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import (
-    LinkError,
     LinkLost,
-    LinkTimeout,
-    LocalProtocolError,
-    MailboxUnreachable,
     ProtocolError,
     RemoteProtocolError,
-    WrongPeer,
 )
-from p2p_ipython.link.base import LANDING, MOST_WAITING, RESERVED, LinkHandler, LinkState, Meeting
+from p2p_ipython.link.base import LANDING, MOST_WAITING, LinkHandler, LinkState, Meeting
 from p2p_ipython.link.guard import Guard
 from p2p_ipython.link.rendezvous import Role
 from p2p_ipython.link.session import REFUSED_GRACE, Frame, Inbox, Outbox
-from p2p_ipython.protocol.frames import PREFIX, Buffer, FrameError, Header, decode_header, encode
+from p2p_ipython.protocol.frames import PREFIX, Buffer, FrameError, Header, decode_header
+from p2p_ipython.rehearsal.hub import MemoryHub
 
 logger = logging.getLogger(__name__)
 
 CLOSE_LIMIT = 1.0
 """Seconds that ``close`` may take to deliver the queued frames."""
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """One end at a meeting, which waits for the other."""
-
-    link: MemoryLink
-    meeting: Meeting
-    met: asyncio.Future[None]
-
-
-class MemoryHub:
-    """Everything between the ends: meetings, wires, and their faults."""
-
-    def __init__(self, *, seed: int = 0, cut_rate: float = 0.0, away: float = 0.02) -> None:
-        """``cut_rate`` is the share of frames on whose way the link is cut; it then stays away ``away`` seconds."""
-        self.mailbox_up = True
-        self._random = random.Random(seed)  # noqa: S311 - its purpose is to be repeatable
-        self._cut_rate = cut_rate
-        self._away = away
-        self._waiting: dict[str, _Waiting] = {}
-
-    def cut(self, link: MemoryLink, *, away: float | None = None) -> None:
-        """Cut ``link``; it is back after ``away`` seconds (None: the hub's) or, if infinite, by ``restore`` only."""
-        link.cut_for(self._away if away is None else away)
-
-    def restore(self, link: MemoryLink) -> None:
-        """Connect a link that is cut again. Do nothing otherwise."""
-        link.restore()
-
-    def lose(self, link: MemoryLink) -> None:
-        """End both ends as LOST at once."""
-        link.lose("lost on purpose")
-
-    def strikes(self) -> bool:
-        """Return whether a fault comes now."""
-        return self._cut_rate > 0 and self._random.random() < self._cut_rate
-
-    async def meet(self, link: MemoryLink, meeting: Meeting) -> None:
-        """Join ``link`` to the one whose meeting has the same code. Raises as ``Linker.open`` does."""
-        if not self.mailbox_up:
-            raise MailboxUnreachable(
-                f"the mailbox at {meeting.mailbox} does not answer", hint="Check that the board's machine is up."
-            )
-        nameplate, _, _ = meeting.code.reveal().partition("-")
-        mine = _Waiting(link, meeting, asyncio.get_running_loop().create_future())
-        other = self._waiting.pop(nameplate, None)
-        if other is not None:
-            _join(mine, other)
-        else:
-            self._waiting[nameplate] = mine
-        try:
-            async with asyncio.timeout(meeting.deadline):
-                await mine.met
-        except TimeoutError:
-            raise LinkTimeout(
-                f"nobody came to the meeting within {meeting.deadline:g} s",
-                hint="The other side may have left; p2p_ipython asks it again by itself.",
-            ) from None
-        finally:
-            if self._waiting.get(nameplate) is mine:
-                del self._waiting[nameplate]
-
-
-def _join(first: _Waiting, second: _Waiting) -> None:
-    """Check both ends of a meeting against each other, and connect their links."""
-    code, other_code = first.meeting.code.reveal(), second.meeting.code.reveal()
-    if code != other_code or first.link.role == second.link.role:
-        for end in (first, second):
-            _settle(
-                end,
-                WrongPeer(
-                    "somebody came to the meeting with a wrong code", hint="Connect again: that makes a new code."
-                ),
-            )
-        return
-    verifier = hmac.digest(b"p2p-ipython/memory", code.encode(), hashlib.sha256)
-    failures = {
-        id(checker): failure
-        for checker, prover in ((first, second), (second, first))
-        if (failure := _failure(checker.meeting, prover.meeting, verifier)) is not None
-    }
-    if not failures:
-        first.link.join(second.link)
-    for end in (first, second):
-        refused = WrongPeer("the peer refused our proof of who we are") if failures else None
-        _settle(end, failures.get(id(end), refused))
-
-
-def _failure(checker: Meeting, prover: Meeting, verifier: bytes) -> WrongPeer | None:
-    try:
-        checker.check(verifier, prover.prove(verifier))
-    except WrongPeer as error:
-        return error
-    return None
-
-
-def _settle(end: _Waiting, error: LinkError | None) -> None:
-    if end.met.done():
-        return
-    if error is None:
-        end.met.set_result(None)
-    else:
-        end.met.set_exception(error)
 
 
 class MemoryLinker:
@@ -228,11 +114,7 @@ class MemoryLink:
     def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
         if self._closing or self._ended:
             raise LinkLost(f"the link is {'closed' if self._closing else self._state.value}")
-        if header["t"].startswith(RESERVED):
-            raise LocalProtocolError(f"{header['t']!r} is a kind of frame of the link itself")
-        body = memoryview(body).cast("B")
-        head = encode(header, len(body))
-        self._outbox.queue(Frame(head, body, len(head) + len(body), bulk))
+        self._outbox.queue(Frame.of(header, body, bulk=bulk))
         self._schedule()
 
     async def close(self) -> None:
