@@ -163,7 +163,7 @@ class Visit:
         if not self.closed.done():
             self.closed.set_result(None)
 
-    # What the wormhole calls
+    # For the wormhole, whose delegate this is
 
     def wormhole_got_welcome(self, welcome: object) -> None:
         self.welcome = True

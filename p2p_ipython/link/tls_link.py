@@ -91,7 +91,7 @@ class TLSLink:
     def __repr__(self) -> str:
         return f"<TLSLink {self._role} {self._state.value} {self.kind}>"
 
-    # What link.base.Link promises
+    # The interface, link.base.Link
 
     @property
     def kind(self) -> str:
@@ -146,7 +146,7 @@ class TLSLink:
             self._connection.abort("cut on purpose")
             self._cut("cut on purpose")
 
-    # What TLSLinker calls
+    # For TLSLinker
 
     async def make(self, terms: Terms) -> None:
         """Make the first connection. Raises ``LinkTimeout``, ``RelayUnreachable``, ``WrongPeer``."""
@@ -164,7 +164,7 @@ class TLSLink:
         """Call the handler from the loop's next turn on."""
         self._loop.call_soon(self._begin)
 
-    # What its attempts call
+    # For its attempts (attempts.Seeker)
 
     def count_for_hello(self) -> int:
         """End an older connection, which may deliver no more; return how many frames have come."""
@@ -310,7 +310,7 @@ class TLSLink:
             number, self._pong = self._pong, None
             self._control({"t": "link.pong", "n": number})
 
-    # What the connection calls
+    # For its connection (transport.Sink)
 
     def on_data(self) -> None:
         self._liveness.heard(self._loop.time())

@@ -82,7 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sink: Sink | None = None
         self._paused = False
 
-    # What the owner calls
+    # For the owner
 
     def write_line(self, line: bytes) -> None:
         """Write a line in the clear."""
@@ -189,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
         """End at once, without a word to the sink."""
         self._finish(ConnectionGone(reason), flush=False)
 
-    # What the loop calls
+    # For the loop (asyncio.BufferedProtocol)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -93,7 +93,7 @@ class MemoryLink:
     def __repr__(self) -> str:
         return f"<MemoryLink {self.role} {self._state.value}>"
 
-    # What link.base.Link promises
+    # The interface, link.base.Link
 
     @property
     def kind(self) -> str:
@@ -144,7 +144,7 @@ class MemoryLink:
     def cut(self) -> None:
         self._hub.cut(self)
 
-    # What the hub and the linker call
+    # For the hub and the linker
 
     def join(self, peer: MemoryLink) -> None:
         """Connect the two ends."""
