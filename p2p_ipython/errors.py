@@ -1,35 +1,35 @@
-"""Every error that this package raises on purpose, and what to do about each.
+"""Every error that this package raises on purpose; each has a hint at the user's next step.
 
 ::
 
-    P2PError                      anything below; has .hint: what to do next
-    ├── UsageError                ours to mend: the call, the cell or the settings
+    P2PError                      any error below; .hint says what to do next
+    ├── UsageError                the caller made a mistake: in the call, the cell or the settings
     │   ├── NotConnected          a task was submitted before %p2p_connect
-    │   ├── NotAdmitted           the owner of a shared cluster has not let us in yet, or has taken us out
+    │   ├── NotAdmitted           the owner of a shared cluster has not admitted us yet, or has removed us
     │   ├── CaptureError          a cell or a call can't be shipped; nothing was sent
     │   │   └── NotPicklable      one of its names can't be pickled; .name says which
     │   └── ConfigError           a setting or a file of settings is not usable
-    ├── BoardError                the message board
-    │   ├── BoardUnreachable      no answer at that address
+    ├── BoardError                the message board can't be used as asked
+    │   ├── BoardUnreachable      nothing answers at the board's address
     │   ├── HostKeyUnknown        the board's host key has not been accepted yet
     │   ├── HostKeyChanged        the board's host key is not the one that was accepted
-    │   ├── KeyRefused            the board did not let our key in
+    │   ├── KeyRefused            the board did not accept our key
     │   ├── NoKey                 no SSH key to offer, or the agent is locked
     │   └── BoardRefused          the board answered a command with an error
-    ├── LinkError                 the way between a client and a worker
-    │   ├── MailboxUnreachable    the wormhole mailbox server
-    │   ├── RelayUnreachable      the transit relay
-    │   ├── LinkTimeout           nobody at the other end in time
-    │   ├── WrongPeer             somebody is there, and it is not who it should be
+    ├── LinkError                 a link between a client and a worker could not be made, or is gone
+    │   ├── MailboxUnreachable    the wormhole mailbox server does not answer
+    │   ├── RelayUnreachable      the transit relay does not answer
+    │   ├── LinkTimeout           nobody came to the other end in time
+    │   ├── WrongPeer             the other end is not the expected one, or speaks another version
     │   └── LinkLost              a link that was up is gone for good
     ├── ProtocolError             bytes that break the protocol
-    │   ├── LocalProtocolError    we were about to send them: a bug of ours
-    │   └── RemoteProtocolError   a peer sent them; .peer says who
-    └── TaskError                 the task, not the machinery
+    │   ├── LocalProtocolError    this end broke it, or was about to: a bug of ours
+    │   └── RemoteProtocolError   a peer broke it; .peer names that peer
+    └── TaskError                 the task itself failed, not the machinery around it
         ├── RemoteError           the task raised a class that can't be imported here
         ├── TaskDied              the task ended its process (os._exit, a crash)
         ├── ResultNotPicklable    the task ran; its value can't travel
-        ├── NotTrusted            the result is here, as a pickle of a worker that isn't trusted
+        ├── NotTrusted            the result has come, as a pickle of a worker that isn't trusted
         ├── PythonMismatch        the task needs another Python minor version
         ├── NameMissing           a module or a name isn't there on the worker
         └── WorkerLost            its worker went away, after every attempt
@@ -49,7 +49,7 @@ _COMMAND = re.compile(r"(?<![%\w])p2p (host|invite|join|members|revoke|leave)\b"
 class P2PError(Exception):
     """Base of all errors of this package.
 
-    ``hint`` says in a sentence what the user does next; it is part of ``str(error)``.
+    ``hint`` says in a sentence what the user does next. It is part of ``str(error)``.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -61,7 +61,7 @@ class P2PError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the message and the hint. The frames of this package would not help."""
+        """Return the lines that IPython shows: message and hint. The frames of this package would not help."""
         first, *rest = in_notebook(str(self)).split("\n")
         return [f"\x1b[31m{type(self).__name__}\x1b[39m: {first}", *rest]
 
@@ -70,12 +70,12 @@ class P2PError(Exception):
 
 
 def in_notebook(words: str) -> str:
-    """``words`` with magics in place of the commands for which there is one: ``p2p join`` is ``%p2p_join``."""
+    """Return ``words`` with magics in place of those commands that have one: ``p2p join`` is ``%p2p_join``."""
     return _COMMAND.sub(r"%p2p_\1", words)
 
 
 def _rebuild(cls: type[P2PError], message: str, state: dict[str, object]) -> P2PError:
-    """Unpickle an error: subclasses may take more arguments than the message, so go around ``__init__``."""
+    """Unpickle an error without its ``__init__``: a subclass may take more arguments than the message."""
     error = cls.__new__(cls)
     Exception.__init__(error, message)
     error.__dict__.update(state)
@@ -83,7 +83,7 @@ def _rebuild(cls: type[P2PError], message: str, state: dict[str, object]) -> P2P
 
 
 class UsageError(P2PError):
-    """The call, the cell or the settings are ours to mend."""
+    """The caller made a mistake: in the call, the cell or the settings."""
 
 
 class NotConnected(UsageError):
@@ -91,7 +91,7 @@ class NotConnected(UsageError):
 
 
 class NotAdmitted(UsageError):
-    """The owner of a shared cluster has not let us in yet, or has taken us out of it."""
+    """The owner of a shared cluster has not admitted us yet, or has removed us from it."""
 
 
 class CaptureError(UsageError):
@@ -127,7 +127,7 @@ class HostKeyChanged(BoardError):
 
 
 class KeyRefused(BoardError):
-    """The board did not let our key in."""
+    """The board did not accept our key."""
 
 
 class NoKey(BoardError):
@@ -139,7 +139,7 @@ class BoardRefused(BoardError):
 
 
 class LinkError(P2PError):
-    """The way between a client and a worker could not be made, or is gone."""
+    """A link between a client and a worker could not be made, or is gone."""
 
 
 class MailboxUnreachable(LinkError):
@@ -155,7 +155,7 @@ class LinkTimeout(LinkError):
 
 
 class WrongPeer(LinkError):
-    """Somebody is at the other end, and could not prove to be who was expected. Never retried."""
+    """The other end could not prove to be the expected one, or speaks another version. Never tried again."""
 
 
 class LinkLost(LinkError):
@@ -167,14 +167,14 @@ class ProtocolError(P2PError):
 
 
 class LocalProtocolError(ProtocolError):
-    """We were about to send them: a bug of this package, please report it."""
+    """This end broke the protocol, or was about to: a bug of this package, please report it."""
 
     def _render_traceback_(self) -> list[str]:
         return traceback.format_exception(self)
 
 
 class RemoteProtocolError(ProtocolError):
-    """A peer sent them; ``peer`` names it where it is known."""
+    """A peer broke the protocol; ``peer`` names it if it is known."""
 
     def __init__(self, message: str, *, peer: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -204,8 +204,8 @@ class ResultNotPicklable(TaskError):
 class NotTrusted(TaskError):
     """The result has come, as a pickle, and its worker is not trusted; reading a pickle runs what is in it.
 
-    ``worker`` names the worker, ``type_name`` the type that could not travel as plain data ("" if nobody said).
-    The result stays: trust the worker and ask for it again, and nothing runs again.
+    ``worker`` names the worker, ``type_name`` the type that could not travel as plain data ("" if it is not known).
+    The result is kept: trust the worker and ask for the result again; the task does not run again.
     """
 
     def __init__(self, message: str, *, worker: str = "", type_name: str = "", hint: str = "") -> None:

@@ -16,7 +16,8 @@ from p2p_ipython.errors import MailboxUnreachable
 from p2p_ipython.link.base import Link, Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.rendezvous import Role, new_code
 from p2p_ipython.link.tls import TLSLinker
-from p2p_ipython.rehearsal.link import MemoryHub, MemoryLinker
+from p2p_ipython.rehearsal.hub import MemoryHub
+from p2p_ipython.rehearsal.link import MemoryLinker
 
 PATIENCE = 30.0
 """Seconds that a test waits for what should come at once: the machine may be busy."""
@@ -37,6 +38,7 @@ class Recorder:
         self.asked = 0
         self.memory = bytearray(memory)
         self.each: Callable[[Header], None] = lambda header: None
+        self.each_body: Callable[[Header], None] = lambda header: None
         self._changed = asyncio.Event()
 
     def on_frame(self, header: Header, body: Any) -> None:
@@ -46,6 +48,7 @@ class Recorder:
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
         self.asked += 1
+        self.each_body(header)
         if "at" not in header:
             return None
         return memoryview(self.memory)[header["at"] : header["at"] + size]
@@ -83,9 +86,9 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 
 async def in_vain(attempt: Callable[[float], Awaitable[object]]) -> object:
-    """What an attempt to meet somebody who doesn't come raises; ``attempt`` gets a deadline, s.
+    """Return the error of an attempt to meet somebody who doesn't come; ``attempt`` gets a deadline, s.
 
-    Where the mailbox itself hasn't answered by then the machine was slow, and it is tried again, for longer.
+    If the mailbox itself hasn't answered by then the machine was slow, and the attempt gets longer.
     """
     for deadline in SHORT:
         (result,) = await asyncio.gather(attempt(deadline), return_exceptions=True)
@@ -96,7 +99,7 @@ async def in_vain(attempt: Callable[[float], Awaitable[object]]) -> object:
 
 @dataclass
 class Ends:
-    """Both ends of a link, and who listens to them."""
+    """Both ends of a link, and their listeners."""
 
     client: Any
     worker: Any
@@ -193,7 +196,7 @@ class Servers:
 
 @asynccontextmanager
 async def servers() -> AsyncIterator[Servers]:
-    """Start both on free ports of loopback; at the end stop them and drop who is connected."""
+    """Start both on free ports of loopback; at the end stop them and drop their connections."""
     loops.adopt()
     from twisted.internet import reactor
     from wormhole_mailbox_server.database import create_channel_db

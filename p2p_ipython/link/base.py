@@ -1,8 +1,8 @@
 """The link as its users see it: frames in, frames out, each exactly once, until it is lost for good.
 
 One link joins one client process and one worker process and carries all their tasks. It reconnects by
-itself and then goes on where it stopped: a frame that was handed to ``send`` is delivered once and in
-order (within its class), or the link ends as LOST and says so. Implementations: ``link/tls.py`` (through
+itself and then continues where it stopped. A frame that was handed to ``send`` is delivered once and in
+order (within its class), or the link ends as LOST and reports that. Implementations: ``link/tls.py`` (through
 ``link/rendezvous.py``) and ``rehearsal/link.py`` (a shipped fake, both ends in one process). Both pass
 tests/conformance/test_link.py.
 
@@ -25,23 +25,23 @@ LOW_WATER = 2 << 20
 """Pending bytes at which ``on_drain`` is called."""
 
 MOST_WAITING = 256 << 20
-"""Bytes of small frames that may wait at a worker's end. Beyond them the link is lost: the client takes results
-and doesn't read them. A worker that pauses its runners above ``HIGH_WATER`` comes near only with hundreds of slots. A
-client's end has no such bound, for what waits there is what its own user submitted."""
+"""Bytes of small frames that may wait at a worker's end. Beyond them the link is lost: its client asks for results
+and doesn't read them. A worker pauses its runners above ``HIGH_WATER``, so it comes near only with hundreds of slots.
+A client's end has no such bound: the frames that wait there are those of its own user."""
 
 MOST_UNACKNOWLEDGED = 256 << 20
 """Bytes that may have been written without being acknowledged, at either end. Beyond them the link is lost. A
 peer that keeps to the protocol acknowledges each 4 MiB; networks and relays hold some more."""
 
 LANDING = 64 << 10
-"""From this size on, bytes, a body lands where ``buffer_for`` says."""
+"""Bytes of the smallest body that lands where ``buffer_for`` says."""
 
 RESERVED = "link."
-"""Frames whose kind begins so are the link's own; ``send`` refuses them."""
+"""The beginning of the kinds of frame that are the link's own; ``send`` refuses them."""
 
 
 class LinkState(enum.Enum):
-    """Where a link stands. The value is what people read."""
+    """The state of a link; the value is the word that people read."""
 
     UP = "up"
     RECONNECTING = "reconnecting"
@@ -50,27 +50,32 @@ class LinkState(enum.Enum):
 
 
 class LinkHandler(Protocol):
-    """Who uses a link. Called on the event loop; must not block."""
+    """The user of a link. Called on the event loop; must not block.
+
+    ``on_frame`` and ``buffer_for`` may raise ``RemoteProtocolError``: the peer broke the protocol. Then the link ends
+    at once and for good, nothing that came later is delivered, and ``on_link`` gets LOST with the error's message.
+    Any other exception of a handler is a bug. It is logged, once a link, and ends the link in the same way.
+    """
 
     def on_frame(self, header: Header, body: Buffer) -> None:
-        """A frame has arrived whole. ``body`` is the handler's own from now on."""
+        """Take a frame that has arrived whole. ``body`` is the handler's own from now on."""
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
-        """Where a bulk body of ``size`` bytes is to land, or None for a fresh buffer.
+        """Return the place where a body of ``size`` bytes is to land, or None for a fresh buffer.
 
-        Asked before the body has been read, for bodies of 64 KiB and more; ``on_frame`` then gets the same
-        memoryview. The link may be cut in between: then ``on_frame`` doesn't come, and ``buffer_for`` is
-        asked again when the frame is sent again.
+        Called before the body has been read, for bodies of 64 KiB and more; ``on_frame`` then gets the same
+        memoryview. The link may be cut in between. Then ``on_frame`` is not called, and ``buffer_for`` is
+        called again when the frame is sent again.
         """
 
     def on_link(self, state: LinkState, detail: str) -> None:
-        """The state has changed; ``detail`` says why, in words.
+        """Learn that the state has changed; ``detail`` says why, in words.
 
         Not called for the first UP, which is ``Linker.open``'s return, nor for our own ``close`` and ``abort``.
         """
 
     def on_drain(self) -> None:
-        """``Link.pending`` has fallen below the low-water mark after having been above the high one."""
+        """Learn that ``Link.pending`` has fallen to the low-water mark after having been above the high one."""
 
 
 class Link(Protocol):
@@ -78,7 +83,7 @@ class Link(Protocol):
 
     @property
     def kind(self) -> str:
-        """What it goes over: "direct", "relay" or "memory". May change over a reconnect."""
+        """The way that the link takes: "direct", "relay" or "memory". May change with a reconnect."""
         ...
 
     @property
@@ -86,7 +91,7 @@ class Link(Protocol):
 
     @property
     def rtt(self) -> float | None:
-        """Last measured round trip, seconds; None before the first one."""
+        """The last measured round trip, seconds; None before the first one."""
         ...
 
     @property
@@ -98,20 +103,20 @@ class Link(Protocol):
         """Queue a frame; returns at once. ``body`` must not change until it has been delivered.
 
         Frames of one class (``bulk`` or not) keep their order; those that aren't bulk overtake those that are.
-        Nothing is refused for its amount, but the link is lost, soon after, with more than ``MOST_WAITING``
-        or ``MOST_UNACKNOWLEDGED`` bytes.
+        However much waits, no frame is refused. But with more than ``MOST_WAITING`` or ``MOST_UNACKNOWLEDGED`` bytes
+        the link is lost soon after.
         Raises ``LinkLost`` when the link is closed or lost, ``FrameError`` when over the bounds, and
         ``LocalProtocolError`` for a kind that begins with ``link.``, which is the link's own.
         """
 
     async def close(self) -> None:
-        """Write what is queued (for at most 1 s), tell the peer, end. Idempotent."""
+        """Write the queued frames (for at most 1 s), notify the peer, end. Idempotent."""
 
     def abort(self) -> None:
-        """End at once, telling nobody. Idempotent."""
+        """End at once, without a word to the peer or the handler. Idempotent."""
 
     def cut(self) -> None:
-        """Cut the connection under the link, as a failing network would; the link then mends itself.
+        """Cut the connection under the link, as a failing network would; the link then reconnects.
 
         For drills and tests. Does nothing while there is no connection.
         """
@@ -119,10 +124,10 @@ class Link(Protocol):
 
 @dataclass(frozen=True)
 class Meeting:
-    """What both ends need in order to meet, once.
+    """One appointment of two ends: everything that they need in order to meet, once.
 
     ``code`` is the wormhole code: a secret, and used once. ``mailbox`` is a websocket URL, ``relay`` the
-    ``tcp:HOST:PORT`` of a transit relay or None. ``deadline`` is how long to wait for the peer, seconds.
+    ``tcp:HOST:PORT`` of a transit relay or None. ``deadline`` is the longest time to wait for the peer, seconds.
 
     ``prove(verifier)`` returns this end's proof, some bytes over the wormhole's verifier; ``check(verifier,
     proof)`` raises ``WrongPeer`` unless the peer's proof is right. They are the link's first frame in each
@@ -138,7 +143,7 @@ class Meeting:
 
 
 class Secret:
-    """Some text that must not be shown: ``reveal()`` is the only way to it."""
+    """A text that must not be shown; only ``reveal()`` returns it."""
 
     __slots__ = ("_text",)
 
@@ -163,7 +168,7 @@ class Linker(Protocol):
     async def open(self, meeting: Meeting, handler: LinkHandler) -> Link:
         """Meet the peer, make the link and prove both ends to each other.
 
-        The handler hears nothing before ``await open(…)`` has returned. A cancelled ``open`` leaves nothing
+        The handler is not called before ``await open(…)`` has returned. A cancelled ``open`` leaves nothing
         behind. Raises ``MailboxUnreachable``, ``RelayUnreachable``, ``LinkTimeout`` or ``WrongPeer``.
         """
         ...

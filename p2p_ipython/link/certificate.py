@@ -1,7 +1,7 @@
 """The certificate of a process, and TLS contexts that trust one other certificate only.
 
-A certificate is self-signed, made when the process first opens a link, and forgotten with it. The peer
-learns it through the wormhole, which is what it is trusted for: its name, its dates and its issuer mean nothing.
+A certificate is self-signed, made when the process first opens a link, and forgotten with the process. The peer
+trusts it because it came through the wormhole: its name, its dates and its issuer mean nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Certificate:
     """A key pair of this process and its self-signed certificate, ``der``."""
 
     def __init__(self) -> None:
+        # Late: cryptography takes long to load.
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -35,7 +36,7 @@ class Certificate:
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            # It is pinned and lives as long as its process. Dates could only make a wrong clock an error.
+            # The certificate is pinned and lives as long as its process. Dates could only make a wrong clock an error.
             .not_valid_before(datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))
             .not_valid_after(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC))
             .sign(key, hashes.SHA256())
@@ -50,7 +51,7 @@ class Certificate:
         return "<Certificate>"
 
     def context(self, peer_der: bytes, *, server: bool) -> ssl.SSLContext:
-        """A TLS 1.3 context that shows this certificate and takes ``peer_der`` and no other.
+        """Return a TLS 1.3 context that shows this certificate and accepts ``peer_der`` and no other.
 
         Raises ``WrongPeer`` when ``peer_der`` is not a certificate.
         """
@@ -64,7 +65,7 @@ class Certificate:
             context.load_verify_locations(cadata=peer_der)
         except (ssl.SSLError, ValueError):
             raise WrongPeer("the peer sent something that is not a certificate") from None
-        # The ssl module takes a key from a file only. It lies there encrypted, for the moment of loading it.
+        # The ssl module takes a key from a file only. The key lies there encrypted, and only while it is loaded.
         with tempfile.TemporaryDirectory(prefix="p2p-") as folder:
             path = Path(folder, "key.pem")
             path.write_bytes(self._pem)

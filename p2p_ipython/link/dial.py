@@ -1,7 +1,7 @@
-"""Looks for the peer by every way at once: each of its addresses, and the relay a little later.
+"""Looks for the peer on every way at once: each of its addresses, and the relay a little later.
 
-A search runs until it is cancelled, which its link does as soon as a connection is made; every connection that
-greets as our peer is handed over, and from then on the link's to close.
+A search runs until it is cancelled; attempts.py does that as soon as a connection is used. A connection that greets as
+the peer is handed over at once, and from then on attempts.py has to close it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 Kind = Literal["direct", "relay"]
 
 RELAY_AFTER = 1.0
-"""Seconds that direct connections have before the relay joins: it costs its operator traffic."""
+"""Seconds that direct connections have before the relay joins: a relay costs its operator traffic."""
 
 _CONNECT_LIMIT = 5.0  # seconds for TCP and the greeting
-_STAGGER = 0.025  # seconds between the first attempts on an end's addresses: mostly the first one does
+_STAGGER = 0.025  # seconds between the first attempts on an end's addresses: mostly the first one is enough
 _RELAY_WAIT = 30.0  # seconds at the relay before knocking anew: it may have forgotten us
 _BACK_OFF = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between attempts on one way; the last one stays
 
 
 @dataclass
 class Ways:
-    """How one link's peer can be reached."""
+    """The ways on which one link's peer may be reached."""
 
     tokens: Tokens = field(repr=False)
     hints: list[Hint]
@@ -51,7 +51,7 @@ class Ways:
 
 
 class Search:
-    """One search for the peer. ``found`` is called with each connection that greeted as our peer."""
+    """One search for the peer. ``found`` is called with each connection that greeted as the peer."""
 
     def __init__(self, ways: Ways, found: Callable[[Connection, Kind], None], *, last: Kind | None) -> None:
         """``last`` is the kind of the connection that was cut, None when there was none yet."""
@@ -62,8 +62,8 @@ class Search:
     async def run(self) -> None:
         """Search until cancelled.
 
-        Raises ``LinkLost`` when the peer's process is gone (it was connected directly, and its addresses refuse
-        us), ``RelayUnreachable`` when a first connection could only be made by a relay that isn't there.
+        Raises ``LinkLost`` when the peer's process is gone: it was connected directly, and now its addresses refuse
+        us. Raises ``RelayUnreachable`` when only a relay could make a first connection, and the relay isn't there.
         """
         self._ways.refusals.reset()
         try:
@@ -72,7 +72,7 @@ class Search:
                     group.create_task(self._direct(hint, after=number * _STAGGER))
                 if self._ways.relay is not None:
                     group.create_task(self._relay(*self._ways.relay))
-                # Also without any way of our own: the peer may come to us.
+                # Without any way of our own, too: the peer may come to us.
                 await asyncio.get_running_loop().create_future()
         except* LinkError as errors:
             raise next(_leaves(errors)) from None

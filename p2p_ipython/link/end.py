@@ -8,8 +8,11 @@ from p2p_ipython.protocol.frames import Buffer, Header
 
 
 class LinkEnd:
-    """Base of handlers: ``link`` is set once it is made. What is sent over a link that is lost is dropped, since
-    ``on_link`` tells the handler, who then gives up all that went over it."""
+    """Base of handlers: ``link`` is set once it is made.
+
+    A frame for a link that is lost is dropped. ``on_link`` notifies the handler, which then gives up all that went over
+    the link.
+    """
 
     def __init__(self) -> None:
         self.link: Link | None = None

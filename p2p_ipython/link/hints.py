@@ -1,8 +1,8 @@
-"""Where a process can be reached: its own addresses, and those that a peer names.
+"""The addresses at which a process can be reached: its own, and those that a peer names.
 
-A peer's hints make us connect to where it says, before we know more of it than that it knew the code. So
-they are IP addresses only (no look-ups on its behalf), few, of unprivileged ports, and loopback only in a cluster
-whose mailbox is on this machine. All that such an address gets from us is one line of 75 bytes.
+A peer's hints make us connect to an address of its choice, while all we know of the peer is that it knew the code. So
+hints are IP addresses only (no look-ups on the peer's behalf), few, of unprivileged ports. Loopback is taken only in a
+cluster whose mailbox is on this machine. Such an address gets no more from us than one line of 75 bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Hint:
 
 
 def is_local(mailbox: str) -> bool:
-    """Whether a mailbox's URL is on this machine's loopback."""
+    """Return whether a mailbox's URL is on this machine's loopback."""
     host = urlsplit(mailbox).hostname or ""
     if host == "localhost":
         return True
@@ -38,13 +38,13 @@ def is_local(mailbox: str) -> bool:
 
 
 def own_hints(port: int, listen_host: str | None, *, local: bool) -> list[Hint]:
-    """Where a peer may reach our ``port``, the likeliest first.
+    """Return the addresses at which a peer may reach our ``port``, the likeliest first.
 
     ``listen_host`` is the one address that we listen on, None for all. ``local``: see ``is_local``.
     """
     if listen_host is not None:
         return [Hint(listen_host, port)]
-    import psutil
+    import psutil  # late: it takes long to load
 
     loopback: list[Hint] = []
     other: list[Hint] = []
@@ -54,19 +54,19 @@ def own_hints(port: int, listen_host: str | None, *, local: bool) -> list[Hint]:
                 continue
             try:
                 parsed = ipaddress.ip_address(address.address)
-            except ValueError:  # with a scope ("fe80::1%eth0"), which means nothing elsewhere
+            except ValueError:  # with a scope ("fe80::1%eth0"), which has no meaning on another machine
                 continue
             if parsed.is_link_local:
                 continue
             (loopback if parsed.is_loopback else other).append(Hint(str(parsed), port))
-    ordered = sorted(other, key=lambda hint: ":" in hint.host)  # IPv4 first: in home networks it is what works
+    ordered = sorted(other, key=lambda hint: ":" in hint.host)  # IPv4 first: it works in home networks
     return ((loopback if local else []) + ordered)[:MAX_HINTS]
 
 
 def parse_hints(value: object, *, local: bool) -> list[Hint]:
-    """The hints in a peer's message, a list of [host, port]; unusable ones are left out.
+    """Return the hints in a peer's message, a list of [host, port], without the unusable ones.
 
-    Raises ``WrongPeer`` when it is no such list.
+    Raises ``WrongPeer`` when ``value`` is no such list.
     """
     if not isinstance(value, list) or len(value) > MAX_HINTS:
         raise _nonsense()
@@ -97,15 +97,15 @@ def _usable(host: str, port: int, *, local: bool) -> Hint | None:
 
 def _nonsense() -> WrongPeer:
     return WrongPeer(
-        "the peer's addresses make no sense", hint="Its p2p_ipython may be of another version: update both."
+        "the peer's addresses make no sense", hint="Its p2p_ipython may be of another version: upgrade both."
     )
 
 
 def parse_relay(text: str) -> tuple[str, int]:
-    """(host, port) of a relay given as ``tcp:HOST:PORT``. Raises ``ConfigError``."""
+    """Return (host, port) of a relay given as ``tcp:HOST:PORT``. Raises ``ConfigError``."""
     kind, _, rest = text.partition(":")
     host, _, port = rest.rpartition(":")
     host = host.replace("\\", "").strip("[]")
     if kind != "tcp" or not host or len(host) > 253 or not port.isascii() or not port.isdigit() or int(port) >= 1 << 16:
-        raise ConfigError(f"{text[:80]!r} is not the address of a relay", hint="It is written tcp:HOST:PORT.")
+        raise ConfigError(f"{text[:80]!r} is not the address of a relay", hint="Write it as tcp:HOST:PORT.")
     return host, int(port)

@@ -1,8 +1,8 @@
 """Cuts a stream into frames, each large body landing in its own buffer: pure, no socket.
 
-``target()`` says where the next bytes are to be put and ``landed(n)`` that they are there. Small frames are
-parsed in batches out of one scratch buffer. A body of ``LANDING`` bytes or more goes straight to where its
-reader wants it; only its first bytes, which came with the header, are copied there.
+``target()`` returns the place for the next bytes, and ``landed(n)`` says that n bytes are there. Small frames are
+parsed in batches out of one scratch buffer. A body of ``LANDING`` bytes or more lands right in the place that its
+reader gives; only its first bytes, which came with the header, are copied there.
 
 Both lengths of a frame are checked before anything is allocated for it (see protocol/frames.py).
 """
@@ -23,7 +23,7 @@ _LARGE_HEADER = 64 << 10
 
 
 class Intake:
-    """Frames out of a stream. While ``held``, bytes are taken but no frame is delivered."""
+    """Takes a stream's bytes, delivers its frames. While ``held``, bytes are taken but no frame is delivered."""
 
     def __init__(
         self, buffer_for: Callable[[Header, int], memoryview | None], on_frame: Callable[[Header, Buffer, int], None]
@@ -43,7 +43,7 @@ class Intake:
         self._filled = 0
 
     def target(self) -> memoryview:
-        """Where the next bytes are to be put; never empty."""
+        """Return the place for the next bytes; it is never empty."""
         if self._landing is not None:
             return self._landing[self._filled :]
         if SCRATCH - self._end < _ROOM:
@@ -53,7 +53,7 @@ class Intake:
         return self._scratch[self._end :]
 
     def landed(self, count: int) -> None:
-        """``count`` bytes are in ``target()``; deliver what is complete. Raises ``FrameError``."""
+        """Note that ``count`` bytes are in ``target()``; deliver complete frames. Raises ``FrameError``."""
         if self._landing is None:
             self._end += count
         else:
@@ -61,7 +61,7 @@ class Intake:
         self.deliver()
 
     def deliver(self) -> None:
-        """Deliver what is complete, unless held; ``landed`` does it by itself. Raises ``FrameError``."""
+        """Deliver complete frames, unless held; ``landed`` does it by itself. Raises ``FrameError``."""
         while not self.held:
             if self._landing is not None:
                 if self._filled < len(self._landing):
@@ -70,8 +70,14 @@ class Intake:
             elif not self._parse():
                 return
 
+    def drop(self) -> None:
+        """Deliver no more frames, and release the one that has come in part."""
+        self.held = True
+        self._header = self._sizes = self._landing = None
+        self._body = b""
+
     def _land(self) -> None:
-        """The landing is full: it was a long header, or a body."""
+        """Continue with the full landing: it was a long header, or a body."""
         landing, self._landing = self._landing, None
         assert landing is not None
         if self._sizes is not None:
@@ -115,6 +121,9 @@ class Intake:
         self._header = header
         self._frame_size = PREFIX + header_size + body_size
         place = self._buffer_for(header, body_size) if body_size >= LANDING else None
+        if self.held:
+            self.drop()  # the link was ended by its handler
+            return
         if place is None:
             self._body = bytearray(body_size)
             place = memoryview(self._body)
@@ -124,7 +133,7 @@ class Intake:
         self._land_in(place)
 
     def _land_in(self, place: memoryview) -> None:
-        """Make ``place`` the target, with what the scratch has of it already."""
+        """Make ``place`` the target; move those of its bytes that the scratch has already."""
         there = min(len(place), self._end - self._start)
         place[:there] = self._scratch[self._start : self._start + there]
         self._start += there

@@ -1,8 +1,8 @@
 """The listening socket of a process, shared by all its links.
 
-Strangers may connect to it. A connection has a few seconds to show the line of a link that we know;
-otherwise it is dropped without an answer. A peer whose link has ended here is dropped at once, too, which it takes
-as a refusal (see session.Refusals).
+Strangers may connect to it. A connection has a few seconds to show the line of a link that we know. Otherwise it is
+dropped without an answer. A peer whose link has ended here is dropped at once, too; it counts that as a refusal (see
+session.Refusals).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ GREETING_LIMIT = 5.0
 """Seconds that a connection has to show its line."""
 
 MAX_STRANGERS = 64
-"""Connections that may be waiting to show their line; one more is dropped at once."""
+"""Connections that may be about to show their line; one more is dropped at once."""
 
 
 class Listener:
     """Accepts connections and hands each to the link whose line it shows."""
 
     def __init__(self, host: str | None) -> None:
-        """``host`` is the one address to listen on; None: all, IPv4 and IPv6 where there is both."""
+        """``host`` is the one address to listen on; None: all, of IPv4 and of IPv6 where the machine has it."""
         self._host = host
         self._server: asyncio.Server | None = None
         self._links: dict[bytes, tuple[bytes, Callable[[Connection], None]]] = {}
@@ -35,7 +35,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; 0 before ``start``."""
+        """The listening socket's port; 0 before ``start``."""
         return 0 if self._server is None else int(self._server.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
@@ -44,7 +44,7 @@ class Listener:
         self._server = await loop.create_server(lambda: _Knock(self), sock=_bound(self._host))
 
     def expect(self, line: bytes, answer: bytes, accept: Callable[[Connection], None]) -> None:
-        """From now on answer ``line`` with ``answer`` and hand the connection to ``accept``."""
+        """Answer ``line`` with ``answer`` from now on, and hand its connection to ``accept``."""
         self._links[line] = answer, accept
 
     def forget(self, line: bytes) -> None:
@@ -52,7 +52,7 @@ class Listener:
         self._links.pop(line, None)
 
     async def close(self) -> None:
-        """Stop listening and drop those who have not shown a line. Idempotent."""
+        """Stop listening and drop the connections that have shown no line. Idempotent."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -64,7 +64,7 @@ class Listener:
             await asyncio.wait(self._strangers)
 
     def knocked(self, connection: Connection) -> None:
-        """Somebody has connected."""
+        """Wait for the line of a stranger who has connected, unless there are too many of them."""
         if len(self._strangers) >= MAX_STRANGERS:
             connection.abort("too many strangers")
             return
@@ -80,7 +80,7 @@ class Listener:
             connection.abort("no greeting")
             logger.debug("a stranger at the link's port was dropped: no greeting")
             return
-        # A look-up by 256 random bits: its timing tells nothing that could be used.
+        # A look-up by 256 random bits: its duration gives away nothing that could be used.
         found = self._links.get(line)
         if found is None:
             connection.abort("unknown greeting")

@@ -1,11 +1,11 @@
-"""One wormhole, from its code to its goodbye, as something to await.
+"""One wormhole, from its code to its goodbye, as coroutines.
 
-What the library reports to its delegate becomes ``code``, ``meet`` and ``receive``; when it ends, all of them raise.
-Assumes the process's loop (``loop.adopt``).
+The library reports to its delegate; ``new_code``, ``meet`` and ``receive`` return those reports, and raise once the
+wormhole has ended. Assumes the process's loop (``loop.adopt``).
 
-A mailbox is a stranger. It can't read what passes, but it can send what it likes, and the library takes a message of
-any size: so all that it sends in one visit is counted, and the visit ends above ``most`` bytes. A wormhole whose
-server is gone would try to say goodbye for ever: it gets a few seconds.
+A mailbox is a stranger. It can't read the messages, but it can send anything, and the library takes a message of any
+size. So all bytes that a mailbox sends in one visit are counted, and the visit ends above ``most`` bytes. A wormhole
+whose server is gone would try to say goodbye for ever. It gets a few seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLOSE_LIMIT = 5.0  # seconds for a wormhole to say goodbye to its mailbox
 
 
 class WrongCode(WrongPeer):
-    """Somebody came with another secret than ours; the code is burnt."""
+    """Somebody came with another secret than ours; the code is used up."""
 
 
 class Crowded(WrongPeer):
@@ -32,7 +32,7 @@ class Crowded(WrongPeer):
 
 
 class Visit:
-    """One wormhole, as its delegate. Whoever makes one calls ``close`` in the end, and may await ``closed``.
+    """One wormhole, as its delegate. Its maker calls ``close`` in the end, and may await ``closed``.
 
     The code is in the library's objects, and nowhere else.
     """
@@ -43,7 +43,7 @@ class Visit:
         ``most``: bytes that the mailbox may send. Raises ``MailboxUnreachable`` when ``mailbox`` is no address.
         """
         loops.adopt()
-        # Late, since they want the reactor that adopt() has installed.
+        # Late: they take long to load, and use the reactor that adopt() has installed.
         import wormhole
         from twisted.internet import reactor
 
@@ -75,14 +75,14 @@ class Visit:
         self._guard()
 
     def use_code(self, code: Secret) -> None:
-        """Meet whoever has the same code. Raises ``WrongPeer`` for what can't be one."""
+        """Meet the peer that has the same code. Raises ``WrongPeer`` for a text that can't be a code."""
         try:
             self._wormhole.set_code(code.reveal())
         except Exception as error:
-            # The library's message may hold the code; the kind of the error says enough.
+            # The library's message may hold the code. The class of the error says enough.
             raise WrongPeer(
-                f"what came as a code is none ({type(error).__name__})",
-                hint="The other side's p2p_ipython may be of another version: update both.",
+                f"the other side sent a code that is none ({type(error).__name__})",
+                hint="The other side's p2p_ipython may be of another version: upgrade both.",
             ) from None
 
     async def new_code(self, words: int) -> Secret:
@@ -93,32 +93,32 @@ class Visit:
         return self._code
 
     async def meet(self) -> tuple[bytes, object]:
-        """Wait for the peer; returns the verifier, which both ends know and nobody else, and the peer's offer."""
+        """Wait for the peer; return the verifier, which only the two ends know, and the peer's offer."""
         await self._until(lambda: self._verifier is not None and self._versions is not None)
         assert self._verifier is not None
         return self._verifier, self._versions
 
     def send(self, message: bytes) -> None:
-        """Send a message to the peer, whenever it comes."""
+        """Send a message to the peer, which may come later."""
         self._wormhole.send_message(message)
 
     async def receive(self) -> bytes:
-        """The peer's next message."""
+        """Return the peer's next message."""
         await self._until(lambda: self._messages)
         return self._messages.popleft()
 
     def derive_key(self) -> bytes:
-        """32 secret bytes that the peer has, too. After ``meet``, before ``close``."""
+        """Return 32 secret bytes that the peer has, too. Call it after ``meet`` and before ``close``."""
         key: bytes = self._wormhole.derive_key(self._appid, 32)
         return key
 
     def fail(self, error: LinkError) -> None:
-        """Let all who wait here, or will, have ``error``, unless there was one before."""
+        """Raise ``error`` in all calls that wait here or will, unless there was an error before."""
         self._error = self._error or error
         self._news.set()
 
     def close(self) -> None:
-        """Say goodbye to the mailbox; ``closed`` resolves when that is done, or when it took too long. Idempotent."""
+        """Say goodbye to the mailbox; ``closed`` resolves when that is done or takes too long. Idempotent."""
         if self.closed.done():
             return
         limit = self._loop.call_later(_CLOSE_LIMIT, self._give_up)
@@ -133,13 +133,16 @@ class Visit:
             await self._news.wait()
 
     def _guard(self) -> None:
-        """End the visit when the mailbox talks nonsense; the library would print it, reconnect, and hear it again."""
+        """End the visit when the mailbox talks nonsense.
+
+        The library would print the error, reconnect, and read the nonsense again.
+        """
         hear = self._connector.ws_message
 
         def guarded(payload: bytes) -> None:
             try:
                 hear(payload)
-            except Exception:  # whatever the library did not expect
+            except Exception:  # anything that the library did not expect
                 self._leave("it talks nonsense")
 
         self._connector.ws_message = guarded
@@ -150,17 +153,17 @@ class Visit:
 
     @property
     def _connector(self) -> Any:
-        """What the library runs on; its interface lets nobody at it."""
+        """The library's connection to the mailbox, which its interface does not show."""
         return self._wormhole._boss._RC
 
     def _give_up(self) -> None:
-        # With its server gone, a wormhole that closes goes on reconnecting for ever, and its interface
-        # has no way to stop that. What it runs on has one.
+        # When its server is gone, a wormhole that closes reconnects for ever. Its interface can't stop that,
+        # but its connection can.
         self._connector._connector.stopService()
         if not self.closed.done():
             self.closed.set_result(None)
 
-    # What the wormhole calls
+    # For the wormhole, whose delegate this is
 
     def wormhole_got_welcome(self, welcome: object) -> None:
         self.welcome = True
@@ -190,11 +193,11 @@ class Visit:
             self.closed.set_result(None)
 
 
-_LOOK = "Check that the address is right and that the board's machine is up and lets its port through."
+_LOOK = "Check the address; check that the board's machine is up and lets the mailbox's port through."
 
 
 def unreachable(mailbox: str, why: str, *, hint: str = _LOOK) -> MailboxUnreachable:
-    """The error for a mailbox that can't be used."""
+    """Make the error for a mailbox that can't be used."""
     return MailboxUnreachable(
         f"the wormhole mailbox at {mailbox} can't be used: {why}",
         hint=hint,
@@ -207,20 +210,23 @@ def _ending(result: object, mailbox: str) -> LinkError:
     if isinstance(result, errors.WrongPasswordError):
         return WrongCode(
             "somebody came to the meeting with a wrong code",
-            hint="The code is used up; a new one is made for the next attempt.",
+            hint="The code is used up. Connect again: that makes a new one.",
         )
     if isinstance(result, errors.ServerError):
-        # In practice "crowded": a third party sits at our nameplate, which only the two of us should know.
-        return Crowded("the mailbox refused the meeting: somebody else has been there", hint="It is tried again.")
+        # In practice "crowded": a third party is at our nameplate, which only the two ends should know.
+        return Crowded(
+            "the mailbox refused the meeting: somebody else has been there",
+            hint="Connect again: that makes a new code.",
+        )
     if isinstance(result, errors.ServerConnectionError):
         return unreachable(mailbox, plain(str(getattr(result.reason, "value", result.reason)), 200))
     return unreachable(mailbox, type(result).__name__)
 
 
 def _endpoints(most: int, too_much: Callable[[], None]) -> Any:
-    """What the library takes for a way to make connections; those made here count what they read.
+    """Make an object that makes the library's connections; these count the bytes that they read.
 
-    It calls that Tor, which is what it has it for, and what it asks of it is private to it.
+    The library takes such an object for the sake of Tor, and names it so. Its interface is private to the library.
     """
     from twisted.internet import reactor
     from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -250,7 +256,7 @@ def _endpoints(most: int, too_much: Callable[[], None]) -> Any:
             counted.noisy = False
             counted.protocol = Counted
             connecting = self._inner.connect(counted)
-            # The library wants the protocol that its own factory has made.
+            # The library expects the protocol that its own factory has made.
             return connecting.addCallback(lambda protocol: protocol.wrappedProtocol)
 
     @implementer(ITorManager)

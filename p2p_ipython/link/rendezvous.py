@@ -1,11 +1,11 @@
 """Two processes that share a code meet once, through a wormhole, and know each other afterwards.
 
-Each side's offer (its certificate, its addresses, its relay) travels in the wormhole's own *versions*
-message, the one that confirms the key: so one exchange does for both, and nothing of it is readable by the mailbox
-or by somebody who guessed a wrong code. Once it is there the wormhole is closed, behind the caller's back but
-not forgotten: ``Rendezvous.close`` waits for it.
+Each side's offer (its certificate, its addresses, its relay) travels in the wormhole's own *versions* message, which
+also confirms the key. So one exchange serves for both, and neither the mailbox nor somebody who guessed a wrong code
+can read an offer. Once the offer is there the wormhole is closed in the background. ``Rendezvous.close`` waits for
+that.
 
-A code is used once. A wrong secret burns it, and both sides hear of that as ``WrongPeer``.
+A code is used once. A wrong secret uses it up, too, and both sides get ``WrongPeer``.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ MAX_OFFER = 16 << 10
 """Largest offer taken from a peer, bytes of JSON."""
 
 AT_ONCE = 8
-"""Rendezvous at the same time: each is a websocket, and some 17 ms of computing."""
+"""Rendezvous at the same time: each takes a websocket, and some 17 ms of computing."""
 
 PUBLIC_MAILBOX = "ws://relay.magic-wormhole.io:4000/v1"
 """Magic Wormhole's public mailbox server, for clusters whose board has none."""
 
 PUBLIC_RELAY = "tcp:transit.magic-wormhole.io:4001"
-"""Its transit relay."""
+"""Magic Wormhole's public transit relay."""
 
 _MOST_HEARD = 256 << 10  # bytes that a mailbox may send in one visit; it sends some 5,000 beside the offers
 
 
 def new_code() -> Secret:
-    """A wormhole code for one meeting: a random nameplate of 39 digits and a secret of 128 bits.
+    """Make a wormhole code for one meeting: a random nameplate of 39 digits and a secret of 128 bits.
 
-    Nameplates this long are never listed nor used up; guessing the secret takes one visible failure per guess.
+    Nameplates this long are never listed, and can't run out. Each wrong guess of the secret is a visible failure.
     """
     return Secret(f"{secrets.randbits(128):039d}-{secrets.token_hex(16)}")
 
 
 @dataclass(frozen=True)
 class Met:
-    """What a meeting has brought: the ``verifier``, the same at both ends and nowhere else; the peer's offer; keys."""
+    """The yield of a meeting: the ``verifier``, the same at both ends and nowhere else; the peer's offer; keys."""
 
     verifier: bytes = field(repr=False)
     offer: dict[str, Any] = field(repr=False)
     _key: bytes = field(repr=False)
 
     def key_for(self, purpose: str) -> bytes:
-        """32 secret bytes, the same at both ends, different for each purpose."""
+        """Return 32 secret bytes, the same at both ends, different for each purpose."""
         return hmac.digest(self._key, purpose.encode(), hashlib.sha256)
 
 
 class Rendezvous:
-    """A process's meetings: at most ``AT_ONCE`` at a time, all of them ended by ``close``."""
+    """A process's meetings: at most ``AT_ONCE`` at a time; ``close`` ends all of them."""
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -74,10 +74,10 @@ class Rendezvous:
         self._closed = False
 
     async def meet(self, meeting: Meeting, role: Role, offer: dict[str, Any]) -> Met:
-        """Meet the peer that has the same code and the other role; waits ``meeting.deadline`` seconds at most.
+        """Meet the peer that has the same code and the other role; wait at most ``meeting.deadline`` seconds.
 
-        Raises ``MailboxUnreachable``, ``LinkTimeout`` when nobody came, ``WrongPeer`` when somebody came with
-        another secret, in our own role or with nonsense.
+        Raises ``MailboxUnreachable``; ``LinkTimeout`` when nobody came; ``WrongPeer`` when somebody came with another
+        secret, in our own role or with nonsense.
         """
         visit: Visit | None = None
         try:
@@ -97,11 +97,11 @@ class Rendezvous:
                 raise unreachable(meeting.mailbox, "it does not answer") from None
             raise LinkTimeout(
                 f"nobody came to the meeting within {meeting.deadline:g} s",
-                hint="The other side may have left or lost its connection; it is asked again by itself.",
+                hint="The other side may have left or lost its connection; p2p_ipython asks it again by itself.",
             ) from None
 
     async def close(self) -> None:
-        """End all meetings, and wait until the mailbox has forgotten us, for a few seconds at most."""
+        """End all meetings, and wait a few seconds at most until the mailbox has forgotten us."""
         self._closed = True
         for visit in list(self._visits):
             visit.fail(LinkLost("the linker was closed meanwhile"))
@@ -124,7 +124,7 @@ async def _met(visit: Visit, role: Role) -> Met:
     if not isinstance(versions, dict) or len(json.dumps(versions)) > MAX_OFFER or versions.get("role") != other:
         raise WrongPeer(
             "somebody with the right code is there, but does not speak this protocol",
-            hint="The other side's p2p_ipython may be of another version: update both.",
+            hint="The other side's p2p_ipython may be of another version: upgrade both.",
         )
-    # One key is taken out of the wormhole, so that it can be closed and forgotten.
+    # With one key derived from it, the wormhole can be closed and forgotten.
     return Met(verifier, versions, visit.derive_key())

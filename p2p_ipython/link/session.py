@@ -1,4 +1,4 @@
-"""What one end of a link remembers and when it acts: pure, with time as an argument.
+"""The memory of one end of a link, and the times at which it acts: pure, with time as an argument.
 
 A link outlives its connections. Each end counts the frames that it has written and the frames that it has
 got whole; both counts start at 0 with the link and leave out the link's own frames (``"t": "link.…"``)::
@@ -7,7 +7,7 @@ got whole; both counts start at 0 with the link and leave out the link's own fra
       ▲                          │
       └──── rewind(count) ◀──────┘    a new connection: the peer has ``count`` of them, the others go again
 
-What the peer did not get returns to the front of its queue, so that small frames overtake bulk after a
+A frame that the peer did not get returns to the front of its queue. So small frames overtake bulk after a
 reconnect as before it. Frames are kept by reference: no byte is copied for the sake of a resend.
 
 ``Liveness`` says when to probe, when a connection is dead and when a link is lost; ``Refusals`` says when
@@ -21,23 +21,23 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
-from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED, MOST_WAITING
-from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.errors import LocalProtocolError, RemoteProtocolError
+from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED, MOST_WAITING, RESERVED
+from p2p_ipython.protocol.frames import Buffer, Header, encode
 
 ACK_BYTES = 4 << 20
-"""Bytes received after which an acknowledgement is sent at once: bounds what the sender keeps."""
+"""Bytes received after which an acknowledgement is sent at once. This bounds the frames that the sender keeps."""
 
 ACK_DELAY = 0.1
-"""Seconds after which what was received is acknowledged in any case: few enough to cost nothing."""
+"""Seconds after which received frames are acknowledged in any case: so seldom that it costs nothing."""
 
 MISSES = 3
 """Heartbeats without a byte from the peer after which its connection is given up."""
 
 REFUSED_GRACE = 3.0
-"""Seconds for which every known address of the peer has to refuse us before it counts as gone. A process that
-ended takes its listening socket with it, and tasks should not wait out the whole lease for it; a
-process that is merely unreachable doesn't refuse, it is silent."""
+"""Seconds for which every known address of the peer has to refuse us before the peer counts as gone. A process that
+ended takes its listening socket with it, and tasks should not wait out the whole lease for it. A process that is
+merely unreachable doesn't refuse; it is silent."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,9 +49,19 @@ class Frame:
     size: int
     bulk: bool
 
+    @classmethod
+    def of(cls, header: Header, body: Buffer, *, bulk: bool) -> Frame:
+        """Make a frame for ``Link.send``; see there for the errors."""
+        if header["t"].startswith(RESERVED):
+            raise LocalProtocolError(f"{header['t']!r} is a kind of frame of the link itself")
+        if isinstance(body, memoryview) and (body.itemsize != 1 or body.ndim != 1):
+            body = body.cast("B")
+        head = encode(header, len(body))
+        return cls(head, body, len(head) + len(body), bulk)
+
 
 class Outbox:
-    """What is to be sent, and what was sent and may have to be sent again."""
+    """The frames that are to be sent, and those that were sent and may have to be sent again."""
 
     def __init__(self, most_waiting: float = MOST_WAITING) -> None:
         """``most_waiting`` bounds the small frames that wait, bytes; see ``excess``."""
@@ -84,7 +94,7 @@ class Outbox:
             self._above = True
 
     def take(self, *, bulk: bool) -> Frame | None:
-        """The next frame of a class, which counts as written from now on; None when there is none."""
+        """Take the next frame of a class, which then counts as written; return None when there is none."""
         queue = self.bulk if bulk else self.small
         if not queue:
             return None
@@ -97,7 +107,7 @@ class Outbox:
 
     @property
     def excess(self) -> str:
-        """In words, what of the peer's doing makes too much wait here; "" if nothing does."""
+        """The peer's fault that makes too much wait here, in words; "" if there is none."""
         if self._waiting > self._most_waiting:
             return f"the other end doesn't read what it asked for: {self._waiting >> 20} MiB wait for it"
         if self._unacknowledged > MOST_UNACKNOWLEDGED:
@@ -105,7 +115,7 @@ class Outbox:
         return ""
 
     def drained(self) -> bool:
-        """Whether ``pending`` has fallen to the low-water mark since it was above the high one; says so once."""
+        """Return, once, whether ``pending`` has fallen to the low-water mark since it was above the high one."""
         if self._above and self.pending <= LOW_WATER:
             self._above = False
             return True
@@ -122,7 +132,7 @@ class Outbox:
         self._forgotten = count
 
     def rewind(self, count: int) -> None:
-        """Start a new connection on which the peer says it has ``count`` frames: the others are queued again.
+        """Start a new connection, on which the peer says that it has ``count`` frames; queue the others again.
 
         Raises ``RemoteProtocolError`` as ``acknowledge`` does.
         """
@@ -137,7 +147,7 @@ class Outbox:
             self._above = True
 
     def clear(self) -> None:
-        """Let go of everything: the link has ended."""
+        """Release all frames: the link has ended."""
         for frames in (self.small, self.bulk, self._kept):
             frames.clear()
         self.pending = self._waiting = self._unacknowledged = 0
@@ -145,7 +155,7 @@ class Outbox:
 
 
 class Inbox:
-    """How many frames have come, and how many of them the peer knows of."""
+    """Counts the frames that have come, and those of them that were acknowledged."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -158,20 +168,20 @@ class Inbox:
         return self._told != self.received
 
     def receive(self, size: int) -> bool:
-        """Count a frame of ``size`` bytes; True when an acknowledgement is due at once."""
+        """Count a frame of ``size`` bytes; return whether an acknowledgement is due at once."""
         self.received += 1
         self._bytes += size
         return self._bytes >= ACK_BYTES
 
     def tell(self) -> int:
-        """The count to acknowledge; it counts as told."""
+        """Return the count to acknowledge; its frames then count as acknowledged."""
         self._told = self.received
         self._bytes = 0
         return self.received
 
 
 class Tick(enum.Enum):
-    """What ``Liveness.tick`` asks for."""
+    """The act that ``Liveness.tick`` asks for."""
 
     NOTHING = enum.auto()
     PROBE = enum.auto()
@@ -180,7 +190,7 @@ class Tick(enum.Enum):
 
 
 class Liveness:
-    """When to probe an idle link, when its connection is dead, when the link is lost.
+    """Decides when to probe an idle link, when its connection is dead, when the link is lost.
 
     Times are those of one monotonic clock, seconds.
     """
@@ -198,29 +208,29 @@ class Liveness:
         self.rtt: float | None = None
 
     def connected(self, now: float) -> None:
-        """A connection is there."""
+        """Note that there is a connection."""
         self._up = True
         self._heard = self._probe_at = now
         self._probes.clear()
         self._deadline = now + MISSES * self._heartbeat
 
     def cut(self, now: float) -> None:
-        """The connection is gone; the lease begins."""
+        """Note that the connection is gone; the lease begins."""
         self._up = False
         self._away_since = now
 
     def heard(self, now: float) -> None:
-        """Some bytes came from the peer."""
+        """Note that some bytes came from the peer."""
         self._heard = now
         self._deadline = now + MISSES * self._heartbeat
 
     def suspect(self, now: float) -> None:
-        """There is reason to believe that the connection is dead: it has one heartbeat to show that it isn't."""
+        """Doubt the connection: it has one heartbeat to show that it is not dead."""
         self._probe_at = now
         self._deadline = min(self._deadline, now + self._heartbeat)
 
     def probe(self, now: float) -> int:
-        """Number a probe that is being sent."""
+        """Return the number of the probe that is being sent."""
         self._number += 1
         self._probes[self._number] = now
         while len(self._probes) > MISSES + 1:
@@ -228,22 +238,22 @@ class Liveness:
         return self._number
 
     def answered(self, number: int, now: float) -> None:
-        """The peer answered a probe; answers to none of ours are ignored."""
+        """Note that the peer answered a probe; a number that no probe had is ignored."""
         sent = self._probes.pop(number, None)
         if sent is not None:
             self.rtt = now - sent
 
     def next_tick(self) -> float:
-        """When ``tick`` has to be called."""
+        """Return the time at which to call ``tick``."""
         return min(self._probe_at, self._deadline) if self._up else self._away_since + self._lease
 
     def tick(self, now: float) -> Tick:
-        """What is to be done now."""
+        """Return the act that is due now."""
         if not self._up:
             return Tick.LOSE if now >= self._away_since + self._lease else Tick.NOTHING
         if now >= self._probe_at + self._heartbeat and now >= self._deadline:
-            # It is we who were away (a suspended laptop, a debugger): what the peer sent meanwhile is still
-            # unread. It gets the time for one answer.
+            # This end was away (a suspended laptop, a debugger), and the bytes that the peer sent meanwhile are still
+            # unread. The peer gets the time for one answer.
             self._probe_at = now
             self._deadline = now + self._heartbeat
         if now >= self._deadline:
@@ -257,7 +267,7 @@ class Liveness:
 class Refusals:
     """Tells a peer whose process is gone from one that can't be reached.
 
-    ``ways`` are the peer's addresses. Those that have ever answered decide; where none has, all of them do.
+    ``ways`` are the peer's addresses. Those that have ever answered decide; if none has, all of them do.
     """
 
     def __init__(self, ways: Iterable[Hashable]) -> None:
@@ -266,19 +276,19 @@ class Refusals:
         self._since: float | None = None
 
     def answered(self, way: Hashable) -> None:
-        """Our peer itself answered there."""
+        """Note that the peer itself answered at ``way``."""
         self._answered.add(way)
         self._refuses[way] = False
         self._since = None
 
     def silent(self, way: Hashable) -> None:
-        """Nothing came back from there: that is the network, not the peer."""
+        """Note that nothing came back from ``way``: the network's fault, not the peer's."""
         self._refuses[way] = False
         if way in self._deciding():
             self._since = None
 
     def refused(self, way: Hashable, now: float) -> bool:
-        """Nobody of that name is there; True when the peer counts as gone."""
+        """Note that the peer is not at ``way``; return whether it now counts as gone."""
         self._refuses[way] = True
         if not all(self._refuses[one] for one in self._deciding()):
             return False
@@ -287,7 +297,7 @@ class Refusals:
         return now - self._since >= REFUSED_GRACE
 
     def reset(self) -> None:
-        """A new search begins."""
+        """Begin anew: a new search begins."""
         self._refuses = dict.fromkeys(self._refuses, False)
         self._since = None
 

@@ -1,15 +1,15 @@
 """One TCP connection: a line or two in the clear, then TLS, then frames.
 
-The way of the bytes in::
+The bytes come in on this way::
 
     socket ─recv_into─▶ 256 KiB ─▶ TLS ─▶ Intake.target() ─▶ Sink.on_frame
 
-and out: frames ─▶ TLS ─▶ the transport's buffer. TLS is ``ssl.MemoryBIO`` rather than ``loop.start_tls``: the
-plain lines and the handshake may come in one segment, a record is decrypted right into the buffer
-of the body that it belongs to, and what a stranger sends never reaches the loop's exception handler.
+and go out on this one: frames ─▶ TLS ─▶ the transport's buffer. TLS is ``ssl.MemoryBIO`` rather than
+``loop.start_tls``, for three reasons. The plain lines and the handshake may come in one segment; a record is decrypted
+right into the buffer of its body; and a stranger's bytes never reach the loop's exception handler.
 
-Each step of the set-up is a coroutine (``read_line``, ``start_tls``, ``read_frame``), which its caller puts a
-deadline on; one at a time. After ``start`` frames go to the sink, and nothing is awaited any more.
+Each step of the set-up is a coroutine (``read_line``, ``start_tls``, ``read_frame``), one at a time, under a deadline
+of its caller's. After ``start`` all frames go to the sink, and nothing is awaited any more.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from p2p_ipython.protocol.frames import Buffer, FrameError, Header
 logger = logging.getLogger(__name__)
 
 WRITE_HIGH = 1 << 20
-"""Unsent bytes above which bulk waits: what a small frame may have to wait for, besides the kernel's buffer."""
+"""Unsent bytes above which bulk waits. A small frame may have to wait for as many, besides the kernel's buffer."""
 
 WRITE_LOW = 256 << 10
-"""Unsent bytes at which bulk goes on."""
+"""Unsent bytes at which bulk continues."""
 
 _READ = 256 << 10
 _KERNEL = 512 << 10  # bytes not yet on the wire that the kernel takes; measured not to slow a fast network
@@ -41,26 +41,26 @@ _PLAIN = 64 << 10  # bytes taken before TLS is started; a peer's first flight ha
 
 
 class Sink(Protocol):
-    """Who gets a connection's frames. Exceptions of its methods end the connection."""
+    """The receiver of a connection's frames. Exceptions of its methods end the connection."""
 
     def on_frame(self, header: Header, body: Buffer, size: int) -> None:
-        """A frame has come, of ``size`` bytes on the wire."""
+        """Take a frame, which had ``size`` bytes on the wire."""
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
-        """Where a large body is to land; None for a fresh buffer."""
+        """Return the place where a large body is to land, or None for a fresh buffer."""
 
     def on_data(self) -> None:
-        """Some bytes have come."""
+        """Learn that some bytes have come."""
 
     def on_writable(self) -> None:
-        """The unsent bytes have fallen to ``WRITE_LOW`` after having been above ``WRITE_HIGH``."""
+        """Learn that the unsent bytes have fallen to ``WRITE_LOW`` after having been above ``WRITE_HIGH``."""
 
     def on_gone(self, reason: Exception) -> None:
-        """The connection has ended; nothing more comes from it. Not called after ``abort``."""
+        """Learn that the connection has ended, and that no more comes from it. Not called after ``abort``."""
 
 
 class ConnectionGone(LinkError):
-    """The connection ended. Inside this package: whoever holds it tries another one."""
+    """The connection ended. This error stays inside the package: its holder tries another connection."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -82,7 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sink: Sink | None = None
         self._paused = False
 
-    # What the owner calls
+    # For the owner
 
     def write_line(self, line: bytes) -> None:
         """Write a line in the clear."""
@@ -90,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(line + b"\n")
 
     async def read_line(self) -> bytes:
-        """The next plain line, without its newline. Raises ``ConnectionGone`` also for one that is too long."""
+        """Return the next plain line, without its newline. Raises ``ConnectionGone``, also if it is too long."""
         while b"\n" not in self._plain:
             if len(self._plain) > _LINE:
                 self.abort("a plain line is too long")
@@ -102,8 +102,8 @@ class Connection(asyncio.BufferedProtocol):
     async def start_tls(self, context: ssl.SSLContext, *, server: bool) -> bytes:
         """Make the handshake; return the peer's certificate, DER.
 
-        Raises ``WrongPeer`` when the peer has another certificate than the context's, or doesn't take ours;
-        ``ConnectionGone`` when it ends otherwise.
+        Raises ``WrongPeer`` when the peer has another certificate than the context's, or doesn't accept ours;
+        ``ConnectionGone`` when the connection ends otherwise.
         """
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
         self._raw = memoryview(bytearray(_READ))
@@ -131,7 +131,7 @@ class Connection(asyncio.BufferedProtocol):
         return certificate
 
     async def read_frame(self) -> tuple[Header, Buffer]:
-        """The next frame; those after it wait. Raises ``ConnectionGone`` or ``WrongPeer`` as ``start_tls`` does."""
+        """Return the next frame; later ones wait. Raises ``ConnectionGone`` or ``WrongPeer`` as ``start_tls`` does."""
         self._check()
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
@@ -173,7 +173,7 @@ class Connection(asyncio.BufferedProtocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def info(self, name: str) -> Any:
-        """What the transport knows under ``name``, such as its ``peername``."""
+        """Return the transport's extra info of that name, such as its ``peername``."""
         return None if self._transport is None else self._transport.get_extra_info(name)
 
     @property
@@ -182,21 +182,21 @@ class Connection(asyncio.BufferedProtocol):
         return self._gone is not None
 
     def close(self) -> None:
-        """Send what is written, then end. The sink isn't told."""
+        """Send the written bytes, then end, without a word to the sink."""
         self._finish(ConnectionGone("closed here"), flush=True)
 
     def abort(self, reason: str = "aborted here") -> None:
-        """End at once. The sink isn't told."""
+        """End at once, without a word to the sink."""
         self._finish(ConnectionGone(reason), flush=False)
 
-    # What the loop calls
+    # For the loop (asyncio.BufferedProtocol)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         options = self._transport.get_extra_info("socket")
-        # asyncio does so only for sockets that were made with an explicit protocol number. Without it a
-        # handshake takes 40 ms longer, each small answer likewise.
+        # asyncio sets this only on sockets that were made with an explicit protocol number. Without it a
+        # handshake takes 40 ms longer, and so does each small answer.
         options.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # On a slow network the kernel would take megabytes of bulk that no small frame could overtake.
@@ -242,10 +242,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        if self._sink is not None and self._gone is None:
-            self._sink.on_writable()
+        # Not at once: asyncio's transport breaks when it is aborted in here, which the sink may do.
+        asyncio.get_running_loop().call_soon(self._tell_writable)
 
     # Helpers, in order of use
+
+    def _tell_writable(self) -> None:
+        if self._sink is not None and self.writable:
+            self._sink.on_writable()
 
     def _check(self) -> None:
         if self._gone is not None:
@@ -266,7 +270,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         if self._transport is not None and self._outgoing.pending:
-            # A view, since the transport slices what it could not send at once.
+            # A view, since the transport slices the bytes that it could not send at once.
             self._transport.write(memoryview(self._outgoing.read()))
 
     def _hold(self) -> None:
@@ -286,7 +290,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail_by(error)
 
     def _read(self) -> None:
-        """Decrypt and deliver what has come."""
+        """Decrypt the bytes that have come, and deliver their frames."""
         tls, intake = self._tls, self._intake
         assert tls is not None
         assert intake is not None
@@ -319,14 +323,15 @@ class Connection(asyncio.BufferedProtocol):
         return self._sink.buffer_for(header, size)
 
     def _fail_by(self, error: Exception) -> None:
-        """End because of what the peer's bytes brought about, whatever it is: it must not end the loop."""
+        """End because of any error that the peer's bytes have caused: none may end the loop."""
         match error:
             case ssl.SSLError():
                 self._fail(_tls_error(error))
             case FrameError():
                 self._fail(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
             case _:
-                self._fail(error)
+                # Its traceback would keep the frame that caused it, for as long as this error is known.
+                self._fail(error.with_traceback(None))
 
     def _fail(self, reason: Exception) -> None:
         sink = self._sink
@@ -334,7 +339,7 @@ class Connection(asyncio.BufferedProtocol):
             sink.on_gone(reason)
 
     def _end(self, reason: Exception) -> Exception:
-        """End in good order, because of ``reason``, which is returned."""
+        """End in good order because of ``reason``; return it."""
         self._finish(reason, flush=True)
         return reason
 
@@ -345,7 +350,8 @@ class Connection(asyncio.BufferedProtocol):
             return False
         self._gone = reason
         self._sink = None
-        self._hold()
+        if self._intake is not None:
+            self._intake.drop()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(reason)
         if self._transport is not None:
@@ -360,11 +366,11 @@ _REFUSALS = ("CERTIFICATE", "UNKNOWN_CA", "ALERT_DECRYPT_ERROR", "ALERT_ACCESS_D
 
 
 def _tls_error(error: ssl.SSLError) -> LinkError:
-    """Our error for one of TLS: ``WrongPeer`` where it is about a certificate, theirs or ours."""
+    """Return our error for one of TLS: ``WrongPeer`` if it concerns a certificate, the peer's or ours."""
     reason = error.reason or type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError) or any(word in reason for word in _REFUSALS):
         return WrongPeer(
             "the other end of a connection does not hold the certificate that was agreed on",
-            hint="Somebody may be listening in between. Connect again, by another network if it stays so.",
+            hint="Somebody may be listening in between. Connect again; if that fails, by another network.",
         )
     return ConnectionGone(f"TLS failed: {reason}")

@@ -29,6 +29,8 @@ from typing import Any
 Header = dict[str, Any]
 Buffer = bytes | bytearray | memoryview
 
+PROTOCOL_VERSION = 1  # of everything that travels on a link; each end says it in its link.hello
+
 PREFIX = 8
 """Bytes before the header."""
 
@@ -120,7 +122,7 @@ def _deeper(value: Any, depth: int) -> bool:
 class FrameReader:
     """Cut a stream into frames: ``feed`` it bytes as they come, iterate over what is complete.
 
-    Bodies are ``bytes``. For bulk, read straight into a buffer instead (see link/tls.py and sandbox/inside/runner.py).
+    Bodies are ``bytes``. Bulk is better read right into a buffer (see link/intake.py and sandbox/inside/runner.py).
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,8 @@ from p2p_ipython.protocol.identity import ClusterSecret, Session, fingerprint
 from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.protocol.roster import Member, Roster, changed, commitment
 from p2p_ipython.rehearsal.board import Faults, MemoryBoard, MemoryBoardHub
-from p2p_ipython.rehearsal.link import MemoryHub, MemoryLinker
+from p2p_ipython.rehearsal.hub import MemoryHub
+from p2p_ipython.rehearsal.link import MemoryLinker
 from p2p_ipython.rehearsal.slot import MemorySlot
 from p2p_ipython.task.outcome import decode
 from p2p_ipython.task.payload import BufferStore

@@ -1,9 +1,6 @@
 """Links whose two ends are in one process: the same interface and promises as link/tls.py, without a network.
 
-A ``MemoryHub`` stands for everything between the processes: mailbox, relay and wires. It uses nothing but its
-event loop's time and turns, and a seeded random generator, so that a run is repeated exactly, also
-under virtual time. Faults are ordered (``cut``, ``restore``, ``lose``, ``mailbox_up``) or, with ``cut_rate``,
-come by themselves::
+A ``MemoryHub`` (hub.py) stands for everything between the processes: mailbox, relay and wires, and their faults::
 
     hub = MemoryHub(seed=7, cut_rate=0.01)
     client = MemoryLinker("client", hub=hub, settings=settings)
@@ -14,123 +11,26 @@ come by themselves::
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import math
-import random
-from dataclasses import dataclass
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkError, LinkLost, LinkTimeout, LocalProtocolError, MailboxUnreachable, WrongPeer
-from p2p_ipython.link.base import LANDING, MOST_WAITING, RESERVED, LinkHandler, LinkState, Meeting
+from p2p_ipython.errors import (
+    LinkLost,
+    ProtocolError,
+    RemoteProtocolError,
+)
+from p2p_ipython.link.base import LANDING, MOST_WAITING, LinkHandler, LinkState, Meeting
+from p2p_ipython.link.guard import Guard
 from p2p_ipython.link.rendezvous import Role
 from p2p_ipython.link.session import REFUSED_GRACE, Frame, Inbox, Outbox
-from p2p_ipython.protocol.frames import PREFIX, Buffer, Header, decode_header, encode
+from p2p_ipython.protocol.frames import PREFIX, Buffer, FrameError, Header, decode_header
+from p2p_ipython.rehearsal.hub import MemoryHub
 
 logger = logging.getLogger(__name__)
 
 CLOSE_LIMIT = 1.0
-"""Seconds that ``close`` may take to deliver what is queued."""
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """Somebody at a meeting."""
-
-    link: MemoryLink
-    meeting: Meeting
-    met: asyncio.Future[None]
-
-
-class MemoryHub:
-    """What lies between the ends: meetings, wires, and their faults."""
-
-    def __init__(self, *, seed: int = 0, cut_rate: float = 0.0, away: float = 0.02) -> None:
-        """``cut_rate`` is the share of frames on whose way the link is cut; it is ``away`` seconds then."""
-        self.mailbox_up = True
-        self._random = random.Random(seed)  # noqa: S311 - to be repeatable is its purpose
-        self._cut_rate = cut_rate
-        self._away = away
-        self._waiting: dict[str, _Waiting] = {}
-
-    def cut(self, link: MemoryLink, *, away: float | None = None) -> None:
-        """Cut ``link``; it is mended after ``away`` seconds (None: the hub's), infinity: by ``restore`` only."""
-        link.cut_for(self._away if away is None else away)
-
-    def restore(self, link: MemoryLink) -> None:
-        """Mend a link that is cut. Does nothing otherwise."""
-        link.restore()
-
-    def lose(self, link: MemoryLink) -> None:
-        """End both ends as LOST at once."""
-        link.lose("lost on purpose")
-
-    def strikes(self) -> bool:
-        """Whether a fault comes now."""
-        return self._cut_rate > 0 and self._random.random() < self._cut_rate
-
-    async def meet(self, link: MemoryLink, meeting: Meeting) -> None:
-        """Join ``link`` to the one whose meeting has the same code. Raises as ``Linker.open``."""
-        if not self.mailbox_up:
-            raise MailboxUnreachable(
-                f"the mailbox at {meeting.mailbox} does not answer", hint="Check that the board's machine is up."
-            )
-        nameplate, _, _ = meeting.code.reveal().partition("-")
-        mine = _Waiting(link, meeting, asyncio.get_running_loop().create_future())
-        other = self._waiting.pop(nameplate, None)
-        if other is not None:
-            _join(mine, other)
-        else:
-            self._waiting[nameplate] = mine
-        try:
-            async with asyncio.timeout(meeting.deadline):
-                await mine.met
-        except TimeoutError:
-            raise LinkTimeout(
-                f"nobody came to the meeting within {meeting.deadline:g} s",
-                hint="The other side may have left; it is asked again by itself.",
-            ) from None
-        finally:
-            if self._waiting.get(nameplate) is mine:
-                del self._waiting[nameplate]
-
-
-def _join(first: _Waiting, second: _Waiting) -> None:
-    """Check both ends of a meeting against each other, and connect their links."""
-    code, other_code = first.meeting.code.reveal(), second.meeting.code.reveal()
-    if code != other_code or first.link.role == second.link.role:
-        for end in (first, second):
-            _settle(end, WrongPeer("somebody came to the meeting with a wrong code", hint="It is tried again."))
-        return
-    verifier = hmac.digest(b"p2p-ipython/memory", code.encode(), hashlib.sha256)
-    failures = {
-        id(checker): failure
-        for checker, prover in ((first, second), (second, first))
-        if (failure := _failure(checker.meeting, prover.meeting, verifier)) is not None
-    }
-    if not failures:
-        first.link.join(second.link)
-    for end in (first, second):
-        refused = WrongPeer("the peer refused our proof of who we are") if failures else None
-        _settle(end, failures.get(id(end), refused))
-
-
-def _failure(checker: Meeting, prover: Meeting, verifier: bytes) -> WrongPeer | None:
-    try:
-        checker.check(verifier, prover.prove(verifier))
-    except WrongPeer as error:
-        return error
-    return None
-
-
-def _settle(end: _Waiting, error: LinkError | None) -> None:
-    if end.met.done():
-        return
-    if error is None:
-        end.met.set_result(None)
-    else:
-        end.met.set_exception(error)
+"""Seconds that ``close`` may take to deliver the queued frames."""
 
 
 class MemoryLinker:
@@ -177,7 +77,7 @@ class MemoryLink:
         self.role = linker.role
         self._linker = linker
         self._hub = hub
-        self._handler = handler
+        self._handler = Guard(handler, self)
         self._loop = asyncio.get_running_loop()
         self._peer: MemoryLink | None = None
         self._state = LinkState.UP
@@ -193,7 +93,7 @@ class MemoryLink:
     def __repr__(self) -> str:
         return f"<MemoryLink {self.role} {self._state.value}>"
 
-    # What link.base.Link promises
+    # The interface, link.base.Link
 
     @property
     def kind(self) -> str:
@@ -214,11 +114,7 @@ class MemoryLink:
     def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
         if self._closing or self._ended:
             raise LinkLost(f"the link is {'closed' if self._closing else self._state.value}")
-        if header["t"].startswith(RESERVED):
-            raise LocalProtocolError(f"{header['t']!r} is a kind of frame of the link itself")
-        body = memoryview(body).cast("B")
-        head = encode(header, len(body))
-        self._outbox.queue(Frame(head, body, len(head) + len(body), bulk))
+        self._outbox.queue(Frame.of(header, body, bulk=bulk))
         self._schedule()
 
     async def close(self) -> None:
@@ -248,14 +144,14 @@ class MemoryLink:
     def cut(self) -> None:
         self._hub.cut(self)
 
-    # What the hub and the linker call
+    # For the hub and the linker
 
     def join(self, peer: MemoryLink) -> None:
         """Connect the two ends."""
         self._peer, peer._peer = peer, self
 
     def begin(self) -> None:
-        """Let the handler hear of the link, from the loop's next turn on."""
+        """Call the handler from the loop's next turn on."""
         self._loop.call_soon(self._begin)
 
     def cut_for(self, away: float) -> None:
@@ -278,8 +174,9 @@ class MemoryLink:
             end._cancel_timers()
             end._state = LinkState.UP
         for end in (self, peer):
-            end._tell(LinkState.UP, "memory")
-            end._schedule()
+            if end._state is LinkState.UP:  # the first one's handler may have ended both
+                end._tell(LinkState.UP, "memory")
+                end._schedule()
 
     def lose(self, why: str) -> None:
         """See ``MemoryHub.lose``."""
@@ -302,7 +199,7 @@ class MemoryLink:
             self._peer._schedule()
 
     def _forsaken(self) -> None:
-        """The other end has gone without a word: it is found out as over TLS."""
+        """Find out, as over TLS, that the other end has gone without a word."""
         if self._ended:
             return
         self._outbox.rewind(self._peer._inbox.received if self._peer else 0)
@@ -322,6 +219,16 @@ class MemoryLink:
             if timer is not None:
                 timer.cancel()
 
+    def _give_up(self, error: ProtocolError) -> None:
+        """End as LOST because of ``error``; the other end finds out as over TLS."""
+        if self._ended:
+            return
+        log = logger.warning if isinstance(error, RemoteProtocolError) else logger.info
+        log("%r: given up: %s", self, error)
+        self._end(LinkState.LOST, error.message)
+        if self._peer is not None:
+            self._peer._forsaken()
+
     def _end(self, state: LinkState, why: str, *, tell: bool = True) -> None:
         if self._ended:
             return
@@ -336,11 +243,11 @@ class MemoryLink:
 
     def _tell(self, state: LinkState, detail: str) -> None:
         if not self._begun:
-            return  # _begin will tell
+            return  # _begin will report it
         try:
             self._handler.on_link(state, detail)
-        except Exception:
-            logger.exception("%r: the handler's on_link failed", self)
+        except ProtocolError as error:
+            self._give_up(error)
 
     def _schedule(self) -> None:
         if not self._pumping and self._begun:
@@ -363,18 +270,26 @@ class MemoryLink:
         if outbox.drained():
             try:
                 self._handler.on_drain()
-            except Exception:
-                logger.exception("%r: the handler's on_drain failed", self)
+            except ProtocolError as error:
+                self._give_up(error)
 
     def _deliver(self, *, bulk: bool) -> bool:
-        """Deliver one frame of a class; False when there is none or it can't be."""
+        """Deliver one frame of a class; return False when there is none or it can't be delivered."""
         peer = self._peer
         if peer is None or self._state is not LinkState.UP or not peer._begun:
             return False
         frame = self._outbox.take(bulk=bulk)
         if frame is None:
             return False
-        if not peer._receive(frame, struck=self._hub.strikes()):
+        try:
+            received = peer._receive(frame, struck=self._hub.strikes())
+        except FrameError as error:
+            peer._give_up(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
+            return False
+        except ProtocolError as error:
+            peer._give_up(error.with_traceback(None))  # its traceback would keep the frame
+            return False
+        if not received:
             self._hub.cut(self)
             return False
         if not self._ended:
@@ -382,28 +297,19 @@ class MemoryLink:
         return True
 
     def _receive(self, frame: Frame, *, struck: bool) -> bool:
-        """Hand a frame to the handler; when ``struck``, it is lost after ``buffer_for``."""
+        """Hand a frame to the handler; if ``struck``, lose it after ``buffer_for`` and return False."""
         if self._closing:
             return True
         header = decode_header(frame.head[PREFIX:])
         body: Buffer = bytes(frame.body)
-        place = self._buffer_for(header, len(body)) if len(body) >= LANDING else None
+        place = self._handler.buffer_for(header, len(body)) if len(body) >= LANDING else None
+        if self._ended:
+            return True
         if struck:
             return False
         if place is not None:
             place.cast("B")[:] = body
             body = place
         self._inbox.receive(frame.size)
-        try:
-            self._handler.on_frame(header, body)
-        except Exception:
-            logger.exception("%r: the handler failed on a %r frame", self, header["t"][:40])
+        self._handler.on_frame(header, body)
         return True
-
-    def _buffer_for(self, header: Header, size: int) -> memoryview | None:
-        try:
-            place = self._handler.buffer_for(header, size)
-        except Exception:
-            logger.exception("%r: the handler's buffer_for failed", self)
-            return None
-        return place if place is not None and place.nbytes == size and not place.readonly else None

@@ -26,7 +26,8 @@ from p2p_ipython import loop as loops
 from p2p_ipython.config import Settings
 from p2p_ipython.link.base import LinkState, Meeting, Secret
 from p2p_ipython.link.rendezvous import new_code
-from p2p_ipython.link.tls import TLSLink, TLSLinker
+from p2p_ipython.link.tls import TLSLinker
+from p2p_ipython.link.tls_link import TLSLink
 
 MIB = 1 << 20
 SMALL = 20_000

@@ -1,4 +1,4 @@
-"""What every link does: in memory, direct, and by a relay (the last two over real sockets and servers)."""
+"""The promises that every link keeps: in memory, direct, and by a relay (the last two over real sockets)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ import asyncio
 import hashlib
 import logging
 import random
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Literal
 
 import pytest
 from link_support import PATIENCE, Ends, Recorder, World, in_vain, world
 
-from p2p_ipython.errors import LinkLost, LinkTimeout, LocalProtocolError, MailboxUnreachable, WrongPeer
+from p2p_ipython.errors import (
+    LinkLost,
+    LinkTimeout,
+    LocalProtocolError,
+    MailboxUnreachable,
+    RemoteProtocolError,
+    WrongPeer,
+)
 from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, LinkState, Meeting, Secret
 from p2p_ipython.link.rendezvous import new_code
 from p2p_ipython.protocol.frames import MAX_BODY, MAX_HEADER, FrameError
@@ -111,7 +120,7 @@ async def test_small_frames_overtake_bulk(worlds: Worlds) -> None:
         assert [n for n in order if n != "small"] == list(range(64))
 
 
-async def test_pending_counts_what_waits_and_drain_says_when_it_is_low(worlds: Worlds) -> None:
+async def test_pending_counts_waiting_bytes_and_drain_says_when_they_are_few(worlds: Worlds) -> None:
     async with worlds() as here:
         ends = await here.join(memory=16 * MIB)
         _send_bulk(ends, bytes(16 * MIB))
@@ -144,7 +153,7 @@ async def test_a_link_cut_in_the_middle_of_bulk_loses_and_doubles_nothing(worlds
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_whatever_is_cut_whenever_each_frame_arrives_once_and_in_its_order(worlds: Worlds, seed: int) -> None:
+async def test_whenever_a_link_is_cut_each_frame_arrives_once_and_in_its_order(worlds: Worlds, seed: int) -> None:
     async with worlds() as here:
         ends = await here.join()
         dice = random.Random(seed)
@@ -170,7 +179,7 @@ async def test_whatever_is_cut_whenever_each_frame_arrives_once_and_in_its_order
             assert all(header["sum"] == _sum(body) for header, body in hears.frames)
 
 
-async def test_what_is_sent_while_the_link_is_away_arrives_when_it_is_back(worlds: Worlds) -> None:
+async def test_frames_sent_while_the_link_is_away_arrive_when_it_is_back(worlds: Worlds) -> None:
     async with worlds() as here:
         ends = await here.join()
         ends.client.cut()
@@ -316,21 +325,162 @@ async def test_frames_over_the_bounds_and_the_links_own_kinds_are_refused_here(w
         assert ends.worker_hears.numbers == [1]
 
 
-async def test_a_handler_that_fails_ends_neither_the_link_nor_the_loop(
+# A handler that raises
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["small", "bulk"])
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_frame_that_its_handler_refuses_ends_the_link_at_once(
+    worlds: Worlds, size: int, bulk: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worlds() as here:
+        ends = await here.join(lease=0.4)
+        _fail_on(ends, 3, RemoteProtocolError("a task of no size", hint="Update both ends."))
+        for number in range(1, 9):
+            ends.client.send({"t": "a", "n": number}, bytes(size), bulk=bulk)
+        await ends.worker_hears.until_state(LinkState.LOST)
+        await ends.client_hears.until_state(LinkState.LOST)
+        assert ends.worker_hears.states == [(LinkState.LOST, "a task of no size")]
+        assert ends.worker_hears.numbers == [1, 2, 3]
+        with pytest.raises(LinkLost):
+            ends.worker.send({"t": "a"})
+        (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+        assert "a task of no size" in record.getMessage()
+
+
+async def test_a_body_that_its_handler_refuses_beforehand_ends_the_link_at_once(
     worlds: Worlds, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with worlds() as here:
-        ends = await here.join()
+        ends = await here.join(memory=4 * MIB, lease=0.4)
+        _fail_on(ends, 2, RemoteProtocolError("a chunk out of turn"), in_buffer_for=True)
+        _send_bulk(ends, bytes(4 * MIB))
+        await ends.worker_hears.until_state(LinkState.LOST)
+        await ends.client_hears.until_state(LinkState.LOST)
+        assert ends.worker_hears.states == [(LinkState.LOST, "a chunk out of turn")]
+        assert ends.worker_hears.numbers == [0, 1]
+        assert [record.exc_info for record in caplog.records if record.levelno >= logging.WARNING] == [None]
 
-        def fail(header: object) -> None:
+
+@pytest.mark.parametrize("in_buffer_for", [False, True], ids=["on_frame", "buffer_for"])
+async def test_a_bug_of_a_handler_ends_the_link_and_is_logged_once(
+    worlds: Worlds, in_buffer_for: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worlds() as here:
+        ends = await here.join(memory=4 * MIB, lease=0.4)
+        _fail_on(ends, 1, RuntimeError("a bug of the handler's"), in_buffer_for=in_buffer_for)
+        _send_bulk(ends, bytes(4 * MIB))
+        await ends.worker_hears.until_state(LinkState.LOST)
+        await ends.client_hears.until_state(LinkState.LOST)
+        assert [state for state, _ in ends.worker_hears.states] == [LinkState.LOST]
+        assert "a bug of p2p_ipython" in ends.worker_hears.states[0][1]
+        assert ends.worker_hears.numbers == ([0] if in_buffer_for else [0, 1])
+        assert caplog.text.count("Traceback") == 1
+        assert "a bug of the handler's" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["on_link", "on_drain"])
+async def test_a_handler_that_fails_where_no_frame_comes_ends_its_link_too(
+    worlds: Worlds, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worlds() as here:
+        ends = await here.join(memory=16 * MIB, lease=0.4)
+
+        def fail(*arguments: object) -> None:
             raise RuntimeError("a bug of the handler's")
 
-        ends.worker_hears.each = fail
+        setattr(ends.client_hears, method, fail)
+        if method == "on_link":
+            ends.client.cut()
+        else:
+            _send_bulk(ends, bytes(16 * MIB))
+        await ends.worker_hears.until_state(LinkState.LOST)
+        assert ends.client.state is LinkState.LOST
+        assert caplog.text.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("method", ["on_frame", "buffer_for", "on_link", "on_drain"])
+async def test_a_handler_may_abort_its_link_wherever_it_is_called(
+    worlds: Worlds, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worlds() as here:
+        ends = await here.join(memory=16 * MIB, lease=0.4)
+        link, hears = (ends.worker, ends.worker_hears) if method in ("on_frame", "buffer_for") else (
+            ends.client, ends.client_hears)  # fmt: skip
+        heard = getattr(hears, method)
+        calls = []
+
+        def abort(*arguments: object) -> object:
+            calls.append(arguments)
+            link.abort()
+            return heard(*arguments)
+
+        setattr(hears, method, abort)
+        _send_bulk(ends, bytes(16 * MIB))
+        if method == "on_link":
+            ends.worker.cut()
+        await (ends.worker_hears if link is ends.client else ends.client_hears).until_state(LinkState.LOST)
+        assert len(calls) == 1
+        assert link.state is LinkState.CLOSED
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_place_of_the_wrong_size_ends_the_link(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
+    async with worlds() as here:
+        ends = await here.join(memory=10, lease=0.4)
+        for _ in range(2):
+            ends.client.send({"t": "a", "at": 0}, b"x" * 70_000)
+        await ends.worker_hears.until_state(LinkState.LOST)
+        await ends.client_hears.until_state(LinkState.LOST)
+        assert ends.worker_hears.frames == []
+        assert caplog.text.count("10 bytes for a body of 70000") == 1
+
+
+async def test_the_place_of_a_body_that_is_refused_is_let_go(worlds: Worlds) -> None:
+    async with worlds() as here:
+        ends = await here.join(lease=0.4)
+        place = array.array("B", bytes(100_000))
+        gone = weakref.ref(place)
+        places = [place]
+        del place
+        ends.worker_hears.buffer_for = lambda header, size: memoryview(places.pop())  # type: ignore[method-assign]
+
+        def refuse(header: object) -> None:
+            raise RemoteProtocolError("refused")
+
+        ends.worker_hears.each = refuse
+        ends.client.send({"t": "a"}, bytes(100_000))
+        await ends.worker_hears.until_state(LinkState.LOST)
+        ends.worker_hears.frames.clear()
+        await ends.client_hears.until_state(LinkState.LOST)
+        assert gone() is None
+
+
+@pytest.mark.parametrize("kind", ["memory", "direct"])  # a relay can't tell whether the other end comes back
+async def test_an_end_whose_frame_was_refused_learns_it_before_the_lease(
+    kind: Literal["memory", "direct"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p_ipython.link.session.REFUSED_GRACE", 0.1)
+    monkeypatch.setattr("p2p_ipython.rehearsal.link.REFUSED_GRACE", 0.1)
+    async with world(kind) as here:
+        ends = await here.join(lease=1000.0)
+        _fail_on(ends, 1, RemoteProtocolError("refused"))
         ends.client.send({"t": "a", "n": 1})
-        ends.client.send({"t": "a", "n": 2}, bytes(100_000))
-        await ends.worker_hears.until(lambda heard: len(heard.frames) == 2)
-        assert ends.worker.state is LinkState.UP
-        assert "a bug of the handler's" in caplog.text
+        await ends.client_hears.until_state(LinkState.LOST)
+
+
+def _fail_on(ends: Ends, number: int, error: Exception, *, in_buffer_for: bool = False) -> None:
+    """Have the worker's handler raise on the frame of that number."""
+
+    def fail(header: dict[str, object]) -> None:
+        if header["n"] == number:
+            raise error
+
+    if in_buffer_for:
+        ends.worker_hears.each_body = fail
+    else:
+        ends.worker_hears.each = fail
 
 
 async def test_many_links_of_one_process_do_not_mix(worlds: Worlds) -> None:

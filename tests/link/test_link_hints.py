@@ -69,7 +69,7 @@ def test_an_address_that_we_should_not_be_made_to_connect_to_is_left_out(pair: l
         [["192.168.1.1", 4000 + n] for n in range(MAX_HINTS + 1)],
     ],
 )
-def test_what_is_no_list_of_addresses_is_a_wrong_peer(value: object) -> None:
+def test_a_value_that_is_no_list_of_addresses_is_a_wrong_peer(value: object) -> None:
     with pytest.raises(WrongPeer):
         parse_hints(value, local=True)
 
@@ -82,6 +82,6 @@ def test_a_relay_is_written_tcp_host_port() -> None:
 @pytest.mark.parametrize(
     "text", ["", "tcp:host", "host:4001", "tcp::4001", "tcp:host:99999", "tcp:host:４", "ws://h:1"]
 )
-def test_what_is_no_relay_says_how_it_is_written(text: str) -> None:
+def test_a_text_that_is_no_relay_is_answered_with_how_to_write_one(text: str) -> None:
     with pytest.raises(ConfigError, match="tcp:HOST:PORT"):
         parse_relay(text)

@@ -117,7 +117,7 @@ def test_a_reader_that_holds_after_a_frame_gets_no_more() -> None:
         (70_000).to_bytes(4, "big") + bytes(4) + b"[" * 70_000,
     ],
 )
-def test_what_is_not_a_frame_is_refused_before_anything_is_allocated_for_it(data: bytes) -> None:
+def test_bytes_that_are_not_a_frame_are_refused_before_anything_is_allocated_for_them(data: bytes) -> None:
     reader = Reader()
     with pytest.raises(FrameError):
         reader.feed(data)

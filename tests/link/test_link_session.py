@@ -31,7 +31,7 @@ def taken(outbox: Outbox, *, bulk: bool = False) -> str | None:
     return None if got is None else got.head.decode()
 
 
-def test_what_the_peer_has_not_got_is_sent_again_in_order_and_in_its_class() -> None:
+def test_frames_that_the_peer_has_not_got_are_sent_again_in_order_and_in_their_class() -> None:
     outbox = Outbox()
     for number, bulk in enumerate([False, True, False, True, False]):
         outbox.queue(frame(number, bulk=bulk))
@@ -250,7 +250,7 @@ def test_silence_is_not_refusal() -> None:
     assert refusals.refused("a", 3 * REFUSED_GRACE)
 
 
-def test_what_waits_for_a_peer_that_does_not_read_is_bounded_at_a_worker() -> None:
+def test_frames_that_wait_for_a_peer_that_does_not_read_are_bounded_at_a_worker() -> None:
     bounded, free = Outbox(100), Outbox(math.inf)
     for outbox in (bounded, free):
         outbox.queue(frame(0, size=1 << 40, bulk=True))
@@ -268,7 +268,7 @@ def test_what_waits_for_a_peer_that_does_not_read_is_bounded_at_a_worker() -> No
     assert bounded.excess == ""
 
 
-def test_what_is_kept_for_a_peer_that_acknowledges_nothing_is_bounded() -> None:
+def test_frames_kept_for_a_peer_that_acknowledges_nothing_are_bounded() -> None:
     outbox = Outbox()
     for number in range(3):
         outbox.queue(frame(number, size=MOST_UNACKNOWLEDGED // 2, bulk=True))

@@ -1,4 +1,4 @@
-"""What only the real link has: certificates, strangers, a relay, heartbeats, a wormhole."""
+"""The things that only the real link has: certificates, strangers, a relay, heartbeats, a wormhole."""
 
 from __future__ import annotations
 
@@ -8,22 +8,34 @@ import gc
 import logging
 import re
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from link_support import PATIENCE, Recorder, World, eventually, world
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkLost, LinkTimeout, MailboxUnreachable, RelayUnreachable, WrongPeer
-from p2p_ipython.link import dial, listener, tls
+from p2p_ipython.errors import (
+    LinkLost,
+    LinkTimeout,
+    MailboxUnreachable,
+    RelayUnreachable,
+    RemoteProtocolError,
+    WrongPeer,
+)
+from p2p_ipython.link import attempts, dial, handshake, listener, tls, tls_link
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
+from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.hints import Hint
 from p2p_ipython.link.rendezvous import Rendezvous, new_code
 from p2p_ipython.link.tls import TLSLinker
+from p2p_ipython.link.tls_link import TLSLink
 from p2p_ipython.link.transport import WRITE_HIGH
 from p2p_ipython.protocol.frames import encode
 
@@ -84,7 +96,7 @@ def test_a_key_is_never_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     assert repr(mine) == "<Certificate>"
 
 
-def test_what_is_no_certificate_is_a_wrong_peer() -> None:
+def test_bytes_that_are_no_certificate_are_a_wrong_peer() -> None:
     with pytest.raises(WrongPeer):
         Certificate().context(b"nonsense", server=False)
 
@@ -183,6 +195,22 @@ async def test_an_overheard_greeting_does_not_end_a_link_that_works() -> None:
         assert ends.client_hears.states == ends.worker_hears.states == []
 
 
+async def test_greetings_that_are_overheard_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "CANDIDATE_LIMIT", 0.01)
+    async with world("direct") as here:
+        ends = await here.join()
+        offered = []
+        offer = attempts.Attempts._offer
+        monkeypatch.setattr(attempts.Attempts, "_offer", lambda *a: offered.append(weakref.ref(a[1])) or offer(*a))
+        for _ in range(3):
+            async with stranger(ends.client_linker.listener.port) as (reader, writer):
+                writer.write(ends.client._ways.tokens.dialled + b"\n")
+                assert await dropped(reader) == ends.client._ways.tokens.answer + b"\n"
+        await eventually(lambda: gc.collect() is not None and all(connection() is None for connection in offered))
+        assert len(offered) == 3
+        assert ends.client_hears.states == []
+
+
 # A peer that breaks the protocol
 
 
@@ -194,9 +222,22 @@ async def test_an_overheard_greeting_does_not_end_a_link_that_works() -> None:
         encode({"t": "link.ack", "n": -1}),
         encode({"t": "link.ping", "n": (1 << 53) + 1}),
         encode({"t": "link.pong", "n": -1}),
+        encode({"t": "link.ping", "n": "one"}),
+        encode({"t": "link.ack", "n": True}),
+        encode({"t": "link.pong"}),
         (5).to_bytes(4, "big") + bytes(4) + b"hello",
     ],
-    ids=["sizes over the bounds", "ack of nothing", "ack below nothing", "huge ping", "pong below nothing", "no JSON"],
+    ids=[
+        "sizes over the bounds",
+        "ack of nothing",
+        "ack below nothing",
+        "huge ping",
+        "pong below nothing",
+        "ping of text",
+        "ack of a truth",
+        "pong of none",
+        "no JSON",
+    ],
 )
 async def test_a_peer_that_sends_garbage_is_lost_and_nothing_reaches_the_loop(
     data: bytes, caplog: pytest.LogCaptureFixture
@@ -213,14 +254,14 @@ async def test_a_peer_that_sends_garbage_is_lost_and_nothing_reaches_the_loop(
 async def test_control_frames_of_a_later_version_are_passed_over() -> None:
     async with world("direct") as here:
         ends = await here.join()
-        for frame in ({"t": "link.later"}, {"t": "link.ping", "n": "one"}, {"t": "link.pong", "n": 77}):
+        for frame in ({"t": "link.later"}, {"t": "link.later", "n": "one"}, {"t": "link.pong", "n": 77}):
             await send_raw(ends.client, encode(frame))
         ends.client.send({"t": "a"})
         await ends.worker_hears.until(lambda heard: heard.frames)
         assert ends.worker_hears.frames == [({"t": "a"}, b"")]
 
 
-async def test_who_pings_and_does_not_read_makes_nobody_grow() -> None:
+async def test_a_peer_that_pings_and_does_not_read_makes_nobody_grow() -> None:
     async with world("direct") as here:
         ends = await here.join(heartbeat=1000.0)
         await eventually(lambda: ends.client.rtt is not None and ends.worker.rtt is not None)
@@ -248,7 +289,7 @@ async def test_who_pings_and_does_not_read_makes_nobody_grow() -> None:
 async def test_a_client_that_asks_and_does_not_read_loses_its_link(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tls, "MOST_WAITING", 2_000_000)
+    monkeypatch.setattr(tls_link, "MOST_WAITING", 2_000_000)
     async with world("direct") as here:
         ends = await here.join()
         for link, peer in ((ends.client, ends.worker_hears), (ends.worker, ends.client_hears)):
@@ -266,20 +307,59 @@ async def test_a_client_that_asks_and_does_not_read_loses_its_link(
 async def test_a_connection_whose_control_frames_pile_up_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world("direct") as here:
         ends = await here.join()
-        monkeypatch.setattr(tls, "_MOST_UNSENT", -1)
+        monkeypatch.setattr(tls_link, "_MOST_UNSENT", -1)
         ends.worker._control({"t": "link.ping", "n": 1})
         monkeypatch.undo()
         await ends.worker_hears.until_state(LinkState.UP)
         assert ends.worker_hears.states[0] == (LinkState.RECONNECTING, "the other end does not read")
 
 
-async def test_a_buffer_of_the_wrong_size_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+# Versions of the protocol
+
+
+@pytest.mark.parametrize("newer", ["client", "worker"])
+async def test_ends_of_two_versions_say_which_one_to_upgrade(newer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _speak(monkeypatch, newer, 2)
     async with world("direct") as here:
-        ends = await here.join(memory=10)
-        ends.client.send({"t": "a", "at": 0}, b"x" * 70_000)
-        await ends.worker_hears.until(lambda heard: heard.frames)
-        assert bytes(ends.worker_hears.frames[0][1]) == b"x" * 70_000
-        assert "buffer_for" in caplog.text
+        code = new_code()
+        results = await here.fail(here.meeting(code), here.meeting(code))
+    said = {role: str(result) for role, result in zip(("client", "worker"), results, strict=True)}
+    assert [type(result) for result in results] == [WrongPeer, WrongPeer]
+    older = "worker" if newer == "client" else "client"
+    assert "version 1 of the protocol, and this end version 2" in said[newer]
+    assert "Upgrade p2p_ipython at the other end." in said[newer]
+    assert "version 2 of the protocol, and this end version 1" in said[older]
+    assert "Upgrade p2p_ipython at this end." in said[older]
+
+
+async def test_both_ends_say_the_version_in_their_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    parse = handshake._parse_hello
+    monkeypatch.setattr(handshake, "_parse_hello", lambda header, *rest: said.append(header) or parse(header, *rest))
+    async with world("direct") as here:
+        await here.join()
+    assert [header["version"] for header in said] == [1, 1]
+
+
+@pytest.mark.parametrize("header", [{}, {"version": 1}])
+def test_a_hello_without_a_version_is_of_the_first_one(header: dict[str, Any]) -> None:
+    handshake._check_version(header, SimpleNamespace(version=1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "1", None, 1.0, 1 << 63])
+def test_a_version_of_nonsense_breaks_the_protocol(version: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        handshake._check_version({"version": version}, SimpleNamespace(version=1))  # type: ignore[arg-type]
+
+
+def _speak(monkeypatch: pytest.MonkeyPatch, role: str, version: int) -> None:
+    """Have the ends of a role be of another version."""
+    make = TLSLink.make
+
+    async def make_other(link: Any, terms: Terms) -> None:
+        await make(link, replace(terms, version=version) if link._role == role else terms)
+
+    monkeypatch.setattr(TLSLink, "make", make_other)
 
 
 # The relay, and the network
@@ -307,7 +387,7 @@ async def test_the_relay_joins_when_no_address_answers(monkeypatch: pytest.Monke
 
 
 async def test_without_any_way_it_is_said_that_none_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "SETUP_LIMIT", 0.5)
+    monkeypatch.setattr(tls_link, "SETUP_LIMIT", 0.5)
     monkeypatch.setattr(tls, "own_hints", lambda *_, **__: [])
     async with world("direct") as here:
         here.relay = None
@@ -336,7 +416,7 @@ async def test_an_idle_link_stays_up_and_measures_its_round_trip() -> None:
         assert ends.client_hears.states == []
 
 
-async def test_what_was_delivered_is_let_go_soon() -> None:
+async def test_delivered_frames_are_released_soon() -> None:
     async with world("direct") as here:
         ends = await here.join()
         for number in range(10):

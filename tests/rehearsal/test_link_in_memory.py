@@ -11,7 +11,8 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkLost
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.rendezvous import new_code
-from p2p_ipython.rehearsal.link import MemoryHub, MemoryLinker
+from p2p_ipython.rehearsal.hub import MemoryHub
+from p2p_ipython.rehearsal.link import MemoryLinker
 
 
 async def test_a_link_that_is_cut_for_good_stays_away_until_it_is_restored() -> None:
