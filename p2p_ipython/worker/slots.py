@@ -6,9 +6,9 @@
       ▲                       │                    │
       └── on_output, on_chunk, on_result, on_died, on_ready ◄──┘
 
-The slot starts its runner again whenever it dies, and before it serves another owner: what one owner's tasks
-did to the process must not meet another's. It knows which large buffers its runner holds and sends the others.
-It promises that nothing of a runner, process or folder, outlives ``close``.
+The slot starts its runner again whenever it dies, before it serves another owner, and when a runner could not be put
+back as it was: what one owner's tasks did to the process must not meet another's. It knows which large buffers its
+runner holds and sends the others. It promises that nothing of a runner, process or folder, outlives ``close``.
 
 A runner may end while it has nothing to do: a thread that an earlier task left can end it at any time. A task that
 it has not been sent, or that was given to the slot when it had ended already, is the next runner's.
@@ -114,6 +114,7 @@ class _Runner:
         self.held: OrderedDict[str, int] = OrderedDict()  # sizes of the buffers in it, least recently used first
         self.over: asyncio.Future[None] = loop.create_future()
         self.replaced = False
+        self.spent = False  # the result that is under way is its last
         self._doom: Death | None = None
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -482,6 +483,10 @@ class Slot:
             self._on_runner_ready(runner, header)
         elif job is None or not job.sent:
             log.debug("a %s frame while no task runs", kind)
+        elif kind == "spent":
+            if not runner.spent:
+                log.warning("runner %s can't clear up after a task: %.500r", runner.pid, header.get("why"))
+            runner.spent = True
         else:
             self._on_task_frame(runner, job, header, body)
 
@@ -500,6 +505,8 @@ class Slot:
             case "result":
                 job.stop()
                 self._job = None
+                if runner.spent:
+                    runner.stop(None)
                 self._tell(self._listener.on_result, header, body)
 
     def _on_runner_ready(self, runner: _Runner, header: Header) -> None:

@@ -178,6 +178,47 @@ async def test_nothing_leaks_from_one_cell_to_the_next() -> None:
         assert "UserWarning: shown" in after.text("stderr")
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "get_ipython().history_manager = None",
+        "get_ipython().tempfiles.append('no path')",
+        "del get_ipython()._main_mod_cache",
+        "get_ipython().compile.forget = None",
+        "import os, shutil\nshutil.rmtree(os.getcwd())",
+        "import sys\nsys.path = None",
+        "import os\nos.environ = {}",
+        "import logging\nlogging.root.handlers = None",
+        "import threading\nthreading.active_count = None",
+    ],
+)
+async def test_a_runner_that_can_not_be_put_back_answers_and_is_replaced(broken: str) -> None:
+    async with worker() as it:
+        await it.cell("import builtins\nbuiltins.left = 1")
+        outcome = await it.cell(f"print('ran')\n{broken}\n7")
+        assert (outcome.value, outcome.text(), outcome.death) == (7, "ran\n", None)
+        for _ in range(2):
+            after = await it.cell("print('next')\nimport builtins\nhasattr(builtins, 'left')")
+            assert (after.value, after.text(), after.death) == (False, "next\n", None)
+        assert it.deaths == []
+
+
+async def test_a_shell_that_a_cell_has_broken_is_the_cells_error() -> None:
+    async with worker() as it:
+        assert (await it.cell("get_ipython().events = None")).error["class"] == "builtins.AttributeError"
+        assert (await it.cell("1")).value == 1
+        assert it.deaths == []
+
+
+async def test_an_error_whose_class_is_frozen_ends_its_own_cell_only() -> None:
+    async with worker() as it:
+        source = "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass E(Exception):\n    x: int\nraise E(5)"
+        for _ in range(2):
+            assert (await it.cell(source, reply="safe")).error["class"] == "__main__.E"
+        assert (await it.cell("1")).value == 1
+        assert it.deaths == []
+
+
 async def test_a_class_defined_in_the_cell_comes_back() -> None:
     async with worker() as it:
         outcome = await it.cell("class Point:\n    def __init__(self, x):\n        self.x = x\nPoint(3)")

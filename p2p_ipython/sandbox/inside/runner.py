@@ -53,7 +53,7 @@ Queue = SimpleQueue[tuple[Header, Buffer]]
 
 
 def main(options: dict[str, Any]) -> None:
-    """Be a runner until the agent is gone. ``options`` are those of ``launch.runner_arguments``."""
+    """Be a runner until the agent is gone. ``options`` are what ``launch.runner_command`` gives it."""
     warden.fork_under_watch(options["scratch"])
     frames_in, frames_out = _take_over_pipes()
     limits.limit_basics()

@@ -214,7 +214,6 @@ class Cells:
         ip._main_mod_cache.clear()
         ip.last_execution_result = None
         ip.history_manager.reset(new_session=False)
-        ip.history_manager.outputs.clear()
         ip.compile.forget()
         for name, functions in self._callbacks.items():
             ip.events.callbacks[name] = list(functions)
