@@ -16,4 +16,4 @@ with open("pyproject.toml", "rb") as file:
         hypothesis matplotlib numpy pandas pytest pytest-timeout
 fi
 [ $# -gt 0 ] || set -- tests/sandbox tests/worker/test_slots.py tests/conformance/test_board_services.py
-PYTHONPATH=. exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
+PYTHONPATH=$PWD exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"

@@ -32,6 +32,7 @@ from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
+from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import safe
 from p2p_ipython.task.payload import Packed, pack_result, unpack
@@ -112,11 +113,11 @@ class Executor:
         dict.clear(self._namespace)
 
     def _end_output(self) -> None:
-        stale: dict[int, bool] = {}
+        left: dict[int, Left] = {}
         try:
-            stale = self._baseline.threads_left()
+            left = self._baseline.threads_left()
         finally:
-            self._outlet.end(stale)
+            self._outlet.end(left)
 
     def _attempt(self, header: Header, body: Buffer, safely: bool) -> tuple[Packed, Header, bool, float]:
         """Return the packed value, how, whether there is one, and the run time in seconds. Raises ``_Failed``."""
