@@ -101,6 +101,29 @@ async def test_a_figure_is_displayed_and_closed_after_every_cell() -> None:
         assert (await it.cell("import matplotlib.pyplot as plt\nplt.get_fignums()")).value == []
 
 
+@pytest.mark.parametrize(
+    ("magic", "shown"),
+    [
+        ("%matplotlib inline", 1),
+        ("%matplotlib", 1),
+        ("%matplotlib qt", 1),
+        ("%matplotlib agg", 0),
+        ("%pylab inline", 1),
+        ("%gui qt", 1),
+        ("get_ipython().run_line_magic('matplotlib', 'inline')", 1),
+        ("import matplotlib\nmatplotlib.use('agg')", 0),
+    ],
+)
+async def test_a_cell_may_choose_how_its_figures_are_shown_and_the_next_ones_are_shown(magic: str, shown: int) -> None:
+    pytest.importorskip("matplotlib")
+    async with worker() as it:
+        plot = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+        outcome = await it.cell(f"{magic}\n{plot}")
+        assert (outcome.header["ok"], len(outcome.displays())) == (True, shown), outcome.header
+        assert len((await it.cell(plot)).displays()) == 1
+        assert it.deaths == []
+
+
 async def test_a_traceback_shows_the_cells_lines_and_none_of_ours() -> None:
     async with worker() as it:
         outcome = await it.cell("def f(x):\n    return 1 / x\n\nf(0)", label="tile")
