@@ -96,7 +96,7 @@ def runner_env(options: LaunchOptions, home: Path, temporary: Path) -> dict[str,
 
     Everything else stays out: tokens, agent sockets, proxies' passwords.
     """
-    env = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    env = {name: value for name, value in os.environ.items() if is_passed(name)}
     # Packages that were installed with `pip install --user` are found by the home folder, which is another one there.
     env["PYTHONUSERBASE"] = site.getuserbase()
     env |= {
@@ -111,6 +111,11 @@ def runner_env(options: LaunchOptions, home: Path, temporary: Path) -> dict[str,
     # Several slots a machine are how its cores are shared, not several threads a slot.
     env |= dict.fromkeys(_THREADS, "1")
     return env | dict(options.extra_env)
+
+
+def is_passed(name: str) -> bool:
+    """Whether runners get this variable of our environment."""
+    return name in _PASSED or name.startswith(_PASSED_PREFIXES)
 
 
 _PASSED = frozenset(
