@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 
-from p2p_ipython.sandbox.launch import is_passed
+from p2p_ipython.sandbox.mechanisms.environment import is_passed
 
 _PR_SET_DUMPABLE = 4
 _ENV_START = 47

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header, encode
-from p2p_ipython.sandbox.inside.pipes import FrameInput, enlarge
+from p2p_ipython.sandbox.pipes import FrameInput, enlarge
 
 _PARTS = 16
 _HIGH = 1 << 20

@@ -47,13 +47,13 @@ from p2p_ipython.protocol.frames import Buffer, FrameError, Header
 from p2p_ipython.sandbox.inside import limits, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
-from p2p_ipython.sandbox.inside.pipes import FrameInput, enlarge
+from p2p_ipython.sandbox.pipes import FrameInput, enlarge
 
 Queue = SimpleQueue[tuple[Header, Buffer]]
 
 
 def main(options: dict[str, Any]) -> None:
-    """Be a runner until the agent is gone. ``options`` are what ``launch.runner_command`` gives it."""
+    """Be a runner until the agent is gone. ``options`` are those of ``launch.runner_arguments``."""
     warden.fork_under_watch(options["scratch"])
     frames_in, frames_out = _take_over_pipes()
     limits.limit_basics()
