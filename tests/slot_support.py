@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from p2p_ipython.config import Settings
-from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task, TaskFailure
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.task.payload import BufferStore, Packed, pack_task, unpack
 from p2p_ipython.worker.cache import Inbound, Source
@@ -25,39 +26,45 @@ DEADLINE = 30.0
 class Outcome:
     """How one task ended, and its output."""
 
-    header: Header
+    frame: Result | None
     value: Any = None
     death: Death | None = None
-    outputs: list[tuple[Header, bytes]] = field(default_factory=list)
+    outputs: list[tuple[Output, bytes]] = field(default_factory=list)
     chunk_bytes: int = 0
 
     @property
-    def error(self) -> dict[str, Any]:
-        return self.header["error"]  # type: ignore[no-any-return]
+    def result(self) -> Result:
+        assert self.frame is not None, self.death
+        return self.frame
+
+    @property
+    def error(self) -> TaskFailure:
+        assert self.result.failure is not None
+        return self.result.failure
 
     def text(self, name: str = "stdout") -> str:
-        return b"".join(body for header, body in self.outputs if header.get("name") == name).decode()
+        return b"".join(body for frame, body in self.outputs if frame.stream == name).decode()
 
     def displays(self) -> list[tuple[str, dict[str, Any]]]:
         found, body = [], b""
-        for header, piece in self.outputs:
-            if header["kind"] != "stream":
+        for frame, piece in self.outputs:
+            if frame.what != "stream":
                 body += piece
-                if not header.get("more"):
-                    found.append((header["kind"], json.loads(body)))
+                if not frame.more:
+                    found.append((frame.what, json.loads(body)))
                     body = b""
         return found
 
     def order(self) -> list[str]:
         """Streams' texts and displays' kinds, as they came; neighbours of one stream are one."""
         parts: list[tuple[str, str]] = []
-        for header, body in self.outputs:
-            if header["kind"] != "stream":
-                parts.append((header["kind"], header["kind"]))
-            elif parts and parts[-1][0] == header["name"]:
-                parts[-1] = (header["name"], parts[-1][1] + body.decode())
+        for frame, body in self.outputs:
+            if frame.what != "stream":
+                parts.append((frame.what, frame.what))
+            elif parts and parts[-1][0] == frame.stream:
+                parts[-1] = (frame.stream, parts[-1][1] + body.decode())
             else:
-                parts.append((header["name"], body.decode()))
+                parts.append((frame.stream, body.decode()))
         return [text for _, text in parts]
 
 
@@ -72,30 +79,30 @@ class Worker:
         self.store = BufferStore(1 << 30)
         self._numbers = itertools.count()
         self._more = asyncio.Event()
-        self._outputs: list[tuple[Header, bytes]] = []
+        self._outputs: list[tuple[Output, bytes]] = []
         self._chunks: dict[str, bytearray] = {}
         self._over: asyncio.Future[Outcome] | None = None
 
     # What the slot calls
 
-    def on_output(self, slot: Slot, header: Header, body: Buffer) -> None:
-        self._outputs.append((header, bytes(body)))
+    def on_output(self, slot: Slot, output: Output, body: Buffer) -> None:
+        self._outputs.append((output, bytes(body)))
         self._more.set()
 
-    def on_chunk(self, slot: Slot, header: Header, body: Buffer) -> None:
-        self._chunks.setdefault(header["ref"], bytearray()).extend(body)
+    def on_chunk(self, slot: Slot, chunk: ResultChunk, body: Buffer) -> None:
+        self._chunks.setdefault(chunk.ref, bytearray()).extend(body)
 
-    def on_result(self, slot: Slot, header: Header, body: Buffer) -> None:
-        outcome = self._outcome(header)
-        if header["segments"]:
-            outcome.value = unpack(header["segments"], body, self._chunks)
+    def on_result(self, slot: Slot, result: Result, body: Buffer) -> None:
+        outcome = self._outcome(result)
+        if result.segments:
+            outcome.value = unpack(result.segments, body, self._chunks)
         self._end(outcome)
 
     def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:
         self.ready.clear()
         self.deaths.append(death)
         if task_id is not None:
-            outcome = self._outcome({})
+            outcome = self._outcome(None)
             outcome.death = death
             self._end(outcome)
 
@@ -108,24 +115,25 @@ class Worker:
     # What tests call
 
     async def cell(self, source: str, names: Mapping[str, Any] | None = None, **more: Any) -> Outcome:
-        self.begin({"kind": "cell", "source": source, **more}, dict(names or {}))
+        self.begin(dict(names or {}), run="cell", source=source, **more)
         return await self.over()
 
     async def call(self, function: Any, *arguments: Any, **keywords: Any) -> Outcome:
-        self.begin({"kind": "call"}, (function, arguments, keywords))
+        self.begin((function, arguments, keywords))
         return await self.over()
 
-    def begin(self, header: Header, payload: Any, *, owner: str = "") -> str:
-        """Start a task; return its id."""
+    def begin(self, payload: Any, *, owner: str = "", **more: Any) -> str:
+        """Start a task; return its id. ``more`` are fields of its frame."""
         packed = pack_task(payload, self.store)
-        return self.begin_packed(header, packed, [arrived(ref, view) for ref, view in packed.large.items()], owner)
+        sources: list[Source] = [arrived(ref, view) for ref, view in packed.large.items()]
+        return self.begin_packed(packed, sources, owner, **more)
 
-    def begin_packed(self, header: Header, packed: Packed, sources: list[Source], owner: str = "") -> str:
+    def begin_packed(self, packed: Packed, sources: list[Source], owner: str = "", **more: Any) -> str:
         task = f"task-{next(self._numbers)}"
         self._outputs, self._chunks = [], {}
         self._over = asyncio.get_running_loop().create_future()
-        header = {"t": "task", "id": task, "segments": packed.segments, **header}
-        self.slot.run(header, packed.inline, sources, owner=owner)
+        frame = Task(task, 1, more.pop("run", "call"), packed.segments, **more)
+        self.slot.run(frame, packed.inline, sources, owner=owner)
         return task
 
     async def over(self) -> Outcome:
@@ -142,8 +150,8 @@ class Worker:
     async def wait_ready(self) -> None:
         await asyncio.wait_for(self.ready.wait(), DEADLINE)
 
-    def _outcome(self, header: Header) -> Outcome:
-        return Outcome(header, outputs=self._outputs, chunk_bytes=sum(map(len, self._chunks.values())))
+    def _outcome(self, frame: Result | None) -> Outcome:
+        return Outcome(frame, outputs=self._outputs, chunk_bytes=sum(map(len, self._chunks.values())))
 
     def _end(self, outcome: Outcome) -> None:
         if self._over is not None and not self._over.done():

@@ -13,7 +13,7 @@ import pytest
 
 from p2p_ipython.client.future import Future
 from p2p_ipython.protocol.shares import Shares
-from p2p_ipython.protocol.worker_machine import WorkerMachine
+from p2p_ipython.protocol.turns import Turns
 from p2p_ipython.rehearsal import Participant, Rehearsal, run
 
 WORKERS = 3
@@ -228,7 +228,7 @@ def test_without_the_account_of_use_long_tasks_would_take_nearly_all(day: Day, m
 
 
 def test_without_kept_slots_short_tasks_would_get_too_little(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WorkerMachine, "_wait", lambda *_: None)
+    monkeypatch.setattr(Turns, "wait", lambda *_: None)
 
     async def work() -> float:
         async with Rehearsal(workers=WORKERS) as cluster:

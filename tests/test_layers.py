@@ -145,6 +145,18 @@ def test_the_runner_loads_nothing_that_talks_to_others() -> None:
     assert {m for m in reached if block(m) == "protocol"} <= {"p2p_ipython.protocol.frames"}
 
 
+SIDES = {"p2p_ipython.sandbox.inside": "p2p_ipython.sandbox.mechanisms"}
+SIDES |= {there: here for here, there in SIDES.items()}
+
+
+@pytest.mark.parametrize(("here", "there"), SIDES.items())
+def test_the_two_sides_of_a_sandboxs_wall_import_nothing_of_each_other(here: str, there: str) -> None:
+    """A mechanism starts what is inside by name only, and what is inside doesn't know which mechanism it is in."""
+    own = [module for module in MODULES if module.startswith(f"{here}.")]
+    assert own
+    assert not {f"{m}: {name}" for m in own for name, _ in imports(m) if f"{name}.".startswith(f"{there}.")}
+
+
 def _is_clients(module: str, imported: str) -> bool:
     # blake3 names buffers on the client's side of task/payload.py, and is imported there.
     return (module, imported) == ("p2p_ipython.task.payload", "blake3")

@@ -52,8 +52,10 @@ def add(commands: Commands) -> None:
 
 
 def _worker(options: argparse.Namespace) -> int:
+    from p2p_ipython.worker.hardening import harden
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 
+    harden()
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
     slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
     return run(

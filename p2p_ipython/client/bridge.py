@@ -207,7 +207,7 @@ class Bridge:
         self._workers_gone(gone, "is no member of the cluster any more")
 
     def expelled(self, why: str) -> None:
-        """Called when we are no member any more: no task can run, so none may wait."""
+        """Note that we are no member any more: no task can run, so none may wait."""
 
         def refused(task_id: str) -> P2PError:
             words = f"{self._tasks[task_id].task.label} can't run: {why}"

@@ -49,16 +49,16 @@ class Receiver(Protocol):
         ...
 
     def result_came(self, end: WorkerEnd, result: Result, body: Buffer) -> None:
-        """Called when a result of an attempt that the worker has is whole."""
+        """Note that a result of an attempt that the worker has is whole."""
 
     def output_came(self, end: WorkerEnd, output: Output, body: Buffer) -> None:
-        """Called for each frame of output."""
+        """Take a frame of output."""
 
     def said(self, end: WorkerEnd, frame: WorkerFrame) -> None:
-        """Called for every other frame."""
+        """Take any other frame."""
 
     def link_changed(self, end: WorkerEnd, state: LinkState, detail: str) -> None:
-        """Called when the state of the link has changed."""
+        """Note that the state of the link has changed."""
 
 
 class WorkerEnd(LinkEnd):

@@ -197,7 +197,7 @@ class Journal:
         now: float,
         *,
         came: bool = False,
-        seconds: float = 0.0,
+        seconds: float | None = None,
         size_out: int = 0,
         error: str = "",
     ) -> None:
@@ -214,8 +214,8 @@ class Journal:
         word = _WORDS[state]
         entry.words = f"{word} on {on}" if on else word
         if came:
-            entry.seconds = min(seconds, max(0.0, now - entry.sent))
-            latest = now - entry.seconds
+            entry.seconds = min(float(seconds or 0), max(0.0, now - entry.sent))
+            latest = now - entry.seconds if seconds is not None else entry.started or entry.sent
             entry.started = max(entry.sent, min(entry.started or latest, latest))
         if entry.started:
             self._sum_up(entry)

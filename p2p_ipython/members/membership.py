@@ -151,7 +151,7 @@ class Membership:
         self.answered = False
         """Whether a member has certainly said something since we came to the topic: only then have we joined."""
         self.stands: Callable[[], None] = lambda: None
-        """Called when ``trouble``, ``silence`` or ``answered`` have changed, at the latest some seconds after."""
+        """Note that ``trouble``, ``silence`` or ``answered`` have changed, at the latest some seconds after."""
 
     # -- the beginning and the end --
 

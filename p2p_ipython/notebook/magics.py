@@ -133,7 +133,7 @@ class P2PMagics(Magics):
         self._joining = threading.Lock()
         self._ended = False
         self.on_cluster: Callable[[], None] = lambda: None
-        """Called when ``cluster`` is another one, by the thread that has made it so."""
+        """Note that ``cluster`` is another one, by the thread that has made it so."""
         self._current = CurrentCell(shell)
         self._cards = Cards()
         self._status_lines = StatusLines(self._cards)

@@ -255,7 +255,7 @@ class ClientMachine:
     # -- what the board says --
 
     def heard(self, certificate: Certificate, message: Message, now: float) -> list[Action]:
-        """Called when another session of this cluster has said something; ``message`` is authentic."""
+        """Note that another session of this cluster has said something; ``message`` is authentic."""
         sid = certificate.sid
         worker = self.workers.get(sid)
         if certificate.role != "worker" or sid in self._banned:
@@ -285,7 +285,7 @@ class ClientMachine:
     # -- what links do --
 
     def link_up(self, sid: bytes, now: float) -> list[Action]:
-        """Called when the link to this worker is made, or is back."""
+        """Note that the link to this worker is made, or is back."""
         worker = self.workers.get(sid)
         if worker is not None and worker.state is not WorkerState.LEAVING:
             worker.state, worker.failures, worker.detail = WorkerState.UP, 0, ""
@@ -293,7 +293,7 @@ class ClientMachine:
         return self._next(now)
 
     def link_away(self, sid: bytes, detail: str, now: float) -> list[Action]:
-        """Called when the link is reconnecting: what is there stays there, nothing new is sent."""
+        """Note that the link is reconnecting: what is there stays there, nothing new is sent."""
         worker = self.workers.get(sid)
         if worker is not None and worker.state is WorkerState.UP:
             worker.state, worker.detail = WorkerState.AWAY, detail
@@ -301,7 +301,7 @@ class ClientMachine:
         return self._next(now)
 
     def meet_failed(self, sid: bytes, error: Exception, now: float) -> list[Action]:
-        """Called when the worker could not be met. It is tried again later, unless it is not who it says it is."""
+        """Note that the worker could not be met. It is tried again later, unless it is not who it says it is."""
         worker = self.workers.get(sid)
         if worker is None:
             return self._next(now)
@@ -319,11 +319,11 @@ class ClientMachine:
         return self._next(now)
 
     def link_lost(self, sid: bytes, detail: str, now: float) -> list[Action]:
-        """Called when the link is gone for good, and with it whatever the worker was doing for us."""
+        """Note that the link is gone for good, and with it whatever the worker was doing for us."""
         return self.links_lost([sid], detail, now)
 
     def links_lost(self, sids: Iterable[bytes], detail: str, now: float) -> list[Action]:
-        """Called when several links are gone at once: none of them gets a task of another."""
+        """Note that several links are gone at once: none of them gets a task of another."""
         gone = [worker for sid in sids if (worker := self.workers.pop(sid, None)) is not None]
         for worker in gone:
             self._actions.append(Changed(worker.sid))
@@ -332,7 +332,7 @@ class ClientMachine:
         return self._next(now) if gone else []
 
     def frame(self, sid: bytes, frame: WorkerFrame, now: float) -> list[Action]:
-        """Called when a worker has said something on its link. What it says of an attempt that it hasn't is ignored."""
+        """Note that a worker has said something on its link. What it says of an attempt that it hasn't is ignored."""
         worker = self.workers.get(sid)
         if worker is None:
             return []
@@ -397,7 +397,7 @@ class ClientMachine:
         return min(times, default=None)
 
     def tick(self, now: float) -> list[Action]:
-        """Called when time has passed: at ``deadline()``, or at any other moment."""
+        """Note that time has passed: at ``deadline()``, or at any other moment."""
         for worker in list(self.workers.values()):
             if worker.state is WorkerState.KNOWN and now >= worker.heard + 3 * self._settings.presence:
                 del self.workers[worker.sid]
@@ -544,7 +544,8 @@ class ClientMachine:
         self._end(self._tasks[task_id], "cancel", state=TaskState.CANCELLED)
 
     def _result(self, task: _Tracked, worker: WorkerView, result: Result) -> None:
-        self._placement.took(task.spec.kind, result.seconds)
+        if result.seconds is not None:
+            self._placement.took(task.spec.kind, result.seconds)
         worker.done += 1
         state = TaskState.DONE if result.ok else TaskState.FAILED
         self._end(task, "result", state=state, detail=f"on {worker.name}", result=result)

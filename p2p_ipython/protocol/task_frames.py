@@ -90,6 +90,7 @@ ATTEMPT = whole(1, MAX_NUMBER)
 REF = text(MAX_REF)
 SIZE = whole(0, MAX_SEGMENT)
 WORD = text(MAX_WORD)
+DETAIL = text(MAX_DETAIL)
 TEXT = text(_HEADER)
 REFS = texts(MAX_REFS, MAX_REF)
 FLAG = flag()
@@ -220,7 +221,7 @@ class ResultChunk(Frame):
 class Result(Frame):
     """The task is over: ``ok`` with the value that the segments hold, else with ``failure``.
 
-    ``seconds``: how long it ran. ``value``: there is one to show. ``codec`` is "safe" or "pickle" where the client
+    ``seconds``: how long it ran; None where its runner has ended. ``value``: there is one to show. ``codec`` is "safe" or "pickle" where the client
     asked for a safe reply; then ``type_name`` and ``at`` say what is no plain data, and where. The segments of a
     failure are the pickled exception.
     """
@@ -230,7 +231,7 @@ class Result(Frame):
     attempt: int = ruled(ATTEMPT)
     ok: bool = ruled(FLAG)
     segments: tuple[Segment, ...] = ruled(SEGMENTS)
-    seconds: float = ruled(SECONDS, default=0.0)
+    seconds: float | None = ruled(SECONDS, default=None)
     value: bool = ruled(FLAG, default=False)
     codec: str = ruled(WORD, default="")
     type_name: str = ruled(WORD, name="type", default="")
@@ -269,7 +270,7 @@ class Lost(Frame):
     kind: ClassVar[str] = "lost"
     id: str = ruled(ID)
     attempt: int = ruled(ATTEMPT)
-    detail: str = ruled(text(MAX_DETAIL), default="")
+    detail: str = ruled(DETAIL, default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,14 @@ class Ready(Frame):
 
 
 @dataclass(frozen=True, slots=True)
+class Spent(Frame):
+    """The runner could not clear up after its task, so that it must not get another one; a result follows."""
+
+    kind: ClassVar[str] = "spent"
+    why: str = ruled(DETAIL)
+
+
+@dataclass(frozen=True, slots=True)
 class NewBuffer(Frame):
     """Make room for a buffer; its bytes follow."""
 
@@ -344,12 +353,12 @@ class Cancel(Frame):
 ClientFrame = Task | BufferChunk | Recall | Pass
 WorkerFrame = Started | Output | ResultChunk | Result | Nack | Lost | Want | Evicted | Room
 AgentFrame = Task | NewBuffer | Piece | Drop | Cancel
-RunnerFrame = Ready | Output | ResultChunk | Result
+RunnerFrame = Ready | Output | ResultChunk | Result | Spent
 
 _CLIENT: tuple[type[Frame], ...] = (Task, BufferChunk, Recall, Pass)
 _WORKER: tuple[type[Frame], ...] = (Started, Output, ResultChunk, Result, Nack, Lost, Want, Evicted, Room)
 _AGENT: tuple[type[Frame], ...] = (Task, NewBuffer, Piece, Drop, Cancel)
-_RUNNER: tuple[type[Frame], ...] = (Ready, Output, ResultChunk, Result)
+_RUNNER: tuple[type[Frame], ...] = (Ready, Output, ResultChunk, Result, Spent)
 
 FRAMES: Mapping[Sender, Mapping[str, type[Frame]]] = {
     "client": {each.kind: each for each in _CLIENT},

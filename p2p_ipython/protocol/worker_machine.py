@@ -220,7 +220,7 @@ class WorkerMachine:
         return replace(self._terms, free=free)
 
     def heard(self, client: Certificate, message: Message, now: float, wall: float) -> list[Action]:
-        """Called when another session of this cluster has said something; ``message`` is authentic."""
+        """Note that another session of this cluster has said something; ``message`` is authentic."""
         match message:
             case Accept(to=to, box=box) if client.role == "client":
                 member, all_links = client.signer, len(self._links) + self._meeting.total()
@@ -245,19 +245,19 @@ class WorkerMachine:
     # -- links --
 
     def meet_failed(self, client: Certificate) -> list[Action]:
-        """Called when the client was not met. It will ask again."""
+        """Note that the client was not met. It will ask again."""
         one_less(self._meeting, client.signer)
         return self._done()
 
     def link_up(self, link: int, client: Certificate) -> list[Action]:
-        """Called when a link to a client is made. ``link`` numbers it; numbers aren't used again."""
+        """Note that a link to a client is made. ``link`` numbers it; numbers aren't used again."""
         one_less(self._meeting, client.signer)
         self._links[link] = client
         self._turns.join(link, client.signer)
         return self._done()
 
     def link_lost(self, link: int, now: float) -> list[Action]:
-        """Called when the link is gone for good: nobody waits for its tasks any more."""
+        """Note that the link is gone for good: nobody waits for its tasks any more."""
         if self._links.pop(link, None) is None:
             return []
         for job in self._turns.part(link, now):
@@ -270,7 +270,7 @@ class WorkerMachine:
     # -- tasks --
 
     def task(self, link: int, task: str, attempt: int, now: float) -> list[Action]:
-        """Called when a task has arrived by a link (its large buffers may still be on their way)."""
+        """Note that a task has arrived by a link (its large buffers may still be on their way)."""
         job = Job(link, task, attempt)
         if link not in self._links or self._turns.is_held(job) or any(slot.job == job for slot in self._slots):
             return self._done()
@@ -283,12 +283,12 @@ class WorkerMachine:
         return self._fill(now)
 
     def passed(self, link: int, now: float) -> list[Action]:
-        """Called when the client has no task for us now: the slots that are kept for it go to others."""
+        """Note that the client has no task for us now: the slots that are kept for it go to others."""
         self._turns.leave(link, now)
         return self._fill(now)
 
     def recall(self, link: int, task: str, attempt: int, now: float) -> list[Action]:
-        """Called when the client doesn't want the task any more."""
+        """Note that the client doesn't want the task any more."""
         job = Job(link, task, attempt)
         if self._turns.drop(job):
             self._enter(job, JobState.HELD, "recall", JobState.OVER)
@@ -300,7 +300,7 @@ class WorkerMachine:
     # -- slots --
 
     def slot_ready(self, number: int, now: float) -> list[Action]:
-        """Called when the slot has a fresh runner."""
+        """Note that the slot has a fresh runner."""
         slot = self._slots[number]
         slot.ready = True
         if not slot.told and self._answered > float("-inf"):  # those who heard the first offer think it is taken
@@ -309,7 +309,7 @@ class WorkerMachine:
         return self._fill(now)
 
     def slot_result(self, number: int, result: Result, body: Buffer, now: float) -> list[Action]:
-        """Called when the slot's runner has said the result of its task."""
+        """Note that the slot's runner has said the result of its task."""
         slot = self._slots[number]
         job, wanted = slot.job, slot.wanted
         if job is not None and wanted:
@@ -322,7 +322,7 @@ class WorkerMachine:
         return self._fill(now)
 
     def slot_died(self, number: int, *, killed: bool, detail: str, now: float) -> list[Action]:
-        """Called when the slot's runner has ended in the middle of a task, or idle.
+        """Note that the slot's runner has ended in the middle of a task, or idle.
 
         ``killed``: from outside (signal 9: the machine's memory ran out, or somebody's kill), so another worker
         may do better. Otherwise the task did it, and would do it again: that is its result.
@@ -374,7 +374,7 @@ class WorkerMachine:
         return min(times)
 
     def tick(self, now: float, wall: float) -> list[Action]:
-        """Called when time has passed: at ``deadline()``, or at any other moment."""
+        """Note that time has passed: at ``deadline()``, or at any other moment."""
         if self._turns.kept:
             self._turns.end_reserves(now)
             self._assign(now)

@@ -1,8 +1,8 @@
-"""How a runner is started and ended: one interface, one small module a mechanism.
+"""How a runner is started, watched and ended: one interface, one table of mechanisms.
 
-A mechanism turns ``LaunchOptions`` into a ``Launch``: what to start, in which environment, how to end it. It
-promises that the command speaks the runner's frames over its stdin and stdout, that it ends when its stdin
-does, and that nothing which a task has started outlives it.
+A mechanism is a module with ``prepare(options)``, which makes a ``Launch``: what to start, in which environment, how
+to end it, and what became of it. The mechanism promises three things. Its command speaks the runner's frames over
+stdin and stdout; the command ends when its stdin does; and nothing that a task has started outlives it.
 
 POSIX only.
 """
@@ -10,15 +10,12 @@ POSIX only.
 from __future__ import annotations
 
 import json
-import os
-import site
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from p2p_ipython.errors import ConfigError
 
@@ -37,6 +34,20 @@ class LaunchOptions:
     scratch: Path | None = None
     path: tuple[str, ...] = ()
     extra_env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a runner ended, in words that its task's owner can use.
+
+    ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
+    system killed it when memory ran out), "cancelled" (it didn't heed an interrupt, so we killed it),
+    "protocol" (it broke the protocol, so we killed it) or "start" (it never became ready).
+    """
+
+    kind: Literal["exit", "signal", "memory", "cancelled", "protocol", "start"]
+    code: int
+    detail: str
 
 
 class Launch(Protocol):
@@ -59,8 +70,19 @@ class Launch(Protocol):
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """The same by force, for when ``end`` has no effect; blocks for a moment."""
 
+    def usage(self, process: subprocess.Popen[bytes]) -> int:
+        """Return the bytes that the runner and all it has started occupy now; takes milliseconds."""
+        ...
+
+    def death(self, code: int, words: str) -> Death:
+        """Say how a runner that was ready has ended. Call it before ``clean``; blocks for a moment.
+
+        ``code`` is the command's exit code (negative: a signal's number), ``words`` what it said last on stderr.
+        """
+        ...
+
     def clean(self) -> None:
-        """Remove what is left of it on disk; blocks. Call it when it has ended."""
+        """Remove what is left of the runner on disk; blocks. Call it when the runner has ended."""
 
 
 def prepare(mechanism: str, options: LaunchOptions) -> Launch:
@@ -80,68 +102,15 @@ def prepare(mechanism: str, options: LaunchOptions) -> Launch:
 _MECHANISMS = {"process": "p2p_ipython.sandbox.mechanisms.process"}
 
 
-def runner_command(options: LaunchOptions, scratch: Path) -> list[str]:
-    """The runner's command line. ``-P``: what lies in its folder can't pass for a module of ours."""
+def runner_arguments(options: LaunchOptions, scratch: str) -> list[str]:
+    """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.
+
+    ``-P``: what lies in the runner's folder can't pass for a module of ours.
+    """
     arguments = {
-        "scratch": str(scratch),
+        "scratch": scratch,
         "memory": options.memory,
         "output_limit": options.output_limit,
         "path": list(options.path),
     }
-    return [sys.executable, "-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]
-
-
-def runner_env(options: LaunchOptions, home: Path, temporary: Path) -> dict[str, str]:
-    """The runner's environment: a few names from ours, and what makes it a good guest.
-
-    Everything else stays out: tokens, agent sockets, proxies' passwords.
-    """
-    env = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
-    # Packages that were installed with `pip install --user` are found by the home folder, which is another one there.
-    env["PYTHONUSERBASE"] = site.getuserbase()
-    env |= {
-        "HOME": str(home),
-        "TMPDIR": str(temporary),
-        "IPYTHONDIR": str(home / ".ipython"),
-        "MPLCONFIGDIR": str(home / ".matplotlib"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PYTHONIOENCODING": "utf-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    # Several slots a machine are how its cores are shared, not several threads a slot.
-    env |= dict.fromkeys(_THREADS, "1")
-    return env | dict(options.extra_env)
-
-
-_PASSED = frozenset(
-    {
-        "PATH",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "LD_LIBRARY_PATH",
-        "DYLD_LIBRARY_PATH",
-        "PYTHONPATH",
-        "PYTHONNOUSERSITE",
-        "CONDA_PREFIX",
-        "OPENBLAS_CORETYPE",
-        "MKL_DEBUG_CPU_TYPE",
-        "MKL_ENABLE_INSTRUCTIONS",
-        "MKL_CBWR",
-        "NPY_DISABLE_CPU_FEATURES",
-        "CUDA_VISIBLE_DEVICES",
-    }
-)
-
-_PASSED_PREFIXES = ("LC_",)
-
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+    return ["-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]

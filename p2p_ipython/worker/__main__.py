@@ -15,10 +15,12 @@ import os
 import sys
 
 from p2p_ipython import lifeline
+from p2p_ipython.worker.hardening import harden
 
 
 def main() -> int:
     """Run the worker that standard input describes."""
+    harden()
     first = json.loads(lifeline.read_line() or b"null")
     if first is None:
         return 0

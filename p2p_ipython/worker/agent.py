@@ -19,10 +19,11 @@ from typing import Any
 
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import P2PError, RemoteProtocolError
+from p2p_ipython.errors import P2PError, ProtocolError, RemoteProtocolError
 from p2p_ipython.jobs import Alarm, Jobs
 from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.end import LinkEnd
+from p2p_ipython.link.guard import Guard
 from p2p_ipython.members.membership import Membership
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import BadIdentity, Certificate, check_link_proof, link_proof
@@ -255,7 +256,7 @@ class Agent:
     # -- what links bring --
 
     def task_came(self, link: int, task: Task, body: Buffer) -> None:
-        """Called when a client has sent a task."""
+        """Note that a client has sent a task."""
         job = Job(link, task.id, task.attempt)
         if job in self._arrived:
             return
@@ -297,15 +298,15 @@ class Agent:
         return source if source.received + size <= source.size else None
 
     def recalled(self, link: int, recall: Recall) -> None:
-        """Called when the client doesn't want a task any more."""
+        """Note that the client doesn't want a task any more."""
         self._act(self.machine.recall(link, recall.id, recall.attempt, self._loop.time()))
 
     def passed(self, link: int) -> None:
-        """Called when the client has no task for us now."""
+        """Note that the client has no task for us now."""
         self._act(self.machine.passed(link, self._loop.time()))
 
     def link_ended(self, link: int, detail: str) -> None:
-        """Called when a link is gone for good. Nothing that came by it stays."""
+        """Note that a link is gone for good. Nothing that came by it stays."""
         if self._links.pop(link, None) is None:
             return
         log.info("a client's link has ended: %s", detail)
@@ -416,8 +417,16 @@ class _ClientLink(LinkEnd):
     def begin(self) -> None:
         """Take what arrived before the link was known to the machine."""
         early, self._early = self._early or [], None
-        for header, body in early:
-            self.on_frame(header, body)
+        guard = Guard(self, self.link)
+        try:
+            for header, body in early:
+                guard.on_frame(header, body)
+        except ProtocolError as error:
+            log.warning("a client broke the protocol: %s", error.message)
+            if self.link is not None:
+                self.link.abort()
+            self._agent.link_ended(self.number, error.message)
+            return
         if self.link is not None and self.link.state in (LinkState.CLOSED, LinkState.LOST):
             self._agent.link_ended(self.number, self.link.state.value)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_ipython import lifeline
 from p2p_ipython.errors import P2PError
+from p2p_ipython.worker.hardening import harden
 
 if TYPE_CHECKING:
     from p2p_ipython.worker.agent import Agent
@@ -36,6 +37,7 @@ GONE = 20.0
 
 def main() -> int:
     """Run the worker that standard input describes."""
+    harden()
     given = json.loads(lifeline.read_line() or b"null")
     if given is None:
         return 0

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable
 
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header, encode
-from p2p_ipython.sandbox.inside.pipes import FrameInput, enlarge
+from p2p_ipython.protocol.task_frames import AgentFrame
+from p2p_ipython.sandbox.pipes import FrameInput, enlarge
 
 _PARTS = 16
 _HIGH = 1 << 20
@@ -33,16 +34,16 @@ class PipeWriter:
         self._waiting: asyncio.Future[None] | None = None
         self.closed = False
 
-    def write(self, header: Header, body: Buffer = b"") -> None:
-        """Write a frame now, as far as the pipe takes it, and the rest when it does.
-
-        ``body`` must not change until then. Once the reader is gone,
-        nothing happens: its end is seen at the other pipe. Raises ``FrameError``.
-        """
-        self.write_encoded(encode(header, len(body)), body)
+    def write(self, frame: AgentFrame) -> None:
+        """Write a frame without a body, as ``write_encoded`` does. Raises ``FrameError`` for one over the bounds."""
+        self.write_encoded(encode(frame.header()), b"")
 
     def write_encoded(self, head: bytes, body: Buffer) -> None:
-        """The same for a header that has been encoded already."""
+        """Write a frame now, as far as the pipe takes it, and the rest when it does; ``head`` is its encoded header.
+
+        ``body`` must not change until then. Once the reader is gone, nothing happens: its end is seen at the other
+        pipe.
+        """
         if self.closed:
             return
         idle = not self._parts

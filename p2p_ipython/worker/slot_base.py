@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
+from p2p_ipython.sandbox.launch import Death
 from p2p_ipython.worker.cache import Source
+
+__all__ = ["Death", "SlotListener", "SlotState", "TaskSlot"]
 
 
 class SlotState(enum.Enum):
@@ -25,20 +27,6 @@ class SlotState(enum.Enum):
     IDLE = "idle"
     BUSY = "busy"
     CLOSED = "closed"
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a runner ended, in words that its task's owner can use.
-
-    ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
-    system killed it when memory ran out), "cancelled" (it didn't heed an interrupt, so we killed it),
-    "protocol" (it broke the protocol, so we killed it) or "start" (it never became ready).
-    """
-
-    kind: Literal["exit", "signal", "memory", "cancelled", "protocol", "start"]
-    code: int
-    detail: str
 
 
 class SlotListener(Protocol):

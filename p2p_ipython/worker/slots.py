@@ -6,9 +6,9 @@
       ▲                       │                    │
       └── on_output, on_chunk, on_result, on_died, on_ready ◄──┘
 
-The slot starts its runner again whenever it dies, and before it serves another owner: what one owner's tasks
-did to the process must not meet another's. It knows which large buffers its runner holds and sends the others.
-It promises that nothing of a runner, process or folder, outlives ``close``.
+The slot starts its runner again whenever it dies, before it serves another owner, and when a runner could not be put
+back as it was: what one owner's tasks did to the process must not meet another's. It knows which large buffers its
+runner holds and sends the others. It promises that nothing of a runner, process or folder, outlives ``close``.
 
 A runner may end while it has nothing to do: a thread that an earlier task left can end it at any time. A task that
 it has not been sent, or that was given to the slot when it had ended already, is the next runner's.
@@ -19,41 +19,30 @@ POSIX only. All methods and callbacks belong to one event loop; none of them blo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import select
-import signal
-import subprocess
-import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Concatenate, ParamSpec
-
-import psutil
+from typing import Concatenate, ParamSpec
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.protocol.frames import MAX_BODY, Buffer, FrameError, Header, encode
+from p2p_ipython.protocol.frames import Buffer, FrameError, Header, encode
 from p2p_ipython.protocol.task_frames import (
     Cancel,
-    Drop,
-    NewBuffer,
     Output,
-    Piece,
     Ready,
     Result,
     ResultChunk,
     ResultParts,
+    Spent,
     Task,
     TaskFailure,
     read_runner,
 )
-from p2p_ipython.sandbox.launch import Launch, LaunchOptions, prepare
+from p2p_ipython.sandbox.launch import LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
-from p2p_ipython.worker.pipe import PipeReader, PipeWriter
+from p2p_ipython.worker.runner_life import RunnerLife
 from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
 
 log = logging.getLogger(__name__)
@@ -63,8 +52,6 @@ P = ParamSpec("P")
 START_DEADLINE = 60.0
 """How long a runner may take to say that it is ready, seconds."""
 
-_END_DEADLINE = 5.0
-_LAST_STEPS = 1.0
 _BACKOFF_MAX = 30.0
 _QUICK = 1.0
 """A runner that dies sooner than this after its start, seconds, is started again later and later."""
@@ -75,9 +62,6 @@ may be what they don't survive."""
 
 _FEW = 256
 """A result with so few segments and no failure is far below the bound of a header."""
-
-_HELD_MAX = 4096
-_LAST_WORDS = 4096
 
 
 @dataclass
@@ -101,120 +85,6 @@ class _Job:
             self.killer.cancel()
 
 
-class _Runner:
-    """One life of a runner, from its start to the end of the last process that it has started."""
-
-    def __init__(self, launch: Launch, on_frame: Callable[[_Runner, Header, Buffer], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self._launch = launch
-        # A file rather than a pipe: nobody has to read it, and it is only read after a death.
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ended()
-        self._oom_kills = _oom_kills()
-        try:
-            self.process = subprocess.Popen(
-                launch.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                bufsize=0,
-                cwd=launch.folder,
-                env=launch.env,
-                close_fds=True,
-                start_new_session=True,
-            )
-        except BaseException:
-            self._errors.close()
-            launch.clean()
-            raise
-        self.born = loop.time()
-        self.pid: int | None = None  # once it is ready
-        self.held: OrderedDict[str, int] = OrderedDict()  # sizes of the buffers in it, least recently used first
-        self.over: asyncio.Future[None] = loop.create_future()
-        self.replaced = False
-        self._doom: Death | None = None
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.writer = PipeWriter(_detached(self.process.stdin))
-        frames = _detached(self.process.stdout)
-        self.reader = PipeReader(frames, lambda header, body: on_frame(self, header, body), self._on_end)
-        self._hang_up = select.poll()
-        self._hang_up.register(frames, select.POLLIN | select.POLLHUP)  # macOS looks at nothing without an event
-
-    def stop(self, doom: Death | None) -> None:
-        """It is to end now; ``doom`` says why, None that it is replaced. Nothing happens when it is ending already."""
-        if not self.over.done():
-            self._doom = doom
-            self.replaced = doom is None
-            self.reader.close()
-            self.over.set_result(None)
-
-    def is_gone(self) -> bool:
-        """Whether it has ended, also when its end has not been read yet: what is written to it now is not read."""
-        if not self.over.done() and any(event & select.POLLHUP for _, event in self._hang_up.poll(0)):
-            self.reader.close()
-            self._on_end("")
-        return self.over.done()
-
-    async def ended(self) -> Death:
-        """End it if it hasn't ended, wait for the end of all that it started, clear up, and say how it went."""
-        self.reader.close()
-        try:
-            await self._clear_up()
-        except Exception:  # a failing look at the system's processes, say; the slot needs its next runner all the same
-            log.exception("could not clear up after runner %s", self.pid)
-            with contextlib.suppress(OSError):
-                self.process.kill()
-        finally:
-            self.writer.close()
-        words, code = self._last_words(), self.process.poll()
-        return self._doom or self._death(-signal.SIGKILL if code is None else code, words)
-
-    async def _clear_up(self) -> None:
-        by_itself = self.over.done() and self._doom is None and not self.replaced
-        # Its pipe ends before the process does; how that ends is its task's last word.
-        if not (by_itself and await self._has_ended(_LAST_STEPS)):
-            self._launch.end(self.process)
-        self.writer.close()
-        if not await self._has_ended(_END_DEADLINE):
-            log.warning("runner %s does not end; killing it", self.pid)
-            await asyncio.to_thread(self._launch.kill, self.process)
-            await asyncio.to_thread(self.process.wait)
-        await asyncio.to_thread(self._launch.clean)
-
-    def _last_words(self) -> str:
-        with self._errors, contextlib.suppress(OSError):
-            size = self._errors.seek(0, os.SEEK_END)
-            self._errors.seek(max(0, size - _LAST_WORDS))
-            return self._errors.read().decode("utf-8", "replace").strip()
-        return ""
-
-    async def _has_ended(self, within: float) -> bool:
-        """Wait for the process's end, for at most ``within`` seconds; it is asked for because macOS has no event."""
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + within, 0.001
-        while self.process.poll() is None:
-            if loop.time() > deadline:
-                return False
-            await asyncio.sleep(pause)
-            pause = min(0.05, pause * 2)
-        return True
-
-    def _on_end(self, reason: str) -> None:
-        self.stop(Death("protocol", 0, f"The task wrote to its worker's own channel ({reason}).") if reason else None)
-        self.replaced = False
-
-    def _death(self, code: int, words: str) -> Death:
-        place = f"\n{words}" if words else ""
-        if self.pid is None:
-            return Death("start", code, f"The runner ended before it was ready (exit code {code}).{place}")
-        if code >= 0:
-            return Death("exit", code, f"The task ended its Python process with exit code {code}.{place}")
-        if -code == signal.SIGKILL and _oom_kills() > self._oom_kills:
-            return Death("memory", -code, "The system killed the task's process: the machine was out of memory.")
-        name = signal.strsignal(-code) or "an unknown signal"
-        return Death("signal", -code, f"The task's process was ended by signal {-code} ({name}).{place}")
-
-
 class Slot:
     """See the module. ``mechanism`` is a name in sandbox/launch.py."""
 
@@ -225,7 +95,7 @@ class Slot:
         self._listener = listener
         self._settings = settings
         self._mechanism = mechanism
-        self._runner: _Runner | None = None
+        self._runner: RunnerLife | None = None
         self._owner: str | None = None
         self._job: _Job | None = None
         self._paused = False
@@ -275,13 +145,7 @@ class Slot:
 
     def memory(self) -> int:
         """Bytes that the runner and all it has started occupy now; 0 while there is none. Takes milliseconds."""
-        total = 0
-        if self._runner is not None:
-            with contextlib.suppress(psutil.Error):
-                for process in psutil.Process(self._runner.process.pid).children(recursive=True):
-                    with contextlib.suppress(psutil.Error):
-                        total += process.memory_info().rss
-        return total
+        return self._runner.usage() if self._runner is not None else 0
 
     def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
         """Have a task executed; ``body`` holds its inline segments. Returns at once.
@@ -314,7 +178,7 @@ class Slot:
         if not job.sent or runner is None:
             self._give_up(job, "interrupted", "KeyboardInterrupt", "The task was cancelled before it had started.")
             return
-        runner.writer.write(Cancel(task_id).header())
+        runner.writer.write(Cancel(task_id))
         grace = self._settings.cancel_grace
         doom = Death("cancelled", 0, f"The task was interrupted, went on for {grace:g} s, and was killed.")
         job.killer = asyncio.get_running_loop().call_later(grace, runner.stop, doom)
@@ -345,7 +209,7 @@ class Slot:
 
     def holds(self, ref: str) -> bool:
         """Whether the slot's runner has all bytes of a large buffer; ``on_dropped`` tells when it hasn't any more."""
-        return self._runner is not None and ref in self._runner.held and not self._runner.over.done()
+        return self._runner is not None and ref in self._runner.holdings and not self._runner.over.done()
 
     def _is_ready(self) -> bool:
         return self._runner is not None and self._runner.pid is not None and not self._runner.over.done()
@@ -365,7 +229,12 @@ class Slot:
         """Start a runner, and see it to its end. Returns whether the next one may be started at once."""
         loop = asyncio.get_running_loop()
         try:
-            runner = self._runner = _Runner(prepare(self._mechanism, self._options), self._on_frame)
+            runner = self._runner = RunnerLife(
+                prepare(self._mechanism, self._options),
+                self._on_frame,
+                room=self._settings.runner_cache,
+                on_dropped=self._dropped,
+            )
         except Exception as error:
             self._died(Death("start", 0, f"The runner can't be started: {error}"), error)
             return False
@@ -380,8 +249,8 @@ class Slot:
             if self._job is not None and not runner.replaced:
                 self._job.stop()
             death = await self._ended(runner)
-            if runner.held and not self._closed:
-                self._tell(self._listener.on_dropped, list(runner.held))
+            if not self._closed and (refs := runner.holdings.refs()):
+                self._dropped(refs)
         if runner.replaced:
             return True
         self._died(death)
@@ -390,7 +259,7 @@ class Slot:
         self._failures = 0
         return True
 
-    async def _ended(self, runner: _Runner) -> Death:
+    async def _ended(self, runner: RunnerLife) -> Death:
         """See a runner to its very end, also when ``close`` comes in between."""
         ending = asyncio.create_task(runner.ended(), name="p2p-end")
         try:
@@ -427,6 +296,9 @@ class Slot:
         except Exception:
             log.exception("a slot's listener failed")
 
+    def _dropped(self, refs: list[str]) -> None:
+        self._tell(self._listener.on_dropped, refs)
+
     def _begin(self, job: _Job) -> None:
         """Send a task to a runner that is ready: at once, or when its buffers have been sent."""
         assert self._runner is not None
@@ -435,49 +307,21 @@ class Slot:
         else:
             self._send(self._runner, job)
 
-    def _send(self, runner: _Runner, job: _Job) -> None:
+    def _send(self, runner: RunnerLife, job: _Job) -> None:
         """Send the task itself, unless the runner has ended: the task then stays for the next one."""
         if not runner.is_gone():
             job.sent = True
             runner.writer.write_encoded(job.head, job.body)
 
-    async def _feed(self, runner: _Runner, job: _Job) -> None:
+    async def _feed(self, runner: RunnerLife, job: _Job) -> None:
         """Send the buffers that the runner lacks, then the task."""
-        arriving = ""
         try:
-            self._make_room(runner, job.buffers)
-            for source in job.buffers:
-                if source.ref in runner.held:
-                    runner.held.move_to_end(source.ref)
-                    continue
-                arriving = source.ref
-                runner.writer.write(NewBuffer(source.ref, source.size).header())
-                await _send_bytes(runner.writer, source)
-                runner.held[source.ref] = source.size
+            await runner.holdings.bring(job.buffers)
             self._send(runner, job)
             await runner.writer.drain()
         except SourceFailed as error:
-            runner.writer.write(Drop((arriving,)).header())
             job.feeding = None
             self._give_up(job, "unloadable", "OSError", f"A buffer of the task did not arrive: {error}")
-        except asyncio.CancelledError:
-            if not job.sent:
-                runner.writer.write(Drop((arriving,)).header())
-            raise
-
-    def _make_room(self, runner: _Runner, buffers: Sequence[Source]) -> None:
-        """Drop from the runner what it hasn't used for longest, and what this task doesn't use."""
-        needed = {source.ref for source in buffers}
-        total = sum(runner.held.values()) + sum(each.size for each in buffers if each.ref not in runner.held)
-        drop = []
-        for ref in [ref for ref in runner.held if ref not in needed]:
-            if total <= self._settings.runner_cache and len(runner.held) + len(needed) <= _HELD_MAX:
-                break
-            total -= runner.held.pop(ref)
-            drop.append(ref)
-        if drop:
-            runner.writer.write(Drop(tuple(drop)).header())
-            self._tell(self._listener.on_dropped, drop)
 
     def _give_up(self, job: _Job, kind: str, exception: str, message: str) -> None:
         """End a task that the runner has never seen."""
@@ -487,7 +331,7 @@ class Slot:
         failure = TaskFailure(kind, bases[0], bases, message, f"{exception}: {message}")
         self._tell(self._listener.on_result, Result(job.task.id, job.task.attempt, False, (), failure=failure), b"")
 
-    def _on_frame(self, runner: _Runner, header: Header, body: Buffer) -> None:
+    def _on_frame(self, runner: RunnerLife, header: Header, body: Buffer) -> None:
         job = self._job
         if header["t"] != Ready.kind and (job is None or not job.sent):
             log.debug("a %s frame while no task runs", header["t"][:20])
@@ -496,15 +340,21 @@ class Slot:
             match read_runner(header):
                 case Ready(pid=pid) if runner.pid is None:
                     self._on_runner_ready(runner, pid)
+                case Spent(why=why):
+                    if not runner.spent:
+                        log.warning("runner %s can't clear up after a task: %.500r", runner.pid, why)
+                    runner.spent = True
                 case Output() | ResultChunk() | Result() as frame if job is not None:
-                    self._on_task_frame(job, frame, body)
+                    self._on_task_frame(runner, job, frame, body)
                 case _:
                     raise RemoteProtocolError("a frame of an unknown kind, or out of turn")
         except (RemoteProtocolError, FrameError) as error:
             # The task stays the slot's until its runner has ended: its listener hears of a death, and nothing else.
             runner.stop(Death("protocol", 0, f"The task's process broke the worker's protocol: {error}."))
 
-    def _on_task_frame(self, job: _Job, frame: Output | ResultChunk | Result, body: Buffer) -> None:
+    def _on_task_frame(
+        self, runner: RunnerLife, job: _Job, frame: Output | ResultChunk | Result, body: Buffer
+    ) -> None:
         """Check a frame against the task that runs, and pass it on. Raises ``RemoteProtocolError``."""
         if (frame.id, frame.attempt) != (job.task.id, job.task.attempt):
             raise RemoteProtocolError(f"a frame of kind {frame.kind} of another task")
@@ -520,9 +370,11 @@ class Slot:
                     encode(frame.header(), len(body))  # what can't be sent on must not be taken
                 job.stop()
                 self._job = None
+                if runner.spent:
+                    runner.stop(None)
                 self._tell(self._listener.on_result, frame, body)
 
-    def _on_runner_ready(self, runner: _Runner, pid: int) -> None:
+    def _on_runner_ready(self, runner: RunnerLife, pid: int) -> None:
         runner.pid = pid
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
@@ -530,30 +382,3 @@ class Slot:
             self._begin(self._job)
         else:
             self._tell(self._listener.on_ready)
-
-
-async def _send_bytes(writer: PipeWriter, source: Source) -> None:
-    """Write a source's bytes as ``chunk`` frames, no faster than the runner takes them."""
-    header = Piece(source.ref).header()
-    full = encode(header, MAX_BODY)
-    async for view in source:
-        for start in range(0, len(view), MAX_BODY):
-            piece = view[start : start + MAX_BODY]
-            writer.write_encoded(full if len(piece) == MAX_BODY else encode(header, len(piece)), piece)
-            await writer.drain()
-
-
-def _detached(pipe: IO[bytes]) -> int:
-    """The descriptor of a pipe's end, ours from now on."""
-    fd = os.dup(pipe.fileno())
-    pipe.close()
-    return fd
-
-
-def _oom_kills() -> int:
-    """How many processes the system has killed for want of memory since it started; 0 where it doesn't say."""
-    with contextlib.suppress(OSError), open("/proc/vmstat", "rb") as file:
-        for line in file:
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
-    return 0

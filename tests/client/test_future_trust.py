@@ -7,6 +7,7 @@ import concurrent.futures
 from typing import Any
 
 import pytest
+from frame_support import read_result
 
 from p2p_ipython.client.future import Arrived, Future
 from p2p_ipython.errors import NotTrusted
@@ -29,13 +30,13 @@ class Cluster:
     def decode(self, result: Arrived) -> Any:
         self.decoded += 1
         trusted = result.signer in self.trusted
-        return decode(result.header, result.inline, result.large, worker=result.worker, trusted=trusted)
+        return decode(result.result, result.inline, result.large, worker=result.worker, trusted=trusted)
 
 
 def arrived(value: object) -> Arrived:
     packed = pack_result(value)
     header = {"ok": True, "codec": "pickle", "segments": packed.segments, "type": "Model", "at": ""}
-    return Arrived(header, packed.inline, packed.large, "bob", "SHA256:bob")
+    return Arrived(read_result(header), packed.inline, packed.large, "bob", "SHA256:bob")
 
 
 @pytest.fixture
@@ -96,6 +97,6 @@ def test_it_counts_as_done_where_futures_are_waited_for(cluster: Cluster, future
 def test_what_a_task_of_a_stranger_raised_is_decided_once(cluster: Cluster) -> None:
     future: Future[Any] = Future("t1", "cell", cluster, cluster.decode)
     error = {"kind": "exception", "class": "builtins.KeyError", "message": "'k'", "bases": [], "traceback": ""}
-    future.arrived(Arrived({"ok": False, "segments": [], "error": error}, b"", {}, "bob", "SHA256:bob"))
+    future.arrived(Arrived(read_result({"ok": False, "segments": [], "error": error}), b"", {}, "bob", "SHA256:bob"))
     assert type(future.exception()) is KeyError
     assert future.exception() is future.exception()

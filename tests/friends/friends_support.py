@@ -31,10 +31,11 @@ from p2p_ipython.members import owner
 from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import Standing
 from p2p_ipython.members.profiles import Profile, Profiles
-from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import ClusterSecret
 from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.protocol.roster import Roster
+from p2p_ipython.protocol.task_frames import Output, Result, Task
 from p2p_ipython.rehearsal.slot import MemorySlot
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.cache import Source
@@ -442,9 +443,10 @@ class CraftedSlot(MemorySlot):
         self.ran: list[str] = []
         self._answer, self._body, self._output = dict(result), body, output
 
-    def run(self, header: Header, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
+    def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
         """See ``TaskSlot``."""
-        self.ran.append(header["id"])
+        self.ran.append(task.id)
+        head = {"id": task.id, "attempt": task.attempt}
         for message, text in self._output:
-            self._listener.on_output(self, {"t": "output", "id": header["id"], **message}, text)
-        self._listener.on_result(self, {"t": "result", "id": header["id"], "seconds": 0.0, **self._answer}, self._body)
+            self._listener.on_output(self, Output.read({**head, **message}), text)
+        self._listener.on_result(self, Result.read({**head, "seconds": 0.0, **self._answer}), self._body)

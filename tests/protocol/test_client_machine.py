@@ -69,7 +69,7 @@ def sent(made: ClientMachine, *tasks: str, now: float = 0, **spec: Any) -> Clien
     return made
 
 
-def result(task: str = "t", attempt: int = 1, *, ok: bool = True, seconds: float = 0.0) -> Result:
+def result(task: str = "t", attempt: int = 1, *, ok: bool = True, seconds: float | None = None) -> Result:
     return Result(task, attempt, ok, (), seconds, failure=None if ok else TaskFailure("exception"))
 
 

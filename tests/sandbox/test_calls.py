@@ -13,17 +13,17 @@ async def test_a_call_returns_its_value() -> None:
         assert (await it.call(pow, 2, 10)).value == 1024
         assert (await it.call(int, "ff", base=16)).value == 255
         none = await it.call(print, "hello")
-        assert (none.value, none.header["value"], none.text()) == (None, True, "hello\n")
+        assert (none.value, none.result.value, none.text()) == (None, True, "hello\n")
 
 
 async def test_a_call_raises_with_its_bases_and_its_pickle() -> None:
     async with worker() as it:
         outcome = await it.call(operator.truediv, 1, 0)
         assert isinstance(outcome.value, ZeroDivisionError)
-        assert outcome.error["class"] == "builtins.ZeroDivisionError"
-        assert outcome.error["bases"][:2] == ["builtins.ZeroDivisionError", "builtins.ArithmeticError"]
-        assert "p2p_ipython" not in outcome.error["traceback"]
-        assert "division by zero" in outcome.error["traceback"]
+        assert outcome.error.class_name == "builtins.ZeroDivisionError"
+        assert outcome.error.bases[:2] == ("builtins.ZeroDivisionError", "builtins.ArithmeticError")
+        assert "p2p_ipython" not in outcome.error.traceback
+        assert "division by zero" in outcome.error.traceback
 
 
 async def test_exceptions_that_can_hardly_be_described_are_described() -> None:
@@ -36,9 +36,9 @@ class Mean(Exception):
 raise Mean
 """
         outcome = await it.cell(mean)
-        assert outcome.error["class"].endswith("Mean")
-        assert "RuntimeError" in outcome.error["message"]
-        assert outcome.header["segments"] == []
+        assert outcome.error.class_name.endswith("Mean")
+        assert "RuntimeError" in outcome.error.message
+        assert outcome.result.segments == ()
         for source in (
             "raise ExceptionGroup('two', [ValueError(1), TypeError(2)])",
             "raise Exception('x' * 10_000_000)",
@@ -48,9 +48,9 @@ raise Mean
             "raise Exception('\\udc80 half a character')",
         ):
             outcome = await it.cell(source)
-            assert outcome.error["kind"] == "exception", source
-            assert len(outcome.error["message"]) <= 64 << 10
-            assert outcome.error["traceback"], source
+            assert outcome.error.what == "exception", source
+            assert len(outcome.error.message) <= 64 << 10
+            assert outcome.error.traceback, source
         assert (await it.cell("1")).value == 1
         assert it.deaths == []
 
@@ -59,8 +59,8 @@ async def test_a_value_that_cannot_be_pickled_is_named() -> None:
     async with worker() as it:
         for source, name in (("(i for i in 'ab')", "generator"), ("import threading\nthreading.Lock()", "lock")):
             outcome = await it.cell(f"print('ran')\n{source}")
-            assert outcome.error["kind"] == "unpicklable"
-            assert name in outcome.error["message"]
+            assert outcome.error.what == "unpicklable"
+            assert name in outcome.error.message
             assert outcome.text() == "ran\n"
 
 
@@ -70,9 +70,9 @@ async def test_a_module_that_is_missing_is_named() -> None:
             return (__import__, ("no_such_module",))
 
     async with worker() as it:
-        it.begin({"kind": "cell", "source": "x"}, {"x": Absent()})
+        it.begin({"x": Absent()}, run="cell", source="x")
         outcome = await it.over()
-        assert (outcome.error["kind"], outcome.error["name"]) == ("missing", "no_such_module")
+        assert (outcome.error.what, outcome.error.missing) == ("missing", "no_such_module")
 
 
 async def test_a_payload_that_is_nonsense_is_unloadable() -> None:
@@ -80,11 +80,12 @@ async def test_a_payload_that_is_nonsense_is_unloadable() -> None:
         from p2p_ipython.task.payload import Packed, Segment
 
         nonsense = Packed((Segment(3, None),), b"abc", {}, needs_python=False)
-        for header in ({"kind": "call"}, {"kind": "cell", "source": "1"}, {"kind": "call", "segments": [1, "x"]}):
-            it.begin_packed(header, nonsense, [])
-            assert (await it.over()).error["kind"] == "unloadable"
-        it.begin({"kind": "cell", "source": "1"}, "not a namespace")
-        assert (await it.over()).error["kind"] == "unloadable"
+        longer = Packed((Segment(4, None),), b"abc", {}, needs_python=False)
+        for packed, more in ((nonsense, {}), (nonsense, {"run": "cell", "source": "1"}), (longer, {})):
+            it.begin_packed(packed, [], **more)
+            assert (await it.over()).error.what == "unloadable"
+        it.begin("not a namespace", run="cell", source="1")
+        assert (await it.over()).error.what == "unloadable"
         assert it.deaths == []
 
 
@@ -110,6 +111,6 @@ async def test_a_task_cannot_change_a_cached_array_for_the_next() -> None:
 async def test_too_much_memory_is_a_memory_error_of_the_task() -> None:
     async with worker(memory=512 << 20) as it:
         outcome = await it.cell("x = bytearray(1 << 30)")
-        assert outcome.error["class"] == "builtins.MemoryError"
+        assert outcome.error.class_name == "builtins.MemoryError"
         assert (await it.cell("len(bytearray(100 << 20))")).value == 100 << 20
         assert it.deaths == []

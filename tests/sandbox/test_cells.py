@@ -23,7 +23,7 @@ async def test_the_value_is_that_of_the_last_expression() -> None:
         }
         for source, (value, has_value) in cells.items():
             outcome = await it.cell(source)
-            assert (outcome.value, outcome.header["value"]) == (value, has_value), source
+            assert (outcome.value, outcome.result.value) == (value, has_value), source
 
 
 async def test_a_cell_uses_the_names_that_come_with_it() -> None:
@@ -39,7 +39,7 @@ async def test_functions_share_the_cells_globals() -> None:
         exec("def f():\n    return limit", notebook)
         namespace = {"f": notebook["f"], "limit": 1}
         packed = pack_task(namespace, it.store, shared_globals=(notebook, namespace))
-        it.begin_packed({"kind": "cell", "source": "limit = 7\nf()"}, packed, [])
+        it.begin_packed(packed, [], run="cell", source="limit = 7\nf()")
         assert (await it.over()).value == 7
 
 
@@ -101,10 +101,33 @@ async def test_a_figure_is_displayed_and_closed_after_every_cell() -> None:
         assert (await it.cell("import matplotlib.pyplot as plt\nplt.get_fignums()")).value == []
 
 
+@pytest.mark.parametrize(
+    ("magic", "shown"),
+    [
+        ("%matplotlib inline", 1),
+        ("%matplotlib", 1),
+        ("%matplotlib qt", 1),
+        ("%matplotlib agg", 0),
+        ("%pylab inline", 1),
+        ("%gui qt", 1),
+        ("get_ipython().run_line_magic('matplotlib', 'inline')", 1),
+        ("import matplotlib\nmatplotlib.use('agg')", 0),
+    ],
+)
+async def test_a_cell_may_choose_how_its_figures_are_shown_and_the_next_ones_are_shown(magic: str, shown: int) -> None:
+    pytest.importorskip("matplotlib")
+    async with worker() as it:
+        plot = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+        outcome = await it.cell(f"{magic}\n{plot}")
+        assert (outcome.result.ok, len(outcome.displays())) == (True, shown), outcome.frame
+        assert len((await it.cell(plot)).displays()) == 1
+        assert it.deaths == []
+
+
 async def test_a_traceback_shows_the_cells_lines_and_none_of_ours() -> None:
     async with worker() as it:
         outcome = await it.cell("def f(x):\n    return 1 / x\n\nf(0)", label="tile")
-        text = outcome.error["traceback"]
+        text = outcome.error.traceback
         plain = _plain(text)
         assert "\x1b[" in text
         assert "Cell tile, line 4" in plain
@@ -117,7 +140,7 @@ async def test_a_traceback_shows_the_cells_lines_and_none_of_ours() -> None:
 
 async def test_an_error_that_we_raise_for_the_task_points_at_its_line() -> None:
     async with worker() as it:
-        text = _plain((await it.cell("x = 1\nprint(x, file=None)\nimport sys\nsys.stdout.write(5)")).error["traceback"])
+        text = _plain((await it.cell("x = 1\nprint(x, file=None)\nimport sys\nsys.stdout.write(5)")).error.traceback)
         assert "----> 4 sys.stdout.write(5)" in text
         assert "write() argument must be str" in text
         assert "capture_output" not in text
@@ -126,17 +149,17 @@ async def test_an_error_that_we_raise_for_the_task_points_at_its_line() -> None:
 async def test_errors_before_a_cell_runs_are_its_errors() -> None:
     async with worker() as it:
         syntax = await it.cell("1 +")
-        assert syntax.error["class"] == "builtins.SyntaxError"
-        assert "1 +" in _plain(syntax.error["traceback"])
-        assert (await it.cell("return 5")).error["class"] == "builtins.SyntaxError"
-        assert (await it.cell("%no_such_magic")).error["message"].startswith("Line magic function")
+        assert syntax.error.class_name == "builtins.SyntaxError"
+        assert "1 +" in _plain(syntax.error.traceback)
+        assert (await it.cell("return 5")).error.class_name == "builtins.SyntaxError"
+        assert (await it.cell("%no_such_magic")).error.message.startswith("Line magic function")
 
 
 async def test_leaving_a_cell_is_an_exception_like_others() -> None:
     async with worker() as it:
         for source in ("import sys\nsys.exit(3)", "exit", "quit()", "raise KeyboardInterrupt"):
             outcome = await it.cell(source)
-            assert outcome.error["kind"] == "exception", source
+            assert outcome.error.what == "exception", source
             assert outcome.text("stderr") == "", source
         assert (await it.cell("1")).value == 1
         assert it.deaths == []
@@ -145,8 +168,8 @@ async def test_leaving_a_cell_is_an_exception_like_others() -> None:
 async def test_input_says_that_nobody_is_there() -> None:
     async with worker() as it:
         outcome = await it.cell("input('name? ')")
-        assert outcome.error["class"] == "builtins.EOFError"
-        assert "runs on a worker" in outcome.error["message"]
+        assert outcome.error.class_name == "builtins.EOFError"
+        assert "runs on a worker" in outcome.error.message
 
 
 async def test_nothing_leaks_from_one_cell_to_the_next() -> None:
@@ -176,6 +199,47 @@ async def test_nothing_leaks_from_one_cell_to_the_next() -> None:
         expected = "1 is open\n[False, False, False, 'home', False, False, 30, {}, False]\n"
         assert after.text() == expected
         assert "UserWarning: shown" in after.text("stderr")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "get_ipython().history_manager = None",
+        "get_ipython().tempfiles.append('no path')",
+        "del get_ipython()._main_mod_cache",
+        "get_ipython().compile.forget = None",
+        "import os, shutil\nshutil.rmtree(os.getcwd())",
+        "import sys\nsys.path = None",
+        "import os\nos.environ = {}",
+        "import logging\nlogging.root.handlers = None",
+        "import threading\nthreading.active_count = None",
+    ],
+)
+async def test_a_runner_that_can_not_be_put_back_answers_and_is_replaced(broken: str) -> None:
+    async with worker() as it:
+        await it.cell("import builtins\nbuiltins.left = 1")
+        outcome = await it.cell(f"print('ran')\n{broken}\n7")
+        assert (outcome.value, outcome.text(), outcome.death) == (7, "ran\n", None)
+        for _ in range(2):
+            after = await it.cell("print('next')\nimport builtins\nhasattr(builtins, 'left')")
+            assert (after.value, after.text(), after.death) == (False, "next\n", None)
+        assert it.deaths == []
+
+
+async def test_a_shell_that_a_cell_has_broken_is_the_cells_error() -> None:
+    async with worker() as it:
+        assert (await it.cell("get_ipython().events = None")).error.class_name == "builtins.AttributeError"
+        assert (await it.cell("1")).value == 1
+        assert it.deaths == []
+
+
+async def test_an_error_whose_class_is_frozen_ends_its_own_cell_only() -> None:
+    async with worker() as it:
+        source = "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass E(Exception):\n    x: int\nraise E(5)"
+        for _ in range(2):
+            assert (await it.cell(source, reply="safe")).error.class_name == "__main__.E"
+        assert (await it.cell("1")).value == 1
+        assert it.deaths == []
 
 
 async def test_a_class_defined_in_the_cell_comes_back() -> None:

@@ -46,7 +46,7 @@ async def test_processes_that_a_task_leaves_are_ended_with_it(tmp_path: Path) ->
         first = await it.cell("import subprocess\nsubprocess.Popen(['sleep', '600']).pid")
         assert gone(first.value)
         mark = tmp_path / "daemon"
-        assert (await it.cell(DAEMON.format(path=str(mark)))).header["ok"]
+        assert (await it.cell(DAEMON.format(path=str(mark)))).result.ok
         assert gone(int(mark.read_text()))
         assert (await it.cell("1")).value == 1
         assert it.deaths == []
@@ -57,7 +57,7 @@ async def test_processes_that_a_task_leaves_are_ended_with_it(tmp_path: Path) ->
 async def test_daemons_are_gone_when_their_runner_is(end: str, tmp_path: Path) -> None:
     mark = tmp_path / "daemon"
     async with worker(scratch=tmp_path) as it:
-        it.begin({"kind": "cell", "source": DAEMON.format(path=str(mark)) + "\nprint('there')\ntime.sleep(600)"}, {})
+        it.begin({}, run="cell", source=DAEMON.format(path=str(mark)) + "\nprint('there')\ntime.sleep(600)")
         await it.printed("there")
         runner = psutil.Process(it.slot.pid)
         daemon = int(mark.read_text())
@@ -84,7 +84,7 @@ from slot_support import worker
 
 async def main():
     async with worker(scratch=Path({scratch!r})) as it:
-        it.begin({{"kind": "cell", "source": {source!r}}}, {{}})
+        it.begin({{}}, run="cell", source={source!r})
         await it.printed("there")
         print(it.slot.pid, flush=True)
         await asyncio.Event().wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2p_ipython.protocol.frames import Header, encode
-from p2p_ipython.sandbox.inside.pipes import FrameInput
+from p2p_ipython.sandbox.pipes import FrameInput
 
 BODY = bytes(range(200))
 

@@ -12,7 +12,7 @@ async def test_output_arrives_while_the_task_still_runs(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     async with worker() as it:
-        it.begin({"kind": "cell", "source": f"print('going')\nopen({str(gate)!r}).read()"}, {})
+        it.begin({}, run="cell", source=f"print('going')\nopen({str(gate)!r}).read()")
         await it.printed("going\n")
         assert it.slot.busy
         gate.write_text("you may end")  # the task can't have ended: it reads this
@@ -83,6 +83,54 @@ async def test_what_a_thread_of_an_earlier_task_prints_is_not_this_ones(tmp_path
         )
         outcome = await it.cell(f"open({str(gate)!r}, 'w').write('print!')\nprint(open({str(gate)!r}).read())")
         assert outcome.text() == "printed\n"
+
+
+async def test_each_script_cells_output_arrives() -> None:
+    async with worker() as it:
+        for source, kind in (("%%bash\necho {}", "stdout"), ("%%sh\necho {} >&2; exit 4", "stderr")):
+            for number in range(3):
+                outcome = await it.cell(source.format(number))
+                assert outcome.text(kind) == f"{number}\n", source
+
+
+async def test_what_a_librarys_thread_prints_for_a_task_is_that_tasks(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    async with worker() as it:
+        first = await it.cell(
+            "import asyncio, builtins, concurrent.futures, threading\n"
+            "builtins.loop = loop = asyncio.new_event_loop()\n"
+            "threading.Thread(target=loop.run_forever, daemon=True).start()\n"
+            "builtins.pool = pool = concurrent.futures.ThreadPoolExecutor(1)\n"
+            "begun = threading.Event()\n"
+            f"def late(): begun.set(); open({str(gate)!r}).read(); print('late'); display('late')\n"
+            "pool.submit(print, 'first').result()\n"
+            "pool.submit(late)\n"
+            "begun.wait();"
+        )
+        assert first.text() == "first\n"
+        second = await it.cell(
+            f"open({str(gate)!r}, 'w').write('go on')\n"
+            "pool.submit(print, 'second').result()\n"
+            "pool.submit(lambda: print('third')).result()\n"
+            "async def fourth(): print('fourth')\n"
+            "import asyncio\n"
+            "asyncio.run_coroutine_threadsafe(fourth(), loop).result()"
+        )
+        assert (second.text(), second.displays()) == ("second\nthird\nfourth\n", [])
+        assert second.text("stderr") == ""
+
+
+async def test_what_a_timer_of_an_earlier_task_prints_is_not_this_ones() -> None:
+    async with worker() as it:
+        await it.cell(
+            "import builtins, threading, types\n"
+            "builtins.go = go = threading.Event()\n"
+            "builtins.timer = timer = threading.Timer(None, print, ('late',))\n"
+            "timer.finished = types.SimpleNamespace(wait=go.wait, is_set=bool, set=bool)  # it rings when we say so\n"
+            "timer.start()"
+        )
+        assert (await it.cell("go.set(); timer.join()\nprint('now')")).text() == "now\n"
 
 
 async def test_a_thread_that_outlives_its_task_is_named_once() -> None:

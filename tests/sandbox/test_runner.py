@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from p2p_ipython.protocol.frames import Buffer, FrameReader, Header, encode
+from p2p_ipython.protocol.task_frames import AgentFrame, Cancel, Task
 from p2p_ipython.sandbox.launch import LaunchOptions, prepare
 from p2p_ipython.task.payload import BufferStore, pack_task
 
@@ -27,14 +28,13 @@ class Runner:
         self._process = process
         self._frames = self._read()
 
-    def send(self, header: Header, body: Buffer = b"") -> None:
+    def send(self, frame: AgentFrame, body: Buffer = b"") -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(encode(header, len(body)) + bytes(body))
+        self._process.stdin.write(encode(frame.header(), len(body)) + bytes(body))
 
     def task(self, task_id: str, source: str) -> None:
         packed = pack_task({}, BufferStore(1 << 20))
-        header = {"t": "task", "id": task_id, "kind": "cell", "source": source, "segments": packed.segments}
-        self.send(header, packed.inline)
+        self.send(Task(task_id, 1, "cell", packed.segments, source=source), packed.inline)
 
     def next(self, kind: str) -> Header:
         """The next frame of a kind. Fails at the runner's end."""
@@ -69,7 +69,7 @@ def test_a_cancel_that_came_too_late_does_not_meet_the_next_attempt(tmp_path: Pa
         for _ in range(3):
             it.task("x", "1")
             assert it.next("result")["ok"]
-            it.send({"t": "cancel", "id": "x"})
+            it.send(Cancel("x"))
         it.task("x", "1")
         assert it.next("result")["ok"]
 
@@ -77,7 +77,7 @@ def test_a_cancel_that_came_too_late_does_not_meet_the_next_attempt(tmp_path: Pa
 def test_a_cancel_that_comes_before_its_task_begins_is_heeded(tmp_path: Path) -> None:
     with runner(tmp_path) as it:
         it.task("x", "import time\ntime.sleep(600)")
-        it.send({"t": "cancel", "id": "x"})
+        it.send(Cancel("x"))
         assert it.next("result")["error"]["kind"] == "interrupted"
         it.task("x", "1")
         assert it.next("result")["ok"]

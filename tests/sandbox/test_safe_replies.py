@@ -23,7 +23,7 @@ class Strict(Worker):
 
     def read(self, outcome: Outcome, *, trusted: bool = False) -> Any:
         large = {ref: memoryview(data) for ref, data in self._chunks.items()}
-        return decode(outcome.header, outcome.value, large, worker="bob", trusted=trusted)
+        return decode(outcome.result, outcome.value, large, worker="bob", trusted=trusted)
 
 
 def strict(it: Worker) -> Strict:
@@ -37,7 +37,7 @@ async def safely(it: Strict, source: str) -> Outcome:
 
 
 async def call(it: Strict, function: Any, *arguments: Any) -> Outcome:
-    it.begin({"kind": "call", "reply": "safe"}, (function, arguments, {}))
+    it.begin((function, arguments, {}), reply="safe")
     return await it.over()
 
 
@@ -50,7 +50,7 @@ async def test_values_of_cells_and_calls_come_as_data() -> None:
             (await call(it, pow, 2, 100), 1 << 100),
             (await call(it, print, "hello"), None),
         ):
-            assert outcome.header["codec"] == "safe"
+            assert outcome.result.codec == "safe"
             assert it.read(outcome) == value
 
 
@@ -59,7 +59,7 @@ async def test_a_large_array_comes_as_a_segment_of_its_own() -> None:
         it = strict(one)
         array = np.arange(1 << 18, dtype="f8")
         outcome = await call(it, operator.mul, array, 2)
-        assert [ref for _, ref in outcome.header["segments"]] == [None, "r0"]
+        assert [ref for _, ref in outcome.result.segments] == [None, "r0"]
         back = it.read(outcome)
         back += 1
         assert np.array_equal(back, array * 2 + 1)
@@ -69,9 +69,9 @@ async def test_what_is_no_data_comes_as_a_pickle_that_says_so_and_waits_for_trus
     async with worker() as one:
         it = strict(one)
         outcome = await safely(it, "import collections\n[0, {'x': collections.Counter('aab')}]")
-        assert outcome.header["codec"] == "pickle"
-        assert outcome.header["type"] == "collections.Counter"
-        assert outcome.header["at"] == "[1]['x']"
+        assert outcome.result.codec == "pickle"
+        assert outcome.result.type_name == "collections.Counter"
+        assert outcome.result.at == "[1]['x']"
         with pytest.raises(NotTrusted, match=r"collections.Counter at \[1\]\['x'\]"):
             it.read(outcome)
         assert it.read(outcome, trusted=True)[1]["x"].most_common(1) == [("a", 2)]
@@ -81,16 +81,16 @@ async def test_a_class_of_the_cell_is_named_and_one_that_can_not_be_pickled_is_a
     async with worker() as one:
         it = strict(one)
         outcome = await safely(it, "class Model: pass\nModel()")
-        assert outcome.header["type"] == "__main__.Model"
+        assert outcome.result.type_name == "__main__.Model"
         outcome = await safely(it, "(each for each in [])")
-        assert outcome.error["kind"] == "unpicklable"
+        assert outcome.error.what == "unpicklable"
 
 
 async def test_an_exception_comes_in_words_only() -> None:
     async with worker() as one:
         it = strict(one)
         outcome = await safely(it, "1 / 0")
-        assert (outcome.header["ok"], outcome.header["segments"], outcome.value) == (False, [], b"")
+        assert (outcome.result.ok, outcome.result.segments, outcome.value) == (False, (), b"")
         with pytest.raises(ZeroDivisionError, match="division by zero"):
             it.read(outcome)
         outcome = await call(it, operator.itemgetter("k"), {})
@@ -105,7 +105,7 @@ async def test_without_the_word_for_it_a_result_is_a_pickle_as_ever() -> None:
     async with worker() as one:
         it = strict(one)
         outcome = await it.cell("[1]")
-        assert "codec" not in outcome.header
+        assert outcome.result.codec == ""
         assert it.read(outcome, trusted=True) == [1]
         with pytest.raises(NotTrusted):
             it.read(outcome)

@@ -11,6 +11,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
+from frame_support import read_result
 from IPython.core.interactiveshell import InteractiveShell
 
 from p2p_ipython.errors import (
@@ -44,7 +45,7 @@ class Closed(ValueError):
 def returned(value: object) -> Any:
     packed = pack_result(value)
     return decode(
-        {"t": "result", "ok": True, "segments": packed.segments},
+        read_result({"ok": True, "segments": packed.segments}),
         packed.inline,
         packed.large,
         worker="ann",
@@ -65,7 +66,7 @@ def failed(error: BaseException | None, *, pickled: bool = True, **words: Any) -
     packed = pack_result(error) if pickled else None
     header = {"ok": False, "segments": packed.segments if packed else [], "error": description | words}
     with pytest.raises(BaseException) as caught:
-        decode(header, packed.inline if packed else b"", {}, worker="ann", trusted=True)
+        decode(read_result(header), packed.inline if packed else b"", {}, worker="ann", trusted=True)
     return caught.value
 
 
@@ -79,16 +80,16 @@ def test_values_come_back() -> None:
 def test_plain_data_is_read_whoever_sent_it(trusted: bool) -> None:
     packed = safe.encode({"a": (1, None)})
     header = {"ok": True, "codec": "safe", "segments": packed.segments}
-    assert decode(header, packed.inline, packed.large, trusted=trusted) == {"a": (1, None)}
+    assert decode(read_result(header), packed.inline, packed.large, trusted=trusted) == {"a": (1, None)}
 
 
 def test_a_pickle_of_a_worker_that_is_not_trusted_stays_unread() -> None:
     packed = pack_result([1])
     header = {"ok": True, "codec": "pickle", "type": "m.C", "segments": packed.segments}
     with pytest.raises(NotTrusted, match=r"m\.C") as caught:
-        decode(header, packed.inline, packed.large, worker="ann", trusted=False)
+        decode(read_result(header), packed.inline, packed.large, worker="ann", trusted=False)
     assert "%p2p_trust ann" in caught.value.hint
-    assert decode(header, packed.inline, packed.large, worker="ann", trusted=True) == [1]
+    assert decode(read_result(header), packed.inline, packed.large, worker="ann", trusted=True) == [1]
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), again.worker, str(again)) == (NotTrusted, "ann", str(caught.value))
 
@@ -155,7 +156,7 @@ def test_an_unknown_class_becomes_its_built_in_base() -> None:
     assert str(error) == "gone.Mine: m"
 
 
-@pytest.mark.parametrize("bases", [["gone.Mine", "builtins.Exception"], [], None, ["builtins.print"], [3]])
+@pytest.mark.parametrize("bases", [["gone.Mine", "builtins.Exception"], [], ["builtins.print"]])
 def test_a_class_without_such_a_base_becomes_a_remote_error(bases: Any) -> None:
     error = failed(None, pickled=False, **{"class": "gone.Mine", "bases": bases, "message": "m"})
     assert isinstance(error, RemoteError)
@@ -199,15 +200,13 @@ def test_a_missing_module_is_named() -> None:
 def test_a_result_whose_module_is_missing_here_says_so() -> None:
     stream = b"\x80\x05\x8c\x06nowher\x8c\x01x\x93."
     with pytest.raises(NameMissing, match="'nowher'"):
-        decode({"ok": True, "segments": [[len(stream), None]]}, stream, {}, worker="ann", trusted=True)
+        decode(read_result({"ok": True, "segments": [[len(stream), None]]}), stream, {}, worker="ann", trusted=True)
 
 
-@pytest.mark.parametrize(
-    "header", [{"ok": True}, {"ok": True, "segments": [[9, None]]}, {"ok": False}, {}, {"ok": False, "error": 3}]
-)
-def test_a_result_that_makes_no_sense_is_the_workers_fault(header: Any) -> None:
+@pytest.mark.parametrize("segments", [[], [[9, None]], [[9, "r0"]]])
+def test_a_result_that_makes_no_sense_is_the_workers_fault(segments: Any) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        decode(header, b"", {}, worker="ann", trusted=True)
+        decode(read_result({"ok": True, "segments": segments}), b"", {}, worker="ann", trusted=True)
     assert caught.value.peer == "ann"
 
 
@@ -219,12 +218,12 @@ def test_a_pickle_that_is_broken_or_not_an_exception_falls_back_to_words() -> No
             "error": {"class": "builtins.ValueError", "kind": "exception", "message": "m"},
         }
         with pytest.raises(ValueError, match=r"^m$"):
-            decode(header, stream, {}, trusted=True)
+            decode(read_result(header), stream, {}, trusted=True)
 
 
 def test_words_of_any_kind_and_length_are_bounded() -> None:
     error = failed(
-        None, pickled=False, **{"class": ["x"], "message": "m" * (1 << 20), "traceback": None, "bases": "no"}
+        None, pickled=False, **{"class": "x" * (1 << 20), "message": "m" * (1 << 20), "bases": ["no"] * 4000}
     )
     assert isinstance(error, RemoteError)
     assert len(str(error)) < (1 << 19)

@@ -17,6 +17,7 @@ from slot_support import Worker, arrived, until, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import MAX_HEADER, FrameError
+from p2p_ipython.protocol.task_frames import Output, Task
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.task.payload import pack_task
@@ -28,10 +29,10 @@ async def test_a_slot_goes_from_starting_to_idle_to_busy_to_closed() -> None:
     async with worker() as it:
         assert it.ready.is_set()
         assert (it.slot.state, it.slot.busy, it.slot.task_id) == (SlotState.IDLE, False, None)
-        task = it.begin({"kind": "cell", "source": "1"}, {})
+        task = it.begin({}, run="cell", source="1")
         assert (it.slot.state, it.slot.busy, it.slot.task_id) == (SlotState.BUSY, True, task)
         with pytest.raises(RuntimeError, match="busy"):
-            it.slot.run({"t": "task", "id": "other"}, b"")
+            it.slot.run(Task("other", 1, "call", ()), b"")
         await it.over()
         assert it.slot.state is SlotState.IDLE
         assert it.slot.pid is not None
@@ -39,7 +40,7 @@ async def test_a_slot_goes_from_starting_to_idle_to_busy_to_closed() -> None:
         await it.slot.close()
         assert (it.slot.state, it.slot.memory(), it.slot.pid) == (SlotState.CLOSED, 0, None)
         with pytest.raises(RuntimeError, match="closed"):
-            it.slot.run({"t": "task", "id": "other"}, b"")
+            it.slot.run(Task("other", 1, "call", ()), b"")
 
 
 async def test_a_task_may_be_given_from_within_the_end_of_another() -> None:
@@ -49,12 +50,12 @@ async def test_a_task_may_be_given_from_within_the_end_of_another() -> None:
         def again(slot: Slot, header: Any, body: Any) -> None:
             ends.append(len(ends))
             if len(ends) < 100:
-                it.begin({"kind": "call"}, (abs, (-1,), {}))
+                it.begin((abs, (-1,), {}))
             else:
                 Worker.on_result(it, slot, header, body)
 
         it.on_result = again  # type: ignore[method-assign]
-        it.begin({"kind": "call"}, (abs, (-1,), {}))
+        it.begin((abs, (-1,), {}))
         await until(lambda: len(ends) == 100, "a hundred tasks")
 
 
@@ -103,13 +104,13 @@ async def test_a_task_that_writes_to_the_frames_descriptor_only_ends_itself() ->
 )
 async def test_a_cancelled_task_is_interrupted_and_its_runner_lives_on(source: str) -> None:
     async with worker(Settings(cancel_grace=20)) as it:
-        task = it.begin({"kind": "cell", "source": source}, {})
+        task = it.begin({}, run="cell", source=source)
         await it.printed("there")
         it.slot.cancel("another")
         it.slot.cancel(task)
         outcome = await it.over()
-        assert outcome.error["kind"] == "interrupted"
-        assert outcome.error["class"] == "builtins.KeyboardInterrupt"
+        assert outcome.error.what == "interrupted"
+        assert outcome.error.class_name == "builtins.KeyboardInterrupt"
         assert (await it.cell("1")).value == 1
         assert it.deaths == []
 
@@ -125,7 +126,7 @@ async def test_a_cancelled_task_is_interrupted_and_its_runner_lives_on(source: s
 )
 async def test_a_task_that_does_not_heed_an_interrupt_is_killed(stubborn: str) -> None:
     async with worker(Settings(cancel_grace=0.3)) as it:
-        task = it.begin({"kind": "cell", "source": f"import signal, time\n{stubborn}"}, {})
+        task = it.begin({}, run="cell", source=f"import signal, time\n{stubborn}")
         await it.printed("there")
         it.slot.cancel(task)
         death = (await it.over()).death
@@ -138,10 +139,10 @@ async def test_a_task_that_does_not_heed_an_interrupt_is_killed(stubborn: str) -
 async def test_a_late_cancel_does_not_meet_the_next_task() -> None:
     async with worker() as it:
         for _ in range(30):
-            task = it.begin({"kind": "call"}, (abs, (-1,), {}))
+            task = it.begin((abs, (-1,), {}))
             it.slot.cancel(task)  # may come before, while or after it runs
             outcome = await it.over()
-            assert outcome.header["ok"] or outcome.error["kind"] == "interrupted"
+            assert outcome.result.ok or outcome.error.what == "interrupted"
             assert (await it.call(sum, range(1000))).value == 499500
         assert it.deaths == []
 
@@ -153,7 +154,7 @@ async def test_a_large_buffer_is_sent_once() -> None:
         packed = pack_task((np.sum, (array,), {}), it.store)
         ((ref, _),) = packed.large.items()
         never = Inbound(ref, array.nbytes)  # nothing of it has come, and nothing will
-        it.begin_packed({"kind": "call"}, packed, [never])
+        it.begin_packed(packed, [never])
         assert (await it.over()).value == 4_000_000
 
 
@@ -163,7 +164,7 @@ async def test_a_buffer_streams_to_the_runner_while_it_arrives() -> None:
         packed = pack_task((np.sum, (array,), {}), it.store)
         ((ref, view),) = packed.large.items()
         inbound = Inbound(ref, len(view))
-        it.begin_packed({"kind": "call"}, packed, [inbound])
+        it.begin_packed(packed, [inbound])
         for start in range(0, len(view), 3_000_001):
             await asyncio.sleep(0)
             inbound.feed(view[start : start + 3_000_001])
@@ -177,13 +178,13 @@ async def test_a_buffer_that_fails_ends_its_task_and_nothing_else() -> None:
         ((ref, view),) = packed.large.items()
         half = Inbound(ref, len(view))
         half.feed(view[:5_000_000])
-        it.begin_packed({"kind": "call"}, packed, [half])
+        it.begin_packed(packed, [half])
         await asyncio.sleep(0)
         half.fail("the client has gone")
         error = (await it.over()).error
-        assert error["kind"] == "unloadable"
-        assert "the client has gone" in error["message"]
-        it.begin_packed({"kind": "call"}, packed, [arrived(ref, view)])
+        assert error.what == "unloadable"
+        assert "the client has gone" in error.message
+        it.begin_packed(packed, [arrived(ref, view)])
         assert (await it.over()).value == 2_000_000
 
 
@@ -192,11 +193,11 @@ async def test_cancelling_a_task_whose_buffer_still_arrives_ends_it_at_once() ->
     async with worker() as it:
         packed = pack_task((np.sum, (array,), {}), it.store)
         ((ref, view),) = packed.large.items()
-        task = it.begin_packed({"kind": "call"}, packed, [Inbound(ref, len(view))])
+        task = it.begin_packed(packed, [Inbound(ref, len(view))])
         await asyncio.sleep(0)
         it.slot.cancel(task)
-        assert (await it.over()).error["kind"] == "interrupted"
-        it.begin_packed({"kind": "call"}, packed, [arrived(ref, view)])
+        assert (await it.over()).error.what == "interrupted"
+        it.begin_packed(packed, [arrived(ref, view)])
         assert (await it.over()).value == 2_000_000
 
 
@@ -221,7 +222,7 @@ async def test_another_owner_gets_another_runner() -> None:
         payload: tuple[Any, ...] = (os.getpid, (), {})
         pids = []
         for owner in ("alice", "alice", "bob", "alice"):
-            it.begin({"kind": "call"}, payload, owner=owner)
+            it.begin(payload, owner=owner)
             pids.append((await it.over()).value)
         assert pids[0] == pids[1]
         assert len(set(pids)) == 3
@@ -232,7 +233,7 @@ async def test_another_owners_buffers_are_sent_again() -> None:
     array = np.ones(2_000_000)
     async with worker() as it:
         for owner in ("alice", "bob"):
-            it.begin({"kind": "call"}, (np.sum, (array,), {}), owner=owner)
+            it.begin((np.sum, (array,), {}), owner=owner)
             assert (await it.over()).value == 2_000_000
 
 
@@ -241,7 +242,7 @@ async def test_a_paused_slots_task_waits_and_nothing_of_its_output_is_lost(tmp_p
     source = f"open({str(begun)!r}, 'w')\nfor _ in range(20): print('x' * 1_000_000)\nopen({str(ended)!r}, 'w').close()"
     async with worker(output_limit=64 << 20) as it:
         it.slot.pause()
-        it.begin({"kind": "cell", "source": source}, {})
+        it.begin({}, run="cell", source=source)
         await until(begun.exists, "the task begins")
         assert not ended.exists()  # 20 MB don't fit into a pipe
         it.slot.resume()
@@ -260,7 +261,7 @@ async def test_a_runner_that_cannot_start_is_an_error_of_start(monkeypatch: pyte
 async def test_a_header_over_the_bounds_is_refused_and_the_slot_stays_idle() -> None:
     async with worker() as it:
         with pytest.raises(FrameError):
-            it.slot.run({"t": "task", "id": "x", "kind": "cell", "source": "#" * MAX_HEADER, "segments": []}, b"")
+            it.slot.run(Task("x", 1, "cell", (), source="#" * MAX_HEADER), b"")
         assert it.slot.state is SlotState.IDLE
         assert (await it.cell("1")).value == 1
 
@@ -276,7 +277,7 @@ threading.Thread(target=end, daemon=True).start()
 
 async def a_runner_that_ends_idle(it: Worker, path: Path) -> None:
     """Have a task leave a thread that ends the runner some time after ``path`` has come into being."""
-    assert (await it.cell(LEAVES_A_THREAD.format(path=str(path)))).header["ok"]
+    assert (await it.cell(LEAVES_A_THREAD.format(path=str(path)))).result.ok
 
 
 async def test_an_idle_runners_end_is_told_as_nobodys() -> None:
@@ -307,7 +308,7 @@ async def test_an_idle_runners_end_is_not_the_next_tasks(noticed: bool, size: in
             assert psutil.wait_procs([runner], timeout=30)[0]
             assert it.slot.state is SlotState.IDLE
         assert it.deaths == []
-        it.begin({"kind": "call"}, (np.sum, (array,), {}))
+        it.begin((np.sum, (array,), {}))
         assert (await it.over()).value == size
         assert it.deaths == []
 
@@ -319,7 +320,7 @@ async def test_a_task_whose_buffers_still_arrive_outlives_its_runner() -> None:
         ((ref, view),) = packed.large.items()
         inbound = Inbound(ref, len(view))
         inbound.feed(view[:5_000_000])
-        it.begin_packed({"kind": "call"}, packed, [inbound])
+        it.begin_packed(packed, [inbound])
         await asyncio.sleep(0)
         first = it.slot.pid
         assert first is not None
@@ -334,7 +335,7 @@ async def test_a_task_that_no_runner_lives_to_be_sent_is_given_up() -> None:
     async with worker() as it:
         packed = pack_task((np.sum, (np.ones(2_000_000),), {}), it.store)
         ((ref, view),) = packed.large.items()
-        it.begin_packed({"kind": "call"}, packed, [Inbound(ref, len(view))])
+        it.begin_packed(packed, [Inbound(ref, len(view))])
         killed: list[int | None] = [None]
         while not it.deaths:
             await until(lambda: it.deaths or it.slot.pid not in killed, "another runner, or the end")
@@ -352,11 +353,18 @@ async def test_a_task_that_no_runner_lives_to_be_sent_is_given_up() -> None:
 @pytest.mark.parametrize(
     "nonsense",
     [
-        '{"t": "result", "id": "task-0", "ok": True, "segments": 5}',
-        '{"t": "result", "id": "task-0", "ok": False, "segments": []}',
-        '{"t": "result", "id": "other", "ok": True, "segments": []}',
-        '{"t": "output", "id": "task-0", "kind": "execute_request"}',
-        '{"t": "chunk", "id": "task-0", "ref": "r0", "size": -1, "off": 0}',
+        '{"t": "result", "id": "task-0", "attempt": 1, "ok": True, "segments": 5}',
+        '{"t": "result", "id": "task-0", "attempt": 1, "ok": False, "segments": []}',
+        '{"t": "result", "id": "other", "attempt": 1, "ok": True, "segments": []}',
+        '{"t": "result", "id": "task-0", "attempt": 2, "ok": True, "segments": []}',
+        '{"t": "result", "id": "task-0", "ok": True, "segments": []}',
+        '{"t": "result", "id": "task-0", "attempt": 1, "ok": True, "segments": [[9, "r0"]]}',
+        '{"t": "output", "id": "task-0", "attempt": 1, "kind": "execute_request"}',
+        '{"t": "output", "id": "task-0", "attempt": 1, "kind": "stream"}',
+        '{"t": "chunk", "id": "task-0", "attempt": 1, "ref": "r0", "size": -1, "off": 0}',
+        '{"t": "chunk", "id": "task-0", "attempt": 1, "ref": "r0", "size": 9, "off": 1}',
+        '{"t": "nack", "id": "task-0", "attempt": 1, "reason": "busy"}',
+        '{"t": "ready", "python": "3.11", "platform": "linux", "pid": 1}',
     ],
 )
 async def test_a_task_that_speaks_nonsense_for_its_runner_is_ended(nonsense: str) -> None:
@@ -372,7 +380,7 @@ time.sleep(600)
         outcome = await it.cell(source)
         assert outcome.death is not None
         assert outcome.death.kind == "protocol"
-        assert (outcome.header, outcome.outputs, outcome.chunk_bytes) == ({}, [], 0)
+        assert (outcome.frame, outcome.outputs, outcome.chunk_bytes) == (None, [], 0)
         await it.wait_ready()
         assert (await it.cell("1")).value == 1
 
@@ -394,10 +402,10 @@ async def test_a_listener_that_fails_does_not_end_the_slot(caplog: pytest.LogCap
             os.kill(it.slot.pid, signal.SIGKILL)
             await it.wait_ready()
         assert (await it.cell("1")).value == 1
-        printed = b"".join(bytes(what[1]) for what in told if isinstance(what[0], dict))
+        printed = b"".join(bytes(what[1]) for what in told if isinstance(what[0], Output))
         assert printed == b"there\n"
         # Beside the output, in whatever pieces it came: what was dropped, and two deaths.
-        assert sum(not isinstance(what[0], dict) for what in told) == 3
+        assert sum(not isinstance(what[0], Output) for what in told) == 3
         assert "the listener's own" in caplog.text
 
 
@@ -467,7 +475,7 @@ async def test_closing_while_a_runner_is_being_cleared_up_leaves_nothing(
 
 async def test_closing_while_a_task_runs_ends_it() -> None:
     async with worker() as it:
-        it.begin({"kind": "cell", "source": "print('there', flush=True)\nwhile True: pass"}, {})
+        it.begin({}, run="cell", source="print('there', flush=True)\nwhile True: pass")
         await it.printed("there")
         pid = it.slot.pid
         assert pid is not None

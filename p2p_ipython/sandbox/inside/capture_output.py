@@ -21,15 +21,16 @@ import io
 import json
 import os
 import select
+import sys
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any, TextIO
 
 from p2p_ipython.protocol.frames import MAX_BODY
 from p2p_ipython.protocol.task_frames import Output, Task
 from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.threads import Left
 
 _GATHER = 8 << 10
 _LATE = 0.05
@@ -47,8 +48,8 @@ _LEFT = (
 class Outlet:
     """Where all output of the task that runs comes together. Used from any thread.
 
-    What is written while no task runs is dropped, and so is what a thread writes that an earlier task left
-    behind. In a forked child, text goes to the inherited descriptors 1 and 2, where ``FdCapture`` finds it.
+    What is written while no task runs is dropped, and so is what a thread writes amid the work of an earlier
+    task. In a forked child, text goes to the inherited descriptors 1 and 2, where ``FdCapture`` finds it.
     """
 
     def __init__(self, channel: Channel, interrupts: Interrupts, limit: int) -> None:
@@ -60,7 +61,7 @@ class Outlet:
         self._parts: list[str] = []
         self._size = 0
         self._sent = self._unsent = 0
-        self._stale: frozenset[int] = frozenset()
+        self._left: dict[int, Left] = {}
         self._forked = False
         self._written = threading.Event()
         self.capture = FdCapture(self, self._lock)
@@ -72,21 +73,20 @@ class Outlet:
             self._task = task
             self._sent = self._unsent = 0
 
-    def end(self, stale: Mapping[int, bool] | None = None) -> None:
-        """Send what the task has written and end its output; ``stale`` threads won't be listened to any more.
+    def end(self, left: dict[int, Left]) -> None:
+        """Send what the task has written and end its output; what ``left`` threads write amid its work is dropped.
 
-        Those of them that count, and are new, are named to the user: what they print later is not shown.
+        Those of them that count, and are new, are named to the user.
         """
-        stale = stale or {}
         with self._lock:
             self.capture.pull(_DRAIN)
             self.flush()
             if self._unsent:
                 self._send_text("stderr", self._notice())
-            if left := sum(counts for thread, counts in stale.items() if thread not in self._stale):
-                self._send_text("stderr", _LEFT[left > 1].format(left))
+            if new := sum(one.counts for thread, one in left.items() if one != self._left.get(thread)):
+                self._send_text("stderr", _LEFT[new > 1].format(new))
             self._task = None
-            self._stale = frozenset(stale)
+            self._left = left
 
     def write(self, name: str, text: str) -> None:
         """Append ``text`` to the stream called ``name``."""
@@ -100,7 +100,7 @@ class Outlet:
 
     def append(self, name: str, text: str) -> None:
         """Append text whose turn it is; for ``write`` and for ``FdCapture``, under the lock."""
-        if self._task is None or (self._stale and threading.get_ident() in self._stale):
+        if self._task is None or (self._left and self._is_late()):
             return
         if self._unsent:
             self._unsent += len(text)
@@ -124,7 +124,7 @@ class Outlet:
         with self._lock:
             self.capture.pull(1)
             self.flush()
-            if self._task is None:
+            if self._task is None or (self._left and self._is_late()):
                 return
             if self._unsent or self._sent + len(body) > self._limit:
                 self._unsent += len(body)
@@ -155,6 +155,17 @@ class Outlet:
         self._forked = True
         self._lock.lock = threading.RLock()
         self._parts = []
+
+    def _is_late(self) -> bool:
+        """Whether the calling thread is amid the work of an earlier task."""
+        thread = threading.get_ident()
+        left = self._left.get(thread)
+        if left is None:
+            return False
+        if left.still_calls(sys._getframe()):
+            return True
+        del self._left[thread]
+        return False
 
     def _send_text(self, name: str, text: str) -> None:
         self._send_body(name, text.encode("utf-8", "replace"))

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 
 from p2p_ipython.protocol.frames import MAX_BODY, Buffer, encode
-from p2p_ipython.protocol.task_frames import Output, Ready, Result, ResultChunk, Task
+from p2p_ipython.protocol.task_frames import ResultChunk, RunnerFrame, Task
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 
 
@@ -27,7 +27,7 @@ class Channel:
         self._sending = False
         self._mute = False
 
-    def send(self, frame: Ready | Output | ResultChunk | Result, body: Buffer = b"") -> None:
+    def send(self, frame: RunnerFrame, body: Buffer = b"") -> None:
         """Write one frame. Raises ``FrameError`` when it is over the bounds."""
         head = encode(frame.header(), len(body))
         with self._guard:

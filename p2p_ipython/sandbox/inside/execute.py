@@ -11,6 +11,9 @@ by task/safe.py, and if that can't be, the result says so and what of it was in 
 The large segments of a result are sent first, as ``chunk`` frames; the ``result`` frame completes it. Whatever
 the task raises, one ``result`` frame is sent.
 
+Before the result goes out, the process is put back as it was. If that fails, a ``spent`` frame goes before the
+result, and the agent gives this runner no further task.
+
 The runner imports it inside the sandbox: standard library, IPython and the unpickler only.
 """
 
@@ -19,23 +22,26 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
-from p2p_ipython.protocol.task_frames import Result, Task
+from p2p_ipython.protocol.task_frames import MAX_DETAIL, Result, Spent, Task
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.channel import Channel
-from p2p_ipython.sandbox.inside.describe_error import describe
+from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
+from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import safe
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 
 _NOTHING = pack_result(None)
 _SAFE_NOTHING = safe.encode(None)
+_MAX_TROUBLE = 500
 
 
 class _Failed(Exception):
@@ -92,29 +98,35 @@ class Executor:
                 self._interrupts.end()
         except _Failed as failure:
             failed = failure
-        except KeyboardInterrupt as error:  # between two steps
+        except BaseException as error:  # an interrupt between two steps, or the shell, which the task has broken
             self._interrupts.end()
-            failed = _Failed(error, "interrupted")
+            failed = _Failed(error, self._kind(error, "exception"))
         if os.getpid() != self._process:
             _end_fork(failed)
-        self._baseline.restore()
-        self._outlet.capture.restore()
-        _flush_c()
-        stale = self._baseline.threads_left()
-        self._outlet.end(stale)
         if failed is None:
-            for ref, view in value.packed.large.items():
-                self._channel.send_chunks(task, ref, view)
             result = Result(task.id, task.attempt, True, value.packed.segments, round(value.seconds, 6), value.shown)
             result = replace(result, codec=value.codec, type_name=value.type_name, at=value.at)
-            self._channel.send(result, value.packed.inline)
+            answer: tuple[Result, Buffer] = (result, value.packed.inline)
         else:
-            self._channel.send(*self._failure(task, failed))
-            failed.error.__traceback__ = None
-        if task.run == "cell":
-            self._cells.forget()
+            answer = self._failure(task, failed)
+            _without_frames(failed.error)
+        steps = (self._baseline.restore, self._outlet.capture.restore, _flush_c, self._end_output)
+        cell = (self._cells.forget,) if task.run == "cell" else ()
+        if troubles := [trouble for trouble in map(_trouble, (*steps, *cell)) if trouble]:
+            # What it has left is not known, so it must not meet another task: the agent starts another runner.
+            self._channel.send(Spent("; ".join(troubles)[:MAX_DETAIL]))
+        for ref, view in value.packed.large.items():
+            self._channel.send_chunks(task, ref, view)
+        self._channel.send(*answer)
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
-        self._namespace.clear()
+        dict.clear(self._namespace)
+
+    def _end_output(self) -> None:
+        left: dict[int, Left] = {}
+        try:
+            left = self._baseline.threads_left()
+        finally:
+            self._outlet.end(left)
 
     def _attempt(self, task: Task, body: Buffer) -> _Value:
         """Run the task; return its value, packed. Raises ``_Failed``."""
@@ -182,7 +194,7 @@ class Executor:
 
     def _failure(self, task: Task, failed: _Failed) -> tuple[Result, bytes]:
         description = describe(failed.error, failed.kind, self._cells.render)
-        words = Result(task.id, task.attempt, False, (), failure=description)
+        words = Result(task.id, task.attempt, False, (), 0.0, failure=description)
         if task.reply == "safe":
             return words, b""
         try:
@@ -192,6 +204,20 @@ class Executor:
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
         return replace(words, segments=packed.segments), packed.inline
+
+
+def _trouble(step: Callable[[], None]) -> str:
+    """Take one step of a clean-up; return what went wrong, or "". The task may have broken whatever it uses."""
+    try:
+        step()
+    except BaseException as error:
+        return f"{class_name(type(error))}: {text_of(error)}"[:_MAX_TROUBLE]
+    return ""
+
+
+def _without_frames(error: BaseException) -> None:
+    """Let go of an error's frames. Its class may forbid that attributes are set, as a frozen dataclass does."""
+    BaseException.__dict__["__traceback__"].__set__(error, None)
 
 
 def _end_fork(failed: _Failed | None) -> None:

@@ -29,7 +29,7 @@ from p2p_ipython.protocol.task_frames import Cancel, Drop, NewBuffer, Piece, Rea
 from p2p_ipython.sandbox.inside import limits, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
-from p2p_ipython.sandbox.inside.pipes import FrameInput, enlarge
+from p2p_ipython.sandbox.pipes import FrameInput, enlarge
 
 Queue = SimpleQueue[tuple[Task, Buffer]]
 

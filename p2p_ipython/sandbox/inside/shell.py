@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from IPython.core import page
+from IPython.core import page, pylabtools
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
@@ -30,7 +30,7 @@ from traitlets.config import Config
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.describe_error import own_frames, text_of
 
-INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
+_INLINE = ("inline", "module://matplotlib_inline.backend_inline")
 
 
 @dataclass
@@ -161,6 +161,15 @@ class CellShell(InteractiveShell):
         shell = os.environ.get("SHELL", "/bin/sh")
         self.user_ns["_exit_code"] = subprocess.call([shell, "-c", ip.var_expand(cmd, depth=1)])
 
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Do nothing: no cell on a worker has a window whose events it could handle."""
+
+    def enable_matplotlib(self, gui: str | None = None) -> tuple[Any, Any]:
+        """Set up matplotlib. Nobody would see a window, so figures that would open one are shown inline."""
+        ip: Any = super()
+        opens_windows = gui in (None, "auto") or pylabtools.find_gui_and_backend(gui)[0] is not None  # type: ignore[no-untyped-call]
+        return ip.enable_matplotlib("inline" if opens_windows else gui)  # type: ignore[no-any-return]
+
     def ask_exit(self) -> None:
         """``exit`` ends the task, not the runner."""
         raise SystemExit
@@ -214,14 +223,21 @@ class Cells:
         ip._main_mod_cache.clear()
         ip.last_execution_result = None
         ip.history_manager.reset(new_session=False)
-        ip.history_manager.outputs.clear()
         ip.compile.forget()
+        self._back_to_inline()
         for name, functions in self._callbacks.items():
             ip.events.callbacks[name] = list(functions)
         ip.input_transformers_post, ip.ast_transformers = (list(each) for each in self._transformers)
         for path in ip.tempfiles:
             path.unlink(missing_ok=True)
         ip.tempfiles.clear()
+
+    def _back_to_inline(self) -> None:
+        """Have the next cell's figures shown again when the last one chose that its own are not."""
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot is not None and pyplot.get_backend() not in _INLINE:
+            pyplot.close("all")
+            self._ip.enable_matplotlib("inline")
 
     def render(self, error: BaseException) -> str:
         """An error as a cell would show it, with ANSI colours and without our frames."""

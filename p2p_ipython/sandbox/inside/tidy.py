@@ -19,6 +19,7 @@ from typing import TextIO
 
 from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.threads import Left, left_by_task
 
 
 class Baseline:
@@ -73,16 +74,9 @@ class Baseline:
             if hasattr(sys, name):
                 delattr(sys, name)
 
-    def threads_left(self) -> dict[int, bool]:
-        """The threads that tasks have left running: whether each is one to be waited for, by identifier.
-
-        Daemon threads are libraries' as a rule (a progress bar's watch, a pool's), and say nothing.
-        """
-        if threading.active_count() <= self._threads:
-            return {}
-        main = threading.main_thread()
-        others = [thread for thread in threading.enumerate() if thread is not main]
-        return {t.ident: not t.daemon for t in others if t.ident and not t.name.startswith("p2p-")}
+    def threads_left(self) -> dict[int, Left]:
+        """The threads that are amid the work of the task that has just ended, by identifier."""
+        return left_by_task() if threading.active_count() > self._threads else {}
 
     def _streams_back(self) -> None:
         sys.stdout, sys.stderr = self._streams

@@ -9,8 +9,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 
-from p2p_ipython.sandbox.launch import LaunchOptions, runner_command, runner_env
+import psutil
+
+from p2p_ipython.sandbox.launch import Death, LaunchOptions, runner_arguments
+from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.processes import descendants, end_those_in
 from p2p_ipython.sandbox.scratch import Scratch
 
@@ -28,8 +32,9 @@ class ProcessLaunch:
         except BaseException:
             self._scratch.remove()
             raise
-        self.command = runner_command(options, self._scratch.path)
-        self.env = runner_env(options, self.folder, temporary)
+        self.command = [sys.executable, *runner_arguments(options, str(self._scratch.path))]
+        self.env = runner_environment(options, self.folder, temporary)
+        self._oom_kills = _oom_kills()
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
         """Ask the warden, which kills all that is below it."""
@@ -44,6 +49,25 @@ class ProcessLaunch:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
+    def usage(self, process: subprocess.Popen[bytes]) -> int:
+        """Add up what the processes below the warden occupy."""
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    total += child.memory_info().rss
+        return total
+
+    def death(self, code: int, words: str) -> Death:
+        """Tell a task that ran out of the machine's memory from others by the system's own count."""
+        place = f"\n{words}" if words else ""
+        if code >= 0:
+            return Death("exit", code, f"The task ended its Python process with exit code {code}.{place}")
+        if -code == signal.SIGKILL and _oom_kills() > self._oom_kills:
+            return Death("memory", -code, "The system killed the task's process: the machine was out of memory.")
+        name = signal.strsignal(-code) or "an unknown signal"
+        return Death("signal", -code, f"The task's process was ended by signal {-code} ({name}).{place}")
+
     def clean(self) -> None:
         """End what even the warden has missed, and remove the scratch folder."""
         try:
@@ -55,3 +79,12 @@ class ProcessLaunch:
 def prepare(options: LaunchOptions) -> ProcessLaunch:
     """Make a scratch folder and what starts a runner in it. Raises ``OSError``."""
     return ProcessLaunch(options)
+
+
+def _oom_kills() -> int:
+    """Return how many processes the system has killed for want of memory since it started; 0 if it doesn't say."""
+    with contextlib.suppress(OSError), open("/proc/vmstat", "rb") as file:
+        for line in file:
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0

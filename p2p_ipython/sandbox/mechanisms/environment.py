@@ -1,0 +1,73 @@
+"""The environment of a runner that uses this machine's own Python: which of our variables it gets, and what is added.
+
+POSIX only.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+from pathlib import Path
+
+from p2p_ipython.sandbox.launch import LaunchOptions
+
+
+def runner_environment(options: LaunchOptions, home: Path, temporary: Path) -> dict[str, str]:
+    """Return the runner's environment: a few variables of ours, and what makes it a good guest.
+
+    Everything else stays out: tokens, agent sockets, proxies' passwords.
+    """
+    env = {name: value for name, value in os.environ.items() if is_passed(name)}
+    # Packages that were installed with `pip install --user` are found by the home folder, which is another one there.
+    env["PYTHONUSERBASE"] = site.getuserbase()
+    env |= {
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "IPYTHONDIR": str(home / ".ipython"),
+        "MPLCONFIGDIR": str(home / ".matplotlib"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    # Several slots a machine are how its cores are shared, not several threads a slot.
+    env |= dict.fromkeys(_THREADS, "1")
+    return env | dict(options.extra_env)
+
+
+def is_passed(name: str) -> bool:
+    """Return whether runners get this variable of our environment."""
+    return name in _PASSED or name.startswith(_PASSED_PREFIXES)
+
+
+_PASSED = frozenset(
+    {
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "PYTHONNOUSERSITE",
+        "CONDA_PREFIX",
+        "OPENBLAS_CORETYPE",
+        "MKL_DEBUG_CPU_TYPE",
+        "MKL_ENABLE_INSTRUCTIONS",
+        "MKL_CBWR",
+        "NPY_DISABLE_CPU_FEATURES",
+        "CUDA_VISIBLE_DEVICES",
+    }
+)
+
+_PASSED_PREFIXES = ("LC_",)
+
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)

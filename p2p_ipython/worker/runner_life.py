@@ -1,0 +1,158 @@
+"""One life of a runner, from its start to the end of the last process that it has started.
+
+POSIX only. Belongs to one event loop, and doesn't block it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable
+from typing import IO
+
+from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.sandbox.launch import Death, Launch
+from p2p_ipython.worker.feeding import Holdings
+from p2p_ipython.worker.pipe import PipeReader, PipeWriter
+
+log = logging.getLogger(__name__)
+
+_END_DEADLINE = 5.0
+_LAST_STEPS = 1.0
+_LAST_WORDS = 4096
+
+
+class RunnerLife:
+    """One life of a runner, from its start to the end of the last process that it has started."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        on_frame: Callable[[RunnerLife, Header, Buffer], None],
+        *,
+        room: int,
+        on_dropped: Callable[[list[str]], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._launch = launch
+        # A file rather than a pipe: nobody has to read it, and it is only read after a death.
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ended()
+        try:
+            self.process = subprocess.Popen(
+                launch.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                bufsize=0,
+                cwd=launch.folder,
+                env=launch.env,
+                close_fds=True,
+                start_new_session=True,
+            )
+        except BaseException:
+            self._errors.close()
+            launch.clean()
+            raise
+        self.born = loop.time()
+        self.pid: int | None = None  # once it is ready
+        self.over: asyncio.Future[None] = loop.create_future()
+        self.replaced = False
+        self.spent = False  # the result that is under way is its last
+        self._doom: Death | None = None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.writer = PipeWriter(_detached(self.process.stdin))
+        self.holdings = Holdings(self.writer, room, on_dropped)
+        frames = _detached(self.process.stdout)
+        self.reader = PipeReader(frames, lambda header, body: on_frame(self, header, body), self._on_end)
+        self._hang_up = select.poll()
+        self._hang_up.register(frames, select.POLLIN | select.POLLHUP)  # macOS looks at nothing without an event
+
+    def stop(self, doom: Death | None) -> None:
+        """It is to end now; ``doom`` says why, None that it is replaced. Nothing happens when it is ending already."""
+        if not self.over.done():
+            self._doom = doom
+            self.replaced = doom is None
+            self.reader.close()
+            self.over.set_result(None)
+
+    def is_gone(self) -> bool:
+        """Whether it has ended, also when its end has not been read yet: what is written to it now is not read."""
+        if not self.over.done() and any(event & select.POLLHUP for _, event in self._hang_up.poll(0)):
+            self.reader.close()
+            self._on_end("")
+        return self.over.done()
+
+    def usage(self) -> int:
+        """Return the bytes that the runner and all it has started occupy now; takes milliseconds."""
+        return self._launch.usage(self.process)
+
+    async def ended(self) -> Death:
+        """End it if it hasn't ended, wait for the end of all that it started, clear up, and say how it went."""
+        self.reader.close()
+        death = Death("signal", signal.SIGKILL, "The task's process was killed.")
+        try:
+            await self._end()
+            death = await asyncio.to_thread(self._death)
+            await asyncio.to_thread(self._launch.clean)
+        except Exception:  # a failing look at the system's processes, say; the slot needs its next runner all the same
+            log.exception("could not clear up after runner %s", self.pid)
+            with contextlib.suppress(OSError):
+                self.process.kill()
+        finally:
+            self.writer.close()
+            self._errors.close()
+        return self._doom or death
+
+    async def _end(self) -> None:
+        by_itself = self.over.done() and self._doom is None and not self.replaced
+        # Its pipe ends before the process does; how that ends is its task's last word.
+        if not (by_itself and await self._has_ended(_LAST_STEPS)):
+            self._launch.end(self.process)
+        self.writer.close()
+        if not await self._has_ended(_END_DEADLINE):
+            log.warning("runner %s does not end; killing it", self.pid)
+            await asyncio.to_thread(self._launch.kill, self.process)
+            await asyncio.to_thread(self.process.wait)
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            size = self._errors.seek(0, os.SEEK_END)
+            self._errors.seek(max(0, size - _LAST_WORDS))
+            return self._errors.read().decode("utf-8", "replace").strip()
+        return ""
+
+    async def _has_ended(self, within: float) -> bool:
+        """Wait for the process's end, for at most ``within`` seconds; it is asked for because macOS has no event."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within, 0.001
+        while self.process.poll() is None:
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(0.05, pause * 2)
+        return True
+
+    def _on_end(self, reason: str) -> None:
+        self.stop(Death("protocol", 0, f"The task wrote to its worker's own channel ({reason}).") if reason else None)
+        self.replaced = False
+
+    def _death(self) -> Death:
+        code, words = self.process.wait(), self._last_words()
+        if self.pid is None:
+            place = f"\n{words}" if words else ""
+            return Death("start", code, f"The runner ended before it was ready (exit code {code}).{place}")
+        return self._launch.death(code, words)
+
+
+def _detached(pipe: IO[bytes]) -> int:
+    """The descriptor of a pipe's end, ours from now on."""
+    fd = os.dup(pipe.fileno())
+    pipe.close()
+    return fd
