@@ -42,7 +42,7 @@ class PipeWriter:
         self.write_encoded(encode(header, len(body)), body)
 
     def write_encoded(self, head: bytes, body: Buffer) -> None:
-        """The same for a header that has been encoded already."""
+        """Write a frame whose header has been encoded already."""
         if self.closed:
             return
         idle = not self._parts

@@ -164,7 +164,7 @@ class Executor:
         return *self._packed(value, safely), has_value, seconds
 
     def _packed(self, value: object, safely: bool) -> tuple[Packed, Header]:
-        """The value's bytes, and what the result's header says of how they were made. Raises ``_Failed``."""
+        """Return the value's bytes, and how the result's header says they were made. Raises ``_Failed``."""
         codec: Header = {}
         if value is None:
             return (_SAFE_NOTHING, {"codec": "safe"}) if safely else (_NOTHING, codec)
@@ -217,7 +217,7 @@ def _without_frames(error: BaseException) -> None:
 
 
 def _end_fork(failed: _Failed | None) -> None:
-    """A child that the task forked has come back from the task: it must not go on as a second runner."""
+    """End a child that the task forked and that has come back from the task: it must not act as a second runner."""
     if failed is not None and not isinstance(failed.error, SystemExit):
         sys.excepthook(type(failed.error), failed.error, failed.error.__traceback__)
     os._exit(0 if failed is None else 1)
