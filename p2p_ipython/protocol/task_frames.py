@@ -221,9 +221,9 @@ class ResultChunk(Frame):
 class Result(Frame):
     """The task is over: ``ok`` with the value that the segments hold, else with ``failure``.
 
-    ``seconds``: how long it ran; None where its runner has ended. ``value``: there is one to show. ``codec`` is "safe" or "pickle" where the client
-    asked for a safe reply; then ``type_name`` and ``at`` say what is no plain data, and where. The segments of a
-    failure are the pickled exception.
+    ``seconds``: how long it ran; None if its runner has ended. ``value``: there is one to show. ``codec`` is "safe" or
+    "pickle" if the client asked for a safe reply; then ``type_name`` and ``at`` say what is no plain data, and where.
+    The segments of a failure are the pickled exception.
     """
 
     kind: ClassVar[str] = "result"

@@ -68,7 +68,7 @@ class Launch(Protocol):
         """Have the runner and all it has started killed soon, in order; returns at once."""
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """The same by force, for when ``end`` has no effect; blocks for a moment."""
+        """Kill them by force, for when ``end`` has no effect; blocks for a moment."""
 
     def usage(self, process: subprocess.Popen[bytes]) -> int:
         """Return the bytes that the runner and all it has started occupy now; takes milliseconds."""

@@ -1,0 +1,15 @@
+"""A worker: it lends slots, in which the tasks of a cluster's members run.
+
+``main``         options, and one worker's life from joining to leaving
+``__main__``     a worker of a personal cluster, started by its notebook
+``lend``         a worker that a notebook has started to lend its user's machine
+``hardening``    keeps the process's memory and environment from tasks
+``agent``        performs what the worker machine decides: board, links and slots
+``cache``        large buffers that clients have sent
+``slot_base``    a slot as its worker sees it
+``slots``        a slot: gives tasks to a runner, and always has one
+``runner_life``  one life of a runner
+``feeding``      the large buffers that a runner holds, and how it gets them
+``pipe``         frames to and from a runner on the event loop
+``task_frames``  checks what a runner says of its task
+"""

@@ -68,7 +68,7 @@ class WorkerOptions:
 
 
 def default_name() -> str:
-    """A name for people: the machine's, without its domain."""
+    """Return a name for people: the machine's, without its domain."""
     return socket.gethostname().split(".")[0][:32] or "worker"
 
 
@@ -153,7 +153,7 @@ async def _any(*events: asyncio.Event, timeout: float | None) -> None:
 
 
 def for_whom(given: Sequence[str], standing: Standing) -> tuple[str, ...]:
-    """The keys of members who are given by name or fingerprint. Raises ``ConfigError``."""
+    """Return the keys of members who are given by name or fingerprint. Raises ``ConfigError``."""
     from p2p_ipython.protocol.messages import MAX_ONLY
     from p2p_ipython.protocol.roster import is_fingerprint
 
@@ -186,7 +186,7 @@ def for_whom(given: Sequence[str], standing: Standing) -> tuple[str, ...]:
 
 
 def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """The tags, each once. Raises ``ConfigError``."""
+    """Return the tags, each once. Raises ``ConfigError``."""
     from p2p_ipython.protocol.messages import MAX_TAGS, TAG
 
     found = tuple(dict.fromkeys(tags))

@@ -75,7 +75,7 @@ class RunnerLife:
         self._hang_up.register(frames, select.POLLIN | select.POLLHUP)  # macOS looks at nothing without an event
 
     def stop(self, doom: Death | None) -> None:
-        """It is to end now; ``doom`` says why, None that it is replaced. Nothing happens when it is ending already."""
+        """Have the runner end now, unless it is ending already; ``doom`` says why, None that it is replaced."""
         if not self.over.done():
             self._doom = doom
             self.replaced = doom is None
@@ -152,7 +152,7 @@ class RunnerLife:
 
 
 def _detached(pipe: IO[bytes]) -> int:
-    """The descriptor of a pipe's end, ours from now on."""
+    """Return the descriptor of a pipe's end, ours from now on."""
     fd = os.dup(pipe.fileno())
     pipe.close()
     return fd

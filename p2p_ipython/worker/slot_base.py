@@ -30,29 +30,29 @@ class SlotState(enum.Enum):
 
 
 class SlotListener(Protocol):
-    """Who uses a slot. Called on the event loop; must not block."""
+    """The user of a slot. Its methods are called on the event loop and must not block."""
 
     def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
-        """An ``output`` frame of the task that runs, as it came. ``body`` is the listener's own."""
+        """Take an ``output`` frame of the task that runs, as it came. ``body`` is the listener's own."""
 
     def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
-        """The next bytes of a large segment of the result that will follow."""
+        """Take the next bytes of a large segment of the result that will follow."""
 
     def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
-        """The task is over; the slot is free again, also for a ``run`` from within this call."""
+        """Note that the task is over; the slot is free again, also for a ``run`` from within this call."""
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
-        """The runner is gone, and its task, if it had one, with it. The slot starts another by itself.
+        """Note that the runner is gone, and with it the task that it had. The slot starts another runner by itself.
 
         Not called for a runner that ends before the task which the slot has been given could be sent to it: the task
         waits for the next one. Only when several end like that, the task is given up.
         """
 
     def on_dropped(self, slot: TaskSlot, refs: Sequence[str]) -> None:
-        """The slot's runner doesn't hold these large buffers any more."""
+        """Note that the slot's runner no longer holds these large buffers."""
 
     def on_ready(self, slot: TaskSlot) -> None:
-        """The slot can take a task: for the first time, or after it died. Not called while it has a task."""
+        """Note that the slot has a fresh runner and no task: at first, or after the last runner ended."""
 
 
 class TaskSlot(Protocol):

@@ -42,6 +42,8 @@ class Listener:
     def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:
         raise AssertionError(death.detail)
 
+    def on_dropped(self, slot: Slot, refs: list[str]) -> None: ...
+
     def on_ready(self, slot: Slot) -> None: ...
 
 

@@ -1,0 +1,15 @@
+"""What runs behind a sandbox's wall. Nothing here knows which mechanism made the wall.
+
+``runner``          the process itself: takes frames in, has tasks executed one after the other
+``warden``          its parent, which clears up when either has ended
+``execute``         one task: unpack, run, pack the value or describe the error, put the process back
+``shell``           the IPython shell that executes cells
+``buffers``         the large buffers that the runner keeps
+``capture_output``  what a task prints and displays, in order
+``channel``         frames to the agent
+``describe_error``  an error in bounded words
+``interrupts``      interrupts the task that is meant, and never the machinery
+``limits``          resource limits
+``threads``         which threads are amid the work of a task that is over
+``tidy``            puts the process back as it was before a task
+"""

@@ -83,11 +83,14 @@ class Buffers:
         return stored.memory[stored.filled : stored.filled + size]
 
     def landed(self, ref: str, data: memoryview) -> None:
-        """The bytes that ``land`` made room for are there. Raises ``OSError`` when the file has no room for them."""
+        """Take note that the bytes which ``land`` made room for are there.
+
+        Raises ``OSError`` when the file has no room for them.
+        """
         self._stored[ref].append(data)
 
     def private(self, ref: str) -> memoryview:
-        """A buffer for one task, writable and its own. Raises ``KeyError`` for one that isn't there."""
+        """Return a buffer for one task, writable and its own. Raises ``KeyError`` for one that isn't there."""
         return self._stored[ref].private()
 
     def drop(self, refs: Iterable[str]) -> None:

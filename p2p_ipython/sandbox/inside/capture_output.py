@@ -1,4 +1,4 @@
-"""What a task prints and displays, from wherever it does so, to the agent in order and while it runs.
+"""Output of a task, printed or displayed anywhere, goes to the agent in order and while the task runs.
 
 ::
 
@@ -68,7 +68,7 @@ class Outlet:
         threading.Thread(target=self._flush_late, name="p2p-flush", daemon=True).start()
 
     def begin(self, task: Task) -> None:
-        """What is written from now on is ``task``'s."""
+        """Take what is written from now on for the output of ``task``."""
         with self._lock:
             self._task = task
             self._sent = self._unsent = 0
@@ -221,7 +221,7 @@ class Stream(io.TextIOBase):
         self._outlet.flush()
 
     def fileno(self) -> int:
-        """A descriptor that ends up in the same place, for subprocesses."""
+        """Return a descriptor that ends up in the same place, for subprocesses."""
         return self._fd
 
     def writable(self) -> bool:
@@ -314,7 +314,7 @@ def streams(outlet: Outlet) -> tuple[TextIO, TextIO]:
 
 
 def _jsonable(value: object) -> object:
-    """What JSON lacks: raw bytes are images, as in Jupyter's protocol; for the rest there is ``repr``."""
+    """Replace a value that JSON lacks: bytes are images, as in Jupyter's protocol; the rest becomes its ``repr``."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     return repr(value)

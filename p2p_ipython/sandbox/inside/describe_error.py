@@ -71,7 +71,7 @@ def shortened(text: str) -> str:
 
 
 def own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without our frames, at its beginning and, when we raised the error for the task, at its end.
+    """Return the traceback without our frames, at its beginning and, when we raised the error for the task, at its end.
 
     Cuts the end off ``trace`` itself.
     """

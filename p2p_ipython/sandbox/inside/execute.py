@@ -221,7 +221,7 @@ def _without_frames(error: BaseException) -> None:
 
 
 def _end_fork(failed: _Failed | None) -> None:
-    """A child that the task forked has come back from the task: it must not go on as a second runner."""
+    """End a child that the task forked and that has come back from the task: it must not act as a second runner."""
     if failed is not None and not isinstance(failed.error, SystemExit):
         sys.excepthook(type(failed.error), failed.error, failed.error.__traceback__)
     os._exit(0 if failed is None else 1)

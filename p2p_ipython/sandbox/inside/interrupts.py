@@ -32,7 +32,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._on_signal)
 
     def expect(self) -> None:
-        """A task has come and will begin. In the thread that also calls ``request``.
+        """Prepare for a task that has come and will begin. Call it in the thread that also calls ``request``.
 
         What was asked before was about an earlier one, also if that had the same name: it comes again when it is
         attempted again. Only the order in which the two arrive tells; when each begins or ends doesn't.
@@ -55,7 +55,7 @@ class Interrupts:
         signal.pthread_kill(self._main, signal.SIGINT)
 
     def guard(self, lock: Any) -> Guard:
-        """A block under ``lock`` that is never interrupted half way."""
+        """Return a block under ``lock`` that is never interrupted half way."""
         return Guard(self, lock)
 
     def hold(self) -> None:

@@ -37,7 +37,7 @@ def _lower(which: int, value: int) -> None:
 
 
 def _data_now() -> int:
-    """What counts towards ``RLIMIT_DATA`` already, bytes; 0 where the system doesn't say."""
+    """Return the bytes that count towards ``RLIMIT_DATA`` already; 0 if the system doesn't say."""
     try:
         with open("/proc/self/status", "rb") as file:
             for line in file:

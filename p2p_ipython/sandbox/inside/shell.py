@@ -240,7 +240,7 @@ class Cells:
             self._ip.enable_matplotlib("inline")
 
     def render(self, error: BaseException) -> str:
-        """An error as a cell would show it, with ANSI colours and without our frames."""
+        """Return an error as a cell would show it, with ANSI colours and without our frames."""
         return render(self._ip, error)
 
     def _own_names(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Left(NamedTuple):
 
 
 def left_by_task() -> dict[int, Left]:
-    """The threads that are amid a task's work now, by identifier. Call it in the main thread, between tasks."""
+    """Return the threads that are amid a task's work now, by identifier. Call it in the main thread, between tasks."""
     frames, main = sys._current_frames(), threading.main_thread()
     left = {}
     for thread in threading.enumerate():
@@ -48,7 +48,7 @@ def left_by_task() -> dict[int, Left]:
 
 
 def _work_of_task(frame: FrameType | None) -> CodeType | None:
-    """What of a task's code a stack runs, outermost; None for a library's thread that runs none."""
+    """Return the outermost code of a task on a stack; None for a library's thread that runs none."""
     work = outermost = None
     library = False
     while frame is not None:

@@ -75,7 +75,7 @@ class Baseline:
                 delattr(sys, name)
 
     def threads_left(self) -> dict[int, Left]:
-        """The threads that are amid the work of the task that has just ended, by identifier."""
+        """Return the threads that are amid the work of the task that has just ended, by identifier."""
         return left_by_task() if threading.active_count() > self._threads else {}
 
     def _streams_back(self) -> None:
@@ -84,12 +84,12 @@ class Baseline:
 
 
 def no_input(prompt: object = "") -> str:
-    """Takes the place of ``input``: nobody sits at a worker."""
+    """Take the place of ``input``: nobody sits at a worker."""
     raise EOFError("input() can't ask anybody: this code runs on a worker. Give it the value as a variable instead.")
 
 
 def _encoded_environ() -> dict[bytes, bytes]:
-    """What ``os.environ`` holds. Comparing ``os.environ`` itself decodes each value: more than a quick task takes."""
+    """Return what ``os.environ`` holds. Comparing ``os.environ`` itself decodes each value, which takes longer."""
     return os.environ._data  # type: ignore[attr-defined,no-any-return]
 
 

@@ -81,6 +81,6 @@ def _watch(runner: int, agent: int, scratch: str) -> NoReturn:
 
 
 def _ended(runner: int) -> int | None:
-    """The runner's wait status, None while it runs."""
+    """Return the runner's wait status, None while it runs."""
     pid, status = os.waitpid(runner, os.WNOHANG)
     return status if pid else None

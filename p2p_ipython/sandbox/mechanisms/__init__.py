@@ -1,0 +1,5 @@
+"""Mechanisms: the ways to start a runner. ``launch`` has their table; nothing here knows what runs inside.
+
+``process``      a plain child process with limits, but no walls
+``environment``  which variables a runner gets that uses this machine's own Python
+"""
