@@ -27,6 +27,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.by_value import CachedFunction
 from p2p_ipython.task.open_files import refuse_open_file
 from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform, parsed, reads
@@ -184,7 +185,7 @@ def not_picklable(name: str, value: object, error: Exception) -> CaptureError:
 def _advice(value: object, name: str, inside: Literal["cell", "function"]) -> str:
     if hasattr(value, "read") or hasattr(value, "fileno"):
         return f"Open it inside the {inside}, or read it here and send what you read: it is open on this machine only."
-    if isinstance(value, FunctionType | type) or _is_ours(type(value)):
+    if isinstance(value, FunctionType | CachedFunction | type) or _is_ours(type(value)):
         return f"Something that {name} refers to can't travel; make that inside the function."
     return f"Make it inside the {inside}" + (f", or leave it out: --globals -{name}" if inside == "cell" else ".")
 
@@ -202,6 +203,8 @@ def _reason(error: BaseException) -> str:
 def _kind(value: object) -> str:
     if isinstance(value, _Module):
         return "module"
+    if isinstance(value, CachedFunction):
+        return "cached function"
     shape = getattr(value, "shape", None)
     text = type(value).__name__
     return f"{text} {shape}" if isinstance(shape, tuple) and shape else text
@@ -261,10 +264,10 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
             continue
         seen.add(id(item))
         if isinstance(item, FunctionType):
+            todo += _closed_over(item)  # also of a decorator that was imported
             if item.__globals__ is not home:
                 continue
             yield item.__qualname__, _globals_of(item.__code__)
-            todo += _closed_over(item)
             todo += (*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values())
             todo += item.__dict__.values()
         elif isinstance(item, MethodType):
@@ -277,6 +280,8 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
             todo += (item.fget, item.fset, item.fdel)
         elif isinstance(item, functools.cached_property):
             todo.append(item.func)
+        elif isinstance(item, functools.singledispatchmethod):
+            todo.append(item.dispatcher)
         elif isinstance(item, type):
             if _is_ours(item):
                 todo += item.__dict__.values()
@@ -288,7 +293,7 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
         elif _is_ours(type(item)):
             todo.append(type(item))
             todo += getattr(item, "__dict__", {}).values()
-        elif hasattr(type(item), "__wrapped__") or isinstance(item, functools._lru_cache_wrapper):
+        elif hasattr(type(item), "__wrapped__") or isinstance(item, CachedFunction):
             todo.append(getattr(item, "__wrapped__", None))
 
 

@@ -33,7 +33,8 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task.open_files import refuse_open_file
+from p2p_ipython.task import by_value
+from p2p_ipython.task.open_files import FILES, refuse_open_file
 from p2p_ipython.task.settled import settled
 from p2p_ipython.task.shell_names import belongs_to_shell
 
@@ -122,7 +123,7 @@ def pack_task(
         return ref, frozen
 
     try:
-        return _pack(_pickled(value, shared_globals, left_out), large, freeze)
+        return _pack(_pickled(value, shared_globals, left_out, leaves_home=True), large, freeze)
     except BaseException:
         store.unpin(pinned)
         raise
@@ -176,7 +177,7 @@ def _checked(segment: Sequence[Any]) -> Segment:
 
 def measure(value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None) -> int:
     """Bytes that ``value`` would take in a task. Raises what ``pack_task`` raises."""
-    stream, buffers, _ = _pickled(value, shared_globals)
+    stream, buffers, _ = _pickled(value, shared_globals, leaves_home=True)
     return len(stream) + sum(view.nbytes for view in buffers)
 
 
@@ -209,6 +210,8 @@ def _pickled(
     value: object,
     shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
     left_out: Container[str] = (),
+    *,
+    leaves_home: bool = False,
 ) -> tuple[Buffer, list[memoryview], bool]:
     written: list[Buffer] = []
     buffers: list[memoryview] = []
@@ -223,7 +226,7 @@ def _pickled(
         buffers.append(view)
         return False
 
-    pickler = _Pickler(written, stays_in_band, shared_globals, left_out)
+    pickler = _Pickler(written, stays_in_band, shared_globals, left_out, leaves_home)
     pickler.dump(value)
     return _joined(written), buffers, pickler.needs_python
 
@@ -260,29 +263,52 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         stays_in_band: Callable[[pickle.PickleBuffer], bool],
         shared_globals: tuple[dict[str, Any], dict[str, Any]] | None,
         left_out: Container[str],
+        leaves_home: bool,
     ) -> None:
         super().__init__(_Writer(written), protocol=5, buffer_callback=stays_in_band)
         self.needs_python = False
         self._shared = shared_globals
         self._left_out = left_out
+        self._leaves_home = leaves_home
+        self._ordinary: dict[int, type] = {}  # classes, by their id, whose objects need nothing of ours
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
 
     def reducer_override(self, value: Any) -> Any:
+        kind = type(value)
+        if id(kind) in self._ordinary:
+            return NotImplemented
         refuse_open_file(value)
         reduced = super().reducer_override(value)
         if reduced is NotImplemented:
-            if isinstance(value, Future):
-                return _settle(value)
-            if isinstance(value, CodeType):
-                self.needs_python = True
-            return reduced
+            return self._reduce_object(value, kind)
         if len(reduced) > 2:  # built-in types are rebuilt from two items; functions and classes have a state
             self.needs_python = True
             if isinstance(value, FunctionType):
+                if by_value.dispatches(value):
+                    return by_value.dispatcher_taken_apart(value)
+                by_value.drop_copies_of_dispatcher(reduced[2][0])
                 self._choose_globals(value, reduced[2][1]["__globals__"])
         return reduced
+
+    def _reduce_object(self, value: Any, kind: type) -> Any:
+        """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
+        if isinstance(value, Future):
+            return _settle(value)
+        if isinstance(value, by_value.TAKEN_APART):
+            return by_value.taken_apart(value)
+        if isinstance(value, CodeType):
+            self.needs_python = True
+        elif self._leaves_home and _may_go_by_name(kind):
+            if getattr(value, "__module__", "") == "__main__":
+                reduced = value.__reduce_ex__(5)
+                if isinstance(reduced, str):
+                    raise TypeError(f"its class sends only the name {reduced[:100]!r}, which the worker does not have")
+                return reduced
+        elif not issubclass(kind, _EACH_ASKED):
+            self._ordinary[id(kind)] = kind
+        return NotImplemented
 
     def _choose_globals(self, function: FunctionType, used: dict[str, Any]) -> None:
         """Change ``used``, the globals that cloudpickle would send with a function, to what should travel."""
@@ -296,6 +322,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                     del used[name]
                 elif name in namespace:  # it may hold a stand-in for the value: functions get it, too
                     used[name] = namespace[name]
+
+
+_EACH_ASKED = (type, FunctionType, *FILES)
+_DEFAULT: Any = object.__reduce__
+
+
+def _may_go_by_name(kind: type) -> bool:
+    """Whether objects of ``kind`` choose how they are pickled, and may belong to the notebook."""
+    if kind.__reduce__ is _DEFAULT or kind in _Pickler.dispatch_table:
+        return False
+    return kind.__module__ == "__main__" or kind.__dictoffset__ != 0  # with a dict, an object has a __module__ itself
 
 
 def _settle(future: Future[Any]) -> Any:
