@@ -98,7 +98,8 @@ def runner_env(options: LaunchOptions, home: Path, temporary: Path) -> dict[str,
     """
     env = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     # Packages that were installed with `pip install --user` are found by the home folder, which is another one there.
-    env["PYTHONUSERBASE"] = site.getuserbase()
+    if os.path.isabs(base := site.getuserbase()):  # it isn't for a user without a home folder
+        env["PYTHONUSERBASE"] = base
     env |= {
         "HOME": str(home),
         "TMPDIR": str(temporary),
