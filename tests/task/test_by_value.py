@@ -13,8 +13,9 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import Captured, capture_cell, freeze, listing
-from p2p_ipython.task.payload import BufferStore, Packed, pack_result, pack_task, unpack
+from p2p_ipython.task.payload import Packed, pack_result, pack_task, unpack
 from p2p_ipython.task.task import make_call
 
 FIB = """
