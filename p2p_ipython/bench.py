@@ -72,7 +72,7 @@ class Figures:
     idle_worker_MB: float | None = None
 
     def as_json(self) -> dict[str, float | int | str]:
-        """The figures by name, rounded to what such a measurement can tell; without those that are None."""
+        """Return the figures by name, rounded to what such a measurement can tell, without those that are None."""
         return {name: _rounded(value) for name, value in asdict(self).items() if value is not None}
 
 
@@ -148,7 +148,7 @@ _ROWS = (
 
 
 def table(figures: Figures) -> Table:
-    """The figures as people read them."""
+    """Return the figures as people read them."""
     from rich.table import Table
 
     values = figures.as_json()
@@ -241,7 +241,7 @@ def _measure_transfers(
 
 
 def _kinds(*, arrays: bool) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
-    """What makes random data here, and what makes zeros there: NumPy's where both sides are known to have it."""
+    """Return the maker of random data here and of zeros there: NumPy's if both sides are known to have it."""
     if arrays:
         try:
             import numpy as np

@@ -99,9 +99,30 @@ def parse_duration(text: str) -> float:
 
 
 def data_dir() -> Path:
-    """The folder of this user's p2p_ipython data, made with mode 0700 where it is missing."""
+    """Return the folder of this user's p2p_ipython data, which need not be there yet.
+
+    Raises ``ConfigError`` if this user has no home folder and P2P_DATA is not set.
+    """
     import platformdirs
 
-    path = Path(os.environ.get("P2P_DATA") or platformdirs.user_data_dir("p2p_ipython", appauthor=False))
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if given := os.environ.get("P2P_DATA"):
+        return Path(given)
+    try:
+        path = Path(platformdirs.user_data_dir("p2p_ipython", appauthor=False))
+    except RuntimeError:  # its older versions return a path from "~" on
+        path = Path()
+    if not path.is_absolute():
+        raise ConfigError("this user has no home folder to keep things in", hint="Set P2P_DATA to a folder of yours.")
     return path
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and the one that it is in, with mode 0700 if they are missing. Raises ``OSError``."""
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def stand_in_for_home() -> None:
+    """Set HOME to a place that holds nothing, if this user has no home folder: libraries refuse to do without one."""
+    if not os.path.isabs(os.path.expanduser("~")):
+        os.environ["HOME"] = os.devnull

@@ -1,4 +1,4 @@
-"""What an adapter around a machine needs besides the machine: work in the background, and one alarm.
+"""The parts that an adapter around a machine needs besides it: work in the background, and one alarm.
 
 Both belong to one event loop.
 """
@@ -16,7 +16,7 @@ doesn't keep the loop from everything else."""
 
 
 class Jobs:
-    """Work in the background that somebody awaits in the end; what goes wrong in it is logged."""
+    """Work in the background that its owner awaits in the end; errors in it are logged."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -29,7 +29,7 @@ class Jobs:
         task.add_done_callback(self._over)
 
     async def end(self) -> None:
-        """Cancel what isn't over, and wait for it."""
+        """Cancel the work that isn't over, and wait for it."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -51,14 +51,14 @@ class Alarm:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, due: float) -> None:
-        """Ring at ``due``, in the loop's time, if not sooner."""
+        """Ring at ``due``, in the loop's time, or at an earlier time that was set."""
         if self._timer is None or due < self._timer.when() - SOONEST:
             self.stop()
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(due, loop.time() + SOONEST), self._rings)
 
     def stop(self) -> None:
-        """Don't ring."""
+        """Cancel the alarm."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

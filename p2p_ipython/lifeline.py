@@ -1,8 +1,8 @@
 """How a process of ours ends with the one that started it, however that one ends.
 
-The starter keeps the other end of our standard input open, and seldom writes to it after the options. When it
-ends, by SIGKILL too, the system closes that end and we read the end of the file. A fork of the starter may
-hold a copy of it, so we also look whether we have become somebody else's child. What it does write is a line each.
+The starter keeps the other end of our standard input open, and seldom writes to it after the options. When the starter
+ends, by SIGKILL too, the system closes that end and we read the end of the file. A fork of the starter may hold a copy
+of that end, so we also look whether we have become somebody else's child. Each message of the starter is a line.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import threading
 from collections.abc import Callable
 
 LOOK = 2.0
-"""Seconds between two looks at who our parent is."""
-
+"""Seconds between two looks at our parent's process id."""
 
 MAX_LINE = 65536
 """Bytes of a line that is still listened to."""
@@ -24,7 +23,7 @@ MAX_LINE = 65536
 def hold(lost: Callable[[], None], *, fd: int = 0, told: Callable[[bytes], None] = lambda _line: None) -> None:
     """Call ``lost`` once, from a thread of its own, when the process that started us has ended.
 
-    ``told`` gets each line that it says until then, without its end, from that thread, too.
+    ``told`` gets each line that the starter writes until then, without its end, from that thread, too.
     """
     parent = os.getppid()
 

@@ -30,7 +30,7 @@ _adopted: asyncio.AbstractEventLoop | None = None
 
 
 def adopt() -> None:
-    """Make the running loop this process's Twisted reactor. Does nothing when it is already.
+    """Make the running loop this process's Twisted reactor, unless it already is.
 
     Call it before anything imports ``twisted.internet.reactor`` (the wormhole servers do on import).
     Raises ``UsageError`` when the process has another reactor.
@@ -81,7 +81,7 @@ async def in_thread(name: str, work: Callable[[], T]) -> T:
         value, failure = None, None
         try:
             value = work()
-        except BaseException as error:  # handed to whoever waits
+        except BaseException as error:  # handed to the one who waits
             failure = error
         try:
             loop.call_soon_threadsafe(settle, value, failure)
@@ -139,7 +139,7 @@ class BackgroundLoop:
 
 
 def background() -> BackgroundLoop:
-    """The process's background loop, started on first use.
+    """Return the process's background loop, started on first use.
 
     After a fork the child has none of its parent's threads: it gets a loop of its own, without Twisted.
     """

@@ -3,7 +3,7 @@
 Fresh memory is slow: the system clears each page before it hands it out, and on a virtual machine may have to get
 it from its host first. Filling 100 MB of it took 135 ms as a ``bytearray`` and 40 ms in huge pages, memory that was
 used before 20 ms; and each process that a buffer passes through pays. So huge pages are asked for, and blocks that
-nobody refers to any more are kept, up to ``KEEP`` bytes a process, and used again.
+nothing refers to any longer are kept, up to ``KEEP`` bytes a process, and used again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _new(size: int) -> mmap.mmap:
 
 
 def _take(size: int) -> mmap.mmap | None:
-    """The kept block that fits best, and wastes at most a quarter of itself."""
+    """Return the kept block that fits best, and wastes at most a quarter of itself."""
     with _lock:
         kept = list(_returned)
         fitting = [block for block in kept if size <= len(block) <= size + size // 3 + _HUGE_PAGE]

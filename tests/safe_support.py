@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 from p2p_ipython.task import safe
 from p2p_ipython.task.payload import Packed
+from p2p_ipython.task.safe import codec
 from p2p_ipython.task.safe.parts import Incoming
 
 
@@ -32,7 +33,7 @@ def memory(packed: Packed) -> tuple[int, int]:
         made.append(Incoming(*args))
         return made[0]
 
-    with patch.object(safe, "Incoming", make):
+    with patch.object(codec, "Incoming", make):
         tracemalloc.start()
         try:
             safe.decode(packed.segments, packed.inline, large)

@@ -14,7 +14,8 @@ from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task, TaskFailure
 from p2p_ipython.sandbox.launch import LaunchOptions
-from p2p_ipython.task.payload import BufferStore, Packed, pack_task, unpack
+from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.payload import Packed, pack_task, unpack
 from p2p_ipython.worker.cache import Inbound, Source
 from p2p_ipython.worker.slot_base import Death
 from p2p_ipython.worker.slots import Slot

@@ -158,5 +158,5 @@ def test_the_two_sides_of_a_sandboxs_wall_import_nothing_of_each_other(here: str
 
 
 def _is_clients(module: str, imported: str) -> bool:
-    # blake3 names buffers on the client's side of task/payload.py, and is imported there.
-    return (module, imported) == ("p2p_ipython.task.payload", "blake3")
+    # blake3 names buffers in the client's store, and is imported there when it is needed.
+    return (module, imported) == ("p2p_ipython.task.buffer_store", "blake3")

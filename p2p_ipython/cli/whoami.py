@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import PICO_ACCOUNTS, Commands, key_arguments
@@ -53,7 +53,7 @@ def _whoami(options: argparse.Namespace) -> int:
     accounts = options.account or (PICO_ACCOUNTS if is_pico(options.board) else None)
     asked = options.board or accounts
     if asked is None:  # to look is enough: nothing of ours is read, or made
-        files = SSHFiles(Path.home() / ".ssh", config=None, known_hosts=(), accepted=None)
+        files = replace(SSHFiles.default(), config=None, known_hosts=(), accepted=None)
         choice = choose_among(files, identity=options.identity)
     else:
         files = SSHFiles.default()

@@ -205,7 +205,7 @@ class Cluster(concurrent.futures.Executor):
         """For ``connect()``."""
         from p2p_ipython.client.records import Records
         from p2p_ipython.protocol.roster import is_title
-        from p2p_ipython.task.payload import BufferStore
+        from p2p_ipython.task.buffer_store import BufferStore
 
         self.target = target
         self.cluster = cluster

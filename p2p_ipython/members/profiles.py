@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
-from p2p_ipython.config import data_dir
+from p2p_ipython.config import data_dir, make_private
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.members import files
 from p2p_ipython.protocol.roster import is_title, parse_title
@@ -99,7 +99,11 @@ class Profiles:
 
     def __init__(self, folder: Path | None = None) -> None:
         """``folder`` is made, and closed to others, on first use; None is the user's own. Reads nothing yet."""
-        self._folder = data_dir() / "clusters" if folder is None else folder
+        self._given = folder
+
+    @property
+    def _folder(self) -> Path:
+        return data_dir() / "clusters" if self._given is None else self._given
 
     def find(self, title: str) -> Profile | None:
         """The profile of a cluster, or None. Raises ``ConfigError`` for one that can't be used."""
@@ -126,7 +130,10 @@ class Profiles:
 
     def all(self) -> list[Profile]:
         """All profiles, by title. Those that can't be used are reported in the log and left out."""
-        if not self._folder.is_dir():
+        try:
+            if not self._folder.is_dir():
+                return []
+        except (ConfigError, OSError):  # without a home folder, or with one of somebody else's, no cluster is known
             return []
         found = []
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
@@ -236,7 +243,7 @@ class Profiles:
 
     def _make_folder(self) -> None:
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._folder)
             if self._folder.stat().st_mode & 0o077:
                 self._folder.chmod(0o700)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Text for people: strangers', made harmless; numbers of things. Pure; imports next to nothing."""
+"""Text for people: strangers' text made harmless, and numbers of things. Pure; imports next to nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 
 
 def plain(text: str, limit: int) -> str:
-    """``text`` without control, format, surrogate and line-breaking characters, cut to ``limit`` characters.
+    """Return ``text`` without control, format, surrogate and line-breaking characters, cut to ``limit`` characters.
 
     Format characters include those that reverse the reading direction, which could make one name look like
     another.
@@ -20,5 +20,5 @@ def _controls(category: str) -> bool:
 
 
 def count(number: int, noun: str) -> str:
-    """So many of something: "1 task", "2 tasks"."""
+    """Name a number of things: "1 task", "2 tasks"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

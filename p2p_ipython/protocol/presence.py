@@ -1,11 +1,11 @@
-"""Who else is here: the sessions of a cluster that have been heard lately, clients and hosts too.
+"""Presence: the sessions of a cluster that have been heard lately, those of clients and hosts too.
 
-The client machine knows workers only, since nothing else runs tasks. This is for people: whoever says hello is here
-until he says good-bye, or has been silent for three times as long as members take between two hellos.
+The client machine knows workers only, since nothing else runs tasks. Presence is for people. A session that says hello
+is present until it says good-bye, or is silent for three times as long as members take between two hellos.
 
-A session comes in by a hello that was said now: anybody who reads the topic can say again what a session that has ended
-long since had said (protocol/wire.py keeps only what *we* have heard before from counting twice). At most
-``MAX_SESSIONS`` are kept; for a further one, the one heard of longest ago goes.
+Only a fresh hello makes a session present. Anybody who reads the topic can repeat what a session said that ended long
+ago, and protocol/wire.py drops only repetitions of messages that *we* have heard. At most ``MAX_SESSIONS`` are kept: a
+further one takes the place of the one heard longest ago.
 
 Pure: ``now`` is any clock that doesn't go back, ``wall`` is Unix time; both seconds.
 """
@@ -38,7 +38,7 @@ class Seen:
 
 
 class Presence:
-    """The sessions other than our own, by sid. ``every`` is how often members say hello, in seconds."""
+    """The sessions other than our own, by sid. Members say hello every ``every`` seconds."""
 
     def __init__(self, every: float) -> None:
         self._silence = 3 * every
@@ -46,9 +46,9 @@ class Presence:
         self._pushed_out: list[bytes] = []
 
     def heard(self, certificate: Certificate, message: Message, name: str, now: float, wall: float) -> bool:
-        """An authentic message of another session, which is called ``name``.
+        """Note an authentic message of another session, which is called ``name``.
 
-        True: something has changed that people would see.
+        Returns whether anything has changed that people would see.
         """
         sid = certificate.sid
         seen = self.sessions.get(sid)
@@ -73,7 +73,7 @@ class Presence:
                 return False
 
     def tick(self, now: float) -> list[bytes]:
-        """Return who has gone without a word: he was silent for too long, or had to make room. Costs little."""
+        """Return the sessions that were silent for too long, or had to make room. Costs little."""
         gone, self._pushed_out = self._pushed_out, []
         for sid, seen in self.sessions.items():
             if now < seen.heard + self._silence:
@@ -84,7 +84,7 @@ class Presence:
         return gone
 
     def gone(self, sid: bytes) -> bool:
-        """He isn't here any more. False: he wasn't."""
+        """Remove a session that is no longer present; return whether it was."""
         return self.sessions.pop(sid, None) is not None
 
     def _heard_again(self, sid: bytes, seen: Seen, now: float) -> None:

@@ -1,12 +1,12 @@
-"""Who has had how much of a worker's slots lately, and whose turn it is.
+"""Fair shares: how much each member has had of a worker's slots lately, and whose turn it is.
 
 Members are compared by their *recent use*: the seconds that slots were theirs, of which half is forgotten in
-``HALF_LIFE``. A slot that they have now counts with the time that has passed. Who has used least is first; of
-equals, who was served longest ago. So a member's share doesn't depend on how many tasks or links he has, or how long
-his tasks are.
+``HALF_LIFE``. A slot that they have now counts with the time that has passed. The member with the least use is first;
+of equals, the one served longest ago. So a member's share doesn't depend on the number of their tasks and links, or on
+the length of their tasks.
 
-Only those who wait at the same time are compared. Who comes, or comes back, starts level with them: slots that nobody
-else wanted are not held against anybody, and time in which one wanted none can't be saved up.
+Only members who wait at the same time are compared. A member who comes, or comes back, starts level with them. Slots
+that nobody else wanted are not held against anybody, and nobody can save up time in which they wanted none.
 
 Pure: ``now`` is any clock that doesn't go back, seconds.
 """
@@ -35,19 +35,19 @@ _RATE = math.log(2) / HALF_LIFE
 class _Account:
     used: float = 0.0
     at: float = 0.0  # when that was so
-    slots: list[float] = field(default_factory=list)  # since when, for each slot that is his now
+    slots: list[float] = field(default_factory=list)  # since when, for each slot that is theirs now
     served: int = 0
 
 
 class Shares:
-    """The members' use of one worker's slots. A member is any text; who isn't known has used nothing."""
+    """The members' use of one worker's slots. A member is any text; an unknown one has used nothing."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
         self._served = 0
 
     def begin(self, member: str, now: float) -> None:
-        """A slot is his from now on."""
+        """Note that a member has got a slot."""
         account = self._accounts.get(member)
         if account is None:
             self._make_room()
@@ -57,20 +57,20 @@ class Shares:
         account.served = self._served
 
     def end(self, member: str, since: float, now: float) -> None:
-        """A slot that was his since then is his no more."""
+        """Note that a member has given back the slot that was theirs from ``since`` on."""
         account = self._accounts[member]
         account.slots.remove(since)
         account.used, account.at = _worn(account, now) + _use(now - since), now
 
     def order(self, member: str, now: float) -> tuple[float, int]:
-        """Whose turn it is: the member for whom this is least. The first item is his recent use, slot-seconds."""
+        """Return a member's place in the order: the least is next. It begins with their recent use in slot-seconds."""
         account = self._accounts.get(member)
         return (_total(account, now, AT_LEAST), account.served) if account is not None else (0.0, 0)
 
     def level(self, member: str, waiting: Collection[str], now: float) -> None:
-        """He hasn't waited until now, the others in ``waiting`` have: he starts no better than the first of these.
+        """Note that a member begins to wait: they start no better than the first of those in ``waiting``.
 
-        Where nobody has waited, all start level: nobody is owed anything.
+        If nobody has waited, all start level: nobody is owed anything.
         """
         if member not in self._accounts:
             self._make_room()
@@ -90,7 +90,7 @@ class Shares:
 
 
 def _worn(account: _Account, now: float) -> float:
-    """What is left at ``now`` of the use that has ended."""
+    """Return what is left at ``now`` of the use that has ended."""
     return account.used * math.exp(_RATE * (account.at - now))
 
 
@@ -105,5 +105,5 @@ def _lift(account: _Account, total: float, now: float) -> None:
 
 
 def _use(seconds: float) -> float:
-    """What is left of the use of a slot, at its end."""
+    """Return what is left of the use of a slot, at its end."""
     return -math.expm1(-_RATE * seconds) / _RATE

@@ -42,8 +42,8 @@ from p2p_ipython.rehearsal.board import Faults, MemoryBoard, MemoryBoardHub
 from p2p_ipython.rehearsal.hub import MemoryHub
 from p2p_ipython.rehearsal.link import MemoryLinker
 from p2p_ipython.rehearsal.slot import MemorySlot
+from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.outcome import decode
-from p2p_ipython.task.payload import BufferStore
 from p2p_ipython.task.task import Task, make_call
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.slot_base import Death, TaskSlot

@@ -1,0 +1,19 @@
+"""What travels: a cell or a call on its way out, its value or its error on its way back.
+
+Map:
+
+* ``task.py``: a task, made of a cell or of a call, ready to be sent
+* ``reads.py``: the names that a cell reads, from its source
+* ``capture.py``: the values of these names, those that the notebook's functions use, and the blame for one that can't
+  travel
+* ``shell_names.py``, ``open_files.py``: what never travels: IPython's own names, and open files
+* ``payload.py``: the bytes of a task and of a result
+* ``buffer_store.py``: the client's large buffers, by the hash of their bytes
+* ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled
+* ``settled.py``: a finished future inside a task
+* ``outcome.py``: a result's bytes as a value, or as the exception to raise
+* ``safe/``: results as plain data, for workers that aren't trusted
+* ``images.py``: the dimensions of a picture, before a front end decodes it
+
+Pure: nothing here opens a connection or starts a process. The runner imports parts of it inside the sandbox.
+"""

@@ -1,4 +1,4 @@
-"""Which values of the notebook does a cell use, and can they travel?
+"""Capture: the values of the notebook that a cell uses, and whether they can travel.
 
 A cell is captured in three steps: ``reads`` says which names its source reads; ``capture_cell`` takes their
 values and follows the notebook's own functions and classes to what *they* use; ``freeze`` pickles all of it at
@@ -27,8 +27,10 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.by_value import CachedFunction
 from p2p_ipython.task.open_files import refuse_open_file
-from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
+from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform, parsed, reads
 from p2p_ipython.task.shell_names import belongs_to_shell
 
@@ -42,7 +44,7 @@ _LOOK_INTO = 100
 class Captured:
     """A cell and the values it needs; nothing is copied yet.
 
-    ``names`` is the namespace that travels, ``used_by`` says for each name who reads it (the cell, or a
+    ``names`` is the namespace that travels, ``used_by`` says for each name its reader (the cell, or a
     function of the notebook), ``left_out`` what must not travel, ``home`` is the notebook's own namespace.
     """
 
@@ -132,7 +134,7 @@ def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Pac
 
 
 def listing(captured: Captured) -> list[Row]:
-    """What would travel, in the order of use. Objects that several names share count at each of them."""
+    """List what would travel, in the order of use. Objects that several names share count at each of them."""
     rows = []
     for name, value in captured.names.items():
         size, trouble = None, ""
@@ -145,7 +147,7 @@ def listing(captured: Captured) -> list[Row]:
 
 
 def _measured(captured: Captured, name: str) -> int:
-    """Size of one name alone: the functions among the others are left at home."""
+    """Measure one name alone: the functions among the others are left at home."""
     refuse_open_file(captured.names[name])
     alone = {name: captured.names[name]}
     others = dict.fromkeys(captured.names)
@@ -171,7 +173,7 @@ def _blamed(captured: Captured, error: Exception) -> CaptureError:
 
 
 def not_picklable(name: str, value: object, error: Exception) -> CaptureError:
-    """The error that says ``name`` of a call can't travel, and what to do; ``error`` is what pickling it raised."""
+    """Return the error that says why ``name`` of a call can't travel, and what to do; pickling it raised ``error``."""
     if isinstance(error, CaptureError):
         return error
     return NotPicklable(
@@ -184,7 +186,7 @@ def not_picklable(name: str, value: object, error: Exception) -> CaptureError:
 def _advice(value: object, name: str, inside: Literal["cell", "function"]) -> str:
     if hasattr(value, "read") or hasattr(value, "fileno"):
         return f"Open it inside the {inside}, or read it here and send what you read: it is open on this machine only."
-    if isinstance(value, FunctionType | type) or _is_ours(type(value)):
+    if isinstance(value, FunctionType | CachedFunction | type) or _is_ours(type(value)):
         return f"Something that {name} refers to can't travel; make that inside the function."
     return f"Make it inside the {inside}" + (f", or leave it out: --globals -{name}" if inside == "cell" else ".")
 
@@ -202,13 +204,15 @@ def _reason(error: BaseException) -> str:
 def _kind(value: object) -> str:
     if isinstance(value, _Module):
         return "module"
+    if isinstance(value, CachedFunction):
+        return "cached function"
     shape = getattr(value, "shape", None)
     text = type(value).__name__
     return f"{text} {shape}" if isinstance(shape, tuple) and shape else text
 
 
 def _travelling(name: str, value: Any, dotted: Iterable[str]) -> Any:
-    """What travels under ``name``: the value itself, a module as an import."""
+    """Return what travels under ``name``: the value itself, a module as an import."""
     if isinstance(value, Future) and not value.done():
         raise CaptureError(
             f"{name!r} is a future that is not finished, and the cell uses it",
@@ -250,7 +254,7 @@ def import_module_with(name: str, submodules: tuple[str, ...]) -> ModuleType:
 
 
 def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(function's name, globals it uses) of each function of this notebook that ``value`` is or holds."""
+    """Yield (function's name, globals it uses) of each function of this notebook that ``value`` is or holds."""
     seen: set[int] = set()
     todo: list[object] = [value]
     budget = 10 * _LOOK_INTO
@@ -261,10 +265,10 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
             continue
         seen.add(id(item))
         if isinstance(item, FunctionType):
+            todo += _closed_over(item)  # also of a decorator that was imported
             if item.__globals__ is not home:
                 continue
             yield item.__qualname__, _globals_of(item.__code__)
-            todo += _closed_over(item)
             todo += (*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values())
             todo += item.__dict__.values()
         elif isinstance(item, MethodType):
@@ -277,6 +281,8 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
             todo += (item.fget, item.fset, item.fdel)
         elif isinstance(item, functools.cached_property):
             todo.append(item.func)
+        elif isinstance(item, functools.singledispatchmethod):
+            todo.append(item.dispatcher)
         elif isinstance(item, type):
             if _is_ours(item):
                 todo += item.__dict__.values()
@@ -288,7 +294,7 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
         elif _is_ours(type(item)):
             todo.append(type(item))
             todo += getattr(item, "__dict__", {}).values()
-        elif hasattr(type(item), "__wrapped__") or isinstance(item, functools._lru_cache_wrapper):
+        elif hasattr(type(item), "__wrapped__") or isinstance(item, CachedFunction):
             todo.append(getattr(item, "__wrapped__", None))
 
 

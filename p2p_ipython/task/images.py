@@ -1,4 +1,4 @@
-"""What a picture says of itself, read without decoding it.
+"""Images: the dimensions that a picture's file states, read without decoding it.
 
 A front end decodes what it is shown, and a file of a kilobyte can say that it has a million million points. So the
 dimensions are read here, from where decoders read them, and whatever is not plainly a PNG or a JPEG is refused. The
@@ -30,11 +30,11 @@ _BARE = {0x01, *range(0xD0, 0xD8)}
 
 
 class BadImage(ValueError):
-    """Bytes that are not the picture that they are said to be, or too large a one; it says which."""
+    """Bytes that are not the picture that they are said to be, or too large a one; the message says which."""
 
 
 def check_png(data: bytes) -> tuple[int, int]:
-    """Width and height of a PNG file, a still one of nothing but chunks. Raises ``BadImage``."""
+    """Return width and height of a PNG file, a still one of nothing but chunks. Raises ``BadImage``."""
     _check_size(data)
     if not data.startswith(_PNG):
         raise BadImage("it is not a PNG file")
@@ -63,7 +63,7 @@ def check_png(data: bytes) -> tuple[int, int]:
 
 
 def check_jpeg(data: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG file. Raises ``BadImage``."""
+    """Return width and height of a JPEG file. Raises ``BadImage``."""
     _check_size(data)
     if not data.startswith(b"\xff\xd8\xff"):
         raise BadImage("it is not a JPEG file")

@@ -1,8 +1,8 @@
-"""What came back from a worker, as a value or as the exception to raise.
+"""Outcomes: what came back from a worker, as a value or as the exception to raise.
 
-Of a worker that is trusted, ``decode`` unpickles: that is for workers of one's own, and of people whose pickles one
-takes for as good as one's own. Of all others it takes plain data (task/safe.py) and words; nothing that they send is
-unpickled, imported or looked up among the classes that are loaded here.
+``decode`` unpickles what a trusted worker sent: one of the user's own, or of a member whose pickles they trust. From
+all others it takes plain data (task/safe) and words. Nothing that these send is unpickled, imported or looked up among
+the classes that are loaded here.
 
 An exception of the task is raised here as the same class, where that class is built in or (of trusted workers)
 can be imported, with the remote traceback: as a notebook's own (``_render_traceback_``) in IPython, as its
@@ -110,7 +110,7 @@ class Description:
 
 
 def raised(description: Description, original: BaseException | None = None) -> BaseException:
-    """The exception that tells what happened; ``original`` is the task's own, if it is at hand and trusted."""
+    """Return the exception that tells what happened; ``original`` is the task's own, if it is at hand and trusted."""
     d = description
     error: BaseException
     match d.kind:
@@ -199,7 +199,7 @@ def _not_trusted(result: Result, worker: str) -> NotTrusted:
 
 
 def _may_be_raised(error: BaseException) -> bool:
-    """Whether raising it means here what it meant there: these end an iteration or a wait of the reader's."""
+    """Whether the error means here what it meant there: these end an iteration or a wait of the reader's."""
     control = (
         StopIteration,
         StopAsyncIteration,
@@ -211,7 +211,7 @@ def _may_be_raised(error: BaseException) -> bool:
 
 
 def _rebuilt(d: Description) -> BaseException:
-    """The exception from its words: of its own class if that is loaded here, of a built-in base, or a stand-in.
+    """Make the exception from its words: of its own class if that is loaded here, of a built-in base, or a stand-in.
 
     In the words of a worker that isn't trusted only built-in classes count, and of them only errors: SystemExit would
     end the reader's program.
@@ -233,7 +233,7 @@ def _rebuilt(d: Description) -> BaseException:
 
 
 def _instance(cls: object, message: str) -> BaseException | None:
-    """An exception of ``cls`` that says ``message``; made around its ``__init__``, which may want anything."""
+    """Make an exception of ``cls`` that says ``message``, without its ``__init__``, which may want anything."""
     if not (isinstance(cls, type) and issubclass(cls, BaseException)) or cls in (Exception, BaseException):
         return None
     try:

@@ -12,16 +12,13 @@ A task is frozen when it is packed: ``pack_task`` copies what the notebook could
 copied: send it before its value can change.
 
 Both sides import this module, the runner inside the sandbox: standard library and cloudpickle only.
-``unpack`` runs what a pickle says. Who may be trusted with that is decided by its callers.
+``unpack`` runs what a pickle says. Its callers decide whose pickles may be trusted.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
@@ -33,7 +30,9 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task.open_files import refuse_open_file
+from p2p_ipython.task import by_value
+from p2p_ipython.task.buffer_store import STEP, BufferStore
+from p2p_ipython.task.open_files import FILES, refuse_open_file
 from p2p_ipython.task.settled import settled
 from p2p_ipython.task.shell_names import belongs_to_shell
 
@@ -45,9 +44,6 @@ IN_BAND = 4 << 10
 
 MAX_SEGMENTS = 1024
 """Segments of one task or result: more buffers than that stay in the pickle. It bounds the frame's header."""
-
-_STEP = 4 << 20
-"""Bytes that are copied and hashed at a time: enough for several threads, and still near the cache."""
 
 
 class PayloadError(ValueError):
@@ -88,7 +84,7 @@ def pack_result(value: object) -> Packed:
 
 
 def as_result(stream: Buffer, buffers: list[memoryview], needs_python: bool = False) -> Packed:
-    """A result of finished bytes: its first segment, and the others. Large ones are r0, r1, …, and are not copied."""
+    """Make a result of finished bytes: its first segment, and the others. Large ones, r0, r1, …, are not copied."""
     numbers = count()
     return _pack((stream, buffers, needs_python), LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
 
@@ -122,7 +118,7 @@ def pack_task(
         return ref, frozen
 
     try:
-        return _pack(_pickled(value, shared_globals, left_out), large, freeze)
+        return _pack(_pickled(value, shared_globals, left_out, leaves_home=True), large, freeze)
     except BaseException:
         store.unpin(pinned)
         raise
@@ -139,7 +135,7 @@ def unpack(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str
 
 
 def in_pieces(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str, Buffer]) -> list[Buffer]:
-    """The segments' bytes, at least one; inline ones after the first are copies. Raises ``PayloadError``."""
+    """Return the segments' bytes, at least one; inline ones after the first are copies. Raises ``PayloadError``."""
     pieces: list[Buffer] = []
     rest = memoryview(inline)
     for segment in segments:
@@ -175,8 +171,8 @@ def _checked(segment: Sequence[Any]) -> Segment:
 
 
 def measure(value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None) -> int:
-    """Bytes that ``value`` would take in a task. Raises what ``pack_task`` raises."""
-    stream, buffers, _ = _pickled(value, shared_globals)
+    """Count the bytes that ``value`` would take in a task. Raises what ``pack_task`` raises."""
+    stream, buffers, _ = _pickled(value, shared_globals, leaves_home=True)
     return len(stream) + sum(view.nbytes for view in buffers)
 
 
@@ -209,6 +205,8 @@ def _pickled(
     value: object,
     shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
     left_out: Container[str] = (),
+    *,
+    leaves_home: bool = False,
 ) -> tuple[Buffer, list[memoryview], bool]:
     written: list[Buffer] = []
     buffers: list[memoryview] = []
@@ -223,14 +221,14 @@ def _pickled(
         buffers.append(view)
         return False
 
-    pickler = _Pickler(written, stays_in_band, shared_globals, left_out)
+    pickler = _Pickler(written, stays_in_band, shared_globals, left_out, leaves_home)
     pickler.dump(value)
     return _joined(written), buffers, pickler.needs_python
 
 
 def _joined(written: list[Buffer]) -> Buffer:
     size = sum(map(len, written))
-    if size < _STEP:
+    if size < STEP:
         return b"".join(written)
     whole = fresh(size)
     position = 0
@@ -248,7 +246,7 @@ class _Writer:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's, that shares one globals dict, says whether code travels, and settles futures.
+    """cloudpickle's pickler, which also shares one globals dict, says whether code travels, and settles futures.
 
     cloudpickle gives unpickled functions a globals dict that ``globals_ref`` keeps by the id of the original.
     Putting the namespace that is being pickled there makes that dict the functions' own.
@@ -260,29 +258,52 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         stays_in_band: Callable[[pickle.PickleBuffer], bool],
         shared_globals: tuple[dict[str, Any], dict[str, Any]] | None,
         left_out: Container[str],
+        leaves_home: bool,
     ) -> None:
         super().__init__(_Writer(written), protocol=5, buffer_callback=stays_in_band)
         self.needs_python = False
         self._shared = shared_globals
         self._left_out = left_out
+        self._leaves_home = leaves_home
+        self._ordinary: dict[int, type] = {}  # classes, by their id, whose objects need nothing of ours
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
 
     def reducer_override(self, value: Any) -> Any:
+        kind = type(value)
+        if id(kind) in self._ordinary:
+            return NotImplemented
         refuse_open_file(value)
         reduced = super().reducer_override(value)
         if reduced is NotImplemented:
-            if isinstance(value, Future):
-                return _settle(value)
-            if isinstance(value, CodeType):
-                self.needs_python = True
-            return reduced
+            return self._reduce_object(value, kind)
         if len(reduced) > 2:  # built-in types are rebuilt from two items; functions and classes have a state
             self.needs_python = True
             if isinstance(value, FunctionType):
+                if by_value.dispatches(value):
+                    return by_value.dispatcher_taken_apart(value)
+                by_value.drop_copies_of_dispatcher(reduced[2][0])
                 self._choose_globals(value, reduced[2][1]["__globals__"])
         return reduced
+
+    def _reduce_object(self, value: Any, kind: type) -> Any:
+        """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
+        if isinstance(value, Future):
+            return _settle(value)
+        if isinstance(value, by_value.TAKEN_APART):
+            return by_value.taken_apart(value)
+        if isinstance(value, CodeType):
+            self.needs_python = True
+        elif self._leaves_home and _may_go_by_name(kind):
+            if getattr(value, "__module__", "") == "__main__":
+                reduced = value.__reduce_ex__(5)
+                if isinstance(reduced, str):
+                    raise TypeError(f"its class sends only the name {reduced[:100]!r}, which the worker does not have")
+                return reduced
+        elif not issubclass(kind, _EACH_ASKED):
+            self._ordinary[id(kind)] = kind
+        return NotImplemented
 
     def _choose_globals(self, function: FunctionType, used: dict[str, Any]) -> None:
         """Change ``used``, the globals that cloudpickle would send with a function, to what should travel."""
@@ -298,6 +319,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                     used[name] = namespace[name]
 
 
+_EACH_ASKED = (type, FunctionType, *FILES)
+_DEFAULT: Any = object.__reduce__
+
+
+def _may_go_by_name(kind: type) -> bool:
+    """Whether objects of ``kind`` choose how they are pickled, and may belong to the notebook."""
+    if kind.__reduce__ is _DEFAULT or kind in _Pickler.dispatch_table:
+        return False
+    return kind.__module__ == "__main__" or kind.__dictoffset__ != 0  # with a dict, an object has a __module__ itself
+
+
 def _settle(future: Future[Any]) -> Any:
     if not future.done():
         raise CaptureError(
@@ -308,168 +340,3 @@ def _settle(future: Future[Any]) -> Any:
         raise CaptureError("a future that was cancelled can't travel inside a task", hint="Leave it out.")
     error = future.exception()
     return settled, ((None, error) if error is not None else (future.result(),))
-
-
-class _Entry:
-    __slots__ = ("pins", "sample", "view")
-
-    def __init__(self, view: memoryview) -> None:
-        self.view = view
-        self.pins = 0
-        self.sample = 0
-
-
-class BufferStore:
-    """The client's large buffers by the hash of their bytes; thread-safe.
-
-    Buffers in use are pinned. Those that nobody uses are kept, the least recently used first to go, while
-    all unpinned ones together stay within ``limit`` bytes: the same array is likely to be sent again.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._samples: Counter[int] = Counter()
-        self._idle = 0
-        self._lock = threading.Lock()
-
-    def freeze(self, buffer: Buffer, *, ours: bool = False) -> tuple[str, memoryview]:
-        """Take ``buffer``'s bytes as they are now; return (ref, read-only view), pinned once.
-
-        The bytes are copied unless they are here already, are a ``bytes`` object, or the caller says with
-        ``ours`` that nobody else can change them.
-        """
-        view = memoryview(buffer).cast("B")
-        frozen = ours or type(view.obj) is bytes
-        if frozen or self._maybe_here(view):
-            # Cheap where it is likely to be all: for what can't change, and for what was sent before.
-            ref = _hash(view)
-            if (known := self._pinned(ref)) is not None:
-                return ref, known
-            if frozen:
-                return ref, self._add(ref, view)
-        ref, copy = _copy_and_hash(view)
-        return ref, self._add(ref, copy.toreadonly())
-
-    def get(self, ref: str) -> memoryview:
-        """The bytes of ``ref``. Raises ``KeyError`` when they are not here (any more)."""
-        with self._lock:
-            return self._entries[ref].view
-
-    def pin(self, refs: Iterable[str]) -> None:
-        """Keep ``refs`` until they are unpinned as often as they were pinned. Raises ``KeyError``."""
-        for ref in refs:
-            if self._pinned(ref) is None:
-                raise KeyError(ref)
-
-    def unpin(self, refs: Iterable[str]) -> None:
-        """Let go of each of ``refs`` once; those that ``clear`` has forgotten are passed over."""
-        with self._lock:
-            for ref in refs:
-                entry = self._entries.get(ref)
-                if entry is None:
-                    continue
-                assert entry.pins > 0, "unpinned more often than pinned"
-                entry.pins -= 1
-                if entry.pins == 0:
-                    self._idle += entry.view.nbytes
-            self._evict()
-
-    def clear(self) -> None:
-        """Forget every buffer, pinned or not."""
-        with self._lock:
-            self._entries.clear()
-            self._samples.clear()
-            self._idle = 0
-
-    def __contains__(self, ref: object) -> bool:
-        with self._lock:
-            return ref in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @property
-    def idle(self) -> int:
-        """Bytes that are kept though no task needs them."""
-        return self._idle
-
-    def __repr__(self) -> str:
-        return f"<BufferStore {len(self)} buffers, {self._idle} of {self.limit} bytes idle>"
-
-    def _maybe_here(self, view: memoryview) -> bool:
-        sample = _sample(view)
-        with self._lock:
-            return sample in self._samples
-
-    def _pinned(self, ref: str) -> memoryview | None:
-        with self._lock:
-            entry = self._entries.get(ref)
-            if entry is None:
-                return None
-            if entry.pins == 0:
-                self._idle -= entry.view.nbytes
-            entry.pins += 1
-            self._entries.move_to_end(ref)
-            return entry.view
-
-    def _add(self, ref: str, view: memoryview) -> memoryview:
-        with self._lock:
-            entry = self._entries.get(ref)
-            if entry is None:
-                entry = self._entries[ref] = _Entry(view)
-                entry.sample = _sample(view)
-                self._samples[entry.sample] += 1
-            elif entry.pins == 0:
-                self._idle -= entry.view.nbytes
-            entry.pins += 1
-            self._entries.move_to_end(ref)
-            return entry.view
-
-    def _evict(self) -> None:
-        if self._idle <= self.limit:
-            return
-        for ref, entry in list(self._entries.items()):
-            if entry.pins == 0:
-                del self._entries[ref]
-                self._samples[entry.sample] -= 1
-                if not self._samples[entry.sample]:
-                    del self._samples[entry.sample]
-                self._idle -= entry.view.nbytes
-                if self._idle <= self.limit:
-                    return
-
-
-_PID = os.getpid()
-_BLOCK = 4096
-
-
-def _hasher() -> Any:
-    import blake3
-
-    # Its threads don't survive a fork: a forked child would wait for them for ever.
-    threads = blake3.blake3.AUTO if os.getpid() == _PID else 1
-    return blake3.blake3(max_threads=threads)
-
-
-def _sample(view: memoryview) -> int:
-    """A guess, for a thousandth of a hash's cost, at whether these bytes were here before: of size and some blocks."""
-    step = max(_BLOCK, view.nbytes // 16)
-    return hash((view.nbytes, *(bytes(view[start : start + _BLOCK]) for start in range(0, view.nbytes, step))))
-
-
-def _hash(view: memoryview) -> str:
-    hasher = _hasher()
-    hasher.update(view)
-    return str(hasher.hexdigest())
-
-
-def _copy_and_hash(view: memoryview) -> tuple[str, memoryview]:
-    """Copy, and hash the copy: what another thread changes meanwhile can't come apart from its hash."""
-    copy = fresh(view.nbytes)
-    hasher = _hasher()
-    for start in range(0, view.nbytes, _STEP):
-        step = copy[start : start + _STEP]
-        step[:] = view[start : start + _STEP]
-        hasher.update(step)
-    return str(hasher.hexdigest()), copy

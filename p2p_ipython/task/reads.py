@@ -1,4 +1,4 @@
-"""Which names does a cell read that it has not set itself? Decided from its source, nothing is executed.
+"""Reads: the names that a cell reads and has not set itself, decided from its source. Nothing is executed.
 
 ``reads(source)`` walks the top level of a cell in the order in which it runs and keeps what is certainly set.
 A name that may be read before it is set counts as read. So a loop's body, one branch of an ``if``, a ``try``
@@ -60,7 +60,7 @@ def parsed(source: str, transform: Transform) -> ast.Module:
     skipped = len(source) - len(source.lstrip("\r\n"))
     above = source[:skipped].count("\n")  # IPython drops empty lines at the top: they are put back, to count
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a SyntaxWarning is for whoever runs the cell
+        warnings.simplefilter("ignore")  # a SyntaxWarning is for the one who runs the cell
         text = "\n" * above + transform(source).lstrip("\r\n")
         tree = compile(text, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         compile(text, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
@@ -117,7 +117,7 @@ class _Flow:
             self.read(name)
 
     def branch(self) -> _Flow:
-        """The same place, in a branch that may not run: shares what was found, not what is bound."""
+        """Return the same place in a branch that may not run: it shares what was found, not what is bound."""
         return _Flow(self.transform, set(self.bound), self.found)
 
     def read(self, name: str) -> None:
@@ -245,7 +245,7 @@ class _Flow:
     # Expressions.
 
     def target(self, node: ast.expr) -> None:
-        """An assignment's left side: its names are set, what it subscripts is read."""
+        """Note an assignment's left side: its names are set, and the names that it subscripts are read."""
         match node:
             case ast.Name(id=name):
                 self.bound.add(name)
@@ -326,7 +326,7 @@ def _calls_nothing(node: ast.stmt) -> bool:
 
 
 def _loaded(target: ast.expr) -> ast.expr:
-    """A target as the expression that reads it (``x += 1`` and ``del x`` need ``x``)."""
+    """Return a target as the expression that reads it (``x += 1`` and ``del x`` need ``x``)."""
     target = copy.deepcopy(target)
     for node in ast.walk(target):
         if isinstance(node, ast.Name):
@@ -335,7 +335,7 @@ def _loaded(target: ast.expr) -> ast.expr:
 
 
 def _names(node: ast.AST) -> set[str]:
-    """The names that a target or a pattern sets (or deletes)."""
+    """Yield the names that a target or a pattern sets (or deletes)."""
     found: set[str] = set()
     for child in ast.walk(node):
         match child:
@@ -403,7 +403,7 @@ def _magic(node: ast.Call) -> tuple[str, str, str] | None:
 
 
 def _expanded(line: str) -> Iterator[str]:
-    """The expressions that IPython expands in a magic's line: ``{expression}`` and ``$name``."""
+    """Yield the expressions that IPython expands in a magic's line: ``{expression}`` and ``$name``."""
     try:
         yield from (expression for _, expression, _, _ in string.Formatter().parse(line) if expression)
     except ValueError:  # unbalanced braces: IPython leaves the line as it is

@@ -1,4 +1,4 @@
-"""A future that is over, as it travels inside a task.
+"""Settled futures: a future that is over, as it travels inside a task.
 
 A cell that says ``tile.result()`` must mean on the worker what it means at home. So a finished future travels
 as a finished future: same value or exception, awaitable, no way back to the cluster that made it.

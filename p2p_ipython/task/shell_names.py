@@ -20,7 +20,7 @@ _INPUT = re.compile(r"_i(i|ii|\d+)?")
 
 
 def belongs_to_shell(name: str, namespace: Mapping[str, object]) -> bool:
-    """Whether ``name`` is the shell's in ``namespace``, not the user's."""
+    """Whether ``name`` in ``namespace`` is the shell's, not the user's."""
     if "_ih" not in namespace:  # not a notebook's namespace: only a module's own names stay
         return name in ("__builtins__", "__loader__", "__spec__")
     if name == "open":  # IPython's refuses to open the shell's own streams

@@ -2,7 +2,7 @@
 
 ``make_cell`` makes one of a cell's source and the names it uses, ``make_call`` one of a function and its
 arguments. Either raises before anything is sent when it can't travel. A task's large buffers are pinned in the
-store it was made with; whoever runs it calls ``store.unpin(task.packed.large)`` when it is over.
+store it was made with; the code that runs it calls ``store.unpin(task.packed.large)`` when it is over.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.protocol.frames import MAX_HEADER
+from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
 from p2p_ipython.task.open_files import refuse_open_file
-from p2p_ipython.task.payload import LARGE, BufferStore, Packed, measure, pack_task
+from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -24,7 +24,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.protocol.client_machine import Settle
 from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.protocol.placement import WorkerView
-from p2p_ipython.task.payload import BufferStore
+from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.task import Task, make_call
 
 REPEATS = 7

@@ -14,7 +14,8 @@ import numpy as np
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.sandbox.launch import LaunchOptions
-from p2p_ipython.task.payload import BufferStore, Packed, pack_result, pack_task
+from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.payload import Packed, pack_result, pack_task
 from p2p_ipython.worker.cache import Inbound
 from p2p_ipython.worker.slots import Death, Slot
 

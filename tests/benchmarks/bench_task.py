@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import capture_cell, freeze
 from p2p_ipython.task.outcome import decode
-from p2p_ipython.task.payload import BufferStore, pack_result, pack_task, unpack
+from p2p_ipython.task.payload import pack_result, pack_task, unpack
 from p2p_ipython.task.task import make_call
 
 MIB = 1 << 20

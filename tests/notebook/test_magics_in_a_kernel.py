@@ -189,6 +189,19 @@ def test_a_dry_run_lists_names_types_and_sizes_and_sends_nothing(nb: Notebook) -
     assert nb.run("_p2p is None, 'x' in dir()").value == "(True, False)"
 
 
+def test_cached_and_dispatching_functions_travel(nb: Notebook) -> None:
+    nb.run(
+        "import functools\n@functools.cache\ndef fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)\n"
+        "@functools.singledispatch\ndef show(x): return 'other'\n@show.register\ndef show_int(x: int): return fib(x)\n"
+        "class A:\n  @functools.cached_property\n  def p(self): return show(20)"
+    )
+    assert nb.run("%%p2p --wait\nfib(30), show(10), show('a'), A().p").value == "(832040, 55, 'other', 6765)"
+    assert nb.run("cluster.submit(fib, 20).result(), list(cluster.map(show, [1, 2, 'a']))").value == (
+        "(6765, [1, 1, 'other'])"
+    )
+    assert nb.run("fib.cache_info().currsize").value == "0"
+
+
 def test_names_can_be_added_and_left_out(nb: Notebook) -> None:
     nb.run("a, b = 1, 2")
     assert nb.run("%%p2p --wait --globals +a -b\neval('a'), 'b' in globals() and b").value == "(1, False)"

@@ -16,7 +16,8 @@ import pytest
 from p2p_ipython.protocol.frames import Buffer, FrameReader, Header, encode
 from p2p_ipython.protocol.task_frames import AgentFrame, Cancel, Task
 from p2p_ipython.sandbox.launch import LaunchOptions, prepare
-from p2p_ipython.task.payload import BufferStore, pack_task
+from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.payload import pack_task
 
 DEADLINE = 30.0
 

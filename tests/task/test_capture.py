@@ -15,8 +15,9 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import CELL, Captured, capture_cell, freeze, listing
-from p2p_ipython.task.payload import BufferStore, unpack
+from p2p_ipython.task.payload import unpack
 
 transform = TransformerManager().transform_cell
 

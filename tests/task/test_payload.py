@@ -17,11 +17,11 @@ import pytest
 
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.protocol.frames import INLINE, MAX_HEADER, encode
+from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import (
     IN_BAND,
     LARGE,
     MAX_SEGMENTS,
-    BufferStore,
     Packed,
     PayloadError,
     Segment,

@@ -13,7 +13,8 @@ import pytest
 
 from p2p_ipython.errors import CaptureError, NotPicklable
 from p2p_ipython.protocol.frames import encode
-from p2p_ipython.task.payload import BufferStore, unpack
+from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.payload import unpack
 from p2p_ipython.task.task import MAX_SOURCE, Task, make_call, make_cell
 
 

@@ -6,10 +6,11 @@ As with ``ssh``, what was typed wins: an option (``-J``, ``-p``, …) over the a
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,29 @@ class SSHFiles:
 
     @classmethod
     def default(cls) -> SSHFiles:
-        """This user's."""
-        folder = Path.home() / ".ssh"
+        """Return this user's."""
+        try:
+            accepted = config.data_dir() / "known_hosts"
+        except ConfigError:
+            accepted = None
+        try:
+            folder = Path.home() / ".ssh"
+        except RuntimeError:  # no HOME, and nobody of this user id in the system's list
+            return replace(cls.none(), known_hosts=(_SYSTEM,), accepted=accepted, agent=True)
         return cls(
             folder=folder,
             config=folder / "config",
-            known_hosts=(folder / "known_hosts", folder / "known_hosts2", Path("/etc/ssh/ssh_known_hosts")),
-            accepted=config.data_dir() / "known_hosts",
+            known_hosts=(folder / "known_hosts", folder / "known_hosts2", _SYSTEM),
+            accepted=accepted,
         )
+
+    @classmethod
+    def none(cls) -> SSHFiles:
+        """Return those of nobody: nothing is read, and no agent is asked."""
+        return cls(folder=Path(os.devnull), config=None, known_hosts=(), accepted=None, agent=False)
+
+
+_SYSTEM = Path("/etc/ssh/ssh_known_hosts")
 
 
 SUPPORTED_OPTIONS = (
@@ -186,14 +202,15 @@ def route(address: BoardAddress, files: SSHFiles, options: SSHOptions | None = N
 
 
 def _load(files: SSHFiles) -> Any:
+    """Read the configuration; None if there is none: paramiko's empty one asks for the user's name."""
     import paramiko
 
     if files.config is None:
-        return paramiko.SSHConfig()
+        return None
     try:
         return paramiko.SSHConfig.from_path(str(files.config))
-    except FileNotFoundError:
-        return paramiko.SSHConfig()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError, paramiko.SSHException) as error:
         raise ConfigError(
             f"{files.config} can't be read: {error}", hint="Mend the file; `ssh -G HOST` checks it."
@@ -204,7 +221,7 @@ def _route(address: BoardAddress, settings: Any, depth: int, options: SSHOptions
     if depth > MAX_HOPS:
         raise ConfigError(f"more than {MAX_HOPS} jump hosts", hint="Does a ProxyJump in ~/.ssh/config lead to itself?")
     try:
-        found = settings.lookup(address.host)
+        found = settings.lookup(address.host) if settings is not None else {"hostname": address.host}
     except Exception as error:
         # A Match line can fail in as many ways as there are criteria.
         raise ConfigError(f"~/.ssh/config can't be used for {address.host}: {error}", hint="Mend the file.") from None

@@ -132,12 +132,12 @@ def choose_among(
     if identity is not None:
         return _from_file(identity.expanduser(), held, passphrase)
     for path in configured:
-        if path.exists() or _public(path).exists():
+        if os.path.exists(path) or os.path.exists(_public(path)):
             return _from_file(path, held, passphrase)
     if held:
         return KeyChoice(held[0], "from the SSH agent")
     for name in DEFAULT_NAMES:
-        if (files.folder / name).exists():
+        if os.path.exists(files.folder / name):
             return _from_file(files.folder / name, held, passphrase)
     raise NoKey(
         f"there is no SSH key in {files.folder}, nor in an SSH agent",

@@ -12,7 +12,7 @@ from p2p_ipython.board.client.keys import KeyChoice, Passphrase, choose_key
 from p2p_ipython.board.client.known_hosts import remember_host_key
 from p2p_ipython.board.client.passphrase import user_prompt
 from p2p_ipython.board.client.ssh import SSHBoard
-from p2p_ipython.config import Settings
+from p2p_ipython.config import Settings, data_dir
 
 
 async def choose_login(
@@ -52,14 +52,23 @@ async def join_topic(
     ssh_options: tuple[str, ...] = (),
     remember: bool = True,
 ) -> SSHBoard:
-    """Join a public topic; a host key that the user has accepted as ``pin`` is kept, unless ``remember`` is false.
+    """Join a public topic; a host key that the user has accepted as ``pin`` is kept.
 
+    ``remember`` is false for a board that is made for this cluster alone: the user's files are then left alone.
     Raises a ``BoardError``; a board that was joined is left again then.
     """
     # One topic for everybody, with an account or without. Its name is the secret; an access list would keep nobody
     # out (the first session of a stranger is let in) and shut some of us away.
     board = SSHBoard(
-        address, topic, listener, key=key, settings=settings, pin=pin, public=True, ssh_options=ssh_options
+        address,
+        topic,
+        listener,
+        key=key,
+        settings=settings,
+        pin=pin,
+        public=True,
+        ssh_options=ssh_options,
+        files=None if remember else SSHFiles.none(),
     )
     await board.open()
     if remember:
@@ -73,6 +82,5 @@ async def join_topic(
 
 def remember_accepted(board: SSHBoard, accepted: str | None) -> None:
     """Keep a host key that the user has ``accepted`` and the board has shown, so that it is known next time. Blocks."""
-    file = SSHFiles.default().accepted
-    if accepted is not None and board.route is not None and file is not None:
-        remember_host_key(board.route, board.host_key, file)
+    if accepted is not None and board.route is not None:
+        remember_host_key(board.route, board.host_key, data_dir() / "known_hosts")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncssh
 
+from p2p_ipython.config import make_private
 from p2p_ipython.errors import ConfigError
 
 NAME = "board_host_key"
@@ -23,7 +24,7 @@ def host_key(data: Path | None) -> asyncssh.SSHKey:
         return asyncssh.generate_private_key("ssh-ed25519")
     path = data / NAME
     try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(data)
         if not path.exists():
             _create(path)
         mode = stat.S_IMODE(path.stat().st_mode)

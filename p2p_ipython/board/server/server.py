@@ -36,6 +36,7 @@ from p2p_ipython.board.server.limits import Bucket
 from p2p_ipython.board.server.mailbox import Services
 from p2p_ipython.board.server.users import Users
 from p2p_ipython.board.topics import Action, Cut, Deliver, Denied, Direction, Join, Ready, Topics
+from p2p_ipython.config import stand_in_for_home
 from p2p_ipython.errors import BoardError
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ class BoardServer:
     async def listen(self) -> None:
         """Start listening for SSH. ``serve`` does this."""
         options = self.options
+        stand_in_for_home()  # asyncssh asks for it, and reads nothing there
         self._acceptor = await asyncssh.listen(
             self._host,
             options.port,

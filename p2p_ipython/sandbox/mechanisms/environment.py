@@ -19,7 +19,8 @@ def runner_environment(options: LaunchOptions, home: Path, temporary: Path) -> d
     """
     env = {name: value for name, value in os.environ.items() if is_passed(name)}
     # Packages that were installed with `pip install --user` are found by the home folder, which is another one there.
-    env["PYTHONUSERBASE"] = site.getuserbase()
+    if os.path.isabs(base := site.getuserbase()):  # it isn't for a user without a home folder
+        env["PYTHONUSERBASE"] = base
     env |= {
         "HOME": str(home),
         "TMPDIR": str(temporary),

@@ -1,4 +1,4 @@
-"""The safe codec: a result as plain data, which nobody has to trust to read it.
+"""The safe codec: a result as plain data, which can be read without trust in its sender.
 
 Map: ``codec.py`` encodes and decodes a value; ``arrays.py`` adds numpy, ``frames.py`` pandas, ``times.py`` dates and
 time zones; ``parts.py`` has what they share: the two errors, data on its way out and in, the reader's budget;

@@ -3,7 +3,8 @@
 ``numpy.load`` would do much of it, but takes object arrays from pickles unless told otherwise, sizes from the file's
 word, and truth values of 2 to 255, with which numpy's own indexing writes past what it has counted.
 
-Imports numpy only to decode; who encodes an array has it already. The runner imports this inside the sandbox.
+Imports numpy only to decode: a process that encodes an array has it already. The runner imports this module inside the
+sandbox.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def numpy_type(cls: type) -> str:
 
 
 def encode_array(encode: Encode, array: Any) -> dict[str, Any]:
-    """An array by its type, shape and order, and its bytes, which are not copied where they lie in order."""
+    """Encode an array as its type, shape, order and bytes, which are not copied if they lie in order."""
     dtype = _encode_dtype(array.dtype)
     order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
     np = sys.modules["numpy"]
@@ -53,7 +54,7 @@ def encode_array(encode: Encode, array: Any) -> dict[str, Any]:
 
 
 def encode_scalar(encode: Encode, scalar: Any) -> dict[str, Any]:
-    """A scalar by its type and its bytes. Some have the type of another one's array: those are not supported."""
+    """Encode a scalar as its type and bytes. Some have the type of another one's array: those are not supported."""
     dtype = scalar.dtype
     text = _encode_dtype(dtype)
     if dtype.kind == "V" or sys.modules["numpy"].dtype(text).type is not type(scalar):
@@ -62,7 +63,7 @@ def encode_scalar(encode: Encode, scalar: Any) -> dict[str, Any]:
 
 
 def decode_array(incoming: Incoming, args: object) -> Any:
-    """The array, writable, where its bytes are. Raises ``Unreadable``."""
+    """Return the array, writable, where its bytes are. Raises ``Unreadable``."""
     dtype_text, shape, order, place = listed(args, 4)
     dtype = _decode_dtype(dtype_text)
     shape = [whole(length, 0, 1 << 40) for length in listed(shape)]
@@ -78,7 +79,7 @@ def decode_array(incoming: Incoming, args: object) -> Any:
 
 
 def decode_scalar(incoming: Incoming, args: object) -> Any:
-    """The scalar. Raises ``Unreadable``."""
+    """Return the scalar. Raises ``Unreadable``."""
     dtype, place = listed(args, 2)
     if type(dtype) is not str or dtype[1:2] in ("V", "S", "U"):
         raise Unreadable("a scalar in it is of another type than scalars are")
@@ -86,12 +87,12 @@ def decode_scalar(incoming: Incoming, args: object) -> Any:
 
 
 def numpy() -> Any:
-    """The module. Raises ``NameMissing``."""
+    """Return the module numpy. Raises ``NameMissing``."""
     return imported("numpy")
 
 
 def imported(name: str) -> Any:
-    """A module that a result needs. Raises ``NameMissing``."""
+    """Import a module that a result needs. Raises ``NameMissing``."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -114,7 +115,7 @@ def _encode_dtype(dtype: Any) -> str | list[Any]:
 
 
 def _decode_dtype(text: object) -> Any:
-    """The type. All of it is checked here: numpy reads much more into a description than types."""
+    """Return the type. All of it is checked here: numpy reads much more into a description than types."""
     np = numpy()
     if type(text) is str:
         if not _DTYPE.fullmatch(texted(text, 20)):

@@ -1,7 +1,7 @@
-"""The safe codec: a result as data, which nobody has to trust to read it.
+"""The safe codec: a result as data, which can be read without trust in its sender.
 
-A pickle is a program, and reading it runs it. For a worker of somebody else's the runner encodes a result here instead,
-if all of it is pure data: the first segment is JSON text, arrays and bytes are segments of their own.
+A pickle is a program, and reading it runs it. So a worker of somebody else encodes a result with this codec instead, if
+all of it is pure data: the first segment is JSON text, arrays and bytes are segments of their own.
 
 ::
 
@@ -95,7 +95,7 @@ def decode(
     worker: str = "",
     budget: int | None = None,
 ) -> Any:
-    """Decode a value from its segments, as ``(size, ref)`` pairs, and its bytes, whoever sent them.
+    """Decode a value from its segments, as ``(size, ref)`` pairs, and its bytes, trusted or not.
 
     Arrays are writable; those in ``large`` stay where they are if they can be written to there. ``budget`` is the
     memory in bytes that anything else may take (None: see ``BUDGET``). Raises ``RemoteProtocolError`` for bytes that
@@ -287,7 +287,7 @@ _NUMPY: dict[str, Callable[[_Encoder, Any, int], Any]] = {
 
 
 def _late_encoder(cls: type) -> Callable[[_Encoder, Any, int], Any] | None:
-    """The encoder for a class of a module that may be loaded or not. A class that only has the name has none."""
+    """Return the encoder for a class of a module that may be loaded or not. A class that only has the name has none."""
     name = class_name(cls)
     if name in _LATE:
         module, _, attribute = name.rpartition(".")

@@ -3,7 +3,8 @@
 Not as Arrow: its reader is a large body of C++ that trusts the offsets in what it reads, and is not made for hostile
 input. What is here goes through constructors that take finished Python objects and numpy arrays.
 
-Imports pandas only to decode; who encodes a frame has it already. The runner imports this inside the sandbox.
+Imports pandas only to decode: a process that encodes a frame has it already. The runner imports this module inside the
+sandbox.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def pandas_type(cls: type) -> str:
 
 
 def encode_pandas(encode: Encode, value: Any, depth: int) -> dict[str, Any]:
-    """A value for which ``pandas_type`` has a name. Raises ``Unsupported``."""
+    """Encode a value for which ``pandas_type`` has a name. Raises ``Unsupported``."""
     pd = sys.modules["pandas"]
     match pandas_type(type(value)):
         case "frame":
@@ -91,7 +92,7 @@ def encode_pandas(encode: Encode, value: Any, depth: int) -> dict[str, Any]:
 
 
 def decode_frame(incoming: Incoming, args: object) -> Any:
-    """The frame. Raises ``Unreadable``."""
+    """Return the frame. Raises ``Unreadable``."""
     pd = imported("pandas")
     labels, columns, index = listed(args, 3)
     _check_index(pd, labels)
@@ -110,7 +111,7 @@ def decode_frame(incoming: Incoming, args: object) -> Any:
 
 
 def decode_series(incoming: Incoming, args: object) -> Any:
-    """The series. Raises ``Unreadable``."""
+    """Return the series. Raises ``Unreadable``."""
     pd = imported("pandas")
     column, index, name = listed(args, 3)
     incoming.charge(_OBJECT)
@@ -121,7 +122,7 @@ def decode_series(incoming: Incoming, args: object) -> Any:
 
 
 def decode_index(incoming: Incoming, args: object) -> Any:
-    """An index of labels. Raises ``Unreadable``."""
+    """Return an index of labels. Raises ``Unreadable``."""
     pd = imported("pandas")
     labels, name, frequency = listed(args, 3)
     incoming.charge(_OBJECT)
@@ -138,7 +139,7 @@ def decode_index(incoming: Incoming, args: object) -> Any:
 
 
 def decode_ranged(incoming: Incoming, args: object) -> Any:
-    """An index that counts. Raises ``Unreadable``."""
+    """Return an index that counts. Raises ``Unreadable``."""
     start, stop, by, name = listed(args, 4)
     incoming.charge(_OBJECT)
     start, stop, by = (whole(each, -(1 << 62), 1 << 62) for each in (start, stop, by))
@@ -148,7 +149,7 @@ def decode_ranged(incoming: Incoming, args: object) -> Any:
 
 
 def decode_many(incoming: Incoming, args: object) -> Any:
-    """An index of several levels. Raises ``Unreadable``."""
+    """Return an index of several levels. Raises ``Unreadable``."""
     pd = imported("pandas")
     levels, codes, names = (listed(each) for each in listed(args, 3))
     incoming.charge(_OBJECT)
@@ -163,7 +164,7 @@ def decode_many(incoming: Incoming, args: object) -> Any:
 
 
 def decode_timestamp(_incoming: Incoming, args: object) -> Any:
-    """A moment. Raises ``Unreadable``."""
+    """Return a moment. Raises ``Unreadable``."""
     pd = imported("pandas")
     count, unit, zone, fold = listed(args, 4)
     moment = pd.Timestamp(_counted(count, "M8", unit))
@@ -174,20 +175,20 @@ def decode_timestamp(_incoming: Incoming, args: object) -> Any:
 
 
 def decode_timedelta(_incoming: Incoming, args: object) -> Any:
-    """A duration. Raises ``Unreadable``."""
+    """Return a duration. Raises ``Unreadable``."""
     count, unit = listed(args, 2)
     return imported("pandas").Timedelta(_counted(count, "m8", unit))
 
 
 def decode_missing(_incoming: Incoming, args: object) -> Any:
-    """What stands for a value that isn't there. Raises ``Unreadable``."""
+    """Return the stand-in for a missing value. Raises ``Unreadable``."""
     if args not in ("NaT", "NA"):
         raise Unreadable("something in it is missing in an unknown way")
     return getattr(imported("pandas"), args)
 
 
 def _encode_vector(encode: Encode, column: Any, depth: int) -> Any:
-    """What is in a series or an index."""
+    """Encode what is in a series or an index."""
     pd, np = sys.modules["pandas"], sys.modules["numpy"]
     dtype, values = column.dtype, column.array
     if isinstance(dtype, np.dtype):
@@ -210,7 +211,7 @@ def _encode_vector(encode: Encode, column: Any, depth: int) -> Any:
 
 
 def _decode_vector(pd: Any, incoming: Incoming, parts: Any) -> Any:
-    """The finished column: an array of numpy's or of pandas'."""
+    """Return the finished column: an array of numpy's or of pandas'."""
     np = imported("numpy")
     if type(parts) is np.ndarray:
         if parts.ndim != 1 or parts.dtype.kind not in "biufcmM":
@@ -278,7 +279,7 @@ def _check_index(pd: Any, index: object) -> None:
 
 
 def _may_be_distinct(labels: Any) -> bool:
-    """Whether pandas can find out fast that no label is there twice, whoever has chosen them."""
+    """Whether pandas can find out fast that no label is there twice, even of hostile labels."""
     if len(labels) <= _MAX_UNSORTED or labels.dtype == "string":
         return True
     if labels.dtype == object:

@@ -32,12 +32,12 @@ class Unsupported(Exception):
         self._path: list[str] = []
 
     def inside(self, step: str) -> Unsupported:
-        """The same, as seen from one level further out; ``step`` leads to where it is."""
+        """Return this error as seen from one level further out; ``step`` leads to where it is."""
         self._path.append(step)
         return self
 
     def renamed(self, name: Callable[[int], str]) -> Unsupported:
-        """The same where the last step, ``[number]``, is written as ``name(number)``."""
+        """Return this error with its last step, ``[number]``, written as ``name(number)``."""
         self._path[-1] = name(int(self._path[-1][1:-1]))
         return self
 
@@ -55,15 +55,15 @@ class Unreadable(ValueError):
 
 
 class Encode(Protocol):
-    """What the encoders of single types get to use."""
+    """What the encoders of single types may use."""
 
     data: Outgoing
 
     def value(self, value: Any, depth: int) -> Any:
-        """A value as JSON will have it. Raises ``Unsupported``."""
+        """Return a value as JSON will have it. Raises ``Unsupported``."""
 
     def elements(self, items: list[Any], depth: int) -> list[Any]:
-        """The same for each of ``items``."""
+        """Return each of ``items`` as JSON will have it. Raises ``Unsupported``."""
 
 
 def class_name(cls: type) -> str:
@@ -76,7 +76,7 @@ def class_name(cls: type) -> str:
 
 
 def package_of(cls: type) -> str:
-    """The package that a class says it is from; "" if it doesn't say."""
+    """Return the package that a class says it is from; "" if it doesn't say."""
     try:
         return str(cls.__module__).partition(".")[0]
     except Exception:  # as above
@@ -136,7 +136,7 @@ class Incoming:
             )
 
     def take(self, place: object, *, copy: bool = False) -> Buffer:
-        """The bytes that the text says are at ``place``: writable, the caller's alone. ``copy``: as ``bytes``."""
+        """Return the bytes at ``place``, as the text calls it: writable, the caller's; as ``bytes`` with ``copy``."""
         if type(place) is str:
             self.charge(len(place))
             data: Buffer = binascii.a2b_base64(place, strict_mode=True) if place else b""

@@ -45,7 +45,7 @@ def check(text: bytes, incoming: Incoming) -> None:
 
 
 def _outside_strings(text: bytes) -> tuple[bytes, int]:
-    """What of ``text`` is not inside its strings, and how many strings there are."""
+    """Return the part of ``text`` outside its strings, and the number of its strings."""
     if b'"' not in text:
         return text, 0
     if b"\\" in text:

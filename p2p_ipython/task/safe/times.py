@@ -19,7 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def encode_zone(zone: tzinfo | None) -> Any:
-    """A fixed offset, or a zone by its name. Raises ``Unsupported``."""
+    """Encode a fixed offset, or a zone by its name. Raises ``Unsupported``."""
     if zone is None:
         return None
     if type(zone) is timezone:
@@ -35,7 +35,7 @@ def encode_zone(zone: tzinfo | None) -> Any:
 
 
 def decode_zone(parts: object) -> Any:
-    """The zone; of pandas' own, its name. Raises ``Unreadable``."""
+    """Return the zone; for one of pandas' own, its name. Raises ``Unreadable``."""
     if parts is None:
         return None
     kind, value, *name = listed(parts, 2, 3)
@@ -55,46 +55,46 @@ def decode_zone(parts: object) -> Any:
 
 
 def encode_datetime(moment: datetime) -> dict[str, Any]:
-    """A moment as it is written on the wall, and the zone of that wall."""
+    """Encode a moment as its local time and its zone."""
     return {"!datetime": [moment.replace(tzinfo=None).isoformat(), encode_zone(moment.tzinfo), moment.fold]}
 
 
 def encode_time(moment: time) -> dict[str, Any]:
-    """A time of day."""
+    """Encode a time of day."""
     return {"!time": [moment.replace(tzinfo=None).isoformat(), encode_zone(moment.tzinfo), moment.fold]}
 
 
 def encode_date(day: date) -> dict[str, Any]:
-    """A day."""
+    """Encode a day."""
     return {"!date": day.isoformat()}
 
 
 def encode_timedelta(duration: timedelta) -> dict[str, Any]:
-    """A duration."""
+    """Encode a duration."""
     return {"!timedelta": [duration.days, duration.seconds, duration.microseconds]}
 
 
 def decode_datetime(_incoming: Incoming, args: object) -> datetime:
-    """The moment. Raises ``ValueError``."""
+    """Return the moment. Raises ``ValueError``."""
     text, zone, fold = listed(args, 3)
     moment = datetime.fromisoformat(texted(text, 40))
     return moment.replace(tzinfo=_real(decode_zone(zone)), fold=whole(fold, 0, 1))
 
 
 def decode_time(_incoming: Incoming, args: object) -> time:
-    """The time of day. Raises ``ValueError``."""
+    """Return the time of day. Raises ``ValueError``."""
     text, zone, fold = listed(args, 3)
     moment = time.fromisoformat(texted(text, 40))
     return moment.replace(tzinfo=_real(decode_zone(zone)), fold=whole(fold, 0, 1))
 
 
 def decode_date(_incoming: Incoming, args: object) -> date:
-    """The day. Raises ``ValueError``."""
+    """Return the day. Raises ``ValueError``."""
     return date.fromisoformat(texted(args, 40))
 
 
 def decode_timedelta(_incoming: Incoming, args: object) -> timedelta:
-    """The duration. Raises ``ValueError`` and ``OverflowError``."""
+    """Return the duration. Raises ``ValueError`` and ``OverflowError``."""
     days, seconds, microseconds = listed(args, 3)
     return timedelta(whole(days), whole(seconds, 0, 86_400), whole(microseconds, 0, 1_000_000))
 

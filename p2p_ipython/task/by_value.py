@@ -1,0 +1,141 @@
+"""Things of a notebook that pickle would send by their name, or not at all, taken apart so that they travel.
+
+A name finds something in a module that the worker can import, but nothing of the notebook. Pickle knows only the name
+of a function under ``lru_cache`` or ``cache``, and of a ``NewType``. It can't send what ``cached_property`` and
+``singledispatch`` keep for themselves: a lock and weak references. The worker decorates the functions inside anew, so
+a cache arrives empty.
+
+A decorated function may refer to itself. Pickle then meets it again before the first one is complete, and keeps the
+copy that is complete first. So the functions that put something together here take parts that are not complete yet.
+
+Standard library and cloudpickle only: the runner imports this inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from types import FunctionType
+from typing import Any, NewType, ParamSpec, TypeVarTuple
+
+from cloudpickle.cloudpickle import list_registry_pickle_by_value
+
+from p2p_ipython.errors import CaptureError
+
+CachedFunction = functools._lru_cache_wrapper
+TAKEN_APART = (CachedFunction, functools.cached_property, NewType, ParamSpec, TypeVarTuple)
+"""The types that ``taken_apart`` knows. A function that dispatches on a type is a plain one: see ``dispatches``."""
+
+_NAMES = frozenset(functools.WRAPPER_ASSIGNMENTS) - {"__annotate__"}
+"""What a function that dispatches takes over from the one inside. From Python 3.14 on annotations are code."""
+
+_BLANK: Any = functools.singledispatch(lambda _value: None)
+_OF_DISPATCHERS = frozenset(vars(_BLANK)) - {"__wrapped__"}
+"""Attributes of a function that dispatches, each made for that one function."""
+
+_OF_CACHES = _OF_DISPATCHERS | {"cache_parameters", "__wrapped__", "__annotate__"}
+"""Attributes that a cached function gets where it is made: its own, and those of a function that dispatches."""
+
+
+def taken_apart(value: Any) -> Any:
+    """Reduce a value of ``TAKEN_APART`` as ``__reduce__`` does: to its name if that can be imported, else to its parts.
+
+    Raises ``CaptureError`` for a cached function that hides the function that it calls.
+    """
+    if isinstance(value, functools.cached_property):
+        state = {name: part for name, part in vars(value).items() if name != "lock"}
+        return type(value).__new__, (type(value),), state, None, None, complete_property
+    if _is_importable(value):
+        return value.__reduce__()
+    if isinstance(value, CachedFunction):
+        return _cached_taken_apart(value)
+    if isinstance(value, NewType):
+        return NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
+    return type(value), (value.__name__,)
+
+
+def dispatches(function: FunctionType) -> bool:
+    """Whether ``functools.singledispatch`` made ``function``."""
+    return function.__code__ is _BLANK.__code__
+
+
+def dispatcher_taken_apart(function: Any) -> Any:
+    """Reduce a function for which ``dispatches`` is true to its names, its attributes and its implementations."""
+    names = {name: getattr(function, name) for name in sorted(_NAMES) if hasattr(function, name)}
+    attributes = _without(_OF_DISPATCHERS, vars(function))
+    return (
+        blank_dispatcher,
+        (function.__name__,),
+        (names, attributes, dict(function.registry)),
+        None,
+        None,
+        complete_dispatcher,
+    )
+
+
+def drop_copies_of_dispatcher(attributes: dict[str, Any]) -> None:
+    """Remove from a function's attributes those that ``functools.wraps`` has copied from one that dispatches."""
+    if getattr(attributes.get("register"), "__code__", None) is _BLANK.register.__code__:
+        for name in _OF_DISPATCHERS:
+            attributes.pop(name, None)
+
+
+def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    """Return ``function`` with an empty cache."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def complete_property(prop: Any, state: Mapping[str, Any]) -> None:
+    """Give a blank ``cached_property`` its state, and a lock if those of this Python have one."""
+    vars(prop).update(vars(functools.cached_property(state["func"])) | dict(state))
+
+
+def blank_dispatcher(name: str) -> Any:
+    """Return a function that dispatches to nothing yet; ``name`` is what its own errors call it."""
+
+    def blank(_value: object) -> None: ...
+
+    blank.__name__ = name
+    return functools.singledispatch(blank)
+
+
+def complete_dispatcher(
+    function: Any, state: tuple[Mapping[str, Any], Mapping[str, Any], Mapping[type, Callable[..., Any]]]
+) -> None:
+    """Give a blank dispatcher its names, its attributes and its implementations."""
+    names, attributes, implementations = state
+    for name, value in names.items():
+        setattr(function, name, value)
+    vars(function).update(attributes)
+    for cls, implementation in implementations.items():
+        function.register(cls, implementation)
+
+
+def _cached_taken_apart(value: Any) -> Any:
+    function = vars(value).get("__wrapped__")
+    if not any(part is function for part in gc.get_referents(value)):
+        raise CaptureError(
+            "a cached function can't travel if its __wrapped__ is not the function that it calls",
+            hint="Put @cache or @lru_cache above @wraps, not below it.",
+        )
+    # cache_parameters() of a cache around another one are those of the inner one.
+    maxsize, typed = value.cache_info().maxsize, value.cache_parameters()["typed"]
+    return cached, (function, maxsize, typed), _without(_OF_CACHES, vars(value))
+
+
+def _without(names: frozenset[str], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in names}
+
+
+def _is_importable(value: Any) -> bool:
+    """Whether the worker may import ``value`` by its name: cloudpickle may have been told to send its module."""
+    module = value.__module__
+    if module == "__main__" or any(f"{module}.".startswith(f"{sent}.") for sent in list_registry_pickle_by_value()):
+        return False
+    try:
+        return attrgetter(getattr(value, "__qualname__", value.__name__))(sys.modules[module]) is value
+    except (AttributeError, KeyError):
+        return False
