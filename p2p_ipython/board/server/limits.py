@@ -1,8 +1,35 @@
-"""How much a key may write to a board, purely."""
+"""What a stranger may make a board parse, keep or do, in one table; and how much a key may write. Pure.
+
+``ServerOptions`` has the limits that a board's owner may choose: rate, burst, queue, sessions, connections.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+MAX_COMMAND = 4 << 10
+"""Longest command line, bytes. Longer ones are refused before anything splits them."""
+
+MAX_PACKET = 64 << 10
+"""Longest SSH packet, bytes. A channel's data come in pieces of at most 32 KiB."""
+
+PACKET = 128
+"""What an SSH packet counts as at least, bytes, in what a connection may send: work goes by packets, not by bytes."""
+
+KEY_EXCHANGE = 64 << 10
+"""What a key exchange counts as, bytes."""
+
+SLICE = 16 << 10
+"""How many bytes of a connection are parsed before another connection has its turn."""
+
+MAX_OFFERS = 20
+"""How many public keys a client may show or sign with before it is logged in. Any key will do, so one is enough."""
+
+OPEN_SESSIONS = 2
+"""Channels that a key may have open, in multiples of its sessions. Those above its sessions get a word, no command."""
+
+SAY_EVERY = 60.0
+"""A warning that strangers can cause is logged once in so long, s."""
 
 
 @dataclass
@@ -27,10 +54,27 @@ class Bucket:
         return max(0.0, -self.level / self.rate)
 
     def full(self, now: float) -> bool:
-        """Whether nothing would be forgotten by forgetting this bucket."""
+        """Return whether nothing would be forgotten by forgetting this bucket."""
         self._fill(now)
         return self.level >= self.burst
 
     def _fill(self, now: float) -> None:
         self.level = min(self.burst, self.level + (now - self.at) * self.rate)
         self.at = now
+
+
+@dataclass
+class Seldom:
+    """Decides when a warning that keeps coming is logged: once every ``every`` seconds."""
+
+    every: float = SAY_EVERY
+    said: float | None = None
+    silent: int = 0
+
+    def say(self, now: float) -> int:
+        """Count a warning; return how many there have been since the last one that was logged, or 0 for "be silent"."""
+        self.silent += 1
+        if self.said is not None and now < self.said + self.every:
+            return 0
+        count, self.silent, self.said = self.silent, 0, now
+        return count

@@ -26,13 +26,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import asyncssh
 
 from p2p_ipython.board.server import commands
+from p2p_ipython.board.server.guard import Forgetful, Guard, unsent
 from p2p_ipython.board.server.host_key import host_key
-from p2p_ipython.board.server.limits import Bucket
+from p2p_ipython.board.server.limits import MAX_COMMAND, MAX_OFFERS, OPEN_SESSIONS, Bucket, Seldom
 from p2p_ipython.board.server.mailbox import Services
 from p2p_ipython.board.server.users import Users
 from p2p_ipython.board.topics import Action, Cut, Deliver, Denied, Direction, Join, Ready, Topics
@@ -179,6 +179,7 @@ class BoardServer:
         self._services = services
         self._key = key
         self._keys: dict[str, _Key] = {}
+        self._refused = Seldom()
         self._acceptor: asyncssh.SSHAcceptor
         self.addresses: Addresses
 
@@ -199,6 +200,8 @@ class BoardServer:
             compression_algs=["none"],
             # Not ChaCha20, which costs asyncssh several times as much a packet.
             encryption_algs=["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr"],
+            # Not Diffie-Hellman over large numbers, whose larger groups take a tenth of a second each.
+            kex_algs="-diffie-hellman*,rsa*,gss*",
             login_timeout=options.login_timeout,
             keepalive_interval=options.keepalive,
             keepalive_count_max=3,
@@ -249,6 +252,11 @@ class BoardServer:
                     del self._keys[name]
             self._keys[fingerprint] = _Key(Bucket(self.options.rate, self.options.burst, now))
         return self._keys[fingerprint]
+
+    def refused(self) -> None:
+        """Count a connection that is refused because there are enough, and say so in the log now and then."""
+        if count := self._refused.say(asyncio.get_running_loop().time()):
+            log.warning("SSH connections refused: %d; there are %d already", count, self.options.connections)
 
     def do(self, actions: list[Action]) -> None:
         """Perform what the topics decided."""
@@ -355,16 +363,21 @@ class _Connection(asyncssh.SSHServer):
     def __init__(self, server: BoardServer) -> None:
         self._server = server
         self._connection: asyncssh.SSHServerConnection
+        self._guard: Guard
         self._key: asyncssh.SSHKey
+        self._offers = 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        options = self._server.options
         self._connection = conn
+        self._guard = Guard(conn, options.rate, options.burst, options.queue)
         self._server.connections.add(conn)
-        if len(self._server.connections) > self._server.options.connections:
-            log.warning("a connection is refused: there are %d already", self._server.options.connections)
+        if len(self._server.connections) > options.connections:
+            self._server.refused()
             conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._guard.close()
         self._server.connections.discard(self._connection)
 
     def begin_auth(self, username: str) -> bool:
@@ -376,11 +389,18 @@ class _Connection(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         # The key of the last call is the one that signed; a key that is only offered comes before.
         self._key = key
+        self._offers += 1
+        if self._offers > MAX_OFFERS:
+            self._connection.abort()
+            return False
         return True
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+        fingerprint = self._key.get_fingerprint()
+        if self._server.key(fingerprint).sessions >= OPEN_SESSIONS * self._server.options.sessions:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many sessions")
         user = self._server.users.name_of(self._key.public_data)
-        return self._server.session(self._connection, user, self._key.get_fingerprint())
+        return self._server.session(self._connection, user, fingerprint)
 
 
 class Session(asyncssh.SSHServerSession[bytes]):
@@ -397,6 +417,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._key = server.key(fingerprint)
         self._key.sessions += 1
         self._line: str | None = None
+        self._too_long = False
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._stream: commands.Stream | None = None
         self._topic = ""
@@ -412,6 +433,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
+        # OpenSSH sends LANG and others with each session; asyncssh would keep whatever comes, for as long.
+        vars(chan)["_env"] = Forgetful()
         self._server.sessions[self._name] = self
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -425,12 +448,17 @@ class Session(asyncssh.SSHServerSession[bytes]):
         return True
 
     def exec_requested(self, command: str) -> bool:
-        self._line = command
+        self._too_long = len(command.encode()) > MAX_COMMAND
+        if not self._too_long:
+            self._line = command
         return True
 
     def session_started(self) -> None:
         if self._key.sessions > self._server.options.sessions:
             self._fail("too many sessions")
+            return
+        if self._too_long:
+            self._fail(f"the command is longer than {MAX_COMMAND} bytes")
             return
         self._run(commands.parse(self._line))
 
@@ -569,7 +597,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             self._channel.write(data)
         except OSError:  # the client has closed the channel, and asyncssh is about to say so
             return
-        unread = self._channel.get_write_buffer_size() + _unsent(self._connection)
+        unread = self._channel.get_write_buffer_size() + unsent(self._connection)
         if unread > self._server.options.queue and self._stream is not None:
             log.warning(
                 "session %s of %s doesn't read and is cut: %d bytes wait for it", self._name, self._user, unread
@@ -628,13 +656,3 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
 def _netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _unsent(connection: asyncssh.SSHServerConnection) -> int:
-    """Bytes that wait for the connection's socket.
-
-    asyncssh neither says how many there are nor stops writing when there are too many, and a client chooses its
-    window itself: without this look at its transport a client that stops reading could fill our memory.
-    """
-    transport: Any = getattr(connection, "_transport", None)
-    return int(transport.get_write_buffer_size()) if transport is not None else 0
