@@ -22,8 +22,8 @@ import asyncssh
 
 from p2p_ipython.board.pico.quirks import READ, PicoTopics
 from p2p_ipython.board.server import commands
-from p2p_ipython.board.server.mailbox import Services
 from p2p_ipython.board.server.server import BoardServer, ServerOptions, Session
+from p2p_ipython.board.server.services import Services
 from p2p_ipython.board.server.users import Users
 from p2p_ipython.board.topics import Action, Deliver
 

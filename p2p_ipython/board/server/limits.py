@@ -28,8 +28,33 @@ MAX_OFFERS = 20
 OPEN_SESSIONS = 2
 """Channels that a key may have open, in multiples of its sessions. Those above its sessions get a word, no command."""
 
+MAX_MAILBOX_MESSAGE = 1 << 20
+"""Longest message to the mailbox, bytes. A rendezvous sends some hundreds, an invitation up to half of this."""
+
+MAILBOX_RATE = 64 << 10
+MAILBOX_BURST = 2 << 20
+"""What a connection to the mailbox may send, bytes a second and bytes at once. It is cut when it sends more."""
+
+MAILBOX_KEEPS = 64 << 20
+"""How much the mailbox keeps for all its clients, bytes."""
+
+RELAY_TOKEN_WITHIN = 30.0
+"""How long a connection to the relay may take until it has said whom it wants to meet, s."""
+
+PORTS = 3
+DESCRIPTORS = 64
+"""Files that a board opens beside its connections: ports, logs, standard streams, the file of users."""
+
+MAX_CONNECTIONS = 4096
+"""Most connections of each of a board's ports: SSH, mailbox, relay."""
+
 SAY_EVERY = 60.0
 """A warning that strangers can cause is logged once in so long, s."""
+
+
+def connections_each(descriptors: int) -> int:
+    """Share what a process may open among the board's ports, so that a crowd at one doesn't close the others."""
+    return max(1, min(MAX_CONNECTIONS, (descriptors - DESCRIPTORS) // PORTS))
 
 
 @dataclass

@@ -24,16 +24,24 @@ import logging
 import socket
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import asyncssh
 
-from p2p_ipython.board.server import commands
+from p2p_ipython.board.server import commands, descriptors
 from p2p_ipython.board.server.guard import Forgetful, Guard, unsent
 from p2p_ipython.board.server.host_key import host_key
-from p2p_ipython.board.server.limits import MAX_COMMAND, MAX_OFFERS, OPEN_SESSIONS, Bucket, Seldom
-from p2p_ipython.board.server.mailbox import Services
+from p2p_ipython.board.server.limits import (
+    MAX_COMMAND,
+    MAX_CONNECTIONS,
+    MAX_OFFERS,
+    OPEN_SESSIONS,
+    Bucket,
+    Seldom,
+    connections_each,
+)
+from p2p_ipython.board.server.services import Services
 from p2p_ipython.board.server.users import Users
 from p2p_ipython.board.topics import Action, Cut, Deliver, Denied, Direction, Join, Ready, Topics
 from p2p_ipython.errors import BoardError
@@ -60,8 +68,9 @@ class ServerOptions:
     ``users`` is a file, ``users_inline`` maps names to public key lines; see ``users.py``. ``advertise`` is the
     host that members are told for the mailbox and the relay, where it isn't the one that they connected to.
     ``rate`` (bytes/s) and ``burst`` (bytes) are what a key may write; ``queue`` (bytes) is what a subscriber may
-    leave unread; ``sessions`` is per key, ``connections`` for all. ``quirks``: behave as pico's service does, for
-    tests of what has to live with that (see ``like_pico.py``); none of the limits holds then.
+    leave unread; ``sessions`` is per key. ``connections`` is per port, and less where the process may open fewer
+    files. ``quirks``: behave as pico's service does, for tests of what has to live with that (see ``like_pico.py``);
+    none of the limits holds then.
     """
 
     host: str = "127.0.0.1"
@@ -76,7 +85,7 @@ class ServerOptions:
     keepalive: float = 5.0
     queue: int = 256 << 10
     sessions: int = 64
-    connections: int = 4096
+    connections: int = MAX_CONNECTIONS
     rate: float = 256 << 10
     burst: float = 256 << 10
     quirks: bool = False
@@ -105,6 +114,7 @@ async def serve(options: ServerOptions) -> BoardServer:
     """
     # At its info level asyncssh logs commands, and topics are secrets.
     asyncssh.set_log_level(logging.WARNING)
+    options = replace(options, connections=min(options.connections, connections_each(descriptors.limit())))
     key = host_key(options.data)
     users = Users(options.users, options.users_inline)
     host = await _literal(options.host)
@@ -116,7 +126,7 @@ async def serve(options: ServerOptions) -> BoardServer:
         server = PicoServer(options, host, users, None, key)
     else:
         try:
-            services = Services(host, options.mailbox_port, options.relay_port)
+            services = Services(host, options.mailbox_port, options.relay_port, options.connections)
         except OSError as error:
             raise _taken(error) from None
         server = BoardServer(options, host, users, services, key)
