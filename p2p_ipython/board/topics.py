@@ -1,8 +1,8 @@
 """The topics of a board, purely: who is on which one, who may be, and who reads what.
 
 Sessions join topics, publish chunks of bytes and leave; the answers are values that say what to do
-(``Deliver``, ``Ready``, ``Cut``). ``server.py`` does it over SSH, ``memory.py`` within a process. The rules are those
-of pico's ``pipe`` service, with one wanted difference: an access list is enforced.
+(``Deliver``, ``Ready``, ``Cut``). ``server/`` does it over SSH, ``rehearsal/board.py`` within a process. The rules are
+those of pico's ``pipe`` service, with one wanted difference: an access list is enforced.
 
 * A topic belongs to a user: ``x`` and ``alice/x`` are one topic for alice, ``alice/x/x`` for nobody.
 * Somebody else's ``alice/x`` is alice's topic if alice's access list has the asker's name or key, and otherwise a

@@ -57,7 +57,7 @@ def add(commands: Commands) -> None:
 
 def _board(options: argparse.Namespace) -> int:
     from p2p_ipython.board.server.main import board_command
-    from p2p_ipython.board.server.server import ServerOptions
+    from p2p_ipython.board.server.options import ServerOptions
 
     # The same at each start, for whoever has noted them; free ones where any port will do.
     usual = (4000, 4001) if options.port else (0, 0)

@@ -28,7 +28,7 @@ import asyncio, logging, os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
 logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
 from p2p_ipython.board.server.main import board_command
-from p2p_ipython.board.server.server import ServerOptions
+from p2p_ipython.board.server.options import ServerOptions
 
 def say(text):
     if sys.argv[3] == "used up":

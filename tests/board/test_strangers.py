@@ -16,7 +16,7 @@ from asyncssh.packet import Boolean, String
 from board_support import PATIENCE, Answer, AsyncsshTalk, Key, make_key, running, until
 
 from p2p_ipython.board.server import commands
-from p2p_ipython.board.server.limits import MAX_COMMAND, MAX_OFFERS, MAX_PACKET
+from p2p_ipython.board.server.limits import MAX_COMMAND, MAX_OFFERS, MAX_PACKET, REFUSED_SESSIONS
 from p2p_ipython.board.server.server import BoardServer
 
 GONE = (OSError, asyncssh.Error)
@@ -83,11 +83,11 @@ async def test_the_environment_that_a_client_sends_is_ignored_and_not_kept(key):
 
 async def test_channels_that_never_ask_for_anything_are_bounded_too(key):
     async with asyncio.timeout(PATIENCE), running(sessions=3) as server, stranger(server, key) as connection:
-        for _ in range(6):
+        for _ in range(3 + REFUSED_SESSIONS):
             await _open_only(connection)
         with pytest.raises(asyncssh.ChannelOpenError, match="too many sessions"):
             await _open_only(connection)
-        assert len(server.sessions) == 6
+        assert len(server.sessions) == 3 + REFUSED_SESSIONS
 
 
 async def _open_only(connection: asyncssh.SSHClientConnection) -> Any:

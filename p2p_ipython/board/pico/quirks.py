@@ -11,7 +11,7 @@
   topic sees one order, lines of several writers are mixed up in bursts, and one reader that doesn't read stops all.
 
 A session *takes* a piece when all that it was sent before is on its way to it, within the window that its client
-gives. ``like_pico.py`` does it over SSH.
+gives. ``pico/server.py`` does it over SSH.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ SLICE = 16 << 10
 MAX_OFFERS = 20
 """How many public keys a client may show or sign with before it is logged in. Any key will do, so one is enough."""
 
-OPEN_SESSIONS = 2
-"""Channels that a key may have open, in multiples of its sessions. Those above its sessions get a word, no command."""
+REFUSED_SESSIONS = 64
+"""Channels that a key may have open beyond its sessions. Each gets a word, and no command."""
 
 MAX_MAILBOX_MESSAGE = 1 << 20
 """Longest message to the mailbox, bytes. A rendezvous sends some hundreds, an invitation up to half of this."""

@@ -12,7 +12,8 @@ from json import dumps
 from p2p_ipython import lifeline
 from p2p_ipython import loop as loops
 from p2p_ipython.board.server import descriptors
-from p2p_ipython.board.server.server import Addresses, ServerOptions, serve
+from p2p_ipython.board.server.options import Addresses, ServerOptions
+from p2p_ipython.board.server.serve import serve
 
 
 async def board_command(
