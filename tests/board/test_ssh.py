@@ -423,7 +423,7 @@ async def test_a_connection_that_is_silent_is_found_dead_and_made_anew(key, tmp_
             async with joined(board):
                 monkeypatch.setattr(ssh_module, "DEAD_AFTER", 0.5)
                 frozen.set()
-                await ear.until(lambda: any("doesn't answer any more" in report.detail for report in ear.reports))
+                await ear.until(lambda: any("no longer answers" in report.detail for report in ear.reports))
                 frozen.clear()
                 await ear.until(lambda: ear.states[-1] is BoardState.CONNECTED)
 

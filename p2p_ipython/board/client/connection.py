@@ -37,16 +37,16 @@ class ConnectionListener(Protocol):
     """What a connection reports to, on the event loop."""
 
     def connected(self, connection: Connection, user: str) -> None:
-        """Called when the topic was joined."""
+        """Take note that the topic was joined, and of our name on the board."""
 
     def rejoined(self, connection: Connection) -> None:
-        """Called when the board had ended the topic's channel, and there is another."""
+        """Take note that the board has ended the topic's channel, and that there is another."""
 
     def received(self, connection: Connection, data: bytes) -> None:
-        """Called when bytes have come."""
+        """Take bytes that have come."""
 
     def lost(self, connection: Connection, error: P2PError) -> None:
-        """Called once, when the connection has ended, or couldn't be made."""
+        """Take note, once, that the connection has ended, or couldn't be made."""
 
 
 class Connection:
@@ -164,7 +164,7 @@ class Connection:
         return channel
 
     def _who_am_i(self) -> str:
-        """Our name; by the time that it has come, a refusal of the topic would have come, too."""
+        """Return our name; by the time that it has come, a refusal of the topic would have come, too."""
         try:
             name = self.ask("user")[0].partition("\n")[0].strip()
         except BoardUnreachable as error:

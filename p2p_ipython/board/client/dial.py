@@ -172,7 +172,7 @@ def seconds_left(deadline: float) -> float:
 
 
 def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:
-    """The quickest good algorithms first, none of the old ones, and the kinds of host keys that we know."""
+    """Put the quickest good algorithms first, and the kinds of host keys that we know; drop old algorithms."""
     options = transport.get_security_options()
     quick = "curve25519-sha256@libssh.org"
     options.kex = tuple(sorted(options.kex, key=lambda name: name != quick))

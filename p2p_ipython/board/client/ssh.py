@@ -136,7 +136,7 @@ class SSHBoard:
         try:
             if not self._closed and self.report.state is BoardState.CONNECTED:
                 await self._lines.flush()
-        finally:  # also when who waits for it is cancelled
+        finally:  # also when the caller is cancelled
             self._closed = True
             self._stop_timer()
             self._lines.close()
@@ -177,7 +177,7 @@ class SSHBoard:
         self._connection.start()
 
     def connected(self, connection: Connection, user: str) -> None:
-        """The topic was joined."""
+        """Take note that the topic was joined."""
         if connection is not self._connection or self._closed:
             return
         self._user = self._user or user
@@ -190,17 +190,17 @@ class SSHBoard:
             self._opening.set_result(None)
 
     def rejoined(self, connection: Connection) -> None:
-        """The board had ended the channel; there is another."""
+        """Take note that the board has ended the channel, and that there is another."""
         if connection is self._connection and not self._closed:
             self._lines.connected()
 
     def received(self, connection: Connection, data: bytes) -> None:
-        """Bytes have come."""
+        """Take bytes that have come."""
         if connection is self._connection and not self._closed:
             self._lines.received(data)
 
     def lost(self, connection: Connection, error: P2PError) -> None:
-        """The connection has ended, or couldn't be made."""
+        """Take note that the connection has ended, or couldn't be made: try again, or fail for good."""
         if connection is not self._connection or self._closed:
             return
         self._stop_timer()
@@ -221,12 +221,12 @@ class SSHBoard:
         self._timer = asyncio.get_running_loop().call_later(delay, self._connect)
 
     def _look(self) -> None:
-        """Is the connection alive?"""
+        """End a connection that has not answered for ``DEAD_AFTER``."""
         connection = self._connection
         if connection is None:
             return
         if time.monotonic() - connection.heard > DEAD_AFTER:
-            connection.end("the board doesn't answer any more")
+            connection.end("the board no longer answers")
         self._timer = asyncio.get_running_loop().call_later(PROBE_EVERY, self._look)
 
     def _write(self, data: bytes) -> None:

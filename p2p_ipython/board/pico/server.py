@@ -112,7 +112,7 @@ class PicoSession(Session):
     # What is worse than on our own board
 
     def go_on(self) -> None:
-        """The topic has taken some of what this session wrote."""
+        """Continue: the topic has taken some of what this session wrote."""
         if self._finishing:
             self._sent()
         elif self._server.topics.backlog(self._name) < READ and not self._ended:

@@ -57,7 +57,7 @@ class Addresses:
 
 
 def outward_address(version: int = 4) -> str:
-    """The address by which others on the network are likely to reach this machine. Sends nothing."""
+    """Find the address by which others on the network are likely to reach this machine. Sends nothing."""
     # Connecting a datagram socket only chooses a route. Both addresses are reserved for documentation.
     family, there = (socket.AF_INET, "192.0.2.1") if version == 4 else (socket.AF_INET6, "2001:db8::1")
     try:

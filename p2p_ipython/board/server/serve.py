@@ -58,7 +58,7 @@ def _taken(error: OSError) -> BoardError:
 
 
 async def _literal(host: str) -> str:
-    """An IP address for ``host``; Twisted listens on nothing else."""
+    """Return an IP address for ``host``; Twisted listens on nothing else."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:

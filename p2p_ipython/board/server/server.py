@@ -4,12 +4,12 @@ It speaks pico's ``pipe`` protocol, so that OpenSSH and that service's own clien
 is different on purpose:
 
 * an access list is enforced, and nobody closes a public topic that somebody is on (see ``topics.py``);
-* logging in may take 10 s; a key has at most 64 sessions, and a rate limit: who writes faster is read slower;
+* logging in may take 10 s; a key has at most 64 sessions, and a rate limit: a key that writes faster is read slower;
 * a subscriber that doesn't read has a queue of 256 KiB and is then cut; nobody waits for it;
 * ``user`` answers as pico.sh's, and ``p2p`` says where the mailbox and the relay are;
 * no wildcards for the user ``public``, no pseudo-terminals, and SSH's own keepalives instead of channel requests.
 
-Every key is let in, and whoever isn't known is the user ``public``. Treat the board as public: what is confidential
+Every key is admitted; one that isn't known is the user ``public``. Treat the board as public: what is confidential
 is encrypted by its members, end to end.
 
 The way of a chunk: ``Session.data_received`` → ``Topics.publish`` → ``Fanout`` → ``Session.write``.
@@ -100,7 +100,7 @@ class BoardServer:
         )
 
     def services_at(self, host: str) -> tuple[str, str]:
-        """The URL of the mailbox and the hint of the relay, for somebody who reaches this machine at ``host``."""
+        """Return the mailbox's URL and the relay's hint, for somebody who reaches this machine at ``host``."""
         host = self.options.advertise or host
         if self._services is None:
             return "", ""
@@ -123,7 +123,7 @@ class BoardServer:
         return Session(self, connection, user, fingerprint)
 
     def key(self, fingerprint: str) -> KeyInUse:
-        """What is known of a key that is in use."""
+        """Return what the sessions of a key share."""
         now = asyncio.get_running_loop().time()
         if fingerprint not in self._keys:
             if len(self._keys) >= KEYS:
@@ -164,7 +164,7 @@ async def _end(connection: asyncssh.SSHServerConnection) -> None:
 
 
 class _Connection(asyncssh.SSHServer):
-    """A connection: lets every key in, and nothing but keys."""
+    """A connection: admits every key, and nothing but keys."""
 
     def __init__(self, server: BoardServer) -> None:
         self._server = server

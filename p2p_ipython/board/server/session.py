@@ -216,7 +216,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._timer = self._loop.call_later(stream.timeout, self._timed_out)
 
     def reader_came(self) -> None:
-        """Publish: the reader that this publisher has waited for is there."""
+        """Publish: the reader that this publisher has waited for has come."""
         self._stop_timer()
         # Its own message must not overtake the reader's joining, which is under way.
         self._loop.call_soon(self._publish)
