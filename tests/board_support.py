@@ -17,7 +17,10 @@ import asyncssh
 from p2p_ipython.board.base import BoardReport, BoardState
 from p2p_ipython.board.client.address import BoardAddress, SSHFiles
 from p2p_ipython.board.client.ssh import SSHBoard
-from p2p_ipython.board.server.server import BoardServer, ServerOptions, serve
+from p2p_ipython.board.pico.server import PicoServer
+from p2p_ipython.board.server.options import ServerOptions
+from p2p_ipython.board.server.serve import serve
+from p2p_ipython.board.server.server import BoardServer
 
 PATIENCE = 20.0
 """How long anything may take before a test fails, s."""
@@ -97,9 +100,9 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 @asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[BoardServer]:
+async def running(make: type[BoardServer] = BoardServer, **options: Any) -> AsyncIterator[BoardServer]:
     """A board on a free port of loopback, that is closed at the end."""
-    server = await serve(ServerOptions(**{"port": 0, **options}))
+    server = await serve(ServerOptions(**{"port": 0, **options}), make)
     try:
         yield server
     finally:
@@ -111,7 +114,7 @@ async def running(**options: Any) -> AsyncIterator[BoardServer]:
 @asynccontextmanager
 async def pico_board(**options: Any) -> AsyncIterator[BoardServer]:
     """A board on a free port of loopback with all the weaknesses of pico's; it has no mailbox and no relay."""
-    async with running(quirks=True, **options) as server:
+    async with running(PicoServer, **options) as server:
         yield server
 
 

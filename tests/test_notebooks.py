@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from p2p_ipython.board.server.mailbox import Services
+from p2p_ipython.board.server.services import Services
 from tests.board_support import pico_board
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

@@ -38,13 +38,13 @@ class BoardReport:
 
 
 class BoardListener(Protocol):
-    """Who reads a board. Called on the event loop; must not block."""
+    """Reads a board. Its methods are called on the event loop, and must not block."""
 
     def on_line(self, line: bytes) -> None:
-        """A line that somebody posted (never one of our own), without newline, at most ``MAX_LINE`` bytes."""
+        """Take a line that somebody posted (never one of our own), without newline, at most ``MAX_LINE`` bytes."""
 
     def on_board(self, report: BoardReport) -> None:
-        """The state has changed, or what there is to say of it: CONNECTED with a ``detail`` is a board that stalls."""
+        """Take a change of state, or of its detail. CONNECTED with a ``detail`` is a board that stalls."""
 
 
 class Board(Protocol):
@@ -52,12 +52,12 @@ class Board(Protocol):
 
     @property
     def report(self) -> BoardReport:
-        """The state now, and its reason."""
+        """Return the state now, and its reason."""
         ...
 
     @property
     def user(self) -> str:
-        """Our user name on the board; ``public`` where the board doesn't know our key, "" before it said so."""
+        """Return our user name on the board; ``public`` where the board doesn't know our key, "" before it said so."""
         ...
 
     async def open(self) -> None:
@@ -78,10 +78,10 @@ class Board(Protocol):
 
 
 class Deaf:
-    """A listener for who only asks."""
+    """A listener to which nothing is of interest, for sessions that only ask."""
 
     def on_line(self, line: bytes) -> None:
-        """Nothing is of interest."""
+        """Ignore it."""
 
     def on_board(self, report: BoardReport) -> None:
-        """Nothing is of interest."""
+        """Ignore it."""

@@ -33,7 +33,7 @@ MAX_WAITING = 1000
 
 
 def frame(line: bytes) -> bytes:
-    """A line as it is written, in one piece: the newline in front ends what somebody else left unfinished."""
+    """Return a line as it is written, in one piece. The newline in front ends what somebody else left unfinished."""
     return b"\n" + line + b"\n"
 
 
@@ -81,7 +81,7 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Lines whose echo was not heard yet."""
+        """Return how many lines were not echoed yet."""
         return len(self._waiting)
 
     def post(self, line: bytes, now: float) -> None:
@@ -95,14 +95,14 @@ class Outbox:
             log.warning("more than %d lines wait to be posted; the oldest is dropped", MAX_WAITING)
 
     def connected(self) -> None:
-        """The topic was joined (again): everything that waits is to be written at once."""
+        """Begin anew on a topic that was joined (again): everything that waits is due at once."""
         self._connected = True
         self._silent_since, self.stalled = None, False
         for posting in self._waiting.values():
             posting.sent = None
 
     def disconnected(self) -> None:
-        """Nothing can be written until ``connected``."""
+        """Write nothing until ``connected``."""
         self._connected = False
         self._silent_since, self.stalled = None, False
 
@@ -119,7 +119,7 @@ class Outbox:
         return True
 
     def due(self, now: float) -> list[bytes]:
-        """The lines to write now, in order. Call it after every event, and at ``next_due``."""
+        """Return the lines to write now, in order. Call it after every event, and at ``next_due``."""
         for line in [line for line, p in self._waiting.items() if p.posted <= now - GIVE_UP_AFTER]:
             del self._waiting[line]
             log.info("the board has not taken a line in %g s; it is given up", GIVE_UP_AFTER)
@@ -140,7 +140,7 @@ class Outbox:
         return lines
 
     def next_due(self) -> float | None:
-        """When ``due`` has something to do next; None: not before the next event."""
+        """Return when ``due`` has something to do next; None: not before the next event."""
         times = [p.posted + GIVE_UP_AFTER for p in self._waiting.values()]
         if self._connected:
             times += [p.sent + RESEND_AFTER for p in self._waiting.values() if p.sent is not None]
@@ -165,7 +165,7 @@ class Backoff:
         return limit * (0.5 + 0.5 * self.chance())
 
     def reset(self) -> None:
-        """It worked: begin anew."""
+        """Forget the tries: one has worked."""
         self.tries = 0
 
 

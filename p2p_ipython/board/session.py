@@ -44,18 +44,18 @@ class Lines:
             self._work()
 
     def connected(self) -> None:
-        """There is a new stream."""
+        """Begin anew on a new stream."""
         self._reader = LineReader()
         self._outbox.connected()
         self._work()
 
     def disconnected(self) -> None:
-        """The stream has ended."""
+        """Write nothing until there is another stream: this one has ended."""
         self._outbox.disconnected()
         self._work()
 
     def received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Take bytes that have come."""
         echoed = False
         for line in self._reader.feed(data):
             if self._outbox.is_ours(line, self._now()):
@@ -95,5 +95,5 @@ class Lines:
         due = self._outbox.next_due()
         if due is not None:
             self._timer = asyncio.get_running_loop().call_at(due, self._work)
-        if self.report.state is BoardState.CONNECTED:  # last: who is told may post
+        if self.report.state is BoardState.CONNECTED:  # last: the listener may post
             self.say(BoardState.CONNECTED, STALLED if self._outbox.stalled else "")

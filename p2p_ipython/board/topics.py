@@ -1,8 +1,8 @@
 """The topics of a board, purely: who is on which one, who may be, and who reads what.
 
 Sessions join topics, publish chunks of bytes and leave; the answers are values that say what to do
-(``Deliver``, ``Ready``, ``Cut``). ``server.py`` does it over SSH, ``memory.py`` within a process. The rules are those
-of pico's ``pipe`` service, with one wanted difference: an access list is enforced.
+(``Deliver``, ``Ready``, ``Cut``). ``server/`` does it over SSH, ``rehearsal/board.py`` within a process. The rules are
+those of pico's ``pipe`` service, with one wanted difference: an access list is enforced.
 
 * A topic belongs to a user: ``x`` and ``alice/x`` are one topic for alice, ``alice/x/x`` for nobody.
 * Somebody else's ``alice/x`` is alice's topic if alice's access list has the asker's name or key, and otherwise a
@@ -10,7 +10,7 @@ of pico's ``pipe`` service, with one wanted difference: an access list is enforc
 * An access list is stored by the first session that names a topic, even an empty list, and ends with that session.
 * ``public/x`` (a wish with ``public``) is one topic for everybody, and nobody can close it to newcomers while somebody
   is on it.
-* Once a session has left a topic that has no publisher and at most one pipe, whoever is left there is cut.
+* Once a session has left a topic that has no publisher and at most one pipe, the sessions that are left there are cut.
 
 ``*`` in one's own topic reads (and writes) all of one's own topics that match it, segment by segment. It does not
 work for the user ``public``, whose topics are as secret as their names.
@@ -141,7 +141,7 @@ class Topics:
             raise Denied("topic too long")
         own = _scoped(PUBLIC if join.public else join.user, join.topic)
         if own not in self._access:
-            # A lobby's name is known to anybody: whoever comes late must not become its door-keeper.
+            # Anybody may know a lobby's name. A session that comes late must not decide who else may join.
             void = join.public and own in self._topics and not self._may_close_public
             self._access[own] = _Access(() if void else join.access, join.session)
             self._stored[join.session] = own
@@ -160,7 +160,7 @@ class Topics:
         return _scoped(PUBLIC, join.fresh)
 
     def has_readers(self, name: str) -> bool:
-        """Whether somebody would read what is published on ``name``."""
+        """Return whether somebody would read what is published on ``name``."""
         return any(self._topics[other].readers for other in self._connected(name))
 
     def wait(self, join: Join, name: str) -> None:
@@ -243,7 +243,7 @@ class Topics:
     """Whether an access list holds that comes when others are on the public topic already."""
 
     def _admits_unlisted(self, join: Join, own: str, creator: str) -> bool:
-        """Whether somebody is let in who is not on the list of the session ``creator``."""
+        """Return whether a session is admitted that is not on the list of the session ``creator``."""
         return creator == join.session
 
     def _allowed(self, name: str) -> tuple[str, ...]:
@@ -256,7 +256,7 @@ class Topics:
             del self._access[own]
 
     def _connected(self, name: str) -> list[str]:
-        """The existing topics that hear what is said on ``name``: itself, and by pattern, in either direction."""
+        """Return the topics that hear what is said on ``name``: itself, and by pattern, in either direction."""
         if name in self._patterns:
             return [other for other in self._topics if other == name or _matches(name, other)]
         found = [name] if name in self._topics else []

@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         _board,
         short="run a message board, where notebooks and workers meet",
         text="Run a message board: an SSH server on which notebooks and workers find one another, with a Magic\n"
-        "Wormhole mailbox and a relay beside it. It sees who talks to whom, and only encrypted messages.\n"
+        "Wormhole mailbox and a relay beside it. The board sees who talks to whom, and only encrypted messages.\n"
         "It listens on this machine only, unless --host says otherwise. Ctrl-C ends it.",
         example="  p2p board\n"
         "  p2p board --host 0.0.0.0 --users friends.txt   for others, with names for their keys\n"
@@ -57,9 +57,9 @@ def add(commands: Commands) -> None:
 
 def _board(options: argparse.Namespace) -> int:
     from p2p_ipython.board.server.main import board_command
-    from p2p_ipython.board.server.server import ServerOptions
+    from p2p_ipython.board.server.options import ServerOptions
 
-    # The same at each start, for whoever has noted them; free ones where any port will do.
+    # The usual ports at each start, because people note them; free ones if any port will do.
     usual = (4000, 4001) if options.port else (0, 0)
     server = ServerOptions(
         host=options.host,

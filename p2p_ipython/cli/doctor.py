@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--board", metavar="[USER@]HOST[:PORT]", help=f"the board to look at (default: {PICO_BOARD})")
     parser.add_argument(
-        "--cluster", metavar="TITLE", help="look at everything as this cluster has it, which one has joined"
+        "--cluster", metavar="TITLE", help="check the board, mailbox and relay of this cluster, which you have joined"
     )
     parser.add_argument(
         "--mailbox", metavar="URL", help="the wormhole mailbox (default: the board's, or the public one)"

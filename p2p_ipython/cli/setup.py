@@ -79,7 +79,7 @@ def _title(number: str, text: str) -> None:
 
 
 def _stopped() -> int:
-    say("\nStopped here. Nothing else was changed; `p2p setup` goes on from here.")
+    say("\nStopped here. Nothing else was changed; `p2p setup` continues from here.")
     return 1
 
 
@@ -190,7 +190,7 @@ def _account_step(host: BoardAddress, key: KeyChoice, files: SSHFiles) -> Accoun
 
 
 def _sign_up(host: BoardAddress, key: KeyChoice, files: SSHFiles) -> list[str]:
-    """The command that opens the account's pages, with our key, and with the host keys that were accepted here."""
+    """Return the command that opens the account's pages, with our key and the host keys that were accepted here."""
     command = ["ssh"]
     file = Path(key.source.removesuffix(", in the SSH agent"))
     if file.is_absolute() and file.exists():

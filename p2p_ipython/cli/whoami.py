@@ -83,7 +83,7 @@ def is_pico(board: str | None) -> bool:
 
 
 def _account(accounts: str, choice: KeyChoice, files: SSHFiles, *, wished: bool) -> str:
-    """The key's account in words. Where nobody has ``wished`` to know, a trouble with asking is said in place of it."""
+    """Describe the key's account; unless it was ``wished`` for, a failure to ask is described instead of raised."""
     from p2p_ipython.board.client.address import BoardAddress
     from p2p_ipython.doctor.ssh import ask_account
 

@@ -1,7 +1,7 @@
 """What the doctor checks, in which order, and what became of it. Pure.
 
 A check is a hop: it needs the ones before it that it names, and is skipped when one of those has failed or was
-skipped itself. So the first check that failed is the one to mend.
+skipped itself. So the first check that failed is the one to repair.
 """
 
 from __future__ import annotations
@@ -60,27 +60,27 @@ WITHIN = 60.0
 
 
 def ok(why: str, *, seconds: float | None = None) -> Result:
-    """The hop works."""
+    """Report that the hop works."""
     return Result(Outcome.OK, why, seconds=seconds)
 
 
 def failed(why: str, todo: str = "") -> Result:
-    """The hop doesn't work."""
+    """Report that the hop doesn't work, and what to do."""
     return Result(Outcome.FAILED, why, todo)
 
 
 def skipped(why: str) -> Result:
-    """It wasn't looked at."""
+    """Report that the hop was not checked."""
     return Result(Outcome.SKIPPED, why)
 
 
 def unknown(why: str) -> Result:
-    """It can't be told."""
+    """Report that nothing can be known of the hop."""
     return Result(Outcome.UNKNOWN, why)
 
 
 def obstacle(check: Check, results: Mapping[str, Result]) -> Result | None:
-    """The result of a check that needn't be made, after those that ``results`` has; None if it is to be made."""
+    """Return the result of a check that needn't be made, given ``results``; None if it is to be made."""
     for name in check.needs:
         if results[name].outcome in (Outcome.FAILED, Outcome.SKIPPED):
             return skipped(f"needs: {_title(name)}")
@@ -100,7 +100,7 @@ class Report:
 
     @property
     def first_failed(self) -> Check | None:
-        """The hop to mend."""
+        """Return the hop to repair first; None if there is none."""
         return next((check for check in CHECKS if self.results[check.name].outcome is Outcome.FAILED), None)
 
     @property
@@ -109,7 +109,7 @@ class Report:
         return all(result.outcome in (Outcome.OK, Outcome.UNKNOWN) for result in self.results.values())
 
     def as_json(self) -> dict[str, Any]:
-        """The report for programs: ``ok``, ``first_failed`` (a name or None), the places, and ``checks``."""
+        """Return the report for programs: ``ok``, ``first_failed`` (a name or None), the places, and ``checks``."""
         first = self.first_failed
         return {
             "ok": self.healthy,

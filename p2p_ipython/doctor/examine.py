@@ -256,7 +256,7 @@ class _Examination:
         )
 
     async def _ask_services(self) -> None:
-        """The board's own mailbox and relay, where none were given."""
+        """Ask the board for its own mailbox and relay, if none were given."""
         try:
             own = await self._board.services() or {}
         except BoardUnreachable as error:

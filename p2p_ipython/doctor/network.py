@@ -82,7 +82,7 @@ async def look_around(host: str, web: Web) -> Surroundings:
 
 
 def proxy_of(proxies: Mapping[str, str]) -> str:
-    """The proxy for web pages as HOST:PORT, from urllib's mapping of schemes to URLs; "" where there is none."""
+    """Return the proxy for web pages as HOST:PORT, from urllib's mapping of schemes to URLs; "" where there is none."""
     for scheme in ("https", "http", "all"):
         url = proxies.get(scheme, "")
         try:
@@ -105,7 +105,7 @@ async def _opens(host: str, port: int) -> bool:
 
 
 async def _portal(host: str, port: int) -> str:
-    """The other host that a plain page of ``host`` is diverted to, or ""."""
+    """Return the other host that a plain page of ``host`` is diverted to, or ""."""
     writer = None
     try:
         async with asyncio.timeout(_LOOK):

@@ -23,7 +23,7 @@ class Style:
 
 
 def finding(check: Check, result: Result, style: Style) -> str:
-    """One check's line (or lines)."""
+    """Write one check's line (or lines)."""
     sign = (_SIGNS if style.signs else _PLAIN)[result.outcome]
     if style.colour:
         sign = f"\x1b[{_COLOURS[result.outcome]}m{sign}\x1b[0m"
@@ -47,11 +47,11 @@ def finding(check: Check, result: Result, style: Style) -> str:
 
 
 def verdict(report: Report) -> str:
-    """The last line."""
+    """Write the last line."""
     first = report.first_failed
     if first is None:
         return "Everything works." if report.healthy else "It took too long: run it again."
-    return f"The first thing that fails is: {first.title}. Mend that, and run it again."
+    return f"The first thing that fails is: {first.title}. Repair that, and run it again."
 
 
 def _milliseconds(seconds: float) -> str:

@@ -45,7 +45,7 @@ class Account:
 
 
 def shown_host_key(there: Route, kinds: list[str], timeout: float) -> paramiko.PKey:
-    """The host key that ``there``'s end shows (or its first jump host's, if it has any). Nobody logs in.
+    """Return the host key that ``there``'s end shows (or its first jump host's, if it has any). Nobody logs in.
 
     ``kinds`` are asked for first. Raises ``BoardUnreachable`` where nothing speaks SSH.
     """
@@ -56,7 +56,7 @@ def shown_host_key(there: Route, kinds: list[str], timeout: float) -> paramiko.P
 
 
 def first_hop(there: Route) -> Route:
-    """Where the way to ``there``'s end begins: there, or at a jump host."""
+    """Return where the way to ``there``'s end begins: there, or at a jump host."""
     return there.jumps[0] if there.jumps else there
 
 
@@ -110,7 +110,7 @@ def _answer(transport: paramiko.Transport, there: Route, command: str, deadline:
 
 
 def ask_account(address: BoardAddress, files: SSHFiles, key: KeyChoice, timeout: float) -> Account | None:
-    """Ask pico.sh, or who answers ``user`` alike, which account the key has there; None: none.
+    """Ask pico.sh, or a board that answers ``user`` alike, which account the key has there; None: none.
 
     Raises as ``ask`` does.
     """

@@ -91,7 +91,7 @@ async def check_mailbox(mailbox: str) -> Result:
 
 
 async def _first_message(url: str) -> bytes:
-    """The first message of a websocket's server. Raises ``ConnectionError`` when there is none."""
+    """Read the first message of a websocket's server. Raises ``ConnectionError`` when there is none."""
     loops.adopt()
     from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol, connectWS
 
@@ -163,7 +163,7 @@ async def check_clock(mailbox: str) -> Result:
 
 
 async def _date(url: _Url) -> float | None:
-    """The time by a web server's ``Date``, Unix time."""
+    """Read a web server's ``Date``, as Unix time."""
     context = ssl.create_default_context() if url.tls else None
     reader, writer = await asyncio.open_connection(url.host, url.port, ssl=context, limit=_MAX_HEAD)
     try:
@@ -291,7 +291,7 @@ class _Echo(LinkHandler):
 
 
 def _in_words(error: BaseException) -> str:
-    """What a connection's error means, after the name of what was connected to."""
+    """Say what a connection's error means, after the name of what was connected to."""
     if isinstance(error, socket.gaierror):
         return "has a host name that nobody knows"
     if isinstance(error, ConnectionRefusedError):

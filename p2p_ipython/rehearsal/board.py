@@ -47,17 +47,17 @@ class MemoryBoardHub:
         self._sessions = 0
 
     def down(self) -> None:
-        """Cut every session, and let nobody in until ``up``."""
+        """Cut every session, and admit nobody until ``up``."""
         self.is_down = True
         for name in list(self._boards):
             self.cut(name)
 
     def up(self) -> None:
-        """Let members in again."""
+        """Admit members again."""
         self.is_down = False
 
     def chance(self) -> float:
-        """A number from 0 to 1, from the seed."""
+        """Draw a number from 0 to 1, from the seed."""
         return self._random.random()
 
     def cut(self, session: str) -> None:
@@ -168,7 +168,7 @@ class MemoryBoard:
         try:
             if self.report.state is BoardState.CONNECTED:
                 await self._lines.flush()
-        finally:  # also when who waits for it is cancelled
+        finally:  # also when the caller is cancelled
             if self._retry is not None:
                 self._retry.cancel()
             if self._session is not None:
@@ -182,7 +182,7 @@ class MemoryBoard:
         self._lines.received(data)
 
     def lost(self, session: str) -> None:
-        """The hub has cut our session."""
+        """Try again: the hub has cut our session."""
         if session == self._session:
             self._session = None
             self._lines.disconnected()

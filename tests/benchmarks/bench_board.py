@@ -16,7 +16,8 @@ import time
 
 import asyncssh
 
-from p2p_ipython.board.server.server import ServerOptions, serve
+from p2p_ipython.board.server.options import ServerOptions
+from p2p_ipython.board.server.serve import serve
 
 LINE = b"\n" + b"x" * 510 + b"\n"
 

@@ -18,7 +18,7 @@ from board_support import PATIENCE
 PROGRAM = """
 import asyncio, pathlib, sys
 from p2p_ipython.board.server.main import board_command
-from p2p_ipython.board.server.server import ServerOptions
+from p2p_ipython.board.server.options import ServerOptions
 options = ServerOptions(port=0, data=pathlib.Path(sys.argv[3]) if sys.argv[3] else None)
 say = lambda text: print(text, flush=True)
 asyncio.run(board_command(options, json=sys.argv[1] == "json", out=say, until_eof=sys.argv[2] == "eof"))

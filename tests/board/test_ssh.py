@@ -22,6 +22,7 @@ from board_support import PATIENCE, Key, Recorder, client, joined, make_key, run
 
 from p2p_ipython.board import lines as lines_module
 from p2p_ipython.board.base import BoardState
+from p2p_ipython.board.client import connection as connection_module
 from p2p_ipython.board.client import ssh as ssh_module
 from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.board.client.known_hosts import remember_host_key
@@ -226,7 +227,7 @@ async def test_closing_while_connecting_ends_at_once(key, tmp_path):
     async with tcp(lambda reader, writer: asyncio.sleep(PATIENCE)) as port:
         board = at(port, key, tmp_path)
         opening = asyncio.ensure_future(board.open())
-        await until(lambda: board._connection and board._connection._socket)
+        await until(lambda: board._connection and board._connection.way._socket)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
@@ -397,7 +398,8 @@ async def test_a_board_that_comes_back_with_another_host_key_is_not_joined(key, 
 
 
 async def test_a_connection_that_is_silent_is_found_dead_and_made_anew(key, tmp_path, monkeypatch):
-    monkeypatch.setattr(ssh_module, "PROBE_EVERY", 0.1)
+    for module in (ssh_module, connection_module):
+        monkeypatch.setattr(module, "PROBE_EVERY", 0.1)
     ear = Recorder()
     frozen = asyncio.Event()
 
@@ -421,13 +423,14 @@ async def test_a_connection_that_is_silent_is_found_dead_and_made_anew(key, tmp_
             async with joined(board):
                 monkeypatch.setattr(ssh_module, "DEAD_AFTER", 0.5)
                 frozen.set()
-                await ear.until(lambda: any("doesn't answer any more" in report.detail for report in ear.reports))
+                await ear.until(lambda: any("no longer answers" in report.detail for report in ear.reports))
                 frozen.clear()
                 await ear.until(lambda: ear.states[-1] is BoardState.CONNECTED)
 
 
 async def test_an_idle_connection_that_answers_probes_is_alive(key, tmp_path, monkeypatch):
-    monkeypatch.setattr(ssh_module, "PROBE_EVERY", 0.05)
+    for module in (ssh_module, connection_module):
+        monkeypatch.setattr(module, "PROBE_EVERY", 0.05)
     ear, echo = Recorder(), Echo()
     async with sshd(echo, host_key=key, server_factory=anybody()) as port:
         board = at(port, key, tmp_path, ear)

@@ -51,7 +51,7 @@ class MemoryWorld:
 class SSHWorld:
     def __init__(self, server: BoardServer, keys: dict[str, Key], folder: Path) -> None:
         self.server, self.keys, self.folder = server, keys, folder
-        self.names_users = not server.options.quirks
+        self.names_users = server.has_services
 
     def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
         return client(self.server, topic, listener, self.keys[user], self.folder, public=public)

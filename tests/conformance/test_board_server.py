@@ -20,7 +20,9 @@ import paramiko
 import pytest
 from board_support import PATIENCE, Answer, AsyncsshTalk, Key, benched, make_key, pico_board, running, until
 
-from p2p_ipython.board.server.server import BoardServer, ServerOptions, serve
+from p2p_ipython.board.server.options import ServerOptions
+from p2p_ipython.board.server.serve import serve
+from p2p_ipython.board.server.server import BoardServer
 from p2p_ipython.errors import BoardError
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"

@@ -23,6 +23,7 @@ from board_support import (
     client,
     joined,
     pico_board,
+    running,
     until,
 )
 
@@ -31,7 +32,7 @@ from p2p_ipython.board.base import BoardState
 from p2p_ipython.board.client.ssh import SSHBoard
 from p2p_ipython.board.lines import frame
 from p2p_ipython.board.pico import server as pico_server
-from p2p_ipython.board.server.server import ServerOptions
+from p2p_ipython.board.server.server import BoardServer
 from p2p_ipython.board.session import STALLED
 
 TOPIC = "p2p-0123456789abcdef0123456789abcdef"
@@ -330,4 +331,5 @@ async def test_a_published_message_goes_out_before_its_publisher_is_told_so(pico
 
 
 async def test_a_board_of_ours_has_none_of_this_unless_it_is_asked_to():
-    assert ServerOptions().quirks is False
+    async with running() as server:
+        assert type(server) is BoardServer

@@ -45,7 +45,7 @@ class SSHFiles:
 
     @classmethod
     def default(cls) -> SSHFiles:
-        """Return this user's."""
+        """Return this user's files."""
         try:
             accepted = config.data_dir() / "known_hosts"
         except ConfigError:
@@ -78,7 +78,7 @@ _FLAGS = {"J": "proxyjump", "i": "identityfile", "p": "port", "l": "user"}
 
 @dataclass(frozen=True)
 class SSHOptions:
-    """What the user said on the command line about the way to a board; None leaves it to the configuration.
+    """Options from the command line for the way to a board; None leaves one to the configuration.
 
     ``jump`` is as in ``ssh -J``: hosts with commas between them, or "none" for no jump host whatever is configured.
     """
@@ -213,7 +213,7 @@ def _load(files: SSHFiles) -> Any:
         return None
     except (OSError, ValueError, paramiko.SSHException) as error:
         raise ConfigError(
-            f"{files.config} can't be read: {error}", hint="Mend the file; `ssh -G HOST` checks it."
+            f"{files.config} can't be read: {error}", hint="Correct the file; `ssh -G HOST` checks it."
         ) from None
 
 
@@ -224,7 +224,10 @@ def _route(address: BoardAddress, settings: Any, depth: int, options: SSHOptions
         found = settings.lookup(address.host) if settings is not None else {"hostname": address.host}
     except Exception as error:
         # A Match line can fail in as many ways as there are criteria.
-        raise ConfigError(f"~/.ssh/config can't be used for {address.host}: {error}", hint="Mend the file.") from None
+        raise ConfigError(
+            f"~/.ssh/config can't be used for {address.host}: {error}",
+            hint="Correct the file; `ssh -G HOST` checks it.",
+        ) from None
     jump = options.jump or found.get("proxyjump", "none")
     if options.jump is None and found.get("proxycommand", "none") != "none":
         raise ConfigError(

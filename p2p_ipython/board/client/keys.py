@@ -1,4 +1,4 @@
-"""Which SSH key to show to a board. Exactly one is offered: pico's boards let the first one in, whoever it is.
+"""Which SSH key to show to a board. Exactly one is offered, because pico's boards admit the first one that they see.
 
 The first of these that is there is taken:
 
@@ -146,7 +146,7 @@ def choose_among(
 
 
 def _held(files: SSHFiles) -> list[AgentSigner]:
-    """The keys in the agent, in its order."""
+    """Return the keys in the agent, in its order."""
     if not files.agent:
         return []
     try:
@@ -159,7 +159,7 @@ def _held(files: SSHFiles) -> list[AgentSigner]:
 
 @contextmanager
 def _agent(timeout: float) -> Iterator[AgentSSH]:
-    """A connection to the agent, which may take ``timeout`` s for an answer; without keys when there is none.
+    """Connect to the agent, which may take ``timeout`` s for an answer; without keys when there is none.
 
     Made here and not by ``paramiko.Agent``, which waits for ever, and leaves its socket open when nobody answers.
     """
@@ -208,7 +208,7 @@ class _Opened:
 
     def key(self, path: Path, passphrase: Passphrase | None) -> paramiko.PKey:
         """Return the key in a file; ask for its passphrase if nobody has done so since the file was written."""
-        with self._lock:  # who comes second waits for the first one's answer, and doesn't ask again
+        with self._lock:  # a second thread waits for the first one's answer, and doesn't ask again
             try:
                 file = path.stat()
             except OSError as error:
@@ -250,7 +250,7 @@ def _read_public(path: Path) -> bytes | None:
 
 
 def _load(path: Path, passphrase: str | None) -> paramiko.PKey:
-    """Load a private key. What went wrong is told without the key's text, which a library's error may quote.
+    """Load a private key. Errors say what is wrong without the key's text, which a library's error may quote.
 
     Raises ``_Encrypted`` where a passphrase is needed and None was given, and ``NoKey``.
     """
@@ -274,7 +274,7 @@ def _load(path: Path, passphrase: str | None) -> paramiko.PKey:
 
 
 def _for_paramiko(key: object) -> paramiko.PKey:
-    """The key as paramiko's: its own reader fails for some ECDSA files that others write."""
+    """Convert a key for paramiko, whose own reader fails for some ECDSA files that others write."""
     match key:
         case rsa.RSAPrivateKey():
             return paramiko.RSAKey(key=key)

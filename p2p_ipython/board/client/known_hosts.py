@@ -51,7 +51,7 @@ class HostKeyCheck:
             if shown != self._pin:
                 raise HostKeyChanged(
                     f"{self._route} shows the host key {shown}, and {self._pin} was expected",
-                    hint="Somebody may be in between, or the board was set up anew. Ask its owner before you go on.",
+                    hint="Somebody may be in between, or the board was set up anew. Ask its owner before you continue.",
                 )
             return
         if key.get_base64() in self._revoked:
@@ -112,7 +112,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def pin_fingerprint(pin: str) -> str:
-    """The fingerprint that a pin means: itself, or that of a public key line. Raises ``ConfigError``."""
+    """Return the fingerprint that a pin means: itself, or that of a public key line. Raises ``ConfigError``."""
     pin = pin.strip()
     words = pin.split()
     try:

@@ -51,7 +51,7 @@ def unattended() -> Iterator[None]:
 
 
 def user_prompt(stop: threading.Event) -> Callable[[Path], str] | None:
-    """How to ask this process's user for a passphrase; None where nobody could answer."""
+    """Return what asks this process's user for a passphrase; None if nobody could answer."""
     if _unattended.get():
         return None
     kernel = _kernel()
@@ -84,7 +84,7 @@ class _Prompt:
 
 
 def _kernel() -> Any:
-    """The Jupyter kernel that this process is, or None."""
+    """Return the Jupyter kernel that this process is, or None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None)

@@ -21,7 +21,7 @@ class Tunnel:
         return bool(self._channel.closed)
 
     def settimeout(self, timeout: float | None) -> None:
-        """How long to wait for bytes, s."""
+        """Set how long to wait for bytes, s."""
         self._channel.settimeout(timeout)
 
     def recv(self, size: int) -> bytes:
@@ -38,7 +38,7 @@ class Tunnel:
         return written
 
     def getpeername(self) -> object:
-        """The jump host's address."""
+        """Return the jump host's address."""
         return self._channel.getpeername()
 
     def close(self) -> None:

@@ -11,7 +11,7 @@
   topic sees one order, lines of several writers are mixed up in bursts, and one reader that doesn't read stops all.
 
 A session *takes* a piece when all that it was sent before is on its way to it, within the window that its client
-gives. ``like_pico.py`` does it over SSH.
+gives. ``pico/server.py`` does it over SSH.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PicoTopics(Topics):
         unread += data
 
     def backlog(self, session: str) -> int:
-        """How many bytes of a session's wait for its turn."""
+        """Return how many bytes of a session wait for its turn."""
         return len(self._unread.get(session, b""))
 
     def turn(self) -> list[Action] | None:
@@ -61,11 +61,11 @@ class PicoTopics(Topics):
         return None
 
     def fell_behind(self, session: str) -> None:
-        """The session has not taken all that it was sent: it gets no more until it has ``caught_up``."""
+        """Hold back what a session is sent, which has not taken all so far, until it has ``caught_up``."""
         self._behind.add(session)
 
     def caught_up(self, session: str) -> list[Action]:
-        """The session has taken what it was sent; here is the piece that was held for it, if one was."""
+        """Hand out the piece that was held for a session, if one was: it has taken what it was sent."""
         self._behind.discard(session)
         held = [(name, owed.pop(session)) for name, owed in self._owed.items() if session in owed]
         return [Deliver(name, (session,), piece, None) for name, piece in held]
@@ -97,5 +97,5 @@ class PicoTopics(Topics):
         return now
 
     def _admits_unlisted(self, join: Join, own: str, creator: str) -> bool:
-        # Whoever has just made an entry, if only for a name below his own, passes for the topic's creator.
+        # A session that has just made an entry, if only below its own user's name, passes for the topic's creator.
         return self._stored.get(join.session) == own or super()._admits_unlisted(join, own, creator)

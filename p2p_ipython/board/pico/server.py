@@ -5,7 +5,7 @@ It is for tests of whatever has to live with such a board, as this package's cli
 
 * no ``user``, no ``p2p``, no mailbox and no relay: whoever asks gets no output, and exit status 0;
 * ``ping@pico.sh`` as a channel request every 5 s, and no keepalives of SSH's;
-* no limit of sessions, rates or queues. It is for loopback, and nothing but an option of ``serve`` leads here.
+* no limit of sessions, rates or queues. It is for loopback, and only tests start it: ``serve(options, PicoServer)``.
 
 A reader counts as one that doesn't read when the window that its client gave is full.
 
@@ -22,8 +22,10 @@ import asyncssh
 
 from p2p_ipython.board.pico.quirks import READ, PicoTopics
 from p2p_ipython.board.server import commands
-from p2p_ipython.board.server.mailbox import Services
-from p2p_ipython.board.server.server import BoardServer, ServerOptions, Session
+from p2p_ipython.board.server.options import ServerOptions
+from p2p_ipython.board.server.server import BoardServer
+from p2p_ipython.board.server.services import Services
+from p2p_ipython.board.server.session import Session
 from p2p_ipython.board.server.users import Users
 from p2p_ipython.board.topics import Action, Deliver
 
@@ -33,7 +35,9 @@ NO_LIMIT = 1 << 40
 
 
 class PicoServer(BoardServer):
-    """A board like pico's. Made by ``serve``, with ``ServerOptions(quirks=True)``."""
+    """A board like pico's. Made by ``serve(options, PicoServer)``."""
+
+    has_services = False
 
     topics: PicoTopics
 
@@ -108,7 +112,7 @@ class PicoSession(Session):
     # What is worse than on our own board
 
     def go_on(self) -> None:
-        """The topic has taken some of what this session wrote."""
+        """Continue: the topic has taken some of what this session wrote."""
         if self._finishing:
             self._sent()
         elif self._server.topics.backlog(self._name) < READ and not self._ended:

@@ -1,0 +1,19 @@
+"""Our own board: an SSH server that speaks pico's ``pipe``, with a wormhole mailbox and a transit relay beside it.
+
+::
+
+    main, __main__   the processes: ``p2p board``, and a personal cluster's board
+    descriptors      how many files such a process may have open
+    serve            starts a board
+    options          what a board is to be (``ServerOptions``), and where it is then (``Addresses``)
+    server           the board over SSH: its connections, its keys, its end
+    guard            what one connection may make the board do and keep
+    session          one session: a command, and then at most one topic
+    commands         a command line in, what was meant out (pure)
+    fanout           writes chunks to their readers, in batches under load
+    services         the mailbox and the relay: when they listen, for how many
+    mailbox, relay   each of the two, with its bounds
+    limits           all bounds in one table, and how much a key may write (pure)
+    users            names of users by their keys
+    host_key         the board's own key
+"""

@@ -25,7 +25,7 @@ def main() -> int:
         level=options["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
     )
     from p2p_ipython.board.server.main import board_command
-    from p2p_ipython.board.server.server import ServerOptions
+    from p2p_ipython.board.server.options import ServerOptions
 
     def say(line: str) -> None:
         os.write(1, line.encode() + b"\n")

@@ -1,113 +1,112 @@
-"""The wormhole mailbox and the transit relay of a board, in its own process and on its own loop.
+"""A board's wormhole mailbox: Magic Wormhole's own server, with bounds on what a stranger makes it parse and keep.
 
-Both are Magic Wormhole's servers. Nothing of them is kept: the mailbox's database is in memory, there is no log of
-their use, and all ends with ``close``. Assumes ``loop.adopt()``: the servers import Twisted's reactor.
+A client that breaks one is cut, without a line in the log for each. Import it after ``loop.adopt()``: it imports
+Twisted's reactor.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import sqlite3
 import time
 from typing import Any
 
-from p2p_ipython import loop as loops
+from autobahn.twisted.resource import WebSocketResource
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+from wormhole_mailbox_server.database import create_channel_db
+from wormhole_mailbox_server.server import make_server
+from wormhole_mailbox_server.server_websocket import WebSocketServer, WebSocketServerFactory
+
+from p2p_ipython.board.server.limits import (
+    MAILBOX_BURST,
+    MAILBOX_KEEPS,
+    MAILBOX_RATE,
+    MAX_MAILBOX_MESSAGE,
+    PACKET,
+    Bucket,
+    Seldom,
+)
 
 log = logging.getLogger(__name__)
-
-MAX_MESSAGE = 1 << 20
-"""Largest websocket message, bytes. A rendezvous sends some hundreds."""
 
 PRUNE_EVERY = 300.0
 EXPIRE_AFTER = 660.0
 
 
-class Services:
-    """A mailbox and a relay that listen. ``mailbox_port`` and ``relay_port`` are where."""
+class Mailbox:
+    """The mailbox; ``site`` is what listens."""
 
-    def __init__(self, host: str, mailbox_port: int, relay_port: int) -> None:
-        """Start listening. Raises ``OSError`` when a port can't be had; nothing listens then."""
-        loops.adopt()
-        from twisted.internet import error, reactor
-        from twisted.protocols.policies import WrappingFactory
-        from wormhole_mailbox_server.database import create_channel_db
-        from wormhole_mailbox_server.server import make_server
-        from wormhole_mailbox_server.web import make_web_server
-
+    def __init__(self) -> None:
         self._database = create_channel_db(":memory:")
+        (page,) = self._database.execute("PRAGMA page_size").fetchone().values()
+        self._database.execute(f"PRAGMA max_page_count={MAILBOX_KEEPS // page}")
         self._server = make_server(self._database, allow_list=False)
+        factory = WebSocketServerFactory(None, self._server)
+        factory.protocol = _Connection
         # A dead websocket is noticed by its pings; one that says too much is closed.
-        options = [
-            ("autoPingInterval", 30),
-            ("autoPingTimeout", 30),
-            ("maxFramePayloadSize", MAX_MESSAGE),
-            ("maxMessagePayloadSize", MAX_MESSAGE),
-        ]
-        # The wrapper knows every open connection, so that close() can end them.
-        self._factories = [
-            WrappingFactory(make_web_server(self._server, False, options)),
-            WrappingFactory(_relay_factory()),
-        ]
-        self._listening: list[Any] = []
-        try:
-            for factory, port in zip(self._factories, (mailbox_port, relay_port), strict=True):
-                self._listening.append(reactor.listenTCP(port, factory, interface=host))
-        except error.CannotListenError as cause:
-            for port in self._listening:
-                port.stopListening()
-            self._database.close()
-            raise OSError(str(cause)) from None
+        factory.setProtocolOptions(
+            autoPingInterval=30,
+            autoPingTimeout=30,
+            maxFramePayloadSize=MAX_MAILBOX_MESSAGE,
+            maxMessagePayloadSize=MAX_MAILBOX_MESSAGE,
+        )
+        root = Resource()
+        root.putChild(b"v1", WebSocketResource(factory))
+        self.site = _Site(root, requestFactory=_Request)
+        self._pruning: Any = None
+
+    def start(self) -> None:
+        """Serve, and forget from time to time what nobody has fetched."""
         self._server.startService()
-        self.mailbox_port, self.relay_port = (port.getHost().port for port in self._listening)
-        self._loop = asyncio.get_running_loop()
-        self._pruning = self._loop.call_later(PRUNE_EVERY, self._prune)
-        self._closed = False
+        self._pruning = reactor.callLater(PRUNE_EVERY, self._prune)
+
+    def stop(self) -> None:
+        """Serve no longer."""
+        self._pruning.cancel()
+        self._server.stopService()
+
+    def close(self) -> None:
+        """Drop what was kept. Nothing must use the mailbox any more."""
+        self._database.close()
 
     def _prune(self) -> None:
-        self._pruning = self._loop.call_later(PRUNE_EVERY, self._prune)
+        self._pruning = reactor.callLater(PRUNE_EVERY, self._prune)
         try:
             self._server.prune_all_apps(time.time(), time.time() - EXPIRE_AFTER)
         except Exception:
             log.exception("pruning the mailbox failed; it is tried again in %g s", PRUNE_EVERY)
 
-    async def close(self) -> None:
-        """Stop listening and cut every connection. Idempotent."""
-        if self._closed:
+
+_full = Seldom()
+
+
+class _Connection(WebSocketServer):  # type: ignore[misc]
+    def onOpen(self) -> None:
+        self._bucket = Bucket(MAILBOX_RATE, MAILBOX_BURST, reactor.seconds())
+        super().onOpen()
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self._bucket.take(len(payload) + PACKET, reactor.seconds()):
+            self.dropConnection(abort=True)
             return
-        self._closed = True
-        self._pruning.cancel()
-        for port in self._listening:
-            stopped = port.stopListening()
-            if stopped is not None:
-                await stopped.asFuture(self._loop)
-        self._server.stopService()
-        for factory in self._factories:
-            for connection in list(factory.protocols):
-                connection.transport.abortConnection()
-        for _ in range(100):
-            if not any(factory.protocols for factory in self._factories):
-                break
-            await asyncio.sleep(0.01)
-        self._database.close()
+        try:
+            super().onMessage(payload, isBinary)
+        except Exception as error:  # whatever isn't expected there: Twisted would log a traceback for each
+            self.dropConnection(abort=True)
+            if isinstance(error, sqlite3.OperationalError) and _full.say(reactor.seconds()):
+                log.warning("the mailbox is full, and refuses messages: %s", error)
 
 
-def _relay_factory() -> Any:
-    from twisted.internet import reactor
-    from twisted.internet.protocol import ServerFactory
-    from wormhole_transit_relay.transit_server import Transit, TransitConnection
-    from wormhole_transit_relay.usage import create_usage_tracker
+class _Site(Site):  # type: ignore[misc]
+    def log(self, request: Any) -> None:
+        """Log nothing: who meets whom is nobody's business."""
 
-    class Connection(TransitConnection):  # type: ignore[misc]
-        def connectionMade(self) -> None:
-            # Without it, small records wait for the peer's delayed acknowledgement: 43 ms for four and a reply.
-            self.transport.setTcpNoDelay(True)
-            super().connectionMade()
 
-    factory = ServerFactory()
-    factory.protocol = Connection
-    factory.log_requests = False
-    factory.transit = Transit(
-        create_usage_tracker(blur_usage=None, log_file=None, usage_db=None),
-        reactor.seconds,
-    )
-    return factory
+class _Request(Request):  # type: ignore[misc]
+    def gotLength(self, length: int | None) -> None:
+        """Take no body: Twisted would keep it, on disk if it is large."""
+        super().gotLength(0)
+        if length != 0:
+            self.channel.loseConnection()

@@ -11,7 +11,9 @@ from json import dumps
 
 from p2p_ipython import lifeline
 from p2p_ipython import loop as loops
-from p2p_ipython.board.server.server import Addresses, ServerOptions, serve
+from p2p_ipython.board.server import descriptors
+from p2p_ipython.board.server.options import Addresses, ServerOptions
+from p2p_ipython.board.server.serve import serve
 
 
 async def board_command(
@@ -27,6 +29,8 @@ async def board_command(
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     signals = _on_signals(loop, over.set)
+    descriptors.raise_limit()
+    descriptors.log_seldom(loop)
     try:
         if until_eof:
             lifeline.hold(lambda: _from_thread(loop, over.set))
@@ -37,6 +41,7 @@ async def board_command(
         finally:
             await server.close()
     finally:
+        loop.set_exception_handler(None)
         for number, before in signals:
             signal.signal(number, before)
 

@@ -2,7 +2,7 @@
 
 A file of users has a line per key, ``NAME ssh-ed25519 AAAA… [comment]``; ``#`` starts a comment line. It is read
 again when it has changed (time, size or file), which is looked at whenever a session begins. A line that can't be
-used is reported in the log, with its number, and skipped. Whoever isn't listed is the user ``public``.
+used is reported in the log, with its number, and skipped. A key that isn't listed is the user ``public``.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Users:
                 ) from None
 
     def name_of(self, key: bytes) -> str:
-        """The user whose public key (as in SSH's wire format) this is, or ``public``."""
+        """Return the user whose public key (as in SSH's wire format) this is, or ``public``."""
         if self._path is not None:
             try:
                 self._read(self._path)
@@ -67,7 +67,7 @@ class Users:
         return self._inline.get(key) or self._from_file.get(key) or PUBLIC
 
     def describe(self, name: str) -> str:
-        """What ``user`` answers: name, id, since when, plan, a line each."""
+        """Return what ``user`` answers: name, id, since when, plan, a line each."""
         return f"{name}\n{uuid.uuid5(_ANYONE, name)}\n{self._started.isoformat()}\nfree\n"
 
     def _read(self, path: Path) -> None:
