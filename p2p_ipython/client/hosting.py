@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.access import Access
     from p2p_ipython.members.door import Ask
-    from p2p_ipython.members.files import Lock
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.invite import Guest
     from p2p_ipython.members.invite import Host as Inviting
     from p2p_ipython.members.operations import Revoked, Way
     from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.private_files import Lock
     from p2p_ipython.protocol.host_machine import Knock
 
 log = logging.getLogger(__name__)

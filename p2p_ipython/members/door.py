@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from p2p_ipython import private_files
 from p2p_ipython.board.base import Board, BoardListener, Deaf
 from p2p_ipython.board.client.address import PICO_BOARD, SSHFiles
 from p2p_ipython.board.client.keys import KeyChoice, choose_among
@@ -289,7 +290,7 @@ def key_of_guest(identity: Path | None, stop: threading.Event | None = None) -> 
 def place_for_key(identity: Path | None) -> Path | None:
     """Where a key would be made: the file that was named, or the usual one; None where there is something already."""
     path = identity or SSHFiles.default().folder / "id_ed25519"
-    return None if path.exists() or path.with_name(path.name + ".pub").exists() else path
+    return None if any(os.path.lexists(file) for file in (path, path.with_name(path.name + ".pub"))) else path
 
 
 def make_key(path: Path) -> KeyChoice:
@@ -297,10 +298,8 @@ def make_key(path: Path) -> KeyChoice:
     private, public = new_ed25519()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(private.encode())
-        path.with_name(path.name + ".pub").write_bytes(f"{public} {my_name()}\n".encode())
+        private_files.create(path, private.encode())
+        private_files.create(path.with_name(path.name + ".pub"), f"{public} {my_name()}\n".encode(), mode=0o644)
     except OSError as error:
         raise ConfigError(
             f"{path} can't be made: {error.strerror}", hint="Make a key by hand: ssh-keygen -t ed25519"

@@ -2,7 +2,7 @@
 
 One file of JSON for each cluster, named by its title: how to reach the board, the topic and the key of the working
 topic, the roster as its owner signed it, whom the user trusts. The keys in it are secret: the folder is 0700, the files
-0600 (``members/files.py``).
+0600 (``private_files.py``).
 
 Promises: a profile is read whole and checked strictly, or not at all. One that can't be read is reported and put
 aside under another name; nothing is silently replaced or lost. One that a newer version has written is left alone;
@@ -24,9 +24,9 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
+from p2p_ipython import private_files
 from p2p_ipython.config import data_dir
 from p2p_ipython.errors import ConfigError
-from p2p_ipython.members import files
 from p2p_ipython.protocol.roster import is_title, parse_title
 
 log = logging.getLogger(__name__)
@@ -207,15 +207,15 @@ class Profiles:
         path = self._path(title)
         with self._locked(path):
             try:
-                files.remove(path)
+                private_files.remove(path)
             except OSError as error:
                 raise _unusable(path, error) from None
 
     def stamp(self, title: str) -> tuple[int, ...] | None:
         """Changes whenever the profile does; None where there is none. Cheap enough to be asked each second."""
-        return files.stamp(self._path(title))
+        return private_files.stamp(self._path(title))
 
-    def hosting(self, title: str) -> files.Lock | None:
+    def hosting(self, title: str) -> private_files.Lock | None:
         """Become the process that hosts a cluster, or None when another is. Doesn't wait.
 
         It lasts until ``release()`` (or the end of a ``with`` block), or until the process ends, however it ends.
@@ -224,7 +224,7 @@ class Profiles:
         path = self._path(title)
         self._make_folder()
         try:
-            return files.Lock.acquire(path.with_name(f".{path.stem}.hosting"))
+            return private_files.Lock.acquire(path.with_name(f".{path.stem}.hosting"))
         except OSError as error:
             raise _unusable(path, error) from None
 
@@ -247,7 +247,7 @@ class Profiles:
         """Be the only one who reads or writes. Readers, too: Windows replaces no file that somebody reads."""
         self._make_folder()
         try:
-            lock = files.Lock.acquire(path.with_name(".lock"), wait=_PATIENCE)
+            lock = private_files.Lock.acquire(path.with_name(".lock"), wait=_PATIENCE)
         except OSError as error:
             raise _unusable(path, error) from None
         if lock is None:
@@ -283,8 +283,8 @@ class _Wrong(ValueError):
 def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
     """The profile and the fields of its file that are not ours. The caller holds the lock."""
     try:
-        data = files.read(path, MAX_PROFILE)
-    except files.NotAFile as error:
+        data = private_files.read(path, MAX_PROFILE)
+    except private_files.NotAFile as error:
         raise ConfigError(str(error), hint="Move it away, or put a plain file there.") from None
     except OSError as error:
         raise _unusable(path, error) from None
@@ -305,7 +305,7 @@ def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
             raise _Wrong("it is of another cluster than its name says")
     except _Wrong as wrong:
         try:
-            aside = files.put_aside(path)
+            aside = private_files.put_aside(path)
         except OSError as error:
             raise _unusable(path, error) from None
         raise DamagedProfile(
@@ -326,7 +326,7 @@ def _write(path: Path, profile: Profile, others: dict[str, Any]) -> None:
         raise ConfigError(f"a profile of {profile.title} can't be kept: {wrong}") from None
     assert same, "what is written can be read"
     try:
-        files.write(path, data)
+        private_files.write(path, data)
     except OSError as error:
         raise _unusable(path, error) from None
 
