@@ -24,7 +24,8 @@ WRITERS = """
 from pathlib import Path
 
 def write_profile(folder):
-    from p2p_ipython.members.profiles import Profile, Profiles
+    from p2p_ipython.members.profile import Profile
+    from p2p_ipython.members.profiles import Profiles
     owner = "SHA256:" + "A" * 43
     places = ("board", "", "", "", "")
     Profiles(folder).save(Profile("alice/friends", f"{owner}/friends", *places, owner, "p2p-1", b"k" * 32, b""))
@@ -40,7 +41,7 @@ def make_host_key(folder):
     host_key(folder)
 
 def make_own_key(folder):
-    from p2p_ipython.members.door import make_key
+    from p2p_ipython.members.guest_key import make_key
     make_key(folder / "id_ed25519")
 
 FILES = {

@@ -12,8 +12,8 @@ from p2p_ipython.cli.arguments import key_arguments
 from p2p_ipython.cli.terminal import run
 
 if TYPE_CHECKING:
-    from p2p_ipython.members.operations import Way
-    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.members.profile import Profile
+    from p2p_ipython.members.way import Way
     from p2p_ipython.protocol.roster import Roster
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def way_arguments(parser: argparse.ArgumentParser, *, board: bool) -> None:
 
 def way_of(options: argparse.Namespace) -> Way:
     """The way to the board that the options describe."""
-    from p2p_ipython.members.operations import Way
+    from p2p_ipython.members.way import Way
 
     return Way(
         board=getattr(options, "board", "") or "",

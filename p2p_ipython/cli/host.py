@@ -16,7 +16,7 @@ from p2p_ipython.errors import ConfigError, P2PError, UsageError
 
 if TYPE_CHECKING:
     from p2p_ipython.members.host import Host
-    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.members.profile import Profile
     from p2p_ipython.protocol.host_machine import Knock
 
 LOOK_AGAIN = 60.0
@@ -188,7 +188,7 @@ async def _answer_one(host: Host, knock: Knock) -> None:
     if name != knock.name:
         knocks += f" He calls himself {knock.name}, as somebody does who is in."
     try:
-        yes = await asked(f"{knocks} Let him into {title} as {name}?")
+        yes = await asked(f"{knocks} Admit them to {title} as {name}?")
     except UsageError:
         say(f"{knocks} Nobody can answer here; let him in by:\n  p2p host {title} --users {name}={knock.fingerprint}")
         return

@@ -12,7 +12,7 @@ from p2p_ipython.cli.terminal import asked, say
 from p2p_ipython.config import Settings
 
 if TYPE_CHECKING:
-    from p2p_ipython.members.door import Question
+    from p2p_ipython.members.inviting import Question
 
 
 def add(commands: Commands) -> None:
@@ -45,7 +45,7 @@ def _invite(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import door, operations
+    from p2p_ipython.members import inviting, operations
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.members.profiles import Profiles
@@ -67,7 +67,7 @@ async def _run(options: argparse.Namespace) -> int:
         return question.called if await asked(str(question)) else None
 
     if options.own and (options.board or options.cluster in ("", PERSONAL)):
-        guest = await door.invite_own(
+        guest = await inviting.invite_own(
             options.cluster or PERSONAL, way=way, settings=settings, show_code=show_code, ask=ask
         )
         title = options.cluster or PERSONAL
@@ -78,7 +78,7 @@ async def _run(options: argparse.Namespace) -> int:
         host = Host(access, profile, profiles)
         try:
             await host.open()
-            guest = await door.invite(
+            guest = await inviting.invite(
                 host, access, profiles, name=options.guest, show_code=show_code, ask=ask, own=options.own
             )
             member = roster_of(host.profile).member(guest.fingerprint) if guest is not None else None

@@ -16,7 +16,7 @@ from p2p_ipython.errors import NoKey, UsageError
 
 if TYPE_CHECKING:
     from p2p_ipython.board.client.keys import KeyChoice
-    from p2p_ipython.members.invite import Host
+    from p2p_ipython.members.invitation_messages import Inviter as Host
 
 
 def add(commands: Commands) -> None:
@@ -67,8 +67,8 @@ def _join(options: argparse.Namespace) -> int:
 
 
 async def _by_code(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import door, operations
-    from p2p_ipython.members.invite import read_code
+    from p2p_ipython.members import joining, operations
+    from p2p_ipython.members.invitation import read_code
     from p2p_ipython.members.profiles import Profiles
 
     read_code(options.code)  # a mistyped one is said before anything else is asked
@@ -79,7 +79,7 @@ async def _by_code(options: argparse.Namespace) -> int:
         say("waiting for his yes")
 
     say("looking for who has this code")
-    profile = await door.join(
+    profile = await joining.join(
         options.code,
         key=key,
         identity=identity_path(options),
@@ -94,26 +94,26 @@ async def _by_code(options: argparse.Namespace) -> int:
 
 
 async def _knock(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import door, operations
+    from p2p_ipython.members import joining, operations
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.protocol.roster import owner_of
 
-    way, profiles, settings = way_of(options), Profiles(), Settings.load()
+    profiles, settings = Profiles(), Settings.load()
+    way = replace(way_of(options), owner=options.owner)
     known = await asyncio.to_thread(profiles.find, options.code)
     if known is not None and operations.is_listed(known):
         say(f"you are in {options.code} already")
         _say_what_now(options.code)
         return 0
-    owner = options.owner
     if known is not None:
-        say(f"you were taken out of {options.code}; asking to be let in again")
-        way = replace(way, board=way.board or known.board, pin=way.pin or known.host_key or None)
-        owner = owner or owner_of(known.cluster)
+        say(f"your membership of {options.code} was revoked; asking to be admitted again")
+        pin, owner = way.pin or known.host_key or None, way.owner or owner_of(known.cluster)
+        way = replace(way, board=way.board or known.board, pin=pin, owner=owner)
     await _key(options)
-    granted = await door.knock(
-        options.code, way=way, name=options.name or operations.my_name(), owner=owner, settings=settings, told=say
+    granted = await joining.knock(
+        options.code, way=way, name=options.name or operations.my_name(), settings=settings, told=say
     )
-    if not owner:
+    if not way.owner:
         # No --yes for this one: it would believe whoever answers first.
         question = (
             f"{options.code} lets you in. Its owner has the key {granted.owner}.\nIs that right? {_OWNER_MATTERS}"
@@ -147,14 +147,14 @@ def _leave(options: argparse.Namespace) -> int:
 
 async def _key(options: argparse.Namespace) -> KeyChoice:
     """The guest's key; where there is none, one is made if he agrees."""
-    from p2p_ipython.members import door
+    from p2p_ipython.members import guest_key
 
     gone = threading.Event()
     try:
         # One of asyncio's threads, which are waited for: it must have set the terminal right before the program ends.
-        return await asyncio.to_thread(door.key_of_guest, identity_path(options), gone)
+        return await asyncio.to_thread(guest_key.key_of_guest, identity_path(options), gone)
     except NoKey as error:
-        path = door.place_for_key(identity_path(options))
+        path = guest_key.place_for_key(identity_path(options))
         if path is None:
             raise
         say(error.message)
@@ -164,7 +164,7 @@ async def _key(options: argparse.Namespace) -> KeyChoice:
                 raise
         except UsageError:
             raise error from None
-        made = await asyncio.to_thread(door.make_key, path)
+        made = await asyncio.to_thread(guest_key.make_key, path)
         say(f"made {path}; its fingerprint is {made.fingerprint}")
         return made
     finally:

@@ -24,7 +24,8 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 from p2p_ipython.members.membership import Keep, Membership, Standing
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Session, check_vouch, fingerprint, personal_secret
 from p2p_ipython.protocol.roster import Roster, commitment
 

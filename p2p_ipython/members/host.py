@@ -25,7 +25,8 @@ from p2p_ipython.jobs import Jobs
 from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import RENEW_AGAIN, Membership
 from p2p_ipython.members.owner import admit, free_name, roster_of
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.members.voice import Voice, leave
 from p2p_ipython.protocol.host_machine import Action, HostMachine, Knock, Outdated, Say, Tell
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session

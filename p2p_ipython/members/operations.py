@@ -24,7 +24,9 @@ from p2p_ipython.errors import ConfigError
 from p2p_ipython.members.access import Access, profile_access
 from p2p_ipython.members.host import Host
 from p2p_ipython.members.owner import expect, extend, found, revoke, roster_of
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.way import Way, path_text
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import Roster, check_name, is_fingerprint, is_title, parse_title
 
@@ -36,18 +38,6 @@ SETTLE = 3.0
 
 ROLL_CALL = 0.2
 """How long a command hears who answers its hello, before it takes somebody out, seconds."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How to get to the board, as far as the user has said; "" and None: what is usual."""
-
-    board: str = ""
-    identity: Path | None = None
-    pin: str | None = None
-    mailbox: str = ""
-    relay: str = ""
-    ssh_options: tuple[str, ...] = ()
 
 
 # --- names of clusters ------------------------------------------------------------------------------
@@ -314,8 +304,3 @@ def still_expected(profile: Profile) -> list[str]:
 def is_only_here(board: str) -> bool:
     """Whether a board's address leads other machines to themselves."""
     return board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]"))
-
-
-def path_text(identity: Path | None) -> str:
-    """A key's file as a profile has it."""
-    return str(identity.expanduser().absolute()) if identity is not None else ""

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.errors import ConfigError
-from p2p_ipython.members.profiles import Hosting, Profile
+from p2p_ipython.members.profile import Hosting, Profile
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import (

@@ -1,97 +1,33 @@
-"""Profiles: what this user knows of each shared cluster that he is a member of, on disk.
+"""The profiles of the shared clusters that this user is a member of, on disk.
 
-One file of JSON for each cluster, named by its title: how to reach the board, the topic and the key of the working
-topic, the roster as its owner signed it, whom the user trusts. The keys in it are secret: the folder is 0700, the files
-0600 (``private_files.py``).
+One file for each cluster, named by its title. The keys in it are secret: the folder is 0700, the files 0600
+(``private_files.py``). What a profile has, and how it is written, is in profile.py.
 
-Promises: a profile is read whole and checked strictly, or not at all. One that can't be read is reported and put
-aside under another name; nothing is silently replaced or lost. One that a newer version has written is left alone;
-fields that a newer version has added are kept.
+Promises: one that can't be read is reported and put aside under another name. Nothing is silently replaced or lost. One
+that a newer version has written is left alone.
 """
 
 from __future__ import annotations
 
-import base64
 import difflib
-import json
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
 from p2p_ipython import private_files
 from p2p_ipython.config import data_dir
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.members.profile import MAX_PROFILE, VERSION, NewerProfile, Profile, WrongProfile, parse, text_of
 from p2p_ipython.protocol.roster import is_title, parse_title
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-MAX_PROFILE = 1 << 20
-"""Largest profile, bytes of JSON; a roster is at most 128 KiB of it."""
-
-KEY_SIZE = 32
-
 _PATIENCE = 10.0  # seconds to wait for the folder's lock, which is held for milliseconds
 _TRIES = 5
 _SUFFIX = ".json"
-
-
-@dataclass(frozen=True)
-class Hosting:
-    """What a cluster's owner keeps in mind for his host process.
-
-    ``until`` is Unix time, seconds: how long the cluster is hosted. ``expected`` holds the names that may knock, with
-    the fingerprint that each must have, or "" for any.
-    """
-
-    until: int
-    expected: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "expected", MappingProxyType(dict(sorted(self.expected.items()))))
-
-    def __reduce__(self) -> str | tuple[object, ...]:
-        return (Hosting, (self.until, dict(self.expected)))
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One shared cluster, as this user knows it. Its repr shows nothing secret."""
-
-    title: str
-    """As people say it, ``alice/friends``."""
-    cluster: str
-    """Its id, ``SHA256:…/friends``."""
-    board: str
-    """``[USER@]HOST[:PORT]``"""
-    host_key: str
-    """The board's public key, one line; "" where known-hosts files decide."""
-    mailbox: str
-    """A websocket URL; "" for the board's own, or the public one."""
-    relay: str
-    """``tcp:HOST:PORT``; "" as with the mailbox."""
-    identity: str
-    """Path of the key file; "" for the one that ssh would choose."""
-    signer: str
-    """The fingerprint of our own key in this cluster."""
-    topic: str = field(repr=False)
-    """As secret as the key: whoever knows it can stall the topic."""
-    key: bytes = field(repr=False)
-    """Of the board's lines, 32 bytes."""
-    roster: bytes = field(repr=False)
-    """As its owner signed it; b"" before the first has come."""
-    trusted: frozenset[str] = frozenset()
-    """Fingerprints of members whose results may be pickles."""
-    vouch: bytes = field(default=b"", repr=False)
-    """The owner's word for a machine of his own that has a key of its own."""
-    hosting: Hosting | None = None
-    """In the owner's own profile only."""
 
 
 class Profiles:
@@ -276,12 +212,8 @@ class DamagedProfile(ConfigError):
     """A profile that could not be read, and was put aside."""
 
 
-class _Wrong(ValueError):
-    """What is wrong with a profile's text; never its values, which may be secret."""
-
-
 def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
-    """The profile and the fields of its file that are not ours. The caller holds the lock."""
+    """Return the profile, and the fields of its file that are not ours. The caller holds the lock."""
     try:
         data = private_files.read(path, MAX_PROFILE)
     except private_files.NotAFile as error:
@@ -291,19 +223,15 @@ def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
     if data is None:
         return None, {}
     try:
-        fields = _fields(data)
-        version = fields.get("version")
-        if type(version) is int and version > VERSION:
-            raise ConfigError(
-                f"{path} was written by a newer p2p_ipython (its version is {version}, {VERSION} is known here)",
-                hint="Update p2p_ipython: pip install -U p2p-ipython",
-            )
-        if version != VERSION or type(version) is not int:
-            raise _Wrong("it has no version")
-        profile = _profile(fields)
+        profile, fields = parse(data)
         if profile.title != title:
-            raise _Wrong("it is of another cluster than its name says")
-    except _Wrong as wrong:
+            raise WrongProfile("it is of another cluster than its name says")
+    except NewerProfile as newer:
+        raise ConfigError(
+            f"{path} was written by a newer p2p_ipython (its version is {newer}, {VERSION} is known here)",
+            hint="Update p2p_ipython: pip install -U p2p-ipython",
+        ) from None
+    except WrongProfile as wrong:
         try:
             aside = private_files.put_aside(path)
         except OSError as error:
@@ -316,94 +244,12 @@ def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
 
 
 def _write(path: Path, profile: Profile, others: dict[str, Any]) -> None:
-    fields = {**others, **_as_fields(profile)}
-    if profile.hosting is not None and isinstance(others.get("hosting"), dict):
-        fields["hosting"] = {**others["hosting"], **fields["hosting"]}
-    data = json.dumps(fields, indent=1, ensure_ascii=True).encode() + b"\n"
     try:
-        same = _profile(_fields(data)) == profile
-    except _Wrong as wrong:
+        private_files.write(path, text_of(profile, others))
+    except WrongProfile as wrong:
         raise ConfigError(f"a profile of {profile.title} can't be kept: {wrong}") from None
-    assert same, "what is written can be read"
-    try:
-        private_files.write(path, data)
     except OSError as error:
         raise _unusable(path, error) from None
-
-
-def _as_fields(profile: Profile) -> dict[str, Any]:
-    hosting = profile.hosting
-    return {
-        "version": VERSION,
-        **{name: getattr(profile, name) for name in _TEXTS},
-        "key": profile.key.hex(),
-        "roster": base64.b64encode(profile.roster).decode(),
-        "trusted": sorted(profile.trusted),
-        "vouch": base64.b64encode(profile.vouch).decode(),
-        "hosting": None if hosting is None else {"until": hosting.until, "expected": dict(hosting.expected)},
-    }
-
-
-_TEXTS = ("title", "cluster", "board", "host_key", "mailbox", "relay", "identity", "signer", "topic")
-
-
-def _fields(data: bytes) -> dict[str, Any]:
-    if len(data) > MAX_PROFILE:
-        raise _Wrong(f"it is larger than {MAX_PROFILE} bytes")
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
-        raise _Wrong("it is not JSON") from None
-    if not isinstance(fields, dict):
-        raise _Wrong("it is not a JSON object")
-    return fields
-
-
-def _profile(fields: dict[str, Any]) -> Profile:
-    texts = {name: _text(fields, name) for name in _TEXTS}
-    if not is_title(texts["title"]):
-        raise _Wrong("title is none")
-    if not texts["cluster"].endswith(f"/{parse_title(texts['title'])[1]}"):
-        raise _Wrong("cluster does not fit the title")
-    key = _text(fields, "key")
-    if not re.fullmatch(f"[0-9a-f]{{{2 * KEY_SIZE}}}", key):
-        raise _Wrong(f"key is not {2 * KEY_SIZE} hexadecimal digits")
-    trusted = fields.get("trusted")
-    if not isinstance(trusted, list) or not all(isinstance(entry, str) for entry in trusted):
-        raise _Wrong("trusted is not a list of texts")
-    return Profile(
-        **texts,
-        key=bytes.fromhex(key),
-        roster=_bytes(fields, "roster"),
-        trusted=frozenset(trusted),
-        vouch=_bytes(fields, "vouch"),
-        hosting=_hosting(fields.get("hosting")),
-    )
-
-
-def _hosting(fields: object) -> Hosting | None:
-    if fields is None:
-        return None
-    if not isinstance(fields, dict) or type(fields.get("until")) is not int:
-        raise _Wrong("hosting has no time until which it lasts")
-    expected = fields.get("expected")
-    if not isinstance(expected, dict) or not all(isinstance(entry, str) for entry in expected.values()):
-        raise _Wrong("hosting does not say who is expected")
-    return Hosting(fields["until"], expected)
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise _Wrong(f"{name} is not a text")
-    return value
-
-
-def _bytes(fields: dict[str, Any], name: str) -> bytes:
-    try:
-        return base64.b64decode(_text(fields, name), validate=True)
-    except ValueError:
-        raise _Wrong(f"{name} is not base64") from None
 
 
 def _unusable(path: Path, error: OSError) -> ConfigError:

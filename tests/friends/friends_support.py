@@ -30,7 +30,8 @@ from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.members import owner
 from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import Standing
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import ClusterSecret
 from p2p_ipython.protocol.messages import Terms

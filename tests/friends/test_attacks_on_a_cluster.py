@@ -23,7 +23,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.members import owner
 from p2p_ipython.members.access import profile_access
 from p2p_ipython.members.host import Host
-from p2p_ipython.members.profiles import Profile
+from p2p_ipython.members.profile import Profile
 
 TITLE = "alice/friends"
 CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_every=0.5, presence=1)"

@@ -37,7 +37,7 @@ def test_a_machine_with_a_key_of_its_own_lends_and_computes_as_its_owner_does(he
     said = inviting.line("the guest types:  p2p join ")
     assert said.startswith("--own ")
     joining = box.p2p("join", *said.split(), "--name", "box")
-    inviting.expect(f"with the key {box.fingerprint}.\nLet him into {TITLE} as a machine of your own?")
+    inviting.expect(f"with the key {box.fingerprint}.\nAdmit them to {TITLE} as a machine of your own?")
     inviting.type("yes\n")
     assert (inviting.wait(), joining.wait()) == (0, 0)
     joining.expect(f"p2p worker --cluster {TITLE}")

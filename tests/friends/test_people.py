@@ -67,14 +67,14 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     inviting = alice.p2p("invite", "friends", "bob", tty=True)
     joining = bob.p2p("join", *code_of(inviting).split())
     joining.expect(f"alice/friends invites you; its owner has the key {alice.fingerprint}")
-    inviting.expect(f"with the key {bob.fingerprint}.\nLet him into {TITLE} as bob?")
+    inviting.expect(f"with the key {bob.fingerprint}.\nAdmit them to {TITLE} as bob?")
     inviting.type("yes\n")
     assert (inviting.wait(), joining.wait()) == (0, 0)
     joining.expect(f"p2p worker --cluster {TITLE}")
     host.expect("bob is in")
 
     knocking = carol.p2p("join", TITLE, *here.way, "--name", "carol", tty=True)
-    host.expect(f"carol knocks, with the key {carol.fingerprint}. Let him into {TITLE} as carol?")
+    host.expect(f"carol knocks, with the key {carol.fingerprint}. Admit them to {TITLE} as carol?")
     host.type("y\n")
     host.expect("carol is in")
     knocking.expect(f"{TITLE} lets you in. Its owner has the key {alice.fingerprint}.\nIs that right?")
@@ -120,8 +120,8 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     assert "No worker" not in (shown := later.run("answer = c.status().note"))
     assert "not in alice/friends any more" in shown
     again = bob.p2p("join", TITLE)
-    again.expect("you were taken out of alice/friends; asking to be let in again")
-    host.expect(f"knocks, with the key {bob.fingerprint}. Let him into {TITLE} as")
+    again.expect("your membership of alice/friends was revoked; asking to be admitted again")
+    host.expect(f"knocks, with the key {bob.fingerprint}. Admit them to {TITLE} as")
     host.type("no\n")
     again.expect("alice does not want you in alice/friends")
     assert again.wait() == 1
@@ -177,7 +177,7 @@ def test_a_guest_whom_the_host_declines_is_told_and_keeps_nothing(here: Village)
     here.found()
     inviting = alice.p2p("invite", "friends", tty=True)
     joining = bob.p2p("join", *code_of(inviting).split())
-    inviting.expect("Let him into")
+    inviting.expect("Admit them to")
     inviting.type("perhaps\n")
     inviting.expect("[yes/no]")
     inviting.expect("[yes/no]")
@@ -320,9 +320,9 @@ def test_a_wrong_code_burns_the_invitation_and_a_mistyped_one_does_not(here: Vil
     said = bob.says("join", mistyped, *where, status=1)
     assert f"Is it {words[0]!r}? Nothing has been sent; the code is still good." in said
     other = next(word for word in sorted(odd_words_lowercase) if word != words[0])
-    assert "burnt" in bob.says("join", "-".join([number, other, *words[1:]]), *where, status=1)
+    assert "used up" in bob.says("join", "-".join([number, other, *words[1:]]), *where, status=1)
     assert inviting.wait() == 1
-    inviting.expect("somebody used a wrong code, so this one is burnt")
+    inviting.expect("somebody used a wrong code, so this one is used up")
     assert bob.profiles.all() == []
 
 
@@ -334,7 +334,8 @@ def test_a_code_works_once(here: Village) -> None:
     joining = bob.p2p("join", *code)
     inviting.expect("[yes/no]")
     late = eve.python(
-        "import sys, p2p_ipython.members.invite as invite; invite.ARRIVAL = 3; from p2p_ipython.cli import main; "
+        "import sys, p2p_ipython.members.invitation as invitation; invitation.ARRIVAL = 3\n"
+        "from p2p_ipython.cli import main\n"
         f"sys.exit(main(['join', *{code!r}]))"
     )
     assert late.wait() == 1

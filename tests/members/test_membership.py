@@ -19,7 +19,8 @@ from p2p_ipython.errors import NotAdmitted
 from p2p_ipython.link.base import LinkState
 from p2p_ipython.members.access import Access, given_access, profile_access
 from p2p_ipython.members.membership import Membership
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.protocol.identity import MAX_LIFE, ClusterSecret
 from p2p_ipython.protocol.messages import Bye, Hello
 from p2p_ipython.protocol.roster import Roster

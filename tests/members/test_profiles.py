@@ -16,7 +16,8 @@ import pytest
 
 from p2p_ipython import private_files
 from p2p_ipython.errors import ConfigError
-from p2p_ipython.members.profiles import MAX_PROFILE, Hosting, Profile, Profiles
+from p2p_ipython.members.profile import MAX_PROFILE, Hosting, Profile
+from p2p_ipython.members.profiles import Profiles
 
 OWNER = "SHA256:" + "A" * 43
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
