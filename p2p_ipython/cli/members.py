@@ -94,7 +94,7 @@ async def _take_out(options: argparse.Namespace) -> int:
     host = Host(access, profile, profiles)
     try:
         await host.open()
-        out = await operations.take_out(host, access, profiles, options.member)
+        out = await operations.revoke(host, access, profiles, options.member)
     finally:
         await host.close()
     say(f"{out.member} is out of {title}")

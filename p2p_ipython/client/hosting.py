@@ -431,7 +431,7 @@ class Reception:
         from p2p_ipython.members.profiles import Profiles
 
         async with self._host_of(name, way) as (host, access):
-            revoked = await operations.take_out(host, access, Profiles(), member)
+            revoked = await operations.revoke(host, access, Profiles(), member)
             title = host.profile.title
         hosting = self._hosted.get(title)
         if hosting is not None and not hosting.over:

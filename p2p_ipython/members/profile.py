@@ -33,7 +33,7 @@ class NewerProfile(ValueError):
 
 @dataclass(frozen=True)
 class Hosting:
-    """What a cluster's owner keeps in mind for his host process.
+    """What a cluster's owner has decided for the host process.
 
     ``until`` is Unix time, seconds: how long the cluster is hosted. ``expected`` holds the names that may knock, with
     the fingerprint that each must have, or "" for any.
@@ -60,7 +60,7 @@ class Profile:
     board: str
     """``[USER@]HOST[:PORT]``"""
     host_key: str
-    """The board's public key, one line; "" where known-hosts files decide."""
+    """The board's public key, one line; "" if known-hosts files decide."""
     mailbox: str
     """A websocket URL; "" for the board's own, or the public one."""
     relay: str
@@ -70,7 +70,7 @@ class Profile:
     signer: str
     """The fingerprint of our own key in this cluster."""
     topic: str = field(repr=False)
-    """As secret as the key: whoever knows it can stall the topic."""
+    """As secret as the key: anyone who knows it can stall the topic."""
     key: bytes = field(repr=False)
     """Of the board's lines, 32 bytes."""
     roster: bytes = field(repr=False)
@@ -78,7 +78,7 @@ class Profile:
     trusted: frozenset[str] = frozenset()
     """Fingerprints of members whose results may be pickles."""
     vouch: bytes = field(default=b"", repr=False)
-    """The owner's word for a machine of his own that has a key of its own."""
+    """The owner's word for a machine of the owner's that has a key of its own."""
     hosting: Hosting | None = None
     """In the owner's own profile only."""
 

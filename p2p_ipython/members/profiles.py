@@ -38,13 +38,13 @@ class Profiles:
         self._folder = data_dir() / "clusters" if folder is None else folder
 
     def find(self, title: str) -> Profile | None:
-        """The profile of a cluster, or None. Raises ``ConfigError`` for one that can't be used."""
+        """Return the profile of a cluster, or None. Raises ``ConfigError`` for one that can't be used."""
         path = self._path(title)
         with self._locked(path):
             return _read(path, title)[0]
 
     def load(self, title: str) -> Profile:
-        """The profile of a cluster. Raises ``ConfigError`` where there is none or it can't be used."""
+        """Return the profile of a cluster. Raises ``ConfigError`` if there is none or it can't be used."""
         profile = self.find(title)
         if profile is None:
             near = self.similar(title)
@@ -57,11 +57,11 @@ class Profiles:
         return profile
 
     def similar(self, title: str) -> str:
-        """The title among those that are known which somebody may have meant by another one; "" for none."""
+        """Return the known title that comes closest to a mistyped ``title``; "" if none is close."""
         return next(iter(difflib.get_close_matches(title, [profile.title for profile in self.all()], n=1)), "")
 
     def all(self) -> list[Profile]:
-        """All profiles, by title. Those that can't be used are reported in the log and left out."""
+        """Return all profiles, by title. Those that can't be used are reported in the log and left out."""
         if not self._folder.is_dir():
             return []
         found = []
@@ -79,7 +79,7 @@ class Profiles:
     def save(self, profile: Profile) -> None:
         """Write a profile, in place of the one with the same title. Raises ``ConfigError``.
 
-        One that is there and can't be read is put aside first, and reported in the log.
+        An older one that can't be read is put aside first, and reported in the log.
         """
         path = self._path(profile.title)
         with self._locked(path):
@@ -91,7 +91,7 @@ class Profiles:
             _write(path, profile, others)
 
     def change(self, title: str, edit: Callable[[Profile], Profile]) -> Profile:
-        """Replace a profile by what ``edit`` makes of it, with nobody in between; returns the new one.
+        """Replace a profile by what ``edit`` makes of it, with nobody in between; return the new one.
 
         ``edit`` is called once and must not come back to the profiles. Raises what it raises, and ``ConfigError``.
         """
@@ -104,7 +104,7 @@ class Profiles:
         return self.put(title, changed)
 
     def put(self, title: str, edit: Callable[[Profile | None], Profile]) -> Profile:
-        """As ``change``, but ``edit`` gets None, and makes the first profile, where there is none."""
+        """Change or make a profile, as ``change`` does; ``edit`` gets None if there is none yet."""
         path = self._path(title)
         with self._locked(path):
             before, others = _read(path, title)
@@ -116,9 +116,9 @@ class Profiles:
             return after
 
     def revise(self, title: str, edit: Callable[[Profile], Profile]) -> Profile:
-        """As ``change``, for an edit that may take long, because a key signs in it and an agent may ask its user.
+        """Change a profile, as ``change`` does, by an edit that may take long: a key signs, and its agent may ask.
 
-        Nobody is kept waiting: ``edit`` is called again when somebody else has changed the profile meanwhile. Raises
+        Nobody is kept waiting: ``edit`` is called again if another process has changed the profile meanwhile. Raises
         what it raises, and ``ConfigError``.
         """
         for _ in range(_TRIES):
@@ -139,7 +139,7 @@ class Profiles:
         )
 
     def remove(self, title: str) -> None:
-        """Forget a cluster; does nothing where it is not known. Raises ``ConfigError``."""
+        """Forget a cluster, if it is known. Raises ``ConfigError``."""
         path = self._path(title)
         with self._locked(path):
             try:
@@ -148,11 +148,11 @@ class Profiles:
                 raise _unusable(path, error) from None
 
     def stamp(self, title: str) -> tuple[int, ...] | None:
-        """Changes whenever the profile does; None where there is none. Cheap enough to be asked each second."""
+        """Return something that changes whenever the profile does; None if there is none. Cheap."""
         return private_files.stamp(self._path(title))
 
     def hosting(self, title: str) -> private_files.Lock | None:
-        """Become the process that hosts a cluster, or None when another is. Doesn't wait.
+        """Become the process that hosts a cluster; return None if another one does. Doesn't wait.
 
         It lasts until ``release()`` (or the end of a ``with`` block), or until the process ends, however it ends.
         Raises ``ConfigError``.
@@ -180,7 +180,7 @@ class Profiles:
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
-        """Be the only one who reads or writes. Readers, too: Windows replaces no file that somebody reads."""
+        """Be the only process that reads or writes. (Windows can't replace a file that is being read.)"""
         self._make_folder()
         try:
             lock = private_files.Lock.acquire(path.with_name(".lock"), wait=_PATIENCE)
@@ -196,11 +196,11 @@ class Profiles:
 
 
 class _Overtaken(Exception):
-    """Somebody has changed a profile since it was read."""
+    """Another process has changed a profile since it was read."""
 
 
 def _title(filename: str) -> str | None:
-    """The title that a file's name means, if it means one."""
+    """Return the title that a file's name means, or None."""
     title = unquote(filename.removesuffix(_SUFFIX)).replace("@", "/", 1)
     return title if is_title(title) else None
 

@@ -101,7 +101,9 @@ def test_who_may_only_lend_cant_have_tasks_run(here: Village) -> None:
     for person in (wally, carol):
         here.give(profile, person)
     worker = carol.worker(TITLE)
-    assert "NotAdmitted: alice lets you lend to alice/friends, not have tasks run" in wally.notebook().fails(CONNECTED)
+    assert "NotAdmitted: alice lets you lend to alice/friends, not send tasks there" in wally.notebook().fails(
+        CONNECTED
+    )
     # His own program may be another one, that doesn't ask.
     program = "import p2p_ipython.members.membership as m; m.Membership._check_role = lambda self: None\n"
     lender = wally.notebook(program + CONNECTED)

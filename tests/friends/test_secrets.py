@@ -20,11 +20,12 @@ from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.link.base import Secret
 from p2p_ipython.members.access import profile_access
-from p2p_ipython.members.host import Host, Present
+from p2p_ipython.members.host import Host
 from p2p_ipython.members.invitation_messages import Welcome
 from p2p_ipython.members.joining import LetIn
 from p2p_ipython.members.knocking import Granted, Knocking
 from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.roll_call import Present
 from p2p_ipython.members.voice import Voice
 from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.identity import ClusterSecret, vouch

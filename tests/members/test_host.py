@@ -287,7 +287,7 @@ async def test_the_owners_other_host_is_none_of_those_who_have_to_follow(circle:
     host, profiles = await hosting(circle, tmp_path)
     other = Host(host._access, host.profile, profiles)
     await other.open()
-    await until(lambda: host.present)
+    await until(lambda: host.roll_call.present)
     assert await host.settled(0.0) == (0, 0)
     await other.close()
     await host.close()

@@ -180,8 +180,8 @@ async def test_a_key_that_signs_no_more_is_asked_for_now_and_then_and_said(
         bob.say_hello()
         await asyncio.sleep(0.02)
     assert key.signed - before <= (time.monotonic() - begun) / 0.3 + 1
-    assert "nobody hears us any more: the SSH key could not sign" in bob.trouble
-    assert caplog.text.count("so that the others will hear us no more") == 1
+    assert "nobody hears us any longer: the SSH key could not sign" in bob.trouble
+    assert caplog.text.count("so the others will no longer hear us") == 1
     # It says hello as soon as it can be heard again.
     key.trouble, heard = None, len(ear(alice).said)
     while bob.trouble:
