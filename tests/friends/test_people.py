@@ -102,7 +102,7 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
 
     eventually(lambda: not runs(of_bob) or (folders[1] / "stopped").exists(), "the end of bob's task")
     assert "NotAdmitted" in (failure := notebooks[1].fails("f.result(60)"))
-    assert "alice has taken you out of alice/friends" in failure
+    assert "alice has revoked your membership of alice/friends" in failure
     assert "NotAdmitted" in notebooks[1].fails("c.submit(pow, 2, 3).result(60)")
     assert runs(of_alice)
     assert not (folders[0] / "stopped").exists()
@@ -118,7 +118,7 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     eventually(lambda: bob.profiles.load(TITLE).roster == carol.profiles.load(TITLE).roster, "the list in bob's files")
     later = bob.notebook(CONNECTED)
     assert "No worker" not in (shown := later.run("answer = c.status().note"))
-    assert "not in alice/friends any more" in shown
+    assert "no longer in alice/friends" in shown
     again = bob.p2p("join", TITLE)
     again.expect("your membership of alice/friends was revoked; asking to be admitted again")
     host.expect(f"knocks, with the key {bob.fingerprint}. Admit them to {TITLE} as")

@@ -233,7 +233,7 @@ def test_who_is_taken_out_is_told_and_says_no_more(bob: MembershipMachine) -> No
     installed, expelled = hears_roster(bob, newer, 1.0)
     assert installed == Installed(newer)
     assert isinstance(expelled, Expelled)
-    assert "alice has taken you out of alice/friends" in expelled.why == bob.trouble(NOW)
+    assert "alice has revoked your membership of alice/friends" in expelled.why == bob.trouble(NOW)
     assert hears(bob, hello(1), 2.0) == hears(bob, grant(5), 2.0, by="alice", role="host") == []
     assert bob.install(roster(9, "bob"), 3.0) == []
     assert run(bob, 10_000.0) == []
@@ -243,7 +243,7 @@ def test_who_starts_with_a_roster_that_he_is_not_in_asks_on_the_lobby_and_is_tol
     out = machine("bob", roster(3, "carol"))
     out.joined(0.0)
     hears(out, hello(3), 1.0, by="carol")
-    assert "not in alice/friends any more" in out.trouble(NOW)
+    assert "no longer in alice/friends" in out.trouble(NOW)
     assert VisitLobby in kinds(run(out, 2 * ALONE_AFTER))
 
 

@@ -141,7 +141,7 @@ def test_who_was_taken_out_while_away_is_told_by_whoever_knows() -> None:
     there.run(5)
     back = there.start("m0")
     there.run(5)
-    assert "taken you out" in back.machine.expelled
+    assert "revoked your membership" in back.machine.expelled
 
 
 def test_who_was_taken_out_finds_nobody_later_and_the_owner_hears_him_knock() -> None:
