@@ -77,7 +77,7 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     host.expect(f"carol knocks, with the key {carol.fingerprint}. Admit them to {TITLE} as carol?")
     host.type("y\n")
     host.expect("carol is in")
-    knocking.expect(f"{TITLE} lets you in. Its owner has the key {alice.fingerprint}.\nIs that right?")
+    knocking.expect(f"{TITLE} admits you. Its owner has the key {alice.fingerprint}.\nIs that right?")
     knocking.type("yes\n")
     assert knocking.wait() == 0
 
@@ -95,7 +95,7 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
 
     before = alice.profiles.load(TITLE)
     revoking = alice.p2p("revoke", "friends", "bob", tty=True)
-    revoking.expect("Take bob out of alice/friends?")
+    revoking.expect("Revoke bob's membership of alice/friends?")
     revoking.type("y\n")
     assert revoking.wait() == 0
     revoking.expect("bob is out of alice/friends")
@@ -183,7 +183,7 @@ def test_a_guest_whom_the_host_declines_is_told_and_keeps_nothing(here: Village)
     inviting.expect("[yes/no]")
     inviting.type("n\n")
     assert (inviting.wait(), joining.wait()) == (1, 1)
-    inviting.expect("not let in")
+    inviting.expect("not admitted")
     joining.expect("p2p: the owner of alice/friends said no")
     assert bob.profiles.all() == []
     assert bob.fingerprint not in alice.says("members", "friends")
@@ -233,7 +233,7 @@ def test_who_is_told_no_at_the_door_hears_it(here: Village) -> None:
     knocking = here.person("mallory").p2p("join", TITLE, *here.way, "--name", "mallory")
     host.expect("mallory knocks")
     host.type("n\n")
-    host.expect("mallory is told no")
+    host.expect("mallory is refused")
     assert knocking.wait() == 1
     knocking.expect("p2p: alice does not want you in alice/friends")
     assert here.person("mallory").profiles.all() == []
@@ -243,7 +243,7 @@ def test_a_host_that_nobody_sits_at_says_how_to_let_somebody_in_and_then_does(he
     carol, alice = here.person("carol"), here.person("alice")
     host = hosting(here, tty=False)
     knocking = carol.p2p("join", TITLE, *here.way, "--name", "carol", "--owner", alice.fingerprint)
-    host.expect("Nobody can answer here; let him in by:\n  p2p ")
+    host.expect("Nobody can answer here; admit them by:\n  p2p ")
     command = host.expect("\n").split()
     said = alice.says(*command)
     assert "carol may come in" in said
