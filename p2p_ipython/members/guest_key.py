@@ -1,4 +1,4 @@
-"""The SSH key by which a guest joins: the one that is there, or a new one where there is none."""
+"""The SSH key by which a guest joins: the one that is there, or a new one."""
 
 from __future__ import annotations
 

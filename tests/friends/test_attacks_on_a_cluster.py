@@ -141,7 +141,7 @@ def test_a_member_cant_recall_somebody_elses_task(here: Village, tmp_path: Path)
         f"    background().run(say({{'t': 'recall', 'id': {task}, 'attempt': attempt}}))\n"
         "    background().run(say({'t': 'pass'}))\n"
     )
-    # What bob asks for afterwards is answered, so the worker has read his recalls.
+    # What bob asks for afterwards is answered, so the worker has read bob's recalls.
     assert attack.run("answer = c.submit(pow, 2, 4).result(60)") == "16"
     assert runs(pid)
     (tmp_path / "go").write_text("")

@@ -114,7 +114,7 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     after = carol.profiles.load(TITLE)
     assert after.topic != before.topic
     assert after.key != before.key
-    # He who is out still has his files, which know it by now; nobody lets him in by them.
+    # A revoked member still has the files, which know it by now; nobody is admitted by them.
     eventually(lambda: bob.profiles.load(TITLE).roster == carol.profiles.load(TITLE).roster, "the list in bob's files")
     later = bob.notebook(CONNECTED)
     assert "No worker" not in (shown := later.run("answer = c.status().note"))

@@ -105,7 +105,7 @@ async def no(guest: Guest) -> Welcome | None:
 async def inviting(
     mailbox: str, admit: Admit = yes, **changes: Any
 ) -> AsyncIterator[tuple[Secret, asyncio.Task[Guest | None]]]:
-    """Alice invites: the code, and what comes of it. Whoever leaves the block has heard of it or cancels it."""
+    """Alice invites: gives the code and the invitation, which the end of the block cancels if it is not over."""
     code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     arguments: dict[str, Any] = {
         "mailbox": mailbox,
@@ -176,7 +176,7 @@ async def test_a_guest_who_is_refused_hears_it_and_gets_nothing() -> None:
 
 
 def word_for(guest: str, *, by: str = "alice", cluster: str = "", now: float = 0.0) -> bytes:
-    """Somebody's word that the key ``guest`` is on a machine of his own."""
+    """Somebody's word that the key ``guest`` is on a machine of their own."""
     return vouch(key_of(by), cluster=cluster or cluster_of(), key=guest, now=now or time.time())
 
 
@@ -328,7 +328,7 @@ async def test_a_leaked_code_is_of_no_use_while_the_guest_is_there(monkeypatch: 
 
 
 async def test_a_crowded_nameplate_lets_nobody_in() -> None:
-    """Two are at it already, whoever they are: who comes third hears that the code has been used."""
+    """Two are at it already: the third hears that the code has been used."""
     from p2p_ipython import loop as loops
 
     loops.adopt()
@@ -412,7 +412,7 @@ def as_guest(verifier: bytes, who: str = "bob", **changes: Any) -> dict[str, Any
 
 
 async def fooled_host(make: Callable[[bytes], Any]) -> Any:
-    """What becomes of a host whose guest answers with what ``make`` makes of the verifier. He is never asked."""
+    """The end of a host whose guest answers with what ``make`` makes of the verifier; its human is never asked."""
 
     async def never(guest: Guest) -> Welcome:
         raise AssertionError("the human was asked")
@@ -431,7 +431,7 @@ async def fooled_host(make: Callable[[bytes], Any]) -> Any:
 async def fooled_guest(
     hello: Callable[[bytes], Any], then: Any = None, *, own: bool = False, told: Callable[[Host], None] = lambda _: None
 ) -> Any:
-    """What becomes of a guest whose host says that. He has told nothing about himself if ``then`` is None."""
+    """What becomes of a guest whose host says that. The guest has said nothing about itself if ``then`` is None."""
     async with servers() as here, visiting(here.mailbox) as visit:
         code = await visit.new_code(3)
         guest = asyncio.create_task(come(code, here.mailbox, own=own, told=told))

@@ -49,7 +49,7 @@ def grant(epoch: int, key: int = 2, *, to: Session = BOB, cluster: str = CLUSTER
 def hears(
     bob: MembershipMachine, message: Message, now: float = 0.0, *, by: str = "carol", role: str = "worker"
 ) -> list[Action]:
-    """Bob hears somebody, admitted or not as his machine has it."""
+    """Bob hears somebody, admitted or not as Bob's machine has it."""
     speaker = certificate(by, role)
     return bob.heard(speaker, message, now, NOW + now, admitted=bob.admits(speaker, NOW + now))
 
@@ -138,7 +138,7 @@ def test_who_says_hello_with_an_older_roster_is_given_ours_after_a_pause(bob: Me
 
 
 def test_a_stranger_who_says_hello_with_an_older_roster_is_told_too(bob: MembershipMachine) -> None:
-    """He may have been taken out, and must hear it; the roster is no secret for whoever has the cluster's key."""
+    """The sender may have been revoked, and must hear it; holders of the cluster's key may have the roster."""
     hears(bob, hello(2), 1.0, by="mallory")
     assert Say in kinds(run(bob, 2.0))
 
