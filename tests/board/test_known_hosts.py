@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 
 import paramiko
 import pytest
@@ -119,6 +120,20 @@ def test_accepting_a_key_keeps_every_other_line_as_it_is(world):
     assert kept == before + b"\n"
     assert world.right.line.encode().startswith(added.strip())
     world.check(world.right)
+
+
+def test_keys_that_are_accepted_at_once_are_all_kept(world):
+    def accept(number: int) -> None:
+        for port in range(10):
+            name = f"[board{number}.example]:{port}"
+            remember_host_key(Route(name, port, "me", name), world.right.line, world.files.accepted)
+
+    threads = [threading.Thread(target=accept, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(world.files.accepted.read_text().splitlines()) == 40
 
 
 def test_a_file_of_accepted_keys_that_is_too_large_is_refused_and_left_alone(world):
