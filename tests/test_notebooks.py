@@ -116,7 +116,7 @@ def friends_have_met(folder: Path) -> None:
     assert "on bob's machine" in shown(executed, "await primes")
     assert "mauve" in shown(executed, "%p2p_trust bob")
     assert "carol is in alice/friends" in shown(executed, "%p2p_approve carol")
-    assert "alice has taken you out of alice/friends" in shown(executed, "%p2p_revoke friends bob")
+    assert "alice has revoked your membership of alice/friends" in shown(executed, "%p2p_revoke friends bob")
     assert not list(folder.glob("p2p-friends-*"))
     left = [process for process in psutil.process_iter(["environ"]) if str(folder) in str(process.info["environ"])]
     assert not psutil.wait_procs(left, timeout=30)[1]  # whose starter has ended, they end by themselves

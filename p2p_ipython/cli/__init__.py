@@ -1,11 +1,27 @@
-"""The ``p2p`` command: boards, workers, measurements, and which key one is known by.
+"""The ``p2p`` command: boards, workers, clusters of friends, measurements.
 
-Each command has a module here with two functions: ``add`` says what the command line looks like, and another turns
-parsed arguments into a call. What it calls is imported there, so that ``--help`` costs only argparse. No secret is
-ever an argument: keys are named by file, or come from the agent.
+    arguments.py   how a command is made, kinds of values, groups of options
+    terminal.py    what a command prints, asks and logs
+    friends.py     what the commands for clusters of friends share
 
-Exit status: 0 it worked, 1 an error (said in one message, with what to do next), 2 wrong usage, 130 Ctrl-C
-(which is the usual end of a board or a worker that runs: 0 there).
+    board.py       p2p board: run a board
+    worker.py      p2p worker: lend this machine's spare time
+    host.py        p2p host: host a cluster of friends
+    invite.py      p2p invite: invite a friend, by a code
+    join.py        p2p join, leave: join by a code or by knocking; forget a cluster
+    members.py     p2p members, revoke, trust: the members, and on which terms
+    bench.py       p2p bench: measure a cluster
+    setup.py       p2p setup: prepare this machine, step by step
+    doctor.py      p2p doctor: find out what does not work
+    whoami.py      p2p whoami: show the key that others see
+
+Each command has a module with two functions: ``add`` describes the command line, and another turns parsed arguments
+into a call. The modules that a command calls are heavy (asyncssh, paramiko, twisted) or import such: each command
+imports them when it runs, so that ``--help`` costs only argparse. No secret is ever an argument: keys are named by
+file, or come from the agent.
+
+Exit status: 0 it worked, 1 an error (one message, with what to do next), 2 wrong usage, 130 Ctrl-C (which is the usual
+end of a board or a worker that runs: 0 there).
 """
 
 from __future__ import annotations
@@ -23,10 +39,10 @@ from p2p_ipython.errors import P2PError
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
-"""What a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
+"""The exit status that a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
 
 MODULES = (board, worker, host, invite, join, members, bench, setup, doctor, whoami)
-"""Whose ``add`` makes the commands, in the order of the help."""
+"""The modules whose ``add`` makes the commands, in the order of the help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line. What it reads has ``run``, which takes what was read, and returns an exit status."""
+    """Make the command line. The options that it reads have ``run``, which takes them and returns an exit status."""
     whole = argparse.ArgumentParser(
         prog="p2p",
         description="Share spare Python compute among friends, from a notebook.",

@@ -1,4 +1,4 @@
-"""What the commands' command lines share: how a command is made, kinds of values, groups of options."""
+"""The parts that all command lines share: how a command is made, kinds of values, groups of options."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import ConfigError
 
 PERSONAL = "personal"
-"""The cluster's name where none is given; as in client/cluster.py, which is not worth loading for --help."""
+"""The cluster's name if none is given; as in client/cluster.py, which is not worth loading for --help."""
 
 PICO_ACCOUNTS = "pico.sh"
-"""Where accounts for it are."""
+"""The server that has the accounts of that board."""
 
 
 class Commands:
@@ -41,8 +41,8 @@ class Commands:
     ) -> argparse.ArgumentParser:
         """Add a command and return its parser, for its arguments.
 
-        ``short`` is its line in ``p2p --help``; ``text`` and ``example`` (lines that begin with two blanks) are what
-        its own help has. ``run`` gets the parsed arguments and returns the exit status.
+        ``short`` is its line in ``p2p --help``. ``text`` and ``example`` (lines that begin with two blanks) are its own
+        help. ``run`` gets the parsed arguments and returns the exit status.
         """
         made = self._commands.add_parser(
             name,
@@ -57,7 +57,7 @@ class Commands:
 
 
 class _Command(argparse.ArgumentParser):
-    """A command's parser. What it doesn't know is its own to refuse: argparse would show the usage of ``p2p``."""
+    """A command's parser. It refuses unknown arguments itself: argparse would show the usage of ``p2p``."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = super().parse_known_args(args, namespace)
@@ -70,7 +70,7 @@ class _Command(argparse.ArgumentParser):
 
 
 def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool, default: str | None) -> None:
-    """``--board`` (which may be ``required``) and ``--cluster`` (with its ``default``), and the key's options."""
+    """Add ``--board`` (which may be ``required``), ``--cluster`` (with its ``default``) and the key's options."""
     parser.add_argument("--board", required=required, metavar="[USER@]HOST[:PORT]", help="the board to meet at")
     parser.add_argument(
         "--cluster", default=default, metavar="NAME", help=f"the cluster's name on the board (default: {PERSONAL})"
@@ -79,7 +79,7 @@ def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool, defaul
 
 
 def key_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--identity``, ``--accept-host-key`` and ``--ssh-option``: our key, the board's, and the way to it."""
+    """Add ``--identity``, ``--accept-host-key`` and ``--ssh-option``: our key, the board's, and the way to it."""
     parser.add_argument(
         "--identity",
         type=Path,
@@ -102,7 +102,7 @@ def key_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def duration(text: str) -> float:
-    """Seconds in a duration; see ``config.parse_duration``."""
+    """Read a duration as seconds; see ``config.parse_duration``."""
     try:
         return parse_duration(text)
     except ConfigError as error:
@@ -110,7 +110,7 @@ def duration(text: str) -> float:
 
 
 def port(text: str) -> int:
-    """A port, or 0."""
+    """Read a port, or 0."""
     number = int(text)
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError("a port is between 0 and 65535")
@@ -118,7 +118,7 @@ def port(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """A number of 1 or more."""
+    """Read a number of 1 or more."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import json
 
@@ -25,9 +26,9 @@ def add(commands: Commands) -> None:
         "--workers", type=count, metavar="N", help="workers of the personal cluster (default: number of cores)"
     )
     parser.add_argument(
-        "--repeats", type=count, metavar="N", default=3, help="how often each figure is taken (default: %(default)s)"
+        "--repeats", type=count, metavar="N", default=3, help="how often each figure is measured (default: %(default)s)"
     )
-    parser.add_argument("--memory", action="store_true", help="also memory: what a client adds, and an idle worker")
+    parser.add_argument("--memory", action="store_true", help="measure memory, too: of a client, and of an idle worker")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 

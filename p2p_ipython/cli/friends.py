@@ -1,4 +1,4 @@
-"""What the commands for clusters of friends share: their options, and how a coroutine of theirs is run."""
+"""The parts that commands for clusters of friends share: options, the loop that runs a coroutine, words."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython.cli.arguments import key_arguments
 from p2p_ipython.cli.terminal import run
+from p2p_ipython.loop import adopt, disown
+from p2p_ipython.members.way import Way
 
 if TYPE_CHECKING:
-    from p2p_ipython.members.operations import Way
-    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.members.profile import Profile
     from p2p_ipython.protocol.roster import Roster
 
 T = TypeVar("T")
 
 
 def way_arguments(parser: argparse.ArgumentParser, *, board: bool) -> None:
-    """``--board`` (where it can be chosen), ``--mailbox``, ``--relay`` and the key's options."""
+    """Add the key's options and, if the ``board`` can be chosen, ``--board``, ``--mailbox`` and ``--relay``."""
     if board:
         parser.add_argument(
             "--board", default="", metavar="[USER@]HOST[:PORT]", help="the board to meet at (default: pipe.pico.sh)"
@@ -38,9 +39,7 @@ def way_arguments(parser: argparse.ArgumentParser, *, board: bool) -> None:
 
 
 def way_of(options: argparse.Namespace) -> Way:
-    """The way to the board that the options describe."""
-    from p2p_ipython.members.operations import Way
-
+    """Return the way to the board that the options describe."""
     return Way(
         board=getattr(options, "board", "") or "",
         identity=options.identity,
@@ -53,7 +52,6 @@ def way_of(options: argparse.Namespace) -> Way:
 
 def run_shared(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` on a loop that Twisted, and so Magic Wormhole, shares."""
-    from p2p_ipython.loop import adopt, disown
 
     async def whole() -> T:
         adopt()
@@ -66,12 +64,12 @@ def run_shared(work: Coroutine[Any, Any, T]) -> T:
 
 
 def day(until: float) -> str:
-    """A time for people."""
+    """Write a time for people."""
     return time.strftime("%a %d %b %Y, %H:%M", time.localtime(until))
 
 
 def member_lines(profile: Profile, roster: Roster) -> list[str]:
-    """The members, a line each: name, fingerprints, what he may do, whether he is trusted."""
+    """Return the members, a line each key: name, fingerprint, roles, whether they are trusted."""
     width = max(len(member.name) for member in roster.members)
     lines = []
     for number, member in enumerate(roster.members):
@@ -91,6 +89,6 @@ def member_lines(profile: Profile, roster: Roster) -> list[str]:
 
 
 def identity_path(options: argparse.Namespace) -> Path | None:
-    """The key file that was named."""
+    """Return the key file that was named."""
     path: Path | None = options.identity
     return path.expanduser() if path is not None else None

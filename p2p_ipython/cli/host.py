@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import asyncio
 import signal
@@ -16,7 +17,7 @@ from p2p_ipython.errors import ConfigError, P2PError, UsageError
 
 if TYPE_CHECKING:
     from p2p_ipython.members.host import Host
-    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.members.profile import Profile
     from p2p_ipython.protocol.host_machine import Knock
 
 LOOK_AGAIN = 60.0
@@ -29,9 +30,10 @@ def add(commands: Commands) -> None:
         "host",
         _host,
         short="host a cluster that friends share",
-        text="Host a cluster that friends share, or go on with it: let people in, tell everybody who is in. It runs\n"
-        "until --duration is over or Ctrl-C; the members can work together without it, and find the cluster again\n"
-        "on every later day. Invite friends from another terminal: p2p invite NAME. Who knocks is asked about here.",
+        text="Host a cluster that friends share, or continue it: admit guests, hand the list of members on. It runs\n"
+        "until --duration is over or Ctrl-C. The members can work together without it, and find the cluster again\n"
+        "on every later day. Invite friends from another terminal: p2p invite NAME. You are asked here about each\n"
+        "guest who knocks.",
         example="  p2p host friends\n"
         "  p2p host friends --board board.example.org:2222 --users bob,carol\n"
         "  p2p host friends --users bob=SHA256:… --duration 90d",
@@ -41,15 +43,13 @@ def add(commands: Commands) -> None:
         "--users",
         default="",
         metavar="NAMES",
-        help="who is expected: bob,carol; with bob=SHA256:… he needs no invitation",
+        help="the guests you expect: bob,carol; with bob=SHA256:… bob needs no invitation",
     )
-    parser.add_argument(
-        "--owner", metavar="NAME", help="what you are called in its title (default: your name on the board)"
-    )
+    parser.add_argument("--owner", metavar="NAME", help="your name in its title (default: your name on the board)")
     parser.add_argument(
         "--duration", type=duration, metavar="TIME", help="how long the cluster is hosted, as 12h or 30d (default: 14d)"
     )
-    parser.add_argument("--resume", action="store_true", help="only go on with a cluster that is there")
+    parser.add_argument("--resume", action="store_true", help="only continue a cluster that is there")
     way_arguments(parser, board=True)
 
 
@@ -89,7 +89,7 @@ async def _run(options: argparse.Namespace) -> int:
             answering = loop.create_task(_answer(host, knocks))
             try:
                 if not await _hosted_until_the_end(host, ended):
-                    say(f"the time of {profile.title} is up; p2p host {options.cluster} goes on with it")
+                    say(f"the time of {profile.title} is up; p2p host {options.cluster} continues it")
             finally:
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)
@@ -101,7 +101,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 def _hosted_already(options: argparse.Namespace, profile: Profile) -> int:
-    """Another process hosts it: that one sees what the options have changed in the profile."""
+    """Say that another process hosts the cluster, which sees what the options have changed in the profile."""
     from p2p_ipython.members import operations
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.protocol.roster import parse_title
@@ -115,17 +115,17 @@ def _hosted_already(options: argparse.Namespace, profile: Profile) -> int:
         )
     for name, fingerprint in users.items():
         if not fingerprint:
-            say(f"{name} is expected; your other process, which hosts {profile.title}, asks you when he knocks")
+            say(f"{name} is expected; your other process, which hosts {profile.title}, asks you when they knock")
     known = {name for name, fingerprint in users.items() if fingerprint}
     if known:
-        say(f"{', '.join(sorted(known))} may come in: your other process, which hosts {profile.title}, lets them in")
+        say(f"{', '.join(sorted(known))} may come in: your other process, which hosts {profile.title}, admits them")
     if options.duration:
         say(f"{profile.title} is hosted until {day(roster_of(profile).until)} now, by your other process")
     return 0
 
 
 async def _hosted_until_the_end(host: Host, ended: asyncio.Event) -> bool:
-    """Whether it was ended before its time was up. Another process may prolong that time."""
+    """Return whether ``ended`` came before the cluster's time was up. Another process may prolong that time."""
     from p2p_ipython.members import operations
 
     while (left := operations.until_of(host.profile) - time.time()) > 0:
@@ -154,12 +154,12 @@ def _introduce(host: Host, *, new: bool) -> None:
         say(f"note: {profile.board} is this machine only; friends elsewhere need an address that they can reach")
     say(f"invite somebody:   p2p invite {name}     (in another terminal; it prints a code to say aloud)")
     board = "" if profile.board == PICO_BOARD else f" --board {profile.board}"
-    say(f"or let him knock:  p2p join {profile.title}{board} --owner {roster.owner}")
+    say(f"or let them knock: p2p join {profile.title}{board} --owner {roster.owner}")
     say("Ctrl-C ends the hosting; the members can go on without it")
 
 
 def _tell(come: frozenset[str], gone: frozenset[str]) -> None:
-    """Say who has come in, by whatever way, and who is out."""
+    """Say which members have come in, by whatever way, and which are out."""
     for name in sorted(come):
         say(f"{name} is in")
     for name in sorted(gone):
@@ -167,13 +167,13 @@ def _tell(come: frozenset[str], gone: frozenset[str]) -> None:
 
 
 async def _answer(host: Host, knocks: asyncio.Queue[Knock]) -> None:
-    """Ask about each who knocks, one after the other."""
+    """Ask about each guest who knocks, one after the other."""
     while True:
         knock = await knocks.get()
         try:
             await _answer_one(host, knock)
-        except P2PError as error:  # the next one is to be asked about nevertheless
-            say(f"{knock.name} could not be let in: {error}")
+        except P2PError as error:  # the next guest is asked about nevertheless
+            say(f"{knock.name} could not be admitted: {error}")
 
 
 async def _answer_one(host: Host, knock: Knock) -> None:
@@ -182,23 +182,23 @@ async def _answer_one(host: Host, knock: Knock) -> None:
     title = host.profile.title
     name = free_name(host.profile, knock.name)
     expected = host.profile.hosting.expected if host.profile.hosting else {}
-    # Anybody can call himself so. With a fingerprint that is expected he would be in already, without knocking.
-    remark = " (a name that you expect; his key you don't know yet)" if expected.get(name) == "" else ""
+    # Anybody can use the name. A guest whose fingerprint is expected would be in already, without knocking.
+    remark = " (a name that you expect; you don't know their key yet)" if expected.get(name) == "" else ""
     knocks = f"{name}{remark} knocks, with the key {knock.fingerprint}."
     if name != knock.name:
-        knocks += f" He calls himself {knock.name}, as somebody does who is in."
+        knocks += f" They use the name {knock.name}, which a member has."
     try:
-        yes = await asked(f"{knocks} Let him into {title} as {name}?")
+        yes = await asked(f"{knocks} Admit them to {title} as {name}?")
     except UsageError:
-        say(f"{knocks} Nobody can answer here; let him in by:\n  p2p host {title} --users {name}={knock.fingerprint}")
+        say(f"{knocks} Nobody can answer here; admit them by:\n  p2p host {title} --users {name}={knock.fingerprint}")
         return
     there = host.machine.roster.member(knock.fingerprint)
-    if there is not None:  # let in by another process while the question was there
-        say(f"{there.name} is in already; p2p revoke {title} {there.name} takes him out")
+    if there is not None:  # another process has admitted them while the question was there
+        say(f"{there.name} is in already; to undo that: p2p revoke {title} {there.name}")
         return
     if not yes:
         host.refuse(knock)
-        say(f"{knock.name} is told no")
+        say(f"{knock.name} is refused")
         return
     await asyncio.to_thread(host.approve, knock)
     await host.refresh()

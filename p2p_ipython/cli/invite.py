@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import asyncio
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from p2p_ipython.cli.terminal import asked, say
 from p2p_ipython.config import Settings
 
 if TYPE_CHECKING:
-    from p2p_ipython.members.door import Question
+    from p2p_ipython.members.inviting import Question
 
 
 def add(commands: Commands) -> None:
@@ -21,8 +22,8 @@ def add(commands: Commands) -> None:
         "invite",
         _invite,
         short="invite a friend into a cluster that you host",
-        text="Invite a friend into a cluster that you host: prints a code that he types, waits for him, shows his\n"
-        "name and the fingerprint of his key, and asks whether to let him in. A code works once, for ten minutes.\n"
+        text="Invite a friend into a cluster that you host: prints a code that they type, waits for them, shows their\n"
+        "name and the fingerprint of their key, and asks whether to admit them. A code works once, for ten minutes.\n"
         "With --own, it is for a machine of your own that has a key of its own.",
         example="  p2p invite friends bob\n"
         "  p2p invite --own --board board.example.org:2222     a machine for your personal cluster",
@@ -34,9 +35,9 @@ def add(commands: Commands) -> None:
         metavar="NAME",
         help="the cluster, as friends (default: the one that you host)",
     )
-    parser.add_argument("guest", nargs="?", metavar="WHO", help="what the guest will be called (default: as he says)")
+    parser.add_argument("guest", nargs="?", metavar="WHO", help="the guest's name in the cluster (default: their own)")
     parser.add_argument("--own", action="store_true", help="a machine of your own, which counts as you")
-    parser.add_argument("--yes", action="store_true", help="let whoever has the code in, without a question")
+    parser.add_argument("--yes", action="store_true", help="admit anyone who has the code, without a question")
     way_arguments(parser, board=True)
 
 
@@ -45,7 +46,7 @@ def _invite(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import door, operations
+    from p2p_ipython.members import inviting, operations
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.members.profiles import Profiles
@@ -57,7 +58,7 @@ async def _run(options: argparse.Namespace) -> int:
         where = f" --mailbox {mailbox}" if mailbox else ""
         say(f"the guest types:  p2p join{own} {code}{where}")
         say(f"in a notebook:    %p2p_join{own} {code}{where}")
-        say("waiting for him, for ten minutes")
+        say("waiting for them, for ten minutes")
 
     async def ask(question: Question) -> str | None:
         if options.yes:
@@ -67,7 +68,7 @@ async def _run(options: argparse.Namespace) -> int:
         return question.called if await asked(str(question)) else None
 
     if options.own and (options.board or options.cluster in ("", PERSONAL)):
-        guest = await door.invite_own(
+        guest = await inviting.invite_own(
             options.cluster or PERSONAL, way=way, settings=settings, show_code=show_code, ask=ask
         )
         title = options.cluster or PERSONAL
@@ -78,7 +79,7 @@ async def _run(options: argparse.Namespace) -> int:
         host = Host(access, profile, profiles)
         try:
             await host.open()
-            guest = await door.invite(
+            guest = await inviting.invite(
                 host, access, profiles, name=options.guest, show_code=show_code, ask=ask, own=options.own
             )
             member = roster_of(host.profile).member(guest.fingerprint) if guest is not None else None
@@ -86,7 +87,7 @@ async def _run(options: argparse.Namespace) -> int:
         finally:
             await host.close()
     if guest is None:
-        say("not let in")
+        say("not admitted")
         return 1
     say(f"done: {called} is in {title}")
     return 0

@@ -1,7 +1,8 @@
-"""``p2p join``: come into a cluster, by a code or by knocking; ``p2p leave``: forget it."""
+"""``p2p join``: join a cluster, by a code or by knocking; ``p2p leave``: forget it."""
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import asyncio
 import threading
@@ -16,7 +17,7 @@ from p2p_ipython.errors import NoKey, UsageError
 
 if TYPE_CHECKING:
     from p2p_ipython.board.client.keys import KeyChoice
-    from p2p_ipython.members.invite import Host
+    from p2p_ipython.members.invitation_messages import Inviter
 
 
 def add(commands: Commands) -> None:
@@ -25,9 +26,9 @@ def add(commands: Commands) -> None:
         "join",
         _join,
         short="join a cluster, by a code that a friend tells you",
-        text="Join a cluster of a friend's, by the code that he tells you; or knock, by its title, and wait until he\n"
-        "has let you in. All it takes is an SSH key, which is made if there is none. Afterwards\n"
-        "%p2p_connect TITLE and p2p worker --cluster TITLE just work, on every later day.",
+        text="Join a friend's cluster, by the code that they tell you; or knock, by its title, and wait until they\n"
+        "admit you. All it takes is an SSH key, which is made if there is none. Afterwards %p2p_connect TITLE and\n"
+        "p2p worker --cluster TITLE just work, on every later day.",
         example="  p2p join 7-guitarist-snowcap-hamburger\n"
         "  p2p join 7-guitarist-snowcap-hamburger --mailbox ws://board.example.org:4000/v1\n"
         "  p2p join alice/friends --board board.example.org:2222     to knock",
@@ -36,14 +37,14 @@ def add(commands: Commands) -> None:
         "code",
         nargs="*",
         metavar="CODE",
-        help="what the friend has told you (default: asked for), or the cluster's title",
+        help="the code that the friend has told you (default: you are asked), or the cluster's title",
     )
-    parser.add_argument("--name", help="what you are called (default: your login name)")
-    parser.add_argument("--own", action="store_true", help="the code is of your own: this machine will count as you")
+    parser.add_argument("--name", help="your name in the cluster (default: your login name)")
+    parser.add_argument("--own", action="store_true", help="the code is your own: this machine will count as you")
     parser.add_argument(
         "--owner", default="", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key"
     )
-    parser.add_argument("--yes", action="store_true", help="ask nothing: make a key where there is none")
+    parser.add_argument("--yes", action="store_true", help="ask nothing: make a key if there is none")
     way_arguments(parser, board=True)
 
     parser = commands.add(
@@ -51,35 +52,35 @@ def add(commands: Commands) -> None:
         _leave,
         short="forget a cluster that you are in",
         text="Forget a cluster: its profile, with the topic and the key, is removed from this machine. The owner's\n"
-        "list still has you until he takes you out.",
+        "list of members still has you until they revoke your membership.",
         example="  p2p leave alice/friends",
     )
     parser.add_argument("cluster", metavar="TITLE", help="the cluster, as alice/friends")
-    parser.add_argument("--yes", action="store_true", help="don't ask, also if it is your own")
+    parser.add_argument("--yes", action="store_true", help="don't ask, even if it is your own")
 
 
 def _join(options: argparse.Namespace) -> int:
     from p2p_ipython.protocol.roster import is_title
 
-    # With blanks between the words, as it is said. Asked for, it is in no list of processes.
+    # With blanks between the words, as it is said. A code that is asked for is in no list of processes.
     options.code = " ".join(options.code) or answer("the code that you were told: ")
     return run_shared(_knock(options) if is_title(options.code) else _by_code(options))
 
 
 async def _by_code(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import door, operations
-    from p2p_ipython.members.invite import read_code
+    from p2p_ipython.members import joining, operations
+    from p2p_ipython.members.invitation import read_code
     from p2p_ipython.members.profiles import Profiles
 
-    read_code(options.code)  # a mistyped one is said before anything else is asked
+    read_code(options.code)  # a mistyped code is reported before anything else is asked
     key = await _key(options)
 
-    def told(host: Host) -> None:
-        say(f"{host.title} invites you; its owner has the key {host.fingerprint}")
-        say("waiting for his yes")
+    def told(inviter: Inviter) -> None:
+        say(f"{inviter.title} invites you; its owner has the key {inviter.fingerprint}")
+        say("waiting for their yes")
 
-    say("looking for who has this code")
-    profile = await door.join(
+    say("looking for the host that has made this code")
+    profile = await joining.join(
         options.code,
         key=key,
         identity=identity_path(options),
@@ -94,30 +95,28 @@ async def _by_code(options: argparse.Namespace) -> int:
 
 
 async def _knock(options: argparse.Namespace) -> int:
-    from p2p_ipython.members import door, operations
+    from p2p_ipython.members import joining, operations
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.protocol.roster import owner_of
 
-    way, profiles, settings = way_of(options), Profiles(), Settings.load()
+    profiles, settings = Profiles(), Settings.load()
+    way = replace(way_of(options), owner=options.owner)
     known = await asyncio.to_thread(profiles.find, options.code)
     if known is not None and operations.is_listed(known):
         say(f"you are in {options.code} already")
         _say_what_now(options.code)
         return 0
-    owner = options.owner
     if known is not None:
-        say(f"you were taken out of {options.code}; asking to be let in again")
-        way = replace(way, board=way.board or known.board, pin=way.pin or known.host_key or None)
-        owner = owner or owner_of(known.cluster)
+        say(f"your membership of {options.code} was revoked; asking to be admitted again")
+        pin, owner = way.pin or known.host_key or None, way.owner or owner_of(known.cluster)
+        way = replace(way, board=way.board or known.board, pin=pin, owner=owner)
     await _key(options)
-    granted = await door.knock(
-        options.code, way=way, name=options.name or operations.my_name(), owner=owner, settings=settings, told=say
+    granted = await joining.knock(
+        options.code, way=way, name=options.name or operations.my_name(), settings=settings, told=say
     )
-    if not owner:
-        # No --yes for this one: it would believe whoever answers first.
-        question = (
-            f"{options.code} lets you in. Its owner has the key {granted.owner}.\nIs that right? {_OWNER_MATTERS}"
-        )
+    if not way.owner:
+        # No --yes for this question: it would believe any host that answers first.
+        question = f"{options.code} admits you. Its owner has the key {granted.owner}.\nIs that right? {_OWNER_MATTERS}"
         if not await asked(question, option="--owner SHA256:…"):
             say("nothing was kept")
             return 1
@@ -126,7 +125,7 @@ async def _knock(options: argparse.Namespace) -> int:
     return 0
 
 
-_OWNER_MATTERS = "Ask him: whoever has it lets people in who run code on your workers."
+_OWNER_MATTERS = "Ask them: the holder of that key admits people who run code on your workers."
 
 
 def _leave(options: argparse.Namespace) -> int:
@@ -136,7 +135,7 @@ def _leave(options: argparse.Namespace) -> int:
     profiles = Profiles()
     title = operations.find_title(profiles, options.cluster)
     if profiles.load(title).hosting is not None:
-        own = f"{title} is your own; forgotten, it can't be hosted again, nor anybody taken out of it."
+        own = f"{title} is your own; once forgotten, it can't be hosted again, and no membership can be revoked."
         if not (options.yes or ask(f"{own} Forget it?", False)):
             say("nothing was changed")
             return 1
@@ -146,15 +145,15 @@ def _leave(options: argparse.Namespace) -> int:
 
 
 async def _key(options: argparse.Namespace) -> KeyChoice:
-    """The guest's key; where there is none, one is made if he agrees."""
-    from p2p_ipython.members import door
+    """Choose the guest's key; if there is none, make one if the guest agrees."""
+    from p2p_ipython.members import guest_key
 
     gone = threading.Event()
     try:
-        # One of asyncio's threads, which are waited for: it must have set the terminal right before the program ends.
-        return await asyncio.to_thread(door.key_of_guest, identity_path(options), gone)
+        # One of asyncio's threads, which are waited for: it must have reset the terminal before the program ends.
+        return await asyncio.to_thread(guest_key.key_of_guest, identity_path(options), gone)
     except NoKey as error:
-        path = door.place_for_key(identity_path(options))
+        path = guest_key.place_for_key(identity_path(options))
         if path is None:
             raise
         say(error.message)
@@ -164,7 +163,7 @@ async def _key(options: argparse.Namespace) -> KeyChoice:
                 raise
         except UsageError:
             raise error from None
-        made = await asyncio.to_thread(door.make_key, path)
+        made = await asyncio.to_thread(guest_key.make_key, path)
         say(f"made {path}; its fingerprint is {made.fingerprint}")
         return made
     finally:

@@ -1,7 +1,8 @@
-"""``p2p members``, ``p2p revoke`` and ``p2p trust``: who is in a cluster, and on which terms."""
+"""``p2p members``, ``p2p revoke`` and ``p2p trust``: the members of a cluster, and on which terms."""
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import asyncio
 
@@ -16,9 +17,9 @@ def add(commands: Commands) -> None:
     parser = commands.add(
         "members",
         _members,
-        short="say who is in a cluster",
-        text="Say who is in a cluster: names, fingerprints of keys, and whom you trust. Without a name, list the\n"
-        "clusters that this machine knows.",
+        short="list the members of a cluster",
+        text="List the members of a cluster: names, fingerprints of keys, and whom you trust. Without a name, list\n"
+        "the clusters that this machine knows.",
         example="  p2p members\n  p2p members friends",
     )
     parser.add_argument("cluster", nargs="?", metavar="NAME", help="the cluster, as friends or alice/friends")
@@ -26,13 +27,13 @@ def add(commands: Commands) -> None:
     parser = commands.add(
         "revoke",
         _revoke,
-        short="take somebody out of a cluster that you host",
-        text="Take somebody out of a cluster that you host. His links are cut at once, by everybody who hears of it;\n"
-        "the others get another topic and another key, and what they run goes on.",
+        short="revoke a membership of a cluster that you host",
+        text="Revoke a membership of a cluster that you host. Every process that hears of it cuts its links to that\n"
+        "member at once. The others get another topic and another key, and their tasks continue.",
         example="  p2p revoke friends bob\n  p2p revoke friends SHA256:…     one key of a member's",
     )
     parser.add_argument("cluster", metavar="NAME", help="the cluster, as friends")
-    parser.add_argument("member", metavar="WHO", help="his name, or the fingerprint of one of his keys")
+    parser.add_argument("member", metavar="WHO", help="the member's name, or the fingerprint of one of their keys")
     parser.add_argument("--yes", action="store_true", help="don't ask")
     way_arguments(parser, board=False)
 
@@ -40,13 +41,13 @@ def add(commands: Commands) -> None:
         "trust",
         _trust,
         short="let a member's results run code in your notebooks",
-        text="Trust a member: results of his workers are then read as pickles, which can be of any type, and can run\n"
-        "any code in your notebooks. Others' results are plain data: numbers, text, arrays, tables, pictures.",
+        text="Trust a member: results of their workers are then read as pickles, which can be of any type, and can\n"
+        "run any code in your notebooks. Others' results are plain data: numbers, text, arrays, tables, pictures.",
         example="  p2p trust friends bob\n  p2p trust friends bob --revoke",
     )
     parser.add_argument("cluster", metavar="NAME", help="the cluster, as friends")
-    parser.add_argument("member", metavar="WHO", help="his name")
-    parser.add_argument("--revoke", action="store_true", help="trust him no more")
+    parser.add_argument("member", metavar="WHO", help="the member's name")
+    parser.add_argument("--revoke", action="store_true", help="no longer trust them")
 
 
 def _members(options: argparse.Namespace) -> int:
@@ -68,17 +69,17 @@ def _members(options: argparse.Namespace) -> int:
         say(f"the list of members of {profile.title} has not come yet; it does when you connect")
         return 0
     roster = Roster.parse(profile.roster, profile.cluster)
-    say(f"{profile.title}, list number {roster.epoch}, until {day(roster.until)}")
+    say(f"{profile.title}, epoch {roster.epoch}, until {day(roster.until)}")
     for line in member_lines(profile, roster):
         say(line)
     return 0
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    return run_shared(_take_out(options))
+    return run_shared(_revoked(options))
 
 
-async def _take_out(options: argparse.Namespace) -> int:
+async def _revoked(options: argparse.Namespace) -> int:
     from p2p_ipython.members import operations
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.owner import revoke
@@ -87,14 +88,14 @@ async def _take_out(options: argparse.Namespace) -> int:
     profiles, settings = Profiles(), Settings.load()
     title = await asyncio.to_thread(operations.find_title, profiles, options.cluster, hosted=True)
     access, profile = await operations.owners_access(title, way=way_of(options), profiles=profiles, settings=settings)
-    revoke(profile, access.key, options.member)  # who isn't there is said before there is a question
-    if not options.yes and not await asked(f"Take {options.member} out of {title}?"):
+    revoke(profile, access.key, options.member)  # a name that nobody has is reported before the question
+    if not options.yes and not await asked(f"Revoke {options.member}'s membership of {title}?"):
         say("nothing was changed")
         return 1
     host = Host(access, profile, profiles)
     try:
         await host.open()
-        out = await operations.take_out(host, access, profiles, options.member)
+        out = await operations.revoke(host, access, profiles, options.member)
     finally:
         await host.close()
     say(f"{out.member} is out of {title}")

@@ -1,4 +1,4 @@
-"""The terminal that a command runs in: what it says, what it asks, what it logs.
+"""The terminal of a command: results, questions, progress, logs.
 
 Results go to standard output, everything else to standard error, so that a command's output can be piped on.
 """
@@ -19,7 +19,7 @@ from p2p_ipython.loop import in_thread
 T = TypeVar("T")
 
 LONGEST_ANSWER = 200
-"""Bytes of an answer that are read: who leans on the keyboard is asked again."""
+"""Bytes of an answer that are read: after a longer one, the question is asked again."""
 
 _YES = {"y", "yes"}
 _NO = {"n", "no"}
@@ -33,16 +33,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def say(text: str) -> None:
-    """Print to standard output. Flushed, since who waits for the line may be a program at the other end of a pipe."""
+    """Print to standard output. Flushed, because a program at the other end of a pipe may wait for the line."""
     try:
         print(text, flush=True)
-    except UnicodeEncodeError:  # what strangers call themselves may have letters that this terminal hasn't
+    except UnicodeEncodeError:  # a peer's name may have letters that this terminal hasn't
         encoding = sys.stdout.encoding
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def wrong_usage(command: str, message: str) -> NoReturn:
-    """Say what is wrong with a command line that argparse took, and exit with 2."""
+    """Say what is wrong with a command line that argparse has accepted, and exit with 2."""
     print(f"p2p {command}: {message} (p2p {command} --help)", file=sys.stderr)
     raise SystemExit(2)
 
@@ -53,10 +53,10 @@ def wrong_usage(command: str, message: str) -> NoReturn:
 def ask(question: str, default: bool | None = None, *, option: str = "--yes") -> bool:
     """Ask a question that is answered by yes or no; an empty answer means ``default`` (None: it is asked again).
 
-    The answer comes from the terminal: from standard input where that is one, else from the terminal that the
-    process belongs to, else from whatever standard input is. What was typed before the question was there is no
-    answer to it: who types yes twice must not say it to the next question. Raises ``UsageError`` when there is no
-    answer to be had; it names the ``option`` that makes the question needless. Blocks.
+    The answer comes from standard input if that is a terminal, else from the process's own terminal, else from
+    standard input all the same. Text that was typed before the question is no answer to it: a yes typed twice must not
+    answer the next question. Raises ``UsageError`` if there is nobody to answer; it names the ``option`` that makes the
+    question needless. Blocks.
     """
     choices = {None: "yes/no", True: "Yes/no", False: "yes/No"}[default]
     with _terminal() as (reading, writing):
@@ -80,7 +80,7 @@ def ask(question: str, default: bool | None = None, *, option: str = "--yes") ->
 
 
 def answer(question: str) -> str:
-    """Ask for a line of text, at the same places as ``ask``. Raises ``UsageError`` when there is none. Blocks."""
+    """Ask for a line of text, at the same places as ``ask``. Raises ``UsageError`` if there is none. Blocks."""
     with _terminal() as (reading, writing):
         os.write(writing, question.encode())
         text = _read_line(reading)
@@ -94,13 +94,13 @@ def answer(question: str) -> str:
 
 
 async def asked(question: str, default: bool | None = None, *, option: str = "--yes") -> bool:
-    """``ask``, without holding up the event loop. When cancelled, the question stays on the screen, unanswered."""
+    """Ask as ``ask`` does, without blocking the event loop. When cancelled, the question stays on the screen."""
     return await in_thread("p2p-ask", lambda: ask(question, default, option=option))
 
 
 @contextmanager
 def _terminal() -> Iterator[tuple[int, int]]:
-    """Descriptors to read answers from and to write questions to."""
+    """Open descriptors to read answers from and to write questions to."""
     if not sys.stdin or not sys.stdin.isatty():
         try:
             terminal = os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0))
@@ -116,7 +116,7 @@ def _terminal() -> Iterator[tuple[int, int]]:
 
 
 def _forget_typed(descriptor: int) -> None:
-    """Drop what waits in a terminal to be read."""
+    """Drop the text that waits in a terminal to be read."""
     try:
         import termios  # there is none on Windows
 
@@ -126,8 +126,11 @@ def _forget_typed(descriptor: int) -> None:
 
 
 def _read_line(descriptor: int) -> str | None:
-    """A line, or None at the end. Byte by byte: what follows isn't ours. Not by sys.stdin, whose lock a thread
-    that waits for ever would hold when the program ends."""
+    """Read a line; return None at the end.
+
+    Byte by byte, because the bytes after the line aren't ours. Not by sys.stdin: a thread that waits for ever would
+    still hold its lock when the program ends.
+    """
     line = b""
     while len(line) < LONGEST_ANSWER:
         try:
@@ -146,7 +149,7 @@ def _read_line(descriptor: int) -> str | None:
 
 
 class Progress:
-    """Shows what is being waited for, on standard error; silent where nobody looks."""
+    """Shows what the command waits for, on standard error; silent if that is no terminal."""
 
     def __init__(self) -> None:
         self._status: Any = None
@@ -169,9 +172,9 @@ class Progress:
 
 
 def log_to_stderr(verbose: int) -> None:
-    """Log to standard error: warnings; with -v what happens, with -vv everything of this package.
+    """Log to standard error: warnings; with -v events, with -vv everything of this package.
 
-    Other packages stay at warnings: at their finer levels some log what is secret here, such as topics.
+    Other packages stay at warnings: at their finer levels some log secrets of ours, such as topics.
     """
     handler: logging.Handler
     if sys.stderr.isatty():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 
 from p2p_ipython.cli.arguments import PERSONAL, Commands, cluster_arguments, count, duration
@@ -16,16 +17,16 @@ def add(commands: Commands) -> None:
         _worker,
         short="lend this machine's spare time to a cluster",
         text="Lend this machine's spare time: run the tasks of a cluster's notebooks, until --duration is over or\n"
-        "Ctrl-C. The cluster is one of friends, whose title is given (p2p join CODE comes first); or that of your SSH\n"
-        "key on a board, which only notebooks that hold the same key can use.\n"
-        "Tasks run as you, with your files in reach: lend to people whom you would lend the machine.",
+        "Ctrl-C. Give the title of a cluster of friends (p2p join CODE comes first). Or give a board: then it is the\n"
+        "cluster of your SSH key, which only notebooks that hold the same key can use.\n"
+        "Tasks run as you, with your files in reach: lend to people to whom you would lend the machine.",
         example="  p2p worker --cluster alice/friends\n"
         "  p2p worker --board localhost:2222\n"
         "  p2p worker --cluster alice/friends --only bob --tag gpu\n"
         "  p2p worker --board board.example.org:2222 --cluster mine --slots 2 --duration 2h",
     )
     cluster_arguments(parser, required=False, default=PERSONAL)
-    parser.add_argument("--name", help="what others see this worker as (default: this machine's name)")
+    parser.add_argument("--name", help="the name that others see (default: this machine's name)")
     parser.add_argument(
         "--slots", type=count, metavar="N", default=1, help="tasks that may run at a time (default: %(default)s)"
     )
@@ -47,7 +48,7 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="WORD",
-        help="what this machine is good for, for people to read, as gpu; may be repeated",
+        help="a word that tells people what this machine is good for, as gpu; may be repeated",
     )
 
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from p2p_ipython.client.journal import Journal
     from p2p_ipython.client.local import LocalCluster
     from p2p_ipython.client.timeline import Timeline
-    from p2p_ipython.members import operations
     from p2p_ipython.members.access import Access
+    from p2p_ipython.members.way import Way as MemberWay
     from p2p_ipython.protocol.presence import Presence
     from p2p_ipython.protocol.roster import Member
     from p2p_ipython.task.task import Task
@@ -170,11 +170,11 @@ class Way:
     board: str | None = None
     owner: str | None = None
 
-    def to(self, board: str) -> operations.Way:
+    def to(self, board: str) -> MemberWay:
         """The same to ``board``, as the owner's and the guest's errands have it."""
-        from p2p_ipython.members import operations
+        from p2p_ipython.members.way import Way as MemberWay
 
-        return operations.Way(
+        return MemberWay(
             board=board,
             identity=self.identity,
             pin=self.accept_host_key,

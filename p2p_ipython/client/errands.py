@@ -20,9 +20,10 @@ from p2p_ipython.errors import P2PError, UsageError, in_notebook
 from p2p_ipython.loop import background
 
 if TYPE_CHECKING:
-    from p2p_ipython.members.door import Ask, Question
-    from p2p_ipython.members.invite import Guest, Host
-    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.members.invitation_messages import Guest
+    from p2p_ipython.members.invitation_messages import Inviter as Host
+    from p2p_ipython.members.inviting import Ask, Question
+    from p2p_ipython.members.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Errand(ABC):
 
 
 Invite = Callable[["Invitation", Callable[[str, str], None], "Ask"], Awaitable["Guest | None"]]
-"""Invites one guest: (invitation, show_code, ask), the latter as of ``door.invite``; gives the invitation its title."""
+"""Invites one guest: (invitation, show_code, ask), the latter as of ``inviting.invite``; sets the title."""
 
 
 class Invitation(Errand):

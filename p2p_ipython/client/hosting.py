@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.access import Access
-    from p2p_ipython.members.door import Ask
-    from p2p_ipython.members.files import Lock
     from p2p_ipython.members.host import Host
-    from p2p_ipython.members.invite import Guest
-    from p2p_ipython.members.invite import Host as Inviting
-    from p2p_ipython.members.operations import Revoked, Way
-    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.members.invitation_messages import Guest
+    from p2p_ipython.members.invitation_messages import Inviter as Inviting
+    from p2p_ipython.members.inviting import Ask
+    from p2p_ipython.members.operations import Revoked
+    from p2p_ipython.members.profile import Profile
+    from p2p_ipython.members.way import Way
+    from p2p_ipython.private_files import Lock
     from p2p_ipython.protocol.host_machine import Knock
 
 log = logging.getLogger(__name__)
@@ -239,7 +240,7 @@ class Reception:
         ``own``: a machine of one's own; of the personal cluster ``name`` where a board is given, else of a shared one.
         ``yes``: let in whoever has the code. Raises ``MailboxUnreachable``, and as ``host`` does.
         """
-        from p2p_ipython.members.door import CODE_LIFE
+        from p2p_ipython.members.invitation import CODE_LIFE
 
         invite = self._inviting(name, guest, way, own=own)
         invitation = Invitation(self._followed(view), invite, life=CODE_LIFE, own=own, yes=yes)
@@ -267,7 +268,7 @@ class Reception:
 
         Raises ``ConfigError`` for what is no code, and ``NoKey``; what happens later is the errand's.
         """
-        from p2p_ipython.members.invite import read_code
+        from p2p_ipython.members.invitation import read_code
 
         read_code(code)  # a mistyped one is said before anything else
         key = key_of_guest(identity, make=make_key)
@@ -430,7 +431,7 @@ class Reception:
         from p2p_ipython.members.profiles import Profiles
 
         async with self._host_of(name, way) as (host, access):
-            revoked = await operations.take_out(host, access, Profiles(), member)
+            revoked = await operations.revoke(host, access, Profiles(), member)
             title = host.profile.title
         hosting = self._hosted.get(title)
         if hosting is not None and not hosting.over:
@@ -438,7 +439,8 @@ class Reception:
         return title, revoked
 
     def _inviting(self, name: str, guest: str | None, way: Way, *, own: bool) -> Invite:
-        from p2p_ipython.members import door
+        from p2p_ipython.members import inviting
+        from p2p_ipython.members.invitation import CODE_LIFE
         from p2p_ipython.members.profiles import Profiles
         from p2p_ipython.protocol.roster import check_name
 
@@ -447,21 +449,21 @@ class Reception:
 
         async def personal(invitation: Invitation, show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
             invitation.title = name
-            return await door.invite_own(
-                name, way=way, settings=Settings.load(), show_code=show_code, ask=ask, deadline=door.CODE_LIFE
+            return await inviting.invite_own(
+                name, way=way, settings=Settings.load(), show_code=show_code, ask=ask, deadline=CODE_LIFE
             )
 
         async def shared(invitation: Invitation, show_code: Callable[[str, str], None], ask: Ask) -> Guest | None:
             async with self._host_of(name, way) as (host, access):
                 invitation.title = host.profile.title
-                return await door.invite(
+                return await inviting.invite(
                     host,
                     access,
                     Profiles(),
                     name=guest,
                     show_code=show_code,
                     ask=ask,
-                    deadline=door.CODE_LIFE,
+                    deadline=CODE_LIFE,
                     own=own,
                 )
 
@@ -488,14 +490,14 @@ class Reception:
         mailbox: str,
         own: bool,
     ) -> Joining:
-        from p2p_ipython.members import door, operations
+        from p2p_ipython.members import joining, operations
         from p2p_ipython.members.profiles import Profiles
         from p2p_ipython.protocol.roster import check_name
 
         called = check_name(name or operations.my_name())
 
         async def join(told: Callable[[Inviting], None]) -> Profile:
-            return await door.join(
+            return await joining.join(
                 code,
                 key=key,
                 identity=identity,
@@ -653,16 +655,16 @@ def find_visitor(waiting: Iterable[Visitor], who: str, *, invited: bool = False)
 
 def key_of_guest(identity: Path | None, *, make: bool) -> KeyChoice:
     """The SSH key by which to come in; with ``make`` one is made where there is none. Blocks. Raises ``NoKey``."""
-    from p2p_ipython.members import door
+    from p2p_ipython.members import guest_key
 
     try:
-        return door.key_of_guest(identity)
+        return guest_key.key_of_guest(identity)
     except NoKey as error:
-        place = door.place_for_key(identity)
+        place = guest_key.place_for_key(identity)
         if place is None:
             raise
         if make:
-            return door.make_key(place)
+            return guest_key.make_key(place)
         raise NoKey(
             error.message, hint=f"Add --make-key to the line to have one made, {place}, without a passphrase."
         ) from None

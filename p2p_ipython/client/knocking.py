@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError, in_notebook
@@ -20,9 +21,9 @@ from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
     from p2p_ipython.config import Settings
-    from p2p_ipython.members.door import LetIn
-    from p2p_ipython.members.operations import Way
+    from p2p_ipython.members.joining import LetIn
     from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.members.way import Way
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class _Visit:
         owner: str,
         settings: Settings,
     ) -> LetIn:
-        from p2p_ipython.members import door
+        from p2p_ipython.members import joining
 
         def told(words: str) -> None:
             self.state = in_notebook(words)
@@ -71,7 +72,9 @@ class _Visit:
 
         try:
             async with asyncio.timeout(PATIENCE):
-                let_in = await door.knock(title, way=way, name=name, owner=owner, settings=settings, told=told)
+                let_in = await joining.knock(
+                    title, way=replace(way, owner=owner), name=name, settings=settings, told=told
+                )
         except TimeoutError:
             raise NotAdmitted(
                 f"nobody has let you into {title} within {PATIENCE / 60:.0f} minutes ({self.state})",

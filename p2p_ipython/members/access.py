@@ -1,7 +1,7 @@
-"""The ways into a cluster: what a process needs to know to take part, put together.
+"""Access to a cluster: all that a process needs to know to take part, put together.
 
-* a **personal** cluster on a board: whoever holds the same SSH key is in it, nothing needs to be known;
-* a **shared** one, ``owner/name``: the profile on disk knows the board, the topic, the key and the roster;
+* a **personal** cluster on a board: every holder of the same SSH key is in it, nothing else needs to be known;
+* a **shared** one, ``owner/name``: the profile on disk has the board, the topic, the key and the roster;
 * a cluster that is made for one process and its children: key and board are handed over.
 
 Client, worker and host begin here alike.
@@ -24,7 +24,8 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 from p2p_ipython.members.membership import Keep, Membership, Standing
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Session, check_vouch, fingerprint, personal_secret
 from p2p_ipython.protocol.roster import Roster, commitment
 
@@ -46,7 +47,7 @@ class Access:
     remember: bool = True
 
     def session(self, role: str) -> Session:
-        """A session of ours in a ``role``. Asks the SSH key for a signature: blocks, raises ``NoKey``."""
+        """Make a session of ours in a ``role``. Asks the SSH key for a signature: blocks, raises ``NoKey``."""
         return Session(
             self.key.key,
             cluster=self.standing.secret.cluster,
@@ -57,7 +58,7 @@ class Access:
         )
 
     def membership(self, session: Session) -> Membership:
-        """A session's place among the members. For the running loop."""
+        """Make a session's place among the members. For the running loop."""
         return Membership(session, self.standing, self.open_board, keep=self.keep)
 
     async def open_board(self, topic: str, listener: BoardListener) -> Board:
@@ -75,7 +76,7 @@ class Access:
 
 
 async def rendezvous_of(access: Access, board: Board) -> tuple[str, str]:
-    """Where links are arranged: (mailbox, relay) as they were given, else the board's own, else the public ones."""
+    """Return where links are arranged, (mailbox, relay): those given, else the board's own, else the public ones."""
     mailbox, relay = access.mailbox, access.relay
     if not mailbox:
         found = await board.services() if isinstance(board, SSHBoard) else None
@@ -97,7 +98,7 @@ async def personal_access(
     relay: str = "",
     ssh_options: tuple[str, ...] = (),
 ) -> Access:
-    """The personal cluster ``name`` of whoever holds the SSH key. Raises ``ConfigError`` and ``NoKey``."""
+    """Return access to the personal cluster ``name`` of our SSH key. Raises ``ConfigError`` and ``NoKey``."""
     address, key = await choose_login(board, identity, ssh_options=ssh_options)
     return await asyncio.to_thread(
         given_access,
@@ -126,7 +127,7 @@ def given_access(
     ssh_options: tuple[str, ...] = (),
     remember: bool = True,
 ) -> Access:
-    """The personal cluster ``name`` of a key that is at hand. Asks it for a signature: blocks, raises ``NoKey``."""
+    """Return access to the personal cluster ``name`` of ``key``, which signs: blocks, raises ``NoKey``."""
     secret = personal_secret(key.key, name)
     standing = Standing(secret, fingerprint(key.key.asbytes()), me)
     return Access(address, key, standing, settings, pin, mailbox, relay, ssh_options=ssh_options, remember=remember)
@@ -141,7 +142,7 @@ async def shared_access(
     profiles: Profiles | None = None,
     ssh_options: tuple[str, ...] = (),
 ) -> Access:
-    """The shared cluster ``title``, as the profile has it. Raises ``ConfigError`` and ``NoKey``."""
+    """Return access to the shared cluster ``title`` by its profile. Raises ``ConfigError`` and ``NoKey``."""
     profiles = profiles or Profiles()
     profile = await asyncio.to_thread(profiles.load, title)
     path = identity or (Path(profile.identity) if profile.identity else None)
@@ -159,7 +160,7 @@ def profile_access(
     profiles: Profiles,
     ssh_options: tuple[str, ...] = (),
 ) -> Access:
-    """The cluster of a profile, with the key that was chosen. Raises ``ConfigError`` where they don't fit together."""
+    """Return access to a profile's cluster with the chosen key. Raises ``ConfigError`` if they don't fit together."""
     if key.fingerprint != profile.signer:
         raise ConfigError(
             f"you are in {profile.title} by the key {profile.signer}, and {key} would be shown",
@@ -178,7 +179,7 @@ def profile_access(
 
     def keep(roster: Roster | None, secret: ClusterSecret) -> None:
         def edit(old: Profile) -> Profile:
-            if old.hosting is not None:  # the owner's own files are changed by his commands only
+            if old.hosting is not None:  # only the owner's commands change the owner's own files
                 return old
             before = Roster.parse(old.roster, old.cluster).epoch if old.roster else 0
             if roster is None or roster.epoch < before:

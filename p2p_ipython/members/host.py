@@ -1,11 +1,11 @@
-"""The owner's host: it lets people in, and sees to it that everybody has the newest roster.
+"""The owner's host: it admits guests, and hands the newest roster to every member.
 
-It is a member with the role ``host``: on the working topic it says hello and hands the roster on; on the lobby it
-hears those who knock, and members who were away while the key was changed; on a topic that the cluster has left it
-waits for those who haven't yet heard of the new one. Members don't need it in order to work together.
+The host is a member with the role ``host``. On the working topic it says hello and hands the roster on. On the lobby
+it hears guests who knock, and members who were away when the key was changed. On a topic that the cluster has left it
+waits for members who haven't yet heard of the new one. Members don't need the host in order to work together.
 
-The cluster's state is the owner's profile on disk. Other processes of his (``p2p invite``, ``p2p revoke``) may change
-it; the host looks whether they did.
+The cluster's state is the owner's profile on disk. The owner's other processes (``p2p invite``, ``p2p revoke``) may
+change it; the host polls it.
 
 All belongs to one event loop.
 """
@@ -17,7 +17,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from p2p_ipython.board.base import Board, BoardReport
 from p2p_ipython.errors import NoKey, P2PError
@@ -25,7 +24,9 @@ from p2p_ipython.jobs import Jobs
 from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import RENEW_AGAIN, Membership
 from p2p_ipython.members.owner import admit, free_name, roster_of
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.roll_call import RollCall
 from p2p_ipython.members.voice import Voice, leave
 from p2p_ipython.protocol.host_machine import Action, HostMachine, Knock, Outdated, Say, Tell
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
@@ -39,32 +40,17 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at the profile."""
 
 LINGER = 600.0
-"""Seconds that a host stays on a topic that the cluster has left. Who comes later asks on the lobby."""
+"""Seconds that a host stays on a topic that the cluster has left. Members who come later ask on the lobby."""
 
 STAY_AGAIN = 5.0
 """Seconds between two tries to stay on such a topic, while the board is away."""
 
 
-@dataclass(frozen=True)
-class Present:
-    """A session that the host hears: whose, what it calls itself, as what, and where and when it was heard last.
-
-    ``signer`` is the member's fingerprint, ``heard`` the loop's time.
-    """
-
-    member: str
-    name: str
-    role: str
-    signer: str
-    topic: str = field(repr=False)
-    heard: float
-
-
 class Host:
-    """See the module. ``open`` it.
+    """A cluster's host, on the board after ``open``.
 
-    ``on_knock`` is called for each stranger who asks to be let in, once; ``on_members`` with the names of who has come
-    in and who is out.
+    ``on_knock`` is called once for each guest who asks to be admitted; ``on_members`` with the names of the members
+    who have come in, and of those who are out.
     """
 
     def __init__(
@@ -77,7 +63,7 @@ class Host:
         on_members: Callable[[frozenset[str], frozenset[str]], None] = lambda _come, _gone: None,
     ) -> None:
         self.profile = profile
-        self.present: dict[bytes, Present] = {}
+        self.roll_call = RollCall(3 * access.settings.presence)
         self._access = access
         self._profiles = profiles
         self._on_knock = on_knock
@@ -87,11 +73,10 @@ class Host:
         self.machine = HostMachine(roster=roster_of(profile), secret=_secret(profile))
         self._membership: Membership | None = None
         self._voices: dict[str, Voice] = {}  # of the lobby, and of topics that we linger on
-        # The profile was read a while ago; the first look is to find what has changed since.
+        # The profile was read a while ago; the first look finds what has changed since.
         self._seen: tuple[int, ...] | None = ()
         self._refreshing = asyncio.Lock()
         self._lobby_session: Session
-        self._news = asyncio.Event()
         self._hello_at = 0.0
         self._closed = False
 
@@ -127,9 +112,9 @@ class Host:
     # -- what the owner decides; each blocks on the disk and the key, so in a thread --
 
     def approve(self, knock: Knock, name: str | None = None) -> Member:
-        """Let somebody in who knocks, as ``name`` (default: the name he gives himself, if no member has it).
+        """Admit a guest who knocks, as ``name`` (default: the guest's own name, if no member has it).
 
-        Raises ``ConfigError`` and ``NoKey``. The host tells him by itself.
+        Raises ``ConfigError`` and ``NoKey``. The host notifies the guest by itself.
         """
 
         def edit(profile: Profile) -> Profile:
@@ -140,12 +125,12 @@ class Host:
         return member
 
     def refuse(self, knock: Knock) -> None:
-        """Don't let somebody in, as long as this host runs. On the loop."""
+        """Refuse a guest as long as this host runs. On the loop."""
         self._act(self.machine.refuse(knock.fingerprint))
 
     async def refresh(self) -> None:
-        """Look at the profile now."""
-        async with self._refreshing:  # so that of two who look the one who read first doesn't come last
+        """Read the profile now, and act on what has changed."""
+        async with self._refreshing:  # or the older of two readings might be adopted last
             stamp = await asyncio.to_thread(self._profiles.stamp, self.profile.title)
             if stamp == self._seen:
                 return
@@ -166,8 +151,8 @@ class Host:
         if secret != _secret(old):
             try:
                 await self._stay_behind(_secret(old))
-            except P2PError as error:  # the board may be away just now; they ask on the lobby, too
-                log.warning("who is still on the cluster's old topic hears later of the new one: %s", error.message)
+            except P2PError as error:  # the board may be away just now; members ask on the lobby, too
+                log.warning("members on the cluster's old topic will hear later of the new one: %s", error.message)
                 if not self._closed:
                     self._jobs.start(self._stay_behind_later(_secret(old)))
         self._publish(old.topic)
@@ -180,63 +165,50 @@ class Host:
         return board
 
     async def listen(self, seconds: float) -> None:
-        """Hear who is here: workers answer a hello at once, clients speak now and then."""
+        """Listen who is here: workers answer a hello at once, clients say hello once in each period."""
         await asyncio.sleep(seconds)
 
     async def settled(self, seconds: float) -> tuple[int, int]:
-        """Wait, for so long at most, until the sessions that are here have followed to a new topic.
+        """Wait, ``seconds`` at most, until the members' sessions have followed to a new topic.
 
         Returns how many have, and how many of those that were heard on the old one have not.
         """
-        end = self._loop.time() + seconds
-        while True:
-            members = [one for one in self.present.values() if self.machine.roster.member(one.signer) is not None]
-            here = [one for one in members if one.role != "host"]  # a host goes where its profile says
-            behind = sum(one.topic != self.profile.topic for one in here)
-            left = end - self._loop.time()
-            if not behind or left <= 0:
-                return len(here) - behind, behind
-            self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), left)
-            except TimeoutError:
-                pass
+        return await self.roll_call.settled(
+            self.profile.topic, lambda signer: self.machine.roster.member(signer) is not None, seconds
+        )
 
     # -- Speaker --
 
     def hello(self) -> Hello:
-        """What the host says of itself."""
+        """Return what the host says of itself."""
         return Hello(name=self._access.standing.name, time=int(time.time()))
 
     def heard(self, certificate: Certificate, message: Message) -> None:
-        """A member has said something on the working topic."""
+        """Handle a member's message on the working topic."""
         now = self._loop.time()
         match message:
             case Hello(name=name):
                 member = self._member().machine.name_of(certificate.signer)
                 topic = self._member().machine.secret.topic
-                if certificate.sid not in self.present:  # who has just come waits to hear a member
+                if self.roll_call.hello(certificate, name, member, topic, now):  # a newcomer waits to hear a member
                     self._hello_at = now
-                self.present[certificate.sid] = Present(member, name, certificate.role, certificate.signer, topic, now)
-                self._news.set()
             case Bye():
-                self.present.pop(certificate.sid, None)
+                self.roll_call.bye(certificate)
             case Ask():
                 topic = self._member().machine.secret.topic
                 self._act(self.machine.asked(certificate, message, topic, now))
             case _:
                 pass
-        recent = 3 * self._access.settings.presence
-        self.present = {sid: one for sid, one in self.present.items() if now < one.heard + recent}
+        self.roll_call.forget(now)
 
     def board_changed(self, report: BoardReport) -> None:
-        """The board's state has changed."""
+        """Do nothing: the host waits until the board is back."""
 
     def members_changed(self) -> None:
-        """The host has no links."""
+        """Do nothing: the host has no links to cut."""
 
     def expelled(self, why: str) -> None:
-        """An owner can't be."""
+        """Do nothing: an owner can't be revoked."""
 
     # -- inside --
 
@@ -245,7 +217,7 @@ class Host:
         return self._membership
 
     def _new_lobby_session(self) -> Session:
-        """Who knocks knows the title only, so that is what this certificate is for."""
+        """Sign a certificate for the cluster's title: a guest who knocks knows only that."""
         key = self._access.key.key
         return Session(key, cluster=self.profile.title, role="host", now=time.time(), random=os.urandom)
 
@@ -265,11 +237,11 @@ class Host:
                     self._jobs.start(self._catch_up(epoch))
 
     async def _catch_up(self, epoch: int) -> None:
-        """A member knows a newer list: another process of the owner's may have made it a moment ago."""
+        """Look for the roster of ``epoch``, which a member has: the owner may have made it a moment ago."""
         await self.refresh()
         if self.machine.roster.epoch < epoch:
             log.warning(
-                "a member has list number %d of %s, and this host only number %d: is it hosted elsewhere, too?",
+                "a member has epoch %d of the roster of %s, and this host only epoch %d: is it hosted elsewhere, too?",
                 epoch,
                 self.profile.title,
                 self.machine.roster.epoch,
@@ -283,12 +255,12 @@ class Host:
             self._member().say(message)
 
     def _publish(self, topic: str) -> None:
-        """Say the roster on a topic: that we are on, or linger on."""
+        """Say the roster on a topic where we are or linger."""
         for part in parts_of(self.machine.roster):
             self._say(topic, part)
 
     async def _stay_behind(self, secret: ClusterSecret) -> None:
-        """Linger on a topic that the cluster leaves, for those who ask for the new one."""
+        """Linger on a topic that the cluster leaves, for members who ask for the new one."""
         membership = self._member()
 
         def heard(heard: Heard) -> None:
@@ -310,7 +282,7 @@ class Host:
         self._jobs.start(self._leave_later(secret.topic))
 
     async def _stay_behind_later(self, secret: ClusterSecret) -> None:
-        """The same, once the board is there again."""
+        """Linger as ``_stay_behind`` does, once the board is there again."""
         end = self._loop.time() + LINGER
         while self._loop.time() < end:
             await asyncio.sleep(STAY_AGAIN)
@@ -326,7 +298,7 @@ class Host:
         await leave(self._voices.pop(topic, None))
 
     async def _look(self) -> None:
-        """Look at the profile now and then, say hello now and then, and have what answers on the lobby last."""
+        """Re-read the profile, say hello, and renew the lobby's certificate, each in its own period."""
         presence, renew_at = self._access.settings.presence, self._loop.time()
         self._hello_at = self._loop.time() + presence
         said = ""
@@ -348,7 +320,7 @@ class Host:
                     await asyncio.to_thread(self._lobby_session.renew, time.time())
                 except NoKey as error:
                     renew_at = self._loop.time() + RENEW_AGAIN
-                    log.warning("%s, so that who knocks will get no answer; trying again", error.message)
+                    log.warning("%s, so guests who knock will get no answer; trying again", error.message)
 
 
 def _secret(profile: Profile) -> ClusterSecret:

@@ -1,8 +1,8 @@
-"""This process among the members of its cluster: what it says on the board, whom it hears, who may be met.
+"""This process among the members of its cluster: what it says on the board, whom it hears, which sessions it admits.
 
-``Membership`` performs the actions of ``MembershipMachine`` on a board; a ``Speaker`` (the client's bridge, a worker's
-agent, the owner's host) says hello through it and hears the other members. It moves to another topic when the owner
-has changed the key, and asks on the lobby when nobody is where it is.
+``Membership`` performs the actions of ``MembershipMachine`` on a board. A ``Speaker`` (the client's bridge, a worker's
+agent, the owner's host) says hello through it and hears the other members. ``Membership`` moves to another topic when
+the owner has changed the key, and asks on the lobby when it hears nobody.
 
 All belongs to one event loop.
 """
@@ -40,7 +40,7 @@ from p2p_ipython.protocol.wire import Heard
 log = logging.getLogger(__name__)
 
 LOBBY_VISIT = 10.0
-"""Seconds that the lobby is listened to for an answer."""
+"""Seconds to listen on the lobby for an answer."""
 
 MOVE_AGAIN = 5.0
 """Seconds between two tries to reach a topic."""
@@ -49,20 +49,20 @@ RENEW_AGAIN = 300.0
 """Seconds between two tries to have the SSH key sign a new certificate: an agent may ask its user each time."""
 
 ANSWER_WITHIN = 10.0
-"""Seconds on a topic without an answer of a member after which that is said."""
+"""Seconds on a topic without an answer of a member before that is reported."""
 
 LOOK_EVERY = 2.0
-"""Seconds between two looks at whether the roster has ended and whether there is something to say, at most."""
+"""Seconds at most between two looks at whether the roster has ended and whether there is trouble to report."""
 
 LASTS = 5.0
-"""Seconds that a trouble lasts before the log has it: most are over in moments."""
+"""Seconds that a trouble lasts before it is logged: most are over in moments."""
 
 
 @dataclass(frozen=True)
 class Standing:
     """Who we are in which cluster. ``me`` is our member's fingerprint, ``name`` what others see.
 
-    ``shared``: several people, listed in ``roster`` (None while it has not come); otherwise all is one person's.
+    ``shared``: several people, listed in ``roster`` (None while it has not come); otherwise one person's processes.
     ``trusted``: fingerprints of members whose results may be pickles.
     """
 
@@ -76,30 +76,30 @@ class Standing:
 
 
 class Speaker(Protocol):
-    """Who talks with the members. Called on the event loop; must not block."""
+    """The part of a process that talks with the members. Called on the event loop; must not block."""
 
     def hello(self) -> Hello:
-        """What to say of ourselves now."""
+        """Return what to say of ourselves now."""
 
     def heard(self, certificate: Certificate, message: Message) -> None:
-        """A member has said something."""
+        """Handle a member's message."""
 
     def board_changed(self, report: BoardReport) -> None:
-        """The board's state has changed."""
+        """Handle a change of the board's state."""
 
     def members_changed(self) -> None:
-        """Who is a member has changed: links to others must end."""
+        """Handle a change of the members: links to others must end."""
 
     def expelled(self, why: str) -> None:
-        """We are no member any more."""
+        """Handle the end of our membership, which the owner has revoked."""
 
 
 Keep = Callable[[Roster | None, ClusterSecret], None]
-"""Keeps what the next process of ours should know; called in a thread."""
+"""Keeps the roster and the secret for our next process; called in a thread."""
 
 
 class Membership:
-    """See the module. Set ``speaker``, then ``join``, then ``begin``: before that nothing is heard nor said."""
+    """This process's place among the members. Set ``speaker``, then ``join``, then ``begin``, which starts all talk."""
 
     speaker: Speaker
 
@@ -138,20 +138,20 @@ class Membership:
         self._moving = False
         self._since = self._loop.time()  # when we came to the topic
         self._ended = False  # whether the roster has
-        self._words = self._logged = ""  # what keeps us from the others, and what of it was logged
+        self._words = self._logged = ""  # what keeps us from the others, and what of that was logged
         self._words_since = 0.0
-        self._answered = False  # what was said of it last
+        self._answered = False  # as it was reported last
         self._kept_now = (self.machine.epoch, standing.secret)
         self._keeping = asyncio.Lock()
         self._begun = False
-        self._gone = False  # the board, as it was said last
+        self._gone = False  # the board, as it was reported last
         self._closed = False
         self.refused = ""
-        """What the owner's host has answered to our asking on the lobby, in words."""
+        """The answer of the owner's host to our ask on the lobby, in words."""
         self.answered = False
-        """Whether a member has certainly said something since we came to the topic: only then have we joined."""
+        """Whether a member has certainly spoken since we came to the topic: only then have we joined."""
         self.stands: Callable[[], None] = lambda: None
-        """Note that ``trouble``, ``silence`` or ``answered`` have changed, at the latest some seconds after."""
+        """Called when ``trouble``, ``silence`` or ``answered`` have changed, some seconds later at most."""
 
     # -- the beginning and the end --
 
@@ -161,13 +161,13 @@ class Membership:
         self._voice = await self._new_voice(self.machine.secret)
 
     def begin(self, *, hello: bool = True) -> None:
-        """Hear the members, and say hello to them (unless the speaker does by himself)."""
+        """Hear the members, and say hello to them (unless the speaker does)."""
         self._begun, self._since = True, self._loop.time()
         actions = self.machine.joined(self._loop.time())
         self._act([action for action in actions if hello or not isinstance(action, SayHello)])
 
     async def close(self, last: Message | None = None) -> None:
-        """Leave, with a last word if there is one to be said. Idempotent."""
+        """Leave, with the word ``last`` if there is one. Idempotent."""
         if self._closed:
             return
         if last is not None:
@@ -178,7 +178,7 @@ class Membership:
         try:
             await self._kept()
         except Exception as error:
-            log.warning("what the next process should know of this cluster can't be kept: %s", error)
+            log.warning("the newest roster and key of this cluster can't be kept for the next process: %s", error)
         await leave(self._voice, self._lobby)
 
     # -- questions --
@@ -190,35 +190,35 @@ class Membership:
 
     @property
     def trouble(self) -> str:
-        """What keeps us from the others, in words; "" for nothing. From any thread."""
+        """Say what keeps us from the others; "" for nothing. From any thread."""
         wall = time.time()
         if self._unsigned and wall > self.session.certificate.until:
-            return f"nobody hears us any more: {self._unsigned}"
+            return f"nobody hears us any longer: {self._unsigned}"
         return self.machine.trouble(wall) or self.refused
 
     @property
     def silence(self) -> str:
-        """That nobody has answered, once that takes too long; "" otherwise. From any thread."""
+        """Say that nobody has answered, once that takes too long; "" otherwise. From any thread."""
         if self.answered or not self._begun or self._loop.time() < self._since + ANSWER_WITHIN:
             return ""
         return "no member has answered on the board yet"
 
     def admits(self, certificate: Certificate) -> bool:
-        """Whether a session is a member's."""
+        """Return whether a session is a member's."""
         return self.machine.admits(certificate, time.time())
 
     def trusts(self, signer: str) -> bool:
-        """Whether a member's results may be pickles."""
+        """Return whether a member's results may be pickles."""
         return signer == self.standing.me or signer in self.trusted
 
     def is_own(self, signer: str) -> bool:
-        """Whether a key is one of our own member's, this one or another."""
+        """Return whether a key is one of our own member's, this one or another."""
         roster = self.machine.roster
         me = roster.member(self.standing.me) if roster is not None else None
         return signer == self.standing.me or (me is not None and signer in me.keys)
 
     def called(self, certificate: Certificate, name: str) -> str:
-        """What to call a session: the roster's name of its member, and the one that it gives itself."""
+        """Return a session's name for people: the roster's name of its member, and the one that it gives itself."""
         member = self.machine.name_of(certificate.signer)
         if not member or name == member:
             return name or member
@@ -236,12 +236,12 @@ class Membership:
         self._voice.say(message)
 
     def say_hello(self) -> None:
-        """Say hello, as the speaker would have it."""
+        """Say the speaker's hello, with our epoch."""
         hello = self.speaker.hello()
         self.say(Hello(hello.name, hello.time, hello.offer, self.machine.epoch))
 
     def adopt(self, roster: Roster, secret: ClusterSecret) -> None:
-        """Take over a roster and a secret that come from the owner's own files."""
+        """Adopt a roster and a secret that come from the owner's own files."""
         actions = self.machine.install(roster, self._loop.time())
         if secret != self.machine.secret:
             actions.append(Move(secret))
@@ -260,13 +260,13 @@ class Membership:
         if not heard.admitted or self._closed:
             return
         if isinstance(message, Hello) and message.offer is not None and message.epoch < self.machine.epoch:
-            # A worker that hasn't the newest roster may not know us yet, and would not hear us accept. It is being
-            # told, and says hello again.
+            # A worker without the newest roster may not know us yet, and would not hear us accept. The roster is on
+            # its way to it; then it says hello again.
             return
         self.speaker.heard(certificate, message)
 
     def _is_answer(self, message: Message) -> bool:
-        """Whether it was said now: anybody who reads the topic can say again what was said earlier in the day."""
+        """Return whether it was said now: any reader of the topic can repeat what was said earlier in the day."""
         match message:
             case Hello(time=said):
                 return abs(said - time.time()) <= FRESH
@@ -277,12 +277,12 @@ class Membership:
 
     def _board_changed(self, report: BoardReport) -> None:
         gone = report.state in (BoardState.RECONNECTING, BoardState.FAILED)
-        # Who has read that it was gone wants to read that it is back.
+        # A log that says that the board was gone also says that it is back.
         level = logging.WARNING if gone or self._gone else logging.INFO
         log.log(level, "board: %s %s", report.state.value, report.detail)
         self._gone = gone
         if self._begun:
-            if report.state is BoardState.CONNECTED:  # whoever came meanwhile hasn't heard us
+            if report.state is BoardState.CONNECTED:  # those who came meanwhile have not heard us
                 self._act(self.machine.joined(self._loop.time()))
             self.speaker.board_changed(report)
 
@@ -299,7 +299,7 @@ class Membership:
                 case SayHello():
                     self.say_hello()
                 case Installed(roster=roster):
-                    log.info("the list of members is now number %d", roster.epoch)
+                    log.info("the roster is now of epoch %d", roster.epoch)
                     if roster.member(self.standing.me) is not None:
                         self.refused = ""
                     self._jobs.start(self._kept())
@@ -324,7 +324,7 @@ class Membership:
                 self._alarm.set(min(times))
 
     def _look(self) -> None:
-        """End links when the roster ends. Log what keeps us from the others, once, and that it is over."""
+        """End links when the roster ends. Log what keeps us from the others, once, and when that is over."""
         now, roster = self._loop.time(), self.machine.roster
         before, self._ended = self._ended, roster is not None and time.time() > roster.until
         if self._ended and not before:
@@ -338,7 +338,7 @@ class Membership:
             self._words, self._words_since = words, now
         if words == self._logged or (trouble and now < self._words_since + LASTS):
             return
-        # To be the first one here is no trouble; but who lends to friends has nothing but the log to tell him.
+        # Being the first one here is no trouble. But somebody who lends to friends has only the log to read it in.
         lends = self.standing.shared and self.session.certificate.role == "worker"
         level = logging.WARNING if lends or trouble else logging.INFO
         log.log(level, "%s", words or f"that is over: {self._logged}")
@@ -347,19 +347,21 @@ class Membership:
     # -- work --
 
     def _check_role(self) -> None:
-        """Say now what the others' silence would not. They look by themselves."""
+        """Refuse now a role that we don't have. The others check it, too, but would only be silent."""
         roster, role = self.machine.roster, self.session.certificate.role
         member = roster.member(self.standing.me) if roster is not None else None
         if roster is None or member is None or role == "host" or role in member.roles:
             return
         owner, title = roster.members[0].name, roster.title
-        allowed = f"lend to {title}, not have tasks run" if role == "client" else f"have tasks run in {title}, not lend"
+        allowed = (
+            f"lend to {title}, not send tasks there" if role == "client" else f"send tasks to {title}, not lend to it"
+        )
         raise NotAdmitted(f"{owner} lets you {allowed}", hint=f"Ask {owner} for more.")
 
     async def _new_voice(self, secret: ClusterSecret) -> Voice:
         voice = Voice(self.session, secret, admit=self.admits, heard=self._hears, changed=self._board_changed)
         await voice.open(self._open_board)
-        if self._closed:  # meanwhile, when nobody knew of it yet
+        if self._closed:  # meanwhile: close() did not know of this voice yet
             await voice.close()
         return voice
 
@@ -370,7 +372,7 @@ class Membership:
         except NoKey as error:
             self._renew_at = self._loop.time() + RENEW_AGAIN
             if error.message != self._unsigned:
-                log.warning("%s, so that the others will hear us no more; trying again", error.message)
+                log.warning("%s, so the others will no longer hear us; trying again", error.message)
             self._unsigned = error.message
         else:
             self._unsigned = ""
@@ -380,7 +382,7 @@ class Membership:
             self._renewing = False
 
     async def _kept(self) -> None:
-        """Keep roster, topic and key, where they are others than those that were kept last."""
+        """Keep roster, topic and key if they have changed since they were kept last."""
         if self._keep is None:
             return
         async with self._keeping:
@@ -405,7 +407,7 @@ class Membership:
                     continue
                 if secret == self._target:
                     break
-                await leave(voice)  # it has changed again meanwhile
+                await leave(voice)  # the topic has changed again meanwhile
             old, self._voice = self._voice, voice
         finally:
             self._moving = False

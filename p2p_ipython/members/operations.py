@@ -1,7 +1,7 @@
-"""What people do with clusters of friends, step by step: name them, host them, take somebody out, trust, leave.
+"""What people do with clusters of friends, step by step: name them, host them, revoke a membership, trust, leave.
 
-The command line and the magics call these. What is decided about rosters is in owner.py, what goes over the board in
-host.py; how people come in is in door.py.
+The command line and the magics call these. Changes of rosters are in owner.py, what goes over the board in host.py,
+the ways in in inviting.py and joining.py.
 
 All coroutines belong to a loop that Twisted shares (``loop.adopt``).
 """
@@ -21,42 +21,33 @@ from p2p_ipython.board.client.address import PICO_BOARD
 from p2p_ipython.board.client.login import choose_login, join_topic
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.members import owner as acts
 from p2p_ipython.members.access import Access, profile_access
 from p2p_ipython.members.host import Host
-from p2p_ipython.members.owner import expect, extend, found, revoke, roster_of
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.owner import expect, extend, found, roster_of
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.way import Way, path_text
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import Roster, check_name, is_fingerprint, is_title, parse_title
 
 DURATION = 14 * 24 * 3600.0
-"""How long a cluster is hosted where nothing else is said, seconds."""
+"""How long a cluster is hosted by default, seconds."""
 
 SETTLE = 3.0
-"""How long a command waits for members who are here to take a new key, seconds."""
+"""How long a command waits for the members on the board to take a new key, seconds."""
 
 ROLL_CALL = 0.2
-"""How long a command hears who answers its hello, before it takes somebody out, seconds."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How to get to the board, as far as the user has said; "" and None: what is usual."""
-
-    board: str = ""
-    identity: Path | None = None
-    pin: str | None = None
-    mailbox: str = ""
-    relay: str = ""
-    ssh_options: tuple[str, ...] = ()
+"""How long a command listens for answers to its hello before it revokes a membership, seconds."""
 
 
 # --- names of clusters ------------------------------------------------------------------------------
 
 
 def find_title(profiles: Profiles, text: str, *, hosted: bool = False) -> str:
-    """The title that somebody means by a title, or by a cluster's name alone where only one has it.
+    """Return the title that is meant by a title, or by a cluster's name alone if only one cluster has it.
 
-    "" is the only one that there is. ``hosted``: among those that are this user's own. Raises ``ConfigError``.
+    "" means the only cluster that there is. ``hosted``: only clusters of this user's own. Raises ``ConfigError``.
     """
     if "/" in text:
         parse_title(text)
@@ -82,7 +73,7 @@ def find_title(profiles: Profiles, text: str, *, hosted: bool = False) -> str:
 
 
 def parse_users(text: str) -> dict[str, str]:
-    """Read ``bob,carol=SHA256:…`` as names with fingerprints, "" where there is none. Raises ``ConfigError``."""
+    """Read ``bob,carol=SHA256:…`` as names with fingerprints, "" for none. Raises ``ConfigError``."""
     users: dict[str, str] = {}
     for part in text.split(","):
         name, _, fingerprint = part.strip().partition("=")
@@ -91,7 +82,7 @@ def parse_users(text: str) -> dict[str, str]:
         check_name(name)
         if fingerprint and not is_fingerprint(fingerprint):
             raise ConfigError(
-                f"{plain(fingerprint, 80)!r} is no fingerprint of {name}'s key",
+                f"{plain(fingerprint, 80)!r} is not the fingerprint of a key",
                 hint=f"It is the line 'key' that `p2p whoami` prints on {name}'s machine: SHA256:…",
             )
         users[name] = fingerprint
@@ -99,7 +90,7 @@ def parse_users(text: str) -> dict[str, str]:
 
 
 def my_name() -> str:
-    """What this user is called where nothing else is said: the login name, as a title may have it."""
+    """Return the name of this user if nobody says another: the login name, as a title may have it."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):
@@ -122,10 +113,11 @@ async def host(
     resume: bool = False,
     progress: Callable[[str], None] = lambda _words: None,
 ) -> tuple[Access, Profile, bool]:
-    """Found the cluster ``name``, or go on with it; return what a ``Host`` needs, and whether it is a new one.
+    """Found the cluster ``name``, or continue it; return what a ``Host`` needs, and whether it is a new one.
 
-    ``owner`` is what the owner is called (default: the board's name for his key, else his login name). ``duration``
-    is in seconds. With ``resume`` it must be there already. Raises ``ConfigError``, ``NoKey`` or a ``BoardError``.
+    ``owner`` is the owner's name in the title (default: the board's name for their key, else their login name).
+    ``duration`` is in seconds. With ``resume`` the cluster must be there already. Raises ``ConfigError``, ``NoKey`` or
+    a ``BoardError``.
     """
     until = int(time.time() + duration)
     title = await asyncio.to_thread(_hosted_title, profiles, name, owner)
@@ -136,9 +128,9 @@ async def host(
             hint="Host it on its owner's machine; or give this one another name.",
         )
     if known is None and resume:
-        raise ConfigError(f"there is no cluster {name} to go on with", hint=f"Begin it: p2p host {name}")
+        raise ConfigError(f"there is no cluster {name} to continue", hint=f"Found it: p2p host {name}")
     if known is not None:
-        return *await _go_on(known, way, profiles, settings, users=users or {}, until=until), False
+        return *await _continue(known, way, profiles, settings, users=users or {}, until=until), False
     where = way.board or PICO_BOARD
     address, key = await choose_login(where, way.identity, ssh_options=way.ssh_options)
     progress(f"going to the board {where}")
@@ -189,9 +181,9 @@ async def host(
 
 
 async def owners_access(title: str, *, way: Way, profiles: Profiles, settings: Settings) -> tuple[Access, Profile]:
-    """What a process of the owner's needs to change a cluster that is there. Raises ``ConfigError``, ``NoKey``."""
+    """Return what the owner's processes need to change a cluster that is there. Raises ``ConfigError``, ``NoKey``."""
     profile = await asyncio.to_thread(profiles.load, title)
-    roster_of(profile)  # raises where somebody else owns it
+    roster_of(profile)  # raises if somebody else owns it
     if profile.hosting is None:
         raise ConfigError(
             f"{title} is not hosted from this machine",
@@ -210,7 +202,7 @@ async def _owners(profile: Profile, way: Way, profiles: Profiles, settings: Sett
     return access, profile
 
 
-async def _go_on(
+async def _continue(
     profile: Profile, way: Way, profiles: Profiles, settings: Settings, *, users: Mapping[str, str], until: int
 ) -> tuple[Access, Profile]:
     if way.board and way.board != profile.board:
@@ -226,7 +218,7 @@ async def _go_on(
 
 
 def _hosted_title(profiles: Profiles, name: str, owner: str | None) -> str | None:
-    """The title of a cluster that is hosted here already, or that the user has said in full; None: a new one's."""
+    """Return the title of a cluster that is hosted here, or that the user has said in full; None for a new cluster."""
     if is_title(name):
         return name
     check_name(name)
@@ -236,39 +228,39 @@ def _hosted_title(profiles: Profiles, name: str, owner: str | None) -> str | Non
     return hosted[0] if len(hosted) == 1 else None
 
 
-# --- taking out, trusting, leaving ------------------------------------------------------------------
+# --- revoking, trusting, leaving --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Revoked:
-    """Who is out, and which sessions of the others have (not) taken the new key within moments."""
+    """The member who is out, and how many sessions of the others have (not) taken the new key within moments."""
 
     member: str
     told: int
     waiting: int
 
 
-async def take_out(host: Host, access: Access, profiles: Profiles, name: str) -> Revoked:
-    """Take a member, or one key of his, out of a cluster that we own; ``host`` is open, and tells the others.
+async def revoke(host: Host, access: Access, profiles: Profiles, name: str) -> Revoked:
+    """Revoke a membership, or one key of a member's, in a cluster that we own; ``host`` is open, and tells the others.
 
-    His links are cut by whoever hears of it. The others get another topic and key: those who are here at once, who
-    comes later from a host. Raises ``ConfigError``, ``NoKey``.
+    Each process that hears of it cuts its links to them. The others get another topic and key: at once if they are
+    here, later from a host. Raises ``ConfigError``, ``NoKey``.
     """
     title = host.profile.title
     before = roster_of(await asyncio.to_thread(profiles.load, title))
     member = before.member(name) or before.named(name)
     await host.listen(ROLL_CALL)
-    await asyncio.to_thread(profiles.revise, title, lambda old: revoke(old, access.key, name))
+    await asyncio.to_thread(profiles.revise, title, lambda old: acts.revoke(old, access.key, name))
     await host.refresh()
-    await host.listen(SETTLE / 3)  # those who weren't heard before ask for the new key within moments
+    await host.listen(SETTLE / 3)  # members who were not heard before ask for the new key within moments
     told, waiting = await host.settled(SETTLE)
     return Revoked(member.name if member is not None else name, told, waiting)
 
 
 def trust(profiles: Profiles, title: str, name: str, *, allow: bool) -> tuple[str, Profile]:
-    """Let results of a member's be pickles, which run code here, or no more; returns (his name, the profile).
+    """Let results of a member's be pickles, which run code here, or no longer; return (their name, the profile).
 
-    Blocks. Raises ``ConfigError`` where nobody is called so.
+    Blocks. Raises ``ConfigError`` if nobody has that name.
     """
     profile = profiles.load(title)
     roster = Roster.parse(profile.roster, profile.cluster) if profile.roster else None
@@ -285,37 +277,32 @@ def trust(profiles: Profiles, title: str, name: str, *, allow: bool) -> tuple[st
 
 
 def leave(profiles: Profiles, title: str) -> None:
-    """Forget a cluster. Blocks. Raises ``ConfigError`` where it isn't known."""
+    """Forget a cluster. Blocks. Raises ``ConfigError`` if it isn't known."""
     profiles.load(title)
     profiles.remove(title)
 
 
 def is_listed(profile: Profile) -> bool:
-    """Whether the newest list that has come has us; also while none has come, and in personal clusters."""
+    """Return whether the newest roster that has come has us. True before one has come, and in personal clusters."""
     if not profile.roster or profile.vouch:
         return True
     return Roster.parse(profile.roster, profile.cluster).member(profile.signer) is not None
 
 
 def until_of(profile: Profile) -> int:
-    """How long the cluster is hosted, Unix time; 0: not known here."""
+    """Return until when the cluster is hosted, Unix time; 0 if that is not known here."""
     if profile.hosting is not None:
         return profile.hosting.until
     return Roster.parse(profile.roster, profile.cluster).until if profile.roster else 0
 
 
 def still_expected(profile: Profile) -> list[str]:
-    """Names that may knock at a cluster that is hosted here, and are not in yet."""
+    """Return the names that may knock at a cluster that is hosted here, and are not in yet."""
     roster = roster_of(profile)
     expected = profile.hosting.expected if profile.hosting is not None else {}
     return [name for name, key in expected.items() if not key and roster.named(name) is None]
 
 
 def is_only_here(board: str) -> bool:
-    """Whether a board's address leads other machines to themselves."""
+    """Return whether a board's address leads other machines to themselves."""
     return board.rpartition("@")[2].startswith(("localhost", "127.", "[::1]"))
-
-
-def path_text(identity: Path | None) -> str:
-    """A key's file as a profile has it."""
-    return str(identity.expanduser().absolute()) if identity is not None else ""

@@ -1,7 +1,7 @@
-"""What the owner of a cluster does to it: found it, let somebody in, take somebody out, keep it going.
+"""The owner's acts on a cluster: found it, admit somebody, revoke a membership, keep it going.
 
 Each is a function from the owner's profile to the next one, with a roster of the next epoch that the owner's key has
-signed; ``Profiles.change`` puts it on disk. A host process sees that and tells the members (members/host.py).
+signed; ``Profiles.change`` puts it on disk. A host process sees that and notifies the members (members/host.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.errors import ConfigError
-from p2p_ipython.members.profiles import Hosting, Profile
+from p2p_ipython.members.profile import Hosting, Profile
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import (
@@ -42,7 +42,7 @@ def found(
     until: int,
     expected: Mapping[str, str] | None = None,
 ) -> Profile:
-    """A new cluster of which the owner is the only member, and those whose fingerprints are ``expected``.
+    """Found a cluster. Its members are the owner, and the names that come with a fingerprint in ``expected``.
 
     ``until`` is Unix time, s. Asks the key for signatures: blocks. Raises ``ConfigError`` and ``NoKey``.
     """
@@ -68,12 +68,12 @@ def found(
 
 
 def expect(profile: Profile, key: KeyChoice, expected: Mapping[str, str]) -> Profile:
-    """Let in those whose keys are known beforehand; the other names may knock, and are asked about."""
+    """Admit the names whose keys are known beforehand; the other names may knock, and are asked about."""
     for name, fingerprint in expected.items():
         check_name(name)
         if fingerprint and not is_fingerprint(fingerprint):
             raise ConfigError(
-                f"{plain(fingerprint, 80)!r} is no fingerprint of {name}'s key",
+                f"{plain(fingerprint, 80)!r} is not the fingerprint of a key",
                 hint=f"Give --users {name}=SHA256:…, as `p2p whoami` prints it on {name}'s machine.",
             )
     for name, fingerprint in expected.items():
@@ -84,9 +84,9 @@ def expect(profile: Profile, key: KeyChoice, expected: Mapping[str, str]) -> Pro
 
 
 def admit(profile: Profile, key: KeyChoice, name: str, fingerprint: str, *, roles: Iterable[str] = ROLES) -> Profile:
-    """The next epoch, with a key of ``name`` in it: a new member's, or another one of a member's.
+    """Admit a key of ``name`` in the next epoch: a new member's, or another one of a member's.
 
-    Changes nothing where that key is in already under this name. Raises ``ConfigError`` where it is somebody else's.
+    Changes nothing if that key is in already under this name. Raises ``ConfigError`` if it is somebody else's.
     """
     check_name(name)
     roster = roster_of(profile)
@@ -96,7 +96,7 @@ def admit(profile: Profile, key: KeyChoice, name: str, fingerprint: str, *, role
             return profile
         raise ConfigError(
             f"the key {fingerprint} is in {profile.title} already, as {there.name}",
-            hint=f"Take it out first (p2p revoke), or invite {there.name}.",
+            hint=f"Revoke it first (p2p revoke), or invite {there.name}.",
         )
     known = roster.named(name)
     if known is None:
@@ -107,9 +107,9 @@ def admit(profile: Profile, key: KeyChoice, name: str, fingerprint: str, *, role
 
 
 def revoke(profile: Profile, key: KeyChoice, name: str) -> Profile:
-    """The next epoch, without ``name``, and with another topic and key, which he doesn't get.
+    """Revoke the membership of ``name``: the next epoch has another topic and key, which they don't get.
 
-    ``name`` may be a fingerprint, which takes one key out. Raises ``ConfigError``.
+    ``name`` may be a fingerprint: only that key is revoked then. Raises ``ConfigError``.
     """
     roster = roster_of(profile)
     member = roster.member(name) or roster.named(name)
@@ -118,7 +118,7 @@ def revoke(profile: Profile, key: KeyChoice, name: str) -> Profile:
         raise ConfigError(f"{plain(name, 80)} is not in {profile.title}", hint=f"Its members are: {known}.")
     if member == roster.members[0]:
         raise ConfigError(
-            f"{member.name} owns {profile.title} and can't be taken out of it", hint="End the hosting instead: Ctrl-C."
+            f"{member.name} owns {profile.title}, and can't be revoked", hint="End the hosting instead: Ctrl-C."
         )
     left = tuple(one for one in member.keys if one != name) if name in member.keys else ()
     members = [replace(m, keys=left) if m == member else m for m in roster.members if m != member or left]
@@ -135,7 +135,7 @@ def revoke(profile: Profile, key: KeyChoice, name: str) -> Profile:
 
 
 def extend(profile: Profile, key: KeyChoice, until: int) -> Profile:
-    """The next epoch, which counts until ``until`` (Unix time, s); nothing where it counts that long already."""
+    """Let the next epoch count until ``until`` (Unix time, s); make none if this one counts that long already."""
     roster = roster_of(profile)
     hosting = replace(_hosting(profile), until=until)
     if until <= roster.until:
@@ -144,7 +144,7 @@ def extend(profile: Profile, key: KeyChoice, until: int) -> Profile:
 
 
 def free_name(profile: Profile, wanted: str) -> str:
-    """A name for somebody who calls himself ``wanted``, that no member has, not even in other capitals."""
+    """Return a name for a guest who would be ``wanted``; no member has it, not even in other capitals."""
     allowed = "".join(c for c in wanted if c.isascii() and (c.isalnum() or c in "._-")).lstrip("._-")[:40] or "friend"
     taken = {member.name.lower() for member in roster_of(profile).members}
     name, number = allowed, 1
@@ -155,7 +155,7 @@ def free_name(profile: Profile, wanted: str) -> str:
 
 
 def roster_of(profile: Profile) -> Roster:
-    """The roster of the owner's profile. Raises ``ConfigError`` where it is no owner's."""
+    """Return the roster of the owner's profile. Raises ``ConfigError`` if the profile is no owner's."""
     try:
         roster = Roster.parse(profile.roster, profile.cluster)
     except BadIdentity as error:

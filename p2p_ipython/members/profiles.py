@@ -1,97 +1,33 @@
-"""Profiles: what this user knows of each shared cluster that he is a member of, on disk.
+"""The profiles of the shared clusters that this user is a member of, on disk.
 
-One file of JSON for each cluster, named by its title: how to reach the board, the topic and the key of the working
-topic, the roster as its owner signed it, whom the user trusts. The keys in it are secret: the folder is 0700, the files
-0600 (``members/files.py``).
+One file for each cluster, named by its title. The keys in it are secret: the folder is 0700, the files 0600
+(``private_files.py``). What a profile has, and how it is written, is in profile.py.
 
-Promises: a profile is read whole and checked strictly, or not at all. One that can't be read is reported and put
-aside under another name; nothing is silently replaced or lost. One that a newer version has written is left alone;
-fields that a newer version has added are kept.
+Promises: one that can't be read is reported and put aside under another name. Nothing is silently replaced or lost. One
+that a newer version has written is left alone.
 """
 
 from __future__ import annotations
 
-import base64
 import difflib
-import json
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
+from p2p_ipython import private_files
 from p2p_ipython.config import data_dir, make_private
 from p2p_ipython.errors import ConfigError
-from p2p_ipython.members import files
+from p2p_ipython.members.profile import MAX_PROFILE, VERSION, NewerProfile, Profile, WrongProfile, parse, text_of
 from p2p_ipython.protocol.roster import is_title, parse_title
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-MAX_PROFILE = 1 << 20
-"""Largest profile, bytes of JSON; a roster is at most 128 KiB of it."""
-
-KEY_SIZE = 32
-
 _PATIENCE = 10.0  # seconds to wait for the folder's lock, which is held for milliseconds
 _TRIES = 5
 _SUFFIX = ".json"
-
-
-@dataclass(frozen=True)
-class Hosting:
-    """What a cluster's owner keeps in mind for his host process.
-
-    ``until`` is Unix time, seconds: how long the cluster is hosted. ``expected`` holds the names that may knock, with
-    the fingerprint that each must have, or "" for any.
-    """
-
-    until: int
-    expected: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "expected", MappingProxyType(dict(sorted(self.expected.items()))))
-
-    def __reduce__(self) -> str | tuple[object, ...]:
-        return (Hosting, (self.until, dict(self.expected)))
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One shared cluster, as this user knows it. Its repr shows nothing secret."""
-
-    title: str
-    """As people say it, ``alice/friends``."""
-    cluster: str
-    """Its id, ``SHA256:…/friends``."""
-    board: str
-    """``[USER@]HOST[:PORT]``"""
-    host_key: str
-    """The board's public key, one line; "" where known-hosts files decide."""
-    mailbox: str
-    """A websocket URL; "" for the board's own, or the public one."""
-    relay: str
-    """``tcp:HOST:PORT``; "" as with the mailbox."""
-    identity: str
-    """Path of the key file; "" for the one that ssh would choose."""
-    signer: str
-    """The fingerprint of our own key in this cluster."""
-    topic: str = field(repr=False)
-    """As secret as the key: whoever knows it can stall the topic."""
-    key: bytes = field(repr=False)
-    """Of the board's lines, 32 bytes."""
-    roster: bytes = field(repr=False)
-    """As its owner signed it; b"" before the first has come."""
-    trusted: frozenset[str] = frozenset()
-    """Fingerprints of members whose results may be pickles."""
-    vouch: bytes = field(default=b"", repr=False)
-    """The owner's word for a machine of his own that has a key of its own."""
-    hosting: Hosting | None = None
-    """In the owner's own profile only."""
 
 
 class Profiles:
@@ -106,13 +42,13 @@ class Profiles:
         return data_dir() / "clusters" if self._given is None else self._given
 
     def find(self, title: str) -> Profile | None:
-        """The profile of a cluster, or None. Raises ``ConfigError`` for one that can't be used."""
+        """Return the profile of a cluster, or None. Raises ``ConfigError`` for one that can't be used."""
         path = self._path(title)
         with self._locked(path):
             return _read(path, title)[0]
 
     def load(self, title: str) -> Profile:
-        """The profile of a cluster. Raises ``ConfigError`` where there is none or it can't be used."""
+        """Return the profile of a cluster. Raises ``ConfigError`` if there is none or it can't be used."""
         profile = self.find(title)
         if profile is None:
             near = self.similar(title)
@@ -125,11 +61,11 @@ class Profiles:
         return profile
 
     def similar(self, title: str) -> str:
-        """The title among those that are known which somebody may have meant by another one; "" for none."""
+        """Return the known title that comes closest to a mistyped ``title``; "" if none is close."""
         return next(iter(difflib.get_close_matches(title, [profile.title for profile in self.all()], n=1)), "")
 
     def all(self) -> list[Profile]:
-        """All profiles, by title. Those that can't be used are reported in the log and left out."""
+        """Return all profiles, by title. Those that can't be used are reported in the log and left out."""
         try:
             if not self._folder.is_dir():
                 return []
@@ -150,7 +86,7 @@ class Profiles:
     def save(self, profile: Profile) -> None:
         """Write a profile, in place of the one with the same title. Raises ``ConfigError``.
 
-        One that is there and can't be read is put aside first, and reported in the log.
+        An older one that can't be read is put aside first, and reported in the log.
         """
         path = self._path(profile.title)
         with self._locked(path):
@@ -162,7 +98,7 @@ class Profiles:
             _write(path, profile, others)
 
     def change(self, title: str, edit: Callable[[Profile], Profile]) -> Profile:
-        """Replace a profile by what ``edit`` makes of it, with nobody in between; returns the new one.
+        """Replace a profile by what ``edit`` makes of it, with nobody in between; return the new one.
 
         ``edit`` is called once and must not come back to the profiles. Raises what it raises, and ``ConfigError``.
         """
@@ -175,7 +111,7 @@ class Profiles:
         return self.put(title, changed)
 
     def put(self, title: str, edit: Callable[[Profile | None], Profile]) -> Profile:
-        """As ``change``, but ``edit`` gets None, and makes the first profile, where there is none."""
+        """Change or make a profile, as ``change`` does; ``edit`` gets None if there is none yet."""
         path = self._path(title)
         with self._locked(path):
             before, others = _read(path, title)
@@ -187,9 +123,9 @@ class Profiles:
             return after
 
     def revise(self, title: str, edit: Callable[[Profile], Profile]) -> Profile:
-        """As ``change``, for an edit that may take long, because a key signs in it and an agent may ask its user.
+        """Change a profile, as ``change`` does, by an edit that may take long: a key signs, and its agent may ask.
 
-        Nobody is kept waiting: ``edit`` is called again when somebody else has changed the profile meanwhile. Raises
+        Nobody is kept waiting: ``edit`` is called again if another process has changed the profile meanwhile. Raises
         what it raises, and ``ConfigError``.
         """
         for _ in range(_TRIES):
@@ -210,20 +146,20 @@ class Profiles:
         )
 
     def remove(self, title: str) -> None:
-        """Forget a cluster; does nothing where it is not known. Raises ``ConfigError``."""
+        """Forget a cluster, if it is known. Raises ``ConfigError``."""
         path = self._path(title)
         with self._locked(path):
             try:
-                files.remove(path)
+                private_files.remove(path)
             except OSError as error:
                 raise _unusable(path, error) from None
 
     def stamp(self, title: str) -> tuple[int, ...] | None:
-        """Changes whenever the profile does; None where there is none. Cheap enough to be asked each second."""
-        return files.stamp(self._path(title))
+        """Return something that changes whenever the profile does; None if there is none. Cheap."""
+        return private_files.stamp(self._path(title))
 
-    def hosting(self, title: str) -> files.Lock | None:
-        """Become the process that hosts a cluster, or None when another is. Doesn't wait.
+    def hosting(self, title: str) -> private_files.Lock | None:
+        """Become the process that hosts a cluster; return None if another one does. Doesn't wait.
 
         It lasts until ``release()`` (or the end of a ``with`` block), or until the process ends, however it ends.
         Raises ``ConfigError``.
@@ -231,7 +167,7 @@ class Profiles:
         path = self._path(title)
         self._make_folder()
         try:
-            return files.Lock.acquire(path.with_name(f".{path.stem}.hosting"))
+            return private_files.Lock.acquire(path.with_name(f".{path.stem}.hosting"))
         except OSError as error:
             raise _unusable(path, error) from None
 
@@ -251,10 +187,10 @@ class Profiles:
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
-        """Be the only one who reads or writes. Readers, too: Windows replaces no file that somebody reads."""
+        """Be the only process that reads or writes. (Windows can't replace a file that is being read.)"""
         self._make_folder()
         try:
-            lock = files.Lock.acquire(path.with_name(".lock"), wait=_PATIENCE)
+            lock = private_files.Lock.acquire(path.with_name(".lock"), wait=_PATIENCE)
         except OSError as error:
             raise _unusable(path, error) from None
         if lock is None:
@@ -267,11 +203,11 @@ class Profiles:
 
 
 class _Overtaken(Exception):
-    """Somebody has changed a profile since it was read."""
+    """Another process has changed a profile since it was read."""
 
 
 def _title(filename: str) -> str | None:
-    """The title that a file's name means, if it means one."""
+    """Return the title that a file's name means, or None."""
     title = unquote(filename.removesuffix(_SUFFIX)).replace("@", "/", 1)
     return title if is_title(title) else None
 
@@ -283,36 +219,28 @@ class DamagedProfile(ConfigError):
     """A profile that could not be read, and was put aside."""
 
 
-class _Wrong(ValueError):
-    """What is wrong with a profile's text; never its values, which may be secret."""
-
-
 def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
-    """The profile and the fields of its file that are not ours. The caller holds the lock."""
+    """Return the profile, and the fields of its file that are not ours. The caller holds the lock."""
     try:
-        data = files.read(path, MAX_PROFILE)
-    except files.NotAFile as error:
+        data = private_files.read(path, MAX_PROFILE)
+    except private_files.NotAFile as error:
         raise ConfigError(str(error), hint="Move it away, or put a plain file there.") from None
     except OSError as error:
         raise _unusable(path, error) from None
     if data is None:
         return None, {}
     try:
-        fields = _fields(data)
-        version = fields.get("version")
-        if type(version) is int and version > VERSION:
-            raise ConfigError(
-                f"{path} was written by a newer p2p_ipython (its version is {version}, {VERSION} is known here)",
-                hint="Update p2p_ipython: pip install -U p2p-ipython",
-            )
-        if version != VERSION or type(version) is not int:
-            raise _Wrong("it has no version")
-        profile = _profile(fields)
+        profile, fields = parse(data)
         if profile.title != title:
-            raise _Wrong("it is of another cluster than its name says")
-    except _Wrong as wrong:
+            raise WrongProfile("it is of another cluster than its name says")
+    except NewerProfile as newer:
+        raise ConfigError(
+            f"{path} was written by a newer p2p_ipython (its version is {newer}, {VERSION} is known here)",
+            hint="Update p2p_ipython: pip install -U p2p-ipython",
+        ) from None
+    except WrongProfile as wrong:
         try:
-            aside = files.put_aside(path)
+            aside = private_files.put_aside(path)
         except OSError as error:
             raise _unusable(path, error) from None
         raise DamagedProfile(
@@ -323,94 +251,12 @@ def _read(path: Path, title: str) -> tuple[Profile | None, dict[str, Any]]:
 
 
 def _write(path: Path, profile: Profile, others: dict[str, Any]) -> None:
-    fields = {**others, **_as_fields(profile)}
-    if profile.hosting is not None and isinstance(others.get("hosting"), dict):
-        fields["hosting"] = {**others["hosting"], **fields["hosting"]}
-    data = json.dumps(fields, indent=1, ensure_ascii=True).encode() + b"\n"
     try:
-        same = _profile(_fields(data)) == profile
-    except _Wrong as wrong:
+        private_files.write(path, text_of(profile, others))
+    except WrongProfile as wrong:
         raise ConfigError(f"a profile of {profile.title} can't be kept: {wrong}") from None
-    assert same, "what is written can be read"
-    try:
-        files.write(path, data)
     except OSError as error:
         raise _unusable(path, error) from None
-
-
-def _as_fields(profile: Profile) -> dict[str, Any]:
-    hosting = profile.hosting
-    return {
-        "version": VERSION,
-        **{name: getattr(profile, name) for name in _TEXTS},
-        "key": profile.key.hex(),
-        "roster": base64.b64encode(profile.roster).decode(),
-        "trusted": sorted(profile.trusted),
-        "vouch": base64.b64encode(profile.vouch).decode(),
-        "hosting": None if hosting is None else {"until": hosting.until, "expected": dict(hosting.expected)},
-    }
-
-
-_TEXTS = ("title", "cluster", "board", "host_key", "mailbox", "relay", "identity", "signer", "topic")
-
-
-def _fields(data: bytes) -> dict[str, Any]:
-    if len(data) > MAX_PROFILE:
-        raise _Wrong(f"it is larger than {MAX_PROFILE} bytes")
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
-        raise _Wrong("it is not JSON") from None
-    if not isinstance(fields, dict):
-        raise _Wrong("it is not a JSON object")
-    return fields
-
-
-def _profile(fields: dict[str, Any]) -> Profile:
-    texts = {name: _text(fields, name) for name in _TEXTS}
-    if not is_title(texts["title"]):
-        raise _Wrong("title is none")
-    if not texts["cluster"].endswith(f"/{parse_title(texts['title'])[1]}"):
-        raise _Wrong("cluster does not fit the title")
-    key = _text(fields, "key")
-    if not re.fullmatch(f"[0-9a-f]{{{2 * KEY_SIZE}}}", key):
-        raise _Wrong(f"key is not {2 * KEY_SIZE} hexadecimal digits")
-    trusted = fields.get("trusted")
-    if not isinstance(trusted, list) or not all(isinstance(entry, str) for entry in trusted):
-        raise _Wrong("trusted is not a list of texts")
-    return Profile(
-        **texts,
-        key=bytes.fromhex(key),
-        roster=_bytes(fields, "roster"),
-        trusted=frozenset(trusted),
-        vouch=_bytes(fields, "vouch"),
-        hosting=_hosting(fields.get("hosting")),
-    )
-
-
-def _hosting(fields: object) -> Hosting | None:
-    if fields is None:
-        return None
-    if not isinstance(fields, dict) or type(fields.get("until")) is not int:
-        raise _Wrong("hosting has no time until which it lasts")
-    expected = fields.get("expected")
-    if not isinstance(expected, dict) or not all(isinstance(entry, str) for entry in expected.values()):
-        raise _Wrong("hosting does not say who is expected")
-    return Hosting(fields["until"], expected)
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise _Wrong(f"{name} is not a text")
-    return value
-
-
-def _bytes(fields: dict[str, Any], name: str) -> bytes:
-    try:
-        return base64.b64decode(_text(fields, name), validate=True)
-    except ValueError:
-        raise _Wrong(f"{name} is not base64") from None
 
 
 def _unusable(path: Path, error: OSError) -> ConfigError:

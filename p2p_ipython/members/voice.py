@@ -1,6 +1,6 @@
 """A session's voice on one topic: a board, and the lines of one cluster on it, made and read.
 
-Everything that is heard is authentic (see protocol/wire.py); everything that is said is signed by the session.
+Every message that is heard is authentic (see protocol/wire.py); the session signs every message that it says.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from p2p_ipython.protocol.messages import Bye, Message
 from p2p_ipython.protocol.wire import Heard, LineReader, LineWriter
 
 OpenBoard = Callable[[str, BoardListener], Awaitable[Board]]
-"""Joins the topic that is named, on the cluster's board; raises a ``BoardError``."""
+"""Joins the named topic on the cluster's board; raises a ``BoardError``."""
 
 
 class Voice:
-    """See the module. ``open`` it, then ``say``; ``heard`` and ``changed`` are called on the event loop."""
+    """A session on one topic. ``open`` it, then ``say``; ``heard`` and ``changed`` are called on the event loop."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Voice:
         changed: Callable[[BoardReport], None] = lambda _report: None,
         clusters: frozenset[str] | None = None,
     ) -> None:
-        """``admit`` and ``clusters`` as for ``LineReader``; ``changed`` is told of the board's states."""
+        """``admit`` and ``clusters`` are as for ``LineReader``; ``changed`` gets each state of the board."""
         self.secret = secret
         self.board: Board | None = None
         self.reader = LineReader(secret, admit, clusters=clusters)
@@ -56,7 +56,7 @@ class Voice:
     def say(self, message: Message) -> None:
         """Post a message; nothing is said before ``open`` and after ``close``."""
         if self.board is not None and not self._closed:
-            # Always with our certificate, but for the last word: any line may be the first that a newcomer hears.
+            # With our certificate, except for the last word: any line may be the first that a newcomer hears.
             self.board.post(self._writer.write(message, introduce=not isinstance(message, Bye)))
 
     async def close(self) -> None:
@@ -68,17 +68,17 @@ class Voice:
     # -- BoardListener --
 
     def on_line(self, line: bytes) -> None:
-        """A line of the board."""
+        """Handle a line of the board."""
         heard = self.reader.read(line, time.time())
         if heard is not None and not self._closed:
             self._heard(heard)
 
     def on_board(self, report: BoardReport) -> None:
-        """The board's state has changed."""
+        """Handle a change of the board's state."""
         if not self._closed:
             self._changed(report)
 
 
 async def leave(*voices: Voice | None) -> None:
-    """Close several at once."""
+    """Close several voices at once."""
     await asyncio.gather(*(voice.close() for voice in voices if voice is not None), return_exceptions=True)

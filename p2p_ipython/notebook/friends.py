@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.errands import Invitation, Joining, Visitor
     from p2p_ipython.client.hosting import Reception
-    from p2p_ipython.members.operations import Way
-    from p2p_ipython.members.profiles import Profile
+    from p2p_ipython.members.profile import Profile
+    from p2p_ipython.members.way import Way
     from p2p_ipython.notebook.notice import Notice
 
 MOMENT = 5.0
@@ -488,7 +488,7 @@ def members_table(profile: Profile, workers: dict[str, int] | None) -> dict[str,
 
 
 def _way(given: dict[str, Any]) -> Way:
-    from p2p_ipython.members.operations import Way
+    from p2p_ipython.members.way import Way
 
     return Way(
         board=given.get("board") or "",

@@ -1,18 +1,18 @@
-"""What the owner's host answers to those who ask to be let in. No I/O.
+"""The answers of the owner's host to sessions that ask to be admitted. No I/O.
 
 ::
 
-    ask of a member ────────────────────────► grant: topic and key, sealed to his session
-    ask of somebody who was refused ────────► answer "no"
-    ask of anybody else, on the lobby ──────► answer "waiting"; the owner is told once, and decides:
-                                                approve: he is in the next roster, and gets his grant
+    ask of a member ────────────────────────► grant: topic and key, sealed to the member's session
+    ask of a guest who was refused ─────────► answer "no"
+    ask of another guest, on the lobby ─────► answer "waiting"; the owner is asked once, and decides:
+                                                approve: the guest is in the next roster, and gets a grant
                                                 refuse:  answer "no"
-    ask of who has a newer roster ──────────► the owner is told: he has changed the cluster elsewhere; no grant
-    hello of an older roster, on a topic ───► the roster: for those who missed it
+    ask of a member with a newer roster ────► the owner is warned: the cluster was changed elsewhere; no grant
+    hello of an older roster, on a topic ───► the roster: for members who missed it
       that the cluster has left
 
-What strangers can make it say in a second is bounded, and so is what one member can. The roster itself is changed
-elsewhere (it is a file of the owner's that several of his processes may change); ``changed`` tells the machine.
+The answers in a second are bounded, to all guests together and to one member. The roster itself is changed elsewhere
+(it is a file of the owner's that several of the owner's processes may change); ``changed`` tells the machine.
 Pure: ``now`` is any clock that doesn't go back, seconds.
 """
 
@@ -28,24 +28,24 @@ from p2p_ipython.protocol.messages import Admission, Answer, Ask, Grant, Hello, 
 from p2p_ipython.protocol.roster import Roster, is_name, lobby_secret, parts_of
 
 MAX_KNOCKS = 50
-"""Strangers who may wait for the owner's answer; others are not remembered, and may knock again later."""
+"""Guests who may wait for the owner's answer; others are not remembered, and may knock again later."""
 
 MAX_SESSIONS = 8
-"""Sessions of one stranger that get the answer."""
+"""Sessions of one guest that get the answer."""
 
 ANSWER_EVERY = 1.0
 """Seconds between two answers to one session."""
 
 MOST_ANSWERS = 20
-"""Answers in a second to one member, and to all strangers together. Who gets none asks again."""
+"""Answers in a second to one member, and to all guests together. A session that gets none asks again."""
 
 KNOCK_LIFE = 1800.0
-"""Seconds after his last ask for which somebody is waiting: longer than who is alone pauses, or each would be new."""
+"""Seconds after the last ask for which a guest counts as waiting: more than the longest pause between two asks."""
 
 
 @dataclass(frozen=True)
 class Knock:
-    """Somebody who would be a member: the name that he gives himself, and his key's fingerprint."""
+    """A guest who asks to be a member: the guest's own name, and the fingerprint of the key."""
 
     name: str
     fingerprint: str
@@ -61,16 +61,16 @@ class Say:
 
 @dataclass(frozen=True)
 class Tell:
-    """Tell the owner of somebody who knocks."""
+    """Ask the owner about a guest who knocks."""
 
     knock: Knock
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """Tell the owner that a member says he has the roster of a higher ``epoch``: this host may have an old profile.
+    """Warn the owner: a member claims the roster of a higher ``epoch``, so this host may have an old profile.
 
-    Said once. Nothing proves it: a member can say any number.
+    Said once. Nothing proves it: a member can claim any epoch.
     """
 
     epoch: int
@@ -87,7 +87,7 @@ class _Waiting:
 
 
 class HostMachine:
-    """See the module."""
+    """The answers of one host, in the order of events."""
 
     def __init__(
         self, *, roster: Roster, secret: ClusterSecret, seal: Callable[[Certificate, bytes], bytes] = seal
@@ -99,17 +99,17 @@ class HostMachine:
         self._waiting: dict[str, _Waiting] = {}
         self._refused: set[str] = set()
         self._answered: dict[bytes, float] = {}  # in the order of time
-        self._second = (0, Counter[str]())  # which one, and answers in it by member
+        self._second = (0, Counter[str]())  # the second, and the answers in it by member
         self._told_outdated = False
         self._published: dict[str, float] = {}
 
     @property
     def knocks(self) -> tuple[Knock, ...]:
-        """Who waits for the owner, the first first."""
+        """The guests who wait for the owner, the first first."""
         return tuple(waiting.knock for waiting in self._waiting.values())
 
     def asked(self, certificate: Certificate, ask: Ask, topic: str, now: float) -> list[Action]:
-        """A session asks to be let in."""
+        """Answer a session that asks to be admitted."""
         sid, signer = certificate.sid, certificate.signer
         if sid in self._answered and now < self._answered[sid] + ANSWER_EVERY:
             return []
@@ -127,8 +127,8 @@ class HostMachine:
         if signer in self._refused:
             return [Say(topic, Answer(sid, Reply.NO))]
         if topic != self._lobby or not is_name(ask.name):
-            # Who has been taken out, and still has the key of his time; or a name that would pass for something else,
-            # as "bob (expected)" does: the owner is to read it, and may copy it into a command.
+            # A revoked member, who still has the old key. Or a name that would pass for something else, as
+            # "bob (expected)" does: the owner reads it, and may copy it into a command.
             return []
         self._waiting = {key: one for key, one in self._waiting.items() if now < one.last + KNOCK_LIFE}
         waiting = self._waiting.get(signer)
@@ -144,7 +144,7 @@ class HostMachine:
         return [*actions, Say(topic, Answer(sid, Reply.WAITING))]
 
     def greeted(self, hello: Hello, topic: str, now: float) -> list[Action]:
-        """Somebody is on a ``topic`` that the cluster has left: he gets the roster, if he hasn't."""
+        """Answer a hello on a ``topic`` that the cluster has left: say the roster, if the sender has an older one."""
         parts = parts_of(self.roster)
         every = SERVE_EVERY[0] + SERVE_EVERY[1] * len(parts)
         if hello.epoch >= self.roster.epoch or now < self._published.get(topic, float("-inf")) + every:
@@ -153,7 +153,7 @@ class HostMachine:
         return [Say(topic, part) for part in parts]
 
     def changed(self, roster: Roster, secret: ClusterSecret) -> list[Action]:
-        """There is another roster, perhaps with another topic and key: who waited and is in it now gets his grant."""
+        """Take another roster, perhaps with another topic and key; grant them to guests who waited and are in it."""
         self.roster, self.secret = roster, secret
         self._told_outdated = False
         actions: list[Action] = []
@@ -165,7 +165,7 @@ class HostMachine:
         return actions
 
     def refuse(self, signer: str) -> list[Action]:
-        """The owner doesn't want him, as long as this host runs."""
+        """Refuse the guest with the key ``signer``, as long as this host runs."""
         self._refused.add(signer)
         waiting = self._waiting.pop(signer, None)
         if waiting is None:
@@ -173,7 +173,7 @@ class HostMachine:
         return [Say(topic, Answer(sid, Reply.NO)) for sid, (_, topic) in waiting.sessions.items()]
 
     def _take(self, who: str, now: float) -> bool:
-        """Whether ``who`` ("": all strangers) gets one more answer in this second."""
+        """Return whether ``who`` ("": all guests) gets one more answer in this second."""
         second, taken = self._second
         if int(now) != second:
             taken = Counter[str]()

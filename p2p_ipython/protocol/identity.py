@@ -1,4 +1,4 @@
-"""Who somebody is: an SSH key, and the session keys that it vouches for.
+"""A member's identity: an SSH key, and the session keys that it vouches for.
 
 A member is an SSH key (ed25519, ECDSA or RSA), in a file or in an agent. Once per process it signs a
 *certificate* for two session keys that live in this process only: Ed25519, which signs board lines and link
@@ -36,15 +36,15 @@ VOUCH_NAMESPACE = "p2p-ipython-vouch@v1"
 LINK_PREFIX = b"p2p-link/v1\0"
 
 MAX_LIFE = 24 * 3600.0
-"""Longest life of a certificate, seconds; a longer one is refused whoever signed it."""
+"""Longest life of a certificate, seconds; a longer one is refused, whichever key has signed it."""
 
 CLOCK_SLACK = 600.0
 """How far a peer's clock may be ahead of ours, seconds."""
 
 SID_SIZE = 16
 MAX_CERTIFICATE = 1800
-"""Bytes; the largest real ones, of an RSA-4096 key alone or of an ed25519 key that one has vouched for, have about
-1,500 and 1,750. Two RSA keys don't fit: a line must have room for the rest."""
+"""Bytes. The largest real ones have about 1,500 (an RSA-4096 key) and 1,750 (an ed25519 key that an RSA-4096 key has
+vouched for). Two RSA keys don't fit: a line must have room for the rest."""
 
 VOUCH_LIFE = 365 * 24 * 3600.0
 """How long the word for a machine of one's own counts, seconds."""
@@ -119,7 +119,7 @@ def sign(signer: Signer, message: bytes, namespace: str) -> bytes:
         + _string(blob)
     )
     try:
-        # Old agents answer with SHA-1 whatever they were asked for. Peers would drop our lines without a word.
+        # Old agents answer with SHA-1, whatever we asked for. Peers would drop our lines without a word.
         verify(sshsig, message, namespace)
     except BadIdentity as error:
         raise NoKey(
@@ -161,13 +161,13 @@ def _verify_raw(public: bytes, signature: bytes, text: bytes) -> None:
     except BadIdentity:
         raise
     except Exception:
-        # A stranger chose the key's bytes. Besides ValueError and InvalidSignature the library raises, for one,
-        # NotImplementedError (compressed points); however it gives up on them, the signature does not hold.
+        # Anybody may have chosen the key's bytes. The library raises ValueError, InvalidSignature, and for compressed
+        # points NotImplementedError. Whatever it raises, the signature does not hold.
         raise BadIdentity("a signature that does not hold") from None
 
 
 def _is_quick(key: rsa.RSAPublicKey) -> bool:
-    """Whether checking a signature is cheap: a stranger's exponent of 3,000 bits would cost us 7 ms a line."""
+    """Return whether checking a signature is cheap: an exponent of 3,000 bits would cost us 7 ms a line."""
     return key.public_numbers().e < 1 << 32
 
 
@@ -176,10 +176,10 @@ def _is_quick(key: rsa.RSAPublicKey) -> bool:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a member's SSH key says about one process of his.
+    """The word of a member's SSH key for one process of theirs.
 
-    ``role`` is "client", "worker" or "host"; ``until`` is Unix time, seconds. ``signer`` is the member: the fingerprint
-    of the key that signed, or of the one that has vouched for it (see ``vouch``).
+    ``role`` is "client", "worker" or "host"; ``until`` is Unix time, seconds. ``signer`` names the member: it is the
+    fingerprint of the key that signed, or of the key that has vouched for that one (see ``vouch``).
     """
 
     cluster: str
@@ -193,10 +193,10 @@ class Certificate:
 
     @classmethod
     def parse(cls, wire: bytes, now: float) -> Certificate:
-        """Read and check a certificate that a stranger sent; raises ``BadIdentity``.
+        """Read and check a certificate that anybody may have sent. Raises ``BadIdentity``.
 
-        Holds when this returns: somebody who has the key ``signer`` vouched for the session keys, and the
-        certificate has not ended. Whether ``signer`` is a member is for the caller to ask.
+        When this returns, a holder of the key ``signer`` has vouched for the session keys, and the certificate has not
+        ended. The caller checks whether ``signer`` is a member.
         """
         if len(wire) > MAX_CERTIFICATE:
             raise BadIdentity("a certificate that is too large")
@@ -216,7 +216,7 @@ class Certificate:
         if len(sid) != SID_SIZE or len(verify_key) != 32 or len(seal_key) != 32:
             raise BadIdentity("a certificate with keys of a wrong size")
         if word:
-            if role == "host":  # the roster is signed by the owner's own key, so his host has it
+            if role == "host":  # the owner's own key signs rosters, so the owner's host has that key
                 raise BadIdentity("a host by a key that was vouched for")
             signer = check_vouch(word[0], cluster, signer, now)
         certificate = cls(cluster, sid, verify_key, seal_key, role, until, signer, wire)
@@ -224,7 +224,7 @@ class Certificate:
         return certificate
 
     def check_time(self, now: float) -> None:
-        """Raise ``BadIdentity`` if the certificate has ended, or claims a life that nobody may have."""
+        """Raise ``BadIdentity`` if the certificate has ended, or claims a longer life than any may have."""
         if now > self.until:
             raise BadIdentity("a certificate that has expired")
         if self.until - now > MAX_LIFE + CLOCK_SLACK:
@@ -246,7 +246,7 @@ class Session:
     ) -> None:
         """Make session keys and have ``signer`` vouch for them, for 24 hours from ``now`` (Unix time).
 
-        ``vouch`` is a member's word for ``signer``, where that is a machine of his with a key of its own.
+        ``vouch`` is a member's word for ``signer``, if that is the key of another machine of the member's.
         """
         self._signing = nacl.signing.SigningKey(random(32))
         self._sealing = nacl.public.PrivateKey(random(32))
@@ -287,20 +287,20 @@ class Session:
             ) from None
 
     def is_due(self, now: float) -> bool:
-        """Whether less than a quarter of the certificate's life is left."""
+        """Return whether less than a quarter of the certificate's life is left."""
         return self.certificate.until - now < MAX_LIFE / 4
 
     def next_seq(self) -> int:
-        """The number of the next line. Each is used once, whatever the topic and however often it is joined."""
+        """Return the number of the next line. Each is used once, on whatever topic and however often that is joined."""
         self._seq += 1
         return self._seq
 
     def sign(self, text: bytes) -> bytes:
-        """A 64-byte Ed25519 signature."""
+        """Return a 64-byte Ed25519 signature."""
         return bytes(self._signing.sign(text).signature)
 
     def unseal(self, box: bytes) -> bytes:
-        """Open what was sealed to this session; raises ``BadIdentity``."""
+        """Open a box that was sealed to this session. Raises ``BadIdentity``."""
         try:
             return nacl.public.SealedBox(self._sealing).decrypt(box)
         except (nacl.exceptions.CryptoError, ValueError, TypeError):
@@ -319,7 +319,7 @@ def seal(certificate: Certificate, text: bytes) -> bytes:
 
 
 def check_signature(certificate: Certificate, text: bytes, signature: bytes) -> bool:
-    """Whether the session of ``certificate`` signed ``text``."""
+    """Return whether the session of ``certificate`` signed ``text``."""
     try:
         nacl.signing.VerifyKey(certificate.verify_key).verify(text, signature)
     except (nacl.exceptions.CryptoError, ValueError, TypeError):
@@ -331,9 +331,9 @@ def check_signature(certificate: Certificate, text: bytes, signature: bytes) -> 
 
 
 def vouch(signer: Signer, *, cluster: str, key: str, now: float) -> bytes:
-    """A member's word that the key with the fingerprint ``key`` is on a machine of his own, in one cluster.
+    """Give a member's word that the key with the fingerprint ``key`` is on their own machine, for one cluster.
 
-    Whoever has that key then counts as the member himself there, for ``VOUCH_LIFE``.
+    Sessions of that key then count as the member's own there, for ``VOUCH_LIFE``.
     """
     body = json.dumps({"cluster": cluster, "key": key, "until": int(now + VOUCH_LIFE)}, separators=(",", ":")).encode()
     return _string(body) + _string(sign(signer, body, VOUCH_NAMESPACE))
@@ -360,7 +360,7 @@ def check_vouch(wire: bytes, cluster: str, key: str, now: float) -> str:
 
 
 def _has_three(wire: bytes) -> bool:
-    """Whether two strings leave something over, which then is a third."""
+    """Return whether two strings leave bytes over, which then are a third."""
     first = 4 + int.from_bytes(wire[:4], "big")
     second = first + 4 + int.from_bytes(wire[first : first + 4], "big")
     return len(wire) > second
@@ -370,7 +370,7 @@ def _has_three(wire: bytes) -> bool:
 
 
 def link_proof(session: Session, verifier: bytes, client: bytes, worker: bytes) -> bytes:
-    """What one end shows the other as the first frame on a link (see PROTOCOL.md, "Link")."""
+    """Return the proof that each end sends as the first frame on a link (see PROTOCOL.md, "Link")."""
     return session.sign(LINK_PREFIX + _string(verifier) + client + worker)
 
 
@@ -388,7 +388,7 @@ def check_link_proof(peer: Certificate, verifier: bytes, client: bytes, worker: 
 
 @dataclass(frozen=True)
 class ClusterSecret:
-    """What the members of a cluster share: its id, its topic and the key of its board lines."""
+    """The secret that the members of a cluster share: its topic and the key of its board lines; with its id."""
 
     cluster: str
     topic: str
@@ -399,11 +399,11 @@ class ClusterSecret:
 
 
 def personal_secret(signer: Signer, name: str) -> ClusterSecret:
-    """The secret of the personal cluster ``name``: the same wherever the same SSH key is, and known nowhere else.
+    """Derive the secret of the personal cluster ``name``: the same wherever the SSH key is, and unknown elsewhere.
 
-    It is derived from the key's signature over the name, so that a key in an agent will do. That needs
-    signatures to be deterministic: Ed25519's (RFC 8032) and RSA's (PKCS#1 v1.5) are, ECDSA's are not.
-    The signature itself is used for nothing else and never leaves the process. Raises ``NoKey`` for ECDSA.
+    It is derived from the key's signature over the name, so a key in an agent will do. That needs deterministic
+    signatures: Ed25519's (RFC 8032) and RSA's (PKCS#1 v1.5) are, ECDSA's are not. The signature has no other use and
+    never leaves the process. Raises ``NoKey`` for ECDSA.
     """
     kind = signer.get_name()
     if kind not in ("ssh-ed25519", "ssh-rsa"):

@@ -1,22 +1,22 @@
-"""How one process keeps up with who is in its cluster, and with the topic and the key that go with that. No I/O.
+"""One process keeps up with the members of its cluster, and with the topic and the key that go with them. No I/O.
 
 In a **personal** cluster there is one member, the holder of the key, and nothing to keep up with. In a **shared** one::
 
-    hears a hello of a lower epoch ──a moment, unless somebody else does──► says its roster
-    hears a hello of a higher epoch ──a moment, unless he does by himself─► says hello, so that he says his roster
-    hears a newer roster of the owner's ──► installs it: links of who is out are cut, who is in may be met
+    hears a hello of a lower epoch ──a moment, unless another member does─► says its roster
+    hears a hello of a higher epoch ─a moment, unless its roster comes────► says hello, so that the roster comes
+    hears a newer roster of the owner's ──► installs it: cuts links to members who are out, may meet those who are in
                                         ──► its key isn't the roster's: asks for the new one, again and again
                                         ──► it isn't in it: expelled, for good
     hears the owner's grant ──────────────► moves to the new topic
     hears nobody, or its roster has ended ► asks on the lobby, where the owner's host listens, too
-    hears others, but not the host ───────► asks there now and then: they may be people who were taken out
+    hears others, but not the host ───────► asks there at long intervals: all of them may have been revoked
 
-So nobody needs to be there all the time: whoever knows the newest roster hands it on. Only the owner's host grants.
-Who has been taken out still has the roster and the key of his time, and may keep others company there who were away;
-only the host's own word, said lately, shows that a topic is the right one.
+So nobody needs to be there all the time: every member who knows the newest roster hands it on. Only the owner's host
+grants. A revoked member still has the old roster and the old key, and may keep members company on the old topic who
+were away. Only the host's own word, said lately, shows that a topic is the right one.
 
-Pure: ``now`` is any clock that doesn't go back, ``wall`` Unix time, both in seconds; ``random`` gives numbers from 0
-to 1, so that not everybody says the same thing at once.
+Pure: ``now`` is any clock that doesn't go back, ``wall`` Unix time, both in seconds. ``random`` gives numbers from 0
+to 1, so that not all members say the same thing at once.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from p2p_ipython.protocol.messages import Ask, BadMessage, Grant, Hello, Message
 from p2p_ipython.protocol.roster import Parts, Roster, commitment, owner_of, parts_of
 
 PAUSE = (0.1, 0.04, 2.0)
-"""Before something that others may say as well, a pause is drawn, so that a few do it: at most the first number, and
-the second for each member, and never more than the third; seconds."""
+"""Longest pause before a word that others may say as well, so that only a few say it: the first number, and the second
+for each member, and never more than the third; seconds."""
 
 SERVE_EVERY = (3.0, 0.1)
-"""Seconds between two times that this process hears its roster handed on: the first number, and the second for each of
-its parts."""
+"""Seconds after a roster was handed on before this process hands it on again: the first number, and the second for each
+of its parts."""
 
 HELLO_EVERY = (1.0, 60.0)
 """Seconds between two hellos because others know more: the first pause, and the longest, to which it doubles."""
@@ -47,17 +47,17 @@ ALONE_AFTER = 5.0
 """Seconds without hearing a member after which the lobby is asked; up to twice that."""
 
 LOBBY_EVERY = (60.0, 480.0)
-"""Seconds between two looks whether the lobby is to be visited: the first pause, and the longest, to which it doubles
-with each visit of who is just alone; up to twice that. A visit is a log-in at the board, with a signature."""
+"""Seconds between two decisions whether to visit the lobby: the first pause, and the longest; up to twice that. It
+doubles with each visit of a process that is just alone. A visit is a log-in at the board, with a signature."""
 
 HOST_WITHIN = 45.0
-"""Seconds on a topic without a word of the host after which the lobby is asked, whoever else is there."""
+"""Seconds on a topic without a word of the host after which the lobby is asked, even if others are there."""
 
 HOST_SILENCE = 600.0
 """The same, after a word of the host's or a visit; up to twice that after a visit."""
 
 FRESH = 2 * CLOCK_SLACK
-"""Seconds that a host's hello may be old, or ahead, by our clock: anybody on the topic can have recorded older ones."""
+"""Seconds that a host's hello may be old, or ahead, by our clock: anybody on the topic can repeat older ones."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SayHello:
 
 @dataclass(frozen=True)
 class Installed:
-    """The roster is another one: keep it, and look whom it admits."""
+    """The roster is another one: keep it, and check whom it admits."""
 
     roster: Roster
 
@@ -95,7 +95,7 @@ class VisitLobby:
 
 @dataclass(frozen=True)
 class Expelled:
-    """The owner has taken us out of the cluster."""
+    """The owner has revoked our membership."""
 
     why: str
 
@@ -104,7 +104,7 @@ Action = Say | SayHello | Installed | Move | VisitLobby | Expelled
 
 
 class MembershipMachine:
-    """See the module. Answers who is a member; is told what is heard; says what follows."""
+    """A process's membership: gets what is heard, decides who is a member, returns what to do."""
 
     def __init__(
         self,
@@ -118,9 +118,9 @@ class MembershipMachine:
         unseal: Callable[[bytes], bytes],
         random: Callable[[], float],
     ) -> None:
-        """``me`` is our member's fingerprint, ``name`` what we are called; ``unseal`` opens a sealed box.
+        """``me`` is our member's fingerprint, ``name`` our name for others; ``unseal`` opens a sealed box.
 
-        ``host``: we are the owner's host, who has nobody to ask for a key, on the topic or on the lobby.
+        ``host``: we are the owner's host, which has nobody to ask for a key, on the topic or on the lobby.
         """
         self.secret = secret
         self.roster = roster
@@ -155,11 +155,11 @@ class MembershipMachine:
 
     @property
     def epoch(self) -> int:
-        """That of the roster that we have; 0: none."""
+        """The epoch of the roster that we have; 0: none."""
         return self.roster.epoch if self.roster is not None else 0
 
     def admits(self, certificate: Certificate, wall: float) -> bool:
-        """Whether a session is a member's, and may be what it says it is."""
+        """Return whether a session is a member's, and has a role that the member may have."""
         if not self.shared:
             return certificate.signer == self.owner and certificate.role != "host"
         if certificate.signer == self.owner and certificate.role == "host":
@@ -167,16 +167,16 @@ class MembershipMachine:
         return self.roster is not None and self.roster.admits(certificate, wall)
 
     def name_of(self, signer: str) -> str:
-        """What the roster calls a member; "" in personal clusters, and for strangers."""
+        """Return the roster's name of a member; "" in personal clusters, and for others than members."""
         member = self.roster.member(signer) if self.roster is not None else None
         return member.name if member is not None else ""
 
     def lacks_key(self) -> bool:
-        """Whether the topic that we are on isn't our roster's any more, nor that of a newer one."""
+        """Return whether the topic that we are on is neither our roster's nor that of a newer one."""
         return self.roster is not None and self._granted_epoch <= self.epoch and not self._is_rosters(self.secret)
 
     def trouble(self, wall: float) -> str:
-        """What keeps us from the cluster, in words; "" for nothing."""
+        """Say what keeps us from the cluster; "" for nothing."""
         owner = self.roster.members[0].name if self.roster is not None else "the owner"
         if self.expelled:
             return self.expelled
@@ -185,7 +185,7 @@ class MembershipMachine:
         if self.roster is None:
             return "waiting for somebody who has the list of members"
         if self.roster.member(self._me) is None:
-            return f"not in {self.roster.title} any more, by the list of members of this machine; asking {owner}"
+            return f"no longer in {self.roster.title}, by the list of members of this machine; asking {owner}"
         if wall > self.roster.until:
             return f"the list of members has ended; waiting for {owner} to host it again"
         if self.lacks_key():
@@ -195,7 +195,7 @@ class MembershipMachine:
     # -- events --
 
     def joined(self, now: float) -> list[Action]:
-        """We are on the topic, for the first time or again."""
+        """Begin on the topic, for the first time or again."""
         self._said_hello = now
         if not self.shared or self.expelled:
             return [SayHello()]
@@ -208,7 +208,7 @@ class MembershipMachine:
     def heard(
         self, certificate: Certificate, message: Message, now: float, wall: float, *, admitted: bool
     ) -> list[Action]:
-        """An authentic message of a session of this cluster, ``admitted`` or not."""
+        """Take an authentic message of a session of this cluster, ``admitted`` or not."""
         if not self.shared or self.expelled:
             return []
         if admitted:
@@ -225,12 +225,12 @@ class MembershipMachine:
             case Hello(time=time) if self._is_host(certificate) and abs(time - wall) <= FRESH:
                 self._host_due = now + HOST_SILENCE
             case RosterPart(epoch=epoch, part=part) if epoch == self.epoch:
-                # Somebody else was quicker. A stranger's word isn't taken for that, nor parts that aren't the roster's.
+                # Another member was quicker. Only a member's word counts for that, and only with parts of our roster.
                 if admitted and part < len(self._pieces) and message == self._pieces[part]:
                     self._serve_at, self._served = None, now
             case RosterPart(epoch=epoch) if epoch > self.epoch:
                 if self._is_host(certificate):
-                    self._hello_at = None  # it is on its way; others may only say so
+                    self._hello_at = None  # the roster is on its way; others may only claim that
                 wire = self._parts.add(certificate.sid, message, admitted=admitted)
                 if wire is not None:
                     return self._read(wire, now)
@@ -241,15 +241,15 @@ class MembershipMachine:
         return self.tick(now, wall)
 
     def granted(self, certificate: Certificate, grant: Grant) -> list[Action]:
-        """A grant to us that was heard on the lobby."""
+        """Take a grant to us that was heard on the lobby."""
         return self._granted(certificate, grant)
 
     def install(self, roster: Roster, now: float) -> list[Action]:
-        """A roster that came by another way: an invitation, or the owner's own files."""
+        """Install a roster that came by another way: an invitation, or the owner's own files."""
         return self._install(roster, now) if roster.epoch > self.epoch and not self.expelled else []
 
     def moved(self, secret: ClusterSecret, now: float) -> list[Action]:
-        """We are on another topic now, under another key."""
+        """Begin on another topic, under another key."""
         self.secret = secret
         self._ask_at, self._hello_at = None, None
         self._arrive(now)
@@ -261,12 +261,12 @@ class MembershipMachine:
         return [SayHello()]
 
     def deadline(self) -> float | None:
-        """When ``tick`` is due."""
+        """Return when ``tick`` is due."""
         times = [t for t in (self._serve_at, self._hello_at, self._ask_at, self._lobby_at) if t is not None]
         return min(times, default=None)
 
     def tick(self, now: float, wall: float) -> list[Action]:
-        """Time has passed."""
+        """Do what is due."""
         actions: list[Action] = []
         if self._serve_at is not None and now >= self._serve_at:
             self._serve_at, self._served = None, now
@@ -302,7 +302,7 @@ class MembershipMachine:
         except BadIdentity:
             return []
         if self.roster is None and roster.member(self._me) is None:
-            return []  # of a time before we were let in: whoever says it was away then, and is being told, too
+            return []  # older than our admission: the sender was away then, and will get the newer roster, too
         return self._install(roster, now) if roster.epoch > self.epoch else []
 
     def _install(self, roster: Roster, now: float) -> list[Action]:
@@ -311,23 +311,23 @@ class MembershipMachine:
         self._serve_at = None
         self._hello_at, self._hello_pause = None, HELLO_EVERY[0]
         if roster.member(self._me) is None:
-            self.expelled = f"{roster.members[0].name} has taken you out of {roster.title}"
+            self.expelled = f"{roster.members[0].name} has revoked your membership of {roster.title}"
             self._hello_at = self._ask_at = self._lobby_at = None
             return [Installed(roster), Expelled(self.expelled)]
         if self.lacks_key():
             self._ask_soon(now)  # and say hello where the others will be
         else:
             self._ask_at = None
-            # Who has just become a member has to hear us; a crowd takes its time.
+            # A new member has to hear us; a crowd takes its time.
             self._hello_at = now + self._pause()
         return [Installed(roster)]
 
     def _granted(self, certificate: Certificate, grant: Grant) -> list[Action]:
-        """Take the owner's word for the topic and the key; his newest roster follows there, where we lack it."""
+        """Take the owner's word for the topic and the key; if we lack the newest roster, it follows there."""
         if not self._is_host(certificate) or self.expelled:
             return []
         if grant.epoch < max(self.epoch, self._granted_epoch):
-            return []  # said before the key was changed, and said again by somebody who would have us back there
+            return []  # from before the key was changed; somebody repeats it to have us back there
         try:
             admission = decode_admission(self._unseal(grant.box))
         except (BadIdentity, BadMessage):

@@ -1,8 +1,8 @@
-"""What members say on the board: one frozen dataclass a verb, parsed once, at the edge.
+"""The messages on the board: one frozen dataclass a verb, parsed once, at the edge.
 
-``encode`` makes a message's JSON, ``decode`` reads a stranger's and raises ``BadMessage`` for whatever is not
-exactly as it should be; behind it, types are trusted. Text from a member is cut to a length and stripped of
-control characters here, so that nobody further in has to think of it.
+``encode`` makes a message's JSON. ``decode`` reads anybody's, and raises ``BadMessage`` for one that is not exactly as
+it should be; behind it, types are trusted. Text is cut to a length and stripped of control characters here, so that no
+code further in has to think of it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ TOPIC = re.compile(r"p2p-[0-9a-f]{32}")
 """Topics of clusters: 128 secret bits."""
 
 MAX_NAME = 64
-"""Characters of what a session calls itself."""
+"""Characters of a session's name for itself."""
 
 MAX_ONLY = 8
-"""Keys of those whom an offer is for; with all its conditions a hello must fit its line (wire.py)."""
+"""Keys of the members whom an offer is for; with all its conditions a hello must fit its line (wire.py)."""
 
 MAX_TAGS = 8
 TAG = re.compile(r"[a-z0-9._-]{1,24}")
-"""A word by which people know what a worker is good for."""
+"""A word that tells people what a worker is good for."""
 
 _PRINT = "SHA256:"
 _DIGEST = re.compile(r"[A-Za-z0-9+/]{43}")
@@ -48,10 +48,10 @@ class BadMessage(ValueError):
 
 @dataclass(frozen=True)
 class Terms:
-    """A standing offer: what a worker lends, and until when (Unix time, seconds; 0: open end).
+    """A standing offer of a worker, which lends until ``until`` (Unix time, seconds; 0: open end).
 
     ``slots`` tasks at a time, of which ``free`` are free now; ``python`` is its minor version ("3.11");
-    ``memory`` is bytes. ``only``: fingerprints of the members' keys whom it is for; () for everybody. The worker's own
+    ``memory`` is bytes. ``only``: fingerprints of the members' keys that it is for; () for everybody. The worker's own
     member always may. ``tags`` are words for people. ``paused``: it takes no new tasks for now.
     """
 
@@ -82,7 +82,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Request:
-    """I have work and no worker: whoever can run ``python`` ("" for any), say hello with your offer."""
+    """I have work and no worker: workers that can run ``python`` ("" for any), say hello with your offer."""
 
     python: str = ""
 
@@ -102,7 +102,7 @@ class Bye:
 
 @dataclass(frozen=True)
 class RosterPart:
-    """Part number ``part`` of ``parts`` of the signed roster of ``epoch``. It proves itself, whoever says it."""
+    """Part number ``part`` of ``parts`` of the signed roster of ``epoch``. Any session may say it."""
 
     epoch: int
     part: int
@@ -112,9 +112,9 @@ class RosterPart:
 
 @dataclass(frozen=True)
 class Ask:
-    """Let me in: give me the topic and the key that go with the roster. ``epoch`` is that of the roster I have.
+    """Admit me: give me the topic and the key that go with the roster. ``epoch`` is that of the roster I have.
 
-    On the lobby, by somebody who isn't in the roster, it is a knock: ``name`` is what he would be called.
+    From a guest on the lobby, who isn't in the roster, it is a knock: ``name`` is the name that the guest asks for.
     """
 
     name: str
@@ -131,12 +131,12 @@ class Grant:
 
 
 class Reply(enum.Enum):
-    """Why there is no grant; the value is on the wire."""
+    """The reason why there is no grant; the value is on the wire."""
 
     WAITING = "waiting"
     """The owner has been asked, and hasn't answered."""
     NO = "no"
-    """The owner doesn't want it."""
+    """The owner has refused."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ Message = Hello | Request | Accept | Bye | RosterPart | Ask | Grant | Answer
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """What is sealed in an ``accept``: a wormhole code, used once, the mailbox, and the relay or "".
+    """The text sealed in an ``accept``: a wormhole code, used once, the mailbox, and the relay or "".
 
     The code is a secret; it has no place in a repr.
     """
@@ -167,7 +167,7 @@ class Rendezvous:
 
 @dataclass(frozen=True)
 class Admission:
-    """What is sealed in a ``grant``: the cluster's id, and the topic and the key of its lines.
+    """The text sealed in a ``grant``: the cluster's id, and the topic and the key of its lines.
 
     Topic and key are secrets; they have no place in a repr.
     """
@@ -178,7 +178,7 @@ class Admission:
 
 
 def encode(message: Message) -> bytes:
-    """The message as JSON; its verb is under "v"."""
+    """Return the message as JSON; its verb is under "v"."""
     match message:
         case Hello():
             fields: dict[str, Any] = {"v": "hello", "name": plain(message.name, MAX_NAME), "time": message.time}
@@ -207,7 +207,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(text: bytes) -> Message:
-    """Read a stranger's message. Raises ``BadMessage``.
+    """Read a message, which may be anybody's. Raises ``BadMessage``.
 
     Unknown fields are ignored, so that later versions can say more; unknown verbs are not a message.
     """
@@ -249,13 +249,13 @@ def decode(text: bytes) -> Message:
 
 
 def encode_rendezvous(rendezvous: Rendezvous) -> bytes:
-    """The text to seal."""
+    """Return the text to seal."""
     fields = {"code": rendezvous.code, "mailbox": rendezvous.mailbox, "relay": rendezvous.relay}
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def decode_rendezvous(text: bytes) -> Rendezvous:
-    """Read what was sealed to us. Raises ``BadMessage`` (whose text holds nothing of it)."""
+    """Read a text that was sealed to us. Raises ``BadMessage`` (whose words hold nothing of it)."""
     fields = _object(text)
     rendezvous = Rendezvous(_text(fields, "code", 200), _text(fields, "mailbox", 200), _text(fields, "relay", 200))
     if not rendezvous.code or not rendezvous.mailbox.startswith(("ws://", "wss://")):
@@ -266,13 +266,13 @@ def decode_rendezvous(text: bytes) -> Rendezvous:
 
 
 def encode_admission(admission: Admission) -> bytes:
-    """The text to seal."""
+    """Return the text to seal."""
     fields = {"cluster": admission.cluster, "topic": admission.topic, "key": admission.key.hex()}
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def decode_admission(text: bytes) -> Admission:
-    """Read what was sealed to us. Raises ``BadMessage`` (whose text holds nothing of it)."""
+    """Read a text that was sealed to us. Raises ``BadMessage`` (whose words hold nothing of it)."""
     fields = _object(text)
     topic = _text(fields, "topic", 100)
     if not TOPIC.fullmatch(topic):
@@ -301,7 +301,7 @@ def _terms(fields: Any) -> Terms:
 
 
 def _offer(terms: Terms) -> dict[str, Any]:
-    """An offer's fields; conditions that it hasn't are left out, which earlier versions don't know."""
+    """Return an offer's fields, without conditions that it hasn't: earlier versions don't know them."""
     fields = asdict(terms)
     fields["only"] = [key.removeprefix(_PRINT) for key in terms.only]
     return {name: value for name, value in fields.items() if value or name not in ("only", "tags", "paused")}
@@ -332,7 +332,7 @@ def _whole(fields: dict[str, Any], name: str, limit: int = 1 << 53) -> int:
 
 
 def _words(fields: dict[str, Any], name: str, word: re.Pattern[str], most: int) -> tuple[str, ...]:
-    """The words of a list that may be missing, each of which is a ``word``."""
+    """Return the words of a list that may be missing; each fits ``word``."""
     value = fields.get(name, [])
     if (
         not isinstance(value, list)

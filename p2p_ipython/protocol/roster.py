@@ -1,9 +1,9 @@
-"""Who belongs to a cluster of several people: a list that its owner signs.
+"""The roster: the members of a cluster of several people, a list that its owner signs.
 
 A **title** is what people say, ``alice/friends``; the cluster's **id** is the fingerprint of the owner's SSH key and
 the name. The **roster** names the members and their keys, says until when it counts, and commits to the topic and the
 key of the board's lines without containing them. Its **epoch** rises with each change; readers take a higher one only.
-It proves itself, so anybody may hand it on.
+The owner's signature proves it, so anybody may hand it on.
 
 On the board a roster travels in parts (``RosterPart``), which ``Parts`` puts together again, within bounds.
 
@@ -28,7 +28,7 @@ from p2p_ipython.protocol.plain import plain
 ROSTER_NAMESPACE = "p2p-ipython-roster@v1"
 
 ROLES = ("client", "worker")
-"""What a member may be; the owner may be ``host`` as well."""
+"""The roles that a member may have; the owner may be ``host`` as well."""
 
 MAX_ROSTER = 128 << 10
 """Bytes of a signed roster: about a thousand members."""
@@ -60,12 +60,12 @@ def parse_title(text: str) -> tuple[str, str]:
 
 
 def is_title(text: str) -> bool:
-    """Whether ``text`` is a title of a shared cluster: its owner, a slash, its name."""
+    """Return whether ``text`` is a title of a shared cluster: its owner, a slash, its name."""
     return _TITLE.fullmatch(text) is not None
 
 
 def is_name(text: str) -> bool:
-    """Whether ``text`` can be the name of a member or a cluster: nothing that a terminal or a shell takes for more."""
+    """Return whether ``text`` can be a member's or a cluster's name: it means nothing more to a terminal or a shell."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -80,12 +80,12 @@ def check_name(text: str) -> str:
 
 
 def is_fingerprint(text: str) -> bool:
-    """Whether ``text`` is ``SHA256:…`` as ``ssh-keygen -l`` prints it."""
+    """Return whether ``text`` is ``SHA256:…`` as ``ssh-keygen -l`` prints it."""
     return _FINGERPRINT.fullmatch(text) is not None
 
 
 def owner_of(cluster: str) -> str:
-    """The fingerprint in a cluster's id."""
+    """Return the owner's fingerprint, from a cluster's id."""
     return cluster.rpartition("/")[0]
 
 
@@ -93,9 +93,9 @@ def owner_of(cluster: str) -> str:
 
 
 def lobby_secret(title: str) -> ClusterSecret:
-    """Topic and key of a cluster's lobby, where people knock who know its title only.
+    """Return topic and key of a cluster's lobby, where guests knock who know only its title.
 
-    Both follow from the title, so lines there are signed, but no secret; the key just makes them lines like others.
+    Both follow from the title, so lines there are signed but not secret; the key only gives them the usual form.
     The "cluster" of certificates that are shown there is the title.
     """
 
@@ -110,7 +110,7 @@ def lobby_secret(title: str) -> ClusterSecret:
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody in a roster: ``keys`` are fingerprints, ``roles`` some of ``ROLES``."""
+    """A member, as a roster has them: ``keys`` are fingerprints, ``roles`` some of ``ROLES``."""
 
     name: str
     keys: tuple[str, ...]
@@ -139,20 +139,20 @@ class Roster:
         return owner_of(self.cluster)
 
     def member(self, fingerprint: str) -> Member | None:
-        """Whose key that is."""
+        """Return the member whose key that is."""
         return self._by_key.get(fingerprint)
 
     @cached_property
     def _by_key(self) -> dict[str, Member]:
-        """Every line that is heard asks whose key it is, so no search through all members."""
+        """The members by key: each line that is heard asks for one, so there is no search through all of them."""
         return {key: member for member in self.members for key in member.keys}
 
     def named(self, name: str) -> Member | None:
-        """The member of that name."""
+        """Return the member of that name."""
         return next((member for member in self.members if member.name == name), None)
 
     def admits(self, certificate: Certificate, now: float) -> bool:
-        """Whether a session belongs here at ``now``, in the role that it claims."""
+        """Return whether a session belongs here at ``now``, in the role that it claims."""
         if now > self.until:
             return False
         member = self.member(certificate.signer)
@@ -161,10 +161,10 @@ class Roster:
         return member is not None and certificate.role in member.roles
 
     def signed(self, signer: Signer) -> Roster:
-        """The same, signed by its owner. Raises ``NoKey`` if the key can't sign, ``ConfigError`` if it is too large."""
+        """Return the roster, signed by its owner. Raises ``NoKey``, and ``ConfigError`` for one that is too large."""
         if fingerprint(signer.asbytes()) != self.owner:
             raise ConfigError(
-                f"only the owner's key can change who is in {self.title}",
+                f"only the owner's key can change the members of {self.title}",
                 hint=f"That is {self.owner}; name its file with --identity.",
             )
         body = json.dumps(
@@ -189,9 +189,9 @@ class Roster:
 
     @classmethod
     def parse(cls, wire: bytes, cluster: str) -> Roster:
-        """Read a roster that somebody handed on; holds when this returns: the owner of ``cluster`` signed it.
+        """Read a roster that anybody may have handed on; when this returns, the owner of ``cluster`` has signed it.
 
-        Raises ``BadIdentity``. Whether it still counts is for ``admits`` to say.
+        Raises ``BadIdentity``. ``admits`` says whether it still counts.
         """
         if len(wire) > MAX_ROSTER:
             raise BadIdentity("a roster that is too large")
@@ -227,7 +227,7 @@ class Roster:
 
 
 def commitment(secret: ClusterSecret) -> str:
-    """What a roster says of the topic and the key: enough to recognise them, nothing to find them by."""
+    """Return a roster's commitment to the topic and the key: enough to recognise them, too little to find them."""
     topic = secret.topic.encode()
     text = b"p2p-ipython/roster/v1\0" + len(topic).to_bytes(4, "big") + topic + secret.key
     return hashlib.sha256(text).hexdigest()
@@ -270,7 +270,7 @@ def _two(wire: bytes) -> tuple[bytes, bytes]:
 
 
 def parts_of(roster: Roster) -> list[RosterPart]:
-    """The messages that carry a signed roster."""
+    """Cut a signed roster into the messages that carry it."""
     pieces = [roster.wire[start : start + PART] for start in range(0, len(roster.wire), PART)]
     return [RosterPart(roster.epoch, number, len(pieces), piece) for number, piece in enumerate(pieces)]
 
@@ -279,11 +279,11 @@ _Incomplete = tuple[int, int, dict[int, bytes]]  # epoch, how many parts, the pa
 
 
 class Parts:
-    """Puts the parts of rosters together, whatever their order. Anybody who has the cluster's key can send some.
+    """Puts the parts of rosters together, in any order. Anybody who has the cluster's key can send parts.
 
-    At most ``AT_ONCE`` rosters are kept incomplete, one a sender; the one heard from longest ago makes room. As many
-    again are kept of senders who aren't members (they may be, by the roster that they send), so that those can't push
-    members' out.
+    At most ``AT_ONCE`` incomplete rosters are kept, one a sender; the sender heard longest ago makes room. As many
+    again are kept of senders who aren't members, and can't push the members' out. (By the roster that they send, they
+    may be members.)
     """
 
     AT_ONCE = 8
@@ -293,7 +293,7 @@ class Parts:
         self._others: dict[bytes, _Incomplete] = {}
 
     def add(self, sender: bytes, part: RosterPart, *, admitted: bool = True) -> bytes | None:
-        """Take a part of a session's; return the roster's bytes when it is complete."""
+        """Take a part from a session; return the roster's bytes when they are complete."""
         incomplete = self._members if admitted else self._others
         epoch, count, pieces = incomplete.pop(sender, (0, 0, {}))
         if (epoch, count) != (part.epoch, part.parts):
@@ -310,7 +310,7 @@ class Parts:
 def changed(
     roster: Roster, members: Iterable[Member], *, until: int | None = None, secret: str | None = None
 ) -> Roster:
-    """The next epoch of ``roster``, not signed yet."""
+    """Make the next epoch of ``roster``, not signed yet."""
     return Roster(
         cluster=roster.cluster,
         title=roster.title,

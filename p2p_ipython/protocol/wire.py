@@ -1,4 +1,4 @@
-"""Board lines: how a message becomes a line that only members can make, read and not replay.
+"""Board lines: a message becomes a line that only members can make and read, and that nobody can replay.
 
 ::
 
@@ -7,15 +7,14 @@
     signed    = sid[16]  seq[8]  certificate size[2]  certificate  message     numbers big endian
     signature = Ed25519 by the session sid over "p2p-ipython/board/v1\\0" + string topic + key + signed
 
-The key is the cluster's, so that an outsider can neither read nor make lines; the signature is the session's,
-so that no member can speak for another. It holds on one topic, under one key:
-otherwise whoever is on two could carry a session's lines from one to the other, and use up its numbers there before
-it comes.
+The key is the cluster's, so an outsider can neither read nor make lines. The signature is the session's, so no member
+can speak for another. It holds on one topic, under one key. Otherwise a member of two topics could carry a session's
+lines from one to the other, and use up its numbers there before it comes.
 
-A line of a session that the reader has not heard yet must bring its
-certificate; ``hello`` always does. ``seq`` rises with each line of a session: a reader remembers the last 64,
-so that a line counts once however often it is resent, echoed or replayed, in whatever base64 spelling. A session
-that lives longer than its certificate shows a new one, for the same keys, before the old one ends.
+A line of a session that the reader has not heard yet must bring its certificate; ``hello`` always does. ``seq`` rises
+with each line of a session. A reader remembers the last 64, so a line counts once, however often it is resent, echoed
+or replayed, in whatever base64 spelling. A session that lives longer than its certificate shows a new one, for the same
+keys, before the old one ends.
 
 Nothing of a message is parsed before its signature has been verified. Pure: time and randomness are given.
 """
@@ -46,9 +45,9 @@ MAX_LINE = 4096
 PREFIX = b"p2p-ipython/board/v1\0"
 WINDOW = 64
 MAX_SESSIONS = 5_000
-"""Sessions whose numbers are remembered, 1.5 to 3 kB each (those of a lobby may all be strangers'); beyond that the one
-heard longest ago is forgotten (it must then bring its certificate again, and its old lines are still refused by the
-certificate's end)."""
+"""Sessions whose numbers are remembered, 1.5 to 3 kB each; on a lobby, anybody can make some. Beyond that the one heard
+longest ago is forgotten: it must bring its certificate again. Its old lines are still refused by the certificate's
+end."""
 
 _HEAD = 64 + SID_SIZE + 8 + 2
 
@@ -61,8 +60,8 @@ class LineTooLong(ValueError):
 class Heard:
     """A message, and the session that certainly said it.
 
-    ``admitted``: by a member. Others, who have the cluster's key all the same, are heard with a ``hello``, a ``roster``
-    and an ``ask`` only: they may know a newer roster, in which they are members.
+    ``admitted``: the session is a member's. Other holders of the cluster's key are heard only with a ``hello``, a
+    ``roster`` and an ``ask``: they may know a newer roster, in which they are members.
     """
 
     certificate: Certificate
@@ -101,9 +100,9 @@ class LineWriter:
 
 
 class LineReader:
-    """Reads everybody's lines; whatever is wrong with one, it is None and costs microseconds.
+    """Reads everybody's lines; a wrong line gives None and costs microseconds.
 
-    ``admit`` says whether a certificate's holder is a member; it is asked for each line, since that may change.
+    ``admit`` says whether a certificate's holder is a member; it is asked for each line, because that may change.
     ``clusters`` are the ids that certificates may be for (default: the secret's). ``refused`` counts the lines that
     were not accepted, by reason, for the doctor and the tests.
     """
@@ -123,7 +122,7 @@ class LineReader:
         self.refused: dict[str, int] = {}
 
     def read(self, line: bytes, now: float) -> Heard | None:
-        """Return what was said, or None: not a line of this cluster, forged, replayed, expired, malformed."""
+        """Return the line's message, or None: not a line of this cluster, forged, replayed, expired, malformed."""
         try:
             return self._read(line, now)
         except (BadIdentity, BadMessage, _Refused) as error:
@@ -186,7 +185,7 @@ class LineReader:
         return _Known(certificate, Window())
 
     def _renewed(self, known: _Known, wire: bytes, now: float) -> None:
-        """The session shows a new certificate: the same keys of the same member, for longer."""
+        """Take the new certificate that a session shows: the same keys of the same member, for longer."""
         certificate = self._introduced(known.certificate.sid, wire, now).certificate
         old = known.certificate
         same = (certificate.verify_key, certificate.seal_key, certificate.signer, certificate.role)
@@ -197,20 +196,20 @@ class LineReader:
 
 
 def _scope(secret: ClusterSecret) -> bytes:
-    """Where a line's signature holds; precedes what is signed."""
+    """Return the scope in which a line's signature holds; it precedes the signed bytes."""
     topic = secret.topic.encode()
     return PREFIX + len(topic).to_bytes(4, "big") + topic + secret.key
 
 
 class Window:
-    """Which of a session's numbers have been taken: the highest, and a bit for each of the 63 below it."""
+    """The numbers of a session that have been taken: the highest, and a bit for each of the 63 below it."""
 
     def __init__(self) -> None:
         self._highest = 0
         self._taken = 0
 
     def take(self, seq: int) -> bool:
-        """Take ``seq``; False when it has been taken before, or is too old to tell."""
+        """Take ``seq``; return False if it has been taken before, or is too old to tell."""
         if seq > self._highest:
             self._taken = ((self._taken << min(seq - self._highest, WINDOW)) | 1) & ((1 << WINDOW) - 1)
             self._highest = seq
@@ -229,4 +228,4 @@ class _Known:
 
 
 class _Refused(ValueError):
-    """Why a line was not accepted."""
+    """The reason why a line was not accepted."""

@@ -27,7 +27,8 @@ from link_support import servers
 
 from p2p_ipython import loop as loops
 from p2p_ipython.link.base import Secret
-from p2p_ipython.members.invite import Guest, Welcome, accept, invite
+from p2p_ipython.members.invitation import accept, invite
+from p2p_ipython.members.invitation_messages import Guest, Welcome
 from p2p_ipython.protocol.identity import ClusterSecret, fingerprint
 from p2p_ipython.protocol.roster import Member, Roster, commitment
 

@@ -6,13 +6,14 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 
 import paramiko
 import pytest
 from board_support import make_key, ssh_files
 
 from p2p_ipython.board.client.address import Route
-from p2p_ipython.board.client.known_hosts import HostKeyCheck, remember_host_key
+from p2p_ipython.board.client.known_hosts import MAX_KNOWN_HOSTS, HostKeyCheck, remember_host_key
 from p2p_ipython.errors import ConfigError, HostKeyChanged, HostKeyUnknown
 
 ROUTE = Route("board.example", 2222, "me", "[board.example]:2222")
@@ -106,6 +107,42 @@ def test_an_accepted_key_is_remembered_in_a_file_of_our_own_with_mode_0600(world
     assert not world.hosts.exists()
     if os.name == "posix":
         assert stat.S_IMODE(accepted.stat().st_mode) == 0o600
+
+
+def test_accepting_a_key_keeps_every_other_line_as_it_is(world):
+    accepted = world.files.accepted
+    accepted.parent.mkdir(parents=True, exist_ok=True)
+    before = b"# caf\xe9, by hand\n\n  other ssh-ed25519 AAAA  a comment\r\n|1|hash|= ssh-rsa AAAA"
+    accepted.write_bytes(before)
+    remember_host_key(ROUTE, world.wrong.line, accepted)
+    remember_host_key(ROUTE, world.right.line, accepted)
+    kept, _, added = accepted.read_bytes().rpartition(b"[board.example]:2222 ")
+    assert kept == before + b"\n"
+    assert world.right.line.encode().startswith(added.strip())
+    world.check(world.right)
+
+
+def test_keys_that_are_accepted_at_once_are_all_kept(world):
+    def accept(number: int) -> None:
+        for port in range(10):
+            name = f"[board{number}.example]:{port}"
+            remember_host_key(Route(name, port, "me", name), world.right.line, world.files.accepted)
+
+    threads = [threading.Thread(target=accept, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(world.files.accepted.read_text().splitlines()) == 40
+
+
+def test_a_file_of_accepted_keys_that_is_too_large_is_refused_and_left_alone(world):
+    accepted = world.files.accepted
+    accepted.parent.mkdir(parents=True, exist_ok=True)
+    accepted.write_bytes(b"#" * (MAX_KNOWN_HOSTS + 1))
+    with pytest.raises(ConfigError, match="larger than"):
+        remember_host_key(ROUTE, world.right.line, accepted)
+    assert accepted.stat().st_size == MAX_KNOWN_HOSTS + 1
 
 
 def test_the_kinds_that_are_known_are_asked_for_first(world):

@@ -299,7 +299,8 @@ def test_the_doctor_writes_what_a_plain_terminal_can_show(home: Home) -> None:
 
 
 def test_the_doctor_looks_at_a_cluster_as_it_was_joined(home: Home, board: dict[str, object]) -> None:
-    from p2p_ipython.members.profiles import Profile, Profiles
+    from p2p_ipython.members.profile import Profile
+    from p2p_ipython.members.profiles import Profiles
 
     owner = "SHA256:" + "A" * 43
     Profiles(home.folder / "data" / "clusters").save(

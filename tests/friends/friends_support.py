@@ -30,7 +30,8 @@ from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.members import owner
 from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import Standing
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import ClusterSecret
 from p2p_ipython.protocol.messages import Terms
@@ -219,7 +220,7 @@ class Notebook:
 
 
 class Person(Home):
-    """Somebody with a home folder, an SSH key in it, and programs that run for him."""
+    """Somebody with a home folder, an SSH key in it, and programs that run for them."""
 
     def __init__(self, folder: Path, name: str, kind: str = "ssh-ed25519", bits: int = 3072) -> None:
         super().__init__(folder / name)
@@ -234,7 +235,7 @@ class Person(Home):
 
     @property
     def programs(self) -> tuple[Program, ...]:
-        """What runs or has run for him."""
+        """The programs that run or have run for this person."""
         return tuple(self._programs)
 
     @property
@@ -281,7 +282,7 @@ class Person(Home):
         return worker
 
     def end(self, *, aloud: bool = True) -> None:
-        """Wait for the end of all that runs for him, which was told to; ``aloud``: print what it said."""
+        """Wait for the end of all programs of this person's, which were told to end; ``aloud``: print what it said."""
         while self._programs:
             program = self._programs.pop()
             program.close()

@@ -18,7 +18,7 @@ TITLE = "alice/friends"
 
 @contextmanager
 def agent_of(person: Person, folder: Path) -> Iterator[Callable[[], int]]:
-    """Move somebody's key into an agent of his; gives a function that counts the signatures it was asked for."""
+    """Move somebody's key into an agent; gives a function that counts the signatures it was asked for."""
     socket, log = folder / f"{person.name}.agent", folder / f"{person.name}.log"
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -23,7 +23,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.members import owner
 from p2p_ipython.members.access import profile_access
 from p2p_ipython.members.host import Host
-from p2p_ipython.members.profiles import Profile
+from p2p_ipython.members.profile import Profile
 
 TITLE = "alice/friends"
 CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_every=0.5, presence=1)"
@@ -101,7 +101,9 @@ def test_who_may_only_lend_cant_have_tasks_run(here: Village) -> None:
     for person in (wally, carol):
         here.give(profile, person)
     worker = carol.worker(TITLE)
-    assert "NotAdmitted: alice lets you lend to alice/friends, not have tasks run" in wally.notebook().fails(CONNECTED)
+    assert "NotAdmitted: alice lets you lend to alice/friends, not send tasks there" in wally.notebook().fails(
+        CONNECTED
+    )
     # His own program may be another one, that doesn't ask.
     program = "import p2p_ipython.members.membership as m; m.Membership._check_role = lambda self: None\n"
     lender = wally.notebook(program + CONNECTED)
@@ -139,7 +141,7 @@ def test_a_member_cant_recall_somebody_elses_task(here: Village, tmp_path: Path)
         f"    background().run(say({{'t': 'recall', 'id': {task}, 'attempt': attempt}}))\n"
         "    background().run(say({'t': 'pass'}))\n"
     )
-    # What bob asks for afterwards is answered, so the worker has read his recalls.
+    # What bob asks for afterwards is answered, so the worker has read bob's recalls.
     assert attack.run("answer = c.submit(pow, 2, 4).result(60)") == "16"
     assert runs(pid)
     (tmp_path / "go").write_text("")

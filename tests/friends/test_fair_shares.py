@@ -34,7 +34,7 @@ def test_who_comes_late_with_little_gets_his_share_of_the_slots(tmp_path: Path) 
         start, *few = eval(bob.run("answer = [start, *(f.result(60) for f in few)]"))
         many = eval(alice.run("answer = [f.result(60) for f in many if f.done()]"))
     assert len(many) < MANY, "she has had work all the time"
-    # So from his first submit to his last result each was due half of what was run. Alone he would have had all of it;
+    # So from first submit to last result each was due half of what was run. Alone, each would have had all of it;
     # what is sent ahead to workers, and whole tasks that run, make it a bit more.
     hers = sum(start < t <= max(few) for t in many)
     assert FEW // 3 <= hers <= 2 * FEW, f"{hers} of hers were run while {FEW} of his were"

@@ -37,20 +37,20 @@ def test_a_machine_with_a_key_of_its_own_lends_and_computes_as_its_owner_does(he
     said = inviting.line("the guest types:  p2p join ")
     assert said.startswith("--own ")
     joining = box.p2p("join", *said.split(), "--name", "box")
-    inviting.expect(f"with the key {box.fingerprint}.\nLet him into {TITLE} as a machine of your own?")
+    inviting.expect(f"with the key {box.fingerprint}.\nAdmit them to {TITLE} as a machine of your own?")
     inviting.type("yes\n")
     assert (inviting.wait(), joining.wait()) == (0, 0)
     joining.expect(f"p2p worker --cluster {TITLE}")
     assert "mine" in box.says("members")
 
-    # Its worker is used on the owner's side, and what it sends may be anything: it is his own.
+    # Its worker is used on the owner's side, and what it sends may be anything: it is the owner's own.
     worker = box.worker(TITLE, "--name", "box-worker")
     side = {"cluster": "mine", "accept_host_key": here.board["fingerprint"]}
     notebook = owner.notebook(MADE + connected(here.where, **side))
     assert notebook.run("f = c.submit(Made, 7); answer = f.result(60) == Made(7), f.worker") == "(True, 'box-worker')"
     assert worker.end() == 0
 
-    # Its notebook uses the workers that hold the owner's key, which take it for him.
+    # Its notebook uses the workers that hold the owner's key, which take it for the owner's.
     lender = owner.p2p("worker", "--cluster", "mine", *here.way, "--name", "desk")
     lender.expect("Ctrl-C ends it")
     notebook = box.notebook(MADE + connected(TITLE))

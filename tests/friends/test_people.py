@@ -67,17 +67,17 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     inviting = alice.p2p("invite", "friends", "bob", tty=True)
     joining = bob.p2p("join", *code_of(inviting).split())
     joining.expect(f"alice/friends invites you; its owner has the key {alice.fingerprint}")
-    inviting.expect(f"with the key {bob.fingerprint}.\nLet him into {TITLE} as bob?")
+    inviting.expect(f"with the key {bob.fingerprint}.\nAdmit them to {TITLE} as bob?")
     inviting.type("yes\n")
     assert (inviting.wait(), joining.wait()) == (0, 0)
     joining.expect(f"p2p worker --cluster {TITLE}")
     host.expect("bob is in")
 
     knocking = carol.p2p("join", TITLE, *here.way, "--name", "carol", tty=True)
-    host.expect(f"carol knocks, with the key {carol.fingerprint}. Let him into {TITLE} as carol?")
+    host.expect(f"carol knocks, with the key {carol.fingerprint}. Admit them to {TITLE} as carol?")
     host.type("y\n")
     host.expect("carol is in")
-    knocking.expect(f"{TITLE} lets you in. Its owner has the key {alice.fingerprint}.\nIs that right?")
+    knocking.expect(f"{TITLE} admits you. Its owner has the key {alice.fingerprint}.\nIs that right?")
     knocking.type("yes\n")
     assert knocking.wait() == 0
 
@@ -95,14 +95,14 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
 
     before = alice.profiles.load(TITLE)
     revoking = alice.p2p("revoke", "friends", "bob", tty=True)
-    revoking.expect("Take bob out of alice/friends?")
+    revoking.expect("Revoke bob's membership of alice/friends?")
     revoking.type("y\n")
     assert revoking.wait() == 0
     revoking.expect("bob is out of alice/friends")
 
     eventually(lambda: not runs(of_bob) or (folders[1] / "stopped").exists(), "the end of bob's task")
     assert "NotAdmitted" in (failure := notebooks[1].fails("f.result(60)"))
-    assert "alice has taken you out of alice/friends" in failure
+    assert "alice has revoked your membership of alice/friends" in failure
     assert "NotAdmitted" in notebooks[1].fails("c.submit(pow, 2, 3).result(60)")
     assert runs(of_alice)
     assert not (folders[0] / "stopped").exists()
@@ -114,14 +114,14 @@ def test_friends_come_in_work_together_and_one_of_them_has_to_leave(here: Villag
     after = carol.profiles.load(TITLE)
     assert after.topic != before.topic
     assert after.key != before.key
-    # He who is out still has his files, which know it by now; nobody lets him in by them.
+    # A revoked member still has the files, which know it by now; nobody is admitted by them.
     eventually(lambda: bob.profiles.load(TITLE).roster == carol.profiles.load(TITLE).roster, "the list in bob's files")
     later = bob.notebook(CONNECTED)
     assert "No worker" not in (shown := later.run("answer = c.status().note"))
-    assert "not in alice/friends any more" in shown
+    assert "no longer in alice/friends" in shown
     again = bob.p2p("join", TITLE)
-    again.expect("you were taken out of alice/friends; asking to be let in again")
-    host.expect(f"knocks, with the key {bob.fingerprint}. Let him into {TITLE} as")
+    again.expect("your membership of alice/friends was revoked; asking to be admitted again")
+    host.expect(f"knocks, with the key {bob.fingerprint}. Admit them to {TITLE} as")
     host.type("no\n")
     again.expect("alice does not want you in alice/friends")
     assert again.wait() == 1
@@ -177,13 +177,13 @@ def test_a_guest_whom_the_host_declines_is_told_and_keeps_nothing(here: Village)
     here.found()
     inviting = alice.p2p("invite", "friends", tty=True)
     joining = bob.p2p("join", *code_of(inviting).split())
-    inviting.expect("Let him into")
+    inviting.expect("Admit them to")
     inviting.type("perhaps\n")
     inviting.expect("[yes/no]")
     inviting.expect("[yes/no]")
     inviting.type("n\n")
     assert (inviting.wait(), joining.wait()) == (1, 1)
-    inviting.expect("not let in")
+    inviting.expect("not admitted")
     joining.expect("p2p: the owner of alice/friends said no")
     assert bob.profiles.all() == []
     assert bob.fingerprint not in alice.says("members", "friends")
@@ -233,7 +233,7 @@ def test_who_is_told_no_at_the_door_hears_it(here: Village) -> None:
     knocking = here.person("mallory").p2p("join", TITLE, *here.way, "--name", "mallory")
     host.expect("mallory knocks")
     host.type("n\n")
-    host.expect("mallory is told no")
+    host.expect("mallory is refused")
     assert knocking.wait() == 1
     knocking.expect("p2p: alice does not want you in alice/friends")
     assert here.person("mallory").profiles.all() == []
@@ -243,7 +243,7 @@ def test_a_host_that_nobody_sits_at_says_how_to_let_somebody_in_and_then_does(he
     carol, alice = here.person("carol"), here.person("alice")
     host = hosting(here, tty=False)
     knocking = carol.p2p("join", TITLE, *here.way, "--name", "carol", "--owner", alice.fingerprint)
-    host.expect("Nobody can answer here; let him in by:\n  p2p ")
+    host.expect("Nobody can answer here; admit them by:\n  p2p ")
     command = host.expect("\n").split()
     said = alice.says(*command)
     assert "carol may come in" in said
@@ -320,9 +320,9 @@ def test_a_wrong_code_burns_the_invitation_and_a_mistyped_one_does_not(here: Vil
     said = bob.says("join", mistyped, *where, status=1)
     assert f"Is it {words[0]!r}? Nothing has been sent; the code is still good." in said
     other = next(word for word in sorted(odd_words_lowercase) if word != words[0])
-    assert "burnt" in bob.says("join", "-".join([number, other, *words[1:]]), *where, status=1)
+    assert "used up" in bob.says("join", "-".join([number, other, *words[1:]]), *where, status=1)
     assert inviting.wait() == 1
-    inviting.expect("somebody used a wrong code, so this one is burnt")
+    inviting.expect("somebody used a wrong code, so this one is used up")
     assert bob.profiles.all() == []
 
 
@@ -334,7 +334,8 @@ def test_a_code_works_once(here: Village) -> None:
     joining = bob.p2p("join", *code)
     inviting.expect("[yes/no]")
     late = eve.python(
-        "import sys, p2p_ipython.members.invite as invite; invite.ARRIVAL = 3; from p2p_ipython.cli import main; "
+        "import sys, p2p_ipython.members.invitation as invitation; invitation.ARRIVAL = 3\n"
+        "from p2p_ipython.cli import main\n"
         f"sys.exit(main(['join', *{code!r}]))"
     )
     assert late.wait() == 1

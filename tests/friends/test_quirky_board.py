@@ -121,7 +121,7 @@ def test_when_all_but_one_have_left_others_can_come_again(here: Quirky) -> None:
 
 @asynccontextmanager
 async def stalled(server: BoardServer, key: Key, topic: str) -> AsyncIterator[None]:
-    """A stranger who joins a public topic, writes into it, and never reads: from then on nobody hears anything."""
+    """Somebody joins a public topic, writes into it, and never reads: from then on nobody hears anything."""
     options = {"known_hosts": None, "client_keys": [key.key], "config": None, "agent_path": None}
     connection = await asyncssh.connect("127.0.0.1", server.addresses.port, **options)
     writing = await asyncssh.connect("127.0.0.1", server.addresses.port, **options)
@@ -160,7 +160,7 @@ def test_a_stranger_who_stalls_the_lobby_keeps_nobody_from_working_or_from_invit
         knocking.expect("nobody answers for alice yet")
         assert notebook.run(TASK) == "1024"
         assert knocking.process.poll() is None
-    # As soon as he has gone, who knocks is heard.
+    # As soon as they have gone, guests who knock are heard.
     assert knocking.wait() == 0
     assert host.process.poll() is None
 

@@ -20,13 +20,14 @@ from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.link.base import Secret
 from p2p_ipython.members.access import profile_access
-from p2p_ipython.members.door import LetIn
-from p2p_ipython.members.host import Host, Present
-from p2p_ipython.members.invite import Welcome
-from p2p_ipython.members.knock import Granted, Knocking
-from p2p_ipython.members.operations import Way
-from p2p_ipython.members.profiles import Profile
+from p2p_ipython.members.host import Host
+from p2p_ipython.members.invitation_messages import Welcome
+from p2p_ipython.members.joining import LetIn
+from p2p_ipython.members.knocking import Granted, Knocking
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.roll_call import Present
 from p2p_ipython.members.voice import Voice
+from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.identity import ClusterSecret, vouch
 from p2p_ipython.protocol.membership_machine import Move
 from p2p_ipython.protocol.messages import Admission, Rendezvous
@@ -102,7 +103,7 @@ def test_a_day_of_friends_shows_no_secret_anywhere(here: Village, tmp_path: Path
     secrets |= {f"box, {name}": value for name, value in secrets_of(box.profiles.load(TITLE)).items()}
 
     knocking = carol.p2p("-vv", "join", TITLE, *here.way, "--name", "carol", tty=True)
-    host.expect("Let him into")
+    host.expect("Admit them to")
     host.type("yes\n")
     knocking.expect("Is that right?")
     knocking.type("yes\n")

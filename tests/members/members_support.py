@@ -22,7 +22,8 @@ from p2p_ipython.config import Settings
 from p2p_ipython.members import owner
 from p2p_ipython.members.access import Access
 from p2p_ipython.members.membership import Keep, Membership, Standing
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session, fingerprint
 from p2p_ipython.protocol.messages import Hello, Message
 from p2p_ipython.protocol.roster import Member, Roster, commitment

@@ -16,8 +16,9 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable
 from p2p_ipython.members import owner
 from p2p_ipython.members.host import Host
-from p2p_ipython.members.knock import Granted, Knocking
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.knocking import Granted, Knocking
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.protocol.host_machine import Knock, Outdated
 from p2p_ipython.protocol.identity import MAX_LIFE
 from p2p_ipython.protocol.roster import lobby_secret
@@ -63,7 +64,7 @@ async def test_a_host_answers_at_its_door_on_the_second_day_too(circle: Circle, 
 async def test_who_knocks_for_longer_than_a_day_is_still_heard(
     circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("p2p_ipython.members.knock.ASK_EVERY", (0.1, 0.1))
+    monkeypatch.setattr("p2p_ipython.members.knocking.ASK_EVERY", (0.1, 0.1))
     knocking = Knocking(TITLE, choice(circle.key("bob")), circle.open_board, name="bob")
     async with asyncio.timeout(PATIENCE):
         asking = asyncio.ensure_future(knocking.run())
@@ -286,7 +287,7 @@ async def test_the_owners_other_host_is_none_of_those_who_have_to_follow(circle:
     host, profiles = await hosting(circle, tmp_path)
     other = Host(host._access, host.profile, profiles)
     await other.open()
-    await until(lambda: host.present)
+    await until(lambda: host.roll_call.present)
     assert await host.settled(0.0) == (0, 0)
     await other.close()
     await host.close()

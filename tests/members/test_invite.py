@@ -36,8 +36,11 @@ from p2p_ipython.errors import (
 from p2p_ipython.link import mailbox_client, rendezvous
 from p2p_ipython.link.base import Meeting, Secret
 from p2p_ipython.link.mailbox_client import Visit
-from p2p_ipython.members import invite as module
-from p2p_ipython.members.invite import APPID, Guest, Host, Welcome, accept, invite, read_code
+from p2p_ipython.members import invitation as module
+from p2p_ipython.members import invitation_messages as messages
+from p2p_ipython.members.invitation import APPID, accept, invite, read_code
+from p2p_ipython.members.invitation_messages import Guest, Welcome
+from p2p_ipython.members.invitation_messages import Inviter as Host
 from p2p_ipython.protocol.identity import ClusterSecret, fingerprint, sign, vouch
 from p2p_ipython.protocol.roster import MAX_ROSTER, Member, Roster, commitment
 
@@ -102,7 +105,7 @@ async def no(guest: Guest) -> Welcome | None:
 async def inviting(
     mailbox: str, admit: Admit = yes, **changes: Any
 ) -> AsyncIterator[tuple[Secret, asyncio.Task[Guest | None]]]:
-    """Alice invites: the code, and what comes of it. Whoever leaves the block has heard of it or cancels it."""
+    """Alice invites: gives the code and the invitation, which the end of the block cancels if it is not over."""
     code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     arguments: dict[str, Any] = {
         "mailbox": mailbox,
@@ -173,7 +176,7 @@ async def test_a_guest_who_is_refused_hears_it_and_gets_nothing() -> None:
 
 
 def word_for(guest: str, *, by: str = "alice", cluster: str = "", now: float = 0.0) -> bytes:
-    """Somebody's word that the key ``guest`` is on a machine of his own."""
+    """Somebody's word that the key ``guest`` is on a machine of their own."""
     return vouch(key_of(by), cluster=cluster or cluster_of(), key=guest, now=now or time.time())
 
 
@@ -288,7 +291,7 @@ async def test_a_code_guessed_wrongly_is_burnt_for_both(monkeypatch: pytest.Monk
         for error in (guess, host):
             assert type(error) is WrongPeer
             assert "somebody used a wrong code" in error.message
-            assert "a new one, from whoever invites" in error.hint
+            assert "The host makes a new one: p2p invite" in error.hint
         monkeypatch.setattr(module, "ARRIVAL", 1.0)
         assert isinstance(await outcome(come(code, here.mailbox)), LinkTimeout), "the right code is worth nothing now"
 
@@ -325,7 +328,7 @@ async def test_a_leaked_code_is_of_no_use_while_the_guest_is_there(monkeypatch: 
 
 
 async def test_a_crowded_nameplate_lets_nobody_in() -> None:
-    """Two are at it already, whoever they are: who comes third hears that the code has been used."""
+    """Two are at it already: the third hears that the code has been used."""
     from p2p_ipython import loop as loops
 
     loops.adopt()
@@ -382,8 +385,8 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def proof(who: str, role: str, verifier: bytes, cluster: str, namespace: str = module.NAMESPACE) -> str:
-    return b64(sign(key_of(who), module._signed(role, verifier, cluster), namespace))
+def proof(who: str, role: str, verifier: bytes, cluster: str, namespace: str = messages.NAMESPACE) -> str:
+    return b64(sign(key_of(who), messages.signed_text(role, verifier, cluster), namespace))
 
 
 def as_host(verifier: bytes, who: str = "alice", **changes: Any) -> dict[str, Any]:
@@ -409,7 +412,7 @@ def as_guest(verifier: bytes, who: str = "bob", **changes: Any) -> dict[str, Any
 
 
 async def fooled_host(make: Callable[[bytes], Any]) -> Any:
-    """What becomes of a host whose guest answers with what ``make`` makes of the verifier. He is never asked."""
+    """The end of a host whose guest answers with what ``make`` makes of the verifier; its human is never asked."""
 
     async def never(guest: Guest) -> Welcome:
         raise AssertionError("the human was asked")
@@ -428,7 +431,7 @@ async def fooled_host(make: Callable[[bytes], Any]) -> Any:
 async def fooled_guest(
     hello: Callable[[bytes], Any], then: Any = None, *, own: bool = False, told: Callable[[Host], None] = lambda _: None
 ) -> Any:
-    """What becomes of a guest whose host says that. He has told nothing about himself if ``then`` is None."""
+    """What becomes of a guest whose host says that. The guest has said nothing about itself if ``then`` is None."""
     async with servers() as here, visiting(here.mailbox) as visit:
         code = await visit.new_code(3)
         guest = asyncio.create_task(come(code, here.mailbox, own=own, told=told))
@@ -521,7 +524,7 @@ async def test_a_guests_signature_that_is_not_his_is_refused(changed: Callable[[
         {"key": "é"},
         {"key": "A" * 10_000},
         {"proof": "A" * 20_000},
-        {"more": "x" * module.MAX_MESSAGE},
+        {"more": "x" * messages.MAX_MESSAGE},
     ],
     ids=lambda changes: "-".join(changes),
 )
@@ -568,7 +571,7 @@ async def test_a_host_who_talks_nonsense_is_refused(changes: dict[str, Any]) -> 
 
 
 def fields_for(**changes: Any) -> dict[str, Any]:
-    return {**module._welcome_fields(welcome_for(print_of("bob"))), **changes}
+    return {**messages.welcome_fields(welcome_for(print_of("bob"))), **changes}
 
 
 @cache
@@ -606,7 +609,7 @@ def another_roster(change: str) -> str:
         {"key": b64(KEY[:31])},
         {"key": b64(KEY + b"x")},
         {"key": "?" * 44},
-        {"vouch": b64(bytes(module.MAX_VOUCH + 1))},
+        {"vouch": b64(bytes(messages.MAX_VOUCH + 1))},
         {"vouch": 7},
         {"roster": ""},
         {"roster": b64(b"garbage")},
@@ -753,7 +756,7 @@ async def test_a_guest_who_does_not_confirm_is_named(monkeypatch: pytest.MonkeyP
         await visit.receive()
         monkeypatch.setattr(module, "ANSWER", 0.5)
         say(visit, as_guest(verifier))
-        with pytest.raises(LinkTimeout, match="bob has been let in"):
+        with pytest.raises(LinkTimeout, match="bob has been admitted"):
             await invitation
 
 

@@ -16,12 +16,14 @@ from test_invite import TITLE, come, inviting, key_of, outcome, print_of
 from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, LinkError, LinkLost, LinkTimeout
-from p2p_ipython.members import door, operations
-from p2p_ipython.members.door import Question
-from p2p_ipython.members.invite import Guest, Welcome
-from p2p_ipython.members.operations import Way
+from p2p_ipython.members import inviting as owners_end
+from p2p_ipython.members import joining, operations
+from p2p_ipython.members.invitation_messages import Guest, Welcome
+from p2p_ipython.members.inviting import Question
 from p2p_ipython.members.owner import admit, found, free_name, roster_of
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.way import Way
 
 
 @pytest.fixture
@@ -37,15 +39,15 @@ def hosted(owner: str = "alice") -> Profile:
     return found(TITLE, choice(owner), board="localhost:1", host_key="", until=int(time.time()) + 1000)
 
 
-async def joining(code: Any, mailbox: str, profiles: Profiles, who: str = "bob") -> Profile:
-    return await door.join(
+async def joined(code: Any, mailbox: str, profiles: Profiles, who: str = "bob") -> Profile:
+    return await joining.join(
         code.reveal(), key=choice(who), identity=None, name=who, mailbox=mailbox, profiles=profiles, deadline=20
     )
 
 
 async def test_the_host_hears_that_a_guest_is_in_when_his_profile_is_kept(profiles: Profiles) -> None:
     async with servers() as here, inviting(here.mailbox) as (code, invited):
-        profile = await joining(code, here.mailbox, profiles)
+        profile = await joined(code, here.mailbox, profiles)
         assert profiles.load(TITLE) == profile
         guest = await invited
         assert guest is not None
@@ -57,7 +59,7 @@ async def test_a_guest_who_can_not_keep_his_profile_is_not_taken_for_a_member(pr
     profiles.save(replace(other, hosting=None))
     async with servers() as here, inviting(here.mailbox) as (code, invited):
         with pytest.raises(ConfigError, match="another cluster called alice/friends"):
-            await joining(code, here.mailbox, profiles)
+            await joined(code, here.mailbox, profiles)
         assert isinstance(await outcome(invited), LinkLost)
     assert profiles.load(TITLE).cluster == other.cluster
 
@@ -67,7 +69,7 @@ async def test_who_hosts_a_cluster_does_not_lose_it_by_joining_it(profiles: Prof
     profiles.save(before)
     async with servers() as here, inviting(here.mailbox) as (code, invited):
         with pytest.raises(ConfigError, match="you host alice/friends on this machine"):
-            await joining(code, here.mailbox, profiles)
+            await joined(code, here.mailbox, profiles)
         assert isinstance(await outcome(invited), LinkLost)
     assert profiles.load(TITLE) == before
 
@@ -93,7 +95,7 @@ def test_a_list_of_members_is_not_forgotten_by_coming_in_again(profiles: Profile
     profiles.save(replace(hosted(), hosting=None, trusted=trusted))
     before = profiles.load(TITLE)
     by_knocking = Welcome(TITLE, before.cluster, "localhost:1", "", "", "", before.topic, before.key)
-    after = door._keep(profiles, by_knocking, choice("bob"), None)
+    after = joining._keep(profiles, by_knocking, choice("bob"), None)
     assert after.roster == before.roster
     assert after.trusted == trusted
 
@@ -107,7 +109,7 @@ def test_a_list_of_members_is_not_forgotten_by_coming_in_again(profiles: Profile
     ids=["a key", "a line", "backwards"],  # the key is another one in each process
 )
 async def test_what_a_guest_says_of_himself_can_not_show_another_key(about: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("p2p_ipython.members.invite.platform.system", lambda: about)
+    monkeypatch.setattr("p2p_ipython.members.invitation.platform.system", lambda: about)
     asked: list[Guest] = []
 
     async def look(guest: Guest) -> None:
@@ -128,9 +130,9 @@ async def test_what_a_guest_says_of_himself_can_not_show_another_key(about: str,
 def test_who_asks_for_another_key_of_a_members_says_so(profiles: Profiles) -> None:
     profiles.save(admit(hosted(), choice("alice"), "bob", print_of("bob")))
     stranger = Guest("bob", "", print_of("mallory"))
-    called, another = door._called(profiles, TITLE, "bob", stranger)
+    called, another = owners_end._called(profiles, TITLE, "bob", stranger)
     assert "bob is in already, by another key" in str(Question(TITLE, called, stranger, False, another))
-    called, another = door._called(profiles, TITLE, None, stranger)
+    called, another = owners_end._called(profiles, TITLE, None, stranger)
     assert (called, another) == ("bob-2", False)
 
 
@@ -138,10 +140,10 @@ def test_a_guest_gets_no_name_that_somebody_has_got_since_it_was_asked_about_him
     key, question = choice("alice"), Question(TITLE, "bob", Guest("bob", "", print_of("bob")), own=False)
     taken = admit(hosted(), key, "bob", print_of("mallory"))
     with pytest.raises(ConfigError, match="somebody else is called bob"):
-        door._admit_asked(taken, key, question, "bob")
+        owners_end._admit_asked(taken, key, question, "bob")
 
     def keys(asked: Question, called: str, profile: Profile = taken) -> int:
-        member = roster_of(door._admit_asked(profile, key, asked, called)).named(called)
+        member = roster_of(owners_end._admit_asked(profile, key, asked, called)).named(called)
         return len(member.keys) if member is not None else 0
 
     assert keys(question, "robert") == 1  # he was given another name
@@ -176,7 +178,7 @@ async def test_a_question_that_nobody_answers_is_not_taken_for_a_guest_who_does_
             if asked:
                 break
     assert isinstance(error, LinkTimeout)
-    assert error.message == "bob is there, and was not let in in time"
+    assert error.message == "bob is there, and was not admitted in time"
 
 
 async def test_a_name_that_can_not_be_is_refused_before_there_is_a_code() -> None:
@@ -187,7 +189,7 @@ async def test_a_name_that_can_not_be_is_refused_before_there_is_a_code() -> Non
         raise AssertionError
 
     with pytest.raises(ConfigError, match="can't be a name"):
-        await door.invite(Unused(), None, None, name="bob smith", show_code=code, ask=None)  # type: ignore[arg-type]
+        await owners_end.invite(Unused(), None, None, name="bob smith", show_code=code, ask=None)  # type: ignore[arg-type]
 
 
 def test_the_one_cluster_that_is_hosted_is_meant_where_none_is_named(profiles: Profiles) -> None:
@@ -210,15 +212,13 @@ async def test_who_mistypes_a_title_does_not_knock_at_strangers(
     monkeypatch.setenv("P2P_DATA", str(tmp_path))
     Profiles().save(hosted())
     with pytest.raises(ConfigError, match="is it alice/friends, which you are in"):
-        await door.knock(
-            "alice/freinds", way=Way(), name="bob", owner="", settings=Settings(), told=lambda _words: None
-        )
+        await joining.knock("alice/freinds", way=Way(), name="bob", settings=Settings(), told=lambda _words: None)
 
 
 def test_a_guest_whose_key_is_in_under_another_name_is_not_let_in_twice(profiles: Profiles) -> None:
     profiles.save(admit(hosted(), choice("alice"), "bob", print_of("bob")))
     guest = Guest("bob", "ssh-ed25519 AAAA", print_of("bob"))
-    assert door._called(profiles, TITLE, None, guest) == ("bob", False)
-    assert door._called(profiles, TITLE, "bob", guest) == ("bob", False)
+    assert owners_end._called(profiles, TITLE, None, guest) == ("bob", False)
+    assert owners_end._called(profiles, TITLE, "bob", guest) == ("bob", False)
     with pytest.raises(ConfigError, match="is in alice/friends already, as bob"):
-        door._called(profiles, TITLE, "robert", guest)
+        owners_end._called(profiles, TITLE, "robert", guest)

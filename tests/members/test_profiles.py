@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from p2p_ipython import private_files
 from p2p_ipython.errors import ConfigError
-from p2p_ipython.members import files
-from p2p_ipython.members.profiles import MAX_PROFILE, Hosting, Profile, Profiles
+from p2p_ipython.members.profile import MAX_PROFILE, Hosting, Profile
+from p2p_ipython.members.profiles import Profiles
 
 OWNER = "SHA256:" + "A" * 43
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
@@ -377,7 +378,7 @@ def test_a_folder_that_somebody_holds_for_long_is_an_error_in_the_end(
 
     monkeypatch.setattr(module, "_PATIENCE", 0.05)
     profiles.save(make())
-    lock = files.Lock.acquire(folder / ".lock")
+    lock = private_files.Lock.acquire(folder / ".lock")
     assert lock is not None
     with lock, pytest.raises(ConfigError, match="in use"):
         profiles.load("alice/friends")

@@ -129,9 +129,9 @@ def test_the_whole_story(people: People) -> None:
     assert bob_connected.error is None, bob_connected.error
     out = alice.run("%p2p_revoke friends bob")
     assert "bob is out of alice/friends" in out.text
-    bob.until(lambda: bob.run("'taken you out' in str(cluster.status().note)").value == "True")
+    bob.until(lambda: bob.run("'revoked your membership' in str(cluster.status().note)").value == "True")
     late = bob.run("cluster.submit(pow, 2, 3).result(60)")
-    assert "taken you out" in shown_error(late)
+    assert "revoked your membership" in shown_error(late)
 
 
 def knocking(people: People, who: Notebook, name: str, *options: str) -> Cell:

@@ -18,7 +18,8 @@ from p2p_ipython.client.printing import printed
 from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.errors import BoardUnreachable, ConfigError, LocalProtocolError, NotConnected
 from p2p_ipython.errors import UsageError as OurUsageError
-from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.members.profile import Profile
+from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
 from p2p_ipython.notebook.notice import Notice

@@ -49,7 +49,7 @@ def grant(epoch: int, key: int = 2, *, to: Session = BOB, cluster: str = CLUSTER
 def hears(
     bob: MembershipMachine, message: Message, now: float = 0.0, *, by: str = "carol", role: str = "worker"
 ) -> list[Action]:
-    """Bob hears somebody, admitted or not as his machine has it."""
+    """Bob hears somebody, admitted or not as Bob's machine has it."""
     speaker = certificate(by, role)
     return bob.heard(speaker, message, now, NOW + now, admitted=bob.admits(speaker, NOW + now))
 
@@ -138,7 +138,7 @@ def test_who_says_hello_with_an_older_roster_is_given_ours_after_a_pause(bob: Me
 
 
 def test_a_stranger_who_says_hello_with_an_older_roster_is_told_too(bob: MembershipMachine) -> None:
-    """He may have been taken out, and must hear it; the roster is no secret for whoever has the cluster's key."""
+    """The sender may have been revoked, and must hear it; holders of the cluster's key may have the roster."""
     hears(bob, hello(2), 1.0, by="mallory")
     assert Say in kinds(run(bob, 2.0))
 
@@ -233,7 +233,7 @@ def test_who_is_taken_out_is_told_and_says_no_more(bob: MembershipMachine) -> No
     installed, expelled = hears_roster(bob, newer, 1.0)
     assert installed == Installed(newer)
     assert isinstance(expelled, Expelled)
-    assert "alice has taken you out of alice/friends" in expelled.why == bob.trouble(NOW)
+    assert "alice has revoked your membership of alice/friends" in expelled.why == bob.trouble(NOW)
     assert hears(bob, hello(1), 2.0) == hears(bob, grant(5), 2.0, by="alice", role="host") == []
     assert bob.install(roster(9, "bob"), 3.0) == []
     assert run(bob, 10_000.0) == []
@@ -243,7 +243,7 @@ def test_who_starts_with_a_roster_that_he_is_not_in_asks_on_the_lobby_and_is_tol
     out = machine("bob", roster(3, "carol"))
     out.joined(0.0)
     hears(out, hello(3), 1.0, by="carol")
-    assert "not in alice/friends any more" in out.trouble(NOW)
+    assert "no longer in alice/friends" in out.trouble(NOW)
     assert VisitLobby in kinds(run(out, 2 * ALONE_AFTER))
 
 

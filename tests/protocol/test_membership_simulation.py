@@ -141,7 +141,7 @@ def test_who_was_taken_out_while_away_is_told_by_whoever_knows() -> None:
     there.run(5)
     back = there.start("m0")
     there.run(5)
-    assert "taken you out" in back.machine.expelled
+    assert "revoked your membership" in back.machine.expelled
 
 
 def test_who_was_taken_out_finds_nobody_later_and_the_owner_hears_him_knock() -> None:
@@ -254,7 +254,7 @@ def test_who_is_alone_visits_the_lobby_once_a_minute_at_most() -> None:
 
 
 def test_a_profile_without_a_roster_is_enough_to_come_in() -> None:
-    """As the knock leaves it: topic and key of a grant; the roster follows from whoever is there."""
+    """As the knock leaves it: topic and key of a grant; the roster follows from any member who is there."""
     there = gathering(2)
     there.invite("n0")
     there.run(1)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import base64
 import logging
-import os
-import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import paramiko
 
+from p2p_ipython import private_files
 from p2p_ipython.board.client.address import Route, SSHFiles
 from p2p_ipython.errors import ConfigError, HostKeyChanged, HostKeyUnknown
 from p2p_ipython.protocol.identity import fingerprint
 
 log = logging.getLogger(__name__)
+
+MAX_KNOWN_HOSTS = 4 << 20
+"""Largest file of accepted keys that is added to, bytes: some 40,000 keys."""
+
+_PATIENCE = 10.0  # seconds to wait for another process that adds a key, which takes milliseconds
 
 
 class HostKeyCheck:
@@ -132,19 +136,24 @@ def pin_fingerprint(pin: str) -> str:
 def remember_host_key(route: Route, line: str, path: Path) -> None:
     """Accept a board's host key for good: write ``line`` (a public key line) to ``path``, mode 0600, for ``route``.
 
-    Replaces what was accepted for the route before. Raises ``ConfigError`` for what is no key, or a file that
-    can't be written.
+    Replaces the key that was accepted for the route before, and keeps every other line as it is. Blocks. Raises
+    ``ConfigError`` if ``line`` is no key, or if the file is a link, too large or can't be written.
     """
     pin_fingerprint(line)
     kind, text = line.split()[:2]
     try:
-        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [entry for entry in old if entry.split(None, 1)[:1] != [route.name]]
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".known_hosts-", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write("".join(f"{entry}\n" for entry in [*kept, f"{route.name} {kind} {text}"]))
-        os.replace(temporary, path)
+        lock = private_files.Lock.acquire(path.with_name(f".{path.name}.lock"), wait=_PATIENCE)
+        if lock is None:
+            raise TimeoutError(f"another process has been writing it for {_PATIENCE:g} s")
+        with lock:
+            old = private_files.read(path, MAX_KNOWN_HOSTS) or b""
+            if len(old) > MAX_KNOWN_HOSTS:
+                raise OSError(f"it is larger than {MAX_KNOWN_HOSTS} bytes")
+            name = route.name.encode()
+            kept = b"".join(entry for entry in old.splitlines(True) if entry.split(None, 1)[:1] != [name])
+            end = b"" if not kept or kept.endswith((b"\n", b"\r")) else b"\n"
+            private_files.write(path, kept + end + f"{route.name} {kind} {text}\n".encode())
     except OSError as error:
         raise ConfigError(
             f"{path} can't be written: {error}", hint="Give the folder another mode, or set P2P_DATA."

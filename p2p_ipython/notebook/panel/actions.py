@@ -128,8 +128,8 @@ class Actions:
     # -- people --
 
     def _invite(self, cluster: Cluster | None, title: str, who: str) -> Done:
-        from p2p_ipython.members.door import CODE_LIFE
-        from p2p_ipython.members.operations import Way
+        from p2p_ipython.members.invitation import CODE_LIFE
+        from p2p_ipython.members.way import Way
 
         way, own = Way(), False
         if not title and cluster is not None and not cluster.shared and cluster.target is not None:
@@ -163,7 +163,7 @@ class Actions:
         raise UsageError("he waits no more", hint="Somebody has answered, or he has gone.")
 
     def _revoke(self, _cluster: Cluster | None, title: str, member: str) -> Done:
-        from p2p_ipython.members.operations import Way
+        from p2p_ipython.members.way import Way
 
         with _unattended():
             title, out = self._friends.reception.revoke(title, _whole(title, member), way=Way())

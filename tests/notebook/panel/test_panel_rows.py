@@ -17,8 +17,8 @@ from p2p_ipython.client.future import Arrived, Future
 from p2p_ipython.client.journal import Attempt, Entry
 from p2p_ipython.client.lending import LendingState
 from p2p_ipython.errors import UsageError, WorkerLost
-from p2p_ipython.members.door import Question
-from p2p_ipython.members.invite import Guest
+from p2p_ipython.members.invitation_messages import Guest
+from p2p_ipython.members.inviting import Question
 from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.asked import ARGUMENTS, Code, Do, Hello, checked, read
 from p2p_ipython.notebook.panel.shown import CUT, MOST_IMAGES, MOST_OUTPUTS, MOST_TEXT, shown
@@ -141,7 +141,7 @@ def test_what_is_to_be_known_before_one_says_yes_is_told_with_a_visitor() -> Non
     guest = Guest("bob", "", KEY)
     also = Question(plain.title, "bob", guest, own=False, another_key=True).also
     another = rows.visitor(replace(plain, also=also, invited=True))[1]["note"]
-    assert another == "bob is in already, by another key: both will count as his."
+    assert another == "bob is in already, by another key: both keys will count as theirs."
 
 
 # --- the static view ---

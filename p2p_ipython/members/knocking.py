@@ -1,9 +1,10 @@
-"""Knocking: asking the owner of a cluster, whose title one knows, to be let in.
+"""Knocking: a guest who knows a cluster's title asks its owner to be admitted.
 
-The ask is signed and goes to the cluster's lobby, a public topic. The owner's host shows him the name and the
-fingerprint; when he has said yes, it seals the cluster's topic and key to the asking session. Which key the owner has
-can't be known beforehand by who only has heard a title: whoever answers is shown to the user before anything is
-believed (``Granted.owner``), or is given beforehand.
+The ask is signed and goes to the cluster's lobby, a public topic. The owner's host shows the owner the guest's name and
+fingerprint. After the owner's yes, the host seals the cluster's topic and key to the asking session.
+
+A guest who has only heard the title can't know the owner's key. So the key of the host that answers is shown to the
+user before anything is believed (``Granted.owner``), or is given beforehand.
 
 All belongs to one event loop.
 """
@@ -29,7 +30,7 @@ ASK_EVERY = (2.0, 15.0)
 
 @dataclass(frozen=True)
 class Granted:
-    """We are let in, by whoever has the key ``owner`` (a fingerprint), into his cluster."""
+    """A host with the key ``owner`` (a fingerprint) admits us to the cluster of that key."""
 
     owner: str
     secret: ClusterSecret = field(repr=False)
@@ -37,14 +38,15 @@ class Granted:
 
 @dataclass(frozen=True)
 class Refused:
-    """The host that has the key ``owner`` doesn't want us."""
+    """The host that has the key ``owner`` doesn't admit us."""
 
     owner: str
 
 
 class Knocking:
-    """One request to be let in. ``told(state)`` is called with words whenever they change; ``owner`` is the
-    fingerprint of the key that must answer, "" for any.
+    """One request to be admitted. ``told(state)`` is called with words whenever they change.
+
+    ``owner`` is the fingerprint of the key that must answer, "" for any.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Knocking:
                     admission = decode_admission(self._session.unseal(box))
                 except (BadIdentity, BadMessage):
                     return
-                # The id says whose cluster it is, and whose word is to be taken for it.
+                # The id names the cluster's owner, whose word alone counts for it.
                 if admission.cluster == f"{host}/{parse_title(self.title)[1]}":
                     secret = ClusterSecret(admission.cluster, admission.topic, admission.key)
                     self._answer.set_result(Granted(host, secret))

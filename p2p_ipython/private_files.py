@@ -1,13 +1,14 @@
 """Private files: read whole and bounded, written atomically, locked between processes and between threads.
 
-Assumes a folder that only its user can enter. Promises: a file is never readable by others, not for a moment; who
-reads it sees the old text or the new one, whole, also after a crash; a symlink in its place is refused, not followed.
+Assumes a folder that only its user can enter. Promises: a file is never readable by others, not for a moment. A reader
+sees the old text or the new one, whole, also after a crash. A symlink in its place is refused, not followed.
 Works on Linux, macOS and Windows.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import sys
 import time
@@ -20,7 +21,7 @@ else:
     import fcntl
 
 _LOOK = 0.005  # seconds between two attempts to get a lock
-_STEP = 1_000_000  # ns by which a file's time goes on at least with each writing; coarser clocks would repeat one
+_STEP = 1_000_000  # ns by which each writing advances a file's time at least; coarser clocks would repeat one
 
 # Names that some system lacks. Not to follow links; not to wait for the other end of a pipe; not to change line ends.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"))
@@ -31,7 +32,7 @@ class NotAFile(OSError):
 
 
 def read(path: Path, limit: int) -> bytes | None:
-    """The file's bytes, ``limit + 1`` at most, or None where there is no file. Raises ``OSError``, ``NotAFile``."""
+    """Return the file's bytes, ``limit + 1`` at most, or None if there is no file. Raises ``OSError``, ``NotAFile``."""
     try:
         _refuse_links(path)
         descriptor = os.open(path, os.O_RDONLY | _FLAGS)
@@ -44,7 +45,7 @@ def read(path: Path, limit: int) -> bytes | None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Replace the file, mode 0600, on the disk when this returns. The caller holds the lock. Raises ``OSError``.
+    """Replace the file, mode 0600, on the disk when this returns. The caller holds a lock. Raises ``OSError``.
 
     Its ``stamp`` is another one afterwards, whatever the system's clock does.
     """
@@ -53,19 +54,33 @@ def write(path: Path, data: bytes) -> None:
         before = _refuse_links(path).st_mtime_ns
     except FileNotFoundError:
         before = 0
+    temporary.unlink(missing_ok=True)  # a crash may have left it
+    _fill(temporary, data)
     try:
-        temporary.unlink(missing_ok=True)  # what a crash has left
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
         made = temporary.stat().st_mtime_ns
         os.utime(temporary, ns=(made, max(made, before + _STEP)))
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, on the disk when this returns. Needs no lock: the first of two wins.
+
+    Raises ``FileExistsError`` if anything is there, a dangling link too, and other kinds of ``OSError``.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    _fill(temporary, data, mode)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: only a crash could show a part of the file
+        _fill(path, data, mode)
+    finally:
+        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
@@ -76,7 +91,7 @@ def remove(path: Path) -> None:
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a file that can't be used, so that nothing replaces it; returns its new path.
+    """Rename a file that can't be used, so that nothing replaces it; return its new path.
 
     The caller holds the lock. Raises ``OSError``.
     """
@@ -89,7 +104,7 @@ def put_aside(path: Path) -> Path:
 
 
 def stamp(path: Path) -> tuple[int, ...] | None:
-    """Something that changes whenever ``write`` has replaced the file; None where there is none."""
+    """Return something that changes whenever ``write`` has replaced the file; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -98,9 +113,9 @@ def stamp(path: Path) -> tuple[int, ...] | None:
 
 
 class Lock:
-    """A lock that one holder in all processes has, until ``release`` or its process ends.
+    """A lock that one holder in all processes has, until ``release`` or the end of its process.
 
-    It is made by ``acquire``. The file stays: deleting it would let two have it.
+    ``acquire`` makes it. The file stays: deleting it would let two have the lock.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -108,7 +123,7 @@ class Lock:
 
     @classmethod
     def acquire(cls, path: Path, *, wait: float = 0.0) -> Lock | None:
-        """Take the lock, or None if somebody else has it for ``wait`` seconds. Raises ``OSError``."""
+        """Take the lock; return None if somebody else has it for ``wait`` seconds. Raises ``OSError``."""
         end = time.monotonic() + wait
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
         try:
@@ -123,7 +138,7 @@ class Lock:
         return cls(descriptor)
 
     def release(self) -> None:
-        """Let others have it. Idempotent."""
+        """Let others have the lock. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
@@ -141,8 +156,21 @@ class Lock:
         self.release()
 
 
+def _fill(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a new file, and have it on the disk; leave nothing if that fails."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def _refuse_links(path: Path) -> os.stat_result:
-    """What is there; raises ``NotAFile`` for a link. (``O_NOFOLLOW`` says so, too, but isn't everywhere.)"""
+    """Look at the file; raise ``NotAFile`` for a link. (Not every system has ``O_NOFOLLOW``.)"""
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise NotAFile(f"{path} is a symbolic link")
@@ -163,7 +191,7 @@ if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
     def _sync_folder(folder: Path) -> None:
-        """Windows has no way to ask for this, nor need."""
+        """Do nothing: Windows has no way to ask for this, nor need."""
 
 else:
 
