@@ -32,7 +32,7 @@ from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, without_arguments
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
-from p2p_ipython.notebook.panel.registration import Door
+from p2p_ipython.notebook.panel.registration import Opened, Registration
 from p2p_ipython.notebook.status_line import StatusLines, text
 from p2p_ipython.protocol.plain import count, plain
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.future import Future
-    from p2p_ipython.notebook.panel.panels import Desk
+    from p2p_ipython.notebook.panel.panels import Panels
     from p2p_ipython.task.capture import Captured, Row
 
 Connect = Callable[..., "Cluster"]
@@ -59,12 +59,12 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     friends = FriendsMagics(ip, magics)
     ip.register_magics(friends)
 
-    def desk(door: Door) -> Desk:
-        from p2p_ipython.notebook.panel.panels import Desk
+    def panels(kernel: Any, opened: Opened) -> Panels:
+        from p2p_ipython.notebook.panel.panels import Panels
 
-        return Desk(door, magics, friends)
+        return Panels(kernel, opened, magics, friends)
 
-    magics.door = Door(ip, magics, desk)
+    magics.registration = Registration(ip, magics, panels)
     ip.register_magics(LendingMagics(ip, magics))
     completion.load(ip, [P2PMagics, FriendsMagics, LendingMagics])
     return magics
@@ -128,7 +128,7 @@ class P2PMagics(Magics):
         self._ip = shell
         self.cluster: Cluster | None = None
         self._connect = connect
-        self.door: Door | None = None
+        self.registration: Registration | None = None
         self._joined: dict[str, Any] = {}
         self._joining = threading.Lock()
         self._ended = False
@@ -148,8 +148,8 @@ class P2PMagics(Magics):
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
             ending.callback(self._close_last)
-            if self.door is not None:
-                ending.callback(self.door.close)
+            if self.registration is not None:
+                ending.callback(self.registration.close)
 
     # -- clusters --
 
@@ -210,8 +210,8 @@ class P2PMagics(Magics):
         It is of the cluster that is connected, whichever that is at the time; ``cluster.panel()`` is of one cluster.
         """
         without_arguments("%p2p_panel", line)
-        if self.door is not None:
-            self.door.desk.place(self.output())
+        if self.registration is not None:
+            self.registration.panels.place(self.output())
 
     # -- tasks --
 

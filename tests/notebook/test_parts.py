@@ -23,7 +23,7 @@ from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
 from p2p_ipython.notebook.notice import Notice
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
-from p2p_ipython.notebook.panel.registration import Door
+from p2p_ipython.notebook.panel.registration import Registration
 from p2p_ipython.notebook.status_line import text
 
 
@@ -263,15 +263,15 @@ def test_unloading_ends_the_rest_when_a_part_of_it_fails(ip: InteractiveShell, m
         raise TimeoutError("the loop is busy")
 
     monkeypatch.setattr(LendingMagics, "end", fail)
-    monkeypatch.setattr(Door, "close", fail)
+    monkeypatch.setattr(Registration, "close", fail)
     hooks = len(ip.events.callbacks["pre_run_cell"])
     with pytest.raises(TimeoutError, match="the loop is busy"):
         unload(ip)
     assert cluster.closed
     assert len(ip.events.callbacks["pre_run_cell"]) == hooks - 1
     monkeypatch.undo()
-    assert magics.door is not None
-    magics.door.close()
+    assert magics.registration is not None
+    magics.registration.close()
 
 
 def test_a_cluster_that_is_joined_when_the_extension_is_unloaded_already_is_left_again(ip: InteractiveShell) -> None:

@@ -10,8 +10,8 @@ Between the cluster and a panel lie, each in a module of its own::
     comm      where a sidebar finds the kernel, and opens a channel
     widget    the panel in a cell's output; static: its last state as plain HTML
     actions   what a panel may ask for, done on a thread of its own
-    desk      all of it for one notebook
-    door      what ``load`` makes and ``unload`` ends: where the desk can be asked for
+    panels    all of it for one notebook
+    registration  what ``load`` makes and ``unload`` ends: where the panels can be asked for
 
 What is said is labextension/src/panel/contract.ts.
 """

@@ -28,7 +28,6 @@ from p2p_ipython.notebook.panel.pump import Pump, packed
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.notebook.output import CellOutput
-    from p2p_ipython.notebook.panel.registration import Door
     from p2p_ipython.notebook.panel.watch import Usage
 
 log = logging.getLogger(__name__)
@@ -53,13 +52,13 @@ class Notebook(actions.Notebook, Protocol):
         """The output area of the cell that runs now."""
 
 
-_desks: weakref.WeakSet[Desk] = weakref.WeakSet()
+_open: weakref.WeakSet[Panels] = weakref.WeakSet()
 
 
 def _last_chance() -> None:
-    for desk in list(_desks):
+    for panels in list(_open):
         try:
-            desk.close()
+            panels.close()
         except Exception:
             log.exception("could not close the panels")
 
@@ -68,29 +67,31 @@ def _last_chance() -> None:
 threading._register_atexit(_last_chance)  # type: ignore[attr-defined]
 
 
-class Desk:
+class Panels:
     """See the module. Made when first asked for; ``close`` when the extension is unloaded, or when the kernel ends."""
 
-    def __init__(self, door: Door, notebook: Notebook, friends: actions.Friends) -> None:
+    def __init__(
+        self, kernel: Any, opened: Sequence[weakref.ref[Cluster]], notebook: Notebook, friends: actions.Friends
+    ) -> None:
         self._pid = os.getpid()
-        self._kernel = door.kernel
+        self._kernel = kernel
         self._notebook = notebook
         self._friends = friends
         self._actions = actions.Actions(notebook, friends)
-        self._opened = door.opened
+        self._opened = opened
         self._last: Cluster | None = None
         self._current: Pump | None = None
         self._pinned: weakref.WeakKeyDictionary[Cluster, Pump] = weakref.WeakKeyDictionary()
         self._sidebars: list[Channel] = []
         self._displays: list[Display] = []
         self._surroundings = Surroundings(friends)
-        _desks.add(self)
+        _open.add(self)
 
     def close(self) -> None:
         """Close the panels, and do nothing more for them. Idempotent."""
-        if self not in _desks or self._pid != os.getpid():
+        if self not in _open or self._pid != os.getpid():
             return
-        _desks.discard(self)
+        _open.discard(self)
         self._last = None
         self._actions.close()
         if self._displays or self._sidebars:
@@ -242,15 +243,15 @@ class Desk:
 class PlacedPanel:
     """What ``Cluster.panel()`` returns: shown by a cell whose value it is, or by ``display``."""
 
-    def __init__(self, desk: Desk, cluster: Cluster) -> None:
-        self._desk = desk
+    def __init__(self, panels: Panels, cluster: Cluster) -> None:
+        self._panels = panels
         self._cluster = cluster
 
     def _ipython_display_(self) -> None:
-        self._desk.place(self._desk.output(), self._cluster)
+        self._panels.place(self._panels.output(), self._cluster)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any] | None:
-        return self._desk.mimebundle(self._cluster)
+        return self._panels.mimebundle(self._cluster)
 
     def __repr__(self) -> str:
         return f"<Panel of {self._cluster!r}>"
