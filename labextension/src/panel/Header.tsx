@@ -5,7 +5,7 @@ import { Fragment } from "preact";
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Button, Confirmed, Meter, Shortened, Typed } from "./parts";
-import { capacity, unfinished } from "./store";
+import { capacity, unfinished } from "./summary";
 import { elapsed, slots, tasks, workers } from "./words";
 
 export function Header() {

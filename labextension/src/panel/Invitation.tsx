@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import type { Invited } from "./contract";
 import { Ticking, useAlive, useEnvironment, useOwnId } from "./environment";
 import { Button, Copy, Typed } from "./parts";
-import { owned } from "./store";
+import { owned } from "./summary";
 import { elapsed } from "./words";
 
 export function Invitation({ onClose }: { onClose: () => void }) {

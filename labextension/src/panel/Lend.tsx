@@ -4,8 +4,8 @@ import { useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 import { Button } from "./parts";
-import { Later } from "./rest";
-import { lendable } from "./store";
+import { Later } from "./Later";
+import { lendable } from "./summary";
 
 export function Lend() {
   const { control, t } = useEnvironment();

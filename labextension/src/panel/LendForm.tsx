@@ -12,7 +12,7 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
   const alive = useAlive();
   const id = useOwnId();
   const here = cluster.kind === "shared" ? cluster.title : "";
-  const [title, setTitle] = useState(titles[0]);
+  const [title, setTitle] = useState(titles[0] ?? "");
   const [count, setCount] = useState("1");
   const [hours, setHours] = useState("4");
   const [only, setOnly] = useState<readonly string[]>([]);

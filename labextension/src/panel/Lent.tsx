@@ -2,7 +2,7 @@
 
 import { Ticking, useEnvironment } from "./environment";
 import { Button, Confirmed } from "./parts";
-import type { Lending } from "./store";
+import type { Lending } from "./rows";
 import { duration, elapsed, slots, tasks } from "./words";
 
 export function Lent({ lending }: { lending: Lending }) {

@@ -3,7 +3,8 @@
 import { Facts, Details } from "./details";
 import { Ticking, useEnvironment } from "./environment";
 import { Button, Confirmed } from "./parts";
-import { owned, type Member } from "./store";
+import type { Member } from "./rows";
+import { owned } from "./summary";
 import { clockTime, duration, elapsed, linkWords, person, roleWords, tasks, type Translate } from "./words";
 
 export function MemberDetails({ member, onClose }: { member: Member; onClose: () => void }) {

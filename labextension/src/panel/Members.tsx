@@ -6,8 +6,9 @@ import { useEnvironment } from "./environment";
 import { Invite } from "./Invite";
 import { Listing } from "./Listing";
 import { Empty, Meter } from "./parts";
-import { Later } from "./rest";
-import { workerCommand, type Member } from "./store";
+import { Later } from "./Later";
+import type { Member } from "./rows";
+import { workerCommand } from "./summary";
 import type { Column } from "./VirtualTable";
 import { join, linkWords, roleWords, tasks } from "./words";
 

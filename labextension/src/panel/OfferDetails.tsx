@@ -2,7 +2,7 @@
 
 import { Details, Facts } from "./details";
 import { useEnvironment } from "./environment";
-import type { Offer } from "./store";
+import type { Offer } from "./rows";
 import { clockTime, memory } from "./words";
 
 export function OfferDetails({ offer, onClose }: { offer: Offer; onClose: () => void }) {

@@ -6,8 +6,9 @@ import { useEnvironment } from "./environment";
 import { Lend } from "./Lend";
 import { Listing } from "./Listing";
 import { Empty } from "./parts";
-import { Later } from "./rest";
-import { workerCommand, type Offer } from "./store";
+import { Later } from "./Later";
+import type { Offer } from "./rows";
+import { workerCommand } from "./summary";
 import type { Column } from "./VirtualTable";
 import { clockTime, cores, join, memory, type Translate } from "./words";
 

@@ -13,8 +13,9 @@ import { Button } from "./parts";
 import { Lend } from "./Lend";
 import { Offers } from "./Offers";
 import { Finished, Pending } from "./Tasks";
-import { Later, type Rest } from "./rest";
-import { unfinished } from "./store";
+import { Later, RestProvider } from "./Later";
+import type { Rest } from "./rest";
+import { unfinished } from "./summary";
 import { Tabs, type Tab } from "./Tabs";
 import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
@@ -36,7 +37,7 @@ export function Panel({ control, rest, t, compact, label }: {
   const past = store.cluster.state === "closed" && store.tasks.size > 0;
   const live = link.state === "open" && control.stale === undefined;
   return (
-    <EnvironmentProvider value={{ control, rest, t }}>
+    <EnvironmentProvider value={{ control, t }}><RestProvider value={rest}>
       <section
         class={`p2p-panel${compact ? " p2p-fills" : ""}${live || !known ? "" : " p2p-past"}${without && !past ? " p2p-without" : ""}`}
         aria-label={label}
@@ -57,7 +58,7 @@ export function Panel({ control, rest, t, compact, label }: {
         <div class="p2p-over"><Notices ok /></div>
         <div class="p2p-unseen" role="status" aria-live="polite">{control.spoken}</div>
       </section>
-    </EnvironmentProvider>
+    </RestProvider></EnvironmentProvider>
   );
 }
 

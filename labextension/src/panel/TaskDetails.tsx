@@ -6,7 +6,7 @@ import type { Shown } from "./contract";
 import { Details, Facts } from "./details";
 import { Ticking, useAlive, useEnvironment } from "./environment";
 import { Button } from "./parts";
-import { isOver, type Task } from "./store";
+import { isOver, type Task } from "./rows";
 import { clockTime, duration, elapsed, size, taskWords } from "./words";
 
 export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void }) {

@@ -6,8 +6,9 @@ import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Listing } from "./Listing";
 import { Button, Confirmed, Empty } from "./parts";
-import { Later } from "./rest";
-import { isOver, unfinished, type Task } from "./store";
+import { Later } from "./Later";
+import { isOver, type Task } from "./rows";
+import { unfinished } from "./summary";
 import type { Column } from "./VirtualTable";
 import { clockTime, duration, elapsed, join, progress, size, tasks, taskWords, type Translate } from "./words";
 

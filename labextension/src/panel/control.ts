@@ -6,7 +6,7 @@
 
 import { Announcer } from "./announcer";
 import { Clock } from "./clock";
-import type { Action, Did, FromKernel } from "./contract";
+import type { Action, Arguments, Did, FromKernel } from "./contract";
 import { Store, type Filters } from "./store";
 import type { Link, Transport } from "./transport";
 import { Undo } from "./undo";
@@ -162,7 +162,7 @@ export class Control {
   }
 
   /** Have something done and say what came of it; with `quietly`, only if it failed. */
-  async perform(action: Action, args: Record<string, unknown>, quietly = false): Promise<Did> {
+  async perform<A extends Action>(action: A, args: Arguments[A], quietly = false): Promise<Did> {
     const did = await this.request(action, args);
     if (did.ok && action === "connect") { // why that failed before is no news any more
       this.notices = this.notices.filter((notice) => notice.ok || notice.action !== action);
@@ -175,7 +175,7 @@ export class Control {
   }
 
   /** Have something done, quietly. */
-  async request(action: Action, args: Record<string, unknown>): Promise<Did> {
+  async request<A extends Action>(action: A, args: Arguments[A]): Promise<Did> {
     const waiting = this.ask(QUICK.has(action) ? DUE : SLOW_DUE);
     this.changed();
     try {

@@ -4,12 +4,10 @@ import { createContext, type ComponentChildren } from "preact";
 import { useContext, useEffect, useId, useRef, useState } from "preact/hooks";
 
 import type { Control } from "./control";
-import type { Rest } from "./rest";
 import type { Translate } from "./words";
 
 export interface Environment {
   control: Control;
-  rest: Rest;
   t: Translate;
 }
 

@@ -1,6 +1,6 @@
 /** Where the pieces of a timeline go. Pure; times are seconds since 1970. */
 
-import type { Task } from "./store";
+import type { Task } from "./rows";
 
 /** A task, or an attempt of it that was lost, on its worker's lane; its times in order, `ended` that of the end or now. */
 export interface Bar {

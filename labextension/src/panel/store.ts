@@ -5,51 +5,11 @@
  * nothing more is taken until a snapshot comes.
  */
 
-import {
-  VERSION, type ClusterFacts, type Delta, type LendingRow, type MemberRow, type Means, type OfferRow, type Snapshot, type TableName,
-  type Tables, type TaskRow, type TaskState, type VisitorRow
-} from "./contract";
+import { VERSION, type ClusterFacts, type Delta, type Means, type Snapshot, type TableName, type Tables, type TaskState } from "./contract";
 import { byText, Ordered } from "./ordered";
-
-export type Row<T> = Readonly<T> & { readonly id: string };
-export type Member = Row<MemberRow>;
-export type Task = Row<TaskRow>;
-export type Offer = Row<OfferRow>;
-export type Visitor = Row<VisitorRow>;
-export type Lending = Row<LendingRow>;
-
-const NO_CLUSTER: ClusterFacts = {
-  state: "none", words: "", kind: "none", title: "", board: "", me: "", key: "", note: "", since: 0, reasons: {},
-  done: 0, failed: 0, cancelled: 0, unlisted: 0
-};
-
-const NO_MEANS: Means = { can: [], clusters: [], hosted: [], machine: "", cores: 0, python: "" };
-
-const DEFAULTS: Readonly<Tables> = {
-  members: {
-    name: "", roles: [], own: false, me: false, here: false, state: "", machine: "", python: "", since: 0, slots: 0,
-    busy: 0, trust: "", key: "", link: "", rtt: 0, lentTasks: 0, lentSeconds: 0, usedTasks: 0, usedSeconds: 0
-  },
-  tasks: {
-    label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, tried: [], submitted: 0, sent: 0,
-    started: 0, ended: 0, ran: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: ""
-  },
-  offers: {
-    name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
-    platform: "", only: "", paused: false, mine: false
-  },
-  visitors: { title: "", name: "", called: "", key: "", invited: false, about: "", note: "" },
-  lending: {
-    title: "", name: "", state: "starting", words: "", slots: 0, busy: 0, until: 0, only: "", tasks: 0, seconds: 0
-  }
-};
-
-const NAMES = Object.keys(DEFAULTS) as TableName[];
-
-/** Whether a task is over. */
-export function isOver(state: TaskState): boolean {
-  return state === "done" || state === "failed" || state === "cancelled";
-}
+import {
+  DEFAULTS, isOver, NO_CLUSTER, NO_MEANS, TABLE_NAMES, type Lending, type Member, type Offer, type Row, type Task, type Visitor
+} from "./rows";
 
 type Follower<R> = (before: R | undefined, after: R | undefined) => void;
 
@@ -194,7 +154,7 @@ export class Store {
     const { set, put } = message;
     this.cluster = { ...(anew ? NO_CLUSTER : this.cluster), ...set?.cluster };
     this.means = { ...(anew ? NO_MEANS : this.means), ...set?.means };
-    for (const name of NAMES) {
+    for (const name of TABLE_NAMES) {
       if (anew) {
         this.tables[name].load(put?.[name]);
       } else {
@@ -269,48 +229,4 @@ function matcher<R>(text: string, fields: (row: R) => string[]): (row: R) => boo
     const all = fields(row).join("\n").toLowerCase();
     return words.every((word) => all.includes(word));
   };
-}
-
-/** How many tasks are on their way, also in states of which only a newer kernel knows. */
-export function unfinished({ cluster, tasks, counts }: Store): number {
-  return cluster.unlisted + tasks.size - counts.done - counts.failed - counts.cancelled;
-}
-
-/** Whether the shared cluster that one is in is one's own. */
-export function owned(store: Store): boolean {
-  if (store.cluster.kind === "shared") {
-    for (const member of store.members.values()) {
-      if (member.me) {
-        return member.roles.includes("owner");
-      }
-    }
-  }
-  return false;
-}
-
-/** What starts a worker for this cluster; "" where that isn't known, or not to be typed. */
-export function workerCommand({ cluster }: Store): string {
-  return cluster.kind === "shared" ? `p2p worker --cluster ${cluster.title}` : /p2p worker .*/.exec(cluster.note)?.[0] ?? "";
-}
-
-/** Clusters that this machine could be lent to and isn't; the one that one is in comes first, "" where it isn't shared. */
-export function lendable({ cluster, means, lending }: Store): string[] {
-  const here = cluster.state === "closed" ? [] : cluster.kind === "shared" ? [cluster.title] : cluster.kind === "own" ? [""] : [];
-  const lent = new Set(lending.items.filter(({ state }) => state !== "failed").map(({ title }) => title));
-  return [...new Set([...here, ...means.clusters])].filter((title) => !lent.has(title || cluster.title) && !lent.has(title || cluster.board));
-}
-
-/** Workers that are here and not this kernel's idle self, their slots and how many of these are busy. */
-export function capacity(store: Store): { workers: number; slots: number; busy: number } {
-  let workers = 0;
-  let slots = 0;
-  let busy = 0;
-  for (const member of store.members.values()) {
-    if (member.here && member.slots > 0) {
-      workers += 1;
-      slots += member.slots;
-      busy += Math.min(member.busy, member.slots);
-    }
-  }
-  return { workers, slots, busy };
 }

@@ -13,7 +13,8 @@ import { Ticking, useAlive, useEnvironment, useOwnId } from "../panel/environmen
 import { Glyph } from "../panel/glyphs";
 import { Button, Confirmed, Copy, Empty, Typed } from "../panel/parts";
 import type { More } from "../panel/rest";
-import { isOver, owned } from "../panel/store";
+import { isOver } from "../panel/rows";
+import { owned } from "../panel/summary";
 import { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, slots, taskWords, tasks, workers } from "../panel/words";
 import type { Model } from "./transport";
 
@@ -29,7 +30,8 @@ const SHARED: Readonly<Record<string, object>> = {
   "panel/environment": { Ticking, useAlive, useEnvironment, useOwnId },
   "panel/glyphs": { Glyph },
   "panel/parts": { Button, Confirmed, Copy, Empty, Typed },
-  "panel/store": { isOver, owned },
+  "panel/rows": { isOver },
+  "panel/summary": { owned },
   "panel/words": { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, slots, taskWords, tasks, workers }
 };
 

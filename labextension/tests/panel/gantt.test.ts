@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 
 import { gantt, step } from "../../src/panel/gantt";
-import { Store, type Task } from "../../src/panel/store";
+import type { Task } from "../../src/panel/rows";
+import { Store } from "../../src/panel/store";
 import { snapshot } from "./fake";
 
 function tasks(rows: Record<string, Partial<Task>>): Task[] {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
 from p2p_ipython.notebook.panel.asked import Do, checked
+from p2p_ipython.notebook.panel.contract import Invited
 from p2p_ipython.notebook.panel.shown import shown
 from p2p_ipython.protocol.plain import count
 
@@ -139,7 +140,7 @@ class Actions:
             invitation = self._friends.reception.invite(title, who or None, _Unseen(), way=way, own=own, yes=False)
         commands = [f"%p2p_join {invitation.arguments}", f"p2p join {invitation.arguments}"]
         words = "Tell your guest the code. When he is there, you are asked here; it works once."
-        return Done(words, {"code": invitation.code, "commands": commands, "until": round(until)})
+        return Done(words, Invited(code=invitation.code, commands=commands, until=round(until)))
 
     def _approve(self, _cluster: Cluster | None, key: str, title: str, called: str) -> Done:
         visitor = self._visitor(key, title)

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-VERSION = 1
-"""Of the contract."""
+from p2p_ipython.notebook.panel.contract import VERSION
 
 Row = Mapping[str, Any]
 

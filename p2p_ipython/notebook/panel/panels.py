@@ -21,6 +21,7 @@ from p2p_ipython.loop import background
 from p2p_ipython.notebook.panel import actions, rows, static, watch
 from p2p_ipython.notebook.panel.asked import Do, Hello, read
 from p2p_ipython.notebook.panel.channel import Channel
+from p2p_ipython.notebook.panel.contract import Did, Means
 from p2p_ipython.notebook.panel.display import Display
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import Pump, packed
@@ -273,7 +274,7 @@ class _Did:
         if self._given:
             return
         self._given = True
-        message: dict[str, Any] = {"t": "did", "id": self._asked.id, "ok": ok, "say": say}
+        message = Did(t="did", id=self._asked.id, ok=ok, say=say)
         if data is not None:
             message["data"] = data
         self._channel.send(packed(message))
@@ -333,7 +334,7 @@ class Surroundings:
         if time.monotonic() > self._looked + CLUSTERS_EVERY and not self._looking:
             self._looking = True
             background().start(self._look())
-        return rows.row(
+        means = Means(
             can=self._can(cluster),
             clusters=[title for title, _ in self._known],
             hosted=self._friends.reception.hosted(),
@@ -341,6 +342,7 @@ class Surroundings:
             cores=cores(),
             python=platform.python_version(),
         )
+        return rows.row(means)
 
     def _can(self, cluster: Cluster | None) -> list[str]:
         """The actions that work now."""

@@ -23,7 +23,7 @@ from p2p_ipython.notebook.panel import watch
 from p2p_ipython.notebook.panel.hub import Hub, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.notebook.panel.watch import Usage
@@ -249,12 +249,12 @@ class Pump:
                 panel.rested()
 
 
-def packed(message: dict[str, Any]) -> bytes:
+def packed(message: Mapping[str, Any]) -> bytes:
     """A message as it is sent."""
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-def _send(panels: Sequence[Panel], message: dict[str, Any]) -> None:
+def _send(panels: Sequence[Panel], message: Mapping[str, Any]) -> None:
     data = packed(message)
     for panel in list(panels):
         panel.send(data)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from p2p_ipython.notebook.panel.contract import Output, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,10 +36,10 @@ IMAGES = ("image/png", "image/jpeg")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]{0,60}[A-Za-z]")
 
 
-def shown(source: str, future: Future[Any] | None) -> dict[str, Any]:
-    """The contract's ``Shown``. ``future``: what is still held of the task, if anything is."""
+def shown(source: str, future: Future[Any] | None) -> Shown:
+    """Return what there is to see of a task. ``future``: None if nobody holds it any more."""
     outputs = _outputs(list(future.outputs)) if future is not None else []
-    return {"source": source[:SOURCE], "outputs": outputs, "error": _error(future)[:ERROR]}
+    return Shown(source=source[:SOURCE], outputs=cast("list[Output]", outputs), error=_error(future)[:ERROR])
 
 
 def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from p2p_ipython.notebook.panel import rows
-from p2p_ipython.notebook.panel.hub import Hub
-from p2p_ipython.notebook.panel.rows import Row
+from p2p_ipython.notebook.panel.contract import ClusterFacts, MemberRow
+from p2p_ipython.notebook.panel.hub import Hub, Row
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
@@ -38,7 +38,7 @@ OVER = frozenset({"done", "failed", "cancelled"})
 Usage = Mapping[str, tuple[int, float]]
 """Tasks and seconds, by the fingerprint of a member's key."""
 
-NO_CLUSTER = {"state": "none", "words": "not connected", "kind": "none"}
+NO_CLUSTER = ClusterFacts(state="none", words="not connected", kind="none")
 """The facts while there is no cluster."""
 
 
@@ -130,25 +130,23 @@ class ClusterWatch:
 
     def _facts(self) -> None:
         facts = self.cluster.facts()
-        self._hub.set(
-            "cluster",
-            rows.row(
-                state=facts.state,
-                words=facts.words[: rows.WORDS],
-                kind=facts.kind,
-                title=facts.title,
-                board=facts.board,
-                me=facts.me,
-                key=facts.key,
-                note=facts.note[: 2 * rows.WORDS],
-                since=round(facts.since),
-                reasons=rows.reasons(self.cluster.reasons()),
-                done=facts.done,
-                failed=facts.failed,
-                cancelled=facts.cancelled,
-                unlisted=self._unlisted(),
-            ),
+        told = ClusterFacts(
+            state=facts.state,
+            words=facts.words[: rows.WORDS],
+            kind=facts.kind,
+            title=facts.title,
+            board=facts.board,
+            me=facts.me,
+            key=facts.key,
+            note=facts.note[: 2 * rows.WORDS],
+            since=round(facts.since),
+            reasons=rows.reasons(self.cluster.reasons()),
+            done=facts.done,
+            failed=facts.failed,
+            cancelled=facts.cancelled,
+            unlisted=self._unlisted(),
         )
+        self._hub.set("cluster", rows.row(told))
 
     # -- who is here --
 
@@ -343,8 +341,8 @@ class _People:
         link = end.link if end is not None else None
         return (link.kind, link.rtt) if link is not None else ("", None)
 
-    def me(self, used: Usage) -> Row:
-        """This kernel's own row."""
+    def me(self, used: Usage) -> MemberRow:
+        """Return this kernel's own row."""
         return rows.member(
             name=self._membership.called(self._membership.session.certificate, self._name),
             roles=self.roles(self._membership.session.certificate),

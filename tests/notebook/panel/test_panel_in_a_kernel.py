@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.notebook.panel.contract_support import keeps
 from tests.notebook.panel.test_panel_hub import Reader
 
 DEADLINE = 60.0
@@ -46,6 +47,8 @@ class Browser:
     def _take(self, content: dict[str, Any]) -> None:
         data = content.get("data", {})
         said = data.get("content") if data.get("method") == "custom" else data
+        if isinstance(said, dict) and "t" in said:
+            keeps(said)
         if isinstance(said, dict) and said.get("t") == "snapshot":
             self.readers[content["comm_id"]] = Reader(said)
         elif isinstance(said, dict) and said.get("t") == "delta":

@@ -22,6 +22,7 @@ from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import EVERY, Pump
 from p2p_ipython.notebook.panel.watch import ABSENT
+from tests.notebook.panel.contract_support import keeps
 from tests.notebook.panel.test_panel_hub import Reader
 
 PATIENCE = 60.0
@@ -38,6 +39,7 @@ class Panel:
 
     def send(self, message: bytes) -> None:
         said = json.loads(message)
+        keeps(said)
         self.messages.append(said)
         self.times.append(time.monotonic())
         if said["t"] == "snapshot":
