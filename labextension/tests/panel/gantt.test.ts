@@ -4,6 +4,7 @@ import { gantt, step } from "../../src/panel/gantt";
 import type { Task } from "../../src/panel/rows";
 import { Store } from "../../src/panel/store";
 import { snapshot } from "./fake";
+import fixture from "./timeline.json";
 
 function tasks(rows: Record<string, Partial<Task>>): Task[] {
   const store = new Store();
@@ -76,6 +77,19 @@ test("times that contradict each other do no harm", () => {
   expect(lanes[0]?.used).toBeGreaterThanOrEqual(0);
 });
 
-test("an axis has round steps", () => {
-  expect([0.004, 0.9, 3, 40, 400, 9000, 1e6].map((span) => step(span, 5))).toEqual([0.001, 0.2, 1, 10, 120, 1800, 259200]);
+test.each(fixture.steps.of)("an axis of %d seconds has steps as Cluster.timeline() has them: %d", (span, wanted) => {
+  expect(step(span!, fixture.steps.about)).toBe(wanted);
+});
+
+test.each(fixture.cases)("as in Cluster.timeline(): $name", ({ now, slots, tasks: given, bars, used }) => {
+  const rows = given.map(({ id, ...row }) => [id, { state: "ended" in row ? "done" : "running", ...row }]);
+  const had = slots as Record<string, number | undefined>;
+  const picture = gantt(tasks(Object.fromEntries(rows) as Record<string, Partial<Task>>), now, (worker) => had[worker] ?? 0);
+  const first = new Map(picture.lanes.map((lane) => [lane.worker, lane.row]));
+  expect(picture.bars.map((bar) => [
+    bar.worker, bar.row - first.get(bar.worker)!, bar.task.id, bar.lost, bar.idle, bar.sent, bar.started, bar.back, bar.ended
+  ])).toEqual(bars);
+  for (const [worker, share] of Object.entries(used)) {
+    expect(picture.lanes.find((lane) => lane.worker === worker)?.used).toBeCloseTo(share);
+  }
 });
