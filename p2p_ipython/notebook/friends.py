@@ -7,9 +7,7 @@ Only ``--wait`` blocks the kernel for as long as a person takes. Names that othe
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.error import UsageError as MagicUsage
@@ -19,8 +17,11 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import NotAdmitted, NotConnected, UsageError
+from p2p_ipython.notebook.connection import Notebook
 from p2p_ipython.notebook.lines import Interrupted, options_of, say
-from p2p_ipython.notebook.output import CellOutput, table
+from p2p_ipython.notebook.members_table import members_table
+from p2p_ipython.notebook.output import table
+from p2p_ipython.notebook.ways import file_of, way_arguments, way_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.errands import Invitation, Joining, Visitor
     from p2p_ipython.client.hosting import Reception
-    from p2p_ipython.members.operations import Way
     from p2p_ipython.members.profiles import Profile
     from p2p_ipython.notebook.notice import Notice
 
@@ -40,37 +40,6 @@ LOOK_EVERY = 0.2
 
 PERSONAL = "personal"
 """Name of a personal cluster where none is given; as in client/cluster.py, which loads later."""
-
-
-class Notebook(Protocol):
-    """What the other magics have."""
-
-    cluster: Cluster | None
-
-    def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
-
-
-def _way_arguments(*, board: str) -> Callable[[Any], Any]:
-    """The options for the way to a board; ``board``: the help of ``--board``, "" where it can't be chosen."""
-    options = [
-        argument("--identity", help="file of the SSH key to use"),
-        argument("--accept-host-key", help="fingerprint of the board's host key, to accept it"),
-        argument("--ssh-option", action="append", help="option of ssh for the way, as '-J HOST'; repeatable"),
-    ]
-    if board:
-        options += [
-            argument("--mailbox", help="URL of the wormhole mailbox (default: the board's own, or the public one)"),
-            argument("--relay", help="tcp:HOST:PORT of the relay (default: the board's own, or the public one)"),
-            argument("--board", help=board),
-        ]
-
-    def add(function: Any) -> Any:
-        for option in options:
-            function = option(function)
-        return function
-
-    return add
 
 
 @magics_class
@@ -97,7 +66,7 @@ class FriendsMagics(Magics):
     @argument("--duration", help="how long the cluster is hosted, as 12h or 30d (default: 14d)")
     @argument("--owner", help="what you are called in its title (default: your name on the board)")
     @argument("--resume", action="store_true", help="only go on with a cluster that is there")
-    @_way_arguments(board="[USER@]HOST[:PORT] of the board to meet at (default: pipe.pico.sh)")
+    @way_arguments(board="[USER@]HOST[:PORT] of the board to meet at (default: pipe.pico.sh)")
     @line_magic
     def p2p_host(self, line: str) -> None:
         """Host a cluster that friends share, or go on with it, from this notebook.
@@ -114,7 +83,7 @@ class FriendsMagics(Magics):
             title, new = self.reception.host(
                 given["cluster"],
                 notice,
-                way=_way(given),
+                way=way_of(given),
                 users=parse_users(given["users"] or ""),
                 duration=parse_duration(given["duration"]) if given["duration"] else None,
                 owner=given["owner"],
@@ -145,7 +114,7 @@ class FriendsMagics(Magics):
     @argument("--own", action="store_true", help="a machine of your own, which counts as you")
     @argument("--yes", action="store_true", help="let whoever has the code in, without a question")
     @argument("--wait", action="store_true", help="wait until it is over, and ask here")
-    @_way_arguments(board="with --own: the board of a personal cluster, which is then called NAME")
+    @way_arguments(board="with --own: the board of a personal cluster, which is then called NAME")
     @line_magic
     def p2p_invite(self, line: str) -> Invitation:
         """Invite a friend into a cluster that you host, by a code to tell him.
@@ -163,7 +132,7 @@ class FriendsMagics(Magics):
                 given["cluster"] or self._default_cluster(personal=bool(given["board"])),
                 given["guest"],
                 notice,
-                way=_way(given),
+                way=way_of(given),
                 own=given["own"],
                 yes=given["yes"],
             )
@@ -208,7 +177,7 @@ class FriendsMagics(Magics):
     @magic_arguments()
     @argument("cluster", metavar="NAME", help="the cluster, as friends")
     @argument("member", metavar="WHO", help="the member's name, or the fingerprint of one of his keys")
-    @_way_arguments(board="")
+    @way_arguments(board="")
     @line_magic
     def p2p_revoke(self, line: str) -> None:
         """Take somebody out of a cluster that you own, at once.
@@ -216,7 +185,7 @@ class FriendsMagics(Magics):
         Whoever hears of it cuts his links. The others get another topic and another key; what they run goes on.
         """
         given = options_of(self.p2p_revoke, line)
-        title, out = self.reception.revoke(given["cluster"], given["member"], way=_way(given))
+        title, out = self.reception.revoke(given["cluster"], given["member"], way=way_of(given))
         words = f"{out.member} is out of {title}; the others have got another key."
         if out.waiting:
             words += f" {out.waiting} of their processes have not taken it yet; they get it while somebody hosts."
@@ -231,7 +200,7 @@ class FriendsMagics(Magics):
     @argument("--owner", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key")
     @argument("--make-key", action="store_true", help="make an SSH key where there is none")
     @argument("--wait", action="store_true", help="wait until somebody has answered")
-    @_way_arguments(board="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
+    @way_arguments(board="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
     @line_magic
     def p2p_join(self, line: str) -> Joining | None:
         """Join a cluster of a friend's, by the code that he has told you.
@@ -252,7 +221,7 @@ class FriendsMagics(Magics):
                 code,
                 notice,
                 name=given["name"],
-                identity=_file(given["identity"]),
+                identity=file_of(given["identity"]),
                 mailbox=given["mailbox"] or "",
                 own=given["own"],
                 make_key=given["make_key"],
@@ -425,10 +394,10 @@ class FriendsMagics(Magics):
         from p2p_ipython.client.hosting import key_of_guest
 
         try:
-            key_of_guest(_file(given["identity"]), make=given["make_key"])
+            key_of_guest(file_of(given["identity"]), make=given["make_key"])
             knocking.knock(
                 title,
-                way=_way(given),
+                way=way_of(given),
                 name=given["name"],
                 owner=given["owner"] or "",
                 patience=knocking.PATIENCE if given["wait"] else MOMENT,
@@ -466,42 +435,6 @@ class FriendsMagics(Magics):
             member = worker.name.partition(" (")[0]  # a member's name has neither
             here[member] = here.get(member, 0) + 1
         return here
-
-
-def members_table(profile: Profile, workers: dict[str, int] | None) -> dict[str, str]:
-    """The members of a cluster as text and HTML. ``workers``: how many of each are here, None for not known."""
-    from p2p_ipython.protocol.roster import Roster
-
-    roster = Roster.parse(profile.roster, profile.cluster)
-    head = ("name", "key", "roles", "results") + (("workers here",) if workers is not None else ())
-    rows = []
-    for number, member in enumerate(roster.members):
-        mine = profile.signer in member.keys
-        roles = ", ".join([*(["owner"] if number == 0 else []), *member.roles])
-        anything = mine or any(key in profile.trusted for key in member.keys)
-        trust = "yours" if mine else "of any type (trusted)" if anything else "plain data"
-        for at, key in enumerate(member.keys):
-            row = (member.name + (" (you)" if mine else ""), key, roles, trust) if not at else ("", key, "", "")
-            here = (str(workers.get(member.name, 0)) if not at else "",) if workers is not None else ()
-            rows.append(row + here)
-    return table(head, rows, f"{profile.title}, list number {roster.epoch}")
-
-
-def _way(given: dict[str, Any]) -> Way:
-    from p2p_ipython.members.operations import Way
-
-    return Way(
-        board=given.get("board") or "",
-        identity=_file(given["identity"]),
-        pin=given["accept_host_key"],
-        mailbox=given.get("mailbox") or "",
-        relay=given.get("relay") or "",
-        ssh_options=tuple(given["ssh_option"] or ()),
-    )
-
-
-def _file(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text else None
 
 
 def _said_yes(question: str) -> bool:

@@ -7,7 +7,7 @@ kept true there until it is over.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_magic, magics_class
@@ -15,8 +15,8 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import NotConnected, UsageError, in_notebook
+from p2p_ipython.notebook.connection import Notebook
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted
-from p2p_ipython.notebook.output import CellOutput
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.lending import Lender, LendingState
     from p2p_ipython.notebook.notice import Notice
-
-
-class Notebook(Protocol):
-    """What the other magics have."""
-
-    cluster: Cluster | None
-
-    def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
 
 
 @magics_class

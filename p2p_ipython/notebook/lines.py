@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic_arguments import parse_argstring
+
+_GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
 
 
 def options_of(magic: Any, line: str) -> dict[str, Any]:
@@ -29,6 +32,39 @@ def without_arguments(magic: str, line: str) -> None:
     """Raise IPython's ``UsageError`` if there is anything in the line of ``magic``."""
     if line.strip():
         raise MagicUsage(f"{magic} takes no arguments: {line.strip()}")
+
+
+class GlobalsOption(NamedTuple):
+    """``--globals``: find names by themselves (``automatic``), and those to add and to leave out."""
+
+    automatic: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+def split_globals(line: str) -> tuple[str, GlobalsOption]:
+    """Take ``--globals auto|none [+NAME] [-NAME] …`` out of a magic's line; argparse would stumble over -NAME.
+
+    Raises IPython's ``UsageError`` when nothing usable follows it.
+    """
+    kept: list[str] = []
+    given: list[str] = []
+    inside = False
+    for word in line.replace("--globals=", "--globals ").split():
+        parts = [part for part in word.strip("\"'").split(",") if part]
+        if word == "--globals":
+            if inside and not given:
+                break
+            inside = True
+        elif inside and parts and all(_GLOBAL.fullmatch(part) for part in parts):
+            given += parts
+        else:
+            kept.append(word)
+    if inside and not given:
+        raise MagicUsage("--globals wants auto or none, +NAME to add a name, -NAME to leave one out")
+    include = tuple(part[1:] for part in given if part[0] == "+")
+    exclude = tuple(part[1:] for part in given if part[0] == "-")
+    return " ".join(kept) if inside else line, GlobalsOption("none" not in given, include, exclude)
 
 
 def say(words: str) -> None:

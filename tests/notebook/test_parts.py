@@ -19,8 +19,10 @@ from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.errors import BoardUnreachable, ConfigError, LocalProtocolError, NotConnected
 from p2p_ipython.errors import UsageError as OurUsageError
 from p2p_ipython.members.profiles import Profile, Profiles
+from p2p_ipython.notebook.dry_run import caption
 from p2p_ipython.notebook.lending import LendingMagics
-from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
+from p2p_ipython.notebook.lines import GlobalsOption, split_globals
+from p2p_ipython.notebook.magics import P2PMagics, load, unload
 from p2p_ipython.notebook.notice import Notice
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
 from p2p_ipython.notebook.panel.registration import Registration

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from p2p_ipython.client.lending import lender
 from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
 from p2p_ipython.notebook.panel.asked import Do, checked
 from p2p_ipython.notebook.panel.contract import Invited
@@ -49,7 +50,9 @@ Answer = Callable[[bool, str, Any], None]
 class Notebook(Protocol):
     """The magics."""
 
-    cluster: Cluster | None
+    @property
+    def cluster(self) -> Cluster | None:
+        """The notebook's cluster, if there is one; it may be closed."""
 
     def connect_to(self, target: str, progress: Callable[[str], None]) -> str:
         """Connect to another cluster, as ``%p2p_connect`` does; what to say. "": a personal one."""
@@ -194,8 +197,6 @@ class Actions:
         only: tuple[str, ...],
         tags: tuple[str, ...],
     ) -> Done:
-        from p2p_ipython.client.lending import lender
-
         connected = cluster is not None and cluster.target == title  # which knows the way that was taken
         where: Cluster | str = title if title and not connected else _open(cluster)
         with _unattended():
@@ -203,20 +204,14 @@ class Actions:
         return Done(f"{state.name} lends {count(state.slots, 'slot')} to {state.title}.")
 
     def _pause(self, _cluster: Cluster | None, lending: str) -> Done:
-        from p2p_ipython.client.lending import lender
-
         lender().pause(lending)
         return Done("Paused: it takes no new tasks; what runs goes on.")
 
     def _resume(self, _cluster: Cluster | None, lending: str) -> Done:
-        from p2p_ipython.client.lending import lender
-
         lender().resume(lending)
         return Done("It takes tasks again.")
 
     def _stop(self, _cluster: Cluster | None, lending: str) -> Done:
-        from p2p_ipython.client.lending import lender
-
         lender().stop(lending)
         return Done("Stopped: it lends no more.")
 

@@ -8,39 +8,29 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from p2p_ipython.client.cluster import cores  # also: at the end of the process clusters are closed after panels
 from p2p_ipython.loop import background
-from p2p_ipython.notebook.panel import actions, rows, static, watch
+from p2p_ipython.notebook.panel import actions, static
 from p2p_ipython.notebook.panel.asked import Do, Hello, read
 from p2p_ipython.notebook.panel.channel import Channel
-from p2p_ipython.notebook.panel.contract import Did, Means
+from p2p_ipython.notebook.panel.contract import Did
 from p2p_ipython.notebook.panel.display import Display
-from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import Pump, packed
+from p2p_ipython.notebook.panel.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.notebook.output import CellOutput
-    from p2p_ipython.notebook.panel.watch import Usage
 
 log = logging.getLogger(__name__)
 
 MOST_SIDEBARS = 8
 """Raw comms that are kept: a page that was closed doesn't say so."""
-
-MOST_CLUSTERS = 200
-"""Clusters of friends that are told."""
-
-CLUSTERS_EVERY = 10.0
-"""Seconds between two looks at the files of this user's clusters."""
 
 ENDING = 5.0
 """Seconds that closing the panels may take."""
@@ -64,7 +54,8 @@ def _last_chance() -> None:
             log.exception("could not close the panels")
 
 
-# Not atexit, when the kernel can send nothing any more. Last come, first served: this is before clusters are closed.
+# Not atexit: then the kernel can no longer send. The last to register is called first, so panels are closed before the
+# clusters and lent workers, whose modules (imported above, by way of ``Surroundings``) have registered before.
 threading._register_atexit(_last_chance)  # type: ignore[attr-defined]
 
 
@@ -282,122 +273,3 @@ class _Did:
     def late(self, seconds: float) -> None:
         """Its time is up."""
         self.answer(False, f"No answer within {seconds:g} s. It may still come true.", None)
-
-
-class Surroundings:
-    """What there is beside the cluster, as ``pump.Outside`` has it."""
-
-    def __init__(self, friends: actions.Friends) -> None:
-        self._friends = friends
-        self._followers: list[Callable[[], None]] = []
-        self._known: tuple[tuple[str, bool], ...] = ()  # titles, and whether they are this user's own
-        self._looked = 0.0
-        self._looking = False
-
-    def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
-        def received() -> None:  # somebody has come, or a cluster has: it is hosted from now on
-            self.look_again()
-            wake()
-
-        unfollow = [self._friends.reception.follow(received), _lender().follow(wake)]
-        self._followers.append(wake)
-
-        def end() -> None:
-            self._followers.remove(wake)
-            for one in unfollow:
-                one()
-
-        return end
-
-    def visitors(self) -> Sequence[tuple[str, Row]]:
-        return [rows.visitor(one) for one in self._friends.reception.visitors()]
-
-    def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
-        states = _lender().states()
-        names = watch.names_in(cluster) if states and cluster is not None else {}
-        title = cluster.target if cluster is not None else None
-        return [rows.lending(state, names if state.title == title else {}) for state in states]
-
-    def used(self) -> Usage:
-        used: dict[str, tuple[int, float]] = {}
-        for state in _lender().states():
-            for key, (tasks, seconds) in state.usage.items():
-                before = used.get(key, (0, 0.0))
-                used[key] = before[0] + tasks, before[1] + seconds
-        return used
-
-    def look_again(self) -> None:
-        """The files of this user's clusters may have changed."""
-        self._looked = 0.0
-
-    def means(self, cluster: Cluster | None) -> Row:
-        if time.monotonic() > self._looked + CLUSTERS_EVERY and not self._looking:
-            self._looking = True
-            background().start(self._look())
-        means = Means(
-            can=self._can(cluster),
-            clusters=[title for title, _ in self._known],
-            hosted=self._friends.reception.hosted(),
-            machine=platform.node()[: rows.NAME],
-            cores=cores(),
-            python=platform.python_version(),
-        )
-        return rows.row(means)
-
-    def _can(self, cluster: Cluster | None) -> list[str]:
-        """The actions that work now."""
-        there = cluster if cluster is not None and cluster.joined and not cluster.closed else None
-        shared = there is not None and there.shared
-        elsewhere = there is not None and there.target is not None
-        owned = [title for title, own in self._known if own]
-        can = ["connect"]
-        if cluster is not None:
-            can.append("show")
-        if there is not None:
-            can += ["cancel", "disconnect"]
-        if owned or (elsewhere and not shared):
-            can.append("invite")
-        if self._friends.reception.visitors():
-            can += ["approve", "refuse"]
-        if owned:
-            can.append("revoke")
-        if shared:
-            can += ["trust", "distrust"]
-        if sys.platform != "win32" and (elsewhere or self._known):
-            can.append("lend")
-        if _lender().states():
-            can += ["pause", "resume", "stop"]
-        return can
-
-    async def _look(self) -> None:
-        """Read the files of this user's clusters."""
-        import asyncio
-
-        try:
-            found = await asyncio.to_thread(_clusters)
-        finally:
-            self._looking = False
-            self._looked = time.monotonic()
-        if found != self._known:
-            self._known = found
-            for wake in list(self._followers):
-                wake()
-
-
-def _clusters() -> tuple[tuple[str, bool], ...]:
-    """Titles of the clusters of friends that this user knows, and which are his own. Blocks."""
-    from p2p_ipython.errors import P2PError
-    from p2p_ipython.members.profiles import Profiles
-
-    try:
-        profiles = Profiles().all()
-    except (P2PError, OSError):
-        log.debug("the files of clusters can't be read", exc_info=True)
-        return ()
-    return tuple((profile.title, profile.hosting is not None) for profile in profiles[:MOST_CLUSTERS])
-
-
-def _lender() -> Any:
-    from p2p_ipython.client.lending import lender
-
-    return lender()

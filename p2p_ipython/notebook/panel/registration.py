@@ -34,15 +34,15 @@ QUIET = 1.0
 class Notebook(Protocol):
     """What the registration wants of the magics; ``Panels`` want more of them."""
 
-    on_cluster: Callable[[], None]
-    """Called by any thread when the notebook has another cluster, or none any more."""
-
     @property
     def computes(self) -> bool:
         """Whether a cell runs."""
 
+    def follow_cluster(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called, by any thread, when the notebook has another cluster or none any more."""
+
     def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
+        """Return the output area of the cell that runs now."""
 
 
 Opened = list["weakref.ref[Cluster]"]
@@ -63,7 +63,7 @@ class Registration:
         self._preparing = False
         views.opened.append(self._has_opened)
         views.views = self
-        notebook.on_cluster = self._another
+        notebook.follow_cluster(self._another)
         self._targets = Targets(self._kernel, self._opened_by_browser) if self._kernel is not None else None
 
     @property
@@ -80,7 +80,7 @@ class Registration:
         """Close the panels, and withdraw what lets front ends find this kernel. Idempotent."""
         with self._making:
             self._closed = True
-        self._notebook.on_cluster = lambda: None
+        self._notebook.follow_cluster(lambda: None)
         if self._has_opened in views.opened:
             views.opened.remove(self._has_opened)
         if self._targets is not None:
@@ -136,7 +136,7 @@ class Registration:
 def _import() -> None:
     """Import what a panel needs. Heavy: hence here, and not on top."""
     try:
-        from p2p_ipython.client import hosting, lending  # noqa: F401
+        from p2p_ipython.client import hosting  # noqa: F401
         from p2p_ipython.notebook.panel import panels, widget  # noqa: F401
     except Exception:
         log.debug("there can be no live panel", exc_info=True)

@@ -6,21 +6,18 @@ the cluster names as changed is read again (``look``).
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from p2p_ipython.notebook.panel import rows
-from p2p_ipython.notebook.panel.contract import ClusterFacts, MemberRow
+from p2p_ipython.notebook.panel.contract import ClusterFacts
 from p2p_ipython.notebook.panel.hub import Hub, Row
+from p2p_ipython.notebook.panel.people import People
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
-    from p2p_ipython.protocol.identity import Certificate
     from p2p_ipython.protocol.messages import Terms
-    from p2p_ipython.protocol.roster import Member
 
 MOST_TASKS = 20_000
 """Rows of tasks beyond which those that have not been sent yet aren't told, but for how many they are."""
@@ -158,7 +155,7 @@ class ClusterWatch:
         return bridge.membership.machine.epoch, bridge.membership.trusted
 
     def _sessions(self) -> None:
-        people = _People(self.cluster)
+        people = People(self.cluster)
         self._people = self._people_of()
         if not people.open:
             for table in ("members", "offers"):
@@ -176,7 +173,7 @@ class ClusterWatch:
         self._absent(people, used)
 
     def _some_sessions(self, sids: Iterable[bytes]) -> None:
-        people = _People(self.cluster)
+        people = People(self.cluster)
         if not people.open:
             self._sessions()
             return
@@ -199,7 +196,7 @@ class ClusterWatch:
             del self._here[signer]
         return True
 
-    def _session(self, people: _People, sid: bytes, used: Usage) -> bool:
+    def _session(self, people: People, sid: bytes, used: Usage) -> bool:
         """Tell of one session; whether it came or went."""
         if sid == people.sid:
             self._hub.put("members", sid.hex(), people.me(used))
@@ -263,7 +260,7 @@ class ClusterWatch:
         self._here[signer] += 1
         return True
 
-    def _absent(self, people: _People, used: Usage) -> None:
+    def _absent(self, people: People, used: Usage) -> None:
         """Tell of the members none of whose sessions is here."""
         absent: dict[str, Row] = {}
         usage = self.cluster.record.usage
@@ -286,75 +283,6 @@ class ClusterWatch:
             self._hub.drop("members", id)
         for id, told in absent.items():
             self._hub.put("members", id, told)
-
-
-def names_in(cluster: Cluster) -> dict[str, str]:
-    """What a cluster's members are called, by the fingerprints of their keys; {} unless it is connected."""
-    people = _People(cluster)
-    return people.names if people.open else {}
-
-
-class _People:
-    """Whose sessions are whose, for one look at a cluster."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        bridge = cluster._bridge
-        self.open = bridge is not None and not cluster.closed
-        if bridge is None:
-            return
-        membership = bridge.membership
-        self._bridge = bridge
-        self._name = cluster.name
-        self._membership = membership
-        self.workers = bridge.machine.workers
-        self.sid = membership.session.sid
-        self.key = membership.standing.me
-        roster = membership.machine.roster
-        self.members: tuple[Member, ...] = roster.members if roster is not None else ()
-        self._my_keys = {self.key}
-        self._owners = set(self.members[0].keys) if self.members else set()
-        if roster is not None and (mine := roster.member(self.key)) is not None:
-            self._my_keys |= set(mine.keys)
-
-    @cached_property
-    def names(self) -> dict[str, str]:
-        """What members are called, by the fingerprints of their keys."""
-        return {key: member.name for member in self.members for key in member.keys}
-
-    def admits(self, certificate: Certificate) -> bool:
-        return self._membership.admits(certificate)
-
-    def own(self, certificate: Certificate) -> bool:
-        return certificate.signer in self._my_keys
-
-    def trust(self, signer: str) -> str:
-        if signer == self.key:
-            return rows.YOURS
-        return rows.ANYTHING if self._membership.trusts(signer) else rows.PLAIN
-
-    def roles(self, certificate: Certificate) -> list[str]:
-        return [*(["owner"] if certificate.signer in self._owners else []), certificate.role]
-
-    def link(self, sid: bytes) -> tuple[str, float | None]:
-        """Kind and round trip of the link to a worker."""
-        end = self._bridge.links.get(sid)
-        link = end.link if end is not None else None
-        return (link.kind, link.rtt) if link is not None else ("", None)
-
-    def me(self, used: Usage) -> MemberRow:
-        """Return this kernel's own row."""
-        return rows.member(
-            name=self._membership.called(self._membership.session.certificate, self._name),
-            roles=self.roles(self._membership.session.certificate),
-            key=self.key,
-            trust=rows.YOURS,
-            own=True,
-            me=True,
-            state="this kernel",
-            machine=f"{platform.system()} {platform.machine()}",
-            python=".".join(platform.python_version_tuple()[:2]),
-            used=used.get(self.key, (0, 0.0)),
-        )
 
 
 def _sum(usage: Usage, keys: Iterable[str]) -> tuple[int, float]:
