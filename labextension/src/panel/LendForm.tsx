@@ -90,7 +90,7 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
         </fieldset>
       )}
       <p class="p2p-row">
-        <Button type="submit" kind="strong" disabled={busy || title === undefined}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
+        <Button type="submit" kind="strong" disabled={busy || titles.length === 0}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
         <Button name={t("Don't lend this machine")} onClick={onClose}>{t("Never mind")}</Button>
       </p>
     </form>

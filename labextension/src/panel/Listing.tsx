@@ -7,7 +7,9 @@ import { useEnvironment } from "./environment";
 import type { HasId } from "./ordered";
 import { Empty, Filter } from "./parts";
 import type { Filters } from "./store";
-import { VirtualTable, type Column, type Section } from "./VirtualTable";
+import type { Section } from "./items";
+import type { Column } from "./RowView";
+import { VirtualTable } from "./VirtualTable";
 
 /** Lists above this many rows can be filtered. */
 const FILTER_ABOVE = 10;

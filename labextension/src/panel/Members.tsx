@@ -9,7 +9,7 @@ import { Empty, Meter } from "./parts";
 import { Later } from "./Later";
 import type { Member } from "./rows";
 import { workerCommand } from "./summary";
-import type { Column } from "./VirtualTable";
+import type { Column } from "./RowView";
 import { join, linkWords, roleWords, tasks } from "./words";
 
 export function Members() {

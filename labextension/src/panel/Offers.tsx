@@ -9,7 +9,7 @@ import { Empty } from "./parts";
 import { Later } from "./Later";
 import type { Offer } from "./rows";
 import { workerCommand } from "./summary";
-import type { Column } from "./VirtualTable";
+import type { Column } from "./RowView";
 import { clockTime, cores, join, memory, type Translate } from "./words";
 
 export function Offers({ lend }: { lend: boolean }) {

@@ -3,7 +3,8 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { Connect } from "./Connect";
-import type { Control, Memory, TabName } from "./control";
+import type { Control } from "./control";
+import type { Memory, TabName } from "./memory";
 import { EnvironmentProvider, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Guard } from "./Guard";

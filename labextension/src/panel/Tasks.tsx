@@ -9,7 +9,7 @@ import { Button, Confirmed, Empty } from "./parts";
 import { Later } from "./Later";
 import { isOver, type Task } from "./rows";
 import { unfinished } from "./summary";
-import type { Column } from "./VirtualTable";
+import type { Column } from "./RowView";
 import { clockTime, duration, elapsed, join, progress, size, tasks, taskWords, type Translate } from "./words";
 
 /** So many tasks are looked at for a line of output: what runs was submitted first. */

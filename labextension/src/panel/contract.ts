@@ -242,7 +242,7 @@ export interface Arguments {
   show: { task: string };
   /** A title or HOST[:PORT]; "" for a personal cluster. */
   connect: { target: string };
-  disconnect: {};
+  disconnect: Record<string, never>;
   /** Answered with `Invited`. */
   invite: { title: string; who: string };
   /** `called`: as the panel showed it. */

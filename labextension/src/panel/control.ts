@@ -7,44 +7,14 @@
 import { Announcer } from "./announcer";
 import { Clock } from "./clock";
 import type { Action, Arguments, Did, FromKernel } from "./contract";
+import type { Memory, Notice } from "./memory";
+import { Overdue } from "./overdue";
 import { Store, type Filters } from "./store";
 import type { Link, Transport } from "./transport";
 import { Undo } from "./undo";
 import { join, standing, tasks, type Standing, type Translate } from "./words";
 
-export type TabName = "tasks" | "finished" | "members" | "offers" | "timeline";
-
-/** What a panel looked like, so that the same is there when it is mounted again. */
-export interface Memory {
-  tab: TabName;
-  /** Where the lists were scrolled to, and how high their rows were then, pixels. */
-  scroll: Record<string, number>;
-  rows: Record<string, number>;
-  /** How high the panel has been in a cell, pixels; 0 at first. */
-  high: number;
-  /** The board that was typed last; it stays to be corrected when it can't be connected to. */
-  board: string;
-  store: Store | undefined;
-  /** Failures that nobody has read: also of what ended while the panel wasn't there. */
-  notices: readonly Notice[];
-  /** Who shows the panel now. */
-  control: Control | undefined;
-}
-
-export function newMemory(): Memory {
-  return { tab: "tasks", scroll: {}, rows: {}, high: 0, board: "", store: undefined, notices: [], control: undefined };
-}
-
-/** What came of an action, until it is dismissed. */
-export interface Notice {
-  id: number;
-  ok: boolean;
-  text: string;
-  /** Of what it is the outcome, where it is that of an action. */
-  action: Action | undefined;
-}
-
-/** Seconds after which an answer is overdue, and for what may take a board, or people, a while. */
+/** Seconds after which an answer is overdue, and after which it is if a board or people may be asked. */
 const DUE = 5;
 const SLOW_DUE = 60;
 const QUICK: ReadonlySet<Action> = new Set<Action>(["cancel", "show"]);
@@ -71,8 +41,7 @@ export class Control {
   private readonly listeners = new Set<() => void>();
   private readonly stopListening: () => void;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
-  /** What is being waited for: when that began (browser's seconds), and when it is overdue. */
-  private readonly asked = new Map<object, { since: number; due: number }>();
+  private readonly asked = new Overdue();
   private hello: object | undefined;
   private visible = true;
   private changedUnseen = false;
@@ -136,27 +105,20 @@ export class Control {
 
   /** Whether an answer is being waited for, so that it can become overdue. */
   get waiting(): boolean {
-    return this.asked.size > 0;
+    return this.asked.waiting;
   }
 
   /** Since how many seconds an answer has been missing that should have come; undefined while none is. */
   get stale(): number | undefined {
-    const now = Date.now() / 1000;
-    let since: number | undefined;
-    for (const entry of this.asked.values()) {
-      if (now > entry.due) {
-        since = Math.max(since ?? 0, now - entry.since);
-      }
-    }
-    return since;
+    return this.asked.since;
   }
 
   /** Ask for all there is. */
   askAgain(): void {
     if (this.hello !== undefined) {
-      this.asked.delete(this.hello);
+      this.asked.answered(this.hello);
     }
-    this.hello = this.ask(DUE);
+    this.hello = this.asked.ask(DUE);
     this.transport.hello();
     this.changed();
   }
@@ -176,12 +138,12 @@ export class Control {
 
   /** Have something done, quietly. */
   async request<A extends Action>(action: A, args: Arguments[A]): Promise<Did> {
-    const waiting = this.ask(QUICK.has(action) ? DUE : SLOW_DUE);
+    const waiting = this.asked.ask(QUICK.has(action) ? DUE : SLOW_DUE);
     this.changed();
     try {
       return await this.transport.act(action, args);
     } finally {
-      this.asked.delete(waiting);
+      this.asked.answered(waiting);
       this.changed();
     }
   }
@@ -249,13 +211,13 @@ export class Control {
   }
 
   private take(message: FromKernel): void {
-    this.answered();
+    this.asked.postpone(DUE);
     if (message.t !== "snapshot" && message.t !== "delta") {
       return; // the transport gives an answer to whoever asked; what else a newer kernel says isn't for this panel
     }
     const first = !this.known;
     if (message.t === "snapshot" && this.hello !== undefined) {
-      this.asked.delete(this.hello);
+      this.asked.answered(this.hello);
       this.hello = undefined;
     }
     this.clock.set(message.now, message.t === "snapshot");
@@ -292,22 +254,6 @@ export class Control {
     }
     this.announce(false);
     this.changed();
-  }
-
-  /** A sign of life: what is waited for may take as long again. */
-  private answered(): void {
-    const now = Date.now() / 1000;
-    for (const entry of this.asked.values()) {
-      entry.due = Math.max(entry.due, now + DUE);
-      entry.since = now;
-    }
-  }
-
-  private ask(due: number): object {
-    const now = Date.now() / 1000;
-    const key = {};
-    this.asked.set(key, { since: now, due: now + due });
-    return key;
   }
 
   private announce(first: boolean): void {

@@ -7,15 +7,16 @@
 
 import { render } from "preact";
 
-import { Control, newMemory, type Memory } from "./control";
+import { Control } from "./control";
+import { newMemory, type Memory } from "./memory";
 import { keepFocus } from "./focus";
 import { Panel } from "./Panel";
 import type { Rest } from "./rest";
 import type { Transport } from "./transport";
 import { untranslated, type Translate } from "./words";
 
-export type { Memory } from "./control";
-export { newMemory } from "./control";
+export type { Memory } from "./memory";
+export { newMemory } from "./memory";
 export { Rest, type More } from "./rest";
 export type { Link, Transport } from "./transport";
 export type { Translate } from "./words";

@@ -6,6 +6,14 @@ import { Store } from "../../src/panel/store";
 import { snapshot } from "./fake";
 import fixture from "./timeline.json";
 
+interface Case {
+  now: number;
+  slots: Record<string, number | undefined>;
+  tasks: Array<{ id: string }>;
+  bars: unknown[][];
+  used: Record<string, number | undefined>;
+}
+
 function tasks(rows: Record<string, Partial<Task>>): Task[] {
   const store = new Store();
   store.apply(snapshot({ tasks: rows }));
@@ -77,19 +85,18 @@ test("times that contradict each other do no harm", () => {
   expect(lanes[0]?.used).toBeGreaterThanOrEqual(0);
 });
 
-test.each(fixture.steps.of)("an axis of %d seconds has steps as Cluster.timeline() has them: %d", (span, wanted) => {
-  expect(step(span!, fixture.steps.about)).toBe(wanted);
+test.each(fixture.steps.of as Array<[number, number]>)("an axis of %d seconds has steps as Cluster.timeline() has them: %d", (span, wanted) => {
+  expect(step(span, fixture.steps.about)).toBe(wanted);
 });
 
-test.each(fixture.cases)("as in Cluster.timeline(): $name", ({ now, slots, tasks: given, bars, used }) => {
+test.each(fixture.cases)("as in Cluster.timeline(): $name", ({ now, slots, tasks: given, bars, used }: Case) => {
   const rows = given.map(({ id, ...row }) => [id, { state: "ended" in row ? "done" : "running", ...row }]);
-  const had = slots as Record<string, number | undefined>;
-  const picture = gantt(tasks(Object.fromEntries(rows) as Record<string, Partial<Task>>), now, (worker) => had[worker] ?? 0);
+  const picture = gantt(tasks(Object.fromEntries(rows) as Record<string, Partial<Task>>), now, (worker) => slots[worker] ?? 0);
   const first = new Map(picture.lanes.map((lane) => [lane.worker, lane.row]));
   expect(picture.bars.map((bar) => [
     bar.worker, bar.row - first.get(bar.worker)!, bar.task.id, bar.lost, bar.idle, bar.sent, bar.started, bar.back, bar.ended
   ])).toEqual(bars);
   for (const [worker, share] of Object.entries(used)) {
-    expect(picture.lanes.find((lane) => lane.worker === worker)?.used).toBeCloseTo(share);
+    expect(picture.lanes.find((lane) => lane.worker === worker)?.used).toBeCloseTo(share!);
   }
 });
