@@ -60,7 +60,7 @@ class Connection:
         The present one is left last: a failure must not cost it.
         """
         if not self._joining.acquire(blocking=False):
-            raise UsageError("it is connecting already", hint="Wait until that is over.")
+            raise UsageError("the notebook is connecting already", hint="Wait until it is connected.")
         try:
             old, before = self.replaced(), self.given
             cluster = (self._connect or _connect())(**given, progress=progress)

@@ -1,4 +1,4 @@
-"""A magic's line: its options are read, and it is answered in a line."""
+"""The line of a magic: reads its options, and prints an answer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
 
 
 def options_of(magic: Any, line: str) -> dict[str, Any]:
-    """The options in a line of a magic with ``@magic_arguments``, by name. Raises IPython's ``UsageError``."""
+    """Return the options in a line of a magic with ``@magic_arguments``, by name. Raises IPython's ``UsageError``."""
     if {"--help", "-h"} & set(line.split()):
         raise MagicUsage(f"for help, type %{magic.__name__}? in a cell of its own")
     return {name: unquoted(value) for name, value in vars(parse_argstring(magic, line)).items()}
 
 
 def unquoted(value: Any) -> Any:
-    """A value without the quotes around it, which IPython's argument parser keeps."""
+    """Return a value without the quotes around it, which IPython's argument parser keeps."""
     if isinstance(value, list):
         return [unquoted(entry) for entry in value]
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
@@ -73,7 +73,7 @@ def say(words: str) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user interrupted a ``--wait``; ``what`` was done about what it waited for."""
+    """The user interrupted a ``--wait``. ``what`` says what has become of the thing that it waited for."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)

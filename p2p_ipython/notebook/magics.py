@@ -1,10 +1,10 @@
 """The magics: ``%p2p_connect``, ``%%p2p``, ``%p2p``, ``%p2p_status``, ``%p2p_disconnect``; for friends see friends.py.
 
-Each parses its line, calls the cluster and shows what it says; what is decided is decided elsewhere. Loading
-them costs milliseconds: whatever a cluster needs is imported when it is connected.
+Each parses its line, calls the cluster and shows the outcome; other modules decide. Loading the magics must take
+milliseconds, so functions import what a cluster needs, once it is needed.
 
-``%%p2p`` is synchronous and returns at once. Its output lands under its own cell, also when that is long over;
-see output.py for the front ends where it can't.
+``%%p2p`` is synchronous and returns at once. Its output appears under its own cell, also long after that has ended;
+output.py says in which front ends it can't.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from p2p_ipython.task.capture import Captured
 
 _SHOWN_WITHIN = 2.0
-"""Seconds that --wait lets the line under the cell take to say how the task ended."""
+"""Seconds that ``--wait`` gives the line under the cell to say how the task ended."""
 
 
 def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
@@ -77,7 +77,7 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
 
 
 def unload(ip: InteractiveShell) -> None:
-    """End this kernel's cluster, what it hosts and lends, and forget the magics' state."""
+    """End this kernel's cluster, hosting and lending, and forget the magics' state."""
     completion.unload(ip)
     with ExitStack() as ending:  # the last first, and each whatever becomes of the others
         for name in (P2PMagics.__name__, FriendsMagics.__name__, LendingMagics.__name__):
@@ -87,7 +87,7 @@ def unload(ip: InteractiveShell) -> None:
             for kind in ip.magics_manager.magics.values():
                 for word in [word for word, function in kind.items() if getattr(function, "__self__", None) is magics]:
                     del kind[word]
-            # IPython never forgets magics that were registered once, nor what they have shown.
+            # IPython itself never forgets registered magics, nor what they have shown.
             ip.configurables[:] = [one for one in ip.configurables if one is not magics]
             ending.callback(magics.end)
 
@@ -104,7 +104,7 @@ class P2PMagics(Magics):
         self._current = CurrentCell(shell)
         self._cards = Cards()
         self._status_lines = StatusLines(self._cards)
-        # What `cluster.submit` runs shows its output under the cell that submits it, too.
+        # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         future.default_sink = self.output
 
     def end(self) -> None:
@@ -123,7 +123,7 @@ class P2PMagics(Magics):
     @argument("target", nargs="?", help="a cluster of friends, as alice/friends; or HOST[:PORT] of a board that runs")
     @argument("--cluster", help="name of the personal cluster on that board")
     @argument("--workers", type=int, help="worker processes on this machine (default: one a core)")
-    @argument("--name", help="what others see of you")
+    @argument("--name", help="the name that others see")
     @argument("--board", help="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
     @argument("--owner", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key")
     @argument("--identity", help="file of the SSH key to use")
@@ -138,11 +138,11 @@ class P2PMagics(Magics):
 
         ``%p2p_connect`` starts a personal cluster on this machine: no account, no network. It ends with the
         kernel. ``%p2p_connect alice/friends`` connects to a cluster of friends that you have joined (see %p2p_join);
-        to one that you have not, it knocks: its owner is asked whether to let you in.
+        to one that you have not joined, it knocks: its owner is asked whether to let you in.
         ``%p2p_connect HOST:PORT --cluster NAME`` joins a personal cluster on a board that runs elsewhere.
 
-        The cluster that is connected already is left when the new one is there, and not while it has tasks that
-        aren't over. The same line again changes nothing.
+        A cluster that is connected already is left once the new one is connected; while it has unfinished tasks, the
+        magic refuses. The same line again changes nothing.
         """
         given = self._way(line)
         bind = _name(given.pop("bind"))
@@ -171,9 +171,9 @@ class P2PMagics(Magics):
 
     @line_magic
     def p2p_panel(self, line: str) -> None:
-        """Show a live view of the cluster: who is here, tasks, offers, and what can be done.
+        """Show a live view of the cluster: members, tasks, offers, and buttons for what can be done.
 
-        It is of the cluster that is connected, whichever that is at the time; ``cluster.panel()`` is of one cluster.
+        It follows the notebook from one cluster to the next; ``cluster.panel()`` shows one cluster only.
         """
         without_arguments("%p2p_panel", line)
         if self.registration is not None:
@@ -186,7 +186,7 @@ class P2PMagics(Magics):
     @argument("--wait", action="store_true", help="wait for the result, and show it as the cell's own")
     @argument("--dry-run", action="store_true", help="show what would travel, and run nothing")
     @argument("--label", help="what the task is called in lists (default: NAME, or In[3])")
-    @argument("--once", action="store_true", help="never start it a second time, should its worker go away")
+    @argument("--once", action="store_true", help="never start it a second time, even if its worker is lost")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
     @line_cell_magic
@@ -247,7 +247,7 @@ class P2PMagics(Magics):
 
         cluster = self._connected()
         task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
-        if line:  # before it is submitted, so that the line is above what the task shows
+        if line:  # before it is submitted, so that the line stands above the task's output
             words = text(plain(task.label, 80), "submitted", 0, over=False)
             output.show(words, html=line_html("waiting", words))
         try:
@@ -260,12 +260,12 @@ class P2PMagics(Magics):
 
     def _wait(self, future: Future[Any], shown: threading.Event) -> Any:
         try:
-            while not future.done():  # in steps: on Windows a wait without an end can't be interrupted
+            while not future.done():  # in steps: on Windows an endless wait can't be interrupted
                 concurrent.futures.wait([future], timeout=0.5)
         except KeyboardInterrupt:
             future.cancel()
             raise Interrupted("the task was cancelled") from None
-        finally:  # what comes after the cell is over is lost where no other cell follows
+        finally:  # what comes after the cell has ended is lost if no other cell follows
             shown.wait(_SHOWN_WITHIN)
         return future.result()
 
@@ -296,24 +296,24 @@ class P2PMagics(Magics):
         return self.cluster
 
     def connect_to(self, target: str, progress: Callable[[str], None]) -> str:
-        """What ``%p2p_connect TARGET`` does, for any thread; returns what there is to say. "": a personal cluster."""
+        """Connect as ``%p2p_connect TARGET`` does ("": a personal cluster); return what there is to say. Any thread."""
         given = {**self._way(""), "target": target or None}
         del given["bind"]
         return self._connection.join(given, progress)
 
     def _way(self, line: str) -> dict[str, Any]:
-        """The arguments of ``connect`` in a line, and "bind"."""
+        """Return the arguments of ``connect`` that a line gives, and "bind"."""
         given = options_of(self.p2p_connect, line)
         given["ssh_options"] = tuple(given.pop("ssh_option") or ())
         return given
 
     def _join_aloud(self, given: dict[str, Any]) -> None:
-        """Connect, and say under the cell how that goes."""
+        """Connect, and show the progress under the cell."""
         before = where(self._connection.given) if self._connection.replaced() is not None else ""
         output = self.output()
         try:
             words, *left = self._connection.join(given, output.progress).split("\n")
-        except NotAdmitted as error:  # perhaps it goes on knocking; then the line will say what becomes of that
+        except NotAdmitted as error:  # it may still be knocking; then the line says how that ends
             output.show(f"Not connected: {error.message}.")
             raise
         except BaseException:
@@ -327,7 +327,7 @@ class P2PMagics(Magics):
             say(line)
 
     def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
+        """Return the output area of the cell that runs now."""
         return CellOutput(self._ip, self._current)
 
     @property
@@ -337,7 +337,7 @@ class P2PMagics(Magics):
 
 
 class CellSyntaxError(CaptureError):
-    """The cell has a syntax error, so nothing was sent. IPython shows it as it shows the notebook's own."""
+    """A cell has a syntax error, so nothing was sent. IPython shows it like an error of the notebook's own."""
 
     def __init__(self, error: SyntaxError, ip: InteractiveShell) -> None:
         super().__init__(f"{type(error).__name__}: {error}", hint="Nothing was sent.")
@@ -350,7 +350,7 @@ class CellSyntaxError(CaptureError):
 
 def _name(word: str | None) -> str | None:
     if word is not None and (not word.isidentifier() or keyword.iskeyword(word)):
-        raise MagicUsage(f"{word!r} is not a name that a future could have")
+        raise MagicUsage(f"{word!r} can't be the name of a future")
     return word
 
 

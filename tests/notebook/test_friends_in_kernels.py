@@ -128,7 +128,7 @@ def test_the_whole_story(people: People) -> None:
     bob_connected = bob.run("%p2p_connect alice/friends --as cluster")
     assert bob_connected.error is None, bob_connected.error
     out = alice.run("%p2p_revoke friends bob")
-    assert "bob is out of alice/friends" in out.text
+    assert "bob is removed from alice/friends" in out.text
     bob.until(lambda: bob.run("'taken you out' in str(cluster.status().note)").value == "True")
     late = bob.run("cluster.submit(pow, 2, 3).result(60)")
     assert "taken you out" in shown_error(late)
@@ -146,7 +146,7 @@ def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_but
     owner = re.search(FINGERPRINT, hosting.shown)
     assert owner is not None
 
-    # The name is only what he calls himself: two of the same name are told apart by their keys.
+    # The name proves nothing: two guests of the same name are told apart by their keys.
     first = knocking(people, bob, "bob", "--owner", owner[0])
     alice.until(lambda: "%p2p_approve bob" in hosting.shown)
     second = knocking(people, carol, "bob", "--owner", owner[0])
@@ -155,7 +155,7 @@ def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_but
     assert "2 of those who wait are called 'bob'" in shown_error(both)
     key = re.search(FINGERPRINT, people.home("carol").run("whoami").stdout)
     assert key is not None
-    assert f"{key[0]}, is told no" in alice.run(f"%p2p_refuse {key[0][:15]}").text
+    assert f"{key[0]}, is refused" in alice.run(f"%p2p_refuse {key[0][:15]}").text
     carol.until(lambda: second.idle)
     assert "does not want you" in shown_error(second)
 

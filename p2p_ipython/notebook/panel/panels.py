@@ -1,7 +1,7 @@
-"""All that one notebook has of panels: who looks at what, what can be done, and where it is asked for.
+"""The panels of one notebook: sidebars and widgets, the pump of each cluster that they show, and their actions.
 
-The sidebar, and the widget of ``%p2p_panel``, look at the notebook's cluster, whichever that is at the time; the widget
-of ``cluster.panel()`` looks at that cluster and no other. Each cluster that is looked at has a pump.
+The sidebar and the widget of ``%p2p_panel`` show the notebook's cluster, whichever that is at the time; the widget of
+``cluster.panel()`` shows that cluster only. Each cluster that is shown has a pump.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_SIDEBARS = 8
-"""Raw comms that are kept: a page that was closed doesn't say so."""
+"""Raw comms that are kept, at most: a page that is closed doesn't say so."""
 
 ENDING = 5.0
 """Seconds that closing the panels may take."""
 
 
 class Notebook(actions.Notebook, Protocol):
-    """The magics."""
+    """What panels want of ``P2PMagics``."""
 
     def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
+        """Return the output area of the cell that runs now."""
 
 
 _open: weakref.WeakSet[Panels] = weakref.WeakSet()
@@ -60,7 +60,7 @@ threading._register_atexit(_last_chance)  # type: ignore[attr-defined]
 
 
 class Panels:
-    """See the module. Made when first asked for; ``close`` when the extension is unloaded, or when the kernel ends."""
+    """See the module. ``close`` when the extension is unloaded; the end of the kernel closes it, too."""
 
     def __init__(
         self, kernel: Any, opened: Sequence[weakref.ref[Cluster]], notebook: Notebook, friends: actions.Friends
@@ -80,7 +80,7 @@ class Panels:
         _open.add(self)
 
     def close(self) -> None:
-        """Close the panels, and do nothing more for them. Idempotent."""
+        """Close the panels. Idempotent."""
         if self not in _open or self._pid != os.getpid():
             return
         _open.discard(self)
@@ -102,25 +102,25 @@ class Panels:
     # -- which cluster --
 
     def current(self) -> Cluster | None:
-        """The magics' cluster; else the one that was opened last; else the one that was looked at last.
+        """Return the magics' cluster; else the one that was opened last; else the one that was shown last.
 
-        That one is kept, though closed: when all is over one wants to look at what came of it.
+        The last one stays, though closed: its user wants to see how the tasks ended.
         """
         mine = self._notebook.cluster
         if mine is None or mine.closed:
             others = [one for ref in list(self._opened) if (one := ref()) is not None and not one.closed]
             mine = others[-1] if others else self._last
-        if mine is None or mine.joined:  # not one that may fail to
+        if mine is None or mine.joined:  # one that is connecting may fail
             self._last = mine
         return mine
 
     def another(self) -> None:
-        """Which cluster is the notebook's has changed; any thread."""
+        """Look again which cluster the notebook has. Any thread."""
         if self._current is not None or self._pinned:
             background().loop.call_soon_threadsafe(self._look)
 
     def _look(self) -> None:
-        """Another cluster is connected, or none."""
+        """Show the cluster that the notebook has now."""
         self._news()
         for display in self._displays:
             display.save()
@@ -133,7 +133,7 @@ class Panels:
         return [*([self._current] if self._current is not None else []), *self._pinned.values()]
 
     def pump(self, cluster: Cluster | None = None) -> Pump:
-        """The pump for a cluster, or for whichever is the notebook's. On the loop's thread."""
+        """Return the pump of a cluster; None stands for the notebook's. On the loop's thread."""
         if cluster is None:
             if self._current is None:
                 self._current = Pump(background().loop, self.current, self._surroundings)
@@ -146,7 +146,7 @@ class Panels:
     # -- in cells --
 
     def place(self, output: CellOutput, cluster: Cluster | None = None) -> None:
-        """Show the panel under the cell that runs: of the notebook's cluster, or of another one."""
+        """Show the panel of a cluster under the cell that runs; None stands for the notebook's."""
         display, snapshot = self._display(cluster)
         if output.has_status:
             display.place(output, snapshot)
@@ -154,22 +154,22 @@ class Panels:
             output.progress(static.text(snapshot) + ".")
 
     def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
+        """Return the output area of the cell that runs now."""
         return self._notebook.output()
 
     def panel(self, cluster: Cluster) -> PlacedPanel:
-        """For ``Cluster.panel()``."""
+        """Return the view that ``Cluster.panel()`` gives."""
         return PlacedPanel(self, cluster)
 
     def mimebundle(self, cluster: Cluster) -> dict[str, Any] | None:
-        """For the value of a cell that is a cluster."""
+        """Return what a cell shows whose value is the cluster."""
         if self._kernel is None or background().is_current():
             return None
         display, snapshot = self._display(cluster)
         return display.bundle(snapshot, live=self.output().interactive)
 
     def _display(self, cluster: Cluster | None) -> tuple[Display, dict[str, Any]]:
-        """The display of a cluster's pump, and what there is to see."""
+        """Return the display of a cluster's pump, and a snapshot."""
 
         async def look() -> tuple[Display, dict[str, Any]]:
             pump = self.pump(cluster)
@@ -187,7 +187,7 @@ class Panels:
     # -- panels --
 
     def opened_by_browser(self, comm: Any, message: Any) -> None:
-        """A sidebar opens a comm; on a thread of the kernel's."""
+        """Make a channel for a comm that a sidebar opens; on a thread of the kernel's."""
         channel = Channel(comm, self._kernel, received=self._received, closed=self._closed)
         background().loop.call_soon_threadsafe(self._add, channel)
         asked = read(message["content"].get("data"))
@@ -211,8 +211,8 @@ class Panels:
         self.answer(channel, asked, self.pump())
 
     def answer(self, channel: Channel, asked: Hello | Do, pump: Pump) -> None:
-        """What a panel has said, which looks at what ``pump`` tells. On the loop's thread."""
-        if not channel.is_open:  # not any more
+        """Answer a panel of ``pump``. On the loop's thread."""
+        if not channel.is_open:
             return
         if isinstance(asked, Hello):
             pump.hello(channel)
@@ -233,7 +233,7 @@ class Panels:
 
 
 class PlacedPanel:
-    """What ``Cluster.panel()`` returns: shown by a cell whose value it is, or by ``display``."""
+    """The value of ``Cluster.panel()``; a cell that ends with it, or ``display``, shows it."""
 
     def __init__(self, panels: Panels, cluster: Cluster) -> None:
         self._panels = panels
@@ -259,7 +259,7 @@ class _Did:
         self.timer: Any = None
 
     def answer(self, ok: bool, say: str, data: Any) -> None:
-        """Say what came of it, if nothing has been said yet."""
+        """Send the outcome, if no answer has been sent yet."""
         if self.timer is not None:
             self.timer.cancel()
         if self._given:
@@ -271,5 +271,5 @@ class _Did:
         self._channel.send(packed(message))
 
     def late(self, seconds: float) -> None:
-        """Its time is up."""
-        self.answer(False, f"No answer within {seconds:g} s. It may still come true.", None)
+        """Answer at the deadline, unless an answer has been sent."""
+        self.answer(False, f"No answer within {seconds:g} s. The action may still succeed.", None)

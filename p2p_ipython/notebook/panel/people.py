@@ -40,7 +40,7 @@ class People:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What members are called, by the fingerprints of their keys."""
+        """The members' names, by the fingerprints of their keys."""
         return {key: member.name for member in self.members for key in member.keys}
 
     def admits(self, certificate: Certificate) -> bool:
@@ -58,7 +58,7 @@ class People:
         return [*(["owner"] if certificate.signer in self._owners else []), certificate.role]
 
     def link(self, sid: bytes) -> tuple[str, float | None]:
-        """Kind and round trip of the link to a worker."""
+        """Return kind and round trip of the link to a worker."""
         end = self._bridge.links.get(sid)
         link = end.link if end is not None else None
         return (link.kind, link.rtt) if link is not None else ("", None)
@@ -80,6 +80,6 @@ class People:
 
 
 def names_in(cluster: Cluster) -> dict[str, str]:
-    """What a cluster's members are called, by the fingerprints of their keys; {} unless it is connected."""
+    """Return the names of a cluster's members, by the fingerprints of their keys; {} unless it is connected."""
     people = People(cluster)
     return people.names if people.open else {}

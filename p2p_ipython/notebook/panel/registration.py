@@ -111,7 +111,7 @@ class Registration:
             self._panels.another()
 
     def _has_opened(self, cluster: Cluster) -> None:
-        """Called when a cluster begins to connect, and again when it has been joined."""
+        """Note a cluster that begins to connect, or has been joined."""
         if not any(ref() is cluster for ref in list(self._opened)):
             self._opened.append(weakref.ref(cluster, self._opened.remove))
         if cluster.joined and not self._preparing and self._notebook.output().interactive:

@@ -1,6 +1,6 @@
-"""What there is to see of one task: its source, what it has shown, its error. Pure.
+"""The details of one task for a panel: its source, its output, its error. Pure.
 
-All of it is text or a picture, and bounded: a panel looks at it, and the future has the whole.
+All of it is text or a picture, and bounded; the future has the whole.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
 
 MOST_TEXT = 200_000
-"""Characters of output that are shown, the last ones of a stream that has more."""
+"""Characters of output, at most; of longer output, the last ones."""
 
 MOST_IMAGES = 4 << 20
-"""Characters of pictures, as base64, that are shown."""
+"""Characters of pictures, as base64, at most."""
 
 MOST_OUTPUTS = 1000
-"""Outputs that are shown, the last ones where there are more; a stream's text in one piece is one."""
+"""Outputs, at most; of more, the last ones. Adjoining text of a stream counts as one."""
 
 SOURCE = 100_000
 ERROR = 50_000
@@ -44,7 +44,7 @@ def shown(source: str, future: Future[Any] | None) -> Shown:
 
 def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
     made: list[dict[str, str]] = []
-    pieces: list[str] = []  # of the stream that is the last one made; joined at once, lest it is copied for each
+    pieces: list[str] = []  # of the last output, a stream; joined once, so that its text isn't copied for each piece
     named: dict[str, dict[str, str]] = {}  # displays that may be updated
     pictures = 0
 
@@ -88,7 +88,7 @@ def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _last(made: list[dict[str, str]]) -> list[dict[str, str]]:
-    """As many of the last outputs as are shown; in the place of what is left out it says so, once."""
+    """Return as many of the last outputs as a panel shows; a remark, once, stands for the others."""
     kept: list[dict[str, str]] = []
     left, cut = MOST_TEXT, False
     for told in reversed(made):
@@ -108,7 +108,7 @@ def _last(made: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _display(data: Mapping[str, Any] | None) -> dict[str, str] | None:
-    """The best that a panel can show of a display."""
+    """Return the best that a panel can show of a display."""
     if not isinstance(data, dict):
         return None
     for mime in IMAGES:
@@ -120,7 +120,7 @@ def _display(data: Mapping[str, Any] | None) -> dict[str, str] | None:
 
 
 def _display_id(content: Mapping[str, Any]) -> str:
-    """By what a display is updated; "" for one that isn't."""
+    """Return the id by which a display is updated; "" if it has none."""
     transient = content.get("transient")
     name = transient.get("display_id") if isinstance(transient, dict) else None
     return name if isinstance(name, str) else ""
@@ -134,5 +134,5 @@ def _is_base64(text: str) -> bool:
 
 
 def _error(future: Future[Any] | None) -> str:
-    """The whole error of a task that failed, as it came: nothing is unpickled for it."""
+    """Return the whole error of a failed task, as it came: nothing is unpickled for it."""
     return _COLOUR.sub("", future.error_text) if future is not None else ""

@@ -1,7 +1,7 @@
-"""Keeps a hub's rows true to a cluster: its members, tasks, offers and facts.
+"""The watch over a cluster: keeps a hub's members, tasks, offers and facts up to date.
 
-``ClusterWatch`` reads the cluster's records on the event loop's thread, to which it belongs. After ``fill`` only what
-the cluster names as changed is read again (``look``).
+``ClusterWatch`` belongs to the event loop's thread. ``fill`` reads all records of the cluster; ``look`` then reads only
+those that the cluster names as changed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from p2p_ipython.protocol.messages import Terms
 
 MOST_TASKS = 20_000
-"""Rows of tasks beyond which those that have not been sent yet aren't told, but for how many they are."""
+"""Rows of tasks beyond which waiting tasks get none; a panel only knows how many they are."""
 
 ROOM = 1000
-"""Rows that must be free until the next of those that weren't told are."""
+"""Rows that must be free before waiting tasks get rows again."""
 
 ABSENT = "key:"
-"""How the id of a member begins who isn't here; the fingerprint of his first key follows."""
+"""The beginning of an absent member's id; the fingerprint of their first key follows."""
 
-# Values of ``TaskState``, which loads cryptography: not before there is a cluster.
+# Values of ``TaskState``. Its module loads cryptography, which has to wait until there is a cluster.
 WAITING = "waiting"
 OVER = frozenset({"done", "failed", "cancelled"})
 
@@ -40,7 +40,7 @@ NO_CLUSTER = ClusterFacts(state="none", words="not connected", kind="none")
 
 
 def forget(hub: Hub) -> None:
-    """There is no cluster."""
+    """Empty a hub of all that is a cluster's."""
     hub.set("cluster", NO_CLUSTER)
     for table in ("members", "tasks", "offers"):
         hub.fill(table, ())
@@ -59,7 +59,7 @@ class ClusterWatch:
         self._people: tuple[object, ...] = ()  # what the rows of members were made with
 
     def close(self) -> None:
-        """Watch no more. The rows stay."""
+        """Stop watching. The rows stay."""
         self._follower.close()
 
     # -- looking --
@@ -90,7 +90,7 @@ class ClusterWatch:
             self._some_sessions(changes.sessions)
 
     def refresh(self) -> None:
-        """Read what changes without being named: round trips, and what each has lent and used."""
+        """Read what changes without notice: round trips, and how much each member has lent and used."""
         self._sessions()
 
     # -- tasks --
@@ -111,7 +111,7 @@ class ClusterWatch:
             self._more_tasks()
 
     def _more_tasks(self) -> None:
-        """There is room again for tasks that were not told."""
+        """Make rows of waiting tasks, as far as there is room again."""
         known = self._hub.rows("tasks")
         for id, entry in self.cluster.record.entries.items():
             if len(known) >= MOST_TASKS:
@@ -120,7 +120,7 @@ class ClusterWatch:
                 self._hub.put("tasks", id, rows.task(entry))
 
     def _unlisted(self) -> int:
-        """Tasks that aren't told."""
+        """Return how many tasks have no row."""
         return len(self.cluster.record.entries) - len(self._hub.rows("tasks"))
 
     # -- the whole --
@@ -148,7 +148,7 @@ class ClusterWatch:
     # -- who is here --
 
     def _people_of(self) -> tuple[object, ...]:
-        """What the rows of all members depend on."""
+        """Return what the rows of all members depend on."""
         bridge = self.cluster._bridge
         if bridge is None or self.cluster.closed:
             return ()
@@ -166,7 +166,7 @@ class ClusterWatch:
         sids = {*self.cluster.presence.sessions, *people.workers, people.sid}
         ids = {sid.hex() for sid in sids}
         for id in [id for id in self._hub.rows("members") if id not in ids and not id.startswith(ABSENT)]:
-            self._gone(bytes.fromhex(id))  # or of another cluster, of which the hub has told before
+            self._gone(bytes.fromhex(id))  # or of another cluster, which the hub had before
         used = self._used()
         for sid in sids:
             self._session(people, sid, used)
@@ -197,7 +197,7 @@ class ClusterWatch:
         return True
 
     def _session(self, people: People, sid: bytes, used: Usage) -> bool:
-        """Tell of one session; whether it came or went."""
+        """Put or drop the rows of one session. Returns whether it came or went."""
         if sid == people.sid:
             self._hub.put("members", sid.hex(), people.me(used))
             return self._came(sid, people.key)
@@ -206,7 +206,7 @@ class ClusterWatch:
         terms: Terms | None
         if worker is not None:
             certificate, name, terms = worker.certificate, worker.name, worker.terms
-        elif seen is not None and people.admits(seen.certificate):  # not who has just been taken out
+        elif seen is not None and people.admits(seen.certificate):  # unless its member has just been removed
             certificate, name, terms = seen.certificate, seen.name, seen.offer
         else:
             return self._gone(sid)
@@ -261,7 +261,7 @@ class ClusterWatch:
         return True
 
     def _absent(self, people: People, used: Usage) -> None:
-        """Tell of the members none of whose sessions is here."""
+        """Put rows of the members none of whose sessions is here."""
         absent: dict[str, Row] = {}
         usage = self.cluster.record.usage
         for number, member in enumerate(people.members):

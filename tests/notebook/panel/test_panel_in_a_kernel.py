@@ -167,22 +167,22 @@ def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(brows
     assert cancelled["say"] == "Cancelled."
     browser.read(lambda: panel.tables["tasks"][task]["state"] == "cancelled")
     again = browser.do(comm, "cancel", task=task)
-    assert (again["ok"], again["say"].split("\n")[0]) == (False, "it is over already")
+    assert (again["ok"], again["say"].split("\n")[0]) == (False, "the task has ended already")
     browser.read(lambda: busy.idle)
 
 
 @pytest.mark.parametrize(
     ("action", "args", "say"),
     [
-        ("cancel", {"task": "nonsense"}, "it is over already"),
-        ("cancel", {"task": ["x"]}, "task is not a text"),
-        ("__init__", {}, "nothing that a panel can ask for"),
+        ("cancel", {"task": "nonsense"}, "the task has ended already"),
+        ("cancel", {"task": ["x"]}, "task should be a text"),
+        ("__init__", {}, "a panel can't ask for '__init__'"),
         ("trust", {"member": "bob"}, "in a personal cluster all workers are your own"),
-        ("approve", {"key": "SHA256:x", "title": "alice/friends"}, "he waits no more"),
+        ("approve", {"key": "SHA256:x", "title": "alice/friends"}, "this person no longer waits"),
         ("invite", {"title": "nobody/nothing"}, "nobody/nothing"),
         ("lend", {"title": "nobody/nothing"}, "nobody/nothing"),
         ("pause", {"lending": "nonsense"}, "that is lent no more"),
-        ("connect", {"target": "nobody/nothing\x00"}, "target is not a text"),
+        ("connect", {"target": "nobody/nothing\x00"}, "target should be a text"),
     ],
 )
 def test_what_can_not_be_done_is_answered_by_a_sentence(
@@ -408,7 +408,7 @@ def test_unloading_closes_the_comms_and_leaves_html_and_loading_again_begins_ane
     assert browser.readers[browser.sidebar()].parts["cluster"]["state"] == "none"
 
 
-def test_what_a_panel_needs_is_imported_once_a_cluster_is_joined_and_nothing_goes_on() -> None:
+def test_what_a_panel_needs_is_imported_once_a_cluster_is_joined_and_nothing_runs() -> None:
     look = "import sys\n[name in sys.modules for name in ('anywidget', 'p2p_ipython.notebook.panel.widget')]"
     with notebook() as book:
         browser = Browser(book)
