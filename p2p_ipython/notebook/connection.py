@@ -49,7 +49,7 @@ class Connection:
         if old is not None and (tasks := _unfinished(old)):
             are = "is" if tasks == 1 else "are"
             raise UsageError(
-                f"still connected: {where(self.given)}, where {count(tasks, 'task')} {are} not over",
+                f"still connected: {where(self.given)}, where {count(tasks, 'task')} {are} unfinished",
                 hint="Wait for them; or leave with %p2p_disconnect first, which cancels them.",
             )
         return old
@@ -111,8 +111,8 @@ def _unfinished(cluster: Cluster) -> int:
 
 def _cancelled(tasks: int) -> str:
     if tasks == 1:
-        return " 1 task that was not over is cancelled."
-    return f" {tasks} tasks that were not over are cancelled." if tasks else ""
+        return " 1 unfinished task is cancelled."
+    return f" {tasks} unfinished tasks are cancelled." if tasks else ""
 
 
 def where(given: dict[str, Any]) -> str:

@@ -354,7 +354,7 @@ def test_connecting_elsewhere_is_refused_while_tasks_are_not_over(
     magics.p2p_connect("")
     first = here(magics)
     first.tasks = 2
-    with pytest.raises(OurUsageError, match="where 2 tasks are not over") as caught:
+    with pytest.raises(OurUsageError, match="where 2 tasks are unfinished") as caught:
         magics.p2p_connect("there")
     assert "%p2p_disconnect" in caught.value.hint
     magics.p2p_connect("")  # the same again is harmless
@@ -362,7 +362,7 @@ def test_connecting_elsewhere_is_refused_while_tasks_are_not_over(
     assert not first.closed
     capsys.readouterr()
     magics.p2p_disconnect("")
-    assert capsys.readouterr().out == "Disconnected. 2 tasks that were not over are cancelled.\n"
+    assert capsys.readouterr().out == "Disconnected. 2 unfinished tasks are cancelled.\n"
     assert first.closed
     magics.p2p_connect("there")
     assert here(magics).target == "there"

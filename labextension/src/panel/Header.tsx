@@ -1,4 +1,4 @@
-/** Which cluster, how it is, who I am. */
+/** The header: the cluster, its state, and this user. */
 
 import { Fragment } from "preact";
 

@@ -1,4 +1,4 @@
-/** Lending this machine: what is lent now, and the way to the form to lend more. */
+/** Lending this machine: workers that are lent now, and a button for the form to lend more. */
 
 import { useState } from "preact/hooks";
 

@@ -1,4 +1,4 @@
-/** All there is to know of one offer. */
+/** The details of one offer. */
 
 import { Details, Facts } from "./details";
 import { useEnvironment } from "./environment";

@@ -34,7 +34,7 @@ export function Panel({ control, rest, t, compact, label }: {
   useEffect(() => compact || panel.current === null ? undefined : keepHeight(panel.current, control.memory), [control, compact]);
   const { link, store, known } = control;
   const without = store.cluster.state === "none" || store.cluster.state === "closed";
-  // What is over can be looked at until another cluster is connected.
+  // A closed cluster's tasks stay visible until another cluster is connected.
   const past = store.cluster.state === "closed" && store.tasks.size > 0;
   const live = link.state === "open" && control.stale === undefined;
   return (
@@ -63,10 +63,10 @@ export function Panel({ control, rest, t, compact, label }: {
   );
 }
 
-/** As high as it would be without the limit: what is open for a while only doesn't count. */
+/** The limit, in pixels, up to which a height counts: parts that are open only for a while don't. */
 const HIGHEST = 390;
 
-/** Let the panel grow with what it shows, but not shrink: what is below it would jump. */
+/** Let the panel grow with its content, but not shrink: the page below it would jump. */
 function keepHeight(panel: HTMLElement, memory: Memory): (() => void) | undefined {
   if (typeof ResizeObserver === "undefined") {
     return undefined;
@@ -120,7 +120,7 @@ function Views() {
   );
 }
 
-/** What came of actions: good news lie over the rest, which would jump otherwise, and go by themselves. */
+/** Outcomes of actions. Good ones lie above the content, which would jump otherwise, and disappear by themselves. */
 function Notices({ ok }: { ok: boolean }) {
   const { control, t } = useEnvironment();
   return (

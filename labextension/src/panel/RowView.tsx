@@ -34,7 +34,7 @@ interface RowProps<R extends HasId> {
   onActive: (row: R) => void;
 }
 
-/** Drawn again only when something of it has changed. */
+/** A row; drawn again only after a change. */
 export class RowView<R extends HasId> extends Component<RowProps<R>> {
   override shouldComponentUpdate(next: RowProps<R>): boolean {
     const { row, index, columns, mark, active, selected } = this.props;

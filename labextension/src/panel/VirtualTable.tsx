@@ -1,10 +1,10 @@
 /**
- * A table of any number of rows, of which only those in sight are in the document.
+ * A table with any number of rows, of which only the visible ones are in the document.
  *
- * All rows are equally high: how high is measured, once and whenever the size changes. Rows keep their place on the
- * screen when others come and go above; the keyboard's row is kept by id and stays in the document while it has the
- * focus. Up, Down, Page, Home and End move it, Enter opens it, Delete does what `onDelete` says, Right and Left go to
- * the row's buttons and back.
+ * All rows have the same height, which is measured once and whenever the size changes. Rows keep their place on the
+ * screen when others come and go above. The keyboard's row is kept by id and stays in the document while it has the
+ * focus. Up, Down, Page, Home and End move it, Enter opens it, Delete calls `onDelete`, Right and Left go to the row's
+ * buttons and back.
  */
 
 import type { ComponentChildren, TargetedKeyboardEvent } from "preact";
@@ -23,7 +23,7 @@ interface Props<R extends HasId> {
   sections: ReadonlyArray<Section<R>>;
   /** Whether rows have a third line where the panel is narrow. */
   tall?: boolean | undefined;
-  /** What else than itself a row's looks depend on. */
+  /** Anything but the row itself that its looks depend on. */
   mark?: ((row: R) => string) | undefined;
   selected: string;
   onOpen: (row: R) => void;
@@ -34,7 +34,7 @@ const OVERSCAN = 4;
 const NEAR = 400;
 const USUAL_ROW = 32;
 const USUAL_HEIGHT = 400;
-/** In a cell, room for so many rows more is made at a time, so that the panel doesn't grow with each; and at most for so many. */
+/** In a cell the panel grows by STEP rows at a time, not with each row, and to at most MOST rows. */
 const HEAD = 26;
 const STEP = 3;
 const MOST = 15;
@@ -49,7 +49,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   const [height, setHeight] = useState(USUAL_HEIGHT);
   const [top, setTop] = useState(control.memory.scroll[name] ?? 0);
   const laidOut = useRef(rowHeight);
-  const measured = useRef(false); // before, nobody knows where the end is
+  const measured = useRef(false); // before, the end of the list is unknown
   const replaced = useRef(false); // the element isn't scrolled to where it belongs
   const [active, setActive] = useState("");
   const activeAt = useRef(0);
@@ -59,7 +59,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   const items = new Items(sections);
   const { count, headings } = items;
 
-  // The keyboard's row: where it has gone, or who has taken its place.
+  // The keyboard's row: where it is now, or the row that has taken its place.
   let at = active === "" ? -1 : items.placeOf(active, activeAt.current, NEAR);
   if (at < 0 && count > 0) {
     at = items.nearestRow(Math.min(activeAt.current, count - 1), 1);
@@ -70,7 +70,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   activeAt.current = Math.max(0, at);
   const activeId = items.rowAt(at)?.id ?? "";
 
-  // What was at the top of the window stays there.
+  // The row at the top of the window stays there.
   let scrollTop = measured.current ? Math.min(top, Math.max(0, count * rowHeight - Math.max(0, height - 2 * rowHeight))) : top;
   const held = anchor.current;
   if (held !== undefined && top > 0 && items.rowAt(held.at)?.id !== held.id) {
@@ -174,7 +174,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     }
   };
 
-  // What is open under the list stays in sight, also when that takes the list's room.
+  // The row whose details are open stays visible, also when these shorten the list.
   useEffect(() => {
     const element = scroller.current;
     const open = props.selected === activeId ? at : -1;

@@ -1,7 +1,7 @@
 /**
- * What a mounted panel does: takes the kernel's messages, keeps the store, asks for things and remembers what is due.
+ * The control of a mounted panel: takes the kernel's messages, keeps the store, asks for actions and waits for answers.
  *
- * Everything that is shown is read from here; `subscribe` tells when to look again. No DOM.
+ * All parts of the panel read from here; `subscribe` tells them when to draw again. No DOM.
  */
 
 import { Announcer } from "./announcer";
@@ -34,7 +34,7 @@ export class Control {
   notices: readonly Notice[];
   readonly clock = new Clock();
   readonly undo: Undo;
-  /** Said by screen readers. */
+  /** The text for screen readers. */
   spoken = "";
 
   private readonly announcer: Announcer;
@@ -61,7 +61,7 @@ export class Control {
     this.link = transport.link;
     this.undo = new Undo((task) => void this.perform("cancel", { task }, true), () => this.changed());
     this.announcer = new Announcer((text) => {
-      this.spoken = text === this.spoken ? `${text}\u00a0` : text; // what is the same as before isn't read again
+      this.spoken = text === this.spoken ? `${text}\u00a0` : text; // screen readers don't repeat an unchanged text
       this.told.done = this.store.cluster.done;
       this.told.failed = this.store.cluster.failed;
       this.changed();
@@ -75,13 +75,13 @@ export class Control {
     }
   }
 
-  /** Be told that something has changed; the result stops that. */
+  /** Call `listener` after each change; the result stops that. */
   subscribe(listener: () => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 
-  /** Whether anybody can see the panel: while nobody can, nothing is drawn. */
+  /** Say whether the panel is visible: while it isn't, nothing is drawn. */
   show(visible: boolean): void {
     this.visible = visible;
     this.clock.show(visible);
@@ -103,17 +103,17 @@ export class Control {
     return standing(this.link, this.store.cluster, this.known, this.stale, this.t, this.store.foreign);
   }
 
-  /** Whether an answer is being waited for, so that it can become overdue. */
+  /** Whether the panel waits for an answer, which can become overdue. */
   get waiting(): boolean {
     return this.asked.waiting;
   }
 
-  /** Since how many seconds an answer has been missing that should have come; undefined while none is. */
+  /** For how many seconds an answer has been overdue; undefined if none is. */
   get stale(): number | undefined {
     return this.asked.since;
   }
 
-  /** Ask for all there is. */
+  /** Ask for a snapshot. */
   askAgain(): void {
     if (this.hello !== undefined) {
       this.asked.answered(this.hello);
@@ -123,10 +123,10 @@ export class Control {
     this.changed();
   }
 
-  /** Have something done and say what came of it; with `quietly`, only if it failed. */
+  /** Ask for an action and show the outcome; with `quietly`, only a failure. */
   async perform<A extends Action>(action: A, args: Arguments[A], quietly = false): Promise<Did> {
     const did = await this.request(action, args);
-    if (did.ok && action === "connect") { // why that failed before is no news any more
+    if (did.ok && action === "connect") { // earlier failures no longer matter
       this.notices = this.notices.filter((notice) => notice.ok || notice.action !== action);
       this.memory.board = "";
     }
@@ -136,7 +136,7 @@ export class Control {
     return did;
   }
 
-  /** Have something done, quietly. */
+  /** Ask for an action, and show nothing. */
   async request<A extends Action>(action: A, args: Arguments[A]): Promise<Did> {
     const waiting = this.asked.ask(QUICK.has(action) ? DUE : SLOW_DUE);
     this.changed();
@@ -174,14 +174,14 @@ export class Control {
     this.changed();
   }
 
-  /** Cancel a task in a moment. */
+  /** Cancel a task in a moment, unless the user undoes that. */
   cancel(task: string): void {
     this.undo.start(task);
     const label = this.store.tasks.get(task)?.label ?? "";
     this.announcer.say("undo", this.t("Cancelling %1 in 4 seconds; undo is possible", label));
   }
 
-  /** Cancel these at once. Some at a time, so that ten thousand don't stand in the way of other requests. */
+  /** Cancel these tasks at once; some at a time, so that ten thousand don't block other requests. */
   async cancelAll(tasks: readonly string[]): Promise<void> {
     for (let next = 0; next < tasks.length; next += TOGETHER) {
       await Promise.all(tasks.slice(next, next + TOGETHER).map((task) => this.perform("cancel", { task }, true)));
@@ -213,7 +213,7 @@ export class Control {
   private take(message: FromKernel): void {
     this.asked.postpone(DUE);
     if (message.t !== "snapshot" && message.t !== "delta") {
-      return; // the transport gives an answer to whoever asked; what else a newer kernel says isn't for this panel
+      return; // the transport delivers answers; other messages of a newer kernel aren't for this panel
     }
     const first = !this.known;
     if (message.t === "snapshot" && this.hello !== undefined) {
@@ -247,7 +247,7 @@ export class Control {
     if (link.state === "absent" || (link.state === "open" && before === "absent")) {
       this.announcer.forget();
       this.spoken = "";
-      this.store = new Store(); // another kernel's life: what was known is no longer so
+      this.store = new Store(); // another kernel: nothing that was known applies to it
     }
     if (link.state === "open" && before !== "open") {
       this.askAgain();

@@ -1,4 +1,4 @@
-/** What is where in a table: its sections' headings and rows, by index from the top. Pure. */
+/** The items of a table: its sections' headings and rows, by index from the top. Pure. */
 
 import type { HasId } from "./ordered";
 

@@ -1,4 +1,4 @@
-/** What a panel looked like and has to say, so that the same is there when it is mounted again. */
+/** The memory of a panel: its looks and notices, so that they are there again when it is mounted again. */
 
 import type { Action } from "./contract";
 import type { Store } from "./store";
@@ -12,10 +12,10 @@ export interface Memory {
   rows: Record<string, number>;
   /** How high the panel has been in a cell, pixels; 0 at first. */
   high: number;
-  /** The board that was typed last; it stays to be corrected when it can't be connected to. */
+  /** The board that was typed last; it stays, to be corrected, if connecting fails. */
   board: string;
   store: Store | undefined;
-  /** Failures that nobody has read: also of what ended while the panel wasn't there. */
+  /** Failures that nobody has read, also of actions that ended while the panel wasn't mounted. */
   notices: readonly Notice[];
   /** Takes notices for the panel as it is mounted now. */
   control: Notified | undefined;
@@ -30,11 +30,11 @@ export interface Notified {
   notify(ok: boolean, text: string, action?: Action): void;
 }
 
-/** What came of an action, until the user dismisses it. */
+/** The outcome of an action, shown until the user dismisses it. */
 export interface Notice {
   id: number;
   ok: boolean;
   text: string;
-  /** Of what it is the outcome, where it is that of an action. */
+  /** The action, if it is the outcome of one. */
   action: Action | undefined;
 }

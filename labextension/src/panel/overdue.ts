@@ -19,7 +19,7 @@ export class Overdue {
     return since;
   }
 
-  /** Wait for an answer that is due in so many seconds; the result is what to call `answered` with. */
+  /** Wait for an answer that is due in so many seconds; `answered` takes the key that this returns. */
   ask(due: number): object {
     const now = Date.now() / 1000;
     const key = {};

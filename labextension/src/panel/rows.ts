@@ -1,4 +1,4 @@
-/** Rows as a panel has them: with an id, and filled up with what the kernel leaves out. */
+/** Rows as a panel has them: with an id, and with the defaults that the kernel leaves out. */
 
 import type { ClusterFacts, LendingRow, MemberRow, Means, OfferRow, TableName, Tables, TaskRow, TaskState, VisitorRow } from "./contract";
 

@@ -1,8 +1,8 @@
 /**
- * What a panel knows: the kernel's snapshot with the deltas since, as tables and as ordered views of them.
+ * The store of a panel: the kernel's snapshot with the deltas since, as tables and as ordered views of them.
  *
- * Pure: no clock, no DOM. A delta on top of something else than what is known isn't taken; `apply` says so, and
- * nothing more is taken until a snapshot comes.
+ * Pure: no clock, no DOM. A delta whose base is another revision isn't applied; `apply` says so, and ignores
+ * deltas until a snapshot comes.
  */
 
 import { VERSION, type ClusterFacts, type Delta, type Means, type Snapshot, type TableName, type Tables, type TaskState } from "./contract";
@@ -13,7 +13,7 @@ import {
 
 type Follower<R> = (before: R | undefined, after: R | undefined) => void;
 
-/** What a message says of a table's rows; the kernel keeps to the contract. */
+/** A table's rows in a message; the kernel keeps to the contract. */
 type Said = Record<string, object> | undefined;
 
 /** One table's rows by id, with the views that follow it. */
@@ -44,7 +44,7 @@ class Table<N extends TableName> {
     }
   }
 
-  /** Without telling the views: they are filled afterwards. */
+  /** Replace all rows, without notice to the views: they are filled afterwards. */
   load(rows: Said): void {
     this.rows.clear();
     for (const [id, fields] of Object.entries(rows ?? {})) {
@@ -62,7 +62,7 @@ export interface Filters {
   pending: string;
   over: string;
   offers: string;
-  /** Of those that are over: only what failed. */
+  /** Among finished tasks: only failed ones. */
   onlyFailed: boolean;
 }
 
@@ -76,11 +76,11 @@ const NO_TASKS: Readonly<Counts> = { waiting: 0, sent: 0, running: 0, done: 0, f
 export class Store {
   cluster: ClusterFacts = NO_CLUSTER;
   means: Means = NO_MEANS;
-  /** Of the newest message that was taken; -1 before the first snapshot, or since one was missed. */
+  /** The revision of the newest message that was applied; -1 before the first snapshot, or after a missed message. */
   rev = -1;
-  /** The kernel says it by another version of the contract: nothing of it is taken. */
+  /** The kernel uses another version of the contract: nothing is applied. */
   foreign = false;
-  /** Rises with whatever changes. */
+  /** Rises with each change. */
   version = 0;
   counts: Counts = { ...NO_TASKS };
   filters: Filters = { ...NO_FILTERS };
@@ -89,13 +89,13 @@ export class Store {
   readonly friends = new Ordered<Member>(byName);
   readonly away = new Ordered<Member>(byName);
   readonly pending = new Ordered<Task>((a, b) => a.submitted - b.submitted);
-  /** The one that ended last is at the end. */
+  /** In the order in which they ended. */
   readonly over = new Ordered<Task>((a, b) => a.ended - b.ended);
   readonly forMe = new Ordered<Offer>(byName);
   readonly forOthers = new Ordered<Offer>(byName);
   readonly visitors = new Ordered<Visitor>(byName);
   readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title));
-  /** Tasks that a worker has had, in the order in which they were sent: what a timeline shows. */
+  /** Tasks that a worker has had, in the order in which they were sent; for the timeline. */
   readonly travelled = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.sent > 0 || task.tried.length > 0);
 
   private readonly tables: { [N in TableName]: Table<N> };
@@ -137,7 +137,7 @@ export class Store {
     return this.tables.offers.rows;
   }
 
-  /** Take a message, if it can be understood; false when one before it was missed, so that a snapshot must be asked for. */
+  /** Apply a message. Returns false if one before it was missed, so that the panel must ask for a snapshot. */
   apply(message: Snapshot | Delta): boolean {
     const anew = message.t === "snapshot";
     if (anew) {

@@ -209,9 +209,9 @@ def test_a_panel_leaves_and_joins_a_cluster_as_the_magics_do(browser: Browser) -
     panel = browser.readers[comm]
     browser.run("%%p2p long\nimport time\ntime.sleep(120)")
     refused = browser.do(comm, "connect", target="127.0.0.1:1")
-    assert "1 task is not over" in refused["say"]
+    assert "1 task is unfinished" in refused["say"]
     did = browser.do(comm, "disconnect")
-    assert did["say"] == "Disconnected. 1 task that was not over is cancelled."
+    assert did["say"] == "Disconnected. 1 unfinished task is cancelled."
     browser.read(lambda: panel.parts["cluster"]["state"] == "closed")
     assert "Not connected" in browser.run("%p2p_disconnect\nimport gc\ngc.collect();").shown
     another = browser.readers[browser.sidebar()]
