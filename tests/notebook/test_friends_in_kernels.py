@@ -1,4 +1,4 @@
-"""Two friends, each at a real kernel with a home and a key of his own, over a real board."""
+"""Two friends, each at a real kernel with a home and a key of their own, over a real board."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def people(tmp_path: Path) -> Iterator[People]:
 
 
 def code_of(cell: Cell) -> str:
-    """What the guest types behind %p2p_join."""
+    """Return the arguments that the guest types after %p2p_join."""
     found = re.search(r"%p2p_join (.+)", cell.shown)
     assert found is not None, cell.shown
     return found[1]
@@ -140,7 +140,7 @@ def knocking(people: People, who: Notebook, name: str, *options: str) -> Cell:
     return who.start(f"%p2p_join alice/friends {where} {' '.join(options)}")
 
 
-def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_button(people: People) -> None:
+def test_a_knock_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_button(people: People) -> None:
     alice, bob, carol = people.notebook("alice"), people.notebook("bob"), people.notebook("carol")
     hosting = people.host(alice)
     owner = re.search(FINGERPRINT, hosting.shown)

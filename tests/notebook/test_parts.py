@@ -428,7 +428,7 @@ def visitor(name: str, key: str = "A", **options: Any) -> Visitor:
     return Visitor("alice/friends", name, f"SHA256:{key * 43}", **{"called": name, **options})
 
 
-def test_who_waits_is_found_by_name_and_by_how_the_key_begins() -> None:
+def test_a_visitor_is_found_by_name_and_by_how_the_key_begins() -> None:
     bob, mallory, carol = visitor("bob", "B"), visitor("bob", "M"), visitor("<carol>", "C", called="carol")
     waiting = [bob, mallory, carol]
     assert find_visitor(waiting, "carol") == find_visitor(waiting, "<carol>") == carol
@@ -456,7 +456,7 @@ def test_what_strangers_call_themselves_is_text_and_a_crowd_is_cut_short() -> No
     assert "<img" not in html
 
 
-def test_buttons_go_with_the_last_who_waits_and_come_back_in_their_place() -> None:
+def test_buttons_go_with_the_last_visitor_and_come_back_in_their_place() -> None:
     shell = Shell(cell_ids=True)
     notice = Notice(CellOutput(shell, CurrentCell(shell)), lambda _visitor, _yes: None)
     bob, carol = visitor("bob", "B"), visitor("carol", "C")

@@ -50,7 +50,7 @@ test("the way back is what is left of the time until its end, where the worker s
   expect(lanes[0]?.returned).toBeCloseTo(1 / 3);
 });
 
-test("what runs goes on until now; what was never sent isn't shown", () => {
+test("a running task lasts until now; one that was never sent isn't shown", () => {
   const { bars } = gantt(tasks({
     a: { worker: "w", submitted: 1, sent: 2, started: 3, state: "running" }, b: { worker: "w", submitted: 1, sent: 4, state: "sent" }, c: { submitted: 1 }
   }), 10, () => 0);

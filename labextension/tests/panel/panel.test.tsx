@@ -183,7 +183,7 @@ describe("the link", () => {
     expect(text()).not.toContain("stale");
   });
 
-  test("nothing goes on after unmounting", async () => {
+  test("nothing continues after unmounting", async () => {
     await mount(snapshot({ tasks: manyTasks(3) }));
     unmount?.();
     unmount = undefined;
@@ -243,7 +243,7 @@ describe("tasks", () => {
     expect(transport.acts).toEqual([{ action: "cancel", args: { task: "a" } }]);
   });
 
-  test("whoever leaves before the four seconds are over has cancelled", async () => {
+  test("leaving before the four seconds are over cancels at once", async () => {
     await mount(snapshot({ tasks: { a: { label: "tile" } } }));
     await click("Cancel tile");
     unmount?.();
@@ -451,7 +451,7 @@ describe("the keyboard", () => {
     expect(document.activeElement).toBe(connect);
   });
 
-  test("who has gone elsewhere isn't called back", async () => {
+  test("a user who has gone elsewhere isn't called back", async () => {
     await mount(snapshot({ tasks: manyTasks(3) }));
     rows()[0]?.focus();
     rows()[0]?.blur();

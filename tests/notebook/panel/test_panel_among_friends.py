@@ -102,7 +102,7 @@ def test_a_guest_who_waits_at_two_clusters_with_one_key_is_answered_at_each(peop
     second.until(lambda: joining.idle and f"You are in {TITLE}" in joining.shown)
 
 
-def test_of_two_who_call_themselves_the_same_the_second_becomes_no_other_key_of_the_first(people: People) -> None:
+def test_of_two_guests_with_the_same_name_the_second_becomes_no_other_key_of_the_first(people: People) -> None:
     alice, bob, mallory = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("mallory")
     owner = re.search(FINGERPRINT, people.host(alice.book).shown)
     assert owner is not None
@@ -135,7 +135,7 @@ def test_a_machine_of_ones_own_is_let_in_by_the_name_that_it_is_shown_by(people:
     box.until(lambda: joining.idle and "You are in" in joining.shown)
 
 
-def test_who_is_taken_out_is_out_with_all_his_keys(people: People) -> None:
+def test_a_removed_member_is_out_with_all_their_keys(people: People) -> None:
     alice, bob, laptop = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("laptop")
     owner = re.search(FINGERPRINT, people.host(alice.book).shown)
     assert owner is not None

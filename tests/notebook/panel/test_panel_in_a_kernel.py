@@ -379,7 +379,7 @@ def test_pages_that_were_closed_without_a_word_are_forgotten_in_the_end(browser:
     assert comms[-1] not in browser.comms(PANEL)
 
 
-def test_who_does_not_know_the_presence_comm_and_closes_it_does_not_hide_it_from_others(browser: Browser) -> None:
+def test_a_front_end_that_closes_the_presence_comm_does_not_hide_it_from_others(browser: Browser) -> None:
     here = browser.comms(HERE)
     for comm in here:  # as a front end does that has no such target
         browser.say("comm_close", {"comm_id": comm, "data": {}})

@@ -1,4 +1,4 @@
-"""The pump at a real personal cluster: panels hear what goes on, ten times a second at most, while they look."""
+"""The pump at a real personal cluster: open panels get changes, ten times a second at most."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENCE = 60.0
 
 
 class Panel:
-    """A panel that keeps what it is told."""
+    """A panel that keeps the messages it gets."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -226,7 +226,7 @@ async def test_messages_come_at_most_ten_times_a_second_and_all_panels_get_the_s
     assert Reader(fresh.state(0.0)).tables["tasks"] == Reader(pump.hub.snapshot(0.0)).tables["tasks"]
 
 
-async def test_who_says_hello_again_gets_everything_again_and_the_others_go_on(pump: Pump, cluster: Cluster) -> None:
+async def test_a_panel_that_says_hello_again_gets_everything_again_and_the_others_continue(pump: Pump, cluster: Cluster) -> None:
     first, second = Panel(), Panel()
     pump.hello(first)
     pump.hello(second)
@@ -274,7 +274,7 @@ async def test_when_nothing_is_pending_any_more_panels_are_told_of_the_rest(
     assert future.done()
 
 
-async def test_who_waits_at_the_door_is_told(cluster: Cluster) -> None:
+async def test_a_visitor_is_sent_to_the_panels(cluster: Cluster) -> None:
     beside = Beside()
     pump = Pump(asyncio.get_running_loop(), lambda: cluster, beside)
     panel = Panel()
