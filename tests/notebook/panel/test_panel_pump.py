@@ -226,7 +226,9 @@ async def test_messages_come_at_most_ten_times_a_second_and_all_panels_get_the_s
     assert Reader(fresh.state(0.0)).tables["tasks"] == Reader(pump.hub.snapshot(0.0)).tables["tasks"]
 
 
-async def test_a_panel_that_says_hello_again_gets_everything_again_and_the_others_continue(pump: Pump, cluster: Cluster) -> None:
+async def test_a_panel_that_says_hello_again_gets_everything_again_and_the_others_continue(
+    pump: Pump, cluster: Cluster
+) -> None:
     first, second = Panel(), Panel()
     pump.hello(first)
     pump.hello(second)
