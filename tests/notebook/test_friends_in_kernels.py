@@ -189,12 +189,12 @@ def test_a_host_in_another_process_is_respected_and_the_end_of_a_kernel_ends_its
     other = people.notebook("alice")
     refused = other.run("%p2p_host friends")
     assert "another process of yours hosts alice/friends already" in shown_error(refused)
-    # An invitation, and taking somebody out, need no host of this kernel's own.
+    # Inviting and removing need no host of this kernel's own.
     elsewhere = other.run("%p2p_invite friends carol --yes")
     joined = people.home("carol").run("join", *code_of(elsewhere).split(), "--name", "carol")
     assert joined.returncode == 0, joined.stderr
     other.until(lambda: "carol is in alice/friends" in elsewhere.shown)
-    assert "carol is out" in other.run("%p2p_revoke friends carol").text
+    assert "carol is removed from" in other.run("%p2p_revoke friends carol").text
 
     # The end of a kernel ends its invitation, too: a guest who waits for the yes is told at once.
     with people.home("bob").running("join", *code_of(inviting).split(), "--name", "bob") as guest:

@@ -192,7 +192,7 @@ async def test_what_could_not_be_told_once_is_told_the_next_time(
     await panel.until(lambda: future.done() and not broken)
     pump.outside()  # as every ten seconds
     await panel.until(lambda: panel.reader is not None and future.task_id in panel.reader.tables["tasks"])
-    assert "could not tell the panels" in caplog.text
+    assert "could not send to the panels" in caplog.text
 
 
 async def test_what_a_worker_has_lent_counts_tasks_that_are_listed_no_longer(
