@@ -510,7 +510,7 @@ def test_magics_for_friends_refuse_what_makes_no_sense(ip: InteractiveShell, tmp
     monkeypatch.setenv("P2P_DATA", str(tmp_path))
     load(ip)
     friends = ip.magics_manager.registry["FriendsMagics"]
-    with pytest.raises(UsageError, match="into which cluster"):
+    with pytest.raises(UsageError, match="name the cluster"):
         friends.p2p_invite("")
     with pytest.raises(UsageError, match="--board is for --own"):
         friends.p2p_invite("friends bob --board there")
