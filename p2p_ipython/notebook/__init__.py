@@ -1,0 +1,20 @@
+"""The notebook: magics, output under cells, cards of running tasks, and the panel's half in the kernel.
+
+========================  =========================================================================================
+``magics``                loads and unloads the extension; ``%p2p_connect``, ``%%p2p``, ``%p2p_status``, ``%p2p_panel``
+``connection``            which cluster the notebook has, and how it goes from one to another
+``friends``               ``%p2p_host``, ``%p2p_invite``, ``%p2p_join``, ``%p2p_approve``, ``%p2p_trust`` and their kin
+``lending``               ``%p2p_lend``
+``lines``                 reads the line of a magic: options, ``--globals``
+``ways``                  options of a magic that say how to reach a board
+``completion``            completes options, titles and names in these lines
+``dry_run``               the table of ``%%p2p --dry-run``
+``members_table``         the table of ``%p2p_members``
+``output``                puts the output of a task under the cell that submitted it, in each kind of front end
+``status_line``           the line under that cell: what it says, and when it is updated
+``card``, ``card_widget``  the card that replaces the line of a task that takes a while
+``notice``                a text under a cell, with buttons to answer visitors
+``comms``                 comms and widgets that a front end can reach while a cell computes
+``panel``                 the panel's half in the kernel
+========================  =========================================================================================
+"""

@@ -1,18 +1,18 @@
 """The card under a cell whose task takes a while: state, worker, time that ticks in the browser, a button to cancel.
 
-What it shows is a ``Face``. ``line_html`` is what there is to see without a widget: the line before, the line after,
-and the line where there are no widgets. The card itself is an anywidget. It takes the line's place only when the
-front end has said that it can show it (``ready``), so that nobody sees an error instead of a line. At the end the
-line takes its place, and the widget is closed: nothing of it is in the saved notebook.
+A card shows a ``Face``. ``line_html`` is the line that stands there without a widget: before the card, after it, and
+in front ends without widgets. The card itself is an anywidget. It replaces the line only once the front end has said
+that it can show the card (``ready``): otherwise the user would see an error instead of a line. At the end the line
+replaces the card, and the widget is closed: nothing of it is in the saved notebook.
 
-A page that is reloaded finds the card again, but no longer takes in the line that would replace it. For such a page
-the widget stays, with the final words, until the extension is unloaded; and for a moment for one that is just being
-reloaded.
+A page that is reloaded finds the card again, but no longer accepts the line that would replace it. For such a page the
+widget stays, with the final words, until the extension is unloaded. For a page that is just being reloaded, it stays
+for a moment.
 
-The browser's messages are {"t": "ready", "page": …}, repeated since the first may have to wait, {"t": "shown"} when a
-view has been drawn, and {"t": "cancel"}.
+The browser sends {"t": "ready", "page": …}, repeatedly because the first may have to wait; {"t": "shown"} when it has
+drawn a view; and {"t": "cancel"}.
 
-All belongs to the loop's thread, but for messages from the browser: they are handed over to it.
+All belongs to the loop's thread; messages from the browser are handed over to it.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST = 100
-"""Cards at a time; further tasks keep their line."""
+"""Cards at a time, at most; further tasks keep their line."""
 
 KEPT = 30
-"""Cards of tasks that are over which are kept for pages that were, or are being, reloaded."""
+"""Cards of ended tasks that are kept for pages that were, or are being, reloaded."""
 
 LATE = 5.0
-"""Seconds that a card stays whose task is over, for a page that found it before that and hasn't said so yet."""
+"""Seconds that an ended task's card stays, for a page that has found it and hasn't said so yet."""
 
 UNANSWERED = 3
-"""Cards that no front end has answered, after which no more are made, as long as none ever was."""
+"""Unanswered cards after which no more are made, unless a front end has ever answered one."""
 
 ANSWERS_WITHIN = 10.0
-"""Seconds that a front end may take to answer: with the first card it loads what it shows widgets with. A card that was
-there for less says nothing about it."""
+"""Seconds that a front end may take to answer: with the first card it loads its code for widgets. A card that was
+closed earlier says nothing about the front end."""
 
 OVER = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
 class Face:
-    """What people see of a task: plain text. ``state`` is one of ``protocol.client_machine.TaskState``'s values.
+    """The state of a task for people: plain text. ``state`` is one of ``protocol.client_machine.TaskState``'s values.
 
-    ``words`` say where it is or how it ended; ``error`` is the first line of its error. Times are Unix seconds, 0.0 for
-    not yet.
+    ``words`` say where the task is or how it ended; ``error`` is the first line of its error. Times are Unix seconds,
+    0.0 for not yet.
     """
 
     label: str
@@ -73,7 +73,7 @@ class Face:
 
     @property
     def over(self) -> bool:
-        """Whether it won't change any more."""
+        """Whether the task has ended."""
         return self.state in OVER
 
 
@@ -90,7 +90,10 @@ _SHAPES = {  # strokes, 16 by 16, and their colour; the card and the panel have 
 
 
 def line_html(state: str, line: str) -> str:
-    """A line of text with a shape for the state, as HTML that needs nothing else. As high as a card: nothing jumps."""
+    """Return a line of text with a shape for the state, as HTML that needs no style sheet.
+
+    The line is as high as a card, so that nothing jumps.
+    """
     path, colour = _SHAPES.get(state, _SHAPES["waiting"])
     dashes = ' stroke-dasharray="2.2 2.12"' if state == "waiting" else ""
     return (
@@ -103,8 +106,10 @@ def line_html(state: str, line: str) -> str:
 
 
 class Card:
-    """One task's card. ``cancel`` is called when the browser asks for it, ``heard`` with what else it says: "ready",
-    "shown"; both on the loop's thread."""
+    """One task's card.
+
+    The browser's messages call ``cancel``, or ``heard`` with "ready" or "shown"; both on the loop's thread.
+    """
 
     def __init__(
         self, widget: CardWidget, face: Face, cancel: Callable[[], object], heard: Callable[[str], object]
@@ -115,22 +120,22 @@ class Card:
         self._told = heard
         self._pages: set[str] = set()
         self.since = 0.0
-        """When it was made, by the clock of ``Cards``."""
+        """When the card was made, by the clock of ``Cards``."""
         self.model_id = str(widget.model_id)
         take_messages(widget.comm, self._handle)
 
     @property
     def ready(self) -> bool:
-        """Whether a front end can show it."""
+        """Whether a front end can show the card."""
         return bool(self._pages)
 
     @property
     def reloaded(self) -> bool:
-        """Whether there is a page that didn't see it begin."""
+        """Whether a page shows the card that was not there when it was made."""
         return len(self._pages) > 1
 
     def show(self, face: Face) -> None:
-        """Tell the browser what has changed, if anything has."""
+        """Send the browser what has changed, if anything has."""
         if face == self._face:
             return
         before, self._face = dataclasses.asdict(self._face), face
@@ -138,14 +143,14 @@ class Card:
         answering_nobody(self._widget.update, changed)
 
     def close(self) -> None:
-        """Take it away, in all front ends."""
+        """Remove the card from all front ends."""
         answering_nobody(self._widget.end)
 
     def _handle(self, message: Mapping[str, Any]) -> None:
         background().loop.call_soon_threadsafe(self._heard, message)
 
     def _heard(self, message: Mapping[str, Any]) -> None:
-        # The browser's other method, "update", is left out on purpose: the state is the kernel's.
+        # The browser's other method, "update", is ignored on purpose: only the kernel writes the state.
         match message["content"].get("data"):
             case {"method": "request_state"}:
                 answering_nobody(self._widget.send_state)
@@ -172,11 +177,11 @@ class Cards:
         self._unanswered = 0
 
     def make(self, face: Face, cancel: Callable[[], object], heard: Callable[[str], object]) -> Card | None:
-        """Make a task's card; nobody sees it yet. None where there can't be one, or not yet: then ask again."""
+        """Make a task's card, not shown yet. Returns None if there can't be one, or not yet: then ask again."""
         if len(self._alive) >= MOST or (self._unanswered >= UNANSWERED and not self._answered):
             return None
         if self._class is None:
-            if self._loading is None:  # it takes long, and the loop serves links
+            if self._loading is None:  # importing takes long, and the loop serves links
                 self._loading = threading.Thread(target=self._load, name="p2p-card", daemon=True)
                 self._loading.start()
             return None
@@ -192,7 +197,7 @@ class Cards:
         return card
 
     def end(self, card: Card) -> None:
-        """A card's task is over, and its line is there again."""
+        """Dispose of the card of an ended task, whose line is shown again."""
         self._alive.discard(card)
         if not card.ready:
             if self._clock() - card.since >= ANSWERS_WITHIN:
@@ -212,8 +217,8 @@ class Cards:
             self._close_one(card)
 
     def close(self) -> None:
-        """Take all cards away that are still there, also those of tasks that are over. Any thread."""
-        if self._class is not None:  # else there never was one
+        """Remove all cards, also those of ended tasks. Any thread."""
+        if self._class is not None:  # otherwise there never was a card
             background().loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:
@@ -231,8 +236,8 @@ class Cards:
 
     def _load(self) -> None:
         try:
-            from p2p_ipython.notebook.card_widget import CardWidget
-        except Exception:  # no anywidget, or the front end was never built: lines it is
+            from p2p_ipython.notebook.card_widget import CardWidget  # heavy, and optional
+        except Exception:  # no anywidget, or the front end was never built: then lines are all there is
             log.debug("there are no cards here", exc_info=True)
             return
         self._class = CardWidget

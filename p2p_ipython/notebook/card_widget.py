@@ -1,7 +1,7 @@
-"""The card as a widget: what the browser is told of a task. Importing it takes a while, and fails where it can't work.
+"""The card as a widget, with the fields of a task that the browser shows.
 
-Its code is built from labextension/src/card. Only the kernel writes its state; the browser sends messages
-(see card.py).
+Importing this takes a while, and fails without anywidget or the built front end. Its code is built from
+labextension/src/card. Only the kernel writes its state; the browser sends messages (see card.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _built = files("p2p_ipython") / "static"
 
 
 class CardWidget(anywidget.AnyWidget):
-    """The fields of ``card.Face``, and what time it was here when they were sent."""
+    """The fields of ``card.Face``, and the kernel's time when they were sent."""
 
     _esm = Unicode((_built / "card.js").read_text("utf-8")).tag(sync=True)
     _css = Unicode((_built / "card.css").read_text("utf-8")).tag(sync=True)
@@ -29,18 +29,18 @@ class CardWidget(anywidget.AnyWidget):
     submitted = Float(0.0).tag(sync=True)
     started = Float(0.0).tag(sync=True)
     ended = Float(0.0).tag(sync=True)
-    # A page that is reloaded asks for the state long after it has changed last.
+    # A page that is reloaded asks for the state long after its last change.
     now = Float(0.0).tag(sync=True, to_json=lambda _value, _widget: time.time())
 
     def update(self, fields: dict[str, Any]) -> None:
-        """Send these, in one message."""
+        """Send these fields, in one message."""
         with self.hold_sync():
             for name, value in fields.items():
                 setattr(self, name, value)
             self.now = time.time()
 
     def end(self) -> None:
-        """Leave nothing behind: a widget doesn't close its layout."""
+        """Close the widget and its layout, which a widget doesn't close itself."""
         layout = self.layout
         self.close()
         layout.close()

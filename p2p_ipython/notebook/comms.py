@@ -4,12 +4,12 @@ JupyterLab sends a comm's messages to a subshell of the kernel, a thread of its 
 main thread computes. But ipykernel (since 7.4) redirects a comm's incoming messages: to the shell whose message was
 *answered* by the last one that the comm has sent. What is sent while a cell runs, or by a thread that a cell has
 started, answers that cell; from then on all clicks wait for the main thread. For a widget that the kernel makes it is
-so from the beginning: its opening answers a cell. To keep to the shell that a click came by is no way out, for that
-subshell is gone once the page is closed.
+so from the beginning: its opening answers a cell. Keeping to the shell that a click came by doesn't help: that subshell
+is gone once the page is closed.
 
-What answers nobody redirects nothing: each message then goes to the shell that the front end has named in it. So
-whatever a comm or a widget sends here, its making and its closing included, is sent by ``answering_nobody``. Front
-ends need no parent in messages of comms. (Displays do need one: see output.py.)
+A message without a parent redirects nothing: each reply then goes to the shell that the front end has named in it. So
+all that a comm or a widget sends here, when it is made and closed too, is sent by ``answering_nobody``. Front ends need
+no parent in messages of comms. (Displays do need one: see output.py.)
 
 ``comm.on_msg`` is avoided: it has IPython fire ``post_execute`` with each message, which shows and closes the figures
 that the user's running cell has just begun.
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def answering_nobody(send: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``send``; what it sends by comms has no parent. Any thread; costs microseconds."""
+    """Call ``send`` so that what it sends by comms has no parent. Any thread; costs microseconds."""
     context = contextvars.copy_context()
     parent = _parent()
     if parent is not None:
@@ -45,7 +45,7 @@ def take_messages(comm: Any, handle: Callable[[Mapping[str, Any]], None]) -> Non
 
 
 def _parent() -> contextvars.ContextVar[Any] | None:
-    """Where ipykernel keeps what is being answered; None where there is nothing to it: no kernel, or one before 7."""
+    """Return where ipykernel keeps the message that is being answered; None without a kernel, or before ipykernel 7."""
     kernelbase = sys.modules.get("ipykernel.kernelbase")
     if kernelbase is None or not kernelbase.Kernel.initialized():
         return None

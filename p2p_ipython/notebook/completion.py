@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from IPython import get_ipython
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def load(ip: InteractiveShell, classes: Sequence[Any]) -> None:
 
 
 def unload(ip: InteractiveShell) -> None:
-    """Complete them no more."""
+    """Stop completing lines of the magics."""
     if ip.Completer is not None:
         for matcher in (complete_option, complete_name):
             if matcher in ip.Completer.custom_matchers:
@@ -48,7 +49,7 @@ def complete_option(context: CompletionContext) -> SimpleMatcherResult:
 
 @context_matcher()
 def complete_name(context: CompletionContext) -> SimpleMatcherResult:
-    """Complete the titles of known clusters, who waits to be let in, and who is a member."""
+    """Complete titles of known clusters, and names of visitors and members."""
     magic, before = _line(context)
     found = _WORD.search(before)
     place = len(before.split()) - (1 if found is not None and found.group() else 0)
@@ -67,13 +68,13 @@ def complete_name(context: CompletionContext) -> SimpleMatcherResult:
 
 
 def _option_before(before: str) -> str:
-    """The last option before the word that is being typed, "" for none."""
+    """Return the last option before the word that is being typed, "" for none."""
     words = before.split() if before[-1:].isspace() else before.split()[:-1]
     return next((word for word in reversed(words) if word.startswith("--")), "")
 
 
 def _line(context: CompletionContext) -> tuple[str, str]:
-    """The magic in whose line the cursor is, "" for none; and the line up to the cursor."""
+    """Return the magic in whose line the cursor is, "" for none; and the line up to the cursor."""
     line = context.line_with_cursor
     words = line.split()
     magic = words[0].lstrip("%") if words and words[0].startswith("%") else ""
@@ -89,13 +90,11 @@ def _result(known: Iterable[str], fragment: str) -> SimpleMatcherResult:
 
 
 def _titles() -> list[str]:
-    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.members.profiles import Profiles  # heavy
 
     return [profile.title for profile in Profiles().all()]
 
 
 def _friends() -> Any:
-    from IPython import get_ipython
-
     shell: Any = get_ipython()
     return None if shell is None else shell.magics_manager.registry.get("FriendsMagics")

@@ -1,15 +1,16 @@
 """The magics for clusters of friends: ``%p2p_host``, ``%p2p_invite``, ``%p2p_join``, ``%p2p_approve`` and their kin.
 
-Hosting, invitations and joining go on behind the scenes; what they wait for is shown under their cell (notice.py).
-Only ``--wait`` blocks the kernel for as long as a person takes. Names that others give themselves are shown as text.
+Hosting, invitations and joining continue in the background; a notice under their cell says what they wait for
+(notice.py). Only ``--wait`` blocks the kernel for as long as a person takes. Names that others give themselves are
+shown as text.
+
+Modules of the blocks below are imported where they are needed: loading the extension must take milliseconds.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.error import UsageError as MagicUsage
@@ -19,8 +20,11 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import NotAdmitted, NotConnected, UsageError
+from p2p_ipython.notebook.connection import Notebook
 from p2p_ipython.notebook.lines import Interrupted, options_of, say
-from p2p_ipython.notebook.output import CellOutput, table
+from p2p_ipython.notebook.members_table import members_table
+from p2p_ipython.notebook.output import table
+from p2p_ipython.notebook.ways import file_of, way_arguments, way_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -29,48 +33,16 @@ if TYPE_CHECKING:
     from p2p_ipython.client.errands import Invitation, Joining, Visitor
     from p2p_ipython.client.hosting import Reception
     from p2p_ipython.members.profile import Profile
-    from p2p_ipython.members.way import Way
     from p2p_ipython.notebook.notice import Notice
 
 MOMENT = 5.0
-"""Seconds that a magic waits for an answer before it goes on behind the scenes."""
+"""Seconds that a magic waits for an answer before it continues in the background."""
 
 LOOK_EVERY = 0.2
-"""Seconds between two looks at whether a guest is there, with ``--wait``."""
+"""Seconds between two looks at whether a guest has come, with ``--wait``."""
 
 PERSONAL = "personal"
-"""Name of a personal cluster where none is given; as in client/cluster.py, which loads later."""
-
-
-class Notebook(Protocol):
-    """What the other magics have."""
-
-    cluster: Cluster | None
-
-    def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
-
-
-def _way_arguments(*, board: str) -> Callable[[Any], Any]:
-    """The options for the way to a board; ``board``: the help of ``--board``, "" where it can't be chosen."""
-    options = [
-        argument("--identity", help="file of the SSH key to use"),
-        argument("--accept-host-key", help="fingerprint of the board's host key, to accept it"),
-        argument("--ssh-option", action="append", help="option of ssh for the way, as '-J HOST'; repeatable"),
-    ]
-    if board:
-        options += [
-            argument("--mailbox", help="URL of the wormhole mailbox (default: the board's own, or the public one)"),
-            argument("--relay", help="tcp:HOST:PORT of the relay (default: the board's own, or the public one)"),
-            argument("--board", help=board),
-        ]
-
-    def add(function: Any) -> Any:
-        for option in options:
-            function = option(function)
-        return function
-
-    return add
+"""Name of a personal cluster if none is given; as in client/cluster.py, which loads later."""
 
 
 @magics_class
@@ -84,7 +56,7 @@ class FriendsMagics(Magics):
         self._making = threading.Lock()
 
     def end(self) -> None:
-        """Withdraw invitations, end the hosting."""
+        """Withdraw invitations, and stop hosting."""
         reception, self._made = self._made, None
         if reception is not None:
             reception.close()
@@ -93,18 +65,18 @@ class FriendsMagics(Magics):
 
     @magic_arguments()
     @argument("cluster", metavar="NAME", help="what the cluster is called, as friends or alice/friends")
-    @argument("--users", help="who is expected: bob,carol; with bob=SHA256:… he needs no invitation")
+    @argument("--users", help="expected members: bob,carol; with bob=SHA256:… bob needs no invitation")
     @argument("--duration", help="how long the cluster is hosted, as 12h or 30d (default: 14d)")
     @argument("--owner", help="what you are called in its title (default: your name on the board)")
-    @argument("--resume", action="store_true", help="only go on with a cluster that is there")
-    @_way_arguments(board="[USER@]HOST[:PORT] of the board to meet at (default: pipe.pico.sh)")
+    @argument("--resume", action="store_true", help="only continue with a cluster that exists")
+    @way_arguments(board="[USER@]HOST[:PORT] of the board to meet at (default: pipe.pico.sh)")
     @line_magic
     def p2p_host(self, line: str) -> None:
-        """Host a cluster that friends share, or go on with it, from this notebook.
+        """Host a cluster that friends share, a new one or one of yours, from this notebook.
 
-        It lets people in, and tells everybody who is in, until the kernel ends, %p2p_unhost, or --duration is over.
-        The members can work together without it. Who knocks is shown under the cell, to be answered by
-        %p2p_approve NAME or %p2p_refuse NAME; %p2p_invite invites somebody.
+        The host admits people and sends everybody the list of members, until the kernel ends, %p2p_unhost, or
+        --duration is over. The members can work together without it. People who knock appear under the cell:
+        answer with %p2p_approve NAME or %p2p_refuse NAME. %p2p_invite invites a friend.
         """
         given = options_of(self.p2p_host, line)
         from p2p_ipython.members.operations import parse_users
@@ -114,7 +86,7 @@ class FriendsMagics(Magics):
             title, new = self.reception.host(
                 given["cluster"],
                 notice,
-                way=_way(given),
+                way=way_of(given),
                 users=parse_users(given["users"] or ""),
                 duration=parse_duration(given["duration"]) if given["duration"] else None,
                 owner=given["owner"],
@@ -127,32 +99,32 @@ class FriendsMagics(Magics):
                 raise Interrupted("the cluster is not hosted") from None
             raise
         if not new:
-            words = f"{title} is hosted by this notebook already. What this line says counts from now on."
+            words = f"{title} is hosted by this notebook already. The options of this line apply from now on."
             notice.show(words, words)
 
     @magic_arguments()
     @argument("cluster", nargs="?", metavar="NAME", help="the cluster (default: all that this notebook hosts)")
     @line_magic
     def p2p_unhost(self, line: str) -> None:
-        """Host a cluster no more. Its members can go on without it."""
+        """Stop hosting a cluster. Its members can continue without it."""
         given = options_of(self.p2p_unhost, line)
         titles = self.reception.unhost(given["cluster"])
-        say(f"Not hosted from here any more: {', '.join(titles)}." if titles else "Nothing is hosted by this notebook.")
+        say(f"This notebook no longer hosts {', '.join(titles)}." if titles else "This notebook hosts nothing.")
 
     @magic_arguments()
     @argument("cluster", nargs="?", metavar="NAME", help="the cluster, as friends (default: the one hosted here)")
-    @argument("guest", nargs="?", metavar="WHO", help="what the guest will be called (default: as he says)")
+    @argument("guest", nargs="?", metavar="WHO", help="what the guest will be called (default: the name they give)")
     @argument("--own", action="store_true", help="a machine of your own, which counts as you")
-    @argument("--yes", action="store_true", help="let whoever has the code in, without a question")
+    @argument("--yes", action="store_true", help="admit the guest who has the code, without a question")
     @argument("--wait", action="store_true", help="wait until it is over, and ask here")
-    @_way_arguments(board="with --own: the board of a personal cluster, which is then called NAME")
+    @way_arguments(board="with --own: the board of a personal cluster, which is then called NAME")
     @line_magic
     def p2p_invite(self, line: str) -> Invitation:
-        """Invite a friend into a cluster that you host, by a code to tell him.
+        """Invite a friend into a cluster that you host: show a code to give them.
 
-        Shows the code, and goes on. When the guest is there, his name and the fingerprint of his key appear under the
-        cell, to be answered by %p2p_approve NAME or %p2p_refuse NAME. A code works once, for ten minutes. The
-        invitation that is returned has it, too: invitation.arguments is what the guest types behind "p2p join".
+        It returns at once. When the guest has come, their name and the fingerprint of their key appear under the cell:
+        answer with %p2p_approve NAME or %p2p_refuse NAME. A code works once, for ten minutes. The invitation that is
+        returned has it, too: invitation.arguments is what the guest types after "p2p join".
         """
         given = options_of(self.p2p_invite, line)
         if given["board"] and not given["own"]:
@@ -163,7 +135,7 @@ class FriendsMagics(Magics):
                 given["cluster"] or self._default_cluster(personal=bool(given["board"])),
                 given["guest"],
                 notice,
-                way=_way(given),
+                way=way_of(given),
                 own=given["own"],
                 yes=given["yes"],
             )
@@ -177,16 +149,19 @@ class FriendsMagics(Magics):
         return invitation
 
     @magic_arguments()
-    @argument("who", metavar="NAME", help="who waits; or how the fingerprint of his key begins")
+    @argument("who", metavar="NAME", help="the person who waits, or how the fingerprint of their key begins")
     @argument(
-        "--as", dest="called", metavar="OTHER", help="what he will be called; a member's name: another key of his"
+        "--as",
+        dest="called",
+        metavar="OTHER",
+        help="what they will be called; with a member's name: that member's other key",
     )
     @line_magic
     def p2p_approve(self, line: str) -> None:
-        """Let somebody in, who knocks at a cluster that is hosted here or has the code of an invitation.
+        """Admit a person who knocks at a cluster that is hosted here, or who has the code of an invitation.
 
-        Compare the fingerprint of his key with what he says (p2p whoami shows it): the name is only what he calls
-        himself.
+        Ask them for the fingerprint of their key (p2p whoami shows it), and compare. The name proves nothing: people
+        choose it themselves.
         """
         given = options_of(self.p2p_approve, line)
         visitor, called = self.reception.approve(given["who"], called=given["called"])
@@ -195,49 +170,51 @@ class FriendsMagics(Magics):
         elif called:
             say(f"{called} is in {visitor.title}, with the key {visitor.fingerprint}.")
         else:
-            say(f"{visitor.called} waits no more.")
+            say(f"{visitor.called} no longer waits.")
 
     @magic_arguments()
-    @argument("who", metavar="NAME", help="who waits; or how the fingerprint of his key begins")
+    @argument("who", metavar="NAME", help="the person who waits, or how the fingerprint of their key begins")
     @line_magic
     def p2p_refuse(self, line: str) -> None:
-        """Don't let somebody in. Who knocks is told no as long as the cluster is hosted from here."""
+        """Refuse to admit a person, also if they knock again while this notebook hosts the cluster."""
         visitor = self.reception.refuse(options_of(self.p2p_refuse, line)["who"])
-        say(f"{visitor.called}, with the key {visitor.fingerprint}, is told no.")
+        say(f"{visitor.called}, with the key {visitor.fingerprint}, is refused.")
 
     @magic_arguments()
     @argument("cluster", metavar="NAME", help="the cluster, as friends")
-    @argument("member", metavar="WHO", help="the member's name, or the fingerprint of one of his keys")
-    @_way_arguments(board="")
+    @argument("member", metavar="WHO", help="the member's name, or the fingerprint of one of their keys")
+    @way_arguments(board="")
     @line_magic
     def p2p_revoke(self, line: str) -> None:
-        """Take somebody out of a cluster that you own, at once.
+        """Remove a member from a cluster that you own, at once.
 
-        Whoever hears of it cuts his links. The others get another topic and another key; what they run goes on.
+        Each process that learns of it cuts its links to them. The other members get another topic and another key;
+        the tasks that they run continue.
         """
         given = options_of(self.p2p_revoke, line)
-        title, out = self.reception.revoke(given["cluster"], given["member"], way=_way(given))
-        words = f"{out.member} is out of {title}; the others have got another key."
+        title, out = self.reception.revoke(given["cluster"], given["member"], way=way_of(given))
+        words = f"{out.member} is removed from {title}; the others have another key now."
         if out.waiting:
-            words += f" {out.waiting} of their processes have not taken it yet; they get it while somebody hosts."
+            words += f" {out.waiting} of their processes don't have it yet; they get it while somebody hosts."
         say(words)
 
     # -- the guest's --
 
     @magic_arguments()
-    @argument("code", nargs="+", metavar="CODE", help="what the friend has told you; or the title, to knock")
+    @argument("code", nargs="+", metavar="CODE", help="the code that your friend has given you; or a title, to knock")
     @argument("--name", help="what you are called (default: your login name)")
-    @argument("--own", action="store_true", help="the code is of your own: this machine will count as you")
+    @argument("--own", action="store_true", help="the code is your own: this machine will count as you")
     @argument("--owner", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key")
-    @argument("--make-key", action="store_true", help="make an SSH key where there is none")
-    @argument("--wait", action="store_true", help="wait until somebody has answered")
-    @_way_arguments(board="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
+    @argument("--make-key", action="store_true", help="make an SSH key if there is none")
+    @argument("--wait", action="store_true", help="wait for the answer")
+    @way_arguments(board="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
     @line_magic
     def p2p_join(self, line: str) -> Joining | None:
-        """Join a cluster of a friend's, by the code that he has told you.
+        """Join a friend's cluster by the code that they have given you.
 
-        He has to say yes: it waits a moment for that, and then goes on, with its state under the cell. Afterwards
-        %p2p_connect TITLE just works, on every later day. With a title in place of a code, it knocks.
+        The friend has to say yes: the magic waits a moment for that, then continues in the background, with its state
+        under the cell. From then on %p2p_connect TITLE works, on every later day. With a title in place of a code, it
+        knocks.
         """
         from p2p_ipython.protocol.roster import is_title
 
@@ -252,7 +229,7 @@ class FriendsMagics(Magics):
                 code,
                 notice,
                 name=given["name"],
-                identity=_file(given["identity"]),
+                identity=file_of(given["identity"]),
                 mailbox=given["mailbox"] or "",
                 own=given["own"],
                 make_key=given["make_key"],
@@ -264,14 +241,14 @@ class FriendsMagics(Magics):
             over = joining.wait(None if given["wait"] else MOMENT)
         except KeyboardInterrupt:
             joining.cancel()
-            raise Interrupted("it was cancelled; the code is used up") from None
+            raise Interrupted("joining was cancelled; the code is used up") from None
         if over:
             joining.result()
         return joining
 
     @magic_arguments()
     @argument("cluster", metavar="TITLE", help="the cluster, as alice/friends")
-    @argument("--yes", action="store_true", help="also if it is your own: nobody can then change who is in it")
+    @argument("--yes", action="store_true", help="also if it is your own: nobody can then change its members")
     @line_magic
     def p2p_leave(self, line: str) -> None:
         """Forget a cluster: its topic and key are removed from this machine."""
@@ -288,7 +265,7 @@ class FriendsMagics(Magics):
             raise UsageError(f"this notebook hosts {title}", hint=f"End that first: %p2p_unhost {title}")
         if profiles.load(title).hosting is not None and not given["yes"]:
             raise UsageError(
-                f"{title} is your own; forgotten, it can't be hosted again, nor anybody taken out of it",
+                f"{title} is your own; once forgotten, it can't be hosted again, and no member removed",
                 hint=f"If that is what you want: %p2p_leave {title} --yes",
             )
         operations.leave(profiles, title)
@@ -300,9 +277,9 @@ class FriendsMagics(Magics):
     @argument("cluster", nargs="?", metavar="NAME", help="the cluster (default: the one that is connected or hosted)")
     @line_magic
     def p2p_members(self, line: str) -> None:
-        """Show who is in a cluster: names, keys, roles, whom you trust, whose workers are here.
+        """Show the members of a cluster: names, keys, roles, trust, and how many of their workers are here.
 
-        Without a name and a cluster that is connected or hosted, the clusters that this machine knows.
+        Without a name, while no cluster is connected or hosted, show the clusters that this machine knows.
         """
         from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
@@ -315,20 +292,20 @@ class FriendsMagics(Magics):
             return
         profile = profiles.load(operations.find_title(profiles, name))
         if not profile.roster:
-            say(f"The list of members of {profile.title} has not come yet; it does when you connect.")
+            say(f"The list of members of {profile.title} has not come yet. It comes when you connect.")
             return
         publish_display_data(members_table(profile, self._workers_here(profile.title)))
 
     @magic_arguments()
     @argument("cluster", nargs="?", metavar="NAME", help="the cluster (default: the one that is connected)")
     @argument("who", metavar="WHO", help="the member's name")
-    @argument("--revoke", action="store_true", help="trust him no more")
+    @argument("--revoke", action="store_true", help="stop trusting them")
     @line_magic
     def p2p_trust(self, line: str) -> None:
-        """Let results of a member's workers be of any type, which lets them run any code in this notebook.
+        """Trust a member: results of their workers may be of any type, so they can run any code in this notebook.
 
-        It is kept for the cluster. A result that was refused can be asked for again; nothing runs
-        again. Others' results are plain data: numbers, text, arrays, tables, pictures.
+        This is kept for the cluster. A result that was refused can be asked for again; nothing runs again. Results
+        of other members are plain data: numbers, text, arrays, tables, pictures.
         """
         from p2p_ipython.members import operations
         from p2p_ipython.members.profiles import Profiles
@@ -342,8 +319,8 @@ class FriendsMagics(Magics):
             name = cluster.trust(given["who"], revoke=given["revoke"])
         elif title is None:
             raise NotConnected(
-                "whom to trust is said for the cluster that is connected, and none is",
-                hint="Run %p2p_connect TITLE first, or say which cluster: %p2p_trust TITLE NAME",
+                "no cluster is connected, so it is not clear whose NAME you mean",
+                hint="Run %p2p_connect TITLE first, or name the cluster: %p2p_trust TITLE NAME",
             )
         else:
             name, _ = operations.trust(profiles, title, given["who"], allow=not given["revoke"])
@@ -355,11 +332,11 @@ class FriendsMagics(Magics):
     # -- for completion --
 
     def names_waiting(self) -> list[str]:
-        """Who waits to be let in."""
+        """Return the names of people who wait to be let in."""
         return [visitor.called for visitor in self._made.waiting()] if self._made is not None else []
 
     def names_of_members(self) -> list[str]:
-        """Who is in the cluster that is connected."""
+        """Return the names of the connected cluster's members."""
         cluster = self._connected()
         return [member.name for member in cluster.members()] if cluster is not None else []
 
@@ -367,7 +344,7 @@ class FriendsMagics(Magics):
 
     @property
     def reception(self) -> Reception:
-        """Where those who would come in are dealt with; made on first use."""
+        """The reception, which deals with hosting and with people who would join; made on first use."""
         from p2p_ipython.client.hosting import Reception
 
         with self._making:  # the panel asks for it from another thread
@@ -397,11 +374,11 @@ class FriendsMagics(Magics):
     def _default_cluster(self, *, personal: bool) -> str:
         name = PERSONAL if personal else self._only_hosted()
         if name is None:
-            raise MagicUsage("say into which cluster: %p2p_invite NAME [WHO]")
+            raise MagicUsage("name the cluster: %p2p_invite NAME [WHO]")
         return name
 
     def _wait_and_ask(self, invitation: Invitation) -> None:
-        """Wait until an invitation is over; with somebody there, ask."""
+        """Wait until an invitation is over; when the guest has come, ask the user."""
         asked: Visitor | None = None
         try:
             while not invitation.wait(LOOK_EVERY):
@@ -415,8 +392,8 @@ class FriendsMagics(Magics):
         except StdinNotImplementedError:
             invitation.cancel()
             raise UsageError(
-                "there is nobody to answer here, so the invitation was withdrawn",
-                hint="Leave --wait out, and answer by %p2p_approve; or say --yes beforehand.",
+                "nobody can answer a question here, so the invitation was withdrawn",
+                hint="Leave --wait out and answer with %p2p_approve, or use --yes.",
             ) from None
         invitation.result()
 
@@ -425,22 +402,22 @@ class FriendsMagics(Magics):
         from p2p_ipython.client.hosting import key_of_guest
 
         try:
-            key_of_guest(_file(given["identity"]), make=given["make_key"])
+            key_of_guest(file_of(given["identity"]), make=given["make_key"])
             knocking.knock(
                 title,
-                way=_way(given),
+                way=way_of(given),
                 name=given["name"],
                 owner=given["owner"] or "",
                 patience=knocking.PATIENCE if given["wait"] else MOMENT,
                 progress=notice.progress,
             )
-        except NotAdmitted as error:  # perhaps it goes on knocking; then the line will say what becomes of that
+        except NotAdmitted as error:  # it may still be knocking; then the line says how that ends
             notice.show(f"Not joined: {error.message}.", "")
             raise
         except KeyboardInterrupt:
             knocking.give_up(title)
             notice.show("Not joined.", "")
-            raise Interrupted("it knocks no more") from None
+            raise Interrupted("knocking was stopped") from None
         except BaseException:
             notice.show("Not joined.", "")
             raise
@@ -457,51 +434,15 @@ class FriendsMagics(Magics):
         publish_display_data(table(("cluster", "board", ""), rows, "Clusters that this machine knows"))
 
     def _workers_here(self, title: str) -> dict[str, int] | None:
-        """How many workers of each member are here; None where that isn't known."""
+        """Return how many workers of each member are here; None if that isn't known."""
         cluster = self._connected()
         if cluster is None or cluster.target != title:
             return None
         here: dict[str, int] = {}
         for worker in cluster.status().members:
-            member = worker.name.partition(" (")[0]  # a member's name has neither
+            member = worker.name.partition(" (")[0]  # a member's name has no parenthesis
             here[member] = here.get(member, 0) + 1
         return here
-
-
-def members_table(profile: Profile, workers: dict[str, int] | None) -> dict[str, str]:
-    """The members of a cluster as text and HTML. ``workers``: how many of each are here, None for not known."""
-    from p2p_ipython.protocol.roster import Roster
-
-    roster = Roster.parse(profile.roster, profile.cluster)
-    head = ("name", "key", "roles", "results") + (("workers here",) if workers is not None else ())
-    rows = []
-    for number, member in enumerate(roster.members):
-        mine = profile.signer in member.keys
-        roles = ", ".join([*(["owner"] if number == 0 else []), *member.roles])
-        anything = mine or any(key in profile.trusted for key in member.keys)
-        trust = "yours" if mine else "of any type (trusted)" if anything else "plain data"
-        for at, key in enumerate(member.keys):
-            row = (member.name + (" (you)" if mine else ""), key, roles, trust) if not at else ("", key, "", "")
-            here = (str(workers.get(member.name, 0)) if not at else "",) if workers is not None else ()
-            rows.append(row + here)
-    return table(head, rows, f"{profile.title}, list number {roster.epoch}")
-
-
-def _way(given: dict[str, Any]) -> Way:
-    from p2p_ipython.members.way import Way
-
-    return Way(
-        board=given.get("board") or "",
-        identity=_file(given["identity"]),
-        pin=given["accept_host_key"],
-        mailbox=given.get("mailbox") or "",
-        relay=given.get("relay") or "",
-        ssh_options=tuple(given["ssh_option"] or ()),
-    )
-
-
-def _file(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text else None
 
 
 def _said_yes(question: str) -> bool:

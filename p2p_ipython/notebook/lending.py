@@ -1,13 +1,13 @@
 """The magic to lend this machine: ``%p2p_lend``.
 
-The worker is a process of this kernel's (client/lending.py). How it stands is shown under the cell that began it, and
-kept true there until it is over.
+The worker is a process of this kernel's (client/lending.py). A notice under the cell that started it shows its state
+until it ends. Modules of the client are imported in functions: loading the extension must take milliseconds.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_magic, magics_class
@@ -15,8 +15,8 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import NotConnected, UsageError, in_notebook
+from p2p_ipython.notebook.connection import Notebook
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted
-from p2p_ipython.notebook.output import CellOutput
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -26,25 +26,16 @@ if TYPE_CHECKING:
     from p2p_ipython.notebook.notice import Notice
 
 
-class Notebook(Protocol):
-    """What the other magics have."""
-
-    cluster: Cluster | None
-
-    def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
-
-
 @magics_class
 class LendingMagics(Magics):
-    """Lends this machine to clusters."""
+    """Magics to lend this machine to clusters."""
 
     def __init__(self, shell: InteractiveShell, notebook: Notebook) -> None:
         super().__init__(shell, parent=shell)
         self._notebook = notebook
 
     def end(self) -> None:
-        """Lend nothing any more."""
+        """Stop lending."""
         loaded: Any = sys.modules.get("p2p_ipython.client.lending")
         if loaded is not None:
             loaded.end()
@@ -61,18 +52,19 @@ class LendingMagics(Magics):
         help="lend to these members only, by name or fingerprint (default: to all)",
     )
     @argument("--duration", metavar="TIME", help="stop after this long: 90s, 30m, 2h (default: with this kernel)")
-    @argument("--tag", action="append", metavar="WORD", help="what it is good for, as gpu; repeatable")
-    @argument("--name", help="what others see it as (default: this machine's name)")
-    @argument("--pause", action="store_true", help="take no new tasks for now; what runs goes on")
+    @argument("--tag", action="append", metavar="WORD", help="what the machine is good for, as gpu; repeatable")
+    @argument("--name", help="the name that others see (default: this machine's name)")
+    @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
-    @argument("--stop", action="store_true", help="lend no more; what runs may end, for a minute; again: at once")
+    @argument("--stop", action="store_true", help="stop lending: running tasks get a minute to end; again: at once")
     @line_magic
     def p2p_lend(self, line: str) -> None:
         """Lend this machine to a cluster: a worker in the background runs tasks of its members.
 
-        Tasks run as you, with your files in reach: lend to people whom you would lend the machine. How it stands is
-        shown under the cell. It ends with --stop, after --duration, or with this notebook's kernel. --pause, --resume
-        and --stop are for TITLE, or for all that this notebook lends. Where it lends, the bare magic says how.
+        Tasks run as you, with your files within reach: lend only to people whom you would lend the machine itself. The
+        worker's state is shown under the cell. It ends with --stop, after --duration, or with this notebook's kernel.
+        --pause, --resume and --stop are for TITLE, or for everything that this notebook lends. While it lends, the
+        magic without options shows the state.
         """
         given = options_of(self.p2p_lend, line)
         chosen = [command for command in ("pause", "resume", "stop") if given[command]]
@@ -94,7 +86,7 @@ class LendingMagics(Magics):
         if given["slots"] == 1 and not any(given[name] for name in ("only", "duration", "tag", "name")):
             for one in lender().states():
                 if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
-                    say(in_notebook(lending_text(one)))  # the bare magic asks how it stands
+                    say(in_notebook(lending_text(one)))  # without options the magic asks for the state
                     return
         notice = Notice(self._notebook.output())
         notice.progress("starting a worker")
@@ -115,14 +107,14 @@ class LendingMagics(Magics):
         _Line(lender(), state, notice).begin()
 
     def _where(self, title: str | None) -> Cluster | str:
-        """The cluster that is meant; the one that is connected, which knows its way, where it is that."""
+        """Return the cluster that is meant: the connected one, which knows its way, or another one's title."""
         cluster = self._notebook.cluster
         if cluster is not None and cluster.closed:
             cluster = None
         if title is not None and (cluster is None or title != cluster.target):
             return title
         if cluster is None:
-            raise NotConnected("no cluster is connected", hint="Say to which one to lend: %p2p_lend alice/friends")
+            raise NotConnected("no cluster is connected", hint="Name the cluster to lend to: %p2p_lend alice/friends")
         return cluster
 
     def _command(self, command: str, title: str | None) -> None:
@@ -134,7 +126,7 @@ class LendingMagics(Magics):
             what = "Nothing is lent by this notebook" if not lent else f"{title} is not lent to by this notebook"
             hint = f"Lent to: {', '.join(one.title for one in lent)}." if lent else "%p2p_lend TITLE lends."
             raise UsageError(what, hint=hint)
-        if command != "stop":  # what is over keeps nothing else from being paused
+        if command != "stop":  # a worker that has ended doesn't keep the others from being paused
             meant = [one for one in meant if one.state in HEEDS] or meant
         for one in meant:
             state = getattr(lender(), command)(one.id)
@@ -142,7 +134,7 @@ class LendingMagics(Magics):
 
 
 class _Line:
-    """What is shown of a worker under the cell that began it. Belongs to the loop, but for ``begin``."""
+    """The notice of a worker under the cell that started it. Belongs to the loop, but for ``begin``."""
 
     def __init__(self, lender: Lender, state: LendingState, notice: Notice) -> None:
         self._lender = lender
@@ -151,7 +143,7 @@ class _Line:
         self._unfollow = lambda: None
 
     def begin(self) -> None:
-        """Show it, and keep it true."""
+        """Show the worker's state, and keep it up to date."""
         from p2p_ipython.client.printing import DRAIN, printed
         from p2p_ipython.loop import background
 
@@ -161,7 +153,7 @@ class _Line:
     async def _begin(self) -> None:
         self._show(news=True)
         self._unfollow = self._lender.follow(self._changed)
-        self._changed()  # since it was there
+        self._changed()  # it may have changed before it was followed
 
     def _changed(self) -> None:
         from dataclasses import replace

@@ -1,23 +1,26 @@
-"""A magic's line: its options are read, and it is answered in a line."""
+"""The line of a magic: reads its options, and prints an answer."""
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic_arguments import parse_argstring
 
+_GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
+
 
 def options_of(magic: Any, line: str) -> dict[str, Any]:
-    """The options in a line of a magic with ``@magic_arguments``, by name. Raises IPython's ``UsageError``."""
+    """Return the options in a line of a magic with ``@magic_arguments``, by name. Raises IPython's ``UsageError``."""
     if {"--help", "-h"} & set(line.split()):
         raise MagicUsage(f"for help, type %{magic.__name__}? in a cell of its own")
     return {name: unquoted(value) for name, value in vars(parse_argstring(magic, line)).items()}
 
 
 def unquoted(value: Any) -> Any:
-    """A value without the quotes around it, which IPython's argument parser keeps."""
+    """Return a value without the quotes around it, which IPython's argument parser keeps."""
     if isinstance(value, list):
         return [unquoted(entry) for entry in value]
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
@@ -31,13 +34,46 @@ def without_arguments(magic: str, line: str) -> None:
         raise MagicUsage(f"{magic} takes no arguments: {line.strip()}")
 
 
+class GlobalsOption(NamedTuple):
+    """``--globals``: find names by themselves (``automatic``), and those to add and to leave out."""
+
+    automatic: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+def split_globals(line: str) -> tuple[str, GlobalsOption]:
+    """Take ``--globals auto|none [+NAME] [-NAME] …`` out of a magic's line; argparse would stumble over -NAME.
+
+    Raises IPython's ``UsageError`` when nothing usable follows it.
+    """
+    kept: list[str] = []
+    given: list[str] = []
+    inside = False
+    for word in line.replace("--globals=", "--globals ").split():
+        parts = [part for part in word.strip("\"'").split(",") if part]
+        if word == "--globals":
+            if inside and not given:
+                break
+            inside = True
+        elif inside and parts and all(_GLOBAL.fullmatch(part) for part in parts):
+            given += parts
+        else:
+            kept.append(word)
+    if inside and not given:
+        raise MagicUsage("--globals wants auto or none, +NAME to add a name, -NAME to leave one out")
+    include = tuple(part[1:] for part in given if part[0] == "+")
+    exclude = tuple(part[1:] for part in given if part[0] == "-")
+    return " ".join(kept) if inside else line, GlobalsOption("none" not in given, include, exclude)
+
+
 def say(words: str) -> None:
     """Print under the cell that runs."""
     sys.stdout.write(f"{words}\n")
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user interrupted a ``--wait``; ``what`` was done about what it waited for."""
+    """The user interrupted a ``--wait``. ``what`` says what has become of the thing that it waited for."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)

@@ -1,10 +1,10 @@
 """The magics: ``%p2p_connect``, ``%%p2p``, ``%p2p``, ``%p2p_status``, ``%p2p_disconnect``; for friends see friends.py.
 
-Each parses its line, calls the cluster and shows what it says; what is decided is decided elsewhere. Loading
-them costs milliseconds: whatever a cluster needs is imported when it is connected.
+Each parses its line, calls the cluster and shows the outcome; other modules decide. Loading the magics must take
+milliseconds, so functions import what a cluster needs, once it is needed.
 
-``%%p2p`` is synchronous and returns at once. Its output lands under its own cell, also when that is long over;
-see output.py for the front ends where it can't.
+``%%p2p`` is synchronous and returns at once. Its output appears under its own cell, also long after that has ended;
+output.py says in which front ends it can't.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from __future__ import annotations
 import ast
 import concurrent.futures
 import keyword
-import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
@@ -25,30 +24,37 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.client import future
 from p2p_ipython.client.printing import printed
-from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected, UsageError
+from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.card import Cards, line_html
+from p2p_ipython.notebook.connection import Connect, Connection, where
+from p2p_ipython.notebook.dry_run import show_names
 from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lending import LendingMagics
-from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted, without_arguments
-from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
-from p2p_ipython.notebook.panel.registration import Door
+from p2p_ipython.notebook.lines import (
+    GlobalsOption,
+    Interrupted,
+    options_of,
+    say,
+    split_globals,
+    unquoted,
+    without_arguments,
+)
+from p2p_ipython.notebook.output import CellOutput, CurrentCell
+from p2p_ipython.notebook.panel.registration import Opened, Registration
 from p2p_ipython.notebook.status_line import StatusLines, text
-from p2p_ipython.protocol.plain import count, plain
+from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.future import Future
-    from p2p_ipython.notebook.panel.panels import Desk
-    from p2p_ipython.task.capture import Captured, Row
+    from p2p_ipython.notebook.panel.panels import Panels
+    from p2p_ipython.task.capture import Captured
 
-Connect = Callable[..., "Cluster"]
-
-_GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
 _SHOWN_WITHIN = 2.0
-"""Seconds that --wait lets the line under the cell take to say how the task ended."""
+"""Seconds that ``--wait`` gives the line under the cell to say how the task ended."""
 
 
 def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
@@ -59,19 +65,19 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     friends = FriendsMagics(ip, magics)
     ip.register_magics(friends)
 
-    def desk(door: Door) -> Desk:
-        from p2p_ipython.notebook.panel.panels import Desk
+    def panels(kernel: Any, opened: Opened) -> Panels:
+        from p2p_ipython.notebook.panel.panels import Panels
 
-        return Desk(door, magics, friends)
+        return Panels(kernel, opened, magics, friends)
 
-    magics.door = Door(ip, magics, desk)
+    magics.registration = Registration(ip, magics, panels)
     ip.register_magics(LendingMagics(ip, magics))
     completion.load(ip, [P2PMagics, FriendsMagics, LendingMagics])
     return magics
 
 
 def unload(ip: InteractiveShell) -> None:
-    """End this kernel's cluster, what it hosts and lends, and forget the magics' state."""
+    """End this kernel's cluster, hosting and lending, and forget the magics' state."""
     completion.unload(ip)
     with ExitStack() as ending:  # the last first, and each whatever becomes of the others
         for name in (P2PMagics.__name__, FriendsMagics.__name__, LendingMagics.__name__):
@@ -81,42 +87,9 @@ def unload(ip: InteractiveShell) -> None:
             for kind in ip.magics_manager.magics.values():
                 for word in [word for word, function in kind.items() if getattr(function, "__self__", None) is magics]:
                     del kind[word]
-            # IPython never forgets magics that were registered once, nor what they have shown.
+            # IPython itself never forgets registered magics, nor what they have shown.
             ip.configurables[:] = [one for one in ip.configurables if one is not magics]
             ending.callback(magics.end)
-
-
-class GlobalsOption(NamedTuple):
-    """``--globals``: find names by themselves (``automatic``), and those to add and to leave out."""
-
-    automatic: bool
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-
-
-def split_globals(line: str) -> tuple[str, GlobalsOption]:
-    """Take ``--globals auto|none [+NAME] [-NAME] …`` out of a magic's line; argparse would stumble over -NAME.
-
-    Raises IPython's ``UsageError`` when nothing usable follows it.
-    """
-    kept: list[str] = []
-    given: list[str] = []
-    inside = False
-    for word in line.replace("--globals=", "--globals ").split():
-        parts = [part for part in word.strip("\"'").split(",") if part]
-        if word == "--globals":
-            if inside and not given:
-                break
-            inside = True
-        elif inside and parts and all(_GLOBAL.fullmatch(part) for part in parts):
-            given += parts
-        else:
-            kept.append(word)
-    if inside and not given:
-        raise MagicUsage("--globals wants auto or none, +NAME to add a name, -NAME to leave one out")
-    include = tuple(part[1:] for part in given if part[0] == "+")
-    exclude = tuple(part[1:] for part in given if part[0] == "-")
-    return " ".join(kept) if inside else line, GlobalsOption("none" not in given, include, exclude)
 
 
 @magics_class
@@ -126,30 +99,23 @@ class P2PMagics(Magics):
     def __init__(self, shell: InteractiveShell, connect: Connect | None = None) -> None:
         super().__init__(shell, parent=shell)
         self._ip = shell
-        self.cluster: Cluster | None = None
-        self._connect = connect
-        self.door: Door | None = None
-        self._joined: dict[str, Any] = {}
-        self._joining = threading.Lock()
-        self._ended = False
-        self.on_cluster: Callable[[], None] = lambda: None
-        """Note that ``cluster`` is another one, by the thread that has made it so."""
+        self._connection = Connection(connect)
+        self.registration: Registration | None = None
         self._current = CurrentCell(shell)
         self._cards = Cards()
         self._status_lines = StatusLines(self._cards)
-        # What `cluster.submit` runs shows its output under the cell that submits it, too.
+        # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         future.default_sink = self.output
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
-        self._ended = True
         self._current.close()
         future.default_sink = lambda: printed
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
-            ending.callback(self._close_last)
-            if self.door is not None:
-                ending.callback(self.door.close)
+            ending.callback(self._connection.end)
+            if self.registration is not None:
+                ending.callback(self.registration.close)
 
     # -- clusters --
 
@@ -157,7 +123,7 @@ class P2PMagics(Magics):
     @argument("target", nargs="?", help="a cluster of friends, as alice/friends; or HOST[:PORT] of a board that runs")
     @argument("--cluster", help="name of the personal cluster on that board")
     @argument("--workers", type=int, help="worker processes on this machine (default: one a core)")
-    @argument("--name", help="what others see of you")
+    @argument("--name", help="the name that others see")
     @argument("--board", help="when knocking: HOST[:PORT] of the board (default: pipe.pico.sh)")
     @argument("--owner", metavar="SHA256:…", help="when knocking: the fingerprint of the owner's key")
     @argument("--identity", help="file of the SSH key to use")
@@ -172,16 +138,16 @@ class P2PMagics(Magics):
 
         ``%p2p_connect`` starts a personal cluster on this machine: no account, no network. It ends with the
         kernel. ``%p2p_connect alice/friends`` connects to a cluster of friends that you have joined (see %p2p_join);
-        to one that you have not, it knocks: its owner is asked whether to let you in.
+        to one that you have not joined, it knocks: its owner is asked whether to let you in.
         ``%p2p_connect HOST:PORT --cluster NAME`` joins a personal cluster on a board that runs elsewhere.
 
-        The cluster that is connected already is left when the new one is there, and not while it has tasks that
-        aren't over. The same line again changes nothing.
+        A cluster that is connected already is left once the new one is connected; while it has unfinished tasks, the
+        magic refuses. The same line again changes nothing.
         """
         given = self._way(line)
         bind = _name(given.pop("bind"))
-        if self.cluster is not None and not self.cluster.closed and given == self._joined:
-            say(f"Still connected: {_where(given)}.")
+        if self.cluster is not None and not self.cluster.closed and given == self._connection.given:
+            say(f"Still connected: {where(given)}.")
         else:
             self._join_aloud(given)
         if bind is not None:
@@ -205,13 +171,13 @@ class P2PMagics(Magics):
 
     @line_magic
     def p2p_panel(self, line: str) -> None:
-        """Show a live view of the cluster: who is here, tasks, offers, and what can be done.
+        """Show a live view of the cluster: members, tasks, offers, and buttons for what can be done.
 
-        It is of the cluster that is connected, whichever that is at the time; ``cluster.panel()`` is of one cluster.
+        It follows the notebook from one cluster to the next; ``cluster.panel()`` shows one cluster only.
         """
         without_arguments("%p2p_panel", line)
-        if self.door is not None:
-            self.door.desk.place(self.output())
+        if self.registration is not None:
+            self.registration.panels.place(self.output())
 
     # -- tasks --
 
@@ -220,7 +186,7 @@ class P2PMagics(Magics):
     @argument("--wait", action="store_true", help="wait for the result, and show it as the cell's own")
     @argument("--dry-run", action="store_true", help="show what would travel, and run nothing")
     @argument("--label", help="what the task is called in lists (default: NAME, or In[3])")
-    @argument("--once", action="store_true", help="never start it a second time, should its worker go away")
+    @argument("--once", action="store_true", help="never start it a second time, even if its worker is lost")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
     @line_cell_magic
@@ -249,7 +215,7 @@ class P2PMagics(Magics):
         options = parse_argstring(self.p2p, rest)
         name = _name(options.name)
         if options.dry_run:
-            self._show_names(self._captured(cell, chosen))
+            show_names(self._captured(cell, chosen))
             return None
         cluster = self._connected()
         captured = self._captured(cell, chosen)
@@ -281,7 +247,7 @@ class P2PMagics(Magics):
 
         cluster = self._connected()
         task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
-        if line:  # before it is submitted, so that the line is above what the task shows
+        if line:  # before it is submitted, so that the line stands above the task's output
             words = text(plain(task.label, 80), "submitted", 0, over=False)
             output.show(words, html=line_html("waiting", words))
         try:
@@ -294,24 +260,29 @@ class P2PMagics(Magics):
 
     def _wait(self, future: Future[Any], shown: threading.Event) -> Any:
         try:
-            while not future.done():  # in steps: on Windows a wait without an end can't be interrupted
+            while not future.done():  # in steps: on Windows an endless wait can't be interrupted
                 concurrent.futures.wait([future], timeout=0.5)
         except KeyboardInterrupt:
             future.cancel()
             raise Interrupted("the task was cancelled") from None
-        finally:  # what comes after the cell is over is lost where no other cell follows
+        finally:  # what comes after the cell has ended is lost if no other cell follows
             shown.wait(_SHOWN_WITHIN)
         return future.result()
 
-    def _show_names(self, captured: Captured) -> None:
-        from p2p_ipython.task.capture import listing
+    # -- for the panel, and for the other magics --
 
-        rows = listing(captured)
-        if not rows:
-            say("The cell uses no names of this notebook: only its source would travel.")
-            return
-        head = ("name", "type", "size", "used by")
-        publish_display_data(table(head, [_cells(row) for row in rows], caption([row.size for row in rows])))
+    @property
+    def cluster(self) -> Cluster | None:
+        """The notebook's cluster, if there is one; it may be closed."""
+        return self._connection.cluster
+
+    def follow_cluster(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called, by any thread, when the notebook has another cluster or none any more."""
+        self._connection.changed = changed
+
+    def leave(self, cluster: Cluster) -> str:
+        """Close a cluster; return what there is to say. Any thread."""
+        return self._connection.leave(cluster)
 
     # -- inside --
 
@@ -325,59 +296,24 @@ class P2PMagics(Magics):
         return self.cluster
 
     def connect_to(self, target: str, progress: Callable[[str], None]) -> str:
-        """What ``%p2p_connect TARGET`` does, for any thread; returns what there is to say. "": a personal cluster."""
+        """Connect as ``%p2p_connect TARGET`` does ("": a personal cluster); return what there is to say. Any thread."""
         given = {**self._way(""), "target": target or None}
         del given["bind"]
-        return self._join(given, progress)
+        return self._connection.join(given, progress)
 
     def _way(self, line: str) -> dict[str, Any]:
-        """The arguments of ``connect`` in a line, and "bind"."""
+        """Return the arguments of ``connect`` that a line gives, and "bind"."""
         given = options_of(self.p2p_connect, line)
         given["ssh_options"] = tuple(given.pop("ssh_option") or ())
         return given
 
-    def _replaced(self) -> Cluster | None:
-        """The cluster that another one may take the place of. Raises ``UsageError`` while it has unfinished tasks."""
-        old = self.cluster if self.cluster is not None and not self.cluster.closed else None
-        if old is not None and (tasks := _unfinished(old)):
-            where, are = _where(self._joined), "is" if tasks == 1 else "are"
-            raise UsageError(
-                f"still connected: {where}, where {count(tasks, 'task')} {are} not over",
-                hint="Wait for them; or leave with %p2p_disconnect first, which cancels them.",
-            )
-        return old
-
-    def _join(self, given: dict[str, Any], progress: Callable[[str], None]) -> str:
-        """Connect to another cluster than now; what to say. That one is left last: a failure must not cost it."""
-        if not self._joining.acquire(blocking=False):
-            raise UsageError("it is connecting already", hint="Wait until that is over.")
-        try:
-            old, before = self._replaced(), self._joined
-            cluster = (self._connect or _connect())(**given, progress=progress)
-            if self._ended:
-                cluster.close()
-                raise UsageError("the extension was unloaded meanwhile", hint="Connect again.")
-            self.cluster, self._joined = cluster, given
-        finally:
-            self._joining.release()
-        self.on_cluster()
-        words = f"Connected: {_where(given)}. Put %%p2p on top of a cell to run it there."
-        if old is not None:
-            tasks = self._close(old)  # another thread may have submitted some meanwhile
-            words += f"\nLeft: {_where(before)}.{_cancelled(tasks)}"
-        return words
-
-    def leave(self, cluster: Cluster) -> str:
-        """Close a cluster; returns what there is to say. Any thread's."""
-        return f"Disconnected.{_cancelled(self._close(cluster))}"
-
     def _join_aloud(self, given: dict[str, Any]) -> None:
-        """Connect, and say under the cell how that goes."""
-        before = _where(self._joined) if self._replaced() is not None else ""
+        """Connect, and show the progress under the cell."""
+        before = where(self._connection.given) if self._connection.replaced() is not None else ""
         output = self.output()
         try:
-            words, *left = self._join(given, output.progress).split("\n")
-        except NotAdmitted as error:  # perhaps it goes on knocking; then the line will say what becomes of that
+            words, *left = self._connection.join(given, output.progress).split("\n")
+        except NotAdmitted as error:  # it may still be knocking; then the line says how that ends
             output.show(f"Not connected: {error.message}.")
             raise
         except BaseException:
@@ -390,22 +326,8 @@ class P2PMagics(Magics):
         for line in left:
             say(line)
 
-    def _close(self, cluster: Cluster) -> int:
-        """Close ``cluster``; how many tasks that cancels."""
-        tasks = _unfinished(cluster)
-        if self.cluster is cluster:
-            self.cluster = None
-        cluster.close()
-        self.on_cluster()
-        return tasks
-
-    def _close_last(self) -> None:
-        cluster, self.cluster = self.cluster, None
-        if cluster is not None:
-            cluster.close()
-
     def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
+        """Return the output area of the cell that runs now."""
         return CellOutput(self._ip, self._current)
 
     @property
@@ -415,7 +337,7 @@ class P2PMagics(Magics):
 
 
 class CellSyntaxError(CaptureError):
-    """The cell has a syntax error, so nothing was sent. IPython shows it as it shows the notebook's own."""
+    """A cell has a syntax error, so nothing was sent. IPython shows it like an error of the notebook's own."""
 
     def __init__(self, error: SyntaxError, ip: InteractiveShell) -> None:
         super().__init__(f"{type(error).__name__}: {error}", hint="Nothing was sent.")
@@ -426,25 +348,9 @@ class CellSyntaxError(CaptureError):
         return self._lines
 
 
-def caption(sizes: Sequence[int | None]) -> str:
-    """What a dry run says above its table, of the sizes of the names: bytes, or None for what can't travel."""
-    sent = [size for size in sizes if size is not None]
-    stuck = len(sizes) - len(sent)
-    words = f"{count(len(sent), 'name')} would travel, about {_bytes(sum(sent))}." if sent else ""
-    if stuck:
-        words += f" {count(stuck, 'name')} can't be sent, so the cell would be refused."
-    return f"{words} Nothing was sent.".strip()
-
-
-def _connect() -> Connect:
-    from p2p_ipython.client.cluster import connect
-
-    return connect
-
-
 def _name(word: str | None) -> str | None:
     if word is not None and (not word.isidentifier() or keyword.iskeyword(word)):
-        raise MagicUsage(f"{word!r} is not a name that a future could have")
+        raise MagicUsage(f"{word!r} can't be the name of a future")
     return word
 
 
@@ -453,34 +359,3 @@ def _is_expression(source: str, transform: Callable[[str], str]) -> bool:
 
     body = parsed(source, transform).body
     return len(body) == 1 and isinstance(body[0], ast.Expr)
-
-
-def _unfinished(cluster: Cluster) -> int:
-    status = cluster.status()
-    return status.pending + status.running
-
-
-def _cancelled(tasks: int) -> str:
-    if tasks == 1:
-        return " 1 task that was not over is cancelled."
-    return f" {tasks} tasks that were not over are cancelled." if tasks else ""
-
-
-def _where(given: dict[str, Any]) -> str:
-    if given["target"] is None:
-        return "a personal cluster on this machine"
-    if "/" in given["target"]:
-        return str(given["target"])
-    return f"the board at {given['target']}" + (f", cluster {given['cluster']}" if given["cluster"] else "")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return row.name, row.type, _bytes(row.size) if row.size is not None else f"can't travel: {row.trouble}", row.used_by
-
-
-def _bytes(size: int) -> str:
-    if size < 1000:
-        return count(size, "byte")
-    if size < 1_000_000:
-        return f"{size / 1000:.1f} kB"
-    return f"{size / 1_000_000:.1f} MB"

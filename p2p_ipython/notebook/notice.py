@@ -1,10 +1,10 @@
-"""A notice under a cell: a text that is kept true, and buttons to answer who waits for a yes or no.
+"""A notice under a cell: a text that is kept up to date, and buttons to answer visitors.
 
-The text goes where ``output.CellOutput`` puts it, and always says what can be typed. Buttons come with it where a
-front end shows them: in a notebook with ipywidgets. They are a second display under the same cell, made when somebody
-waits and gone with the last one. In a terminal the news are printed instead of the whole.
+``output.CellOutput`` places the text, which always says what the user can type. In a notebook with ipywidgets buttons
+come with it. They are a second display under the same cell, made when a visitor waits and removed with the last one.
+A terminal prints only what is new.
 
-A notice is made in the magic, while the cell runs; then it belongs to the loop's thread.
+A magic makes the notice while its cell runs; then it belongs to the loop's thread.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MOST_BUTTONS = 10
 
 
 class Buttons(Protocol):
-    """What shows buttons for visitors."""
+    """Buttons to answer visitors."""
 
     def show(self, visitors: tuple[Visitor, ...]) -> None:
-        """Show buttons for these, and for nobody else."""
+        """Show buttons for these visitors, and for nobody else."""
 
 
 class Notice:
-    """See the module. ``answer`` is None where there should be no buttons."""
+    """See the module. ``answer`` is None for a notice without buttons."""
 
     def __init__(self, output: CellOutput, answer: Answer | None = None) -> None:
         self._output = output
@@ -46,11 +46,11 @@ class Notice:
             self._buttons = _Widgets(output.another(), answer)
 
     def progress(self, words: str) -> None:
-        """Say what is done now."""
+        """Say what is being done now."""
         self._output.progress(words)
 
     def show(self, text: str, news: str, visitors: tuple[Visitor, ...] = ()) -> None:
-        """As ``client.errands.View`` has it."""
+        """Show a text, or print its news; see ``client.errands.View``."""
         if not self._output.has_status:
             if news:
                 printed({"kind": "stream", "name": "stdout", "text": f"{news}\n"})
@@ -61,15 +61,15 @@ class Notice:
 
 
 class _Widgets:
-    """Buttons by ipywidgets. What goes wrong with them is logged: the text under the cell is enough."""
+    """Buttons made with ipywidgets. Their failures are only logged: the text under the cell is enough."""
 
     def __init__(self, output: CellOutput, answer: Answer) -> None:
-        import ipywidgets
+        import ipywidgets  # heavy
 
         self._make = ipywidgets
         self._output = output
         self._answer = answer
-        # Messages of widgets are sent for whichever cell this context belongs to; some kernels need one to be there.
+        # Widgets send their messages for the cell that this context belongs to; some kernels need such a cell.
         self._context = contextvars.copy_context()
         self._box: Any = None
         self._rows: dict[str, Any] = {}
@@ -90,7 +90,7 @@ class _Widgets:
         rows = [self._rows[visitor.fingerprint] for visitor in visitors]
         box = self._box
         if not rows:
-            # The view goes first, so that no front end looks for what is closed; nor does it in the saved notebook.
+            # The view goes first: otherwise a front end, or the saved notebook, would look for a closed widget.
             self._output.view("")
             self._box = None
         elif box is None:
@@ -116,6 +116,6 @@ class _Widgets:
 
 
 def _block(text: str) -> str:
-    """Text with its line ends and its spaces, as HTML. In the font of code: it has columns, and lines to type."""
+    """Return text as HTML that keeps line ends and spaces, in the font of code: it has columns, and lines to type."""
     style = "font-family: var(--jp-code-font-family, monospace); white-space: pre-wrap; opacity: 0.85; font-size: 95%"
     return f'<div style="{style}">{escape(text)}</div>'

@@ -1,18 +1,17 @@
-"""Where the output of a task lands: under the cell that submitted it.
+"""Where the output of a task appears: under the cell that submitted it.
 
 A ``CellOutput`` is made in the magic, while the cell runs, and used later from the loop's thread. In a kernel it
 sends messages that name that cell as their parent. Front ends differ:
 
-* JupyterLab, Notebook and VS Code put such messages under the cell, also when it is long over. They can be
-  told by the ``cellId`` that they send with each cell.
-* nbclient and nbconvert drop what comes after a cell is over. For them output goes to the cell that runs when
-  it comes, and waits for the next one if none runs: it shows up where the notebook waits for the result.
-* In a terminal it is printed.
+* JupyterLab, Notebook and VS Code put such messages under the cell, also long after it has ended. The ``cellId`` that
+  they send with each cell tells them from others.
+* nbclient and nbconvert drop messages that come after their cell has ended. For them output goes to the cell that runs
+  when it comes. If none runs, it waits for the next one. So it appears where the notebook waits for the result.
+* In a terminal output is printed.
 
 The future keeps its output in any case: ``future.replay()`` shows it again.
 
-Output comes from workers. Those of one's own may show anything; for others there is ``rich=False``, which
-keeps plain text only.
+Output comes from workers. One's own workers may show anything; for others ``rich=False`` keeps plain text only.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from typing import Any, Protocol
 from p2p_ipython.client.printing import printed
 
 Message = Mapping[str, Any]
-"""As ``client.future.OutputMessage``."""
+"""The same as ``client.future.OutputMessage``."""
 
 Send = Callable[[str, dict[str, Any]], None]
 
 
 class CurrentCell:
-    """Which cell a kernel runs now, kept by IPython's events, so that output can wait for the next one."""
+    """The cell that a kernel runs now, by IPython's events; output can wait for the next one."""
 
     def __init__(self, ip: Any) -> None:
         self._ip = ip
@@ -73,8 +72,10 @@ class CurrentCell:
                 show(self._parent)
 
     def _message(self) -> Any:
-        """The message that asked for the cell, None in a terminal. Kept, since a thread or a task that a cell has
-        started would be told that cell's, whichever runs."""
+        """Return the message that asked for the cell, None in a terminal.
+
+        The message is kept: a thread or a task that a cell has started would get that cell's, whichever cell runs.
+        """
         return self._ip.get_parent() if getattr(self._ip, "kernel", None) is not None else None
 
     def _ends(self, _result: object) -> None:
@@ -83,25 +84,25 @@ class CurrentCell:
 
 
 class Status(Protocol):
-    """The line under a cell that says where its task is."""
+    """The line under a cell that says where the cell's task is."""
 
     interactive: bool
-    """Whether it is a front end that keeps cells apart."""
+    """Whether the front end keeps cells apart."""
 
     model: str
-    """The id of the widget that is shown in the line's place; "" for the line itself."""
+    """The id of the widget that replaces the line; "" for the line itself."""
 
     cleared: float
-    """When the task has last cleared its output, which is when the line came back as a line; ``time.monotonic``."""
+    """When the task last cleared its output, which also restored the line; ``time.monotonic``."""
 
     def show(self, text: str, *, html: str = "", model: str = "") -> None:
         """Replace the line's text; see ``CellOutput.show``."""
 
 
 class CellOutput:
-    """The output area of the cell that runs now. A sink for a task's messages, and its status line.
+    """The output area of a cell, made while that cell runs: a sink for a task's messages, and its status line.
 
-    Once a task is submitted it belongs to the loop's thread; until then to the thread that made it.
+    Until the task is submitted the output belongs to the thread that made it; from then on to the loop's thread.
     """
 
     def __init__(self, ip: Any, current: CurrentCell, *, rich: bool = True) -> None:
@@ -114,12 +115,12 @@ class CellOutput:
         self.cleared = -math.inf
         cell = _cell_id(ip) if self._send is not None else None
         self.interactive = cell is not None
-        """Whether a person is at the front end, as far as can be told: one that keeps cells apart."""
+        """Whether a person is at the front end. So it is assumed of each that keeps cells apart."""
         self.cell = cell if isinstance(cell, str) else ""
-        """By what the front end knows the cell; "" where it doesn't keep cells apart."""
+        """The front end's id of the cell; "" if the front end doesn't keep cells apart."""
 
     def another(self) -> CellOutput:
-        """Another status line, or a place for a widget, under the same cell."""
+        """Return another status line, or a place for a widget, under the same cell."""
         made = copy.copy(self)
         made._display_id = uuid.uuid4().hex
         made._status = made._html = made.model = ""
@@ -128,14 +129,14 @@ class CellOutput:
 
     @property
     def has_status(self) -> bool:
-        """Whether there is a status line: not in a terminal, where a line can't be replaced."""
+        """Whether there is a status line. A terminal has none: a line there can't be replaced."""
         return self._send is not None
 
     def show(self, text: str, *, html: str = "", model: str = "") -> None:
         """Replace the status line's text; the first one makes the line. Does nothing in a terminal.
 
-        ``html`` is what it looks like where HTML is shown; without it, a small line. ``model`` is the id of a widget
-        that is shown instead, where there are widgets; the text is then for all others.
+        ``html`` is the line for front ends that show HTML; by default, a small line. ``model`` is the id of a widget
+        that replaces the line in front ends with widgets; all others show the text.
         """
         html = html or _small(text)
         if self._send is None or (text, html, model) == (self._status, self._html, self.model):
@@ -144,7 +145,7 @@ class CellOutput:
         self._send("display_data" if first else "update_display_data", self._status_content())
 
     def progress(self, words: str) -> None:
-        """Say what is done now in the status line; whole sentences are what has come of it, for a terminal, too."""
+        """Say in the status line what is being done. Whole sentences are outcomes; a terminal prints these, too."""
         if not words.endswith("."):
             self.show(f"{words} …")
         elif self._send is not None:
@@ -153,7 +154,7 @@ class CellOutput:
             printed({"kind": "stream", "name": "stdout", "text": f"{words}\n"})
 
     def view(self, model_id: str) -> None:
-        """Show a widget, where there is a front end for it, in place of the one before; "" for none any more."""
+        """Show a widget in place of the one before, if there is a front end; "" removes it."""
         if self._send is None or not (model_id or self._viewed):
             return
         data: dict[str, Any] = {}
@@ -169,7 +170,7 @@ class CellOutput:
         if self._send is None:
             printed(dict(message))
         elif kind == "clear_output":
-            # The status line is output, too: it comes back, at once or with what the front end waits for.
+            # This clears the status line, too. It comes back at once, or with the output that the front end waits for.
             self.model, self.cleared = "", time.monotonic()
             wait = bool(message["content"].get("wait"))
             self._send("clear_output", {"wait": wait})
@@ -186,7 +187,7 @@ class CellOutput:
                 self._send(kind, _display(message["content"], self._rich))
 
     def _status_again(self) -> None:
-        # Not the widget: a task that shows an animation clears so often that no front end could follow.
+        # Without the widget: a task that shows an animation clears so often that no front end could follow.
         self.model, self.cleared = "", time.monotonic()
         if self._status and self._send is not None:
             self._send("display_data", self._status_content())
@@ -201,7 +202,7 @@ class CellOutput:
 
 
 def _sender(ip: Any, current: CurrentCell) -> Send | None:
-    """How to send a message to the cell that runs now; None in a terminal."""
+    """Return a function that sends messages to the cell that runs now; None in a terminal."""
     kernel = getattr(ip, "kernel", None)
     if kernel is None:
         return None
@@ -217,12 +218,12 @@ def _sender(ip: Any, current: CurrentCell) -> Send | None:
 
 
 def _cell_id(ip: Any) -> Any:
-    """By what the front end knows the cell that runs now; None where it doesn't keep cells apart."""
+    """Return the front end's id of the cell that runs now; None if it doesn't keep cells apart."""
     return (ip.get_parent().get("metadata") or {}).get("cellId")
 
 
 def _display(content: Mapping[str, Any], rich: bool) -> dict[str, Any]:
-    """The content of a display message, in the shape that front ends rely on."""
+    """Return the content of a display message in the shape that front ends rely on."""
     parts = {name: content.get(name) for name in ("data", "metadata", "transient")}
     shaped = {name: part if isinstance(part, dict) else {} for name, part in parts.items()}
     if not rich:
@@ -232,7 +233,7 @@ def _display(content: Mapping[str, Any], rich: bool) -> dict[str, Any]:
 
 
 def _view(model_id: str) -> dict[str, Any]:
-    """What shows a widget, as a part of a display's data."""
+    """Return the part of a display's data that shows a widget."""
     return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": model_id}}
 
 
@@ -241,7 +242,7 @@ def _small(text: str) -> str:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]], caption: str) -> dict[str, str]:
-    """A table as text and as HTML, for ``publish_display_data``; all cells are escaped."""
+    """Return a table as text and as HTML, for ``publish_display_data``; all cells are escaped."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)

@@ -1,10 +1,10 @@
 """Status lines of unfinished tasks: what they say, and when they are updated.
 
-``text`` and ``face`` decide what is said. ``StatusLines`` updates all lines of a notebook from one timer on the loop's
-thread; it runs only while a task is unfinished, and slower the more there are, so that a thousand tasks don't flood the
-front end. A finished task's line is updated at once.
+``text`` and ``face`` decide what a line says. ``StatusLines`` updates all lines of a notebook from one timer on the
+loop's thread. It runs only while a task is unfinished, and slower the more there are: a thousand tasks must not flood
+the front end. A finished task's line is updated at once.
 
-Where the front end keeps cells apart, a task that takes a while gets a card (card.py) in its line's place.
+If the front end keeps cells apart, a card (card.py) replaces the line of a task that takes a while.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from p2p_ipython.client.journal import Entry
 
 Record = Callable[[], "Entry | None"]
-"""What is on record of a task; asked on the loop's thread."""
+"""Returns the record of a task; called on the loop's thread."""
 
 _INTERVAL = 0.3
-"""Seconds between two looks at what is unfinished, where it is few."""
+"""Seconds between two looks at unfinished tasks, if they are few."""
 
 _LINES_PER_S = 40
-"""Most lines that are looked at in a second, on the average."""
+"""Lines that are looked at in a second, at most, on average."""
 
 _CARD_AFTER = 0.5
-"""Seconds after which a task that isn't over gets a card."""
+"""Seconds after which an unfinished task gets a card."""
 
 _CALM = 1.0
-"""Seconds since a task has last cleared its output until its card comes back."""
+"""Seconds from the last time that a task cleared its output until its card comes back."""
 
 _DRAWN_WITHIN = 1.0
-"""Seconds that a front end gets to draw a card whose task is over already."""
+"""Seconds that a front end gets to draw the card of a task that has ended."""
 
 _CARDS_AT_ONCE = 5
-"""Cards that are made in one look: each takes the loop about a millisecond."""
+"""Cards that are made in one look, at most: each takes the loop about a millisecond."""
 
 
 def text(label: str, state: str, seconds: float, *, over: bool, error: str = "") -> str:
-    """A status line: ``seconds`` since the task was submitted; ``over`` when it won't change any more."""
+    """Return a status line: ``seconds`` since the task was submitted; ``over`` if it has ended."""
     if over:
         took = f"{label}: {state} {'after' if state == 'cancelled' else 'in'} {_exact(seconds)}"
         return f"{took} – {error}" if error else took
@@ -55,9 +55,9 @@ def text(label: str, state: str, seconds: float, *, over: bool, error: str = "")
 
 
 def face(future: Future[Any], entry: Entry | None, submitted: float, ended: float) -> Face:
-    """What there is to see of a task: what the future says, and what is on record of it. Times are Unix seconds."""
+    """Return the state of a task for people, from its future and its record. Times are Unix seconds."""
     if future.done():
-        # The future knows first; nor does the record change for one that is cancelled while its result comes.
+        # The future knows first. The record of a task that is cancelled while its result comes doesn't change at all.
         words = future.state_text
         state = words.partition(" ")[0]
         worker = future.worker
@@ -87,7 +87,7 @@ def _exact(seconds: float) -> str:
 
 
 def _coarse(seconds: float) -> str:
-    """Time that goes by, in steps that grow: each is a message to the front end."""
+    """Return the time in steps that grow, since each step is a message to the front end."""
     if seconds < 2:
         return ""
     if seconds < 10:
@@ -107,7 +107,7 @@ class _Line:
         self.ended: float | None = None
         self.card: Card | None = None
         self.awaited = False
-        """Whether the front end has yet to draw the card that it was told to."""
+        """Whether the front end has yet to draw the card."""
         self.patience: asyncio.TimerHandle | None = None
         self.said = threading.Event()
         """Set when the line, or the card in its place, says how the task ended."""
@@ -145,7 +145,7 @@ class StatusLines:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, future: Future[Any], status: Status, record: Record = lambda: None) -> threading.Event:
-        """Keep the line of a task that is submitted now true until the task is over.
+        """Keep the line of a task that is submitted now up to date until the task ends.
 
         The event is set when the line says how it ended.
         """
@@ -169,7 +169,7 @@ class StatusLines:
             self._timer = None
         line.ended = self._clock()
         if line.card is not None and line.awaited and line.status.model:
-            # Front ends stumble over a view that is taken away while they draw it. The card says how it ended, too.
+            # Front ends stumble over a view that is removed while they draw it. The card shows the outcome, too.
             line.card.show(line.face(line.ended))
             line.said.set()
             line.patience = background().loop.call_later(_DRAWN_WITHIN, self._finish, line)
@@ -185,7 +185,7 @@ class StatusLines:
         line.said.set()
         line.over.set()
         if self._cards is not None and line.card is not None:
-            # After the line is there again, so that no front end looks for what is closed.
+            # After the line has been restored: otherwise a front end would look for a closed widget.
             self._cards.end(line.card)
             line.card = None
 

@@ -1,4 +1,4 @@
-"""Friends in the panel: who comes in, who lends, and for whom; over a real board, each with a home of his own."""
+"""Friends in the panel: guests, lending, and for whom; over a real board, each with a home of their own."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ SCENE = {
 }
 
 
-def test_a_guest_is_let_in_by_a_click_and_then_lends_his_machine(
+def test_a_guest_is_admitted_by_a_click_and_then_lends_their_machine(
     stage: Stage, lab: Tab, people: People, tmp_path: Path
 ) -> None:
     hosting = f"%p2p_host friends --owner alice {people.where}"

@@ -22,7 +22,7 @@ def shown(book: Book) -> Panel:
     return panel.tab("Tasks")
 
 
-def test_it_shows_who_is_here_what_is_offered_and_what_is_on_its_way(stage: Stage, book: Book, tmp_path: Path) -> None:
+def test_it_shows_members_offers_and_unfinished_tasks(stage: Stage, book: Book, tmp_path: Path) -> None:
     panel = shown(book)
     expect(panel.root).to_contain_text("No task is on its way.")
     book.do(f"%%p2p tile\nprint('it runs')\n{waits_for(tmp_path / 'go')}")

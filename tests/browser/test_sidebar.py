@@ -43,9 +43,7 @@ def test_a_cluster_is_connected_and_disconnected_by_its_buttons(stage: Stage, la
     expect(sidebar.button("On this machine")).to_be_enabled()
 
 
-def test_who_uses_the_keyboard_stays_in_the_panel_when_what_he_is_at_goes(
-    stage: Stage, lab: Tab, sidebar: Panel
-) -> None:
+def test_the_keyboard_stays_in_the_panel_when_the_focused_element_goes(stage: Stage, lab: Tab, sidebar: Panel) -> None:
     open_in_lab(lab, "keys.ipynb", ["%load_ext p2p_ipython"]).run(0)
     sidebar.root.get_by_label("On a board").fill("127.0.0.1:1")
     sidebar.button("Connect").press("Enter")

@@ -54,7 +54,7 @@ def test_hosting_inviting_and_letting_in_is_text(tmp_path: Path) -> None:
             shell.expect("carol knocks at alice/friends")
             shell.expect("%p2p_refuse carol")
             shell.type("%p2p_refuse carol\n")
-            shell.expect("is told no")
+            shell.expect("is refused")
             out, err = guest.communicate(timeout=60)
             assert "does not want you" in err
         shell.type("%p2p_members\n")

@@ -1,4 +1,4 @@
-"""Two friends, each at a real kernel with a home and a key of his own, over a real board."""
+"""Two friends, each at a real kernel with a home and a key of their own, over a real board."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def people(tmp_path: Path) -> Iterator[People]:
 
 
 def code_of(cell: Cell) -> str:
-    """What the guest types behind %p2p_join."""
+    """Return the arguments that the guest types after %p2p_join."""
     found = re.search(r"%p2p_join (.+)", cell.shown)
     assert found is not None, cell.shown
     return found[1]
@@ -128,7 +128,7 @@ def test_the_whole_story(people: People) -> None:
     bob_connected = bob.run("%p2p_connect alice/friends --as cluster")
     assert bob_connected.error is None, bob_connected.error
     out = alice.run("%p2p_revoke friends bob")
-    assert "bob is out of alice/friends" in out.text
+    assert "bob is removed from alice/friends" in out.text
     bob.until(lambda: bob.run("'revoked your membership' in str(cluster.status().note)").value == "True")
     late = bob.run("cluster.submit(pow, 2, 3).result(60)")
     assert "revoked your membership" in shown_error(late)
@@ -140,13 +140,13 @@ def knocking(people: People, who: Notebook, name: str, *options: str) -> Cell:
     return who.start(f"%p2p_join alice/friends {where} {' '.join(options)}")
 
 
-def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_button(people: People) -> None:
+def test_a_knock_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_button(people: People) -> None:
     alice, bob, carol = people.notebook("alice"), people.notebook("bob"), people.notebook("carol")
     hosting = people.host(alice)
     owner = re.search(FINGERPRINT, hosting.shown)
     assert owner is not None
 
-    # The name is only what he calls himself: two of the same name are told apart by their keys.
+    # The name proves nothing: two guests of the same name are told apart by their keys.
     first = knocking(people, bob, "bob", "--owner", owner[0])
     alice.until(lambda: "%p2p_approve bob" in hosting.shown)
     second = knocking(people, carol, "bob", "--owner", owner[0])
@@ -155,7 +155,7 @@ def test_who_knocks_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_but
     assert "2 of those who wait are called 'bob'" in shown_error(both)
     key = re.search(FINGERPRINT, people.home("carol").run("whoami").stdout)
     assert key is not None
-    assert f"{key[0]}, is told no" in alice.run(f"%p2p_refuse {key[0][:15]}").text
+    assert f"{key[0]}, is refused" in alice.run(f"%p2p_refuse {key[0][:15]}").text
     carol.until(lambda: second.idle)
     assert "does not want you" in shown_error(second)
 
@@ -189,12 +189,12 @@ def test_a_host_in_another_process_is_respected_and_the_end_of_a_kernel_ends_its
     other = people.notebook("alice")
     refused = other.run("%p2p_host friends")
     assert "another process of yours hosts alice/friends already" in shown_error(refused)
-    # An invitation, and taking somebody out, need no host of this kernel's own.
+    # Inviting and removing need no host of this kernel's own.
     elsewhere = other.run("%p2p_invite friends carol --yes")
     joined = people.home("carol").run("join", *code_of(elsewhere).split(), "--name", "carol")
     assert joined.returncode == 0, joined.stderr
     other.until(lambda: "carol is in alice/friends" in elsewhere.shown)
-    assert "carol is out" in other.run("%p2p_revoke friends carol").text
+    assert "carol is removed from" in other.run("%p2p_revoke friends carol").text
 
     # The end of a kernel ends its invitation, too: a guest who waits for the yes is told at once.
     with people.home("bob").running("join", *code_of(inviting).split(), "--name", "bob") as guest:

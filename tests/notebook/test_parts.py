@@ -20,11 +20,13 @@ from p2p_ipython.errors import BoardUnreachable, ConfigError, LocalProtocolError
 from p2p_ipython.errors import UsageError as OurUsageError
 from p2p_ipython.members.profile import Profile
 from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.notebook.dry_run import caption
 from p2p_ipython.notebook.lending import LendingMagics
-from p2p_ipython.notebook.magics import GlobalsOption, P2PMagics, caption, load, split_globals, unload
+from p2p_ipython.notebook.lines import GlobalsOption, split_globals
+from p2p_ipython.notebook.magics import P2PMagics, load, unload
 from p2p_ipython.notebook.notice import Notice
 from p2p_ipython.notebook.output import CellOutput, CurrentCell, table
-from p2p_ipython.notebook.panel.registration import Door
+from p2p_ipython.notebook.panel.registration import Registration
 from p2p_ipython.notebook.status_line import text
 
 
@@ -264,15 +266,15 @@ def test_unloading_ends_the_rest_when_a_part_of_it_fails(ip: InteractiveShell, m
         raise TimeoutError("the loop is busy")
 
     monkeypatch.setattr(LendingMagics, "end", fail)
-    monkeypatch.setattr(Door, "close", fail)
+    monkeypatch.setattr(Registration, "close", fail)
     hooks = len(ip.events.callbacks["pre_run_cell"])
     with pytest.raises(TimeoutError, match="the loop is busy"):
         unload(ip)
     assert cluster.closed
     assert len(ip.events.callbacks["pre_run_cell"]) == hooks - 1
     monkeypatch.undo()
-    assert magics.door is not None
-    magics.door.close()
+    assert magics.registration is not None
+    magics.registration.close()
 
 
 def test_a_cluster_that_is_joined_when_the_extension_is_unloaded_already_is_left_again(ip: InteractiveShell) -> None:
@@ -353,7 +355,7 @@ def test_connecting_elsewhere_is_refused_while_tasks_are_not_over(
     magics.p2p_connect("")
     first = here(magics)
     first.tasks = 2
-    with pytest.raises(OurUsageError, match="where 2 tasks are not over") as caught:
+    with pytest.raises(OurUsageError, match="where 2 tasks are unfinished") as caught:
         magics.p2p_connect("there")
     assert "%p2p_disconnect" in caught.value.hint
     magics.p2p_connect("")  # the same again is harmless
@@ -361,7 +363,7 @@ def test_connecting_elsewhere_is_refused_while_tasks_are_not_over(
     assert not first.closed
     capsys.readouterr()
     magics.p2p_disconnect("")
-    assert capsys.readouterr().out == "Disconnected. 2 tasks that were not over are cancelled.\n"
+    assert capsys.readouterr().out == "Disconnected. 2 unfinished tasks are cancelled.\n"
     assert first.closed
     magics.p2p_connect("there")
     assert here(magics).target == "there"
@@ -427,7 +429,7 @@ def visitor(name: str, key: str = "A", **options: Any) -> Visitor:
     return Visitor("alice/friends", name, f"SHA256:{key * 43}", **{"called": name, **options})
 
 
-def test_who_waits_is_found_by_name_and_by_how_the_key_begins() -> None:
+def test_a_visitor_is_found_by_name_and_by_how_the_key_begins() -> None:
     bob, mallory, carol = visitor("bob", "B"), visitor("bob", "M"), visitor("<carol>", "C", called="carol")
     waiting = [bob, mallory, carol]
     assert find_visitor(waiting, "carol") == find_visitor(waiting, "<carol>") == carol
@@ -455,7 +457,7 @@ def test_what_strangers_call_themselves_is_text_and_a_crowd_is_cut_short() -> No
     assert "<img" not in html
 
 
-def test_buttons_go_with_the_last_who_waits_and_come_back_in_their_place() -> None:
+def test_buttons_go_with_the_last_visitor_and_come_back_in_their_place() -> None:
     shell = Shell(cell_ids=True)
     notice = Notice(CellOutput(shell, CurrentCell(shell)), lambda _visitor, _yes: None)
     bob, carol = visitor("bob", "B"), visitor("carol", "C")
@@ -509,7 +511,7 @@ def test_magics_for_friends_refuse_what_makes_no_sense(ip: InteractiveShell, tmp
     monkeypatch.setenv("P2P_DATA", str(tmp_path))
     load(ip)
     friends = ip.magics_manager.registry["FriendsMagics"]
-    with pytest.raises(UsageError, match="into which cluster"):
+    with pytest.raises(UsageError, match="name the cluster"):
         friends.p2p_invite("")
     with pytest.raises(UsageError, match="--board is for --own"):
         friends.p2p_invite("friends bob --board there")

@@ -1,4 +1,4 @@
-/** What a card shows, and how a task is cancelled with time to think again. */
+/** A card: shows a task's state, and cancels the task after a delay in which the user can undo that. */
 
 import { duration, elapsed } from "../panel/words";
 
@@ -42,13 +42,13 @@ export function isOver(model: Model): boolean {
   return OVER.includes(text(model, "state"));
 }
 
-/** Whether the kernel is one that runs no more, as far as the front end lets a widget know. */
+/** Whether the kernel has ended, as far as the front end lets a widget know. */
 function ended(model: Model): boolean {
   const { kernel } = (model.widget_manager ?? {}) as { kernel?: { status?: string; isDisposed?: boolean } | null };
   return kernel === null || kernel?.isDisposed === true || ENDED.includes(kernel?.status ?? "");
 }
 
-/** What all views of a card share: whether its task is to be cancelled, and whether there is still a kernel. */
+/** The state that all views of a card share: whether its task is being cancelled, and whether there is still a kernel. */
 export class Control {
   /** Seconds until it counts that somebody has pressed "Cancel"; 0: it was sent; undefined: nobody has. */
   left: number | undefined;
@@ -142,7 +142,7 @@ export class Card {
   private offset = 0;
   private shown = "";
 
-  /** Ends what goes on; anywidget itself ends what listens to the model. */
+  /** Stop timers and listeners; anywidget itself removes the model's listeners. */
   readonly close: () => void;
 
   constructor(private readonly model: Model, el: HTMLElement, private readonly control: Control) {
@@ -202,7 +202,7 @@ export class Card {
     this.button.hidden = over || lost || left === 0;
     say(this.button, left ? "Undo" : "Cancel");
     this.button.setAttribute("aria-label", left ? `Undo: don't cancel ${label}` : `Cancel ${label}`);
-    // Of what goes on only a new state is said aloud, not each second.
+    // Screen readers hear each new state, not each second.
     const phase = lost ? "lost" : left ? "asked" : left === 0 ? "sent" : state;
     if (phase !== this.shown) {
       if (this.shown) {

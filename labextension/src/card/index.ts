@@ -1,5 +1,5 @@
 /**
- * The card under a cell whose task takes a while: one line with state, time that ticks, and a button to cancel.
+ * The card under a cell whose task takes a while: one line with a state, a ticking time, and a button to cancel.
  *
  * An anywidget, a module of its own for each card. The kernel's half is p2p_ipython/notebook/card.py: it writes the
  * fields, the browser sends {t: "ready"}, {t: "shown"} and {t: "cancel"}. All text may be a stranger's: it is shown as text.
@@ -10,7 +10,7 @@ import "../../style/card.css";
 import { Control, Card } from "./card";
 import type { Model } from "./card";
 
-/** When "ready" is said, in ms: what is sent before JupyterLab has made a subshell waits for a busy kernel. */
+/** When to send "ready", in ms. It is repeated: a message before JupyterLab has made a subshell waits for a busy kernel. */
 const READY = [0, 700, 3000];
 
 export default (): object => {

@@ -1,4 +1,4 @@
-/** The commands: what the palette and the menus offer. Each is enabled only while it works. */
+/** The commands in the palette and the menus. Each is enabled only while it works. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import { Dialog, Notification, showDialog } from "@jupyterlab/apputils";
@@ -85,7 +85,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
           (await confirmed(
             trans,
             trans.__("Disconnect from the cluster?"),
-            trans._n("%1 task that is not over is cancelled.", "%1 tasks that are not over are cancelled.", tasks, tasks),
+            trans._n("%1 unfinished task is cancelled.", "%1 unfinished tasks are cancelled.", tasks, tasks),
             trans.__("Disconnect")
           ));
         if (sure && work !== null) {
@@ -97,7 +97,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
   added.add(
     commands.addCommand(CommandIDs.cancelAll, {
       label: trans.__("Cancel All Tasks…"),
-      caption: trans.__("Cancel all tasks of the notebook's cluster that are not over"),
+      caption: trans.__("Cancel all unfinished tasks of the notebook's cluster"),
       describedBy: FROM_PALETTE,
       isEnabled: () => may(cluster, "cancel") && cluster.store.pending.items.length > 0,
       execute: async () => {
@@ -106,7 +106,7 @@ export function addCommands({ app, links, trans, notebooks, sidebar }: CommandsO
         const sure = await confirmed(
           trans,
           trans.__("Cancel all tasks?"),
-          trans._n("%1 task is not over.", "%1 tasks are not over.", tasks.length, tasks.length),
+          trans._n("%1 task is unfinished.", "%1 tasks are unfinished.", tasks.length, tasks.length),
           trans.__("Cancel Tasks")
         );
         if (sure && work !== null) {
@@ -174,7 +174,7 @@ async function connect(cluster: ClusterView): Promise<Did> {
   return work.link.act("connect", { target: "" });
 }
 
-/** What came of it: of several tasks that aren't cancelled, what is said of the first. */
+/** Cancel tasks. If several can't be cancelled, return the answer for the first of them. */
 async function cancel(work: Work, tasks: readonly string[]): Promise<Did> {
   const all = await Promise.all(tasks.map((task) => work.link.act("cancel", { task })));
   return all.find(({ ok }) => !ok) ?? { t: "did", id: 0, ok: true, say: "" };
@@ -203,7 +203,7 @@ function opened(work: Work): Promise<void> {
   });
 }
 
-/** Say what came of something, where nobody looks at a panel that would. */
+/** Report the outcome of an action to a user who may not be looking at a panel. */
 async function told(trans: TranslationBundle, doing: Promise<Did>): Promise<void> {
   try {
     const did = await doing;
@@ -214,7 +214,7 @@ async function told(trans: TranslationBundle, doing: Promise<Did>): Promise<void
     }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    complain(trans, trans.__("The kernel has not done it: %1", reason));
+    complain(trans, trans.__("The kernel could not do it: %1", reason));
   }
 }
 

@@ -1,9 +1,9 @@
-/** Tell the user what hasn't worked, where nobody looks at a panel that would. */
+/** Report a failure to a user who may not be looking at a panel. */
 
 import { Notification, showErrorMessage } from "@jupyterlab/apputils";
 import type { TranslationBundle } from "@jupyterlab/translation";
 
-/** JupyterLab cuts what is longer. */
+/** JupyterLab cuts longer texts. */
 const LONGEST = 140;
 
 /** A notification, with all of a text that is too long for it behind a button. */

@@ -138,7 +138,7 @@ async function follow(
   }
 }
 
-/** Show the cell that a task came from: the front end's id of a cell is what the kernel knows it by. */
+/** Show the cell that a task came from. The kernel knows it by the front end's id. */
 function revealer(shell: JupyterFrontEnd.IShell, document: Document & NotebookPanel): (cell: string) => void {
   return (id) => {
     const notebook = document.content;

@@ -8,14 +8,14 @@ import { VERSION, type Action, type Did, type FromKernel } from "../panel/contra
 import type { Link, Transport } from "../panel/transport";
 import { KernelPeer, PATIENCE, type Patience } from "./peer";
 
-/** What a link needs to know of a notebook's or console's session. */
+/** The part of a notebook's or console's session that a link needs. */
 export type Session = Pick<ISessionContext, "session" | "kernelChanged" | "disposed">;
 
 export interface LinkOptions {
   reveal?: (cell: string) => void;
   /** Of the connections with the same kernel, the one that handles comms. */
   handling?: (kernel: Kernel.IKernelConnection) => Kernel.IKernelConnection;
-  /** What to say of an action when there is no kernel to do it. */
+  /** The answer to an action when there is no kernel to perform it. */
   unreachable?: string;
   patience?: Readonly<Patience>;
 }
@@ -149,7 +149,7 @@ export class KernelLink implements Transport, IDisposable {
   }
 
   private _linked(link: Link): void {
-    // The message that opens a link is the snapshot: who asks for one on hearing of the link has it already.
+    // The message that opens a link is the snapshot: a panel that asks for one when the link opens has it already.
     this._fresh = link.state === "open" && this._link.state !== "open";
     this._link = link;
     if (link.state !== "open") {
@@ -171,7 +171,7 @@ export class KernelLink implements Transport, IDisposable {
     }
   }
 
-  /** Nobody is there any more to do what was asked for. */
+  /** Answer all open requests: there is no kernel any more to perform them. */
   private _giveUp(): void {
     const waiting = [...this._waiting];
     this._waiting.clear();

@@ -16,7 +16,7 @@ export interface Document extends Widget {
   readonly sessionContext: ISessionContext;
 }
 
-/** What there is of a tracker of notebooks or consoles. */
+/** The part of a tracker of notebooks or consoles that is used here. */
 export interface Documents {
   readonly currentWidget: Document | null;
   readonly widgetAdded: ISignal<unknown, Document>;
@@ -130,7 +130,7 @@ export class KernelLinks implements IKernelLinks, IDisposable {
     }
   }
 
-  /** What one document does may concern another one, with the same kernel. */
+  /** Update all links: a change of one document may concern another one with the same kernel. */
   private _shared(): void {
     for (const { link } of this._works.values()) {
       link.follow();

@@ -29,7 +29,7 @@ export interface Patience {
 
 export const PATIENCE: Readonly<Patience> = { subshell: 2000, answer: 1000, busy: 500, silent: 2000 };
 
-/** What a peer tells its owner. */
+/** The owner of a peer, which the peer notifies. */
 export interface Ears {
   linked(link: Link): void;
   told(message: FromKernel): void;
@@ -80,7 +80,7 @@ export class KernelPeer implements IDisposable {
     }
   }
 
-  /** Talk no more: a kernel that nobody listens to has nothing to do. */
+  /** Close the comm: a kernel that nobody listens to has nothing to do. */
   rest(): void {
     if (this._listening) {
       this._listening = false;
@@ -139,7 +139,7 @@ export class KernelPeer implements IDisposable {
     });
   }
 
-  /** Begin anew; what goes wrong ends in waiting for the next change of the kernel's status. */
+  /** Begin anew. After a failure the peer waits for the next change of the kernel's status. */
   private async _attempt(work: (still: () => boolean) => Promise<void>): Promise<void> {
     this._hangUp();
     this._attempts += 1;
@@ -287,7 +287,7 @@ export class KernelPeer implements IDisposable {
         this._set("opening");
       }
     } else if (this._disconnected) {
-      this._disconnected = false; // and what was said meanwhile has been missed, if the kernel is the same at all
+      this._disconnected = false; // messages in between have been missed, if it is the same kernel at all
       if (!this._restarting) {
         this._findIfWanted();
       }
@@ -320,7 +320,7 @@ export class KernelPeer implements IDisposable {
   }
 }
 
-/** Who wants to know that a kernel has loaded the extension: a connection has one callback for a target. */
+/** Listeners for the loading of the extension: a connection has only one callback for a target. */
 const announced = new WeakMap<Kernel.IKernelConnection, { tell: Set<() => void>; target: () => void }>();
 
 /** Call `tell` whenever the kernel makes itself known; the result stops that. */

@@ -84,7 +84,7 @@ export class PanelSidebar extends Widget {
     this._hide();
   }
 
-  /** What activates the panel next does so by itself: the keyboard stays where the user types. */
+  /** The next activation is the panel's own: the keyboard stays where the user types. */
   showQuietly(show: () => void): void {
     this._quiet = true;
     show();
@@ -150,7 +150,7 @@ export class PanelSidebar extends Widget {
         this._load.hidden = this._why.hidden = true;
         const open = document.createElement("p");
         open.className = "p2p-sidebar-why";
-        open.textContent = this._trans.__("Open a notebook or a console: the cluster that it computes with is shown here.");
+        open.textContent = this._trans.__("Open a notebook or a console to see its cluster here.");
         this._body.replaceChildren(open);
         this._unmount = () => open.remove();
         this._focus();
@@ -166,7 +166,7 @@ export class PanelSidebar extends Widget {
       look(link.link);
       const unmount = mountPanel(this._body, link, {
         rest: (this._rest ??= new Rest(() => import("../panel/more"))),
-        // In a text for translation "%%" stands for "%"; the panel's say what they mean.
+        // In a text for translation "%%" stands for "%"; the panel's texts have a plain "%".
         // eslint-disable-next-line jupyter/no-dynamic-translation -- they are in src/panel
         translate: (text, ...args) => this._trans.__(text.replaceAll("%%", "%%%%"), ...args),
         compact: true,

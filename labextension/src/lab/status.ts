@@ -4,7 +4,7 @@ import type { TranslationBundle } from "@jupyterlab/translation";
 import { Signal, type ISignal } from "@lumino/signaling";
 import { Widget } from "@lumino/widgets";
 
-import { capacity, unfinished } from "../panel/store";
+import { capacity, unfinished } from "../panel/summary";
 import type { ClusterView } from "./tokens";
 
 export class ClusterStatus extends Widget {

@@ -1,4 +1,4 @@
-/** What one part of the extension offers to the others, and to other extensions. */
+/** Tokens: services that one part of the extension offers to the others, and to other extensions. */
 
 import { Token } from "@lumino/coreutils";
 import type { ISignal } from "@lumino/signaling";
@@ -16,7 +16,7 @@ export interface Work {
   run(code: string): Promise<void>;
 }
 
-/** What is known of the current cluster without a panel. */
+/** The state of the current cluster, for parts without a panel. */
 export interface ClusterView {
   /** Something that can be seen here may have changed: at most ten times a second. */
   readonly changed: ISignal<ClusterView, void>;
@@ -31,7 +31,7 @@ export interface ClusterView {
 export interface IKernelLinks {
   readonly current: Work | null;
   readonly currentChanged: ISignal<IKernelLinks, Work | null>;
-  /** Whoever looks at it has the kernel send what changes. */
+  /** While somebody follows the cluster, the kernel sends changes. */
   readonly cluster: ClusterView;
 }
 

@@ -1,4 +1,4 @@
-/** What the status item and the commands know of the current cluster: the panel's store, without a panel. */
+/** The panel's store without a panel: the state of the current cluster for the status item and the commands. */
 
 import { DisposableDelegate, type IDisposable } from "@lumino/disposable";
 import { Signal, type ISignal } from "@lumino/signaling";

@@ -17,7 +17,7 @@ export function Connect() {
   if (!control.can("connect")) {
     return control.link.state === "open" && control.known ? (
       <Empty title={t("No cluster yet.")} type="%p2p_connect">
-        {t("Type this for one on this machine; with HOST[:PORT] behind it for one on a board.")}
+        {t("Type this for a cluster on this machine; add HOST[:PORT] for one on a board.")}
       </Empty>
     ) : null;
   }
@@ -30,7 +30,7 @@ export function Connect() {
   };
   return (
     <section class="p2p-connect" aria-label={t("Connect")}>
-      <p>{t("Workers run your cells while you go on. Where are they?")}</p>
+      <p>{t("Workers run your cells while you work on. Where are they?")}</p>
       <div class="p2p-choices">
         <Button kind="strong" disabled={going !== undefined} onClick={() => void connect("")}>
           {going === "" ? t("Connecting …") : t("On this machine")}

@@ -1,4 +1,4 @@
-/** What can't be drawn, since the kernel has said something that no panel expects: words in its place, and the rest goes on. */
+/** A guard around a part of the panel: if an unexpected message breaks it, words replace it and the other parts continue. */
 
 import { Component, type ComponentChildren } from "preact";
 
@@ -21,7 +21,7 @@ function Failed({ onAgain }: { onAgain: () => void }) {
   const { control, t } = useEnvironment();
   return (
     <div class="p2p-later" role="alert">
-      <p>{t("The panel can't show what the kernel says. Are they of the same version? Reload the page to find out.")}</p>
+      <p>{t("The panel can't show what the kernel sends. They may be of different versions: reload the page to find out.")}</p>
       <Button
         name={t("Try again to show this")}
         onClick={() => {

@@ -1,11 +1,11 @@
-/** Which cluster, how it is, who I am. */
+/** The header: the cluster, its state, and this user. */
 
 import { Fragment } from "preact";
 
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Button, Confirmed, Meter, Shortened, Typed } from "./parts";
-import { capacity, unfinished } from "./store";
+import { capacity, unfinished } from "./summary";
 import { elapsed, slots, tasks, workers } from "./words";
 
 export function Header() {

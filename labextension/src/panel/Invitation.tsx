@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import type { Invited } from "./contract";
 import { Ticking, useAlive, useEnvironment, useOwnId } from "./environment";
 import { Button, Copy, Typed } from "./parts";
-import { owned } from "./store";
+import { owned } from "./summary";
 import { elapsed } from "./words";
 
 export function Invitation({ onClose }: { onClose: () => void }) {
@@ -24,7 +24,7 @@ export function Invitation({ onClose }: { onClose: () => void }) {
   if (!control.can("invite")) {
     return null;
   }
-  // Into the cluster one is in (with no title: machines of one's own, where it isn't shared), or another that is hosted here.
+  // Into the present cluster ("": a personal one, for machines of one's own), or into another one that is hosted here.
   const titles = [...new Set([...(owned(control.store) ? [cluster.title] : cluster.kind === "own" ? [""] : []), ...means.hosted])];
   if (titles.length === 0) {
     titles.push(...means.clusters);
@@ -76,17 +76,17 @@ function Secret({ invited, who, onDismiss }: { invited: Invited; who: string; on
   const { t } = useEnvironment();
   return (
     <section class="p2p-card" aria-label={t("Invitation")}>
-      <p><strong>{t("A code for %1.", who || t("your machine"))}</strong> {t("Whoever has it may come in, once. It isn't shown again.")}</p>
+      <p><strong>{t("A code for %1.", who || t("your machine"))}</strong> {t("One guest can use it, once. It isn't shown again.")}</p>
       <p class="p2p-code"><code>{invited.code}</code> <Copy text={invited.code} name={t("Copy the code")} /></p>
       {invited.commands.length > 0 ? <p class="p2p-dim">{t("What %1 types:", who || t("your machine"))}</p> : null}
       {invited.commands.map((command) => <Typed key={command} text={command} />)}
       <p class="p2p-row">
         {invited.until > 0 ? (
           <Ticking>{(now) => (
-            <span class="p2p-dim">{invited.until > now ? t("Good for %1 more.", elapsed(Math.ceil(invited.until - now))) : t("It has run out.")}</span>
+            <span class="p2p-dim">{invited.until > now ? t("Good for %1 more.", elapsed(Math.ceil(invited.until - now))) : t("It has expired.")}</span>
           )}</Ticking>
         ) : null}
-        <Button onClick={onDismiss}>{t("Done, forget it")}</Button>
+        <Button onClick={onDismiss}>{t("Done, hide it")}</Button>
       </p>
     </section>
   );

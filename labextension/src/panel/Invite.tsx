@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 import { Button } from "./parts";
-import { Later } from "./rest";
+import { Later } from "./Later";
 
 export function Invite() {
   const { control, t } = useEnvironment();

@@ -1,11 +1,11 @@
-/** Lending this machine: what is lent now, and the way to the form to lend more. */
+/** Lending this machine: workers that are lent now, and a button for the form to lend more. */
 
 import { useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 import { Button } from "./parts";
-import { Later } from "./rest";
-import { lendable } from "./store";
+import { Later } from "./Later";
+import { lendable } from "./summary";
 
 export function Lend() {
   const { control, t } = useEnvironment();

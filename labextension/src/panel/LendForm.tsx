@@ -12,7 +12,7 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
   const alive = useAlive();
   const id = useOwnId();
   const here = cluster.kind === "shared" ? cluster.title : "";
-  const [title, setTitle] = useState(titles[0]);
+  const [title, setTitle] = useState(titles[0] ?? "");
   const [count, setCount] = useState("1");
   const [hours, setHours] = useState("4");
   const [only, setOnly] = useState<readonly string[]>([]);
@@ -90,7 +90,7 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
         </fieldset>
       )}
       <p class="p2p-row">
-        <Button type="submit" kind="strong" disabled={busy || title === undefined}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
+        <Button type="submit" kind="strong" disabled={busy || titles.length === 0}>{busy ? t("Starting a worker …") : t("Lend")}</Button>
         <Button name={t("Don't lend this machine")} onClick={onClose}>{t("Never mind")}</Button>
       </p>
     </form>

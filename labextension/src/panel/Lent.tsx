@@ -1,8 +1,8 @@
-/** This machine, lent to a cluster: for how long, to whom, what runs, and the ways to pause and to stop that. */
+/** This machine, lent to a cluster: for how long, to whom, its tasks, and buttons to pause and to stop. */
 
 import { Ticking, useEnvironment } from "./environment";
 import { Button, Confirmed } from "./parts";
-import type { Lending } from "./store";
+import type { Lending } from "./rows";
 import { duration, elapsed, slots, tasks } from "./words";
 
 export function Lent({ lending }: { lending: Lending }) {
@@ -32,7 +32,7 @@ export function Lent({ lending }: { lending: Lending }) {
           <Confirmed
             name={t("Stop lending to %1", title)}
             needed={busy > 0}
-            question={busy > 0 ? t("%1 of others' running here. Stop?", tasks(busy, t)) : t("Stop?")}
+            question={busy > 0 ? t("%1 running here for others. Stop?", tasks(busy, t)) : t("Stop?")}
             yes={t("Stop")}
             onYes={() => void control.perform("stop", args)}
           >

@@ -1,4 +1,4 @@
-/** A list as all views have it: a filter where it is long enough for one, the rows, what is known of the one that is open. */
+/** A list with a filter (if it is long), its rows, and the details of the open row. */
 
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
@@ -7,7 +7,9 @@ import { useEnvironment } from "./environment";
 import type { HasId } from "./ordered";
 import { Empty, Filter } from "./parts";
 import type { Filters } from "./store";
-import { VirtualTable, type Column, type Section } from "./VirtualTable";
+import type { Section } from "./items";
+import type { Column } from "./RowView";
+import { VirtualTable } from "./VirtualTable";
 
 /** Lists above this many rows can be filtered. */
 const FILTER_ABOVE = 10;
@@ -22,7 +24,7 @@ interface Props<R extends HasId> {
   all: ReadonlyMap<string, R>;
   /** How many rows there would be without the filter. */
   count: number;
-  /** What is known of a row; it must be one that has `close` called. */
+  /** The details of a row; they must call `close`. */
   details: (row: R, close: () => void) => ComponentChildren;
   /** Beside the filter. */
   extra?: ComponentChildren;
@@ -49,7 +51,7 @@ export function Listing<R extends HasId>({ name, caption, columns, sections, all
         </div>
       ) : null}
       {count === 0 ? children : filter && sections.every((section) => section.rows.length === 0) ? (
-        <Empty title={t("Nothing fits the filter.")} />
+        <Empty title={t("Nothing matches the filter.")} />
       ) : (
         <VirtualTable
           name={name}

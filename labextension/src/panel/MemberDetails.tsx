@@ -1,9 +1,10 @@
-/** All there is to know of one member, and what can be done about him. */
+/** The details of one member, with buttons to trust and to remove them. */
 
 import { Facts, Details } from "./details";
 import { Ticking, useEnvironment } from "./environment";
 import { Button, Confirmed } from "./parts";
-import { owned, type Member } from "./store";
+import type { Member } from "./rows";
+import { owned } from "./summary";
 import { clockTime, duration, elapsed, linkWords, person, roleWords, tasks, type Translate } from "./words";
 
 export function MemberDetails({ member, onClose }: { member: Member; onClose: () => void }) {
@@ -30,18 +31,18 @@ export function MemberDetails({ member, onClose }: { member: Member; onClose: ()
             </Confirmed>
           ) : null}
           {stranger && trusted && control.can("distrust") ? (
-            <Button name={t("Trust %1 no longer", called)} onClick={() => void control.perform("distrust", { member: who })}>
-              {t("Trust no longer")}
+            <Button name={t("Stop trusting %1", called)} onClick={() => void control.perform("distrust", { member: who })}>
+              {t("Stop trusting")}
             </Button>
           ) : null}
           {stranger && owned(store) && control.can("revoke") ? (
             <Confirmed
-              name={t("Take %1 out", called)}
-              question={t("Take %1 out of %2? The others get a new key.", called, store.cluster.title)}
-              yes={t("Take out")}
+              name={t("Remove %1", called)}
+              question={t("Remove %1 from %2? The others get a new key.", called, store.cluster.title)}
+              yes={t("Remove")}
               onYes={() => void control.perform("revoke", { title: store.cluster.title, member: who })}
             >
-              {t("Take out")}
+              {t("Remove")}
             </Confirmed>
           ) : null}
         </>
@@ -60,7 +61,7 @@ export function MemberDetails({ member, onClose }: { member: Member; onClose: ()
           [t("Link"), linkWords(member, t)],
           [t("Results may be"), member.trust],
           [t("Ran for me"), usage(member.lentTasks, member.lentSeconds, t)],
-          [t("Ran on mine"), usage(member.usedTasks, member.usedSeconds, t)],
+          [t("Ran on this machine"), usage(member.usedTasks, member.usedSeconds, t)],
           [t("Key"), member.key === "" ? "" : <code>{member.key}</code>]
         ]}
       />

@@ -1,4 +1,4 @@
-/** Who is here: one's own machines, friends', and members who aren't. */
+/** The members: one's own machines, those of friends, and absent members. */
 
 import { useMemo } from "preact/hooks";
 
@@ -6,9 +6,10 @@ import { useEnvironment } from "./environment";
 import { Invite } from "./Invite";
 import { Listing } from "./Listing";
 import { Empty, Meter } from "./parts";
-import { Later } from "./rest";
-import { workerCommand, type Member } from "./store";
-import type { Column } from "./VirtualTable";
+import { Later } from "./Later";
+import type { Member } from "./rows";
+import { workerCommand } from "./summary";
+import type { Column } from "./RowView";
 import { join, linkWords, roleWords, tasks } from "./words";
 
 export function Members() {
@@ -45,7 +46,7 @@ export function Members() {
         details={(member, close) => <Later key={member.id}>{({ MemberDetails }) => <MemberDetails member={member} onClose={close} />}</Later>}
       >
         <Empty title={t("Nobody is here.")} type={workerCommand(store)}>
-          {t("Whoever runs a worker for this cluster is listed here.")}
+          {t("Members who run a worker for this cluster are listed here.")}
         </Empty>
       </Listing>
     </>

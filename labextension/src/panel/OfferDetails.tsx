@@ -1,8 +1,8 @@
-/** All there is to know of one offer. */
+/** The details of one offer. */
 
 import { Details, Facts } from "./details";
 import { useEnvironment } from "./environment";
-import type { Offer } from "./store";
+import type { Offer } from "./rows";
 import { clockTime, memory } from "./words";
 
 export function OfferDetails({ offer, onClose }: { offer: Offer; onClose: () => void }) {

@@ -1,4 +1,4 @@
-/** What workers offer, to whom; and lending this machine. */
+/** The offers of workers; and lending this machine. */
 
 import { useMemo } from "preact/hooks";
 
@@ -6,9 +6,10 @@ import { useEnvironment } from "./environment";
 import { Lend } from "./Lend";
 import { Listing } from "./Listing";
 import { Empty } from "./parts";
-import { Later } from "./rest";
-import { workerCommand, type Offer } from "./store";
-import type { Column } from "./VirtualTable";
+import { Later } from "./Later";
+import type { Offer } from "./rows";
+import { workerCommand } from "./summary";
+import type { Column } from "./RowView";
 import { clockTime, cores, join, memory, type Translate } from "./words";
 
 export function Offers({ lend }: { lend: boolean }) {
@@ -58,14 +59,14 @@ export function Offers({ lend }: { lend: boolean }) {
       >
         <Empty title={t("No worker offers anything.")} type={command}>
           {store.cluster.kind === "personal" ? t("The workers of this machine are starting.")
-            : command === "" ? undefined : t("Type this in a terminal of a machine that shall help.")}
+            : command === "" ? undefined : t("Type this in a terminal of each machine that should help.")}
         </Empty>
       </Listing>
     </>
   );
 }
 
-/** How much is free, in words: bars are for what is busy. */
+/** The number of free slots, in words; a bar would show busy ones. */
 function free(offer: Offer, t: Translate): string {
   return offer.paused ? t("paused") : offer.free === 0 ? t("none free") : t("%1 of %2 free", offer.free, offer.slots);
 }

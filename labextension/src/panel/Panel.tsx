@@ -3,7 +3,8 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { Connect } from "./Connect";
-import type { Control, Memory, TabName } from "./control";
+import type { Control } from "./control";
+import type { Memory, TabName } from "./memory";
 import { EnvironmentProvider, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Guard } from "./Guard";
@@ -13,8 +14,9 @@ import { Button } from "./parts";
 import { Lend } from "./Lend";
 import { Offers } from "./Offers";
 import { Finished, Pending } from "./Tasks";
-import { Later, type Rest } from "./rest";
-import { unfinished } from "./store";
+import { Later, RestProvider } from "./Later";
+import type { Rest } from "./rest";
+import { unfinished } from "./summary";
 import { Tabs, type Tab } from "./Tabs";
 import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
@@ -32,11 +34,11 @@ export function Panel({ control, rest, t, compact, label }: {
   useEffect(() => compact || panel.current === null ? undefined : keepHeight(panel.current, control.memory), [control, compact]);
   const { link, store, known } = control;
   const without = store.cluster.state === "none" || store.cluster.state === "closed";
-  // What is over can be looked at until another cluster is connected.
+  // A closed cluster's tasks stay visible until another cluster is connected.
   const past = store.cluster.state === "closed" && store.tasks.size > 0;
   const live = link.state === "open" && control.stale === undefined;
   return (
-    <EnvironmentProvider value={{ control, rest, t }}>
+    <EnvironmentProvider value={{ control, t }}><RestProvider value={rest}>
       <section
         class={`p2p-panel${compact ? " p2p-fills" : ""}${live || !known ? "" : " p2p-past"}${without && !past ? " p2p-without" : ""}`}
         aria-label={label}
@@ -57,14 +59,14 @@ export function Panel({ control, rest, t, compact, label }: {
         <div class="p2p-over"><Notices ok /></div>
         <div class="p2p-unseen" role="status" aria-live="polite">{control.spoken}</div>
       </section>
-    </EnvironmentProvider>
+    </RestProvider></EnvironmentProvider>
   );
 }
 
-/** As high as it would be without the limit: what is open for a while only doesn't count. */
+/** The limit, in pixels, up to which a height counts: parts that are open only for a while don't. */
 const HIGHEST = 390;
 
-/** Let the panel grow with what it shows, but not shrink: what is below it would jump. */
+/** Let the panel grow with its content, but not shrink: the page below it would jump. */
 function keepHeight(panel: HTMLElement, memory: Memory): (() => void) | undefined {
   if (typeof ResizeObserver === "undefined") {
     return undefined;
@@ -118,7 +120,7 @@ function Views() {
   );
 }
 
-/** What came of actions: good news lie over the rest, which would jump otherwise, and go by themselves. */
+/** Outcomes of actions. Good ones lie above the content, which would jump otherwise, and disappear by themselves. */
 function Notices({ ok }: { ok: boolean }) {
   const { control, t } = useEnvironment();
   return (

@@ -10,7 +10,7 @@ export interface Tab<N extends string> {
   title: string;
   /** A figure that belongs to it. */
   count?: number | undefined;
-  /** So many of them went wrong, and what to call that. */
+  /** The number of failures among them, and the word for that. */
   alarm?: number;
   alarmWord?: string;
 }

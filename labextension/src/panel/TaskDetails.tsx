@@ -1,4 +1,4 @@
-/** All there is to know of one task: its times, its source, what it has put out. */
+/** The details of one task: its times, its source, its output. */
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
@@ -6,7 +6,7 @@ import type { Shown } from "./contract";
 import { Details, Facts } from "./details";
 import { Ticking, useAlive, useEnvironment } from "./environment";
 import { Button } from "./parts";
-import { isOver, type Task } from "./store";
+import { isOver, type Task } from "./rows";
 import { clockTime, duration, elapsed, size, taskWords } from "./words";
 
 export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void }) {
@@ -101,7 +101,7 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
   );
 }
 
-/** Milliseconds between two looks at what a task has put out. */
+/** Milliseconds between two looks at a task's output. */
 const EVERY = 1000;
 
 function Contents({ shown }: { shown: Shown }) {
@@ -111,7 +111,7 @@ function Contents({ shown }: { shown: Shown }) {
       {shown.outputs.length === 0 && shown.error === "" ? null : <h4>{t("Output")}</h4>}
       {shown.outputs.map((output, index) =>
         output.kind === "image" ? (
-          <img key={index} class="p2p-image" alt={t("Picture that the task has put out")} src={`data:${output.mime};base64,${output.data}`} />
+          <img key={index} class="p2p-image" alt={t("Picture from the task's output")} src={`data:${output.mime};base64,${output.data}`} />
         ) : (
           <Output key={index} text={output.text} wrong={output.kind === "stream" && output.name === "stderr"} />
         )

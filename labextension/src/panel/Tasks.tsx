@@ -6,12 +6,13 @@ import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Listing } from "./Listing";
 import { Button, Confirmed, Empty } from "./parts";
-import { Later } from "./rest";
-import { isOver, unfinished, type Task } from "./store";
-import type { Column } from "./VirtualTable";
+import { Later } from "./Later";
+import { isOver, type Task } from "./rows";
+import { unfinished } from "./summary";
+import type { Column } from "./RowView";
 import { clockTime, duration, elapsed, join, progress, size, tasks, taskWords, type Translate } from "./words";
 
-/** So many tasks are looked at for a line of output: what runs was submitted first. */
+/** Tasks that are searched for a line of output, at most: those that run were submitted first. */
 const LOOK = 100;
 
 export function Pending() {
@@ -67,7 +68,7 @@ export function Pending() {
       details={(task, close) => <Later key={task.id}>{({ TaskDetails }) => <TaskDetails task={task} onClose={close} />}</Later>}
     >
       <Empty title={t("No task is on its way.")} type={"%%p2p answer\n6 * 7"}>
-        {t("A worker runs such a cell while you go on. answer becomes a future: answer.result() gives the value of the last line.")}
+        {t("A worker runs such a cell while you work on. answer becomes a future: answer.result() gives the value of the last line.")}
       </Empty>
     </Listing>
   );
@@ -93,7 +94,7 @@ export function Finished() {
   return (
     <Listing
       name="over"
-      caption={t("Tasks that are over")}
+      caption={t("Finished tasks")}
       columns={columns}
       sections={[{ key: "all", title: "", rows: store.over.items, reversed: true }]}
       all={store.tasks}
@@ -110,7 +111,7 @@ export function Finished() {
         </label>
       ) : undefined}
     >
-      <Empty title={t("No task has ended yet.")}>{t("Those that are done or have failed are listed here, the newest first.")}</Empty>
+      <Empty title={t("No task has ended yet.")}>{t("Tasks that are done or have failed are listed here, the newest first.")}</Empty>
     </Listing>
   );
 }

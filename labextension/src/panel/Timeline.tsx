@@ -12,7 +12,7 @@ import { duration, join, tasks, workers, type Translate } from "./words";
 const LAST = 200;
 const ROW = 18;
 
-/** What is to be seen: `span` seconds that end `back` seconds before the end; all of it without. */
+/** The visible part: `span` seconds that end `back` seconds before the end; without, all of it. */
 interface Window {
   span: number;
   back: number;
@@ -27,7 +27,7 @@ export function Timeline() {
   if (last.length === 0) {
     return (
       <Empty title={t("No task has been sent yet.")}>
-        {t("When some have been, this picture shows how long each waited, was on its way there, ran and was on its way back, worker by worker.")}
+        {t("Once tasks have run, this chart shows how long each one waited, travelled, ran and returned, worker by worker.")}
       </Empty>
     );
   }
@@ -46,7 +46,7 @@ export function Timeline() {
   return <Ticking>{(now) => <Slowly key="picture" now={Math.floor(now)} of={`${chosen} ${JSON.stringify(view)} ${last.length === LAST}`} draw={() => draw(now)} />}</Ticking>;
 }
 
-/** What pieces there are, in the words of `Cluster.timeline()`; some are explained only where there are such. */
+/** The legend, in the words of `Cluster.timeline()`; some entries only if the picture has such pieces. */
 const LEGEND = [
   ["waited", "waited"], ["travelled", "way there"], ["ran", "ran"], ["running", "runs"], ["returned", "way back"], ["failed", "failed"],
   ["cancelled", "cancelled"], ["lost", "worker lost"]
@@ -56,12 +56,12 @@ type PieceName = (typeof LEGEND)[number][0];
 
 const SOME: ReadonlySet<PieceName> = new Set<PieceName>(["running", "failed", "cancelled", "lost"]);
 
-/** What a task's time at its worker is drawn as. */
+/** The look of a task's time at its worker. */
 function outcome({ task: { state }, lost }: Bar): PieceName {
   return lost ? "lost" : state === "failed" || state === "cancelled" ? state : state === "done" ? "ran" : "running";
 }
 
-/** Drawn again only when the second or what it is about has changed. */
+/** Drawn again only when the second or its content has changed. */
 class Slowly extends Component<{ now: number; of: string; draw: () => ComponentChildren }> {
   override shouldComponentUpdate(next: { now: number; of: string }): boolean {
     return next.now !== this.props.now || next.of !== this.props.of;
@@ -95,7 +95,7 @@ function Picture({ picture, view, onView, chosen, onChoose }: {
   const bars = picture.bars.filter((bar) => bar.ended >= from && bar.idle <= to);
   const place = picture.bars.findIndex((bar) => bar.id === chosen);
   const bar = picture.bars[place];
-  const told = useRef({ of: "", words: "" }); // of what goes on only the choice is said aloud, not each second
+  const told = useRef({ of: "", words: "" }); // screen readers hear a new choice, not each second
   if (told.current.of !== chosen) {
     told.current = { of: chosen, words: bar === undefined ? "" : `${bar.task.label} ${barWords(bar, t)}` };
   }

@@ -1,35 +1,19 @@
 /**
- * A table of any number of rows, of which only those in sight are in the document.
+ * A table with any number of rows, of which only the visible ones are in the document.
  *
- * All rows are equally high: how high is measured, once and whenever the size changes. Rows keep their place on the
- * screen when others come and go above; the keyboard's row is kept by id and stays in the document while it has the
- * focus. Up, Down, Page, Home and End move it, Enter opens it, Delete does what `onDelete` says, Right and Left go to
- * the row's buttons and back.
+ * All rows have the same height, which is measured once and whenever the size changes. Rows keep their place on the
+ * screen when others come and go above. The keyboard's row is kept by id and stays in the document while it has the
+ * focus. Up, Down, Page, Home and End move it, Enter opens it, Delete calls `onDelete`, Right and Left go to the row's
+ * buttons and back.
  */
 
-import { Component, type ComponentChildren, type TargetedKeyboardEvent } from "preact";
+import type { ComponentChildren, TargetedKeyboardEvent } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { useEnvironment, useOwnId } from "./environment";
+import { Items, type Section } from "./items";
 import type { HasId } from "./ordered";
-
-export interface Column<R> {
-  key: string;
-  title: string;
-  /** Shown by screen readers only. */
-  quiet?: boolean;
-  class?: string;
-  /** `active`: the keyboard is on this row, so that its buttons are in the order of tabbing. */
-  cell: (row: R, active: boolean) => ComponentChildren;
-}
-
-export interface Section<R> {
-  key: string;
-  title: string;
-  rows: readonly R[];
-  /** Show the last one first. */
-  reversed?: boolean;
-}
+import { Gap, RowView, type Column } from "./RowView";
 
 interface Props<R extends HasId> {
   /** Names the list in the panel's memory. */
@@ -39,20 +23,18 @@ interface Props<R extends HasId> {
   sections: ReadonlyArray<Section<R>>;
   /** Whether rows have a third line where the panel is narrow. */
   tall?: boolean | undefined;
-  /** What else than itself a row's looks depend on. */
+  /** Anything but the row itself that its looks depend on. */
   mark?: ((row: R) => string) | undefined;
   selected: string;
   onOpen: (row: R) => void;
   onDelete?: ((row: R) => void) | undefined;
 }
 
-type Item<R> = { heading: Section<R> } | { row: R };
-
 const OVERSCAN = 4;
 const NEAR = 400;
 const USUAL_ROW = 32;
 const USUAL_HEIGHT = 400;
-/** In a cell, room for so many rows more is made at a time, so that the panel doesn't grow with each; and at most for so many. */
+/** In a cell the panel grows by STEP rows at a time, not with each row, and to at most MOST rows. */
 const HEAD = 26;
 const STEP = 3;
 const MOST = 15;
@@ -67,78 +49,32 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   const [height, setHeight] = useState(USUAL_HEIGHT);
   const [top, setTop] = useState(control.memory.scroll[name] ?? 0);
   const laidOut = useRef(rowHeight);
-  const measured = useRef(false); // before, nobody knows where the end is
+  const measured = useRef(false); // before, the end of the list is unknown
   const replaced = useRef(false); // the element isn't scrolled to where it belongs
   const [active, setActive] = useState("");
   const activeAt = useRef(0);
   const anchor = useRef<{ id: string; at: number } | undefined>(undefined);
   const wantsFocus = useRef(false);
 
-  const shown = sections.filter((section) => section.rows.length > 0);
-  const headings = shown.some((section) => section.title !== "");
-  const count = shown.reduce((sum, section) => sum + section.rows.length + (headings ? 1 : 0), 0);
+  const items = new Items(sections);
+  const { count, headings } = items;
 
-  const itemAt = (index: number): Item<R> | undefined => {
-    let rest = index;
-    for (const section of shown) {
-      if (headings) {
-        if (rest === 0) {
-          return { heading: section };
-        }
-        rest -= 1;
-      }
-      if (rest < section.rows.length) {
-        const row = section.rows[section.reversed === true ? section.rows.length - 1 - rest : rest];
-        return row === undefined ? undefined : { row };
-      }
-      rest -= section.rows.length;
-    }
-    return undefined;
-  };
-  const rowAt = (index: number): R | undefined => {
-    const item = itemAt(index);
-    return item !== undefined && "row" in item ? item.row : undefined;
-  };
-  /** Where a row has gone to that was at `at`: looked for nearby, as far as `range`. */
-  const placeOf = (rowId: string, at: number, range: number): number => {
-    for (let distance = 0; distance <= range; distance += 1) {
-      if (rowAt(at - distance)?.id === rowId) {
-        return at - distance;
-      }
-      if (rowAt(at + distance)?.id === rowId) {
-        return at + distance;
-      }
-      if (at - distance < 0 && at + distance >= count) {
-        break;
-      }
-    }
-    return -1;
-  };
-  const nearestRow = (index: number, step: 1 | -1): number => {
-    for (let at = index; at >= 0 && at < count; at += step) {
-      if (rowAt(at) !== undefined) {
-        return at;
-      }
-    }
-    return -1;
-  };
-
-  // The keyboard's row: where it has gone, or who has taken its place.
-  let at = active === "" ? -1 : placeOf(active, activeAt.current, NEAR);
+  // The keyboard's row: where it is now, or the row that has taken its place.
+  let at = active === "" ? -1 : items.placeOf(active, activeAt.current, NEAR);
   if (at < 0 && count > 0) {
-    at = nearestRow(Math.min(activeAt.current, count - 1), 1);
+    at = items.nearestRow(Math.min(activeAt.current, count - 1), 1);
     if (at < 0) {
-      at = nearestRow(count - 1, -1);
+      at = items.nearestRow(count - 1, -1);
     }
   }
   activeAt.current = Math.max(0, at);
-  const activeId = rowAt(at)?.id ?? "";
+  const activeId = items.rowAt(at)?.id ?? "";
 
-  // What was at the top of the window stays there.
+  // The row at the top of the window stays there.
   let scrollTop = measured.current ? Math.min(top, Math.max(0, count * rowHeight - Math.max(0, height - 2 * rowHeight))) : top;
   const held = anchor.current;
-  if (held !== undefined && top > 0 && rowAt(held.at)?.id !== held.id) {
-    const moved = placeOf(held.id, held.at, NEAR);
+  if (held !== undefined && top > 0 && items.rowAt(held.at)?.id !== held.id) {
+    const moved = items.placeOf(held.id, held.at, NEAR);
     if (moved >= 0) {
       scrollTop = Math.max(0, top + (moved - held.at) * rowHeight);
     }
@@ -161,8 +97,8 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   const remember = (position: number): void => {
     control.memory.scroll[name] = position;
     const index = Math.ceil(position / rowHeight);
-    const found = nearestRow(Math.min(index, Math.max(0, count - 1)), 1);
-    const row = rowAt(found);
+    const found = items.nearestRow(Math.min(index, Math.max(0, count - 1)), 1);
+    const row = items.rowAt(found);
     anchor.current = position > 0 && row !== undefined ? { id: row.id, at: found } : undefined;
   };
 
@@ -219,7 +155,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
   }, [control, name, count > 0, props.tall]);
 
   const goTo = (index: number): void => {
-    const row = rowAt(index);
+    const row = items.rowAt(index);
     const element = scroller.current;
     if (row === undefined || element === null) {
       return;
@@ -238,7 +174,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     }
   };
 
-  // What is open under the list stays in sight, also when that takes the list's room.
+  // The row whose details are open stays visible, also when these shorten the list.
   useEffect(() => {
     const element = scroller.current;
     const open = props.selected === activeId ? at : -1;
@@ -256,27 +192,27 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     const target = event.target as HTMLElement;
     const onRow = target.tagName === "TR";
     const page = Math.max(1, Math.floor(height / rowHeight) - 2);
-    const row = rowAt(at);
+    const row = items.rowAt(at);
     const controls = [...(target.closest("tr")?.querySelectorAll<HTMLElement>("button") ?? [])];
     const control = controls.indexOf(target);
     switch (event.key) {
       case "ArrowDown":
-        goTo(nearestRow(at + 1, 1));
+        goTo(items.nearestRow(at + 1, 1));
         break;
       case "ArrowUp":
-        goTo(nearestRow(at - 1, -1));
+        goTo(items.nearestRow(at - 1, -1));
         break;
       case "PageDown":
-        goTo(nearestRow(Math.min(count - 1, at + page), -1));
+        goTo(items.nearestRow(Math.min(count - 1, at + page), -1));
         break;
       case "PageUp":
-        goTo(nearestRow(Math.max(0, at - page), 1));
+        goTo(items.nearestRow(Math.max(0, at - page), 1));
         break;
       case "Home":
-        goTo(nearestRow(0, 1));
+        goTo(items.nearestRow(0, 1));
         break;
       case "End":
-        goTo(nearestRow(count - 1, -1));
+        goTo(items.nearestRow(count - 1, -1));
         break;
       case "ArrowRight":
         controls[control + 1]?.focus();
@@ -313,7 +249,7 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
       drawn.push(<Gap key={`gap ${next}`} height={(index - next) * rowHeight} />);
     }
     next = index + 1;
-    const item = itemAt(index);
+    const item = items.itemAt(index);
     if (item === undefined) {
       continue;
     }
@@ -382,56 +318,5 @@ function focusRow(body: HTMLElement | null, id: string): void {
       row.focus({ preventScroll: true });
       return;
     }
-  }
-}
-
-/** Rows that aren't drawn. One cell only: a span of columns of which some are hidden would make new ones. */
-function Gap({ height }: { height: number }) {
-  return (
-    <tr class="p2p-gap" aria-hidden="true" style={{ height: `${height}px` }}>
-      <td />
-    </tr>
-  );
-}
-
-interface RowProps<R extends HasId> {
-  row: R;
-  index: number;
-  columns: ReadonlyArray<Column<R>>;
-  mark: string;
-  active: boolean;
-  selected: boolean;
-  onOpen: (row: R) => void;
-  onActive: (row: R) => void;
-}
-
-/** Drawn again only when something of it has changed. */
-class RowView<R extends HasId> extends Component<RowProps<R>> {
-  override shouldComponentUpdate(next: RowProps<R>): boolean {
-    const { row, index, columns, mark, active, selected } = this.props;
-    return next.row !== row || next.index !== index || next.columns !== columns || next.mark !== mark
-      || next.active !== active || next.selected !== selected;
-  }
-
-  override render({ row, index, columns, active, selected }: RowProps<R>) {
-    return (
-      <tr
-        data-id={row.id}
-        aria-rowindex={index + 2}
-        aria-selected={selected}
-        tabIndex={active ? 0 : -1}
-        class={selected ? "p2p-selected" : undefined}
-        onFocusIn={() => this.props.onActive(this.props.row)}
-        onClick={(event) => {
-          if ((event.target as HTMLElement).closest("button, a, input") === null) {
-            this.props.onOpen(this.props.row);
-          }
-        }}
-      >
-        {columns.map((column) => (
-          <td key={column.key} class={column.class}>{column.cell(row, active)}</td>
-        ))}
-      </tr>
-    );
   }
 }

@@ -1,4 +1,4 @@
-/** Those who wait for a yes or no. */
+/** The visitors: people who wait for a yes or no. */
 
 import { useEnvironment } from "./environment";
 import { Button } from "./parts";
@@ -16,7 +16,7 @@ export function Visitors() {
           <div>
             <p>
               <strong>{visitor.called || visitor.name}</strong>{" "}
-              {visitor.invited ? t("comes by an invitation to %1.", visitor.title) : t("asks to come in to %1.", visitor.title)}
+              {visitor.invited ? t("has an invitation to %1.", visitor.title) : t("asks to join %1.", visitor.title)}
             </p>
             {visitor.note === "" ? null : <p>{visitor.note}</p>}
             <p class="p2p-dim">{t("Key:")} <code>{visitor.key}</code>{visitor.about === "" ? null : <> · {visitor.about}</>}</p>

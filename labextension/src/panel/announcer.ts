@@ -1,4 +1,4 @@
-/** What a screen reader is told: politely, at most once in three seconds, the newest of each subject. */
+/** Announcements to screen readers: polite, at most one in three seconds, with the newest text of each subject. */
 
 export const QUIET = 3000;
 
@@ -9,14 +9,14 @@ export class Announcer {
 
   constructor(private readonly speak: (text: string) => void) {}
 
-  /** Say it as soon as one may; what is said later about the same subject replaces it until then. */
+  /** Announce a text as soon as possible. Until then, a later text about the same subject replaces it. */
   say(subject: string, text: string): void {
     this.waiting.delete(subject);
     this.waiting.set(subject, text);
     this.timer ??= setTimeout(() => this.flush(), Math.max(0, this.last + QUIET - Date.now()));
   }
 
-  /** What hasn't been said yet is no longer so. */
+  /** Drop texts that have not been announced yet. */
   forget(): void {
     clearTimeout(this.timer);
     this.timer = undefined;

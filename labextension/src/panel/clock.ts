@@ -1,4 +1,4 @@
-/** The kernel's clock as the browser can tell it, and one tick a second while somebody looks. */
+/** The kernel's clock, as far as the browser can tell, and one tick a second while the panel is visible. */
 
 export class Clock {
   private offset = 0;
@@ -12,7 +12,7 @@ export class Clock {
     return Date.now() / 1000 + this.offset;
   }
 
-  /** A message says what time it was when it was sent. The one that travelled fastest knows best. */
+  /** Each message carries the time when it was sent. The message that travelled fastest is the most exact. */
   set(now: number, anew: boolean): void {
     const offset = now - Date.now() / 1000;
     if (anew || !this.known || offset > this.offset) {

@@ -1,13 +1,16 @@
 /**
- * What the kernel and a panel say to each other. The kernel's half is p2p_ipython/notebook/panel/.
+ * The contract of a panel and its kernel: what each may say to the other.
  *
- * A panel says `hello` and gets a `snapshot`; from then on it gets a `delta` for whatever has changed, at most ten a
- * second, each on top of the one before (`base`). A panel that misses one says `hello` again. Both name rows by
- * table and id, and leave out what has its default: 0, "", false, []. A delta that takes a field back to its default
- * says so.
+ * The kernel's half is p2p_ipython/notebook/panel/contract.py. The schema of both is contract.json: a field that is
+ * added here has to be added there, and tests/panel/contract.test.ts says so.
+ *
+ * A panel sends `hello` and gets a `snapshot`. From then on the kernel sends a `delta` for each change, at most ten a
+ * second, each on top of the one before (`base`). A panel that misses one sends `hello` again. Both messages name rows
+ * by table and id, and leave out what has its default: 0, "", false, []. A delta that takes a field back to its default
+ * contains that default.
  *
  * Times are seconds of the kernel's clock since 1970 (0: not yet), `now` is that clock when the message was sent;
- * sizes are bytes. All text may be a stranger's: it is shown as text, never as HTML.
+ * sizes are bytes. All text may be a stranger's: a panel shows it as text, never as HTML.
  */
 
 export const VERSION = 1;
@@ -20,45 +23,47 @@ export const HERE_TARGET = "p2p_ipython:here";
 
 export type ClusterState = "none" | "connecting" | "connected" | "reconnecting" | "waiting" | "lost" | "closed";
 
+export type ClusterKind = "none" | "personal" | "own" | "shared";
+
 export interface ClusterFacts {
   state: ClusterState;
   /** The state for people: "connected", "reconnecting, 3rd try", "waiting for alice's approval". */
   words: string;
-  kind: "none" | "personal" | "own" | "shared";
-  /** What people call it: "alice/friends", "personal, on this machine". */
+  kind: ClusterKind;
+  /** What people call the cluster: "alice/friends", "personal, on this machine". */
   title: string;
   board: string;
-  /** What I am called, and the fingerprint of my key. */
+  /** The name of this user, and the fingerprint of their key. */
   me: string;
   key: string;
-  /** What to do, where there is something to do. */
+  /** What the user should do; "" for nothing. */
   note: string;
   since: number;
   /** Why tasks wait, by what they need of Python ("" for any). */
   reasons: Record<string, string>;
-  /** Tasks that are over since the cluster was connected, also those that the kernel no longer lists. */
+  /** Tasks that have ended since the cluster was connected, also those that the kernel no longer lists. */
   done: number;
   failed: number;
   cancelled: number;
-  /** Tasks that wait beyond those that have rows. */
+  /** Waiting tasks beyond those that have rows. */
   unlisted: number;
 }
 
-/** What may be done now. */
+/** What may be done now, and with what. */
 export interface Means {
-  /** Actions that work now; a panel shows no other. */
+  /** Actions that work now; a panel shows no others. */
   can: Action[];
   /** Clusters of friends that this machine knows, by title. */
   clusters: string[];
   /** Those of them that are hosted in this kernel. */
   hosted: string[];
-  /** Whether the kernel's main thread is free is the front end's to know; this is its user's machine. */
+  /** The name of the kernel's machine. */
   machine: string;
   cores: number;
   python: string;
 }
 
-/** A process that is here, or a member of the cluster who isn't (`here` false, id "key:" and his fingerprint). */
+/** A process that is here; or a member none of whose processes is (`here` false, id "key:" and their fingerprint). */
 export interface MemberRow {
   name: string;
   /** "owner", "host", "client", "worker". */
@@ -74,14 +79,14 @@ export interface MemberRow {
   since: number;
   slots: number;
   busy: number;
-  /** What results of his may be: "yours", "any type", "plain data". */
+  /** What results of their workers may be: "yours", "any type", "plain data". */
   trust: string;
   key: string;
   /** "direct", "relay", "memory"; "" for none. */
   link: string;
-  /** Round trip, seconds; 0 where it isn't known. */
+  /** Round trip, seconds; 0 if it isn't known. */
   rtt: number;
-  /** What he ran for me, and what my machine ran for him: tasks, seconds. */
+  /** What they ran for this user, and what this user's machine ran for them: tasks, seconds. */
   lentTasks: number;
   lentSeconds: number;
   usedTasks: number;
@@ -90,7 +95,7 @@ export interface MemberRow {
 
 export type TaskState = "waiting" | "sent" | "running" | "done" | "failed" | "cancelled";
 
-/** An attempt that was lost: its worker, and when it was sent, began, and was known to be lost. */
+/** An attempt that was lost: its worker, and when it was sent, began and was known to be lost. */
 export type Attempt = readonly [worker: string, sent: number, started: number, ended: number];
 
 export interface TaskRow {
@@ -98,9 +103,9 @@ export interface TaskRow {
   /** "cell" or "call". */
   kind: string;
   state: TaskState;
-  /** Where it is or how it ended, in words; of one that waits: what is peculiar to it ("after losing bob: …"). */
+  /** Where it is or how it ended, in words. Of a waiting task: what is peculiar to it ("after losing bob: …"). */
   words: string;
-  /** Of one that waits: its key in `ClusterFacts.reasons`. */
+  /** Of a waiting task: its key in `ClusterFacts.reasons`. */
   needs: string;
   worker: string;
   attempt: number;
@@ -110,7 +115,7 @@ export interface TaskRow {
   ended: number;
   /** The attempts that were lost while they ran, the earlier first. */
   tried: Attempt[];
-  /** Seconds that its worker says it took; 0 where that isn't known. The rest, until `ended`, was the way back. */
+  /** Seconds that it took, as its worker says; 0 if that isn't known. The rest, until `ended`, was the way back. */
   ran: number;
   sizeIn: number;
   sizeOut: number;
@@ -118,7 +123,7 @@ export interface TaskRow {
   said: string;
   /** First line of its error. */
   error: string;
-  /** By what the front end knows its cell; "" where it doesn't keep cells apart. */
+  /** The front end's id of its cell; "" if the front end doesn't keep cells apart. */
   cell: string;
 }
 
@@ -135,14 +140,14 @@ export interface OfferRow {
   until: number;
   python: string;
   platform: string;
-  /** For whom, in words; "" for everybody in the cluster. */
+  /** Whom it is for, in words; "" for everybody in the cluster. */
   only: string;
   paused: boolean;
-  /** Whether it is an offer for my tasks. */
+  /** Whether it is open to this user's tasks. */
   mine: boolean;
 }
 
-/** Somebody who waits for a yes or no. */
+/** A person who waits for a yes or no. */
 export interface VisitorRow {
   title: string;
   name: string;
@@ -150,15 +155,17 @@ export interface VisitorRow {
   key: string;
   invited: boolean;
   about: string;
-  /** What else is to be known before one says yes. */
+  /** What else the owner should know before saying yes. */
   note: string;
 }
+
+export type LendingState = "starting" | "lending" | "paused" | "ending" | "failed";
 
 /** A worker that this kernel has started, to lend this machine. */
 export interface LendingRow {
   title: string;
   name: string;
-  state: "starting" | "lending" | "paused" | "ending" | "failed";
+  state: LendingState;
   words: string;
   slots: number;
   busy: number;
@@ -178,28 +185,40 @@ export interface Tables {
 
 export type TableName = keyof Tables;
 
-interface Changes {
-  set?: { cluster?: Partial<ClusterFacts>; means?: Partial<Means> };
-  put?: { [T in TableName]?: Record<string, Partial<Tables[T]>> };
+/** The rows of which there is one each. */
+export interface Parts {
+  cluster?: Partial<ClusterFacts>;
+  means?: Partial<Means>;
 }
 
-/** All there is: what was known before is forgotten. */
-export interface Snapshot extends Changes {
+/** Rows by table and id. */
+export type Rows = { [T in TableName]?: Record<string, Partial<Tables[T]>> };
+
+/** Ids of rows that are no longer there. */
+export type Gone = Partial<Record<TableName, string[]>>;
+
+/** All there is: a panel forgets what it knew before. */
+export interface Snapshot {
   t: "snapshot";
   v: number;
   rev: number;
   now: number;
+  set?: Parts;
+  put?: Rows;
 }
 
-export interface Delta extends Changes {
+/** What has changed since revision `base`. */
+export interface Delta {
   t: "delta";
   rev: number;
   base: number;
   now: number;
-  del?: Partial<Record<TableName, string[]>>;
+  set?: Parts;
+  put?: Rows;
+  del?: Gone;
 }
 
-/** What came of an action; `say` is for people, `data` depends on the action. */
+/** What came of an action: `say` is for people, `data` depends on the action. */
 export interface Did {
   t: "did";
   id: number;
@@ -216,38 +235,90 @@ export interface Code {
   code: string;
 }
 
-/**
- * Actions and their arguments:
- *   cancel {task}; show {task} → Shown; connect {target} ("" for a personal cluster; else a title or HOST[:PORT]);
- *   disconnect {}; invite {title, who} → Invited; approve {key, title, called (as it was shown)}; refuse {key, title};
- *   revoke {title, member}; trust {member}; distrust {member};
- *   lend {title, slots, hours (0: open end), only: string[], tags: string[]}; pause, resume, stop {lending}.
- */
-export type Action =
-  | "cancel" | "show" | "connect" | "disconnect" | "invite" | "approve" | "refuse" | "revoke" | "trust" | "distrust"
-  | "lend" | "pause" | "resume" | "stop";
+/** Actions and their arguments. */
+export interface Arguments {
+  cancel: { task: string };
+  /** Answered with `Shown`. */
+  show: { task: string };
+  /** A title or HOST[:PORT]; "" for a personal cluster. */
+  connect: { target: string };
+  disconnect: Record<string, never>;
+  /** Answered with `Invited`. */
+  invite: { title: string; who: string };
+  /** `called`: as the panel showed it. */
+  approve: { key: string; title: string; called: string };
+  refuse: { key: string; title: string };
+  revoke: { title: string; member: string };
+  trust: { member: string };
+  distrust: { member: string };
+  /** `hours`: 0 for an open end. */
+  lend: { title: string; slots: number; hours: number; only: string[]; tags: string[] };
+  pause: { lending: string };
+  resume: { lending: string };
+  stop: { lending: string };
+}
 
-export type ToKernel =
-  | { t: "hello"; v: number; view: "widget" | "sidebar" }
-  | { t: "more" }
-  | { t: "do"; id: number; action: Action; args: Record<string, unknown> };
+export type Action = keyof Arguments;
 
-/** What there is to see of a task. `outputs` in order; images are base64. */
+export type View = "widget" | "sidebar";
+
+/** A panel asks for a snapshot. */
+export interface Hello {
+  t: "hello";
+  v: number;
+  view: View;
+}
+
+/** A widget asks for its second module. */
+export interface More {
+  t: "more";
+}
+
+/** A panel asks for an action, and for a `Did` with the same id. */
+export interface Do {
+  t: "do";
+  id: number;
+  action: Action;
+  args: Record<string, unknown>;
+}
+
+export type ToKernel = Hello | More | Do;
+
+export type StreamName = "stdout" | "stderr";
+export type ImageType = "image/png" | "image/jpeg";
+
+export interface StreamOutput {
+  kind: "stream";
+  name: StreamName;
+  text: string;
+}
+
+export interface TextOutput {
+  kind: "text";
+  text: string;
+}
+
+/** A picture, as base64. */
+export interface ImageOutput {
+  kind: "image";
+  mime: ImageType;
+  data: string;
+}
+
+export type Output = StreamOutput | TextOutput | ImageOutput;
+
+/** What there is to see of a task; `outputs` in order. */
 export interface Shown {
   source: string;
-  outputs: Array<
-    | { kind: "stream"; name: "stdout" | "stderr"; text: string }
-    | { kind: "text"; text: string }
-    | { kind: "image"; mime: "image/png" | "image/jpeg"; data: string }
-  >;
+  outputs: Output[];
   /** The whole error, as text. */
   error: string;
 }
 
-/** A secret, until the guest has used it: shown, never kept. */
+/** An invitation that was made. The code is a secret until the guest has used it: a panel shows it and never keeps it. */
 export interface Invited {
   code: string;
-  /** What the guest types. */
+  /** What the guest may type. */
   commands: string[];
   until: number;
 }

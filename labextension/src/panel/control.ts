@@ -1,50 +1,20 @@
 /**
- * What a mounted panel does: takes the kernel's messages, keeps the store, asks for things and remembers what is due.
+ * The control of a mounted panel: takes the kernel's messages, keeps the store, asks for actions and waits for answers.
  *
- * Everything that is shown is read from here; `subscribe` tells when to look again. No DOM.
+ * All parts of the panel read from here; `subscribe` tells them when to draw again. No DOM.
  */
 
 import { Announcer } from "./announcer";
 import { Clock } from "./clock";
-import type { Action, Did, FromKernel } from "./contract";
+import type { Action, Arguments, Did, FromKernel } from "./contract";
+import type { Memory, Notice } from "./memory";
+import { Overdue } from "./overdue";
 import { Store, type Filters } from "./store";
 import type { Link, Transport } from "./transport";
 import { Undo } from "./undo";
 import { join, standing, tasks, type Standing, type Translate } from "./words";
 
-export type TabName = "tasks" | "finished" | "members" | "offers" | "timeline";
-
-/** What a panel looked like, so that the same is there when it is mounted again. */
-export interface Memory {
-  tab: TabName;
-  /** Where the lists were scrolled to, and how high their rows were then, pixels. */
-  scroll: Record<string, number>;
-  rows: Record<string, number>;
-  /** How high the panel has been in a cell, pixels; 0 at first. */
-  high: number;
-  /** The board that was typed last; it stays to be corrected when it can't be connected to. */
-  board: string;
-  store: Store | undefined;
-  /** Failures that nobody has read: also of what ended while the panel wasn't there. */
-  notices: readonly Notice[];
-  /** Who shows the panel now. */
-  control: Control | undefined;
-}
-
-export function newMemory(): Memory {
-  return { tab: "tasks", scroll: {}, rows: {}, high: 0, board: "", store: undefined, notices: [], control: undefined };
-}
-
-/** What came of an action, until it is dismissed. */
-export interface Notice {
-  id: number;
-  ok: boolean;
-  text: string;
-  /** Of what it is the outcome, where it is that of an action. */
-  action: Action | undefined;
-}
-
-/** Seconds after which an answer is overdue, and for what may take a board, or people, a while. */
+/** Seconds after which an answer is overdue, and after which it is if a board or people may be asked. */
 const DUE = 5;
 const SLOW_DUE = 60;
 const QUICK: ReadonlySet<Action> = new Set<Action>(["cancel", "show"]);
@@ -64,15 +34,14 @@ export class Control {
   notices: readonly Notice[];
   readonly clock = new Clock();
   readonly undo: Undo;
-  /** Said by screen readers. */
+  /** The text for screen readers. */
   spoken = "";
 
   private readonly announcer: Announcer;
   private readonly listeners = new Set<() => void>();
   private readonly stopListening: () => void;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
-  /** What is being waited for: when that began (browser's seconds), and when it is overdue. */
-  private readonly asked = new Map<object, { since: number; due: number }>();
+  private readonly asked = new Overdue();
   private hello: object | undefined;
   private visible = true;
   private changedUnseen = false;
@@ -92,7 +61,7 @@ export class Control {
     this.link = transport.link;
     this.undo = new Undo((task) => void this.perform("cancel", { task }, true), () => this.changed());
     this.announcer = new Announcer((text) => {
-      this.spoken = text === this.spoken ? `${text}\u00a0` : text; // what is the same as before isn't read again
+      this.spoken = text === this.spoken ? `${text}\u00a0` : text; // screen readers don't repeat an unchanged text
       this.told.done = this.store.cluster.done;
       this.told.failed = this.store.cluster.failed;
       this.changed();
@@ -106,13 +75,13 @@ export class Control {
     }
   }
 
-  /** Be told that something has changed; the result stops that. */
+  /** Call `listener` after each change; the result stops that. */
   subscribe(listener: () => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 
-  /** Whether anybody can see the panel: while nobody can, nothing is drawn. */
+  /** Say whether the panel is visible: while it isn't, nothing is drawn. */
   show(visible: boolean): void {
     this.visible = visible;
     this.clock.show(visible);
@@ -134,37 +103,30 @@ export class Control {
     return standing(this.link, this.store.cluster, this.known, this.stale, this.t, this.store.foreign);
   }
 
-  /** Whether an answer is being waited for, so that it can become overdue. */
+  /** Whether the panel waits for an answer, which can become overdue. */
   get waiting(): boolean {
-    return this.asked.size > 0;
+    return this.asked.waiting;
   }
 
-  /** Since how many seconds an answer has been missing that should have come; undefined while none is. */
+  /** For how many seconds an answer has been overdue; undefined if none is. */
   get stale(): number | undefined {
-    const now = Date.now() / 1000;
-    let since: number | undefined;
-    for (const entry of this.asked.values()) {
-      if (now > entry.due) {
-        since = Math.max(since ?? 0, now - entry.since);
-      }
-    }
-    return since;
+    return this.asked.since;
   }
 
-  /** Ask for all there is. */
+  /** Ask for a snapshot. */
   askAgain(): void {
     if (this.hello !== undefined) {
-      this.asked.delete(this.hello);
+      this.asked.answered(this.hello);
     }
-    this.hello = this.ask(DUE);
+    this.hello = this.asked.ask(DUE);
     this.transport.hello();
     this.changed();
   }
 
-  /** Have something done and say what came of it; with `quietly`, only if it failed. */
-  async perform(action: Action, args: Record<string, unknown>, quietly = false): Promise<Did> {
+  /** Ask for an action and show the outcome; with `quietly`, only a failure. */
+  async perform<A extends Action>(action: A, args: Arguments[A], quietly = false): Promise<Did> {
     const did = await this.request(action, args);
-    if (did.ok && action === "connect") { // why that failed before is no news any more
+    if (did.ok && action === "connect") { // earlier failures no longer matter
       this.notices = this.notices.filter((notice) => notice.ok || notice.action !== action);
       this.memory.board = "";
     }
@@ -174,14 +136,14 @@ export class Control {
     return did;
   }
 
-  /** Have something done, quietly. */
-  async request(action: Action, args: Record<string, unknown>): Promise<Did> {
-    const waiting = this.ask(QUICK.has(action) ? DUE : SLOW_DUE);
+  /** Ask for an action, and show nothing. */
+  async request<A extends Action>(action: A, args: Arguments[A]): Promise<Did> {
+    const waiting = this.asked.ask(QUICK.has(action) ? DUE : SLOW_DUE);
     this.changed();
     try {
       return await this.transport.act(action, args);
     } finally {
-      this.asked.delete(waiting);
+      this.asked.answered(waiting);
       this.changed();
     }
   }
@@ -212,14 +174,14 @@ export class Control {
     this.changed();
   }
 
-  /** Cancel a task in a moment. */
+  /** Cancel a task in a moment, unless the user undoes that. */
   cancel(task: string): void {
     this.undo.start(task);
     const label = this.store.tasks.get(task)?.label ?? "";
     this.announcer.say("undo", this.t("Cancelling %1 in 4 seconds; undo is possible", label));
   }
 
-  /** Cancel these at once. Some at a time, so that ten thousand don't stand in the way of other requests. */
+  /** Cancel these tasks at once; some at a time, so that ten thousand don't block other requests. */
   async cancelAll(tasks: readonly string[]): Promise<void> {
     for (let next = 0; next < tasks.length; next += TOGETHER) {
       await Promise.all(tasks.slice(next, next + TOGETHER).map((task) => this.perform("cancel", { task }, true)));
@@ -249,13 +211,13 @@ export class Control {
   }
 
   private take(message: FromKernel): void {
-    this.answered();
+    this.asked.postpone(DUE);
     if (message.t !== "snapshot" && message.t !== "delta") {
-      return; // the transport gives an answer to whoever asked; what else a newer kernel says isn't for this panel
+      return; // the transport delivers answers; other messages of a newer kernel aren't for this panel
     }
     const first = !this.known;
     if (message.t === "snapshot" && this.hello !== undefined) {
-      this.asked.delete(this.hello);
+      this.asked.answered(this.hello);
       this.hello = undefined;
     }
     this.clock.set(message.now, message.t === "snapshot");
@@ -285,29 +247,13 @@ export class Control {
     if (link.state === "absent" || (link.state === "open" && before === "absent")) {
       this.announcer.forget();
       this.spoken = "";
-      this.store = new Store(); // another kernel's life: what was known is no longer so
+      this.store = new Store(); // another kernel: nothing that was known applies to it
     }
     if (link.state === "open" && before !== "open") {
       this.askAgain();
     }
     this.announce(false);
     this.changed();
-  }
-
-  /** A sign of life: what is waited for may take as long again. */
-  private answered(): void {
-    const now = Date.now() / 1000;
-    for (const entry of this.asked.values()) {
-      entry.due = Math.max(entry.due, now + DUE);
-      entry.since = now;
-    }
-  }
-
-  private ask(due: number): object {
-    const now = Date.now() / 1000;
-    const key = {};
-    this.asked.set(key, { since: now, due: now + due });
-    return key;
   }
 
   private announce(first: boolean): void {

@@ -1,4 +1,4 @@
-/** What is known of one row: the frame of it, for tasks, members and offers alike. */
+/** The frame of a row's details, for tasks, members and offers alike. */
 
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
@@ -7,7 +7,7 @@ import { useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Button } from "./parts";
 
-/** Names and what they are, in two columns. */
+/** Names and values, in two columns. */
 export function Facts({ facts }: { facts: ReadonlyArray<readonly [string, ComponentChildren]> }) {
   return (
     <dl class="p2p-facts">
@@ -21,7 +21,7 @@ export function Facts({ facts }: { facts: ReadonlyArray<readonly [string, Compon
   );
 }
 
-/** What is known of one row, under its list. It takes the focus, which goes back to the row when it is closed. */
+/** The details of one row, under its list. They take the focus, which returns to the row when they are closed. */
 export function Details({ title, onClose, children, actions }: {
   title: string;
   onClose: () => void;

@@ -1,15 +1,13 @@
-/** What every part of a panel has at hand. */
+/** The environment of each part of a panel: its control, and translation. */
 
 import { createContext, type ComponentChildren } from "preact";
 import { useContext, useEffect, useId, useRef, useState } from "preact/hooks";
 
 import type { Control } from "./control";
-import type { Rest } from "./rest";
 import type { Translate } from "./words";
 
 export interface Environment {
   control: Control;
-  rest: Rest;
   t: Translate;
 }
 
@@ -39,7 +37,7 @@ export function Ticking({ children }: { children: (now: number) => ComponentChil
   return <>{children(control.clock.now())}</>;
 }
 
-/** Whether the part is still there: for what comes back from the kernel. */
+/** Whether the part is still mounted: for answers of the kernel. */
 export function useAlive(): { readonly current: boolean } {
   const alive = useRef(true);
   useEffect(() => {

@@ -1,16 +1,16 @@
 /**
- * The keyboard stays in the panel: when what has the focus is taken away (a form that was sent, a notice that was read,
- * details that were closed), the focus goes to what stands there now, or near it, instead of to the top of the page. A
+ * The keyboard stays in the panel. When the focused element disappears (a form that was sent, a notice that was read,
+ * details that were closed), the focus moves to the element that stands there now, or near it, not to the top of the page. A
  * button that is disabled while its action takes place has it again afterwards.
  */
 
-/** Also what is about to be loaded: it hands the focus on. */
+/** Also a part that is still loading: it passes the focus on. */
 const TARGETS = "button:not(:disabled):not([tabindex='-1']), input:not(:disabled), select, summary, [tabindex='0'], .p2p-later";
 
 /** Watch over `root`; the result stops that. Parts that know better move the focus themselves, before this looks. */
 export function keepFocus(root: HTMLElement): () => void {
   let last: Element | undefined;
-  /** Where that was: what it was in, from the inside to the outside, and at which place of that. */
+  /** Where the element was: its ancestors, from the inside to the outside, and its place in each. */
   let way: Array<readonly [Element, number]> = [];
   const came = ({ target }: FocusEvent): void => {
     last = target as Element;
@@ -45,7 +45,7 @@ export function keepFocus(root: HTMLElement): () => void {
   };
 }
 
-/** What can have the focus and is nearest to a place: in what has taken it, behind that, or else before it. */
+/** The focusable element nearest to a place: in the element that stands there now, after it, or else before it. */
 function near(way: ReadonlyArray<readonly [Element, number]>): HTMLElement | undefined {
   for (const [parent, place] of way) {
     const children = parent.isConnected ? [...parent.children] : [];

@@ -1,36 +1,40 @@
-/** Where the pieces of a timeline go. Pure; times are seconds since 1970. */
+/**
+ * The geometry of a timeline. Pure; times are seconds since 1970.
+ *
+ * p2p_ipython/client/timeline.py does the same for `Cluster.timeline()`; tests/panel/timeline.json is the fixture of both.
+ */
 
-import type { Task } from "./store";
+import type { Task } from "./rows";
 
-/** A task, or an attempt of it that was lost, on its worker's lane; its times in order, `ended` that of the end or now. */
+/** A task, or a lost attempt of it, on its worker's lane. Its times are in order; `ended` may be now. */
 export interface Bar {
-  /** No other bar's. */
+  /** Unique among bars. */
   id: string;
   task: Task;
   worker: string;
   lost: boolean;
-  /** Which row of the picture, from the top. */
+  /** Its row in the picture, from the top. */
   row: number;
-  /** When it was announced, or lost before. */
+  /** When it was submitted, or its attempt before was lost. */
   ready: number;
-  /** When its wait is drawn from: `ready`, or when its place became free, if that was later. */
+  /** Where its wait begins in the picture: at `ready`, or when its row became free, if that was later. */
   idle: number;
   sent: number;
   started: number;
-  /** When it had run, and was on its way back: `ended` where that isn't known. */
+  /** When it had run and its result began to travel back; `ended` if that isn't known. */
   back: number;
   ended: number;
 }
 
 export interface Lane {
   worker: string;
-  /** Its first row and how many: one for each task that it has had at the same time. */
+  /** Its first row, and their number: one for each task that it has had at the same time. */
   row: number;
   rows: number;
   bars: number;
   /** Share of its slots' time in which something ran, 0 to 1. */
   used: number;
-  /** Seconds, on average: from announced to sent, from sent to started, while it ran, and from then to its end. */
+  /** Seconds, on average: from submitted to sent, from sent to started, while it ran, and from then to its end. */
   waited: number;
   travelled: number;
   ran: number;
@@ -45,7 +49,7 @@ export interface Gantt {
   bars: Bar[];
 }
 
-/** What a worker had of a task. */
+/** The time that one attempt of a task had at a worker. */
 type Piece = Omit<Bar, "row" | "idle">;
 
 function piecesOf(task: Task, now: number): Piece[] {

@@ -1,21 +1,22 @@
 /**
  * The panel: a view of a cluster in any element, fed by a transport.
  *
- * `mountPanel` is all that the widget and the sidebar use. The same transport mounted again shows what it showed
- * before: its tab, its filters, where it was scrolled to.
+ * The widget and the sidebar use nothing but `mountPanel`. The same transport mounted again shows the same as before: tab,
+ * filters, scroll position.
  */
 
 import { render } from "preact";
 
-import { Control, newMemory, type Memory } from "./control";
+import { Control } from "./control";
+import { newMemory, type Memory } from "./memory";
 import { keepFocus } from "./focus";
 import { Panel } from "./Panel";
 import type { Rest } from "./rest";
 import type { Transport } from "./transport";
 import { untranslated, type Translate } from "./words";
 
-export type { Memory } from "./control";
-export { newMemory } from "./control";
+export type { Memory } from "./memory";
+export { newMemory } from "./memory";
 export { Rest, type More } from "./rest";
 export type { Link, Transport } from "./transport";
 export type { Translate } from "./words";
@@ -27,9 +28,9 @@ export interface PanelOptions {
   translate?: Translate;
   /** Fill the element and scroll inside of it, as a sidebar does; otherwise as high as an output. */
   compact?: boolean;
-  /** What it is called for those who don't see it: no two panels on a page alike. */
+  /** The accessible name; no two panels on a page have the same. */
   label?: string;
-  /** What it looked like before; without, what the same transport was mounted with last. */
+  /** Its looks from before; by default, those that the same transport was mounted with last. */
   memory?: Memory;
 }
 
@@ -44,7 +45,7 @@ export function mountPanel(element: HTMLElement, transport: Transport, options: 
   const stopWatching = watch(element, (visible) => control.show(visible));
   const letGo = keepFocus(element);
   render(<Panel control={control} rest={options.rest} t={t} compact={options.compact ?? false} label={options.label ?? t("p2p cluster")} />, element);
-  const leaving = (): void => control.undo.close(); // the page goes: what was to be done in a moment is done now
+  const leaving = (): void => control.undo.close(); // the page is left: perform delayed actions now
   window.addEventListener("pagehide", leaving);
   return () => {
     window.removeEventListener("pagehide", leaving);
@@ -55,7 +56,7 @@ export function mountPanel(element: HTMLElement, transport: Transport, options: 
   };
 }
 
-/** Tell whether the element is in sight, as far as the browser knows. */
+/** Report whether the element is visible, as far as the browser knows. */
 function watch(element: HTMLElement, tell: (visible: boolean) => void): () => void {
   let near = true;
   const say = (): void => tell(near && document.visibilityState !== "hidden");

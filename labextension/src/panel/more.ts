@@ -1,4 +1,4 @@
-/** The parts of the panel that aren't needed for its first picture. See rest.tsx for how they come. */
+/** The parts of the panel that its first picture doesn't need. rest.ts loads them. */
 
 export { Invitation } from "./Invitation";
 export { LendForm } from "./LendForm";

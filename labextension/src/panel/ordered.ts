@@ -28,7 +28,7 @@ export class Ordered<R extends HasId> {
     this.compare = (a, b) => compare(a, b) || byText(a.id, b.id);
   }
 
-  /** Take what a row was before and what it is now; undefined for not there. */
+  /** Update the order for a row: as it was before, and as it is now; undefined for not there. */
   change(before: R | undefined, after: R | undefined): void {
     const was = before !== undefined && this.accept(before);
     const is = after !== undefined && this.accept(after);

@@ -5,7 +5,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 
-/** A button; `name` is what it is called where its text alone wouldn't be unique. */
+/** A button; `name` is its accessible name, if its text alone wouldn't be unique. */
 export function Button({
   children, name, onClick, kind = "plain", active = true, disabled = false, reference, expanded, type = "button"
 }: {
@@ -43,7 +43,7 @@ export function Shortened({ word, picture }: { word: string; picture: ComponentC
   return <><span class="p2p-wide-inline">{word}</span><span class="p2p-narrow">{picture}</span></>;
 }
 
-/** A button for what can't be undone: it asks first. */
+/** A button for an action that can't be undone: it asks first. */
 export function Confirmed({
   children, name, question, yes, onYes, active = true, kind = "plain", needed = true
 }: {
@@ -118,7 +118,7 @@ export function Filter({ value, label, onChange }: { value: string; label: strin
   );
 }
 
-/** What stands where nothing is to be seen yet: what it is, and what to type. */
+/** The text of an empty view: what will be here, and a line to type. */
 export function Empty({ title, children, type }: { title: string; children?: ComponentChildren; type?: string }) {
   return (
     <div class="p2p-empty">

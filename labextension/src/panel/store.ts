@@ -1,59 +1,19 @@
 /**
- * What a panel knows: the kernel's snapshot with the deltas since, as tables and as ordered views of them.
+ * The store of a panel: the kernel's snapshot with the deltas since, as tables and as ordered views of them.
  *
- * Pure: no clock, no DOM. A delta on top of something else than what is known isn't taken; `apply` says so, and
- * nothing more is taken until a snapshot comes.
+ * Pure: no clock, no DOM. A delta whose base is another revision isn't applied; `apply` says so, and ignores
+ * deltas until a snapshot comes.
  */
 
-import {
-  VERSION, type ClusterFacts, type Delta, type LendingRow, type MemberRow, type Means, type OfferRow, type Snapshot, type TableName,
-  type Tables, type TaskRow, type TaskState, type VisitorRow
-} from "./contract";
+import { VERSION, type ClusterFacts, type Delta, type Means, type Snapshot, type TableName, type Tables, type TaskState } from "./contract";
 import { byText, Ordered } from "./ordered";
-
-export type Row<T> = Readonly<T> & { readonly id: string };
-export type Member = Row<MemberRow>;
-export type Task = Row<TaskRow>;
-export type Offer = Row<OfferRow>;
-export type Visitor = Row<VisitorRow>;
-export type Lending = Row<LendingRow>;
-
-const NO_CLUSTER: ClusterFacts = {
-  state: "none", words: "", kind: "none", title: "", board: "", me: "", key: "", note: "", since: 0, reasons: {},
-  done: 0, failed: 0, cancelled: 0, unlisted: 0
-};
-
-const NO_MEANS: Means = { can: [], clusters: [], hosted: [], machine: "", cores: 0, python: "" };
-
-const DEFAULTS: Readonly<Tables> = {
-  members: {
-    name: "", roles: [], own: false, me: false, here: false, state: "", machine: "", python: "", since: 0, slots: 0,
-    busy: 0, trust: "", key: "", link: "", rtt: 0, lentTasks: 0, lentSeconds: 0, usedTasks: 0, usedSeconds: 0
-  },
-  tasks: {
-    label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, tried: [], submitted: 0, sent: 0,
-    started: 0, ended: 0, ran: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: ""
-  },
-  offers: {
-    name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
-    platform: "", only: "", paused: false, mine: false
-  },
-  visitors: { title: "", name: "", called: "", key: "", invited: false, about: "", note: "" },
-  lending: {
-    title: "", name: "", state: "starting", words: "", slots: 0, busy: 0, until: 0, only: "", tasks: 0, seconds: 0
-  }
-};
-
-const NAMES = Object.keys(DEFAULTS) as TableName[];
-
-/** Whether a task is over. */
-export function isOver(state: TaskState): boolean {
-  return state === "done" || state === "failed" || state === "cancelled";
-}
+import {
+  DEFAULTS, isOver, NO_CLUSTER, NO_MEANS, TABLE_NAMES, type Lending, type Member, type Offer, type Row, type Task, type Visitor
+} from "./rows";
 
 type Follower<R> = (before: R | undefined, after: R | undefined) => void;
 
-/** What a message says of a table's rows; the kernel keeps to the contract. */
+/** A table's rows in a message; the kernel keeps to the contract. */
 type Said = Record<string, object> | undefined;
 
 /** One table's rows by id, with the views that follow it. */
@@ -84,7 +44,7 @@ class Table<N extends TableName> {
     }
   }
 
-  /** Without telling the views: they are filled afterwards. */
+  /** Replace all rows, without notice to the views: they are filled afterwards. */
   load(rows: Said): void {
     this.rows.clear();
     for (const [id, fields] of Object.entries(rows ?? {})) {
@@ -102,7 +62,7 @@ export interface Filters {
   pending: string;
   over: string;
   offers: string;
-  /** Of those that are over: only what failed. */
+  /** Among finished tasks: only failed ones. */
   onlyFailed: boolean;
 }
 
@@ -116,11 +76,11 @@ const NO_TASKS: Readonly<Counts> = { waiting: 0, sent: 0, running: 0, done: 0, f
 export class Store {
   cluster: ClusterFacts = NO_CLUSTER;
   means: Means = NO_MEANS;
-  /** Of the newest message that was taken; -1 before the first snapshot, or since one was missed. */
+  /** The revision of the newest message that was applied; -1 before the first snapshot, or after a missed message. */
   rev = -1;
-  /** The kernel says it by another version of the contract: nothing of it is taken. */
+  /** The kernel uses another version of the contract: nothing is applied. */
   foreign = false;
-  /** Rises with whatever changes. */
+  /** Rises with each change. */
   version = 0;
   counts: Counts = { ...NO_TASKS };
   filters: Filters = { ...NO_FILTERS };
@@ -129,13 +89,13 @@ export class Store {
   readonly friends = new Ordered<Member>(byName);
   readonly away = new Ordered<Member>(byName);
   readonly pending = new Ordered<Task>((a, b) => a.submitted - b.submitted);
-  /** The one that ended last is at the end. */
+  /** In the order in which they ended. */
   readonly over = new Ordered<Task>((a, b) => a.ended - b.ended);
   readonly forMe = new Ordered<Offer>(byName);
   readonly forOthers = new Ordered<Offer>(byName);
   readonly visitors = new Ordered<Visitor>(byName);
   readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title));
-  /** Tasks that a worker has had, in the order in which they were sent: what a timeline shows. */
+  /** Tasks that a worker has had, in the order in which they were sent; for the timeline. */
   readonly travelled = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.sent > 0 || task.tried.length > 0);
 
   private readonly tables: { [N in TableName]: Table<N> };
@@ -177,7 +137,7 @@ export class Store {
     return this.tables.offers.rows;
   }
 
-  /** Take a message, if it can be understood; false when one before it was missed, so that a snapshot must be asked for. */
+  /** Apply a message. Returns false if one before it was missed, so that the panel must ask for a snapshot. */
   apply(message: Snapshot | Delta): boolean {
     const anew = message.t === "snapshot";
     if (anew) {
@@ -194,7 +154,7 @@ export class Store {
     const { set, put } = message;
     this.cluster = { ...(anew ? NO_CLUSTER : this.cluster), ...set?.cluster };
     this.means = { ...(anew ? NO_MEANS : this.means), ...set?.means };
-    for (const name of NAMES) {
+    for (const name of TABLE_NAMES) {
       if (anew) {
         this.tables[name].load(put?.[name]);
       } else {
@@ -269,48 +229,4 @@ function matcher<R>(text: string, fields: (row: R) => string[]): (row: R) => boo
     const all = fields(row).join("\n").toLowerCase();
     return words.every((word) => all.includes(word));
   };
-}
-
-/** How many tasks are on their way, also in states of which only a newer kernel knows. */
-export function unfinished({ cluster, tasks, counts }: Store): number {
-  return cluster.unlisted + tasks.size - counts.done - counts.failed - counts.cancelled;
-}
-
-/** Whether the shared cluster that one is in is one's own. */
-export function owned(store: Store): boolean {
-  if (store.cluster.kind === "shared") {
-    for (const member of store.members.values()) {
-      if (member.me) {
-        return member.roles.includes("owner");
-      }
-    }
-  }
-  return false;
-}
-
-/** What starts a worker for this cluster; "" where that isn't known, or not to be typed. */
-export function workerCommand({ cluster }: Store): string {
-  return cluster.kind === "shared" ? `p2p worker --cluster ${cluster.title}` : /p2p worker .*/.exec(cluster.note)?.[0] ?? "";
-}
-
-/** Clusters that this machine could be lent to and isn't; the one that one is in comes first, "" where it isn't shared. */
-export function lendable({ cluster, means, lending }: Store): string[] {
-  const here = cluster.state === "closed" ? [] : cluster.kind === "shared" ? [cluster.title] : cluster.kind === "own" ? [""] : [];
-  const lent = new Set(lending.items.filter(({ state }) => state !== "failed").map(({ title }) => title));
-  return [...new Set([...here, ...means.clusters])].filter((title) => !lent.has(title || cluster.title) && !lent.has(title || cluster.board));
-}
-
-/** Workers that are here and not this kernel's idle self, their slots and how many of these are busy. */
-export function capacity(store: Store): { workers: number; slots: number; busy: number } {
-  let workers = 0;
-  let slots = 0;
-  let busy = 0;
-  for (const member of store.members.values()) {
-    if (member.here && member.slots > 0) {
-      workers += 1;
-      slots += member.slots;
-      busy += Math.min(member.busy, member.slots);
-    }
-  }
-  return { workers, slots, busy };
 }

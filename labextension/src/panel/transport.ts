@@ -1,4 +1,4 @@
-/** How a panel reaches its kernel: by an anywidget's model, or by a comm of the sidebar's. */
+/** The way from a panel to its kernel: an anywidget's model, or a comm of the sidebar. */
 
 import type { Action, Did, FromKernel } from "./contract";
 
@@ -6,7 +6,7 @@ import type { Action, Did, FromKernel } from "./contract";
  * The way to the kernel, as the front end sees it.
  *
  * `closed`: no kernel, or it has ended; `absent`: a kernel in which the extension isn't loaded; `opening`: asked, not
- * answered yet; `open`: messages come. `busy` says that the kernel computes, so that answers may take their time.
+ * answered yet; `open`: messages come. `busy`: the kernel computes, so answers may take a while.
  */
 export interface Link {
   state: "closed" | "absent" | "opening" | "open";
@@ -15,12 +15,12 @@ export interface Link {
 
 export interface Transport {
   readonly link: Link;
-  /** Listen to messages and to changes of the link; the result stops that. A listener gets what comes from now on. */
+  /** Listen to messages and to changes of the link, from now on; the result stops that. */
   listen(onMessage: (message: FromKernel) => void, onLink: (link: Link) => void): () => void;
   /** Ask for a snapshot. */
   hello(): void;
-  /** Have something done. Never rejects: trouble is an answer with `ok` false. */
+  /** Ask for an action. Never rejects: a failure is an answer with `ok` false. */
   act(action: Action, args: Record<string, unknown>): Promise<Did>;
-  /** Jump to a cell of the notebook; undefined where that can't be done. */
+  /** Jump to a cell of the notebook; undefined if the front end can't. */
   reveal?: (cell: string) => void;
 }

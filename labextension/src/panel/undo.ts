@@ -1,4 +1,4 @@
-/** Things that are done a little later, so that one can think again. */
+/** Actions that are delayed a little, so that the user can undo them. */
 
 export const GRACE = 4000;
 
@@ -43,7 +43,7 @@ export class Undo {
     return entry === undefined ? 0 : Math.max(0, (entry.at - Date.now()) / 1000);
   }
 
-  /** Whoever leaves has made up his mind: all of it is done at once. */
+  /** Perform all delayed actions now: the panel closes. */
   close(): void {
     for (const id of this.ids) {
       this.now(id);

@@ -6,7 +6,7 @@ import type { Link } from "./transport";
 /** "%1" in `text` is the first of `args`, and so on, as JupyterLab's translator has it. */
 export type Translate = (text: string, ...args: Array<string | number>) => string;
 
-/** The words as they are. */
+/** Return the words untranslated. */
 export const untranslated: Translate = (text, ...args) =>
   text.replace(/%(\d)/g, (whole, digit: string) => {
     const value = args[Number(digit) - 1];
@@ -44,7 +44,7 @@ export function duration(seconds: number): string {
   return long(seconds);
 }
 
-/** How long something has been going on, in whole seconds: it ticks. */
+/** The duration of something that still lasts, in whole seconds: it ticks. */
 export function elapsed(seconds: number): string {
   const whole = Math.max(0, Math.floor(seconds));
   return whole < 60 ? `${whole} s` : long(whole);
@@ -65,7 +65,7 @@ function two(number: number): string {
   return String(number).padStart(2, "0");
 }
 
-/** A time of day; with the date where it isn't today's. `at`, `now`: seconds since 1970. */
+/** A time of day, with the date unless that is today's. `at`, `now`: seconds since 1970. */
 export function clockTime(at: number, now: number): string {
   const date = new Date(at * 1000);
   const time = date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -96,12 +96,12 @@ export function workers(count: number, t: Translate): string {
   return count === 1 ? t("1 worker") : t("%1 workers", count);
 }
 
-/** Those parts that there are, with something between them. */
+/** Join the parts that are not empty. */
 export function join(between: string, ...parts: Array<string | false | undefined>): string {
   return parts.filter(Boolean).join(between);
 }
 
-/** Who a process belongs to, as it is called: "bob" of "bob (vm)". */
+/** The owner in the name of a process: "bob" in "bob (vm)". */
 export function person(name: string): string {
   const [who = ""] = name.split(" (", 1);
   return who === "" ? name : who;
@@ -149,15 +149,15 @@ export function progress(said: string): number | undefined {
   return undefined;
 }
 
-/** How things stand between panel and cluster; `tone` picks shape and colour. */
+/** The state between panel and cluster; `tone` picks shape and colour. */
 export interface Standing {
   words: string;
   tone: "good" | "wait" | "bad" | "off";
-  /** What to type, where that helps. */
+  /** A line to type, if one helps. */
   type: string;
 }
 
-/** `stale`: since how many seconds an answer has been overdue; undefined while none is. `foreign`: the kernel can't be understood. */
+/** `stale`: for how many seconds an answer has been overdue; undefined if none is. `foreign`: the kernel's version is another. */
 export function standing(
   link: Link, cluster: ClusterFacts, known: boolean, stale: number | undefined, t: Translate, foreign = false
 ): Standing {

@@ -1,6 +1,6 @@
 /**
- * The panel as an anywidget. This module is loaded once for each model, so that what is kept here belongs to the
- * model: a view that is made again looks as the one before it did.
+ * The panel as an anywidget. Front ends load this module once for each model, so its variables belong to the model: a
+ * view that is made again looks like the one before it.
  */
 
 import { mountPanel, newMemory, Rest } from "../panel";

@@ -1,2 +1,2 @@
-/** What JSX becomes in the bundle; see build.mjs. */
+/** The functions that JSX compiles to in the bundle; see build.mjs. */
 export { Fragment, h } from "preact";

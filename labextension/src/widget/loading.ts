@@ -1,8 +1,8 @@
 /**
- * The second module of the widget, more.js: the kernel sends its text, the browser imports that.
+ * The second module of the widget, more.js. The kernel sends its text; the browser imports that.
  *
- * It has no copy of what widget.js has: build.mjs makes of each import of a shared module a call of a function, which is
- * given to it here.
+ * It has no copies of widget.js's modules: build.mjs turns each import of a shared module into a call of a function, which
+ * this module passes to it.
  */
 
 import { Component, Fragment, h } from "preact";
@@ -13,23 +13,25 @@ import { Ticking, useAlive, useEnvironment, useOwnId } from "../panel/environmen
 import { Glyph } from "../panel/glyphs";
 import { Button, Confirmed, Copy, Empty, Typed } from "../panel/parts";
 import type { More } from "../panel/rest";
-import { isOver, owned } from "../panel/store";
+import { isOver } from "../panel/rows";
+import { owned } from "../panel/summary";
 import { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, slots, taskWords, tasks, workers } from "../panel/words";
 import type { Model } from "./transport";
 
-/** What more.js is: it asks for the modules that it shares, by name, and gives its own. */
+/** The export of more.js: a function that asks for shared modules by name, and returns the parts of the panel. */
 export interface MoreModule {
   default: (require: (name: string) => object) => More;
 }
 
-/** What more.js uses of the modules that it shares, by the names that build.mjs gives them. A test finds what is missing. */
+/** All that more.js uses of shared modules, by the names that build.mjs gives them. A test finds missing ones. */
 const SHARED: Readonly<Record<string, object>> = {
   preact: { Component, Fragment, h },
   "preact/hooks": { useEffect, useLayoutEffect, useRef, useState },
   "panel/environment": { Ticking, useAlive, useEnvironment, useOwnId },
   "panel/glyphs": { Glyph },
   "panel/parts": { Button, Confirmed, Copy, Empty, Typed },
-  "panel/store": { isOver, owned },
+  "panel/rows": { isOver },
+  "panel/summary": { owned },
   "panel/words": { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, slots, taskWords, tasks, workers }
 };
 
@@ -57,7 +59,7 @@ function ask(model: Model): Promise<string> {
       model.off("comm_live_update", gone);
     };
     const take = (content: unknown): void => {
-      const message = content as Code | { t: "" }; // the kernel's word; nobody else can send here
+      const message = content as Code | { t: "" }; // from the kernel: nobody else can send here
       if (message.t === "more") {
         done();
         resolve(message.code);

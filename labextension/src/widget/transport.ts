@@ -3,7 +3,7 @@
 import { VERSION, type Action, type Code, type Did, type FromKernel, type ToKernel } from "../panel/contract";
 import type { Link, Transport } from "../panel/transport";
 
-/** What is used of an anywidget's model. */
+/** The part of an anywidget's model that is used here. */
 export interface Model {
   send(content: unknown): void;
   on(event: "msg:custom" | "comm_live_update", listener: (content: unknown) => void): void;
@@ -16,7 +16,7 @@ interface Listener {
 }
 
 export class WidgetTransport implements Transport {
-  /** A model comes with its kernel; whether that computes, a widget can't tell. */
+  /** A model comes with its kernel. A widget can't tell whether the kernel is busy. */
   link: Link = { state: "open", busy: false };
   private readonly listeners = new Set<Listener>();
   private readonly waiting = new Map<number, (did: Did) => void>();
@@ -67,7 +67,7 @@ export class WidgetTransport implements Transport {
   }
 
   private readonly take = (content: unknown): void => {
-    const message = content as FromKernel | Code; // the kernel's word; nobody else can send here
+    const message = content as FromKernel | Code; // from the kernel: nobody else can send here
     this.become("open");
     if (message.t === "more") {
       return; // see loading.ts
@@ -81,7 +81,7 @@ export class WidgetTransport implements Transport {
     }
   };
 
-  /** The model's comm has gone, most often with its kernel; or has come back, then the kernel answers. */
+  /** Called when the model's comm has gone, most often with its kernel, or has come back: then the kernel answers. */
   private readonly doubt = (): void => {
     this.become("closed");
     this.forget();
@@ -97,7 +97,7 @@ export class WidgetTransport implements Transport {
     }
   }
 
-  /** Nobody will answer any more. */
+  /** Answer all open requests: the kernel no longer will. */
   private forget(): void {
     for (const [id, resolve] of this.waiting) {
       resolve({ t: "did", id, ok: false, say: "" });

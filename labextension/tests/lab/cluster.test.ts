@@ -236,7 +236,7 @@ describe("the current notebook", () => {
     return { links, notebooks, look };
   }
 
-  it("is the one that the user turned to last, also while he is elsewhere", () => {
+  it("is the one that the user turned to last, also while they are elsewhere", () => {
     const { links, notebooks, look } = lab();
     const [first, second] = [notebooks.add(new FakeKernel("1")), notebooks.add(new FakeKernel("2"))];
     look(first);

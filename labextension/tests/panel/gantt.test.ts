@@ -1,8 +1,18 @@
 import { expect, test } from "vitest";
 
 import { gantt, step } from "../../src/panel/gantt";
-import { Store, type Task } from "../../src/panel/store";
+import type { Task } from "../../src/panel/rows";
+import { Store } from "../../src/panel/store";
 import { snapshot } from "./fake";
+import fixture from "./timeline.json";
+
+interface Case {
+  now: number;
+  slots: Record<string, number | undefined>;
+  tasks: Array<{ id: string }>;
+  bars: unknown[][];
+  used: Record<string, number | undefined>;
+}
 
 function tasks(rows: Record<string, Partial<Task>>): Task[] {
   const store = new Store();
@@ -40,7 +50,7 @@ test("the way back is what is left of the time until its end, where the worker s
   expect(lanes[0]?.returned).toBeCloseTo(1 / 3);
 });
 
-test("what runs goes on until now; what was never sent isn't shown", () => {
+test("a running task lasts until now; one that was never sent isn't shown", () => {
   const { bars } = gantt(tasks({
     a: { worker: "w", submitted: 1, sent: 2, started: 3, state: "running" }, b: { worker: "w", submitted: 1, sent: 4, state: "sent" }, c: { submitted: 1 }
   }), 10, () => 0);
@@ -75,6 +85,18 @@ test("times that contradict each other do no harm", () => {
   expect(lanes[0]?.used).toBeGreaterThanOrEqual(0);
 });
 
-test("an axis has round steps", () => {
-  expect([0.004, 0.9, 3, 40, 400, 9000, 1e6].map((span) => step(span, 5))).toEqual([0.001, 0.2, 1, 10, 120, 1800, 259200]);
+test.each(fixture.steps.of as Array<[number, number]>)("an axis of %d seconds has steps as Cluster.timeline() has them: %d", (span, wanted) => {
+  expect(step(span, fixture.steps.about)).toBe(wanted);
+});
+
+test.each(fixture.cases)("as in Cluster.timeline(): $name", ({ now, slots, tasks: given, bars, used }: Case) => {
+  const rows = given.map(({ id, ...row }) => [id, { state: "ended" in row ? "done" : "running", ...row }]);
+  const picture = gantt(tasks(Object.fromEntries(rows) as Record<string, Partial<Task>>), now, (worker) => slots[worker] ?? 0);
+  const first = new Map(picture.lanes.map((lane) => [lane.worker, lane.row]));
+  expect(picture.bars.map((bar) => [
+    bar.worker, bar.row - first.get(bar.worker)!, bar.task.id, bar.lost, bar.idle, bar.sent, bar.started, bar.back, bar.ended
+  ])).toEqual(bars);
+  for (const [worker, share] of Object.entries(used)) {
+    expect(picture.lanes.find((lane) => lane.worker === worker)?.used).toBeCloseTo(share!);
+  }
 });

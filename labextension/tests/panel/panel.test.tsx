@@ -139,7 +139,7 @@ describe("the link", () => {
   test("what can't be drawn takes nothing else with it, and is tried again when asked to", async () => {
     await mount(snapshot({ tasks: manyTasks(2), offers: { o: { name: "attic", mine: true, tags: null as unknown as string[] } } }));
     await tab("offers");
-    expect(element.querySelector("[role=alert]")?.textContent).toContain("can't show what the kernel says");
+    expect(element.querySelector("[role=alert]")?.textContent).toContain("can't show what the kernel sends");
     transport.say(snapshot({ tasks: manyTasks(2), offers: { o: { name: "attic", mine: true } } }, 2));
     await settle();
     await click("Try again to show this");
@@ -183,7 +183,7 @@ describe("the link", () => {
     expect(text()).not.toContain("stale");
   });
 
-  test("nothing goes on after unmounting", async () => {
+  test("nothing continues after unmounting", async () => {
     await mount(snapshot({ tasks: manyTasks(3) }));
     unmount?.();
     unmount = undefined;
@@ -243,7 +243,7 @@ describe("tasks", () => {
     expect(transport.acts).toEqual([{ action: "cancel", args: { task: "a" } }]);
   });
 
-  test("whoever leaves before the four seconds are over has cancelled", async () => {
+  test("leaving before the four seconds are over cancels at once", async () => {
     await mount(snapshot({ tasks: { a: { label: "tile" } } }));
     await click("Cancel tile");
     unmount?.();
@@ -270,7 +270,7 @@ describe("tasks", () => {
     expect(ids()).toEqual(["x"]);
     fireEvent.input(filter, { target: { value: "nothing like it" } });
     await settle();
-    expect(text()).toContain("Nothing fits the filter.");
+    expect(text()).toContain("Nothing matches the filter.");
     await key(filter, "Escape");
     expect(ids()).toHaveLength(11);
   });
@@ -451,7 +451,7 @@ describe("the keyboard", () => {
     expect(document.activeElement).toBe(connect);
   });
 
-  test("who has gone elsewhere isn't called back", async () => {
+  test("a user who has gone elsewhere isn't called back", async () => {
     await mount(snapshot({ tasks: manyTasks(3) }));
     rows()[0]?.focus();
     rows()[0]?.blur();
@@ -516,13 +516,13 @@ describe("actions", () => {
     await tab("members");
     rows()[1]?.click();
     await settle();
-    await click("Take bob out");
+    await click("Remove bob");
     expect(transport.acts).toEqual([]);
     expect(document.activeElement?.textContent).toBe("No");
     await key(document.activeElement, "Escape");
-    expect(document.activeElement?.getAttribute("aria-label")).toBe("Take bob out");
-    await click("Take bob out");
-    await click("Take out: Take bob out of alice/friends? The others get a new key.");
+    expect(document.activeElement?.getAttribute("aria-label")).toBe("Remove bob");
+    await click("Remove bob");
+    await click("Remove: Remove bob from alice/friends? The others get a new key.");
     expect(transport.acts).toEqual([{ action: "revoke", args: { title: "alice/friends", member: "k" } }]);
   });
 
@@ -713,7 +713,7 @@ describe("actions", () => {
     await settle();
     expect(transport.acts).toEqual([{ action: "invite", args: { title: "alice/friends", who: "frank" } }]);
     expect(text()).toContain("7-secret-code");
-    await click("Done, forget it");
+    await click("Done, hide it");
     expect(text()).not.toContain("7-secret-code");
     expect(document.body.textContent).not.toContain("7-secret-code");
   });

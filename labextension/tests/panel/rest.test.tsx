@@ -135,7 +135,7 @@ test("what more.js asks widget.js for is given to it, and it has no copy of its 
   const text = (await bundle({ write: false, minify: false }))[2]?.outputFiles[0]?.text ?? "";
   const wanted = [...text.matchAll(/var (\w+) = require\("([^"]+)"\)/g)];
   expect(new Set(wanted.map(([, , name]) => name))).toEqual(
-    new Set(["preact", "preact/hooks", "panel/environment", "panel/glyphs", "panel/parts", "panel/store", "panel/words"])
+    new Set(["preact", "preact/hooks", "panel/environment", "panel/glyphs", "panel/parts", "panel/rows", "panel/summary", "panel/words"])
   );
   for (const [, variable = "", name = ""] of wanted) {
     for (const [, used = ""] of text.matchAll(new RegExp(`\\b${variable}\\.(\\w+)`, "g"))) {

@@ -2,7 +2,8 @@ import { describe, expect, test } from "vitest";
 
 import type { Delta } from "../../src/panel/contract";
 import { Ordered } from "../../src/panel/ordered";
-import { Store, unfinished } from "../../src/panel/store";
+import { Store } from "../../src/panel/store";
+import { unfinished } from "../../src/panel/summary";
 import { delta, manyTasks, NOW, snapshot } from "./fake";
 
 const labels = (store: Store): string[] => store.pending.items.map((task) => task.label);

@@ -13,7 +13,7 @@ beforeEach(() => {
 
 afterEach(() => vi.useRealTimers());
 
-test("an answer goes to whoever asked, also with several views of one model", async () => {
+test("an answer goes to the view that asked, also with several views of one model", async () => {
   const [one, other] = [new WidgetTransport(model), new WidgetTransport(model)];
   const answers = [one.act("cancel", { task: "a" }), other.act("cancel", { task: "b" })];
   const [first, second] = model.sent;
@@ -23,7 +23,7 @@ test("an answer goes to whoever asked, also with several views of one model", as
   expect((await Promise.all(answers)).map((did) => did.say)).toEqual(["first", "second"]);
 });
 
-test("a comm that has gone is no kernel; who waits for an answer hears that none will come", async () => {
+test("a comm that has gone is no kernel; open requests are answered with a failure", async () => {
   const transport = new WidgetTransport(model);
   const states: string[] = [];
   transport.listen(() => {}, (link) => states.push(link.state));

@@ -1,8 +1,10 @@
-"""What a panel may ask for, done as the magics do it, on threads that may wait.
+"""The actions that a panel may ask for, done as the magics do them, on threads that may wait.
 
-Each action is a method that returns what there is to say and, perhaps, data; what it raises is said, too. Actions that
-take their time wait for one another on one thread; those that take none (cancel, show) have a thread of their own.
-Every action is answered once: when it is over, or at its deadline, whatever comes first.
+Each action is a method that returns words and, perhaps, data; the words of an error are its answer, too. Slow actions
+wait for one another on one thread; quick ones (cancel, show) have a thread of their own. Every action is answered once:
+when it has ended, or at its deadline.
+
+Modules of ``members`` are imported in the actions that need them: together they take 0.2 s.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from p2p_ipython.client.lending import lender
 from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
 from p2p_ipython.notebook.panel.asked import Do, checked
+from p2p_ipython.notebook.panel.contract import Invited
 from p2p_ipython.notebook.panel.shown import shown
 from p2p_ipython.protocol.plain import count
 
@@ -31,43 +35,45 @@ USUAL = 60.0
 """Seconds that an action may take."""
 
 LONG = 200.0
-"""Seconds for those that go to a board, as their own deadlines have it."""
+"""Seconds for actions that use a board; these have shorter deadlines of their own."""
 
 DEADLINES = {"connect": LONG, "invite": LONG, "approve": LONG, "revoke": LONG, "lend": LONG}
 
 QUICK = ("cancel", "show")
-"""Actions that wait for nothing."""
+"""Actions that don't wait for anything."""
 
 MOST_WAITING = 100
-"""Actions that may wait to be done."""
+"""Actions that may wait for their turn, at most."""
 
 Answer = Callable[[bool, str, Any], None]
-"""(whether it was done, what to say, data)"""
+"""(whether it was done, words, data)"""
 
 
 class Notebook(Protocol):
-    """The magics."""
+    """What actions want of ``P2PMagics``."""
 
-    cluster: Cluster | None
+    @property
+    def cluster(self) -> Cluster | None:
+        """The notebook's cluster, if there is one; it may be closed."""
 
     def connect_to(self, target: str, progress: Callable[[str], None]) -> str:
-        """Connect to another cluster, as ``%p2p_connect`` does; what to say. "": a personal one."""
+        """Connect to another cluster, as ``%p2p_connect`` does ("": a personal one); return the words for it."""
 
     def leave(self, cluster: Cluster) -> str:
-        """Close it; what to say."""
+        """Close a cluster; return the words for it."""
 
 
 class Friends(Protocol):
-    """The magics for friends."""
+    """What actions want of ``FriendsMagics``."""
 
     @property
     def reception(self) -> Reception:
-        """Where those who would come in are dealt with."""
+        """The reception, which deals with hosting and with people who would join."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of an action."""
+    """The outcome of an action."""
 
     say: str
     data: Any = None
@@ -86,11 +92,11 @@ class Actions:
         """Begin an action; ``answer`` is called from its thread. Returns its deadline, in seconds from now."""
         thread = self._quick if asked.action in QUICK else self._slow
         if not thread.put(lambda: answer(*self._outcome(asked, cluster))):
-            answer(False, "Too many things are asked for at once.", None)
+            answer(False, "Too many actions wait already. Try again in a moment.", None)
         return DEADLINES.get(asked.action, USUAL)
 
     def close(self) -> None:
-        """Begin no more. What goes on is not waited for."""
+        """Start no more actions. Running ones are not waited for."""
         self._quick.close()
         self._slow.close()
 
@@ -110,7 +116,7 @@ class Actions:
     def _cancel(self, cluster: Cluster | None, task: str) -> Done:
         if _there(cluster).cancel_task(task):
             return Done("Cancelled.")
-        raise UsageError("it is over already", hint="Its result is with its future.")
+        raise UsageError("the task has ended already", hint="Its future has the result.")
 
     def _show(self, cluster: Cluster | None, task: str) -> Done:
         there = _there(cluster)
@@ -138,38 +144,38 @@ class Actions:
         with _unattended():
             invitation = self._friends.reception.invite(title, who or None, _Unseen(), way=way, own=own, yes=False)
         commands = [f"%p2p_join {invitation.arguments}", f"p2p join {invitation.arguments}"]
-        words = "Tell your guest the code. When he is there, you are asked here; it works once."
-        return Done(words, {"code": invitation.code, "commands": commands, "until": round(until)})
+        words = "Give your guest the code. When they have come, this panel asks you. The code works once."
+        return Done(words, Invited(code=invitation.code, commands=commands, until=round(until)))
 
     def _approve(self, _cluster: Cluster | None, key: str, title: str, called: str) -> Done:
         visitor = self._visitor(key, title)
         if called not in ("", visitor.called):
-            raise UsageError(f"he would be called {visitor.called} now, not {called}", hint="Look again.")
+            raise UsageError(f"they would be called {visitor.called} now, not {called}", hint="Look again.")
         with _unattended():
-            # By no name: who has got this one since it was shown must not get another key by it.
+            # Not by name: a member who has got this name since it was shown must not get another key by it.
             visitor, name = self._friends.reception.approve(visitor)
         if visitor.own:
             return Done(f"{visitor.called} is in {visitor.title} as a machine of your own.")
-        return Done(f"{name} is in {visitor.title}." if name else f"{visitor.called} waits no more.")
+        return Done(f"{name} is in {visitor.title}." if name else f"{visitor.called} no longer waits.")
 
     def _refuse(self, _cluster: Cluster | None, key: str, title: str) -> Done:
         visitor = self._friends.reception.refuse(self._visitor(key, title))
-        return Done(f"{visitor.called} is told no.")
+        return Done(f"{visitor.called} is refused.")
 
     def _visitor(self, key: str, title: str) -> Visitor:
         for visitor in self._friends.reception.waiting():
             if (visitor.fingerprint, visitor.title) == (key, title):
                 return visitor
-        raise UsageError("he waits no more", hint="Somebody has answered, or he has gone.")
+        raise UsageError("this person no longer waits", hint="Somebody has answered, or they have gone.")
 
     def _revoke(self, _cluster: Cluster | None, title: str, member: str) -> Done:
         from p2p_ipython.members.way import Way
 
         with _unattended():
             title, out = self._friends.reception.revoke(title, _whole(title, member), way=Way())
-        words = f"{out.member} is out of {title}; the others have got another key."
+        words = f"{out.member} is removed from {title}; the others have another key now."
         if out.waiting:
-            words += f" {out.waiting} of their processes have not taken it yet; they get it while somebody hosts."
+            words += f" {out.waiting} of their processes don't have it yet; they get it while somebody hosts."
         return Done(words)
 
     def _trust(self, cluster: Cluster | None, member: str) -> Done:
@@ -193,42 +199,34 @@ class Actions:
         only: tuple[str, ...],
         tags: tuple[str, ...],
     ) -> Done:
-        from p2p_ipython.client.lending import lender
-
-        connected = cluster is not None and cluster.target == title  # which knows the way that was taken
+        connected = cluster is not None and cluster.target == title  # the cluster knows its own way
         where: Cluster | str = title if title and not connected else _open(cluster)
         with _unattended():
             state = lender().lend(where, slots=slots or 1, seconds=hours * 3600 or None, only=only, tags=tags)
         return Done(f"{state.name} lends {count(state.slots, 'slot')} to {state.title}.")
 
     def _pause(self, _cluster: Cluster | None, lending: str) -> Done:
-        from p2p_ipython.client.lending import lender
-
         lender().pause(lending)
-        return Done("Paused: it takes no new tasks; what runs goes on.")
+        return Done("Paused: it takes no new tasks; running tasks continue.")
 
     def _resume(self, _cluster: Cluster | None, lending: str) -> Done:
-        from p2p_ipython.client.lending import lender
-
         lender().resume(lending)
         return Done("It takes tasks again.")
 
     def _stop(self, _cluster: Cluster | None, lending: str) -> Done:
-        from p2p_ipython.client.lending import lender
-
         lender().stop(lending)
-        return Done("Stopped: it lends no more.")
+        return Done("Stopped: it no longer lends.")
 
 
 class _Unseen:
-    """The view of what is asked for in a panel, which shows it itself."""
+    """The view of an action's progress: empty, since the panel shows it itself."""
 
     def show(self, text: str, news: str, visitors: tuple[Visitor, ...] = ()) -> None:
         pass
 
 
 class _Thread:
-    """A daemon thread that does one thing after another; it begins with the first."""
+    """A daemon thread that does one thing after another; the first one starts it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -237,7 +235,7 @@ class _Thread:
         self._closed = False
 
     def put(self, work: Callable[[], None]) -> bool:
-        """Do it when its turn comes; False when too much waits."""
+        """Do the work when its turn comes. Returns False if too much waits."""
         if self._closed:
             return False
         if self._thread is None:
@@ -250,7 +248,7 @@ class _Thread:
         return True
 
     def close(self) -> None:
-        """End after what goes on."""
+        """End the thread after its present work."""
         self._closed = True
         while True:
             try:
@@ -284,7 +282,10 @@ def _open(cluster: Cluster | None) -> Cluster:
 
 
 def _whole(title: str, member: str) -> str:
-    """The name of him whose key ``member`` is: by the key, only this one of several would be taken out."""
+    """Return the name of the member who has the key ``member``.
+
+    By the key itself only that one would be removed, and the member's other keys would stay.
+    """
     from p2p_ipython.members.owner import roster_of
     from p2p_ipython.members.profiles import Profiles
 
@@ -293,7 +294,7 @@ def _whole(title: str, member: str) -> str:
 
 
 def _unattended() -> Any:
-    """Nobody can type a passphrase into a panel."""
+    """Return a block in which no passphrase is asked for: nobody can type one into a panel."""
     from p2p_ipython.board.client.passphrase import unattended
 
     return unattended()

@@ -1,4 +1,4 @@
-"""What a panel may say to its kernel, checked where it arrives. Pure."""
+"""Messages from a panel, read and checked where they arrive. Pure."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "resume": {"lending": TEXT},
     "stop": {"lending": TEXT},
 }
-"""All actions, and what each wants to know."""
+"""All actions, and the arguments of each."""
 
 
 @dataclass(frozen=True)
 class Hello:
-    """Tell me all."""
+    """A panel asks for all there is."""
 
     view: str
 
 
 @dataclass(frozen=True)
 class Code:
-    """Give me the second module of the widget."""
+    """A widget asks for its second module."""
 
 
 @dataclass(frozen=True)
 class Do:
-    """Do this, and say under ``id`` what came of it."""
+    """A panel asks for an action. The answer carries the same ``id``."""
 
     id: int
     action: str
@@ -55,7 +55,7 @@ class Do:
 
 
 def read(data: object) -> Hello | Code | Do | None:
-    """What a browser has sent; None for what is neither."""
+    """Read what a browser has sent; return None if it is no message of the contract."""
     if not isinstance(data, dict):
         return None
     if data.get("t") == "hello":
@@ -73,13 +73,13 @@ def read(data: object) -> Hello | Code | Do | None:
 
 
 def checked(asked: Do) -> dict[str, Any]:
-    """The arguments of an action, each of the kind that it should be. Raises ``UsageError``.
+    """Return the arguments of an action, each of its right kind. Raises ``UsageError``.
 
-    What isn't given is "", 0 or (); what no action has is left out.
+    Missing arguments become "", 0 or (); unknown ones are left out.
     """
     wanted = ARGUMENTS.get(asked.action)
     if wanted is None:
-        raise UsageError(f"{asked.action!r} is nothing that a panel can ask for", hint="Reload the page.")
+        raise UsageError(f"a panel can't ask for {asked.action!r}", hint="Reload the page.")
     return {name: _argument(name, kind, asked.args.get(name)) for name, kind in wanted.items()}
 
 
@@ -100,7 +100,7 @@ def _argument(name: str, kind: str, value: object) -> Any:
                 return float(number)
             if number == int(number):
                 return int(number)
-    raise UsageError(f"{name} is not a {kind} as it should be", hint="Reload the page.")
+    raise UsageError(f"{name} should be a {kind}, and is not", hint="Reload the page.")
 
 
 def _is_text(value: object) -> TypeGuard[str]:

@@ -1,7 +1,7 @@
-"""One panel's comm: messages to it from the loop's thread, checked messages from it to the loop's thread.
+"""One panel's comm: carries messages to it from the loop's thread, and checked messages from it to that thread.
 
-Works with raw comms and with those of widgets, of ipykernel 6.29 and later. Messages go straight to the kernel's
-session, whole and in JSON already, and answer nobody: see notebook/comms.py.
+A channel works with raw comms and with those of widgets, of ipykernel 6.29 and later. Messages go straight to the
+kernel's session, whole and in JSON already. They have no parent: see notebook/comms.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Received = Callable[["Channel", Hello | Do], None]
 class Channel:
     """See the module. ``received`` and ``rested`` are called on the loop's thread, ``closed`` too.
 
-    ``otherwise`` makes it the comm of a widget, which has messages of its own: it gets all that aren't custom ones.
-    ``code`` is the message with a widget's second module.
+    ``otherwise`` is for the comm of a widget, which has messages of its own: it gets all but the custom ones. ``code``
+    is the message with a widget's second module.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is somebody at the other end, as far as is known."""
+        """Whether there is a panel at the other end, as far as is known."""
         return self._open
 
     def send(self, message: bytes) -> None:
-        """Tell the panel; ``message`` is JSON. Does nothing once it is closed."""
+        """Send the panel a message, which is JSON already. Does nothing once the channel is closed."""
         if not self._open:
             return
         try:
@@ -70,7 +70,7 @@ class Channel:
                 ident=self._comm.topic,
             )
         except Exception:
-            log.exception("could not tell a panel")
+            log.exception("could not send to a panel")
 
     def close(self) -> None:
         """Close the comm, from any thread."""
@@ -79,10 +79,10 @@ class Channel:
             answering_nobody(self._comm.close)
 
     def forget(self) -> None:
-        """Send and hear nothing any more; whose comm it is closes it."""
+        """Stop sending and receiving; the comm's owner closes it."""
         self._open = False
 
-    # -- what comes, on a thread of the kernel's --
+    # -- messages that arrive, on a thread of the kernel's --
 
     def _on_msg(self, message: Any) -> None:
         data = message["content"].get("data")
@@ -93,7 +93,7 @@ class Channel:
             data = data.get("content")
         asked = read(data)
         if asked is None:
-            log.debug("a panel has sent what can't be read")
+            log.debug("a panel has sent an unreadable message")
         elif isinstance(asked, Code):
             if self._code:
                 background().loop.call_soon_threadsafe(self.send, self._code)

@@ -1,10 +1,11 @@
-"""Where a sidebar finds the kernel: the comm that says that the extension is loaded, and the target for panels.
+"""The comm by which a sidebar finds the kernel, and the target at which it opens a panel.
 
-A front end that asks a kernel which comms it has sees ``HERE`` where the extension is loaded; nothing is ever sent on
-it. A front end that is there already is told by its opening, and by its closing when the extension is unloaded.
+The kernel keeps a comm ``HERE`` open while the extension is loaded, and never sends anything on it. A front end that
+asks the kernel for its comms sees it. A front end that is connected already notices its opening, and its closing when
+the extension is unloaded.
 
-One that doesn't know ``HERE`` answers the opening by closing it, as Jupyter's protocol has it. That says nothing of
-those that come later: what is closed there stays open here.
+A front end that doesn't know ``HERE`` closes the comm at once, as Jupyter's protocol demands. That says nothing about
+front ends that connect later, so the kernel keeps its end open.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Targets:
     """See the module. ``opened(comm, message)`` is called on a thread of the kernel's for each panel."""
 
     def __init__(self, kernel: Any, opened: Callable[[Any, Any], None]) -> None:
-        import comm
+        import comm  # heavy, and only in kernels
 
         self._manager = kernel.comm_manager
         self._opened = opened
@@ -34,7 +35,7 @@ class Targets:
         self._here = here
 
     def close(self) -> None:
-        """Be found no more."""
+        """Withdraw the comm and the targets."""
         for name, target in ((PANEL, self._opened), (HERE, _ignored)):
             if self._manager.targets.get(name) == target:
                 self._manager.unregister_target(name, target)
@@ -46,5 +47,5 @@ class Targets:
 
 
 def _ignored(comm: Any, _message: Any) -> None:
-    """Somebody in the browser opens what only kernels open."""
+    """Close a comm that a browser has opened and only kernels may open."""
     comm.close()

@@ -1,10 +1,10 @@
-"""The panel in a cell: a widget where a front end shows widgets, and its last state as HTML for everybody else.
+"""The panel in a cell: a widget for front ends that show widgets, and its last state as HTML for all others.
 
-A ``Display`` belongs to one pump. Whatever number of cells show it, there is one widget, with one channel. A cell that
-can be found again (``CellOutput``) is a *place* with two outputs: the widget, and below it HTML, which is made true now
-and then, so that the saved notebook shows the last state: when the cluster comes to rest, when it is left, and when the
-kernel ends. While the widget is seen its style hides the HTML. They aren't one output, because JupyterLab makes a view
-anew when its output is updated, and the user may be typing in it.
+A ``Display`` belongs to one pump. However many cells show it, there is one widget, with one channel. A cell that can be
+found again (``CellOutput``) is a *place* with two outputs: the widget, and below it HTML. The HTML is refreshed when
+the cluster comes to rest, when it is left, and when the kernel ends: the saved notebook then shows the last state.
+While the widget is visible, its style hides the HTML. They aren't one output: JupyterLab makes a view anew when its
+output is updated, and the user may be typing in it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SAVE_EVERY = 10.0
 """Seconds between two refreshes of the saved HTML, at least."""
 
 MOST_PLACES = 8
-"""Cells whose HTML is kept true: those that showed the panel last."""
+"""Cells whose HTML is refreshed, at most: those that showed the panel last."""
 
 NO_WIDGET = (
     "This is a picture of that moment. The live panel needs anywidget (pip install anywidget) and the built front end: "
-    "run make front where the sources are, or install a wheel."
+    "run make front in the sources, or install a wheel."
 )
 
 Received = Callable[[Channel, "Hello | Do", "Pump"], None]
@@ -45,7 +45,7 @@ Received = Callable[[Channel, "Hello | Do", "Pump"], None]
 class Display:
     """See the module. Made and shown on the kernel's main thread; the rest happens on the loop's.
 
-    ``pinned``: whether it is of one cluster, which may be forgotten; what is saved stays as it was then.
+    ``pinned``: whether it shows one cluster only. When that has been forgotten, the saved HTML stays as it is.
     """
 
     def __init__(self, kernel: Any, pump: Pump, received: Received, *, pinned: bool) -> None:
@@ -62,15 +62,15 @@ class Display:
     # -- the kernel's main thread --
 
     def model(self) -> str:
-        """The id of the widget, which is made on first use; "" where there can be none."""
+        """Return the id of the widget, which is made on first use; "" if there can be none."""
         if self._channel is not None:
             if self._channel.is_open and self._widget is not None and self._widget.comm is not None:
                 return str(self._widget.model_id)
-            # Closed by a front end, or with all widgets by the user.
+            # A front end has closed it, or the user has closed all widgets.
             self._channel.forget()
             background().loop.call_soon_threadsafe(self.pump.leave, self._channel)
         try:
-            from p2p_ipython.notebook.panel.widget import MORE, PanelWidget
+            from p2p_ipython.notebook.panel.widget import MORE, PanelWidget  # heavy, and optional
 
             widget = self._widget = answering_nobody(PanelWidget)
         except Exception:
@@ -88,7 +88,7 @@ class Display:
         return str(widget.model_id)
 
     def bundle(self, snapshot: dict[str, Any], *, live: bool) -> dict[str, Any]:
-        """What a cell shows that can't be found again. ``live``: whether its front end may show a widget."""
+        """Return the output of a cell that can't be found again. ``live``: whether its front end may show a widget."""
         model = self.model() if live else ""
         note = "" if model or not live else NO_WIDGET
         data: dict[str, Any] = {"text/plain": static.text(snapshot), "text/html": static.page(snapshot, note)}
@@ -98,7 +98,7 @@ class Display:
         return data
 
     def place(self, output: CellOutput, snapshot: dict[str, Any]) -> None:
-        """Show it under the cell that runs."""
+        """Show the panel under the cell that runs."""
         model = self.model() if output.interactive else ""
         note = "" if model or not output.interactive else NO_WIDGET
         html = output.another()
@@ -112,7 +112,7 @@ class Display:
     # -- the loop's thread --
 
     def rested(self) -> None:
-        """Nothing goes on any more: what is saved may be made true, at once or when it isn't too often."""
+        """Refresh the saved HTML when the cluster comes to rest; not more often than ``SAVE_EVERY``."""
         wait = self._saved + SAVE_EVERY - time.monotonic()
         if wait <= 0:
             self.save()
@@ -120,7 +120,7 @@ class Display:
             self._later = background().loop.call_later(wait, self.save)
 
     def save(self, *, last: bool = False) -> None:
-        """Make the saved HTML true; ``last``: the widget is gone, and nothing but the HTML is left."""
+        """Refresh the saved HTML. ``last``: remove the widget, so that only the HTML is left."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -137,7 +137,7 @@ class Display:
                 output.view("")
 
     def end(self) -> None:
-        """Leave nothing but the saved HTML."""
+        """Close the widget; only the saved HTML stays."""
         try:
             self.save(last=True)
         finally:

@@ -1,9 +1,9 @@
 """The rows of a panel, and what of them has changed since the last message. Pure: time is an argument.
 
-A row is a dict of the contract's fields that leaves out what has its default. The hub keeps every row as it was told
-last (that is a *revision*) and as it is now, so that a ``delta`` holds what differs and nothing else: changes that
-took each other back are not told. A ``snapshot`` is what was told up to now, so it may go to one panel while the
-others go on with deltas.
+A row is a dict of the contract's fields that leaves out what has its default. The hub keeps every row as it was sent
+last (a *revision*) and as it is now. So a ``delta`` holds the differences and nothing else; changes that were taken
+back are not in it. A ``snapshot`` holds what was sent up to now, so that one panel can get it while the others
+continue with deltas.
 
 Rows are replaced, never changed in place. A row's id stays in its table.
 """
@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-VERSION = 1
-"""Of the contract."""
+from p2p_ipython.notebook.panel.contract import VERSION
 
 Row = Mapping[str, Any]
 
@@ -31,18 +30,18 @@ class Hub:
         self.rev = 0
         self._tables: dict[str, dict[str, Row]] = {name: {} for name in TABLES}
         self._parts: dict[str, Row] = {name: {} for name in PARTS}
-        # What was told last of the rows that have been touched since; None: there was no such row.
+        # As they were sent last, the rows that have been touched since; None: there was no such row.
         self._told: dict[str, dict[str, Row | None]] = {name: {} for name in TABLES}
         self._told_parts: dict[str, Row] = {}
 
     # -- what there is --
 
     def rows(self, table: str) -> Mapping[str, Row]:
-        """The rows of a table as they are now, by id. To read only."""
+        """Return the rows of a table as they are now, by id. To read only."""
         return self._tables[table]
 
     def part(self, name: str) -> Row:
-        """The cluster's facts, or the means, as they are now. To read only."""
+        """Return the cluster's facts, or the means, as they are now. To read only."""
         return self._parts[name]
 
     # -- changes --
@@ -55,7 +54,7 @@ class Hub:
             self._parts[name] = row
 
     def put(self, table: str, id: str, row: Row) -> None:
-        """A row is new, or has changed, or neither."""
+        """Put a row into its table, which may have it already."""
         rows = self._tables[table]
         before = rows.get(id)
         if row != before:
@@ -63,13 +62,13 @@ class Hub:
             rows[id] = row
 
     def drop(self, table: str, id: str) -> None:
-        """A row is gone, if it was there."""
+        """Remove a row, if it is there."""
         before = self._tables[table].pop(id, None)
         if before is not None:
             self._told[table].setdefault(id, before)
 
     def fill(self, table: str, rows: Iterable[tuple[str, Row]]) -> None:
-        """These are the rows of the table, and no others."""
+        """Make these the rows of the table, and no others."""
         given = dict(rows)
         for id in [id for id in self._tables[table] if id not in given]:
             self.drop(table, id)
@@ -79,11 +78,11 @@ class Hub:
     # -- messages --
 
     def picture(self, now: float) -> dict[str, Any]:
-        """All that there is, told or not, in the shape of a snapshot; for nobody who hears deltas."""
+        """Return all rows as they are now, in the shape of a snapshot; not for panels that get deltas."""
         return _snapshot(self.rev, now, self._parts, self._tables)
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """All that has been told up to now, for somebody who knows nothing."""
+        """Return what has been sent up to now, for a panel that knows nothing."""
         parts = {**self._parts, **self._told_parts}
         tables: dict[str, Mapping[str, Row]] = {}
         for name, rows in self._tables.items():
@@ -94,7 +93,7 @@ class Hub:
         return _snapshot(self.rev, now, parts, tables)
 
     def delta(self, now: float) -> dict[str, Any] | None:
-        """What has changed since the last one, which is told by this; None for nothing."""
+        """Return what has changed since the last delta, and count it as sent; None for nothing."""
         set_, put, del_ = self._changes()
         if not (set_ or put or del_):
             return None
@@ -104,7 +103,7 @@ class Hub:
         return message
 
     def settle(self) -> None:
-        """Nobody has to be told what has changed since the last one: it isn't kept any longer."""
+        """Forget what has changed since the last delta: there is no panel to send it to."""
         self._told_parts.clear()
         for told in self._told.values():
             told.clear()
@@ -152,9 +151,9 @@ def _snapshot(
 
 
 def difference(old: Row, new: Row) -> Row:
-    """The fields of ``new`` that differ; those that went back to their default with that."""
+    """Return the fields of ``new`` that differ; those that went back to their default, with that default."""
     changed = {name: value for name, value in new.items() if name not in old or old[name] != value}
-    if len(new) - len(changed) < len(old):  # some of the old are changed, or gone
+    if len(new) - len(changed) < len(old):  # some of the old fields have changed, or are gone
         for name, value in old.items():
             if name not in new:
                 changed[name] = type(value)()

@@ -1,11 +1,11 @@
-"""When panels are told what: at most ten messages a second, and nothing at all while no panel is open.
+"""The pump of a cluster's panels: at most ten messages a second, and none at all while no panel is open.
 
-A ``Pump`` has one hub, and any number of panels that look at the same cluster: what has changed is read, compared and
-put into JSON once for all of them. It is woken by the cluster, by the lender and by those who wait at the door; and
-while panels are open it reads every ten seconds what changes without a word, such as round trips.
+A ``Pump`` has one hub, and any number of panels that show the same cluster. It reads, compares and packs changes once
+for all of them. The cluster, the lender and the reception wake it. While panels are open it also reads, every ten
+seconds, what changes without notice, such as round trips.
 
-It takes at most a hundredth of a core in the long run: after a message that was costly to make, the next one comes
-later, and has taken together more.
+In the long run it takes at most a hundredth of a core: after a message that was costly to make, the next one comes
+later, and holds more changes.
 
 Belongs to the event loop's thread.
 """
@@ -23,7 +23,7 @@ from p2p_ipython.notebook.panel import watch
 from p2p_ipython.notebook.panel.hub import Hub, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.notebook.panel.watch import Usage
@@ -34,16 +34,16 @@ EVERY = 0.1
 """Seconds between two messages, at least."""
 
 SLOWEST = 1.0
-"""Seconds between two messages, at most, while there is something to tell."""
+"""Seconds between two messages, at most, while there are changes."""
 
 SOON = 0.01
-"""Seconds from the first change after a rest to its message: what comes together is told together."""
+"""Seconds from the first change after a rest to its message, which also holds the changes that follow closely."""
 
 SHARE = 0.01
-"""Of a core, that making messages may take."""
+"""The share of a core that making messages may take."""
 
 REFRESH = 10.0
-"""Seconds between two looks at what changes without a word."""
+"""Seconds between two looks at what changes without notice."""
 
 REST = 2.0
 """Seconds without news after which a cluster without unfinished tasks is at rest."""
@@ -53,45 +53,45 @@ class Panel(Protocol):
     """One panel, somewhere."""
 
     def send(self, message: bytes) -> None:
-        """Tell it; must not block, nor raise."""
+        """Send the panel a message; must not block, nor raise."""
 
     def rested(self) -> None:
-        """Nothing is going on now, after something was."""
+        """Notice that the cluster has come to rest."""
 
 
 class Outside(Protocol):
-    """What there is beside the cluster."""
+    """What a panel shows beside the cluster."""
 
     def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call ``wake`` on the loop's thread when any of it has changed; the result ends that."""
+        """Call ``wake`` on the loop's thread after each change; the result ends that."""
 
     def visitors(self) -> Sequence[tuple[str, Row]]:
-        """Who waits for a yes or no: ids and rows."""
+        """Return the ids and rows of visitors, who wait for a yes or no."""
 
     def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
-        """Workers that were started here: ids and rows; ``cluster`` knows people by name."""
+        """Return the ids and rows of workers that were started here; ``cluster`` knows names of members."""
 
     def used(self) -> Usage:
-        """What this machine has run for each member."""
+        """Return what this machine has run for each member."""
 
     def means(self, cluster: Cluster | None) -> Row:
-        """What may be done now."""
+        """Return what may be done now."""
 
 
 class Pump:
-    """See the module. ``which`` says at what cluster its panels look now."""
+    """See the module. ``which`` gives the cluster that its panels show now."""
 
     def __init__(self, loop: AbstractEventLoop, which: Callable[[], Cluster | None], outside: Outside) -> None:
         self.hub = Hub()
         self._loop = loop
         self._which = which
         self._outside = outside
-        self._told: list[Panel] = []  # they know the last revision
-        self._new: list[Panel] = []  # they want to know all
+        self._told: list[Panel] = []  # those that know the last revision
+        self._new: list[Panel] = []  # those that need a snapshot
         self._watch: watch.ClusterWatch | None = None
         self._unfollow: Callable[[], None] | None = None
         self._outside_changed = False
-        self._stale = True  # whether all has to be read
+        self._stale = True  # whether everything has to be read again
         self._timer: TimerHandle | None = None
         self._refresh: TimerHandle | None = None
         self._rest: TimerHandle | None = None
@@ -106,11 +106,11 @@ class Pump:
 
     @property
     def cluster(self) -> Cluster | None:
-        """What its panels look at."""
+        """The cluster that its panels show."""
         return self._which()
 
     def hello(self, panel: Panel) -> None:
-        """A panel wants to know everything: a new one, or one that has missed something."""
+        """Send a snapshot, soon, to a panel that is new or has missed a message."""
         first = not self.is_open
         if panel in self._told:
             self._told.remove(panel)
@@ -121,7 +121,7 @@ class Pump:
         self._schedule(0.0)
 
     def leave(self, panel: Panel) -> None:
-        """A panel is gone, if it was there."""
+        """Remove a panel, if it is there."""
         for panels in (self._told, self._new):
             if panel in panels:
                 panels.remove(panel)
@@ -129,7 +129,7 @@ class Pump:
             self._end()
 
     def close(self) -> None:
-        """Tell nobody anything more."""
+        """Send nothing any more."""
         self._told.clear()
         self._new.clear()
         self._end()
@@ -137,23 +137,23 @@ class Pump:
     # -- news --
 
     def woken(self) -> None:
-        """The cluster has changed, or which one it is."""
+        """Send changes, soon: the cluster has some, or is another one."""
         if self.is_open:
             self._schedule(SOON)
 
     def outside(self) -> None:
-        """Something beside the cluster has changed."""
+        """Read again, soon, what there is beside the cluster."""
         self._outside_changed = True
         self.woken()
 
     def state(self, now: float) -> dict[str, Any]:
-        """All there is to see now, in the shape of a snapshot; also while no panel is open."""
+        """Return everything as it is now, in the shape of a snapshot; also while no panel is open."""
         if self.is_open:
             self._read()
         else:
             self._read_all()
             self._forget()
-            self.hub.settle()  # what was told last of each row isn't kept until somebody comes
+            self.hub.settle()  # otherwise each row would be kept as it was sent last, until a panel comes
         return self.hub.picture(now)
 
     # -- inside --
@@ -198,8 +198,8 @@ class Pump:
             if delta is not None:
                 self._wait_for_rest(delta)
         except Exception:  # a panel that stands still is bad enough
-            log.exception("could not tell the panels")
-            self._stale = True  # what had changed is known no longer
+            log.exception("could not send to the panels")
+            self._stale = True  # the changes are no longer known
         spent = time.thread_time() - began
         self._not_before = self._loop.time() + min(max(EVERY, spent / SHARE), SLOWEST)
 
@@ -249,12 +249,12 @@ class Pump:
                 panel.rested()
 
 
-def packed(message: dict[str, Any]) -> bytes:
-    """A message as it is sent."""
+def packed(message: Mapping[str, Any]) -> bytes:
+    """Pack a message into the JSON that is sent."""
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-def _send(panels: Sequence[Panel], message: dict[str, Any]) -> None:
+def _send(panels: Sequence[Panel], message: Mapping[str, Any]) -> None:
     data = packed(message)
     for panel in list(panels):
         panel.send(data)

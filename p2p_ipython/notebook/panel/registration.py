@@ -1,8 +1,8 @@
-"""What there is of panels before anybody looks at one: where to ask for it. The desk behind it is made then.
+"""The registration of panels: what the kernel holds of them before anybody looks at one.
 
-Made when the extension is loaded, which costs a millisecond. What a panel needs takes a few hundred to import. That is
-done ahead, once a cluster is joined and nothing is going on, where a person is at the front end: so the first panel is
-there at once, and no task waits for it.
+``load`` makes it, in a millisecond; ``unload`` ends it. The notebook's ``Panels`` are made when they are first asked
+for. What they need takes a few hundred milliseconds to import. Where a person is at the front end, a thread imports it
+ahead, once a cluster is joined and nothing runs: the first panel is then there at once, and no task waits for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p_ipython.client import views
@@ -24,64 +23,64 @@ if TYPE_CHECKING:
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.notebook.output import CellOutput
-    from p2p_ipython.notebook.panel.panels import Desk
+    from p2p_ipython.notebook.panel.panels import Panels
 
 log = logging.getLogger(__name__)
 
 QUIET = 1.0
-"""Seconds between two looks at whether nothing is going on."""
-
-NEEDED = ("client.hosting", "client.lending", "notebook.panel.desk", "notebook.panel.widget")
-"""Modules that a panel needs."""
+"""Seconds between two looks at whether nothing runs."""
 
 
 class Notebook(Protocol):
-    """The magics; the desk wants more of them."""
-
-    on_cluster: Callable[[], None]
-    """Called by any thread when ``cluster`` is another one."""
+    """What the registration wants of the magics; ``Panels`` want more of them."""
 
     @property
     def computes(self) -> bool:
         """Whether a cell runs."""
 
+    def follow_cluster(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called, by any thread, when the notebook has another cluster or none any more."""
+
     def output(self) -> CellOutput:
-        """The output area of the cell that runs now."""
+        """Return the output area of the cell that runs now."""
 
 
-class Door:
-    """See the module. ``desk`` makes the desk; ``close`` when the extension is unloaded."""
+Opened = list["weakref.ref[Cluster]"]
+"""Clusters that have been opened, the latest last."""
 
-    def __init__(self, ip: InteractiveShell, notebook: Notebook, desk: Callable[[Door], Desk]) -> None:
-        self.kernel: Any = getattr(ip, "kernel", None)
-        self.opened: list[weakref.ref[Cluster]] = []
-        """Clusters that have been opened, the latest last."""
+
+class Registration:
+    """See the module. ``make`` makes the panels, of the kernel and its clusters; ``close`` when unloading."""
+
+    def __init__(self, ip: InteractiveShell, notebook: Notebook, make: Callable[[Any, Opened], Panels]) -> None:
+        self._kernel: Any = getattr(ip, "kernel", None)
+        self._opened: Opened = []
         self._notebook = notebook
-        self._make = desk
-        self._desk: Desk | None = None
+        self._make = make
+        self._panels: Panels | None = None
         self._making = threading.Lock()
         self._closed = False
         self._preparing = False
         views.opened.append(self._has_opened)
         views.views = self
-        notebook.on_cluster = self._another
-        self._targets = Targets(self.kernel, self._opened_by_browser) if self.kernel is not None else None
+        notebook.follow_cluster(self._another)
+        self._targets = Targets(self._kernel, self._opened_by_browser) if self._kernel is not None else None
 
     @property
-    def desk(self) -> Desk:
-        """The desk, made on first use. Raises ``UsageError`` when the extension is unloaded."""
+    def panels(self) -> Panels:
+        """The notebook's panels, made on first use. Raises ``UsageError`` when the extension is unloaded."""
         with self._making:
             if self._closed:
                 raise UsageError("the panel needs the extension", hint="Run first: %load_ext p2p_ipython")
-            if self._desk is None:
-                self._desk = self._make(self)
-            return self._desk
+            if self._panels is None:
+                self._panels = self._make(self._kernel, self._opened)
+            return self._panels
 
     def close(self) -> None:
-        """Close the panels, and be found no more. Idempotent."""
+        """Close the panels, and withdraw what lets front ends find this kernel. Idempotent."""
         with self._making:
             self._closed = True
-        self._notebook.on_cluster = lambda: None
+        self._notebook.follow_cluster(lambda: None)
         if self._has_opened in views.opened:
             views.opened.remove(self._has_opened)
         if self._targets is not None:
@@ -89,32 +88,32 @@ class Door:
             self._targets = None
         if views.views is self:
             views.views = None
-        if self._desk is not None:
-            self._desk.close()
+        if self._panels is not None:
+            self._panels.close()
 
     # -- as client.views.Views --
 
     def panel(self, cluster: Cluster) -> object:
-        """For ``Cluster.panel()``."""
-        return self.desk.panel(cluster)
+        """Return the view that ``Cluster.panel()`` gives."""
+        return self.panels.panel(cluster)
 
     def mimebundle(self, cluster: Cluster) -> dict[str, Any] | None:
-        """For the value of a cell that is a cluster."""
-        return self.desk.mimebundle(cluster)
+        """Return what a cell shows whose value is the cluster."""
+        return self.panels.mimebundle(cluster)
 
     # -- what happens --
 
     def _opened_by_browser(self, comm: Any, message: Any) -> None:
-        self.desk.opened_by_browser(comm, message)
+        self.panels.opened_by_browser(comm, message)
 
     def _another(self) -> None:
-        if self._desk is not None:
-            self._desk.another()
+        if self._panels is not None:
+            self._panels.another()
 
     def _has_opened(self, cluster: Cluster) -> None:
-        """A cluster begins to connect, or has been joined."""
-        if not any(ref() is cluster for ref in list(self.opened)):
-            self.opened.append(weakref.ref(cluster, self.opened.remove))
+        """Note a cluster that begins to connect, or has been joined."""
+        if not any(ref() is cluster for ref in list(self._opened)):
+            self._opened.append(weakref.ref(cluster, self._opened.remove))
         if cluster.joined and not self._preparing and self._notebook.output().interactive:
             self._preparing = True
             loop = background().loop
@@ -124,19 +123,20 @@ class Door:
     # -- what takes long --
 
     def _prepare(self, which: weakref.ref[Cluster]) -> None:
-        """Import what a panel needs, as soon as nothing goes on. On the loop's thread."""
+        """Have what a panel needs imported as soon as nothing runs. On the loop's thread."""
         cluster = which()
         if self._closed or cluster is None or cluster.closed:
             self._preparing = False
         elif self._notebook.computes or not cluster.idle:
             background().loop.call_later(QUIET, self._prepare, which)
         else:
-            threading.Thread(target=_load, name="p2p-panel-import", daemon=True).start()
+            threading.Thread(target=_import, name="p2p-panel-import", daemon=True).start()
 
 
-def _load() -> None:
+def _import() -> None:
+    """Import what a panel needs. Heavy: hence here, and not on top."""
     try:
-        for name in NEEDED:
-            import_module(f"p2p_ipython.{name}")
+        from p2p_ipython.client import hosting  # noqa: F401
+        from p2p_ipython.notebook.panel import panels, widget  # noqa: F401
     except Exception:
         log.debug("there can be no live panel", exc_info=True)

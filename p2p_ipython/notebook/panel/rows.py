@@ -1,14 +1,16 @@
-"""How a member, a task, an offer … is told to a panel: rows of the contract, from records. Pure.
+"""The rows of the contract, made from records: of a task, a member, an offer, a visitor, a lending. Pure.
 
-A row leaves out what has its default (0, "", false, []). Text is cut to what a line of a panel can show; it may be a
-stranger's, and the panel shows it as text.
+A row leaves out what has its default (0, "", false, []). Text is cut to what a line of a panel can show. It may be a
+stranger's; the panel shows it as text.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from p2p_ipython.notebook.panel.contract import LendingRow, MemberRow, OfferRow, TaskRow, VisitorRow
 
 if TYPE_CHECKING:
     from p2p_ipython.client.errands import Visitor
@@ -17,28 +19,28 @@ if TYPE_CHECKING:
     from p2p_ipython.protocol.messages import Terms
 
 NAME = 100
-"""Characters of a name or a label that are told."""
+"""Characters of a name or a label, at most."""
 
 WORDS = 300
-"""Characters of a sentence that are told."""
+"""Characters of a sentence, at most."""
 
 MOST_REASONS = 50
-"""Reasons why tasks wait that are told; there is one for each version of Python that is asked for."""
+"""Reasons why tasks wait, at most; there is one for each version of Python that tasks need."""
 
 YOURS, ANYTHING, PLAIN = "yours", "any type", "plain data"
-"""What results of a member's may be."""
+"""What results of a member's workers may be."""
 
-Row = Mapping[str, Any]
-
-
-def row(**fields: Any) -> Row:
-    """A row without the fields that have their default."""
-    return {name: value for name, value in fields.items() if value}
+R = TypeVar("R", bound=Mapping[str, object])
 
 
-def task(entry: Entry) -> Row:
-    """A task. (By hand: a thousand a second come by here.)"""
-    made: dict[str, Any] = {"label": entry.label[:NAME], "kind": entry.kind, "state": entry.state.value}
+def row(fields: R) -> R:
+    """Return a row without the fields that have their default."""
+    return cast(R, {name: value for name, value in fields.items() if value})
+
+
+def task(entry: Entry) -> TaskRow:
+    """Return a task's row. (By hand: a thousand a second come by here.)"""
+    made: TaskRow = {"label": entry.label[:NAME], "kind": entry.kind, "state": entry.state.value}
     if entry.words:
         made["words"] = entry.words[:WORDS]
     if entry.needs:
@@ -49,7 +51,7 @@ def task(entry: Entry) -> Row:
         made["attempt"] = entry.attempt
     if tried := [each for each in entry.attempts if each.started]:
         made["tried"] = [
-            [each.worker[:NAME], round(each.sent, 3), round(each.started, 3), round(each.ended, 3)] for each in tried
+            (each.worker[:NAME], round(each.sent, 3), round(each.started, 3), round(each.ended, 3)) for each in tried
         ]
     made["submitted"] = round(entry.submitted, 6)  # panels keep the order of a loop that submits many in a millisecond
     if entry.sent:
@@ -92,9 +94,9 @@ def member(
     rtt: float | None = None,
     lent: tuple[int, float] = (0, 0.0),
     used: tuple[int, float] = (0, 0.0),
-) -> Row:
-    """A process that is here, or a member who isn't. ``terms``: what it offers."""
-    return row(
+) -> MemberRow:
+    """Return the row of a process that is here, or of a member who isn't. ``terms``: what it offers."""
+    made = MemberRow(
         name=name[:NAME],
         roles=list(roles),
         own=own,
@@ -115,15 +117,17 @@ def member(
         usedTasks=used[0],
         usedSeconds=_rounded(used[1]),
     )
+    return row(made)
 
 
-def offer(name: str, terms: Terms, *, busy: int, own: bool, state: str, only: str, mine: bool) -> Row:
-    """A worker's standing offer. ``busy`` slots run tasks of ours; ``only``: for whom, in words.
+def offer(name: str, terms: Terms, *, busy: int, own: bool, state: str, only: str, mine: bool) -> OfferRow:
+    """Return the row of a worker's standing offer. ``busy`` slots run tasks of ours; ``only``: for whom, in words.
 
-    Workers say now and then what is free, so of one's own, which hardly anybody else uses, it is known better here.
+    Workers report only now and then how many slots are free. For one's own workers, which hardly anybody else uses,
+    this kernel knows better.
     """
     free = terms.slots - busy if own else min(terms.free, terms.slots - busy)
-    return row(
+    made = OfferRow(
         name=name[:NAME],
         own=own,
         state=state[:WORDS],
@@ -139,11 +143,12 @@ def offer(name: str, terms: Terms, *, busy: int, own: bool, state: str, only: st
         paused=terms.paused,
         mine=mine,
     )
+    return row(made)
 
 
-def visitor(waits: Visitor) -> tuple[str, Row]:
-    """Somebody who waits for a yes or no; his id, and his row."""
-    return f"{waits.title} {waits.fingerprint}", row(
+def visitor(waits: Visitor) -> tuple[str, VisitorRow]:
+    """Return the id and the row of a visitor, who waits for a yes or no."""
+    made = VisitorRow(
         title=waits.title[:NAME],
         name=waits.name[:NAME],
         called=waits.called[:NAME],
@@ -152,23 +157,24 @@ def visitor(waits: Visitor) -> tuple[str, Row]:
         about=waits.about[:WORDS],
         note=_to_know(waits)[:WORDS],
     )
+    return f"{waits.title} {waits.fingerprint}", row(made)
 
 
 def _to_know(waits: Visitor) -> str:
-    """What else is to be known of a visitor before one says yes."""
+    """Return what else the owner should know of a visitor before saying yes."""
     notes = []
     if waits.own:
         notes.append("It would be a machine of your own, and count as you.")
     if waits.name != waits.called:
-        notes.append(f"Calls himself {waits.name[:NAME]}.")
+        notes.append(f"They call themselves {waits.name[:NAME]}.")
     if waits.also:
         notes.append(waits.also)
     return " ".join(notes)
 
 
-def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Row]:
-    """A worker that was started here; its id, and its row. ``names``: of its cluster's members, by their keys."""
-    return state.id, row(
+def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, LendingRow]:
+    """Return the id and the row of a worker that was started here. ``names``: its cluster's members, by their keys."""
+    made = LendingRow(
         title=state.title[:NAME],
         name=state.name[:NAME],
         state=state.state,
@@ -180,22 +186,23 @@ def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Row]:
         tasks=sum(tasks for tasks, _ in state.usage.values()),
         seconds=_rounded(sum(seconds for _, seconds in state.usage.values())),
     )
+    return state.id, row(made)
 
 
 def reasons(of: Mapping[str, str]) -> dict[str, str]:
-    """Why tasks wait, by what they need."""
+    """Return why tasks wait, by what they need; at most ``MOST_REASONS``."""
     return {needs: words[:WORDS] for needs, words in list(of.items())[:MOST_REASONS]}
 
 
 def names_of(fingerprints: Iterable[str], names: Mapping[str, str]) -> str:
-    """Whose keys these are, in words; a name stays as it is."""
+    """Return in words whose keys these are; a name stays as it is."""
     return ", ".join(
         dict.fromkeys(names.get(key, key[:15] if key.startswith("SHA256:") else key) for key in fingerprints)
     )
 
 
 def _rounded(seconds: float) -> float:
-    """To a precision that people see, so that noise isn't told as news; 0 for what is no number."""
+    """Round to a precision that people see, so that noise is no news; return 0 for what is no number."""
     if not math.isfinite(seconds) or seconds <= 0:
         return 0.0
     return float(f"{seconds:.3g}")

@@ -1,6 +1,6 @@
-"""What there is to see of one task: its source, what it has shown, its error. Pure.
+"""The details of one task for a panel: its source, its output, its error. Pure.
 
-All of it is text or a picture, and bounded: a panel looks at it, and the future has the whole.
+All of it is text or a picture, and bounded; the future has the whole.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from p2p_ipython.notebook.panel.contract import Output, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,13 +18,13 @@ if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
 
 MOST_TEXT = 200_000
-"""Characters of output that are shown, the last ones of a stream that has more."""
+"""Characters of output, at most; of longer output, the last ones."""
 
 MOST_IMAGES = 4 << 20
-"""Characters of pictures, as base64, that are shown."""
+"""Characters of pictures, as base64, at most."""
 
 MOST_OUTPUTS = 1000
-"""Outputs that are shown, the last ones where there are more; a stream's text in one piece is one."""
+"""Outputs, at most; of more, the last ones. Adjoining text of a stream counts as one."""
 
 SOURCE = 100_000
 ERROR = 50_000
@@ -34,15 +36,15 @@ IMAGES = ("image/png", "image/jpeg")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]{0,60}[A-Za-z]")
 
 
-def shown(source: str, future: Future[Any] | None) -> dict[str, Any]:
-    """The contract's ``Shown``. ``future``: what is still held of the task, if anything is."""
+def shown(source: str, future: Future[Any] | None) -> Shown:
+    """Return what there is to see of a task. ``future``: None if nobody holds it any more."""
     outputs = _outputs(list(future.outputs)) if future is not None else []
-    return {"source": source[:SOURCE], "outputs": outputs, "error": _error(future)[:ERROR]}
+    return Shown(source=source[:SOURCE], outputs=cast("list[Output]", outputs), error=_error(future)[:ERROR])
 
 
 def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
     made: list[dict[str, str]] = []
-    pieces: list[str] = []  # of the stream that is the last one made; joined at once, lest it is copied for each
+    pieces: list[str] = []  # of the last output, a stream; joined once, so that its text isn't copied for each piece
     named: dict[str, dict[str, str]] = {}  # displays that may be updated
     pictures = 0
 
@@ -86,7 +88,7 @@ def _outputs(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _last(made: list[dict[str, str]]) -> list[dict[str, str]]:
-    """As many of the last outputs as are shown; in the place of what is left out it says so, once."""
+    """Return as many of the last outputs as a panel shows; a remark, once, stands for the others."""
     kept: list[dict[str, str]] = []
     left, cut = MOST_TEXT, False
     for told in reversed(made):
@@ -106,7 +108,7 @@ def _last(made: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _display(data: Mapping[str, Any] | None) -> dict[str, str] | None:
-    """The best that a panel can show of a display."""
+    """Return the best that a panel can show of a display."""
     if not isinstance(data, dict):
         return None
     for mime in IMAGES:
@@ -118,7 +120,7 @@ def _display(data: Mapping[str, Any] | None) -> dict[str, str] | None:
 
 
 def _display_id(content: Mapping[str, Any]) -> str:
-    """By what a display is updated; "" for one that isn't."""
+    """Return the id by which a display is updated; "" if it has none."""
     transient = content.get("transient")
     name = transient.get("display_id") if isinstance(transient, dict) else None
     return name if isinstance(name, str) else ""
@@ -132,5 +134,5 @@ def _is_base64(text: str) -> bool:
 
 
 def _error(future: Future[Any] | None) -> str:
-    """The whole error of a task that failed, as it came: nothing is unpickled for it."""
+    """Return the whole error of a failed task, as it came: nothing is unpickled for it."""
     return _COLOUR.sub("", future.error_text) if future is not None else ""

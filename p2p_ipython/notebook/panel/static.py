@@ -1,6 +1,6 @@
 """The last state of a panel as plain HTML and as text, for viewers without a kernel. Pure.
 
-It is made of a hub's snapshot. No script, no links, nothing from elsewhere; every text is escaped; its colours are
+It is made of a hub's snapshot. It has no script, no links and loads nothing; every text is escaped; its colours are
 those of the page around it, light or dark.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 from p2p_ipython.protocol.plain import count
 
 MOST_ROWS = 50
-"""Rows of a table; of the others it says how many there are."""
+"""Rows of a table, at most; a line below says how many more there are."""
 
 CLASS = "p2p-panel-static"
-"""By which the live panel's style hides it in the same cell (labextension/style/panel.css)."""
+"""The class by which the live panel's style hides this view in the same cell (labextension/style/panel.css)."""
 
 Row = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ _BLOCK = "line-height: 1.45; max-width: 1000px"
 
 
 def text(snapshot: Mapping[str, Any]) -> str:
-    """In a few lines."""
+    """Return the state in a few lines."""
     cluster = snapshot.get("set", {}).get("cluster", {})
     workers = [row for row in _rows(snapshot, "members") if row.get("slots")]
     tasks = _rows(snapshot, "tasks")
@@ -47,7 +47,7 @@ def text(snapshot: Mapping[str, Any]) -> str:
 
 
 def page(snapshot: Mapping[str, Any], note: str = "") -> str:
-    """All of it, as HTML. ``note`` is said below."""
+    """Return everything as HTML, with ``note`` below."""
     cluster = snapshot.get("set", {}).get("cluster", {})
     title = escape(cluster.get("title") or "No cluster")
     words = escape(cluster.get("words", ""))
@@ -127,7 +127,7 @@ def _where(row: Row, reasons: Mapping[str, str]) -> str:
 
 
 def _took(row: Row) -> str:
-    """How long it ran, as panels say; of one that never did, how long it was there."""
+    """Return how long a task ran, as panels say; if it never ran, how long it existed."""
     since = row.get("started") or row.get("sent") or row.get("submitted", 0.0)
     seconds = row.get("ended", 0.0) - since
     if seconds < 60:

@@ -1,49 +1,46 @@
-"""Keeps a hub's rows true to a cluster: its members, tasks, offers and facts.
+"""The watch over a cluster: keeps a hub's members, tasks, offers and facts up to date.
 
-``ClusterWatch`` reads the cluster's records on the event loop's thread, to which it belongs. After ``fill`` only what
-the cluster names as changed is read again (``look``).
+``ClusterWatch`` belongs to the event loop's thread. ``fill`` reads all records of the cluster; ``look`` then reads only
+those that the cluster names as changed.
 """
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from p2p_ipython.notebook.panel import rows
-from p2p_ipython.notebook.panel.hub import Hub
-from p2p_ipython.notebook.panel.rows import Row
+from p2p_ipython.notebook.panel.contract import ClusterFacts
+from p2p_ipython.notebook.panel.hub import Hub, Row
+from p2p_ipython.notebook.panel.people import People
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
-    from p2p_ipython.protocol.identity import Certificate
     from p2p_ipython.protocol.messages import Terms
-    from p2p_ipython.protocol.roster import Member
 
 MOST_TASKS = 20_000
-"""Rows of tasks beyond which those that have not been sent yet aren't told, but for how many they are."""
+"""Rows of tasks beyond which waiting tasks get none; a panel only knows how many they are."""
 
 ROOM = 1000
-"""Rows that must be free until the next of those that weren't told are."""
+"""Rows that must be free before waiting tasks get rows again."""
 
 ABSENT = "key:"
-"""How the id of a member begins who isn't here; the fingerprint of his first key follows."""
+"""The beginning of an absent member's id; the fingerprint of their first key follows."""
 
-# Values of ``TaskState``, which loads cryptography: not before there is a cluster.
+# Values of ``TaskState``. Its module loads cryptography, which has to wait until there is a cluster.
 WAITING = "waiting"
 OVER = frozenset({"done", "failed", "cancelled"})
 
 Usage = Mapping[str, tuple[int, float]]
 """Tasks and seconds, by the fingerprint of a member's key."""
 
-NO_CLUSTER = {"state": "none", "words": "not connected", "kind": "none"}
+NO_CLUSTER = ClusterFacts(state="none", words="not connected", kind="none")
 """The facts while there is no cluster."""
 
 
 def forget(hub: Hub) -> None:
-    """There is no cluster."""
+    """Empty a hub of all that is a cluster's."""
     hub.set("cluster", NO_CLUSTER)
     for table in ("members", "tasks", "offers"):
         hub.fill(table, ())
@@ -62,7 +59,7 @@ class ClusterWatch:
         self._people: tuple[object, ...] = ()  # what the rows of members were made with
 
     def close(self) -> None:
-        """Watch no more. The rows stay."""
+        """Stop watching. The rows stay."""
         self._follower.close()
 
     # -- looking --
@@ -93,7 +90,7 @@ class ClusterWatch:
             self._some_sessions(changes.sessions)
 
     def refresh(self) -> None:
-        """Read what changes without being named: round trips, and what each has lent and used."""
+        """Read what changes without notice: round trips, and how much each member has lent and used."""
         self._sessions()
 
     # -- tasks --
@@ -114,7 +111,7 @@ class ClusterWatch:
             self._more_tasks()
 
     def _more_tasks(self) -> None:
-        """There is room again for tasks that were not told."""
+        """Make rows of waiting tasks, as far as there is room again."""
         known = self._hub.rows("tasks")
         for id, entry in self.cluster.record.entries.items():
             if len(known) >= MOST_TASKS:
@@ -123,44 +120,42 @@ class ClusterWatch:
                 self._hub.put("tasks", id, rows.task(entry))
 
     def _unlisted(self) -> int:
-        """Tasks that aren't told."""
+        """Return how many tasks have no row."""
         return len(self.cluster.record.entries) - len(self._hub.rows("tasks"))
 
     # -- the whole --
 
     def _facts(self) -> None:
         facts = self.cluster.facts()
-        self._hub.set(
-            "cluster",
-            rows.row(
-                state=facts.state,
-                words=facts.words[: rows.WORDS],
-                kind=facts.kind,
-                title=facts.title,
-                board=facts.board,
-                me=facts.me,
-                key=facts.key,
-                note=facts.note[: 2 * rows.WORDS],
-                since=round(facts.since),
-                reasons=rows.reasons(self.cluster.reasons()),
-                done=facts.done,
-                failed=facts.failed,
-                cancelled=facts.cancelled,
-                unlisted=self._unlisted(),
-            ),
+        told = ClusterFacts(
+            state=facts.state,
+            words=facts.words[: rows.WORDS],
+            kind=facts.kind,
+            title=facts.title,
+            board=facts.board,
+            me=facts.me,
+            key=facts.key,
+            note=facts.note[: 2 * rows.WORDS],
+            since=round(facts.since),
+            reasons=rows.reasons(self.cluster.reasons()),
+            done=facts.done,
+            failed=facts.failed,
+            cancelled=facts.cancelled,
+            unlisted=self._unlisted(),
         )
+        self._hub.set("cluster", rows.row(told))
 
     # -- who is here --
 
     def _people_of(self) -> tuple[object, ...]:
-        """What the rows of all members depend on."""
+        """Return what the rows of all members depend on."""
         bridge = self.cluster._bridge
         if bridge is None or self.cluster.closed:
             return ()
         return bridge.membership.machine.epoch, bridge.membership.trusted
 
     def _sessions(self) -> None:
-        people = _People(self.cluster)
+        people = People(self.cluster)
         self._people = self._people_of()
         if not people.open:
             for table in ("members", "offers"):
@@ -171,14 +166,14 @@ class ClusterWatch:
         sids = {*self.cluster.presence.sessions, *people.workers, people.sid}
         ids = {sid.hex() for sid in sids}
         for id in [id for id in self._hub.rows("members") if id not in ids and not id.startswith(ABSENT)]:
-            self._gone(bytes.fromhex(id))  # or of another cluster, of which the hub has told before
+            self._gone(bytes.fromhex(id))  # or of another cluster, which the hub had before
         used = self._used()
         for sid in sids:
             self._session(people, sid, used)
         self._absent(people, used)
 
     def _some_sessions(self, sids: Iterable[bytes]) -> None:
-        people = _People(self.cluster)
+        people = People(self.cluster)
         if not people.open:
             self._sessions()
             return
@@ -201,8 +196,8 @@ class ClusterWatch:
             del self._here[signer]
         return True
 
-    def _session(self, people: _People, sid: bytes, used: Usage) -> bool:
-        """Tell of one session; whether it came or went."""
+    def _session(self, people: People, sid: bytes, used: Usage) -> bool:
+        """Put or drop the rows of one session. Returns whether it came or went."""
         if sid == people.sid:
             self._hub.put("members", sid.hex(), people.me(used))
             return self._came(sid, people.key)
@@ -211,7 +206,7 @@ class ClusterWatch:
         terms: Terms | None
         if worker is not None:
             certificate, name, terms = worker.certificate, worker.name, worker.terms
-        elif seen is not None and people.admits(seen.certificate):  # not who has just been taken out
+        elif seen is not None and people.admits(seen.certificate):  # unless its member has just been removed
             certificate, name, terms = seen.certificate, seen.name, seen.offer
         else:
             return self._gone(sid)
@@ -265,8 +260,8 @@ class ClusterWatch:
         self._here[signer] += 1
         return True
 
-    def _absent(self, people: _People, used: Usage) -> None:
-        """Tell of the members none of whose sessions is here."""
+    def _absent(self, people: People, used: Usage) -> None:
+        """Put rows of the members none of whose sessions is here."""
         absent: dict[str, Row] = {}
         usage = self.cluster.record.usage
         for number, member in enumerate(people.members):
@@ -288,75 +283,6 @@ class ClusterWatch:
             self._hub.drop("members", id)
         for id, told in absent.items():
             self._hub.put("members", id, told)
-
-
-def names_in(cluster: Cluster) -> dict[str, str]:
-    """What a cluster's members are called, by the fingerprints of their keys; {} unless it is connected."""
-    people = _People(cluster)
-    return people.names if people.open else {}
-
-
-class _People:
-    """Whose sessions are whose, for one look at a cluster."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        bridge = cluster._bridge
-        self.open = bridge is not None and not cluster.closed
-        if bridge is None:
-            return
-        membership = bridge.membership
-        self._bridge = bridge
-        self._name = cluster.name
-        self._membership = membership
-        self.workers = bridge.machine.workers
-        self.sid = membership.session.sid
-        self.key = membership.standing.me
-        roster = membership.machine.roster
-        self.members: tuple[Member, ...] = roster.members if roster is not None else ()
-        self._my_keys = {self.key}
-        self._owners = set(self.members[0].keys) if self.members else set()
-        if roster is not None and (mine := roster.member(self.key)) is not None:
-            self._my_keys |= set(mine.keys)
-
-    @cached_property
-    def names(self) -> dict[str, str]:
-        """What members are called, by the fingerprints of their keys."""
-        return {key: member.name for member in self.members for key in member.keys}
-
-    def admits(self, certificate: Certificate) -> bool:
-        return self._membership.admits(certificate)
-
-    def own(self, certificate: Certificate) -> bool:
-        return certificate.signer in self._my_keys
-
-    def trust(self, signer: str) -> str:
-        if signer == self.key:
-            return rows.YOURS
-        return rows.ANYTHING if self._membership.trusts(signer) else rows.PLAIN
-
-    def roles(self, certificate: Certificate) -> list[str]:
-        return [*(["owner"] if certificate.signer in self._owners else []), certificate.role]
-
-    def link(self, sid: bytes) -> tuple[str, float | None]:
-        """Kind and round trip of the link to a worker."""
-        end = self._bridge.links.get(sid)
-        link = end.link if end is not None else None
-        return (link.kind, link.rtt) if link is not None else ("", None)
-
-    def me(self, used: Usage) -> Row:
-        """This kernel's own row."""
-        return rows.member(
-            name=self._membership.called(self._membership.session.certificate, self._name),
-            roles=self.roles(self._membership.session.certificate),
-            key=self.key,
-            trust=rows.YOURS,
-            own=True,
-            me=True,
-            state="this kernel",
-            machine=f"{platform.system()} {platform.machine()}",
-            python=".".join(platform.python_version_tuple()[:2]),
-            used=used.get(self.key, (0, 0.0)),
-        )
 
 
 def _sum(usage: Usage, keys: Iterable[str]) -> tuple[int, float]:

@@ -1,7 +1,7 @@
-"""The panel as an anywidget. Importing it takes a while, and fails where it can't work.
+"""The panel as an anywidget. Importing this takes a while, and fails without anywidget or the built front end.
 
-Its code is built from labextension/src/widget, in two modules: the second one is sent to who asks for it. All that it
-says and hears are custom messages (channel.py): nothing of the cluster is in its state, which a notebook may save.
+Its code is built from labextension/src/widget, in two modules; the second one is sent to a widget that asks for it.
+The widget talks in custom messages only (channel.py): its state, which a notebook may save, has nothing of the cluster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from traitlets import Unicode
 _built = files("p2p_ipython") / "static"
 
 MORE = json.dumps({"t": "more", "code": (_built / "more.js").read_text("utf-8")}).encode()
-"""The message with the second module, read with the first one, so that they fit whatever is installed meanwhile."""
+"""The message with the second module. Both modules are read together, so that they fit even if another version is
+installed meanwhile."""
 
 
 class PanelWidget(anywidget.AnyWidget):
@@ -25,7 +26,7 @@ class PanelWidget(anywidget.AnyWidget):
     _css = Unicode((_built / "widget.css").read_text("utf-8")).tag(sync=True)
 
     def end(self) -> None:
-        """Leave nothing behind: a widget doesn't close its layout."""
+        """Close the widget and its layout, which a widget doesn't close itself."""
         layout = self.layout
         self.close()
         layout.close()

@@ -74,11 +74,11 @@ def test_an_owner_lets_a_friend_in_and_out_again_from_the_panel(people: People) 
     alice.read(lambda: panel.tables["lending"].get(id, {}).get("state") != "lending")
 
     revoked = alice.do(comm, "revoke", title=TITLE, member="bob")
-    assert revoked["say"].startswith(f"bob is out of {TITLE}")
+    assert revoked["say"].startswith(f"bob is removed from {TITLE}")
     alice.read(lambda: not [row for row in panel.tables["members"].values() if row["name"].startswith("bob")])
 
 
-def test_who_waits_twice_with_the_same_key_is_answered_at_each_door(people: People) -> None:
+def test_a_guest_who_waits_at_two_clusters_with_one_key_is_answered_at_each(people: People) -> None:
     alice, first, second = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("bob")
     hosting = people.host(alice.book)
     alice.run(f"%p2p_host work --owner alice --board {people.address}")
@@ -102,7 +102,7 @@ def test_who_waits_twice_with_the_same_key_is_answered_at_each_door(people: Peop
     second.until(lambda: joining.idle and f"You are in {TITLE}" in joining.shown)
 
 
-def test_of_two_who_call_themselves_the_same_the_second_becomes_no_other_key_of_the_first(people: People) -> None:
+def test_of_two_guests_with_the_same_name_the_second_becomes_no_other_key_of_the_first(people: People) -> None:
     alice, bob, mallory = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("mallory")
     owner = re.search(FINGERPRINT, people.host(alice.book).shown)
     assert owner is not None
@@ -135,7 +135,7 @@ def test_a_machine_of_ones_own_is_let_in_by_the_name_that_it_is_shown_by(people:
     box.until(lambda: joining.idle and "You are in" in joining.shown)
 
 
-def test_who_is_taken_out_is_out_with_all_his_keys(people: People) -> None:
+def test_a_removed_member_is_out_with_all_their_keys(people: People) -> None:
     alice, bob, laptop = Browser(people.notebook("alice")), people.notebook("bob"), people.notebook("laptop")
     owner = re.search(FINGERPRINT, people.host(alice.book).shown)
     assert owner is not None
@@ -148,5 +148,5 @@ def test_who_is_taken_out_is_out_with_all_his_keys(people: People) -> None:
     for key in keys:
         assert alice.run(f"%p2p_approve {key} --as bob").error is None
     assert all(key in alice.run("%p2p_members friends").shown for key in keys)
-    assert alice.do(comm, "revoke", title=TITLE, member=keys[0])["say"].startswith(f"bob is out of {TITLE}")
+    assert alice.do(comm, "revoke", title=TITLE, member=keys[0])["say"].startswith(f"bob is removed from {TITLE}")
     assert not any(key in alice.run("%p2p_members friends").shown for key in keys)

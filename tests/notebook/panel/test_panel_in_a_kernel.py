@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.notebook.panel.contract_support import keeps
 from tests.notebook.panel.test_panel_hub import Reader
 
 DEADLINE = 60.0
@@ -46,6 +47,8 @@ class Browser:
     def _take(self, content: dict[str, Any]) -> None:
         data = content.get("data", {})
         said = data.get("content") if data.get("method") == "custom" else data
+        if isinstance(said, dict) and "t" in said:
+            keeps(said)
         if isinstance(said, dict) and said.get("t") == "snapshot":
             self.readers[content["comm_id"]] = Reader(said)
         elif isinstance(said, dict) and said.get("t") == "delta":
@@ -164,22 +167,22 @@ def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(brows
     assert cancelled["say"] == "Cancelled."
     browser.read(lambda: panel.tables["tasks"][task]["state"] == "cancelled")
     again = browser.do(comm, "cancel", task=task)
-    assert (again["ok"], again["say"].split("\n")[0]) == (False, "it is over already")
+    assert (again["ok"], again["say"].split("\n")[0]) == (False, "the task has ended already")
     browser.read(lambda: busy.idle)
 
 
 @pytest.mark.parametrize(
     ("action", "args", "say"),
     [
-        ("cancel", {"task": "nonsense"}, "it is over already"),
-        ("cancel", {"task": ["x"]}, "task is not a text"),
-        ("__init__", {}, "nothing that a panel can ask for"),
+        ("cancel", {"task": "nonsense"}, "the task has ended already"),
+        ("cancel", {"task": ["x"]}, "task should be a text"),
+        ("__init__", {}, "a panel can't ask for '__init__'"),
         ("trust", {"member": "bob"}, "in a personal cluster all workers are your own"),
-        ("approve", {"key": "SHA256:x", "title": "alice/friends"}, "he waits no more"),
+        ("approve", {"key": "SHA256:x", "title": "alice/friends"}, "this person no longer waits"),
         ("invite", {"title": "nobody/nothing"}, "nobody/nothing"),
         ("lend", {"title": "nobody/nothing"}, "nobody/nothing"),
         ("pause", {"lending": "nonsense"}, "that is lent no more"),
-        ("connect", {"target": "nobody/nothing\x00"}, "target is not a text"),
+        ("connect", {"target": "nobody/nothing\x00"}, "target should be a text"),
     ],
 )
 def test_what_can_not_be_done_is_answered_by_a_sentence(
@@ -206,9 +209,9 @@ def test_a_panel_leaves_and_joins_a_cluster_as_the_magics_do(browser: Browser) -
     panel = browser.readers[comm]
     browser.run("%%p2p long\nimport time\ntime.sleep(120)")
     refused = browser.do(comm, "connect", target="127.0.0.1:1")
-    assert "1 task is not over" in refused["say"]
+    assert "1 task is unfinished" in refused["say"]
     did = browser.do(comm, "disconnect")
-    assert did["say"] == "Disconnected. 1 task that was not over is cancelled."
+    assert did["say"] == "Disconnected. 1 unfinished task is cancelled."
     browser.read(lambda: panel.parts["cluster"]["state"] == "closed")
     assert "Not connected" in browser.run("%p2p_disconnect\nimport gc\ngc.collect();").shown
     another = browser.readers[browser.sidebar()]
@@ -376,7 +379,7 @@ def test_pages_that_were_closed_without_a_word_are_forgotten_in_the_end(browser:
     assert comms[-1] not in browser.comms(PANEL)
 
 
-def test_who_does_not_know_the_presence_comm_and_closes_it_does_not_hide_it_from_others(browser: Browser) -> None:
+def test_a_front_end_that_closes_the_presence_comm_does_not_hide_it_from_others(browser: Browser) -> None:
     here = browser.comms(HERE)
     for comm in here:  # as a front end does that has no such target
         browser.say("comm_close", {"comm_id": comm, "data": {}})
@@ -405,7 +408,7 @@ def test_unloading_closes_the_comms_and_leaves_html_and_loading_again_begins_ane
     assert browser.readers[browser.sidebar()].parts["cluster"]["state"] == "none"
 
 
-def test_what_a_panel_needs_is_imported_once_a_cluster_is_joined_and_nothing_goes_on() -> None:
+def test_what_a_panel_needs_is_imported_once_a_cluster_is_joined_and_nothing_runs() -> None:
     look = "import sys\n[name in sys.modules for name in ('anywidget', 'p2p_ipython.notebook.panel.widget')]"
     with notebook() as book:
         browser = Browser(book)

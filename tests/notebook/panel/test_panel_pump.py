@@ -1,4 +1,4 @@
-"""The pump at a real personal cluster: panels hear what goes on, ten times a second at most, while they look."""
+"""The pump at a real personal cluster: open panels get changes, ten times a second at most."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.hub import Row
 from p2p_ipython.notebook.panel.pump import EVERY, Pump
 from p2p_ipython.notebook.panel.watch import ABSENT
+from tests.notebook.panel.contract_support import keeps
 from tests.notebook.panel.test_panel_hub import Reader
 
 PATIENCE = 60.0
 
 
 class Panel:
-    """A panel that keeps what it is told."""
+    """A panel that keeps the messages it gets."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -38,6 +39,7 @@ class Panel:
 
     def send(self, message: bytes) -> None:
         said = json.loads(message)
+        keeps(said)
         self.messages.append(said)
         self.times.append(time.monotonic())
         if said["t"] == "snapshot":
@@ -190,7 +192,7 @@ async def test_what_could_not_be_told_once_is_told_the_next_time(
     await panel.until(lambda: future.done() and not broken)
     pump.outside()  # as every ten seconds
     await panel.until(lambda: panel.reader is not None and future.task_id in panel.reader.tables["tasks"])
-    assert "could not tell the panels" in caplog.text
+    assert "could not send to the panels" in caplog.text
 
 
 async def test_what_a_worker_has_lent_counts_tasks_that_are_listed_no_longer(
@@ -224,7 +226,9 @@ async def test_messages_come_at_most_ten_times_a_second_and_all_panels_get_the_s
     assert Reader(fresh.state(0.0)).tables["tasks"] == Reader(pump.hub.snapshot(0.0)).tables["tasks"]
 
 
-async def test_who_says_hello_again_gets_everything_again_and_the_others_go_on(pump: Pump, cluster: Cluster) -> None:
+async def test_a_panel_that_says_hello_again_gets_everything_again_and_the_others_continue(
+    pump: Pump, cluster: Cluster
+) -> None:
     first, second = Panel(), Panel()
     pump.hello(first)
     pump.hello(second)
@@ -272,7 +276,7 @@ async def test_when_nothing_is_pending_any_more_panels_are_told_of_the_rest(
     assert future.done()
 
 
-async def test_who_waits_at_the_door_is_told(cluster: Cluster) -> None:
+async def test_a_visitor_is_sent_to_the_panels(cluster: Cluster) -> None:
     beside = Beside()
     pump = Pump(asyncio.get_running_loop(), lambda: cluster, beside)
     panel = Panel()

@@ -24,6 +24,7 @@ from p2p_ipython.notebook.panel.asked import ARGUMENTS, Code, Do, Hello, checked
 from p2p_ipython.notebook.panel.shown import CUT, MOST_IMAGES, MOST_OUTPUTS, MOST_TEXT, shown
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.messages import Terms
+from tests.notebook.panel.contract_support import fits
 
 HOSTILE = '<img src=x onerror="window.pwned=1">\'&'
 TERMS = Terms(slots=2, free=1, python="3.11", platform="Linux x86_64", cores=8, memory=1 << 33)
@@ -69,7 +70,7 @@ def test_attempts_that_were_lost_while_they_ran_are_told_and_those_that_were_han
     entry.attempts = (Attempt("w" * 500, 2.0, 0.0, 3.0),)
     assert "tried" not in rows.task(entry)
     entry.attempts += (Attempt("v", 4.0, 5.00049, 6.0),)
-    assert rows.task(entry)["tried"] == [["v", 4.0, 5.0, 6.0]]
+    assert rows.task(entry)["tried"] == [("v", 4.0, 5.0, 6.0)]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_keys_are_told_by_names_where_they_are_known() -> None:
 def test_a_visitor_and_a_lending_have_ids_of_their_own() -> None:
     id, told = rows.visitor(Visitor("alice/friends", HOSTILE, KEY, "bob", invited=True))
     assert (id, told["name"], told["invited"]) == (f"alice/friends {KEY}", HOSTILE, True)
-    assert told["note"] == f"Calls himself {HOSTILE}."
+    assert told["note"] == f"They call themselves {HOSTILE}."
     state = LendingState(
         "7", "alice/friends", "w", "lending", only=("bob", OTHER_KEY), usage={KEY: (2, 1.5), "x": (1, 0.5)}
     )
@@ -217,6 +218,12 @@ def made(*outputs: dict[str, Any]) -> Future[Any]:
 
 def stream(text: str, name: str = "stdout") -> dict[str, Any]:
     return {"kind": "stream", "name": name, "text": text}
+
+
+def test_what_is_shown_keeps_to_the_contract() -> None:
+    picture = {"kind": "display_data", "content": {"data": {"image/png": base64.b64encode(b"png").decode()}}}
+    words = {"kind": "display_data", "content": {"data": {"text/plain": "a"}}}
+    fits(shown("1/0", made(stream("a"), picture, words)), "Shown")
 
 
 def test_what_a_task_has_printed_is_shown_in_order_and_together() -> None:

@@ -1,39 +1,21 @@
-/** What comes later: parts of the panel that are loaded when somebody first wants to see one. */
+/** A place for a part of the panel that is loaded later. Apart from rest.ts: the parts themselves know nothing of it. */
 
-import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { createContext, type ComponentChildren } from "preact";
+import { useContext, useEffect, useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 import { Button } from "./parts";
+import { Rest, type More } from "./rest";
 
-export type More = typeof import("./more");
+const Context = createContext(new Rest(() => Promise.reject(new Error("a part of the panel outside of the panel"))));
 
-/** Those parts: loaded once, however many want them, and again only after that has failed. */
-export class Rest {
-  parts: More | undefined;
-  private loading: Promise<boolean> | undefined;
+/** Gives the parts of a panel its `Rest`. */
+export const RestProvider = Context.Provider;
 
-  constructor(private readonly load: () => Promise<More>) {}
-
-  /** Have them loaded; whether that went well. */
-  want(): Promise<boolean> {
-    this.loading ??= this.load().then(
-      (parts) => {
-        this.parts = parts;
-        return true;
-      },
-      () => {
-        this.loading = undefined;
-        return false;
-      }
-    );
-    return this.loading;
-  }
-}
-
-/** One of those parts, once they are here. */
+/** Show one of the parts, once they are here. */
 export function Later({ children }: { children: (more: More) => ComponentChildren }) {
-  const { rest, t } = useEnvironment();
+  const { t } = useEnvironment();
+  const rest = useContext(Context);
   const [attempt, setAttempt] = useState(0);
   const [failed, setFailed] = useState(false);
   const [, draw] = useState(false);

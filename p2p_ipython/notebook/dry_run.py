@@ -1,0 +1,49 @@
+"""The dry run of a cell: ``%%p2p --dry-run`` shows what would travel, and sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from IPython.display import publish_display_data
+
+from p2p_ipython.notebook.lines import say
+from p2p_ipython.notebook.output import table
+from p2p_ipython.protocol.plain import count
+
+if TYPE_CHECKING:
+    from p2p_ipython.task.capture import Captured, Row
+
+
+def show_names(captured: Captured) -> None:
+    """Show under the cell what of a cell's names would travel."""
+    from p2p_ipython.task.capture import listing  # heavy, like all that only tasks need
+
+    rows = listing(captured)
+    if not rows:
+        say("The cell uses no names of this notebook: only its source would travel.")
+        return
+    head = ("name", "type", "size", "used by")
+    publish_display_data(table(head, [_cells(row) for row in rows], caption([row.size for row in rows])))
+
+
+def caption(sizes: Sequence[int | None]) -> str:
+    """Return the caption of the table. ``sizes``: of each name, in bytes; None for what can't travel."""
+    sent = [size for size in sizes if size is not None]
+    stuck = len(sizes) - len(sent)
+    words = f"{count(len(sent), 'name')} would travel, about {_bytes(sum(sent))}." if sent else ""
+    if stuck:
+        words += f" {count(stuck, 'name')} can't be sent, so the cell would be refused."
+    return f"{words} Nothing was sent.".strip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return row.name, row.type, _bytes(row.size) if row.size is not None else f"can't travel: {row.trouble}", row.used_by
+
+
+def _bytes(size: int) -> str:
+    if size < 1000:
+        return count(size, "byte")
+    if size < 1_000_000:
+        return f"{size / 1000:.1f} kB"
+    return f"{size / 1_000_000:.1f} MB"
