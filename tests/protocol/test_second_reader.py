@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import subprocess
 import sys
 import zlib
 from collections import Counter
@@ -246,6 +247,24 @@ def _buffers(frames: list[Frame]) -> dict[tuple[str, str], bytes]:
             assert header["off"] in (0, len(found.get(key, b"")))
             found[key] = (found[key] if header["off"] else b"") + body
     return found
+
+
+@pytest.mark.slow
+def test_the_page_says_what_the_package_says_today(tmp_path: Path) -> None:
+    script, file = Path(__file__).with_name("record_traffic.py"), tmp_path / "today.jsonl"
+    done = subprocess.run(
+        [sys.executable, str(script), str(file)], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    today = Recording(file)
+    test_it_reads_every_line_and_every_verb_is_among_them(today)
+    test_it_checks_the_proofs_of_every_connection(today)
+    test_each_frame_is_delivered_once_over_all_connections_of_a_link(today)
+    for link in today.links:
+        for connection in link.connections:
+            assert not [
+                wrong for who in connection for header, _ in connection[who] if (wrong := wrong_with(who, header))
+            ]
 
 
 # -- the package's own readers: a change after which one of these fails is another version of the protocol --
