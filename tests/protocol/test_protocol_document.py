@@ -207,7 +207,7 @@ def test_a_proof_is_over_what_the_text_says() -> None:
         ("no host for {} s", membership_machine.HOST_WITHIN),
         ("or for {} s: they", membership_machine.HOST_SILENCE),
         ("within {} minutes, counts", membership_machine.FRESH / 60),
-        ("asked for {} s, remembers", host_machine.KNOCK_LIFE),
+        ("asked for {} s, and remembers", host_machine.KNOCK_LIFE),
         ("remembers {} who wait", host_machine.MAX_KNOCKS),
         ("together {} answers", host_machine.MOST_ANSWERS),
         ("and listens for {} s", membership.LOBBY_VISIT),

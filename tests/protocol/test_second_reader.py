@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 import second_reader
+from cryptography.exceptions import InvalidSignature
+from nacl.exceptions import CryptoError
 from protocol_tables import fields_of, wrong_with
 
 from p2p_ipython.errors import NotTrusted
@@ -247,6 +249,41 @@ def _buffers(frames: list[Frame]) -> dict[tuple[str, str], bytes]:
             assert header["off"] in (0, len(found.get(key, b"")))
             found[key] = (found[key] if header["off"] else b"") + body
     return found
+
+
+def test_it_refuses_what_must_be_refused(traffic: Recording) -> None:
+    said = next(one for one in traffic.said if one.by["vouched"])
+    line, at = said.row["line"].strip("\n").encode(), said.row["at"]
+    (_, topic, key) = next(one for one in traffic.keys if one[1] == said.row["topic"])
+
+    def heard(line: bytes, at: float, topic: str = topic, cluster: str = traffic.cluster) -> str:
+        return str(second_reader.Topic(topic, key, {cluster}).read(line, at)[1]["v"])
+
+    assert heard(line, at) == said.message["v"]
+    turned = base64.b64decode(line[3:])
+    turned = turned[:-1] + bytes([turned[-1] ^ 1])
+    for wrong in (
+        lambda: heard(b"p1 " + base64.b64encode(turned), at),
+        lambda: heard(line, at, topic="p2p-" + "0" * 32),  # carried over to another topic
+        lambda: heard(line, at, cluster="SHA256:another/friends"),
+        lambda: heard(line, at + 2 * 86400),  # the certificate has ended
+        lambda: heard(line, at - 86400),  # it would live too long
+        lambda: second_reader.certificate(said.by["wire"][:-1] + b"!", {traffic.cluster}, at),
+    ):
+        with pytest.raises((ValueError, CryptoError, InvalidSignature)):
+            wrong()
+    reader = second_reader.Topic(topic, key, {traffic.cluster})
+    reader.read(line, at)
+    with pytest.raises(ValueError, match="heard before"):
+        reader.read(line, at)
+    wire = next(iter(traffic.rosters().values()))
+    for wrong in (
+        lambda: second_reader.roster(wire.replace(b'"epoch":', b'"epoch":9'), traffic.cluster),
+        lambda: second_reader.roster(wire, traffic.cluster.replace("friends", "others")),
+        lambda: second_reader.roster(wire + b"\0\0\0\0", traffic.cluster),
+    ):
+        with pytest.raises((ValueError, InvalidSignature)):
+            wrong()
 
 
 @pytest.mark.slow
