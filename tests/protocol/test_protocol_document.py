@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import friends
 import pytest
+from board_support import PATIENCE, make_key, running, until
 from people import CLUSTER, NOW, PlainKey, certificate, session, writer
 from protocol_tables import fields_of, rows
 
@@ -249,6 +252,47 @@ def test_the_example_of_a_boards_services_is_what_a_board_prints() -> None:
     (text,) = examples("json services")
     assert json.dumps(json.loads(text)) == text
     assert set(json.loads(text)) == {"mailbox", "relay"}
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH is not installed")
+async def test_the_ssh_command_of_the_page_joins_a_topic_of_a_real_board(tmp_path: Path) -> None:
+    command = next(line for line in PROTOCOL.splitlines() if line.startswith("ssh -T"))
+    key, topic = make_key(tmp_path), "p2p-" + "0" * 32
+    async with running() as board:
+        for name, value in {"PORT": board.addresses.port, "KEY": key.path, "HOST": "127.0.0.1", "TOPIC": topic}.items():
+            command = re.sub(rf"\b{name}\b", str(value), command)
+        known = tmp_path / "known_hosts"
+        known.write_text(f"[127.0.0.1]:{board.addresses.port} {board.addresses.host_key}\n")
+        program, *words = [
+            *command.split()[:1],
+            "-F",
+            "none",
+            "-o",
+            f"UserKnownHostsFile={known}",
+            *command.split()[1:],
+        ]
+        ways = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+        joined = await asyncio.create_subprocess_exec(program, *words, **ways)  # type: ignore[arg-type]
+        assert joined.stdin is not None
+        assert joined.stdout is not None
+        try:
+            joined.stdin.write(b"\np1 a line\n")
+            echoed = await asyncio.wait_for(joined.stdout.readexactly(11), PATIENCE)
+            assert echoed == b"\np1 a line\n", "the board echoes, and leaves line ends as they are"
+            assert [each.topic for each in board.topics.listing("public")] == [f"public/{topic}"]
+        finally:
+            joined.kill()
+            await joined.communicate()
+        start = words[: words.index("pipe")]
+        asked = await asyncio.create_subprocess_exec(program, *start, "p2p", **ways)  # type: ignore[arg-type]
+        said, _ = await asyncio.wait_for(asked.communicate(), PATIENCE)
+        assert asked.returncode == 0
+        example = json.loads(examples("json services")[0])
+        found = json.loads(said)
+        assert found.keys() == example.keys()
+        shapes = [{name: re.sub(r"[\d.]+", "N", text) for name, text in one.items()} for one in (found, example)]
+        assert shapes[0] == shapes[1]
+        await until(lambda: not board.connections)
 
 
 def test_every_field_of_an_offer_and_every_verb_is_described() -> None:
