@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import friends
 import pytest
+from board_support import PATIENCE, make_key, running, until
 from people import CLUSTER, NOW, PlainKey, certificate, session, writer
+from protocol_tables import fields_of, rows
 
+from p2p_ipython.board import lines
+from p2p_ipython.board.server.server import ServerOptions
 from p2p_ipython.config import Settings
 from p2p_ipython.link import base as link_base
 from p2p_ipython.link import rendezvous as link_rendezvous
@@ -140,10 +146,18 @@ def test_a_proof_is_over_what_the_text_says() -> None:
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
-        ("more than {} bytes, one\nthat has ended", identity.MAX_CERTIFICATE),
+        ("- of more than {} bytes,", identity.MAX_CERTIFICATE),
         ("more than {} h 10 min", identity.MAX_LIFE / 3600),
         ("({} minutes for clocks", identity.CLOCK_SLACK / 60),
         ("at most {} bytes,\nwithout its newline", wire.MAX_LINE),
+        ("write it again after {} s", lines.RESEND_AFTER),
+        ("give it up after {} s.", lines.GIVE_UP_AFTER),
+        ("have at most {} KiB under way", lines.IN_FLIGHT >> 10),
+        ("allow {} s for the log-in", ServerOptions().login_timeout),
+        ("log-in, {} sessions a key", ServerOptions().sessions),
+        ("and {} KiB/s a key", ServerOptions().rate / 1024),
+        ("after a first {} KiB.", ServerOptions().burst / 1024),
+        ("with more than {} KiB unread", ServerOptions().queue / 1024),
         ("a `seq` that is {} or more", wire.WINDOW),
         ("base64 of 1 to {} bytes", messages.MAX_BOX),
         ("every {} s (`presence`)", Settings().presence),
@@ -191,12 +205,12 @@ def test_a_proof_is_over_what_the_text_says() -> None:
         ("after {} s again", membership_machine.ASK_EVERY[0]),
         ("double up to {} s", membership_machine.ASK_EVERY[1]),
         ("no member for {} s", membership_machine.ALONE_AFTER),
-        ("after {} s to 120 s,", membership_machine.LOBBY_EVERY[0]),
+        ("after {} s to 120 s.", membership_machine.LOBBY_EVERY[0]),
         ("up to {} s to 960 s;", membership_machine.LOBBY_EVERY[1]),
         ("no host for {} s", membership_machine.HOST_WITHIN),
         ("or for {} s: they", membership_machine.HOST_SILENCE),
         ("within {} minutes, counts", membership_machine.FRESH / 60),
-        ("asked for {} s, remembers", host_machine.KNOCK_LIFE),
+        ("asked for {} s, and remembers", host_machine.KNOCK_LIFE),
         ("remembers {} who wait", host_machine.MAX_KNOCKS),
         ("together {} answers", host_machine.MOST_ANSWERS),
         ("and listens for {} s", membership.LOBBY_VISIT),
@@ -207,6 +221,78 @@ def test_a_number_or_name_in_the_text_is_the_codes(said: str, meant: Any) -> Non
     written = meant if isinstance(meant, str) else f"{meant:g}"
     expected = re.sub(r"\s+", " ", said.format(written))
     assert expected in re.sub(r"\s+", " ", PROTOCOL)
+
+
+def test_the_states_of_a_task_are_the_clients() -> None:
+    named = {
+        word
+        for state, _, after in rows("in one of these states for the client")
+        for word in states(f"{state}, {after}")
+    }
+    assert named == {state.value for state in client_machine.TaskState}
+
+
+def states(text: str) -> set[str]:
+    """The states that a cell of the table names."""
+    return {state.value for state in client_machine.TaskState if re.search(rf"\b{state.value}\b", text)}
+
+
+def test_the_tables_of_frames_say_a_type_for_each_field() -> None:
+    for sender in ("client", "worker", "either end"):
+        kinds = fields_of(sender)
+        assert kinds
+        for fields in kinds.values():
+            for field in fields.values():
+                assert re.match(r'whole|number|text|refs|segments|true|object|"', field.type), field
+    assert fields_of("worker")["want"]["refs"].type == "refs ≤ 10,000"
+    assert not fields_of("client")["pass"]
+
+
+def test_the_example_of_a_boards_services_is_what_a_board_prints() -> None:
+    (text,) = examples("json services")
+    assert json.dumps(json.loads(text)) == text
+    assert set(json.loads(text)) == {"mailbox", "relay"}
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH is not installed")
+async def test_the_ssh_command_of_the_page_joins_a_topic_of_a_real_board(tmp_path: Path) -> None:
+    command = next(line for line in PROTOCOL.splitlines() if line.startswith("ssh -T"))
+    key, topic = make_key(tmp_path), "p2p-" + "0" * 32
+    async with running() as board:
+        for name, value in {"PORT": board.addresses.port, "KEY": key.path, "HOST": "127.0.0.1", "TOPIC": topic}.items():
+            command = re.sub(rf"\b{name}\b", str(value), command)
+        known = tmp_path / "known_hosts"
+        known.write_text(f"[127.0.0.1]:{board.addresses.port} {board.addresses.host_key}\n")
+        program, *words = [
+            *command.split()[:1],
+            "-F",
+            "none",
+            "-o",
+            f"UserKnownHostsFile={known}",
+            *command.split()[1:],
+        ]
+        ways = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+        joined = await asyncio.create_subprocess_exec(program, *words, **ways)  # type: ignore[arg-type]
+        assert joined.stdin is not None
+        assert joined.stdout is not None
+        try:
+            joined.stdin.write(b"\np1 a line\n")
+            echoed = await asyncio.wait_for(joined.stdout.readexactly(11), PATIENCE)
+            assert echoed == b"\np1 a line\n", "the board echoes, and leaves line ends as they are"
+            assert [each.topic for each in board.topics.listing("public")] == [f"public/{topic}"]
+        finally:
+            joined.kill()
+            await joined.communicate()
+        start = words[: words.index("pipe")]
+        asked = await asyncio.create_subprocess_exec(program, *start, "p2p", **ways)  # type: ignore[arg-type]
+        said, _ = await asyncio.wait_for(asked.communicate(), PATIENCE)
+        assert asked.returncode == 0
+        example = json.loads(examples("json services")[0])
+        found = json.loads(said)
+        assert found.keys() == example.keys()
+        shapes = [{name: re.sub(r"[\d.]+", "N", text) for name, text in one.items()} for one in (found, example)]
+        assert shapes[0] == shapes[1]
+        await until(lambda: not board.connections)
 
 
 def test_every_field_of_an_offer_and_every_verb_is_described() -> None:
