@@ -47,7 +47,7 @@ from p2p_ipython.link import rendezvous  # noqa: E402
 from p2p_ipython.link.tls import TLSLinker  # noqa: E402
 from p2p_ipython.members import owner  # noqa: E402
 from p2p_ipython.members.host import Host  # noqa: E402
-from p2p_ipython.members.knock import Granted, Knocking  # noqa: E402
+from p2p_ipython.members.knocking import Granted, Knocking  # noqa: E402
 from p2p_ipython.members.membership import Membership, Standing  # noqa: E402
 from p2p_ipython.protocol.client_machine import TaskState  # noqa: E402
 from p2p_ipython.protocol.identity import ClusterSecret, Session, vouch  # noqa: E402
