@@ -229,12 +229,12 @@ def test_the_states_of_a_task_are_the_clients() -> None:
         for state, _, after in rows("in one of these states for the client")
         for word in states(f"{state}, {after}")
     }
-    assert named == {state.value for state in client_machine.TaskState}
+    assert named == {state.value for state in TaskState}
 
 
 def states(text: str) -> set[str]:
     """The states that a cell of the table names."""
-    return {state.value for state in client_machine.TaskState if re.search(rf"\b{state.value}\b", text)}
+    return {state.value for state in TaskState if re.search(rf"\b{state.value}\b", text)}
 
 
 def test_the_tables_of_frames_say_a_type_for_each_field() -> None:
