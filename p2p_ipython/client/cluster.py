@@ -16,13 +16,15 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython.client import future as future_module
 from p2p_ipython.client import views as views_module
-from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink
+from p2p_ipython.client.aside import Aside
+from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink, callbacks
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, standing
 from p2p_ipython.config import Settings
@@ -124,6 +126,7 @@ def connect(
         )
     if workers is not None and not 1 <= workers <= 256:
         raise ConfigError(f"--workers is {workers}", hint="Give a number from 1 to 256.")
+    words = Aside("p2p-progress")
     made = Cluster(
         target,
         cluster=cluster or PERSONAL,
@@ -138,13 +141,28 @@ def connect(
             board,
             owner,
         ),
-        progress=progress or (lambda _text: None),
+        progress=_aside(progress, words) if progress is not None else lambda _text: None,
         settings=Settings.load(**settings),
     )
     _tell(made)
-    made._open()
+    try:
+        made._open()
+    finally:
+        words.drain(DRAIN)
     _tell(made)
     return made
+
+
+def _aside(progress: Callable[[str], None], words: Aside) -> Callable[[str], None]:
+    """``progress`` is the user's and may block: call it aside from the loop."""
+
+    def call(text: str) -> None:
+        try:
+            progress(text)
+        except Exception:
+            log.exception("progress could not be shown")
+
+    return lambda text: words.call(partial(call, text))
 
 
 def _tell(made: Cluster) -> None:
@@ -416,13 +434,10 @@ class Cluster(concurrent.futures.Executor):
     def close(self) -> None:
         """Cancel what isn't over, leave the board, end this cluster's own processes. Idempotent.
 
-        An interrupt ends the wait, not the closing. Raises ``UsageError`` in a done-callback, which is called by
-        the thread that would have to do it.
+        An interrupt ends the wait, not the closing.
         """
         if self._pid != os.getpid():
             return
-        if background().is_current():
-            raise UsageError("a cluster can't be closed from a done-callback", hint="Close it from another thread.")
         self.closed = True  # nothing more is taken
         with self._lock:
             if self._ending is None:
@@ -432,6 +447,7 @@ class Cluster(concurrent.futures.Executor):
         _open.discard(self)
         self.store.clear()
         printed.drain(DRAIN)
+        callbacks.drain(DRAIN)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close; with ``wait``, when its tasks are over. (As for any executor.)"""
@@ -441,6 +457,7 @@ class Cluster(concurrent.futures.Executor):
             for future in futures:
                 future.warn_if_stuck()
             concurrent.futures.wait(futures)
+            callbacks.drain()
         self.close()
 
     def __exit__(

@@ -238,22 +238,76 @@ def test_functions_of_another_python_wait_for_a_worker_and_then_fail_with_the_re
             future.result(PATIENCE)
 
 
-def test_a_wait_on_the_clusters_own_thread_is_an_error_not_a_deadlock(cluster: Cluster) -> None:
-    other = cluster.submit(time.sleep, 0.2)
-    caught: list[BaseException] = []
+def test_a_callback_that_blocks_keeps_nothing_else_waiting(cluster: Cluster, tmp_path: Path) -> None:
+    go, came = threading.Event(), threading.Event()
+
+    def waits(go: str) -> None:
+        while not Path(go).exists():
+            time.sleep(0.01)
+
+    first = cluster.submit(waits, str(tmp_path / "go"))
+    first.add_done_callback(lambda _future: came.set() or go.wait(PATIENCE))
+    (tmp_path / "go").touch()  # not before: of a future that is done, this thread would make the call
+    try:
+        assert came.wait(PATIENCE)
+        others = [cluster.submit(pow, 2, n) for n in range(10)]
+        assert concurrent.futures.wait(others, PATIENCE).not_done == set()
+        assert asyncio.run(waited_for(cluster.submit(pow, 2, 2))) == 4
+    finally:
+        go.set()
+
+
+async def waited_for(future: concurrent.futures.Future[int]) -> int:
+    return await asyncio.wrap_future(future)
+
+
+def test_a_callback_may_wait_for_another_task(cluster: Cluster) -> None:
+    values: list[int] = []
     called = threading.Event()
 
     def callback(_future: object) -> None:
         try:
-            other.result()
-        except UsageError as error:
-            caught.append(error)
-        called.set()
+            values.append(cluster.submit(pow, 3, 2).result(PATIENCE))
+        finally:
+            called.set()
 
-    cluster.submit(pow, 1, 1).add_done_callback(callback)
+    cluster.submit(time.sleep, 0.2).add_done_callback(callback)
     assert called.wait(PATIENCE)
-    assert caught or other.done()
-    other.result(PATIENCE)
+    assert values == [9]
+
+
+def test_what_a_callback_raises_is_logged_and_the_next_one_is_called(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[str] = []
+    over = threading.Event()
+    future = cluster.submit(time.sleep, 0.2)
+    future.add_done_callback(lambda _future: {}["no such key"])
+    future.add_done_callback(lambda _future: sys.exit("this ends nothing"))
+    future.add_done_callback(lambda _future: called.append(threading.current_thread().name))
+    future.add_done_callback(lambda _future: over.set())
+    assert over.wait(PATIENCE)
+    assert called == ["p2p-callbacks"]
+    logged = [record for record in caplog.records if record.name == "concurrent.futures"]
+    assert [record.exc_info[0] for record in logged if record.exc_info] == [KeyError, SystemExit]
+
+
+def test_progress_that_blocks_doesnt_keep_other_clusters_waiting(cluster: Cluster) -> None:
+    came, go = threading.Event(), threading.Event()
+
+    def progress(_words: str) -> None:
+        came.set()
+        go.wait(PATIENCE)
+
+    joining = threading.Thread(target=lambda: p2p_ipython.connect(workers=1, progress=progress).close())
+    joining.start()
+    try:
+        assert came.wait(PATIENCE)
+        assert concurrent.futures.wait([cluster.submit(pow, 2, 2)], PATIENCE).not_done == set()
+    finally:
+        go.set()
+        joining.join(PATIENCE)
+    assert not joining.is_alive()
 
 
 def test_the_status_says_who_is_there(cluster: Cluster) -> None:
@@ -498,29 +552,30 @@ cluster.close()
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
-def test_a_cluster_cant_be_closed_by_a_callback_and_stays_open(tmp_path: Path) -> None:
+def test_a_callback_may_close_its_cluster(tmp_path: Path) -> None:
     go = tmp_path / "go"
 
     def waits(go: str) -> None:
         while not Path(go).exists():
             time.sleep(0.01)
 
+    cluster = p2p_ipython.connect(workers=1)
+    closed = threading.Event()
+    cluster.submit(waits, str(go)).add_done_callback(lambda _future: (cluster.close(), closed.set()))
+    go.touch()  # not before: of a future that is done, the callback would be called by this thread
+    assert closed.wait(PATIENCE)
+    assert cluster.closed
+    assert not [pid for pid in cluster.pids if psutil.pid_exists(pid)]
+
+
+def test_when_the_block_ends_all_callbacks_have_been_called() -> None:
+    called: list[int] = []
     with p2p_ipython.connect(workers=1) as cluster:
-        caught: list[BaseException] = []
-        called = threading.Event()
-
-        def close(_future: object) -> None:
-            try:
-                cluster.close()
-            except UsageError as error:
-                caught.append(error)
-            called.set()
-
-        cluster.submit(waits, str(go)).add_done_callback(close)
-        go.touch()  # not before: of a future that is done, the callback would be called by this thread
-        assert called.wait(PATIENCE)
-        assert caught
-        assert cluster.submit(pow, 2, 3).result(PATIENCE) == 8
+        for n in range(5):
+            cluster.submit(pow, n, 2).add_done_callback(
+                lambda future: (time.sleep(0.05), called.append(future.result()))
+            )
+    assert called == [n * n for n in range(5)]
 
 
 def test_output_that_nobody_reads_doesnt_stop_the_cluster() -> None:
