@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from p2p_ipython.client import future as future_module
 from p2p_ipython.client import views as views_module
 from p2p_ipython.client.aside import Aside
+from p2p_ipython.client.ending import Turn, at_end, in_kernel, was_interrupted
 from p2p_ipython.client.future import NOTICE, Arrived, Future, OutputSink, callbacks
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, standing
@@ -206,7 +207,8 @@ class Cluster(concurrent.futures.Executor):
     """A cluster that this process has joined; make it with ``connect()``.
 
     It is a ``concurrent.futures.Executor``: ``submit``, ``map``, and a context manager that waits for its
-    tasks at the end (or ends at once when an exception leaves the block).
+    tasks at the end (or ends at once when an exception leaves the block). A script that ends without closing it
+    finishes its tasks first, and Ctrl-C cancels them; a notebook's kernel that ends cancels them at once.
     """
 
     def __init__(
@@ -245,6 +247,8 @@ class Cluster(concurrent.futures.Executor):
         self.joined = False
         """Whether it has been joined, ever."""
         self.closed = False
+        self._shut = False  # takes no more tasks
+        self._hurries = in_kernel()
 
     # -- tasks --
 
@@ -264,10 +268,11 @@ class Cluster(concurrent.futures.Executor):
 
         Without one it is shown as if it had been printed here; in a notebook, under the cell that submits.
         """
-        self._check_open()
-        assert self._bridge is not None
         future: Future[Any] = Future(task.id, task.label, self, self._decode)
-        self._futures[task.id] = future
+        with self._lock:
+            self._check_open()
+            self._futures[task.id] = future
+        assert self._bridge is not None
         self._bridge.submit(task, future, sink or future_module.default_sink())
         return future
 
@@ -450,20 +455,49 @@ class Cluster(concurrent.futures.Executor):
         callbacks.drain(DRAIN)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Close; with ``wait``, when its tasks are over. (As for any executor.)"""
-        if wait and not cancel_futures and not self.closed:
-            futures = list(self._futures.values())
-            concurrent.futures.wait(futures, NOTICE)
+        """Take no more tasks, and close once those that there are are over; as for any executor.
+
+        ``wait``: return when that has happened; otherwise return at once. ``cancel_futures``: cancel the tasks that
+        no worker runs yet; those that run are finished. ``close`` cancels all of them.
+        """
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._shut = True
+            futures = [future for future in self._futures.values() if not future.done()]
+        if cancel_futures:
             for future in futures:
-                future.warn_if_stuck()
-            concurrent.futures.wait(futures)
+                if not future.running():
+                    future.cancel()
+        over = threading.Event()
+        threading.Thread(target=self._finish, args=(futures, over, wait), name="p2p-shutdown", daemon=True).start()
+        if wait:
+            over.wait()
             callbacks.drain()
-        self.close()
+            self.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self.shutdown(wait=kind is None)
+        try:
+            if kind is None:
+                self.shutdown()
+        finally:  # also when an interrupt has ended the wait
+            self.close()
+
+    def _finish(self, futures: list[Future[Any]], over: threading.Event, waited_for: bool) -> None:
+        """Wait for ``futures``; and close, unless somebody waits who does.
+
+        In a thread of its own: an interrupt amid ``concurrent.futures.wait`` may leave a future locked.
+        """
+        concurrent.futures.wait(futures, NOTICE)
+        for future in futures:
+            future.warn_if_stuck()
+        concurrent.futures.wait(futures)
+        over.set()
+        if not waited_for:
+            callbacks.drain()
+            self.close()
 
     # -- inside --
 
@@ -483,8 +517,9 @@ class Cluster(concurrent.futures.Executor):
                 "this cluster was connected by another process, of which this one is a fork",
                 hint="Connect in this process, with p2p_ipython.connect().",
             )
-        if self.closed:
-            raise UsageError("this cluster is closed", hint="Connect again: %p2p_connect, or p2p_ipython.connect().")
+        if self.closed or self._shut:
+            said = "closed" if self.closed else "shut down"
+            raise UsageError(f"this cluster is {said}", hint="Connect again: %p2p_connect, or p2p_ipython.connect().")
 
     def _called(self) -> str:
         if self.target is None:
@@ -736,17 +771,30 @@ _patience = _Patience()
 _open: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
-def _close_all() -> None:
-    for cluster in list(_open):
-        try:
-            cluster.close()
-        except Exception:
-            log.exception("could not close %r", cluster)
+def _finish_all() -> None:
+    """Finish the tasks of a script that ends, and close its clusters; in a kernel, close them at once."""
+    clusters = list(_open)
+    try:
+        patient = [cluster for cluster in clusters if not cluster._hurries and not was_interrupted()]
+        busy = [future for cluster in patient for future in cluster._futures.values() if not future.done()]
+        notice = threading.Timer(NOTICE, log.warning, ["waiting for tasks that are not over; Ctrl-C cancels them"])
+        notice.daemon = True
+        if busy:
+            notice.start()
+        for cluster in patient:
+            cluster.shutdown()
+        notice.cancel()
+    except KeyboardInterrupt:
+        log.warning("tasks that are not over are cancelled")
+    finally:
+        for cluster in clusters:
+            try:
+                cluster.close()
+            except Exception:
+                log.exception("could not close %r", cluster)
 
 
-# Not atexit: its callbacks come when the interpreter lets no thread be started any more, and closing needs some.
-# concurrent.futures ends its pools by the same call.
-threading._register_atexit(_close_all)  # type: ignore[attr-defined]
+at_end(Turn.CLUSTERS, _finish_all)
 
 
 def cores() -> int:

@@ -27,6 +27,7 @@ import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.errors import NotPicklable, PythonMismatch, ResultNotPicklable, TaskDied, UsageError, WorkerLost
 from p2p_ipython.task.task import Task, make_call, make_cell
+from tests.notebook.kernels import notebook
 
 PATIENCE = 60.0
 """Seconds that anything may take before a test fails; a loaded machine needs some."""
@@ -454,6 +455,132 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path) -> No
     assert value == "32"
     assert not [pid for pid in pids if psutil.pid_exists(int(pid))]
     nothing_is_in(tmp_path)
+
+
+def ran_to_its_end(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+WRITES = """
+import p2p_ipython, sys, time
+from pathlib import Path
+def write(path):
+    time.sleep(0.3)
+    Path(path).write_text("done")
+"""
+
+
+def test_a_script_that_ends_finishes_its_tasks_and_their_callbacks(tmp_path: Path) -> None:
+    script = f"""{WRITES}
+cluster = p2p_ipython.connect(workers=1)
+for path in sys.argv[1:]:
+    cluster.submit(write, path).add_done_callback(lambda future: print("called back"))
+"""
+    ran = ran_to_its_end(script, str(tmp_path / "one"), str(tmp_path / "two"))
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "called back\n" * 2, "")
+    assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "done"
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit('it ends')", "cluster.shutdown(wait=False)"])
+def test_however_a_script_ends_its_tasks_are_finished(tmp_path: Path, end: str) -> None:
+    ran = ran_to_its_end(
+        f"{WRITES}\ncluster = p2p_ipython.connect(workers=1); cluster.submit(write, sys.argv[1])\n{end}",
+        str(tmp_path / "one"),
+    )
+    assert (tmp_path / "one").read_text() == "done", ran.stderr
+
+
+def interrupted(script: str, when: str) -> tuple[list[str], str]:
+    """Interrupt a script when it says ``when`` on stderr; the lines of its stdout, and the rest of its stderr."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert program.stderr is not None
+        assert when in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        out, errors = program.communicate(timeout=PATIENCE)
+        return out.splitlines(), errors
+    finally:
+        program.kill()
+        program.wait()
+
+
+FOREVER = """
+import p2p_ipython, sys, time
+cluster = p2p_ipython.connect(workers=1)
+future = cluster.submit(time.sleep, 3600)
+future.add_done_callback(lambda future: print("cancelled:", future.cancelled()))
+while not future.running():
+    time.sleep(0.01)
+print(*cluster.pids, flush=True)
+"""
+
+
+def test_ctrl_c_ends_the_wait_at_a_scripts_end() -> None:
+    script = f"{FOREVER}\nimport p2p_ipython.client.cluster as module; module.NOTICE = 0.1"
+    (pids, *said), errors = interrupted(script, "waiting for tasks that are not over; Ctrl-C cancels them")
+    assert said == ["cancelled: True"]
+    assert errors == "tasks that are not over are cancelled\n"
+    assert not [pid for pid in pids.split() if psutil.pid_exists(int(pid))]
+
+
+@pytest.mark.parametrize("wait", ["future.result()", "with cluster: pass", "with cluster: future.result()"])
+def test_a_program_that_ctrl_c_has_ended_waits_for_nothing_more(wait: str) -> None:
+    (pids, *said), errors = interrupted(f"{FOREVER}print('it waits', file=sys.stderr, flush=True)\n{wait}", "it waits")
+    assert said == ["cancelled: True"]
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not [pid for pid in pids.split() if psutil.pid_exists(int(pid))]
+
+
+def test_a_kernel_that_ends_cancels_its_tasks_at_once(tmp_path: Path) -> None:
+    with notebook({}) as book:
+        started = f"open({str(tmp_path / 'pids')!r}, 'w').write(' '.join(map(str, cluster.pids)))"
+        made = book.run("import p2p_ipython, time; cluster = p2p_ipython.connect(workers=1)")
+        assert made.error is None
+        book.run(f"future = cluster.submit(time.sleep, 3600); {started}")
+        book.run("while not future.running(): time.sleep(0.01)")
+        kernel = psutil.Process(book.manager.provisioner.pid)
+        book.client.shutdown()
+        assert kernel.wait(PATIENCE) == 0
+    assert not [pid for pid in (tmp_path / "pids").read_text().split() if psutil.pid_exists(int(pid))]
+
+
+def test_shutdown_that_doesnt_wait_cancels_nothing_and_takes_no_more(tmp_path: Path) -> None:
+    cluster = p2p_ipython.connect(workers=1)
+    futures = [cluster.submit(pow, n, 2) for n in range(20)]
+    cluster.shutdown(wait=False)
+    with pytest.raises(UsageError, match=r"shut down|closed"):
+        cluster.submit(pow, 1, 1)
+    assert [future.result(PATIENCE) for future in futures] == [n * n for n in range(20)]
+    until(lambda: cluster.closed and not any(map(psutil.pid_exists, cluster.pids)), "it is closed")
+    cluster.close()
+
+
+def test_shutdown_that_cancels_lets_run_what_runs(tmp_path: Path) -> None:
+    cluster = p2p_ipython.connect(workers=1)
+
+    def waits(go: str) -> str:
+        while not Path(go).exists():
+            time.sleep(0.01)
+        return "finished"
+
+    runs = cluster.submit(waits, str(tmp_path / "go"))
+    until(runs.running, "it runs")
+    waiting = [cluster.submit(pow, 2, 2) for _ in range(5)]
+    cluster.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in waiting)
+    assert not runs.done()
+    (tmp_path / "go").touch()
+    assert runs.result(PATIENCE) == "finished"
+    cluster.shutdown()
+    assert cluster.closed
 
 
 def test_a_file_beside_the_notebook_cant_pass_for_a_module_of_pythons(tmp_path: Path) -> None:
