@@ -426,7 +426,7 @@ def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:
             "the personal cluster on this machine has workers of its own",
             hint="To lend to friends, say to which cluster: %p2p_lend alice/friends",
         )
-    way = where.way
+    way = where._core.way
     given |= {
         "identity": None if way.identity is None else str(Path(way.identity).absolute()),
         "pin": way.accept_host_key,

@@ -40,7 +40,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def cell(cluster: Cluster, source: str, **names: object) -> Task:
-    return make_cell(source, dict(names), cluster.store, transform=TransformerManager().transform_cell)
+    return make_cell(source, dict(names), cluster._core.store, transform=TransformerManager().transform_cell)
 
 
 def streamed(messages: list[dict]) -> list[str]:
@@ -135,9 +135,9 @@ def test_a_value_that_is_larger_than_a_frame_comes_back(cluster: Cluster) -> Non
 
 
 def test_a_cell_gives_the_value_of_its_last_expression(cluster: Cluster) -> None:
-    assert cluster.submit_task(cell(cluster, "y = x * 2\ny + 1", x=20)).result(PATIENCE) == 41
-    assert cluster.submit_task(cell(cluster, "x * 2;", x=20)).result(PATIENCE) is None
-    assert cluster.submit_task(cell(cluster, "y = x", x=20)).result(PATIENCE) is None
+    assert cluster._core.submit_task(cell(cluster, "y = x * 2\ny + 1", x=20)).result(PATIENCE) == 41
+    assert cluster._core.submit_task(cell(cluster, "x * 2;", x=20)).result(PATIENCE) is None
+    assert cluster._core.submit_task(cell(cluster, "y = x", x=20)).result(PATIENCE) is None
 
 
 def test_output_comes_while_the_task_runs_and_is_kept(cluster: Cluster, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ from IPython.display import display, HTML
 display(HTML("<i>shown</i>"))
 print("after")
 """
-    future = cluster.submit_task(cell(cluster, source), show)
+    future = cluster._core.submit_task(cell(cluster, source), show)
     assert first.wait(PATIENCE)
     assert not future.done()
     go.touch()
@@ -168,7 +168,7 @@ print("after")
 
 
 def test_a_remote_exception_is_raised_as_itself_with_the_remote_traceback(cluster: Cluster) -> None:
-    future = cluster.submit_task(cell(cluster, "def f():\n    return {}['key']\nf()"))
+    future = cluster._core.submit_task(cell(cluster, "def f():\n    return {}['key']\nf()"))
     with pytest.raises(KeyError, match="key") as caught:
         future.result(PATIENCE)
     text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(caught.value._render_traceback_()))  # type: ignore[attr-defined]
@@ -181,7 +181,7 @@ def test_a_remote_exception_is_raised_as_itself_with_the_remote_traceback(cluste
 
 
 def test_a_result_that_cant_be_pickled_is_named_and_its_output_kept(cluster: Cluster) -> None:
-    future = cluster.submit_task(cell(cluster, "print('done')\n(n for n in [])"))
+    future = cluster._core.submit_task(cell(cluster, "print('done')\n(n for n in [])"))
     with pytest.raises(ResultNotPicklable, match="generator"):
         future.result(PATIENCE)
     assert streamed(future.outputs) == ["done\n"]
@@ -210,7 +210,7 @@ def test_a_task_that_fills_its_memory_fails_and_the_worker_lives_on() -> None:
 
 def test_a_task_that_prints_100_megabytes_ends_well_and_says_what_was_left_out(cluster: Cluster) -> None:
     source = "line = 'x' * 999_999\nfor _ in range(100):\n    print(line)\n'done'"
-    future = cluster.submit_task(cell(cluster, source))
+    future = cluster._core.submit_task(cell(cluster, source))
     assert future.result(PATIENCE) == "done"
     text = "".join(m["text"] for m in future.outputs)
     assert len(text) < 2 << 20
@@ -232,8 +232,8 @@ def test_cancel_ends_a_waiting_task_and_a_running_one_and_neither_is_delivered(c
 def test_functions_of_another_python_wait_for_a_worker_and_then_fail_with_the_reason() -> None:
     with p2p_ipython.connect(workers=1, request_every=0.5) as here:
         here.submit(pow, 1, 1).result(PATIENCE)
-        task = dataclasses.replace(make_call(pow, (2, 2), {}, here.store), needs_python="3.5")
-        future = here.submit_task(task)
+        task = dataclasses.replace(make_call(pow, (2, 2), {}, here._core.store), needs_python="3.5")
+        future = here._core.submit_task(task)
         until(lambda: "waiting for a worker with python 3.5" in future.state_text or future.done(), "the reason")
         with pytest.raises(PythonMismatch, match=r"3\.5"):
             future.result(PATIENCE)
@@ -374,9 +374,9 @@ def test_a_task_that_may_run_once_only_isnt_started_again(tmp_path: Path) -> Non
                 print("attempt", file=file)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        task = make_call(ends_badly, (str(log),), {}, cluster.store, once=True)
+        task = make_call(ends_badly, (str(log),), {}, cluster._core.store, once=True)
         with pytest.raises(WorkerLost, match="may have run"):
-            cluster.submit_task(task).result(PATIENCE)
+            cluster._core.submit_task(task).result(PATIENCE)
         assert log.read_text() == "attempt\n"
 
 

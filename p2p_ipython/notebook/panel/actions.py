@@ -114,7 +114,7 @@ class Actions:
 
     def _show(self, cluster: Cluster | None, task: str) -> Done:
         there = _there(cluster)
-        return Done("", shown(there.source_of(task), there.shown(task)))
+        return Done("", shown(there._core.source_of(task), there._core.shown(task)))
 
     # -- clusters --
 
@@ -133,7 +133,7 @@ class Actions:
 
         way, own = Way(), False
         if not title and cluster is not None and not cluster.shared and cluster.target is not None:
-            title, way, own = cluster.cluster, cluster.way.to(cluster.target), True
+            title, way, own = cluster.cluster, cluster._core.way.to(cluster.target), True
         until = time.time() + CODE_LIFE
         with _unattended():
             invitation = self._friends.reception.invite(title, who or None, _Unseen(), way=way, own=own, yes=False)

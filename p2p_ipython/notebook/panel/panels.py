@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from p2p_ipython.client.cluster import cores  # also: at the end of the process clusters are closed after panels
+from p2p_ipython.client.connect import cores  # also: at the end of the process clusters are closed after panels
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.panel import actions, rows, static, watch
 from p2p_ipython.notebook.panel.asked import Do, Hello, read
@@ -117,7 +117,7 @@ class Desk:
         if mine is None or mine.closed:
             others = [one for ref in list(self._opened) if (one := ref()) is not None and not one.closed]
             mine = others[-1] if others else self._last
-        if mine is None or mine.joined:  # not one that may fail to
+        if mine is None or mine._core.joined:  # not one that may fail to
             self._last = mine
         return mine
 
@@ -343,7 +343,7 @@ class Surroundings:
 
     def _can(self, cluster: Cluster | None) -> list[str]:
         """The actions that work now."""
-        there = cluster if cluster is not None and cluster.joined and not cluster.closed else None
+        there = cluster if cluster is not None and cluster._core.joined and not cluster.closed else None
         shared = there is not None and there.shared
         elsewhere = there is not None and there.target is not None
         owned = [title for title, own in self._known if own]

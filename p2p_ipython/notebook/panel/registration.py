@@ -115,7 +115,7 @@ class Door:
         """A cluster begins to connect, or has been joined."""
         if not any(ref() is cluster for ref in list(self.opened)):
             self.opened.append(weakref.ref(cluster, self.opened.remove))
-        if cluster.joined and not self._preparing and self._notebook.output().interactive:
+        if cluster._core.joined and not self._preparing and self._notebook.output().interactive:
             self._preparing = True
             loop = background().loop
             loop.call_soon_threadsafe(loop.call_later, QUIET, self._prepare, weakref.ref(cluster))
@@ -128,7 +128,7 @@ class Door:
         cluster = which()
         if self._closed or cluster is None or cluster.closed:
             self._preparing = False
-        elif self._notebook.computes or not cluster.idle:
+        elif self._notebook.computes or not cluster._core.idle:
             background().loop.call_later(QUIET, self._prepare, which)
         else:
             threading.Thread(target=_load, name="p2p-panel-import", daemon=True).start()
