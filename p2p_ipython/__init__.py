@@ -27,13 +27,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from p2p_ipython.client.cluster import Cluster, connect
+    from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.client.connect import connect
     from p2p_ipython.client.future import Future
     from p2p_ipython.errors import P2PError, TaskError, WorkerLost
 
 _HOMES = {
     "Cluster": "p2p_ipython.client.cluster",
-    "connect": "p2p_ipython.client.cluster",
+    "connect": "p2p_ipython.client.connect",
     "Future": "p2p_ipython.client.future",
     "P2PError": "p2p_ipython.errors",
     "TaskError": "p2p_ipython.errors",

@@ -104,7 +104,7 @@ def measure(
         say("starting" if target is None else "connecting")
         before = _own_rss() if memory and repeat == 0 else 0.0
         began = time.perf_counter()
-        from p2p_ipython.client.cluster import connect
+        from p2p_ipython.client.connect import connect
 
         given: dict[str, Any] = {}
         if target:

@@ -128,7 +128,7 @@ class BackgroundLoop:
             work.close()
             raise UsageError(
                 "this call waits for the cluster, on the very thread that serves it",
-                hint="Don't wait for a future in a done-callback; start a thread, or await it elsewhere.",
+                hint="Start a thread, or await it elsewhere.",
             )
         future = self.start(work)
         try:

@@ -14,8 +14,10 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
@@ -34,6 +36,12 @@ SAID_WITHIN = 2.0
 
 NOTICE = 10.0
 """Seconds after which whoever waits for a task that nobody can run is told so."""
+
+ASYNCIOS = asyncio.wrap_future.__module__
+"""Where the callbacks come from by which ``await`` waits. They only wake a loop: a thread would make them slow."""
+
+callbacks = Aside("p2p-callbacks")
+"""Calls what users have given to ``add_done_callback``, where otherwise the thread that serves the links would."""
 
 OutputMessage = dict[str, Any]
 """{"kind": "stream", "name", "text"} or {"kind": "display_data" | "update_display_data" | "clear_output",
@@ -138,6 +146,14 @@ class Future(concurrent.futures.Future[T]):
         self._notify()
         return True
 
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Call ``fn(future)`` once the task is over, or was cancelled; at once if it is over already.
+
+        Callbacks may block and may wait for other futures. They run one after the other, in a thread of their own or
+        in the one that calls ``cancel()``. An exception in one is logged by the logger "concurrent.futures".
+        """
+        super().add_done_callback(fn if getattr(fn, "__module__", None) == ASYNCIOS else partial(_call_aside, fn))
+
     def __await__(self) -> Generator[Any, None, T]:
         """``await future`` in any event loop: a notebook's, or a program's."""
         return asyncio.wrap_future(self).__await__()
@@ -202,6 +218,10 @@ class Future(concurrent.futures.Future[T]):
 
     # -- inside --
 
+    def _when_done(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Call ``fn`` as ``add_done_callback`` does, but on the loop's thread: it must not block."""
+        super().add_done_callback(fn)
+
     def _settle(self, result: Arrived) -> None:
         # Undecoded for now: see _wait. A failure is stored as one, for `wait(…, FIRST_EXCEPTION)`.
         try:
@@ -234,7 +254,7 @@ class Future(concurrent.futures.Future[T]):
         if not self.done() and background().is_current():
             raise UsageError(
                 "this would wait for a task on the thread that serves the cluster",
-                hint="In a done-callback, ask only futures that are done.",
+                hint="Wait for it in another thread, or await it in another loop.",
             )
         try:
             self._wait_aloud(timeout)
@@ -273,6 +293,21 @@ class Future(concurrent.futures.Future[T]):
         why = "" if self.done() else self._owner.why(self.task_id)
         if why.startswith("waiting for a worker"):
             log.warning("%s is %s", plain(self.label, 40), why)
+
+
+def _call_aside(fn: Callable[[concurrent.futures.Future[T]], object], future: concurrent.futures.Future[T]) -> None:
+    """Call a user's callback: in a thread of its own when this is the thread that serves the links."""
+    if background().is_current():
+        callbacks.call(partial(_call_and_log, fn, future))
+    else:
+        fn(future)
+
+
+def _call_and_log(fn: Callable[[concurrent.futures.Future[T]], object], future: concurrent.futures.Future[T]) -> None:
+    try:
+        fn(future)
+    except BaseException:  # SystemExit, too, is nobody's here
+        logging.getLogger("concurrent.futures").exception("exception calling callback for %r", future)
 
 
 class Cancelled(concurrent.futures.CancelledError):

@@ -11,10 +11,9 @@ started ends with ``close``, or with the process.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
+import concurrent.futures
 import logging
 import os
-import threading
 import time
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping
@@ -22,6 +21,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from p2p_ipython.client.ending import Turn, at_end
 from p2p_ipython.client.errands import ENDING, Errand, Invitation, Invite, Joining, View, Visitor, commands
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable, ConfigError, NoKey, P2PError, UsageError
@@ -681,6 +681,4 @@ def _close_all() -> None:
             log.exception("could not leave the boards")
 
 
-# Not atexit: see client/cluster.py. These are called last come, first served, so concurrent.futures.thread, which
-# ends asyncio's threads by the same call, is imported above: leaving a board needs them.
-threading._register_atexit(_close_all)  # type: ignore[attr-defined]
+at_end(Turn.RECEPTIONS, _close_all)

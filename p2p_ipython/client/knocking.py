@@ -8,14 +8,14 @@ ends with ``give_up``, or with the process.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
+import concurrent.futures
 import logging
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from p2p_ipython.client.ending import Turn, at_end
 from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError, in_notebook
 from p2p_ipython.loop import adopt, background
 
@@ -213,5 +213,4 @@ async def _end(visit: _Visit) -> None:
     await asyncio.wait({visit.task})
 
 
-# Not atexit, and after an import of what ends asyncio's threads: see client/hosting.py.
-threading._register_atexit(give_up)  # type: ignore[attr-defined]
+at_end(Turn.KNOCKING, give_up)

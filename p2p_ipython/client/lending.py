@@ -11,7 +11,7 @@ thread but the loop's, and each has a deadline; ``states`` and ``follow`` may be
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
+import concurrent.futures
 import logging
 import os
 import sys
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython import errors
+from p2p_ipython.client.ending import Turn, at_end
 from p2p_ipython.client.local import Child
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable, ConfigError, P2PError, UsageError
@@ -425,10 +426,10 @@ def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:
             "the personal cluster on this machine has workers of its own",
             hint="To lend to friends, say to which cluster: %p2p_lend alice/friends",
         )
-    way = where.way
+    way = where._core.way
     given |= {
         "identity": None if way.identity is None else str(Path(way.identity).absolute()),
-        "pin": way.accept_host_key,
+        "pin": way.pin,
         "ssh_options": list(way.ssh_options),
         "settings": asdict(where.settings),
     }
@@ -495,5 +496,4 @@ def _close_all() -> None:
         log.exception("could not end what this notebook lends")
 
 
-# Not atexit, and after an import of what ends asyncio's threads: see client/hosting.py.
-threading._register_atexit(_close_all)  # type: ignore[attr-defined]
+at_end(Turn.LENDER, _close_all)

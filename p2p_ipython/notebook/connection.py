@@ -99,7 +99,7 @@ class Connection:
 
 
 def _connect() -> Connect:
-    from p2p_ipython.client.cluster import connect  # heavy
+    from p2p_ipython.client.connect import connect  # heavy
 
     return connect
 

@@ -222,7 +222,7 @@ class P2PMagics(Magics):
         label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
         output = self.output()
         future = self._submit(captured, label, output, once=options.once, line=True)
-        shown = self._status_lines.add(future, output, lambda: cluster.record.entries.get(future.task_id))
+        shown = self._status_lines.add(future, output, lambda: cluster._core.record.entries.get(future.task_id))
         if name is not None:
             self._ip.push({name: future})
         return self._wait(future, shown) if options.wait else None
@@ -246,14 +246,14 @@ class P2PMagics(Magics):
         from p2p_ipython.task.task import task_of
 
         cluster = self._connected()
-        task = task_of(captured, cluster.store, label=label, once=once, large=cluster.settings.large)
+        task = task_of(captured, cluster._core.store, label=label, once=once, large=cluster.settings.large)
         if line:  # before it is submitted, so that the line stands above the task's output
             words = text(plain(task.label, 80), "submitted", 0, over=False)
             output.show(words, html=line_html("waiting", words))
         try:
-            future = cluster.submit_task(task, output)
+            future = cluster._core.submit_task(task, output)
         except BaseException:
-            cluster.store.unpin(task.packed.large)
+            cluster._core.store.unpin(task.packed.large)
             raise
         self._ip.push({"_p2p": future}, interactive=False)
         return future

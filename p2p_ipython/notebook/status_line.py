@@ -153,7 +153,7 @@ class StatusLines:
         future.said = line.said
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)
-        future.add_done_callback(lambda _future: loop.call_soon_threadsafe(self._end, line))
+        future._when_done(lambda _future: loop.call_soon_threadsafe(self._end, line))
         return line.over
 
     def _begin(self, line: _Line) -> None:

@@ -140,4 +140,4 @@ def connected(stage: Stage, window: Jupyter) -> Iterator[Book]:
 def book(stage: Stage, lab: Tab, connected: Book) -> Iterator[Book]:
     """The connected notebook, in front and without cells. What the test leaves undone is cancelled."""
     yield stage.run(lambda: connected.front().emptied())
-    stage.run(lambda: connected.do("for task in list(cluster.record.entries):\n    cluster.cancel_task(task)"))
+    stage.run(lambda: connected.do("for task in list(cluster._core.record.entries):\n    cluster.cancel_task(task)"))

@@ -108,9 +108,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 def test_the_default_cluster_is_the_clients_own() -> None:
-    from p2p_ipython.client import cluster
+    from p2p_ipython.client import connect
 
-    assert cluster.PERSONAL == PERSONAL
+    assert connect.PERSONAL == PERSONAL
 
 
 def test_the_default_board_is_the_same_for_those_who_host_and_those_who_look() -> None:

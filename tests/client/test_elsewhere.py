@@ -96,10 +96,10 @@ def test_a_future_waits_for_a_worker_says_so_and_runs_when_one_comes(board: dict
         assert cluster.status().user == "alice"
         assert f"p2p worker --board {where} --cluster mine" in str(cluster)
         assert "Only workers that hold your key are in it: SHA256:" in str(cluster)
-        facts = on_loop(cluster.facts)
+        facts = on_loop(cluster._core.facts)
         assert (facts.state, facts.kind, facts.title, facts.board) == ("connected", "own", "mine", where)
         assert facts.note.startswith("No worker is here yet.")
-        assert on_loop(cluster.reasons) == {"": "waiting for a worker: none is here"}
+        assert on_loop(cluster._core.reasons) == {"": "waiting for a worker: none is here"}
         arguments = ["--board", where, "--cluster", "mine", "--name", "lender", "--slots", "2"]
         with command("worker", *arguments, "--accept-host-key", pin, end=signal.SIGINT) as worker:
             assert future.result(PATIENCE) == 1024

@@ -27,6 +27,7 @@ import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.errors import NotPicklable, PythonMismatch, ResultNotPicklable, TaskDied, UsageError, WorkerLost
 from p2p_ipython.task.task import Task, make_call, make_cell
+from tests.notebook.kernels import notebook
 
 PATIENCE = 60.0
 """Seconds that anything may take before a test fails; a loaded machine needs some."""
@@ -39,7 +40,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def cell(cluster: Cluster, source: str, **names: object) -> Task:
-    return make_cell(source, dict(names), cluster.store, transform=TransformerManager().transform_cell)
+    return make_cell(source, dict(names), cluster._core.store, transform=TransformerManager().transform_cell)
 
 
 def streamed(messages: list[dict]) -> list[str]:
@@ -134,9 +135,9 @@ def test_a_value_that_is_larger_than_a_frame_comes_back(cluster: Cluster) -> Non
 
 
 def test_a_cell_gives_the_value_of_its_last_expression(cluster: Cluster) -> None:
-    assert cluster.submit_task(cell(cluster, "y = x * 2\ny + 1", x=20)).result(PATIENCE) == 41
-    assert cluster.submit_task(cell(cluster, "x * 2;", x=20)).result(PATIENCE) is None
-    assert cluster.submit_task(cell(cluster, "y = x", x=20)).result(PATIENCE) is None
+    assert cluster._core.submit_task(cell(cluster, "y = x * 2\ny + 1", x=20)).result(PATIENCE) == 41
+    assert cluster._core.submit_task(cell(cluster, "x * 2;", x=20)).result(PATIENCE) is None
+    assert cluster._core.submit_task(cell(cluster, "y = x", x=20)).result(PATIENCE) is None
 
 
 def test_output_comes_while_the_task_runs_and_is_kept(cluster: Cluster, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ from IPython.display import display, HTML
 display(HTML("<i>shown</i>"))
 print("after")
 """
-    future = cluster.submit_task(cell(cluster, source), show)
+    future = cluster._core.submit_task(cell(cluster, source), show)
     assert first.wait(PATIENCE)
     assert not future.done()
     go.touch()
@@ -167,7 +168,7 @@ print("after")
 
 
 def test_a_remote_exception_is_raised_as_itself_with_the_remote_traceback(cluster: Cluster) -> None:
-    future = cluster.submit_task(cell(cluster, "def f():\n    return {}['key']\nf()"))
+    future = cluster._core.submit_task(cell(cluster, "def f():\n    return {}['key']\nf()"))
     with pytest.raises(KeyError, match="key") as caught:
         future.result(PATIENCE)
     text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(caught.value._render_traceback_()))  # type: ignore[attr-defined]
@@ -180,7 +181,7 @@ def test_a_remote_exception_is_raised_as_itself_with_the_remote_traceback(cluste
 
 
 def test_a_result_that_cant_be_pickled_is_named_and_its_output_kept(cluster: Cluster) -> None:
-    future = cluster.submit_task(cell(cluster, "print('done')\n(n for n in [])"))
+    future = cluster._core.submit_task(cell(cluster, "print('done')\n(n for n in [])"))
     with pytest.raises(ResultNotPicklable, match="generator"):
         future.result(PATIENCE)
     assert streamed(future.outputs) == ["done\n"]
@@ -209,7 +210,7 @@ def test_a_task_that_fills_its_memory_fails_and_the_worker_lives_on() -> None:
 
 def test_a_task_that_prints_100_megabytes_ends_well_and_says_what_was_left_out(cluster: Cluster) -> None:
     source = "line = 'x' * 999_999\nfor _ in range(100):\n    print(line)\n'done'"
-    future = cluster.submit_task(cell(cluster, source))
+    future = cluster._core.submit_task(cell(cluster, source))
     assert future.result(PATIENCE) == "done"
     text = "".join(m["text"] for m in future.outputs)
     assert len(text) < 2 << 20
@@ -231,29 +232,83 @@ def test_cancel_ends_a_waiting_task_and_a_running_one_and_neither_is_delivered(c
 def test_functions_of_another_python_wait_for_a_worker_and_then_fail_with_the_reason() -> None:
     with p2p_ipython.connect(workers=1, request_every=0.5) as here:
         here.submit(pow, 1, 1).result(PATIENCE)
-        task = dataclasses.replace(make_call(pow, (2, 2), {}, here.store), needs_python="3.5")
-        future = here.submit_task(task)
+        task = dataclasses.replace(make_call(pow, (2, 2), {}, here._core.store), needs_python="3.5")
+        future = here._core.submit_task(task)
         until(lambda: "waiting for a worker with python 3.5" in future.state_text or future.done(), "the reason")
         with pytest.raises(PythonMismatch, match=r"3\.5"):
             future.result(PATIENCE)
 
 
-def test_a_wait_on_the_clusters_own_thread_is_an_error_not_a_deadlock(cluster: Cluster) -> None:
-    other = cluster.submit(time.sleep, 0.2)
-    caught: list[BaseException] = []
+def test_a_callback_that_blocks_keeps_nothing_else_waiting(cluster: Cluster, tmp_path: Path) -> None:
+    go, came = threading.Event(), threading.Event()
+
+    def waits(go: str) -> None:
+        while not Path(go).exists():
+            time.sleep(0.01)
+
+    first = cluster.submit(waits, str(tmp_path / "go"))
+    first.add_done_callback(lambda _future: came.set() or go.wait(PATIENCE))
+    (tmp_path / "go").touch()  # not before: of a future that is done, this thread would make the call
+    try:
+        assert came.wait(PATIENCE)
+        others = [cluster.submit(pow, 2, n) for n in range(10)]
+        assert concurrent.futures.wait(others, PATIENCE).not_done == set()
+        assert asyncio.run(waited_for(cluster.submit(pow, 2, 2))) == 4
+    finally:
+        go.set()
+
+
+async def waited_for(future: concurrent.futures.Future[int]) -> int:
+    return await asyncio.wrap_future(future)
+
+
+def test_a_callback_may_wait_for_another_task(cluster: Cluster) -> None:
+    values: list[int] = []
     called = threading.Event()
 
     def callback(_future: object) -> None:
         try:
-            other.result()
-        except UsageError as error:
-            caught.append(error)
-        called.set()
+            values.append(cluster.submit(pow, 3, 2).result(PATIENCE))
+        finally:
+            called.set()
 
-    cluster.submit(pow, 1, 1).add_done_callback(callback)
+    cluster.submit(time.sleep, 0.2).add_done_callback(callback)
     assert called.wait(PATIENCE)
-    assert caught or other.done()
-    other.result(PATIENCE)
+    assert values == [9]
+
+
+def test_what_a_callback_raises_is_logged_and_the_next_one_is_called(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[str] = []
+    over = threading.Event()
+    future = cluster.submit(time.sleep, 0.2)
+    future.add_done_callback(lambda _future: {}["no such key"])
+    future.add_done_callback(lambda _future: sys.exit("this ends nothing"))
+    future.add_done_callback(lambda _future: called.append(threading.current_thread().name))
+    future.add_done_callback(lambda _future: over.set())
+    assert over.wait(PATIENCE)
+    assert called == ["p2p-callbacks"]
+    logged = [record for record in caplog.records if record.name == "concurrent.futures"]
+    assert [record.exc_info[0] for record in logged if record.exc_info] == [KeyError, SystemExit]
+
+
+def test_progress_that_blocks_doesnt_keep_other_clusters_waiting(cluster: Cluster) -> None:
+    came, go = threading.Event(), threading.Event()
+
+    def progress(_words: str) -> None:
+        came.set()
+        go.wait(PATIENCE)
+
+    joining = threading.Thread(target=lambda: p2p_ipython.connect(workers=1, progress=progress).close())
+    joining.start()
+    try:
+        assert came.wait(PATIENCE)
+        assert concurrent.futures.wait([cluster.submit(pow, 2, 2)], PATIENCE).not_done == set()
+    finally:
+        go.set()
+        joining.join(PATIENCE)
+    assert not joining.is_alive()
 
 
 def test_the_status_says_who_is_there(cluster: Cluster) -> None:
@@ -319,9 +374,9 @@ def test_a_task_that_may_run_once_only_isnt_started_again(tmp_path: Path) -> Non
                 print("attempt", file=file)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        task = make_call(ends_badly, (str(log),), {}, cluster.store, once=True)
+        task = make_call(ends_badly, (str(log),), {}, cluster._core.store, once=True)
         with pytest.raises(WorkerLost, match="may have run"):
-            cluster.submit_task(task).result(PATIENCE)
+            cluster._core.submit_task(task).result(PATIENCE)
         assert log.read_text() == "attempt\n"
 
 
@@ -400,6 +455,132 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path) -> No
     assert value == "32"
     assert not [pid for pid in pids if psutil.pid_exists(int(pid))]
     nothing_is_in(tmp_path)
+
+
+def ran_to_its_end(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+WRITES = """
+import p2p_ipython, sys, time
+from pathlib import Path
+def write(path):
+    time.sleep(0.3)
+    Path(path).write_text("done")
+"""
+
+
+def test_a_script_that_ends_finishes_its_tasks_and_their_callbacks(tmp_path: Path) -> None:
+    script = f"""{WRITES}
+cluster = p2p_ipython.connect(workers=1)
+for path in sys.argv[1:]:
+    cluster.submit(write, path).add_done_callback(lambda future: print("called back"))
+"""
+    ran = ran_to_its_end(script, str(tmp_path / "one"), str(tmp_path / "two"))
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "called back\n" * 2, "")
+    assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "done"
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit('it ends')", "cluster.shutdown(wait=False)"])
+def test_however_a_script_ends_its_tasks_are_finished(tmp_path: Path, end: str) -> None:
+    ran = ran_to_its_end(
+        f"{WRITES}\ncluster = p2p_ipython.connect(workers=1); cluster.submit(write, sys.argv[1])\n{end}",
+        str(tmp_path / "one"),
+    )
+    assert (tmp_path / "one").read_text() == "done", ran.stderr
+
+
+def interrupted(script: str, when: str) -> tuple[list[str], str]:
+    """Interrupt a script when it says ``when`` on stderr; the lines of its stdout, and the rest of its stderr."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert program.stderr is not None
+        assert when in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        out, errors = program.communicate(timeout=PATIENCE)
+        return out.splitlines(), errors
+    finally:
+        program.kill()
+        program.wait()
+
+
+FOREVER = """
+import p2p_ipython, sys, time
+cluster = p2p_ipython.connect(workers=1)
+future = cluster.submit(time.sleep, 3600)
+future.add_done_callback(lambda future: print("cancelled:", future.cancelled()))
+while not future.running():
+    time.sleep(0.01)
+print(*cluster.pids, flush=True)
+"""
+
+
+def test_ctrl_c_ends_the_wait_at_a_scripts_end() -> None:
+    script = f"{FOREVER}\nimport p2p_ipython.client.cluster as module; module.NOTICE = 0.1"
+    (pids, *said), errors = interrupted(script, "waiting for tasks that are not over; Ctrl-C cancels them")
+    assert said == ["cancelled: True"]
+    assert errors == "tasks that are not over are cancelled\n"
+    assert not [pid for pid in pids.split() if psutil.pid_exists(int(pid))]
+
+
+@pytest.mark.parametrize("wait", ["future.result()", "with cluster: pass", "with cluster: future.result()"])
+def test_a_program_that_ctrl_c_has_ended_waits_for_nothing_more(wait: str) -> None:
+    (pids, *said), errors = interrupted(f"{FOREVER}print('it waits', file=sys.stderr, flush=True)\n{wait}", "it waits")
+    assert said == ["cancelled: True"]
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not [pid for pid in pids.split() if psutil.pid_exists(int(pid))]
+
+
+def test_a_kernel_that_ends_cancels_its_tasks_at_once(tmp_path: Path) -> None:
+    with notebook({}) as book:
+        started = f"open({str(tmp_path / 'pids')!r}, 'w').write(' '.join(map(str, cluster.pids)))"
+        made = book.run("import p2p_ipython, time; cluster = p2p_ipython.connect(workers=1)")
+        assert made.error is None
+        book.run(f"future = cluster.submit(time.sleep, 3600); {started}")
+        book.run("while not future.running(): time.sleep(0.01)")
+        kernel = psutil.Process(book.manager.provisioner.pid)
+        book.client.shutdown()
+        assert kernel.wait(PATIENCE) == 0
+    assert not [pid for pid in (tmp_path / "pids").read_text().split() if psutil.pid_exists(int(pid))]
+
+
+def test_shutdown_that_doesnt_wait_cancels_nothing_and_takes_no_more(tmp_path: Path) -> None:
+    cluster = p2p_ipython.connect(workers=1)
+    futures = [cluster.submit(pow, n, 2) for n in range(20)]
+    cluster.shutdown(wait=False)
+    with pytest.raises(UsageError, match=r"shut down|closed"):
+        cluster.submit(pow, 1, 1)
+    assert [future.result(PATIENCE) for future in futures] == [n * n for n in range(20)]
+    until(lambda: cluster.closed and not any(map(psutil.pid_exists, cluster.pids)), "it is closed")
+    cluster.close()
+
+
+def test_shutdown_that_cancels_lets_run_what_runs(tmp_path: Path) -> None:
+    cluster = p2p_ipython.connect(workers=1)
+
+    def waits(go: str) -> str:
+        while not Path(go).exists():
+            time.sleep(0.01)
+        return "finished"
+
+    runs = cluster.submit(waits, str(tmp_path / "go"))
+    until(runs.running, "it runs")
+    waiting = [cluster.submit(pow, 2, 2) for _ in range(5)]
+    cluster.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in waiting)
+    assert not runs.done()
+    (tmp_path / "go").touch()
+    assert runs.result(PATIENCE) == "finished"
+    cluster.shutdown()
+    assert cluster.closed
 
 
 def test_a_file_beside_the_notebook_cant_pass_for_a_module_of_pythons(tmp_path: Path) -> None:
@@ -498,29 +679,30 @@ cluster.close()
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
-def test_a_cluster_cant_be_closed_by_a_callback_and_stays_open(tmp_path: Path) -> None:
+def test_a_callback_may_close_its_cluster(tmp_path: Path) -> None:
     go = tmp_path / "go"
 
     def waits(go: str) -> None:
         while not Path(go).exists():
             time.sleep(0.01)
 
+    cluster = p2p_ipython.connect(workers=1)
+    closed = threading.Event()
+    cluster.submit(waits, str(go)).add_done_callback(lambda _future: (cluster.close(), closed.set()))
+    go.touch()  # not before: of a future that is done, the callback would be called by this thread
+    assert closed.wait(PATIENCE)
+    assert cluster.closed
+    assert not [pid for pid in cluster.pids if psutil.pid_exists(pid)]
+
+
+def test_when_the_block_ends_all_callbacks_have_been_called() -> None:
+    called: list[int] = []
     with p2p_ipython.connect(workers=1) as cluster:
-        caught: list[BaseException] = []
-        called = threading.Event()
-
-        def close(_future: object) -> None:
-            try:
-                cluster.close()
-            except UsageError as error:
-                caught.append(error)
-            called.set()
-
-        cluster.submit(waits, str(go)).add_done_callback(close)
-        go.touch()  # not before: of a future that is done, the callback would be called by this thread
-        assert called.wait(PATIENCE)
-        assert caught
-        assert cluster.submit(pow, 2, 3).result(PATIENCE) == 8
+        for n in range(5):
+            cluster.submit(pow, n, 2).add_done_callback(
+                lambda future: (time.sleep(0.05), called.append(future.result()))
+            )
+    assert called == [n * n for n in range(5)]
 
 
 def test_output_that_nobody_reads_doesnt_stop_the_cluster() -> None:

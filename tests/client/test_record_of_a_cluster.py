@@ -39,7 +39,7 @@ def on_loop(call: Callable[[], T]) -> T:
 
 
 def cell(cluster: Cluster, source: str) -> Task:
-    return make_cell(source, {}, cluster.store, transform=TransformerManager().transform_cell)
+    return make_cell(source, {}, cluster._core.store, transform=TransformerManager().transform_cell)
 
 
 class Sink:
@@ -53,17 +53,17 @@ class Sink:
 
 def test_a_cell_s_entry_has_its_source_its_cell_and_what_it_said_last(cluster: Cluster) -> None:
     source = "import sys\nfor n in range(3):\n    print(f'\\r\\x1b[32mstep {n}\\x1b[0m', end='')\nsys.stdout.flush()\nn"
-    future = cluster.submit_task(cell(cluster, source), Sink())
+    future = cluster._core.submit_task(cell(cluster, source), Sink())
     assert future.result(PATIENCE) == 2
-    entry = cluster.record.entries[future.task_id]
+    entry = cluster._core.record.entries[future.task_id]
     assert (entry.kind, entry.cell, entry.state, entry.said) == ("cell", "cell-7", TaskState.DONE, "step 2")
-    assert cluster.source_of(future.task_id) == source
+    assert cluster._core.source_of(future.task_id) == source
 
 
 def test_how_long_a_task_ran_is_told_from_its_ways(cluster: Cluster) -> None:
     future = cluster.submit(time.sleep, 0.3)
     future.result(PATIENCE)
-    row = next(row for row in cluster.record.rows() if row["task"] == future.task_id)
+    row = next(row for row in cluster._core.record.rows() if row["task"] == future.task_id)
     assert 0.3 <= row["ran"] <= row["ended"] - row["sent"]
     assert row["ended"] - row["submitted"] == pytest.approx(
         row["waited"] + row["travelled"] + row["ran"] + row["returned"]
@@ -94,30 +94,30 @@ def test_a_future_can_be_found_as_long_as_somebody_has_it(cluster: Cluster) -> N
     future = cluster.submit(pow, 2, 3)
     future.result(PATIENCE)
     task_id = future.task_id
-    assert cluster.shown(task_id) is future
+    assert cluster._core.shown(task_id) is future
     kept: weakref.ref[Future[int]] = weakref.ref(future)
     del future
     end = time.monotonic() + PATIENCE
     while kept() is not None and time.monotonic() < end:  # the loop may still hold it for a moment
         on_loop(lambda: None)
-    assert cluster.shown(task_id) is None
-    assert cluster.record.entries[task_id].state is TaskState.DONE
+    assert cluster._core.shown(task_id) is None
+    assert cluster._core.record.entries[task_id].state is TaskState.DONE
 
 
 def test_facts_say_what_holds_of_the_cluster_and_that_it_is_closed_afterwards() -> None:
     with p2p_ipython.connect(workers=1, name="alice") as cluster:
         cluster.submit(pow, 2, 3).result(PATIENCE)
-        facts = on_loop(cluster.facts)
+        facts = on_loop(cluster._core.facts)
         assert (facts.state, facts.words, facts.kind, facts.note) == ("connected", "connected", "personal", "")
         assert (facts.title, facts.board, facts.me) == ("personal, on this machine", "this machine", "alice")
         assert facts.key.startswith("SHA256:")
         assert (facts.done, facts.failed, facts.cancelled) == (1, 0, 0)
         assert 0 < facts.since <= time.time()
         changed = threading.Event()
-        follower = on_loop(lambda: cluster.follow(changed.set))
+        follower = on_loop(lambda: cluster._core.follow(changed.set))
     assert changed.wait(PATIENCE)
     assert follower.take().facts
-    facts = cluster.facts()
+    facts = cluster._core.facts()
     assert (facts.state, facts.words, facts.done) == ("closed", "closed", 1)
 
 
@@ -127,7 +127,7 @@ def test_whoever_wants_to_know_is_told_of_a_cluster_that_was_opened(monkeypatch:
     def fails(_cluster: Cluster) -> None:
         raise RuntimeError("a bug of who watches")
 
-    monkeypatch.setattr(views_module, "opened", [fails, lambda one: told.append((one, one.joined))])
+    monkeypatch.setattr(views_module, "opened", [fails, lambda one: told.append((one, one._core.joined))])
     with p2p_ipython.connect(workers=1) as cluster:
         assert told == [(cluster, False), (cluster, True)]
 

@@ -154,7 +154,7 @@ def test_interrupting_a_wait_cancels_the_task(nb: Notebook) -> None:
 
 
 def test_what_can_not_travel_is_said_before_anything_is_sent(nb: Notebook) -> None:
-    nb.run("import threading\nlock = threading.Lock()\nn = len(cluster.store)\n_p2p = None")
+    nb.run("import threading\nlock = threading.Lock()\nn = len(cluster._core.store)\n_p2p = None")
     expected = {
         "%%p2p\nlock": ("NotPicklable", "'lock'"),
         "%%p2p\n# nothing": ("CaptureError", "empty"),
@@ -175,7 +175,7 @@ def test_what_can_not_travel_is_said_before_anything_is_sent(nb: Notebook) -> No
         lines = "\n".join(cell.error["traceback"])
         assert words in lines
         assert "p2p_ipython" not in lines
-    assert nb.run("_p2p is None, len(cluster.store) == n").value == "(True, True)"
+    assert nb.run("_p2p is None, len(cluster._core.store) == n").value == "(True, True)"
 
 
 def test_a_dry_run_lists_names_types_and_sizes_and_sends_nothing(nb: Notebook) -> None:

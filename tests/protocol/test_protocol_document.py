@@ -37,6 +37,7 @@ from p2p_ipython.protocol import (
     wire,
     worker_machine,
 )
+from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.frames import FrameReader, encode
 from p2p_ipython.protocol.identity import link_proof, personal_secret, sign
 from p2p_ipython.protocol.messages import Hello, decode, decode_rendezvous, encode_rendezvous

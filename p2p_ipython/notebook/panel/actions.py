@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p_ipython.client.lending import lender
@@ -120,7 +120,7 @@ class Actions:
 
     def _show(self, cluster: Cluster | None, task: str) -> Done:
         there = _there(cluster)
-        return Done("", shown(there.source_of(task), there.shown(task)))
+        return Done("", shown(there._core.source_of(task), there._core.shown(task)))
 
     # -- clusters --
 
@@ -139,7 +139,7 @@ class Actions:
 
         way, own = Way(), False
         if not title and cluster is not None and not cluster.shared and cluster.target is not None:
-            title, way, own = cluster.cluster, cluster.way.to(cluster.target), True
+            title, way, own = cluster.cluster, replace(cluster._core.way, board=cluster.target), True
         until = time.time() + CODE_LIFE
         with _unattended():
             invitation = self._friends.reception.invite(title, who or None, _Unseen(), way=way, own=own, yes=False)

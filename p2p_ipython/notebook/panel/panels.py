@@ -110,7 +110,7 @@ class Panels:
         if mine is None or mine.closed:
             others = [one for ref in list(self._opened) if (one := ref()) is not None and not one.closed]
             mine = others[-1] if others else self._last
-        if mine is None or mine.joined:  # one that is connecting may fail
+        if mine is None or mine._core.joined:  # one that is connecting may fail
             self._last = mine
         return mine
 

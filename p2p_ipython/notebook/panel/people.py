@@ -20,7 +20,7 @@ class People:
     """See the module. Made anew for each look."""
 
     def __init__(self, cluster: Cluster) -> None:
-        bridge = cluster._bridge
+        bridge = cluster._core.bridge
         self.open = bridge is not None and not cluster.closed
         if bridge is None:
             return

@@ -114,7 +114,7 @@ class Registration:
         """Note a cluster that begins to connect, or has been joined."""
         if not any(ref() is cluster for ref in list(self._opened)):
             self._opened.append(weakref.ref(cluster, self._opened.remove))
-        if cluster.joined and not self._preparing and self._notebook.output().interactive:
+        if cluster._core.joined and not self._preparing and self._notebook.output().interactive:
             self._preparing = True
             loop = background().loop
             loop.call_soon_threadsafe(loop.call_later, QUIET, self._prepare, weakref.ref(cluster))
@@ -127,7 +127,7 @@ class Registration:
         cluster = which()
         if self._closed or cluster is None or cluster.closed:
             self._preparing = False
-        elif self._notebook.computes or not cluster.idle:
+        elif self._notebook.computes or not cluster._core.idle:
             background().loop.call_later(QUIET, self._prepare, which)
         else:
             threading.Thread(target=_import, name="p2p-panel-import", daemon=True).start()

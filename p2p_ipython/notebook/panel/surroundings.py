@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from p2p_ipython.client.cluster import Cluster, cores
+from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.connect import cores
 from p2p_ipython.client.lending import lender
 from p2p_ipython.errors import P2PError
 from p2p_ipython.loop import background
@@ -95,7 +96,7 @@ class Surroundings:
 
     def _can(self, cluster: Cluster | None) -> list[str]:
         """Return the actions that work now."""
-        there = cluster if cluster is not None and cluster.joined and not cluster.closed else None
+        there = cluster if cluster is not None and cluster._core.joined and not cluster.closed else None
         shared = there is not None and there.shared
         elsewhere = there is not None and there.target is not None
         owned = [title for title, own in self._known if own]

@@ -53,7 +53,7 @@ class ClusterWatch:
         self.cluster = cluster
         self._hub = hub
         self._used = used
-        self._follower = cluster.follow(wake)
+        self._follower = cluster._core.follow(wake)
         self._here: Counter[str] = Counter()  # sessions, by the fingerprint of their member's key
         self._signers: dict[bytes, str] = {}
         self._people: tuple[object, ...] = ()  # what the rows of members were made with
@@ -68,7 +68,7 @@ class ClusterWatch:
         """Read everything."""
         self._follower.take()
         hub = self._hub
-        entries = self.cluster.record.entries
+        entries = self.cluster._core.record.entries
         known: list[tuple[str, Row]] = []
         for id, entry in entries.items():
             if len(known) < MOST_TASKS or entry.state.value != WAITING:
@@ -97,7 +97,7 @@ class ClusterWatch:
 
     def _tasks(self, ids: Iterable[str]) -> None:
         hub = self._hub
-        entries = self.cluster.record.entries
+        entries = self.cluster._core.record.entries
         known = hub.rows("tasks")
         for id in ids:
             entry = entries.get(id)
@@ -113,7 +113,7 @@ class ClusterWatch:
     def _more_tasks(self) -> None:
         """Make rows of waiting tasks, as far as there is room again."""
         known = self._hub.rows("tasks")
-        for id, entry in self.cluster.record.entries.items():
+        for id, entry in self.cluster._core.record.entries.items():
             if len(known) >= MOST_TASKS:
                 break
             if id not in known:
@@ -121,12 +121,12 @@ class ClusterWatch:
 
     def _unlisted(self) -> int:
         """Return how many tasks have no row."""
-        return len(self.cluster.record.entries) - len(self._hub.rows("tasks"))
+        return len(self.cluster._core.record.entries) - len(self._hub.rows("tasks"))
 
     # -- the whole --
 
     def _facts(self) -> None:
-        facts = self.cluster.facts()
+        facts = self.cluster._core.facts()
         told = ClusterFacts(
             state=facts.state,
             words=facts.words[: rows.WORDS],
@@ -137,7 +137,7 @@ class ClusterWatch:
             key=facts.key,
             note=facts.note[: 2 * rows.WORDS],
             since=round(facts.since),
-            reasons=rows.reasons(self.cluster.reasons()),
+            reasons=rows.reasons(self.cluster._core.reasons()),
             done=facts.done,
             failed=facts.failed,
             cancelled=facts.cancelled,
@@ -149,7 +149,7 @@ class ClusterWatch:
 
     def _people_of(self) -> tuple[object, ...]:
         """Return what the rows of all members depend on."""
-        bridge = self.cluster._bridge
+        bridge = self.cluster._core.bridge
         if bridge is None or self.cluster.closed:
             return ()
         return bridge.membership.machine.epoch, bridge.membership.trusted
@@ -163,7 +163,7 @@ class ClusterWatch:
             self._signers.clear()
             self._here.clear()
             return
-        sids = {*self.cluster.presence.sessions, *people.workers, people.sid}
+        sids = {*self.cluster._core.presence.sessions, *people.workers, people.sid}
         ids = {sid.hex() for sid in sids}
         for id in [id for id in self._hub.rows("members") if id not in ids and not id.startswith(ABSENT)]:
             self._gone(bytes.fromhex(id))  # or of another cluster, which the hub had before
@@ -201,7 +201,7 @@ class ClusterWatch:
         if sid == people.sid:
             self._hub.put("members", sid.hex(), people.me(used))
             return self._came(sid, people.key)
-        seen = self.cluster.presence.sessions.get(sid)
+        seen = self.cluster._core.presence.sessions.get(sid)
         worker = people.workers.get(sid)
         terms: Terms | None
         if worker is not None:
@@ -247,7 +247,7 @@ class ClusterWatch:
                 busy=busy,
                 link=link,
                 rtt=rtt,
-                lent=self.cluster.record.served.get(sid, (0, 0.0)),
+                lent=self.cluster._core.record.served.get(sid, (0, 0.0)),
                 used=used.get(signer, (0, 0.0)),
             ),
         )
@@ -263,7 +263,7 @@ class ClusterWatch:
     def _absent(self, people: People, used: Usage) -> None:
         """Put rows of the members none of whose sessions is here."""
         absent: dict[str, Row] = {}
-        usage = self.cluster.record.usage
+        usage = self.cluster._core.record.usage
         for number, member in enumerate(people.members):
             if any(key in self._here for key in member.keys):
                 continue

@@ -146,7 +146,7 @@ async def test_a_panel_sees_members_offers_and_a_task_from_beginning_to_end(
     await panel.until(
         lambda: any(row["name"] == worker and row.get("lentSeconds", 0) > 0 for row in panel.rows("members"))
     )
-    await panel.until(lambda: panel.fact("done") == cluster.record.done)
+    await panel.until(lambda: panel.fact("done") == cluster._core.record.done)
 
 
 def test_a_panel_sees_that_a_cluster_is_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +198,8 @@ async def test_what_could_not_be_told_once_is_told_the_next_time(
 async def test_what_a_worker_has_lent_counts_tasks_that_are_listed_no_longer(
     pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.record, "_keep", 1)
-    before = sum(tasks for tasks, _ in cluster.record.served.values())
+    monkeypatch.setattr(cluster._core.record, "_keep", 1)
+    before = sum(tasks for tasks, _ in cluster._core.record.served.values())
     futures = [cluster.submit(pow, 2, n) for n in range(5)]
     panel = Panel()
     pump.hello(panel)
@@ -216,7 +216,7 @@ async def test_messages_come_at_most_ten_times_a_second_and_all_panels_get_the_s
         pump.hello(panel)
     futures = [cluster.submit(pow, 2, n) for n in range(300)]
     await panels[0].until(lambda: all(future.done() for future in futures))
-    await panels[0].until(lambda: panels[0].fact("done") == cluster.record.done)
+    await panels[0].until(lambda: panels[0].fact("done") == cluster._core.record.done)
     assert panels[0].messages == panels[1].messages
     between = [b - a for a, b in zip(panels[0].times, panels[0].times[1:], strict=False)]
     assert min(between) > 0.9 * EVERY
@@ -235,7 +235,7 @@ async def test_a_panel_that_says_hello_again_gets_everything_again_and_the_other
     await first.until(lambda: first.messages)
     pump.hello(first)
     future = cluster.submit(pow, 2, 3)
-    await first.until(lambda: future.done() and first.fact("done") == cluster.record.done)
+    await first.until(lambda: future.done() and first.fact("done") == cluster._core.record.done)
     assert [m["t"] for m in first.messages].count("snapshot") == 2
     assert [m["t"] for m in second.messages].count("snapshot") == 1
     await second.until(lambda: second.reader.state() == first.reader.state())  # type: ignore[union-attr]
@@ -245,9 +245,9 @@ async def test_while_no_panel_is_open_nothing_is_followed_and_no_timer_runs(pump
     panel = Panel()
     pump.hello(panel)
     await panel.until(lambda: panel.messages)
-    assert cluster._records.feed.followers
+    assert cluster._core.records.feed.followers
     pump.leave(panel)
-    assert not cluster._records.feed.followers
+    assert not cluster._core.records.feed.followers
     assert pump._timer is pump._refresh is pump._rest is None
     told = len(panel.messages)
     future = cluster.submit(pow, 2, 3)
@@ -327,7 +327,7 @@ async def test_nobody_of_a_cluster_is_listed_in_the_one_that_takes_its_place_at_
 async def test_tasks_beyond_the_rows_that_are_told_are_counted_and_told_when_there_is_room(
     pump: Pump, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(cluster.record.entries)
+    before = len(cluster._core.record.entries)
     monkeypatch.setattr("p2p_ipython.notebook.panel.watch.MOST_TASKS", before + 40)
     monkeypatch.setattr("p2p_ipython.notebook.panel.watch.ROOM", 10)
     panel = Panel()
@@ -342,7 +342,7 @@ async def test_tasks_beyond_the_rows_that_are_told_are_counted_and_told_when_the
         await panel.until(lambda: panel.fact("unlisted") == 62)
         assert len(panel.rows("tasks")) == before + 40
         assert "102 tasks pending" in static.text(pump.state(time.time()))
-        monkeypatch.setattr(cluster.record, "_keep", 1)  # for one that is over, one is forgotten
+        monkeypatch.setattr(cluster._core.record, "_keep", 1)  # for one that is over, one is forgotten
         for future in futures[2:82]:
             future.cancel()
         await panel.until(lambda: not panel.fact("unlisted") and len(panel.rows("tasks")) == before + 22)

@@ -1,0 +1,161 @@
+"""``connect()``: what the user says of a cluster, checked; a ``Cluster`` that has been joined comes out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from p2p_ipython.client import views as views_module
+from p2p_ipython.client.aside import Aside
+from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.core import ClusterCore
+from p2p_ipython.client.printing import DRAIN
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import ConfigError, UsageError
+from p2p_ipython.members.way import Way
+
+log = logging.getLogger(__name__)
+
+PERSONAL = "personal"
+"""Name of the cluster where none is given."""
+
+
+def connect(
+    target: str | None = None,
+    *,
+    cluster: str | None = None,
+    workers: int | None = None,
+    name: str | None = None,
+    identity: str | os.PathLike[str] | None = None,
+    accept_host_key: str | None = None,
+    mailbox: str | None = None,
+    relay: str | None = None,
+    ssh_options: Sequence[str] = (),
+    board: str | None = None,
+    owner: str | None = None,
+    progress: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Cluster:
+    """Join a cluster; returns once its board is joined (workers come by themselves, in moments).
+
+    Without ``target`` a personal cluster is started on this machine: a board and ``workers`` worker processes
+    (default: one a core), on loopback, no account and no key needed. They end with the cluster or with this
+    process, whatever comes first.
+
+    ``target`` is the title of a cluster of friends, ``"alice/friends"``, that this user has joined (``p2p join CODE``).
+    Without having joined it knocks: the owner is asked, on the ``board`` (default: pico's), and must have the key
+    ``owner``, a fingerprint.
+
+    Or ``target`` is the ``HOST[:PORT]`` of a board that runs elsewhere; ``cluster`` names the personal cluster on it
+    (default "personal"): whoever holds the same SSH key is in it. ``identity`` is that key's file (default: as ssh
+    would choose, one only); ``accept_host_key`` the fingerprint of the board's host key, once. ``mailbox`` (a
+    websocket URL) and ``relay`` (``tcp:HOST:PORT``) are for boards that carry none of their own, as pico's, where one
+    doesn't want the public ones. ``ssh_options`` are as ssh has them: ``["-J HOST"]``.
+
+    ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
+    settings, see config.py.
+
+    Raises a ``BoardError`` that says what to do, ``ConfigError``, ``NotAdmitted``, or ``UsageError``.
+    """
+    if target is None and any(given is not None for given in (identity, accept_host_key, mailbox, relay)):
+        raise UsageError(
+            "identity, accept_host_key, mailbox and relay are for a board that runs elsewhere",
+            hint="Say which: HOST[:PORT].",
+        )
+    if target is None and cluster is not None:
+        raise UsageError(
+            f"the cluster {cluster!r} is on a board, and no board was named",
+            hint="Give its address, HOST[:PORT], or leave the cluster's name out for a personal one on this machine.",
+        )
+    shared = target is not None and "/" in target
+    if shared and cluster is not None:
+        raise UsageError(
+            f"{target} is the title of a shared cluster, and --cluster names another",
+            hint="Leave --cluster out; or give a board's address, HOST[:PORT].",
+        )
+    if not shared and (board is not None or owner is not None):
+        raise UsageError(
+            "board and owner are for knocking at a shared cluster",
+            hint="Give its title: connect('alice/friends', board='HOST'). For a personal one, the board comes first.",
+        )
+    if target is None and sys.platform == "win32":
+        raise UsageError(
+            "workers don't run on Windows itself, so there can be no personal cluster on this machine",
+            hint="Use WSL, or join a board that runs elsewhere: connect('HOST[:PORT]').",
+        )
+    if target is not None and workers is not None:
+        raise UsageError(
+            "--workers is for a personal cluster on this machine",
+            hint=f"On a board that runs elsewhere, start workers with: p2p worker --board {target}",
+        )
+    if workers is not None and not 1 <= workers <= 256:
+        raise ConfigError(f"--workers is {workers}", hint="Give a number from 1 to 256.")
+    words = Aside("p2p-progress")
+    core = ClusterCore(
+        target,
+        cluster=cluster or PERSONAL,
+        workers=workers or cores(),
+        name=name or _user(),
+        way=Way(
+            board=board or "",
+            identity=Path(identity).expanduser() if identity is not None else None,
+            pin=accept_host_key,
+            mailbox=mailbox or "",
+            relay=relay or "",
+            ssh_options=tuple(ssh_options),
+            owner=owner or "",
+        ),
+        progress=_aside(progress, words) if progress is not None else lambda _text: None,
+        settings=Settings.load(**settings),
+    )
+    made = Cluster(core)
+    _tell(made)
+    try:
+        made._open()
+    finally:
+        words.drain(DRAIN)
+    _tell(made)
+    return made
+
+
+def _aside(progress: Callable[[str], None], words: Aside) -> Callable[[str], None]:
+    """``progress`` is the user's and may block: call it aside from the loop."""
+
+    def call(text: str) -> None:
+        try:
+            progress(text)
+        except Exception:
+            log.exception("progress could not be shown")
+
+    return lambda text: words.call(partial(call, text))
+
+
+def _tell(made: Cluster) -> None:
+    for tell in list(views_module.opened):
+        try:
+            tell(made)
+        except Exception:  # who watches must not keep the user from his cluster
+            log.exception("could not tell of a new cluster")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _user() -> str:
+    """This user's name, as a board would have it (letters and digits)."""
+    import getpass
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = ""
+    return "".join(c for c in name if c.isascii() and c.isalnum())[:50].lower() or "me"

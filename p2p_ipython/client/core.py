@@ -1,0 +1,284 @@
+"""What a cluster is made of, for the rest of the package: the one access behind the public ``Cluster``.
+
+``cluster._core`` has it. It knows the cluster's tasks, the record of them, who else is there, and what all that
+looks like to people. The bridge does the work; opening.py makes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from p2p_ipython.client import future as future_module
+from p2p_ipython.client.future import Arrived, Future, OutputSink
+from p2p_ipython.client.records import Records
+from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, standing
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import UsageError
+from p2p_ipython.members.way import Way
+from p2p_ipython.protocol.roster import is_title
+from p2p_ipython.task.buffer_store import BufferStore
+
+if TYPE_CHECKING:
+    from p2p_ipython.board.base import Board
+    from p2p_ipython.client.bridge import Bridge
+    from p2p_ipython.client.follow import Follower
+    from p2p_ipython.client.journal import Journal
+    from p2p_ipython.client.local import LocalCluster
+    from p2p_ipython.protocol.presence import Presence
+    from p2p_ipython.task.task import Task
+
+log = logging.getLogger(__name__)
+
+
+class ClusterCore:
+    """See the module."""
+
+    def __init__(
+        self,
+        target: str | None,
+        *,
+        cluster: str,
+        workers: int,
+        name: str,
+        way: Way,
+        progress: Callable[[str], None],
+        settings: Settings,
+    ) -> None:
+        """Make it for ``connect()``, whose arguments these are; ``progress`` must not block."""
+        self.target = target
+        self.cluster = cluster
+        self.name = name
+        self.settings = settings
+        self.shared = target is not None and is_title(target)
+        self.way = way
+        self.workers = workers
+        self.progress = progress
+        self.pid = os.getpid()
+        self.store = BufferStore(settings.client_cache)
+        self.bridge: Bridge | None = None
+        self.local: LocalCluster | None = None
+        self.records = Records(settings)
+        self.board_address = ""
+        self.joined = False
+        """Whether it has been joined, ever."""
+        self.closed = False
+        self.shut = False
+        """Whether it takes no more tasks."""
+        self.lock = threading.Lock()
+        self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
+
+    # -- tasks --
+
+    def submit_task(self, task: Task, sink: OutputSink | None = None) -> Future[Any]:
+        """Submit a task that is made already; ``sink`` shows its output.
+
+        Without one it is shown as if it had been printed here; in a notebook, under the cell that submits.
+        """
+        future: Future[Any] = Future(task.id, task.label, self, self._decode)
+        with self.lock:
+            self.check_open()
+            self._futures[task.id] = future
+        assert self.bridge is not None
+        self.bridge.submit(task, future, sink or future_module.default_sink())
+        return future
+
+    def withdraw(self, task_id: str) -> None:
+        """For a future's ``cancel``."""
+        if self.bridge is not None and self.pid == os.getpid():
+            self.bridge.withdraw(task_id)
+
+    def why(self, task_id: str) -> str:
+        """Where a task is, or why it waits, in words; "" when it is over."""
+        return self.bridge.why(task_id) if self.bridge is not None else ""
+
+    def open_futures(self) -> list[Future[Any]]:
+        """Return the futures of tasks that aren't over."""
+        return [future for future in self._futures.values() if not future.done()]
+
+    # -- what has become of them --
+
+    @property
+    def record(self) -> Journal:
+        """The record of the tasks' lives; it belongs to the loop's thread, but for ``rows``."""
+        return self.records.journal
+
+    @property
+    def presence(self) -> Presence:
+        """The other sessions of the cluster; it belongs to the loop's thread."""
+        return self.records.presence
+
+    def follow(self, wake: Callable[[], None]) -> Follower:
+        """Collect what changes from now on; on the loop's thread.
+
+        ``wake`` is called there at the first change since ``Follower.take``; it must be cheap and must not block.
+        """
+        return self.records.feed.follow(wake)
+
+    def facts(self) -> ClusterFacts:
+        """What holds of the cluster as a whole, and how its tasks have ended; on the loop's thread. Costs little."""
+        bridge, record = self.bridge, self.record
+        state, words, note, key = "closed" if self.closed else "connecting", "", "", ""
+        if bridge is not None and not self.closed:
+            membership = bridge.membership
+            key = membership.standing.me
+            if membership.board is not None:
+                trouble, expelled = membership.trouble, bool(membership.machine.expelled)
+                state, words, note = standing(membership.board.report, trouble, self._joined_by(), expelled=expelled)
+            note = note or ("" if bridge.machine.workers else self._nobody())
+        return ClusterFacts(
+            state=state,
+            words=words or state,
+            kind="shared" if self.shared else "own" if self.target is not None else "personal",
+            title=self.called(),
+            board=self._board_name(),
+            me=self._my_name(),
+            key=key,
+            note=note,
+            since=self.records.since,
+            done=record.done,
+            failed=record.failed,
+            cancelled=record.cancelled,
+        )
+
+    def reasons(self) -> dict[str, str]:
+        """Why tasks wait, in words, by what they need of Python ("" for any); on the loop's thread."""
+        return self.bridge.reasons() if self.bridge is not None else {}
+
+    def shown(self, task_id: str) -> Future[Any] | None:
+        """The future of a task, if somebody still has it; None otherwise. From any thread."""
+        return self._futures.get(task_id)
+
+    def source_of(self, task_id: str) -> str:
+        """The source of a task that is a cell; "" for a call, and for one that was long ago. From any thread."""
+        return self.record.source(task_id)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all its tasks are over. From any thread."""
+        return self.bridge is None or not self.bridge.open_tasks(limit=1)
+
+    # -- what it looks like --
+
+    @property
+    def board(self) -> Board:
+        """The board, once it is joined."""
+        assert self.bridge is not None
+        board = self.bridge.membership.board
+        assert board is not None
+        return board
+
+    async def status(self) -> ClusterStatus:
+        bridge = self.bridge
+        assert bridge is not None
+        members = []
+        for worker in bridge.machine.workers.values():
+            end = bridge.links.get(worker.sid)
+            link = end.link if end is not None else None
+            members.append(
+                MemberStatus(
+                    name=worker.name,
+                    state=worker.word + (f" ({worker.detail})" if worker.detail else ""),
+                    slots=worker.terms.slots,
+                    busy=min(len(worker.tasks), worker.terms.slots),
+                    python=worker.terms.python,
+                    platform=worker.terms.platform,
+                    link=link.kind if link is not None else "",
+                    rtt=link.rtt if link is not None else None,
+                    done=worker.done,
+                )
+            )
+        members.sort(key=lambda member: member.name)
+        tasks = tuple(TaskStatus(label, state) for label, state in bridge.open_tasks(limit=20))
+        counts = {state.value: number for state, number in bridge.machine.counts().items()}
+        report = self.board.report
+        return ClusterStatus(
+            cluster=self.called(),
+            board=self._board_name(),
+            board_state=report.state.value + (f": {report.detail}" if report.detail else "") + self._joined_by(),
+            # Nobody has an account on the topics of friends; what one is called there is in their list.
+            user="" if self.shared else self.board.user,
+            name=self._my_name(),
+            members=tuple(members),
+            tasks=tasks,
+            pending=counts["waiting"],
+            running=counts["sent"] + counts["running"],
+            note=bridge.membership.trouble or ("" if members else self._nobody()),
+        )
+
+    def _board_name(self) -> str:
+        return self.board_address if self.shared else self.where()
+
+    def _my_name(self) -> str:
+        """What the list of members calls this user; in clusters without one, what he calls himself."""
+        membership = self.bridge.membership if self.bridge is not None else None
+        return (membership.machine.name_of(membership.standing.me) if membership is not None else "") or self.name
+
+    def _joined_by(self) -> str:
+        """Being on the board's topic isn't all: what there is to say until a member has answered."""
+        assert self.bridge is not None
+        membership = self.bridge.membership
+        if self.target is None or membership.answered:
+            return ""
+        return f"; {membership.silence or 'waiting for a member to answer'}"
+
+    def _nobody(self) -> str:
+        """What to do while there is no worker."""
+        if self.target is None:
+            return f"Its {self.workers} workers are starting." if self.workers > 1 else "Its worker is starting."
+        assert self.bridge is not None
+        membership = self.bridge.membership
+        if self.shared:
+            return f"No worker is here yet. Start one: p2p worker --cluster {self.target}"
+        return (
+            f"No worker is here yet. Start one: p2p worker --board {self.target} --cluster {self.cluster}\n"
+            f"Only workers that hold your key are in it: {membership.standing.me} (p2p whoami shows a machine's)."
+        )
+
+    def called(self) -> str:
+        if self.target is None:
+            return "personal, on this machine"
+        return self.target if self.shared else self.cluster
+
+    def where(self) -> str:
+        return self.target or "this machine"
+
+    # -- inside --
+
+    def worker_ended(self, sid: bytes, why: str) -> None:
+        """Called when a worker's process has ended that this cluster has started."""
+        if self.bridge is not None:
+            self.bridge.worker_gone(sid, why)
+
+    def _decode(self, result: Arrived) -> Any:
+        """The value of a result, or what it raises. What a worker of somebody who isn't trusted sends runs nothing."""
+        from p2p_ipython.task.outcome import decode
+
+        assert self.bridge is not None
+        membership = self.bridge.membership
+        trusted = membership.trusts(result.signer)
+        worker = result.worker if trusted else membership.machine.name_of(result.signer) or result.worker
+        return decode(result.result, result.inline, result.large, worker=worker, trusted=trusted)
+
+    def check_open(self) -> None:
+        if self.pid != os.getpid():
+            raise UsageError(
+                "this cluster was connected by another process, of which this one is a fork",
+                hint="Connect in this process, with p2p_ipython.connect().",
+            )
+        if self.closed or self.shut:
+            said = "closed" if self.closed else "shut down"
+            raise UsageError(f"this cluster is {said}", hint="Connect again: %p2p_connect, or p2p_ipython.connect().")
+
+    async def close(self) -> None:
+        try:
+            if self.bridge is not None:
+                await self.bridge.close(farewell=self.local is None)
+        finally:
+            if self.local is not None:
+                await self.local.close()
+            self.records.stands("closed")
