@@ -563,7 +563,7 @@ class ClientMachine:
         self._requeue(task, "nack")
 
     def _lost(self, task: _Tracked, detail: str) -> None:
-        """An attempt may have run, and nothing will come of it."""
+        """Count an attempt that may have run, and of which nothing will come."""
         task.losses += 1
         task.last_loss = f"losing {detail}"
         task.sid = None

@@ -289,7 +289,7 @@ class Turns:
         return {self._members[link] for link in links}
 
     def _level(self, link: int, now: float, *, slot_free: bool) -> None:
-        """A task comes by a link: a member who wasn't waiting is compared with the others from now on."""
+        """Compare a member who wasn't waiting with the others from now on: a task of theirs has come."""
         if slot_free and not self._places and not any(self._held.values()):
             return  # nobody waits, and this member won't either
         member, waiting = self._members[link], self._waiting(now)

@@ -172,14 +172,14 @@ class Rehearsal(Participant):
             await agent.close()
 
     async def add_client(self, member: str = "me") -> Participant:
-        """A client comes. ``member`` names whose it is: the same name is the same key, "me" the cluster's owner."""
+        """Let a client come. ``member`` names whose it is: the same name is the same key, "me" the cluster's owner."""
         friend = Participant(self.settings)
         await self._open(friend, member)
         self.friends.append(friend)
         return friend
 
     async def add_worker(self, member: str = "me") -> int:
-        """A worker of a ``member`` comes, as in ``add_client``; returns its number."""
+        """Let a worker of a ``member`` come, as in ``add_client``; return its number."""
         number = len(self.agents)
         mine: list[MemorySlot] = []
 
@@ -204,17 +204,17 @@ class Rehearsal(Participant):
         return number
 
     def take_out(self, member: str) -> None:
-        """The owner takes a member out; his client knows it at once, the others hear of it on the board."""
+        """Revoke a member: their client knows it at once, the others hear of it on the board."""
         members = [one for one in self._roster.members if one.name != member]
         self._roster = changed(self._roster, members).signed(self._keys["me"])
         self.client.membership.adopt(self._roster, self._secret)
 
     async def remove_worker(self, number: int) -> None:
-        """A worker leaves, with a good-bye."""
+        """Let a worker leave, with a good-bye."""
         await self.agents[number].close()
 
     def kill_runner(self, number: int) -> None:
-        """The process in which a worker runs its tasks is killed from outside."""
+        """Kill the process in which a worker runs its tasks, from outside."""
         for slot in self.slots[number]:
             slot.die(Death("signal", 9, "killed in a rehearsal"))
 

@@ -1,7 +1,7 @@
 """The agent: performs the worker machine's actions on a board, on links and on slots.
 
-It holds the worker's keys and its network; the tasks run in runners, children that have neither. It never
-unpickles anything: a task's bytes go from the link to a runner, a result's from a runner to the link.
+The agent holds the worker's keys and its network; tasks run in runners, child processes that have neither. The agent
+never unpickles anything: a task's bytes go from the link to a runner, a result's from a runner to the link.
 
 The route of a task: link → ``_ClientLink`` (buffers land in the cache) → ``WorkerMachine`` → ``Start`` → the
 slot's runner, to which buffers stream while they still arrive; of a result: runner → slot → link.
@@ -153,18 +153,18 @@ class Agent:
     # -- Speaker --
 
     def hello(self) -> Hello:
-        """What to say of ourselves: our offer."""
+        """Return what to say of this worker: its offer."""
         return self.machine.hello(time.time())
 
     def heard(self, certificate: Certificate, message: Message) -> None:
-        """A member has said something."""
+        """Note what a member has said."""
         self._act(self.machine.heard(certificate, message, self._loop.time(), time.time()))
 
     def board_changed(self, report: BoardReport) -> None:
-        """For the membership; links go on without the board."""
+        """Ignore the board's state: links go on without it."""
 
     def members_changed(self) -> None:
-        """Links of who is no member any more, or not for whom we lend, end at once, and with them his tasks."""
+        """Cut the links, and stop the tasks, of clients who are no longer members or to whom we no longer lend."""
         for number, link in list(self._links.items()):
             client = self.machine.owner_of(number)
             if client is not None and not self._serves(client):
@@ -173,7 +173,7 @@ class Agent:
                 self.link_ended(number, "its client may not have tasks run here any more")
 
     def expelled(self, why: str) -> None:
-        """We are no member any more: there is nobody to work for."""
+        """Cut all links: this worker's member was revoked, so there is nobody to work for."""
         for number, link in list(self._links.items()):
             if link.link is not None:
                 link.link.abort()

@@ -66,7 +66,7 @@ class Inbound:
         return self._memory[offset : offset + size]
 
     def advance(self, count: int) -> None:
-        """The next ``count`` bytes have landed. Raises ``RemoteProtocolError`` if they are more than announced."""
+        """Count the next ``count`` bytes, which have landed. Raises ``RemoteProtocolError`` if they are more than announced."""
         if count < 0 or self.received + count > self.size:
             raise RemoteProtocolError("more bytes of a buffer than announced")
         self.received += count
@@ -78,18 +78,18 @@ class Inbound:
         self.advance(len(data))
 
     def fail(self, reason: str) -> None:
-        """The rest won't come; whoever reads gets ``SourceFailed``. Nothing happens to a complete one."""
+        """Note that the rest won't come: readers get ``SourceFailed``. A complete buffer stays as it is."""
         if not self.complete and not self.failed:
             self.failed = reason
             self._wake()
 
     def hand_over(self) -> None:
-        """Let go of the bytes, all of which somebody else holds now."""
+        """Drop the bytes: the runner holds all of them now."""
         self._memory = memoryview(b"")
         self.elsewhere = True
 
     def take_back(self) -> None:
-        """Nobody else holds the bytes any more: they have to arrive once more."""
+        """Make room for the bytes again: the runner has lost them, so they have to arrive once more."""
         self._memory = fresh(self.size)
         self.elsewhere, self.received = False, 0
 
@@ -155,7 +155,7 @@ class BufferCache:
         return inbound
 
     def get(self, owner: str, ref: str) -> Inbound | None:
-        """The buffer, complete or arriving, now the most recently used; None when it isn't here."""
+        """Return the buffer, complete or arriving, and mark it as used now; None when it isn't here."""
         inbound = self._buffers.get((owner, ref))
         if inbound is not None:
             self._buffers.move_to_end((owner, ref))
@@ -178,15 +178,15 @@ class BufferCache:
                 self._evict()
 
     def hand_over(self, owner: str, ref: str) -> None:
-        """Somebody else holds the bytes of a complete buffer, so they needn't be kept here. Not done while pinned."""
+        """Drop the bytes of a complete buffer, which the runner holds, too. Does nothing while it is pinned."""
         inbound = self._buffers.get((owner, ref))
         if inbound is not None and inbound.complete and (owner, ref) not in self._pins:
             inbound.hand_over()
 
     def lost(self, ref: str) -> list[str]:
-        """Those bytes that were handed over are gone. Returns the owners of tasks that need them: they must send again.
+        """Note that handed-over bytes are gone. Return the owners whose tasks need them: they must send again.
 
-        Other owners are told by ``on_evict``.
+        ``on_evict`` is called for other owners.
         """
         needed = []
         for key in [key for key, each in self._buffers.items() if key[1] == ref and each.elsewhere]:
@@ -219,7 +219,7 @@ class BufferCache:
         return sum(inbound.size for _, inbound in self._idle())
 
     def refs(self, owner: str) -> list[str]:
-        """The refs of an owner's complete buffers."""
+        """Return the refs of an owner's complete buffers."""
         return [ref for (who, ref), inbound in self._buffers.items() if who == owner and inbound.complete]
 
     def _idle(self) -> list[tuple[Key, Inbound]]:
