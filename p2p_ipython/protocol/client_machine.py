@@ -41,6 +41,7 @@ from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms
 from p2p_ipython.protocol.placement import Placement, TaskSpec, WorkerState, WorkerView, fits, pythons, stays
 from p2p_ipython.protocol.plain import plain
+from p2p_ipython.protocol.reasons import reason
 from p2p_ipython.protocol.task_frames import (
     ClientFrame,
     Evicted,
@@ -445,21 +446,7 @@ class ClientMachine:
 
     def reason(self, python: str) -> str:
         """Say in words why tasks that need ``python`` ("" for any) wait, all of them for the same reason."""
-        workers = [worker for worker in list(self.workers.values()) if worker.for_us]
-        if not workers:
-            others = "those that are here are for others" if self.workers else "none is here"
-            return f"waiting for a worker: {others}"
-        able = [worker for worker in workers if not python or worker.terms.python == python]
-        if able and all(worker.terms.paused for worker in able):
-            version = f" with python {python}" if len(able) < len(workers) else ""
-            return f"waiting for a worker: those that are here{version} are paused"
-        fitting = [w for w in workers if fits(w, python)]
-        if not fitting:
-            return f"waiting for a worker with python {python} (here: {pythons(workers)})"
-        if any(w.state is WorkerState.UP for w in fitting):
-            return f"waiting for a free slot of {sum(w.terms.slots for w in fitting)}"
-        problem = next((w.detail for w in fitting if w.detail), "")
-        return f"waiting for a link to {fitting[0].name}{': ' + problem if problem else ''}"
+        return reason(list(self.workers.values()), python)
 
     def wanted(self) -> list[str]:
         """Return what the tasks that wait need: versions of Python, "" for any."""

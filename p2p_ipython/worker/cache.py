@@ -66,7 +66,7 @@ class Inbound:
         return self._memory[offset : offset + size]
 
     def advance(self, count: int) -> None:
-        """Count the next ``count`` bytes, which have landed. Raises ``RemoteProtocolError`` if they are more than announced."""
+        """Count the bytes that have landed. Raises ``RemoteProtocolError`` if they are more than announced."""
         if count < 0 or self.received + count > self.size:
             raise RemoteProtocolError("more bytes of a buffer than announced")
         self.received += count

@@ -1,0 +1,32 @@
+"""Why tasks wait, in words that people read.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2p_ipython.protocol.placement import WorkerState, WorkerView, fits, pythons
+
+
+def reason(known: Sequence[WorkerView], python: str) -> str:
+    """Say why tasks that need ``python`` ("" for any) wait, all of them for the same reason.
+
+    ``known`` are all workers that the client knows.
+    """
+    workers = [worker for worker in known if worker.for_us]
+    if not workers:
+        others = "those that are here are for others" if known else "none is here"
+        return f"waiting for a worker: {others}"
+    able = [worker for worker in workers if not python or worker.terms.python == python]
+    if able and all(worker.terms.paused for worker in able):
+        version = f" with python {python}" if len(able) < len(workers) else ""
+        return f"waiting for a worker: those that are here{version} are paused"
+    fitting = [w for w in workers if fits(w, python)]
+    if not fitting:
+        return f"waiting for a worker with python {python} (here: {pythons(workers)})"
+    if any(w.state is WorkerState.UP for w in fitting):
+        return f"waiting for a free slot of {sum(w.terms.slots for w in fitting)}"
+    problem = next((w.detail for w in fitting if w.detail), "")
+    return f"waiting for a link to {fitting[0].name}{': ' + problem if problem else ''}"
