@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import json
@@ -19,7 +20,7 @@ from p2p_ipython.config import MIB, Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "PROTOCOL.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "PROTOCOL.md", "JOURNEYS.md", "DECISIONS.md"]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 UNDONE = "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"])
@@ -98,6 +99,52 @@ def test_links_between_documents_lead_somewhere() -> None:
         if path.exists():
             for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
                 assert (path.parent / target).exists(), f"{name} links to {target}"
+
+
+HOP = re.compile(r"`([\w/.]+\.(?:py|ts|tsx)):([\w.]+)`")
+
+
+def hops() -> list[tuple[str, str]]:
+    """Each ``file:function`` of the journeys."""
+    return HOP.findall((ROOT / "JOURNEYS.md").read_text(encoding="utf-8"))
+
+
+def has(file: str, name: str) -> bool:
+    """Whether a file defines a function, a class, or a method of a class."""
+    path = ROOT / file if (ROOT / file).exists() else ROOT / "p2p_ipython" / file
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return re.search(rf"^\s*(?:export )?(?:function )?{re.escape(name)}\(", text, re.M) is not None
+    body = ast.parse(text).body
+    for part in name.split("."):
+        found = [
+            node
+            for node in body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name == part
+        ]
+        if not found:
+            return False
+        body = found[-1].body
+    return True
+
+
+def test_each_hop_of_the_journeys_exists() -> None:
+    assert len(hops()) > 40
+    assert [hop for hop in hops() if not has(*hop)] == []
+    assert not has("client/bridge.py", "Bridge.no_such_method")
+    assert not has("labextension/src/panel/store.ts", "noSuchFunction")
+
+
+def test_the_three_questions_are_answered_three_steps_from_the_readme() -> None:
+    """README → the journeys → the place, which is a hop of one of them."""
+    assert "](JOURNEYS.md)" in README
+    questions, *journeys = (ROOT / "JOURNEYS.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    asked = re.findall(r"\| this page → \*(.+?)\*, hop (\d+) → `(.+?)` \|", questions)
+    assert len(asked) == 3
+    for title, number, place in asked:
+        journey = next(text for text in journeys if text.startswith(f"{title}\n"))
+        (row,) = re.findall(rf"^\| {number} \|.*$", journey, re.M)
+        assert f"`{place}`" in row
 
 
 def test_python_in_readme_runs(tmp_path: Path) -> None:
