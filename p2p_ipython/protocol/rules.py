@@ -38,6 +38,10 @@ class Rule(NamedTuple):
     write: Callable[[Any], Any] | None = None
 
 
+_HEADER = 1 << 20
+"""Characters that a header can have: a text of as many has no bound of its own."""
+
+
 class Wrong(ValueError):
     """A value breaks its field's rule."""
 
@@ -50,7 +54,7 @@ def text(most: int, least: int = 0) -> Rule:
             return value
         raise Wrong
 
-    return Rule(f"text of {least} to {most} characters", read)
+    return Rule(f"text ≤ {most:,}" if most < _HEADER else "text", read)
 
 
 def word(*choices: str) -> Rule:
@@ -62,7 +66,8 @@ def word(*choices: str) -> Rule:
             return value
         raise Wrong
 
-    return Rule(" or ".join(f'"{choice}"' for choice in choices), read)
+    *others, last = [f'"{choice}"' for choice in choices if choice]
+    return Rule(" or ".join([", ".join(others), last] if others else [last]), read)
 
 
 def whole(least: int, most: int) -> Rule:
@@ -73,7 +78,12 @@ def whole(least: int, most: int) -> Rule:
             return value
         raise Wrong
 
-    return Rule(f"whole number from {least} to {most}", read)
+    return Rule(f"whole {least} to {_bound(most)}", read)
+
+
+def _bound(number: int) -> str:
+    power = number.bit_length() - 1
+    return f"2^{power}" if power > 20 and number == 1 << power else str(number)
 
 
 def flag() -> Rule:
@@ -95,7 +105,7 @@ def number(most: float) -> Rule:
             return float(value)
         raise Wrong
 
-    return Rule(f"number from 0 to {most:g}", read)
+    return Rule(f"number 0 to {most:,.0f}", read)
 
 
 def texts(most: int, longest: int) -> Rule:
@@ -109,7 +119,7 @@ def texts(most: int, longest: int) -> Rule:
                 raise Wrong
         return tuple(value)
 
-    return Rule(f"list of at most {most} texts of at most {longest} characters", read)
+    return Rule(f"refs ≤ {most:,}", read)
 
 
 def ruled(rule: Rule, **more: Any) -> Any:

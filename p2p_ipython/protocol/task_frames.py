@@ -49,6 +49,9 @@ MAX_DETAIL = 16 << 10
 MAX_NUMBER = 1 << 53
 """Attempts, slots and the like: whole numbers that every JSON parser keeps."""
 
+MAX_SLOTS = 4096
+"""Slots of one worker."""
+
 MAX_SECONDS = 1e9
 """Seconds that a task can take (32 years)."""
 
@@ -79,6 +82,12 @@ def _read_segments(value: Any) -> tuple[Segment, ...]:
     return tuple(map(tuple, value))
 
 
+def _read_some_segments(value: Any) -> tuple[Segment, ...]:
+    if not value:
+        raise Wrong
+    return _read_segments(value)
+
+
 def _read_failure(value: Any) -> TaskFailure:
     if not isinstance(value, dict):
         raise Wrong
@@ -88,14 +97,16 @@ def _read_failure(value: Any) -> TaskFailure:
 ID = text(MAX_ID, 1)
 ATTEMPT = whole(1, MAX_NUMBER)
 REF = text(MAX_REF)
-SIZE = whole(0, MAX_SEGMENT)
+SIZE = whole(1, MAX_SEGMENT)
+OFFSET = whole(0, MAX_SEGMENT)
 WORD = text(MAX_WORD)
 DETAIL = text(MAX_DETAIL)
 TEXT = text(_HEADER)
 REFS = texts(MAX_REFS, MAX_REF)
 FLAG = flag()
 SECONDS = number(MAX_SECONDS)
-SEGMENTS = Rule(f"list of at most {MAX_SEGMENTS} pairs [size, ref]", _read_segments)
+SEGMENTS = Rule(f"segments 0 to {MAX_SEGMENTS}", _read_segments)
+SOME_SEGMENTS = Rule(f"segments 1 to {MAX_SEGMENTS}", _read_some_segments)
 FAILURE = Rule("object", _read_failure, lambda failure: failure.fields())
 
 
@@ -141,7 +152,7 @@ class Task(Frame):
     id: str = ruled(ID)
     attempt: int = ruled(ATTEMPT)
     run: str = ruled(word("cell", "call"), name="kind")
-    segments: tuple[Segment, ...] = ruled(SEGMENTS)
+    segments: tuple[Segment, ...] = ruled(SOME_SEGMENTS)
     label: str = ruled(WORD, default="")
     coming: tuple[str, ...] = ruled(texts(MAX_SEGMENTS, MAX_REF), default=())
     source: str = ruled(TEXT, default="")
@@ -155,7 +166,7 @@ class BufferChunk(Frame):
     kind: ClassVar[str] = "chunk"
     ref: str = ruled(REF)
     size: int = ruled(SIZE)
-    offset: int = ruled(SIZE, name="off")
+    offset: int = ruled(OFFSET, name="off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +225,7 @@ class ResultChunk(Frame):
     attempt: int = ruled(ATTEMPT)
     ref: str = ruled(REF)
     size: int = ruled(SIZE)
-    offset: int = ruled(SIZE, name="off")
+    offset: int = ruled(OFFSET, name="off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +307,7 @@ class Room(Frame):
     """So many slots are kept for this client, for a moment."""
 
     kind: ClassVar[str] = "room"
-    free: int = ruled(whole(1, MAX_NUMBER))
+    free: int = ruled(whole(1, MAX_SLOTS))
 
 
 @dataclass(frozen=True, slots=True)
