@@ -30,6 +30,7 @@ from p2p_ipython.protocol.identity import Certificate, ClusterSecret, check_link
 from p2p_ipython.protocol.messages import decode as decode_message
 from p2p_ipython.protocol.messages import decode_admission, decode_rendezvous
 from p2p_ipython.protocol.roster import Roster
+from p2p_ipython.protocol.task_frames import Result
 from p2p_ipython.protocol.wire import LineReader
 from p2p_ipython.task import outcome
 
@@ -351,7 +352,7 @@ def test_the_package_still_reads_every_result_of_version_1(traffic: Recording) -
             if header["t"] == "result":
                 large = {ref: data for (task, ref), data in results.items() if task == header["id"]}
                 try:
-                    values.append(outcome.decode(header, body, large, worker="bob", trusted=own))
+                    values.append(outcome.decode(Result.read(header), body, large, worker="bob", trusted=own))
                 except Exception as error:
                     values.append(type(error))
     plain = {"a": [1, (2, 3)], "b": b"bytes", "c": {4}}
