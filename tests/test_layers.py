@@ -143,7 +143,9 @@ def test_the_runner_loads_nothing_that_talks_to_others() -> None:
     assert not foreign
     ours = {block(module) for module in reached}
     assert ours <= {"sandbox", "protocol", "task", "errors", "memory"}
-    assert {m for m in reached if block(m) == "protocol"} <= {"p2p_ipython.protocol.frames"}
+    assert {m for m in reached if block(m) == "protocol"} <= {
+        f"p2p_ipython.protocol.{name}" for name in ("frames", "rules", "task_frames")
+    }
 
 
 SIDES = {"p2p_ipython.sandbox.inside": "p2p_ipython.sandbox.mechanisms"}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from frame_support import read_result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -306,8 +307,8 @@ def test_of_an_animation_the_last_picture_is_shown() -> None:
 
 def test_an_error_is_shown_as_it_came_and_nothing_is_unpickled() -> None:
     future = made()
-    error = {"traceback": "\x1b[31mValueError\x1b[39m: no", "message": "no", "payload": "pickle"}
-    future.arrived(Arrived({"ok": False, "error": error}, b"", {}, "w"))
+    error = {"kind": "exception", "traceback": "\x1b[31mValueError\x1b[39m: no", "message": "no", "payload": "pickle"}
+    future.arrived(Arrived(read_result({"ok": False, "segments": [], "error": error}), b"", {}, "w"))
     assert shown("", future)["error"] == "ValueError: no"
 
 
