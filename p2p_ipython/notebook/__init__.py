@@ -13,7 +13,7 @@
 ``output``                puts the output of a task under the cell that submitted it, in each kind of front end
 ``status_line``           the line under that cell: what it says, and when it is updated
 ``card``, ``card_widget``  the card that replaces the line of a task that takes a while
-``notice``                a text under a cell, with buttons to answer visitors
+``notice``                a text under a cell, with buttons to answer guests
 ``comms``                 comms and widgets that a front end can reach while a cell computes
 ``panel``                 the panel's half in the kernel
 ========================  =========================================================================================

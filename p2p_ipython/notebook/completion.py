@@ -49,7 +49,7 @@ def complete_option(context: CompletionContext) -> SimpleMatcherResult:
 
 @context_matcher()
 def complete_name(context: CompletionContext) -> SimpleMatcherResult:
-    """Complete titles of known clusters, and names of visitors and members."""
+    """Complete titles of known clusters, and names of guests and members."""
     magic, before = _line(context)
     found = _WORD.search(before)
     place = len(before.split()) - (1 if found is not None and found.group() else 0)

@@ -74,7 +74,7 @@ class FriendsMagics(Magics):
     def p2p_host(self, line: str) -> None:
         """Host a cluster that friends share, a new one or one of yours, from this notebook.
 
-        The host admits people and sends everybody the list of members, until the kernel ends, %p2p_unhost, or
+        The host admits people and sends everybody the roster, until the kernel ends, %p2p_unhost, or
         --duration is over. The members can work together without it. People who knock appear under the cell:
         answer with %p2p_approve NAME or %p2p_refuse NAME. %p2p_invite invites a friend.
         """
@@ -332,7 +332,7 @@ class FriendsMagics(Magics):
     # -- for completion --
 
     def names_waiting(self) -> list[str]:
-        """Return the names of people who wait to be let in."""
+        """Return the names of people who wait to be admitted."""
         return [visitor.called for visitor in self._made.waiting()] if self._made is not None else []
 
     def names_of_members(self) -> list[str]:

@@ -138,7 +138,7 @@ class P2PMagics(Magics):
 
         ``%p2p_connect`` starts a personal cluster on this machine: no account, no network. It ends with the
         kernel. ``%p2p_connect alice/friends`` connects to a cluster of friends that you have joined (see %p2p_join);
-        to one that you have not joined, it knocks: its owner is asked whether to let you in.
+        to one that you have not joined, it knocks: its owner is asked whether to admit you.
         ``%p2p_connect HOST:PORT --cluster NAME`` joins a personal cluster on a board that runs elsewhere.
 
         A cluster that is connected already is left once the new one is connected; while it has unfinished tasks, the

@@ -1,7 +1,7 @@
-"""A notice under a cell: a text that is kept up to date, and buttons to answer visitors.
+"""A notice under a cell: a text that is kept up to date, and buttons to answer guests.
 
 ``output.CellOutput`` places the text, which always says what the user can type. In a notebook with ipywidgets buttons
-come with it. They are a second display under the same cell, made when a visitor waits and removed with the last one.
+come with it. They are a second display under the same cell, made when a guest waits and removed with the last one.
 A terminal prints only what is new.
 
 A magic makes the notice while its cell runs; then it belongs to the loop's thread.
@@ -23,17 +23,17 @@ from p2p_ipython.notebook.output import CellOutput
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Visitor, bool], None]
-"""Answers a visitor; called on the thread that handles clicks, must not block."""
+"""Answers a guest; called on the thread that handles clicks, must not block."""
 
 MOST_BUTTONS = 10
 """Visitors that get buttons; the text says how to answer the others."""
 
 
 class Buttons(Protocol):
-    """Buttons to answer visitors."""
+    """Buttons to answer guests."""
 
     def show(self, visitors: tuple[Visitor, ...]) -> None:
-        """Show buttons for these visitors, and for nobody else."""
+        """Show buttons for these guests, and for nobody else."""
 
 
 class Notice:

@@ -6,7 +6,7 @@ In a **personal** cluster there is one member, the holder of the key, and nothin
     hears a hello of a higher epoch ─a moment, unless its roster comes────► says hello, so that the roster comes
     hears a newer roster of the owner's ──► installs it: cuts links to members who are out, may meet those who are in
                                         ──► its key isn't the roster's: asks for the new one, again and again
-                                        ──► it isn't in it: expelled, for good
+                                        ──► it isn't in it: revoked, for good
     hears the owner's grant ──────────────► moves to the new topic
     hears nobody, or its roster has ended ► asks on the lobby, where the owner's host listens, too
     hears others, but not the host ───────► asks there at long intervals: all of them may have been revoked

@@ -7,7 +7,7 @@
     signed    = sid[16]  seq[8]  certificate size[2]  certificate  message     numbers big endian
     signature = Ed25519 by the session sid over "p2p-ipython/board/v1\\0" + string topic + key + signed
 
-The key is the cluster's, so an outsider can neither read nor make lines. The signature is the session's, so no member
+The key is the cluster's, so a stranger can neither read nor make lines. The signature is the session's, so no member
 can speak for another. It holds on one topic, under one key. Otherwise a member of two topics could carry a session's
 lines from one to the other, and use up its numbers there before it comes.
 

@@ -84,7 +84,7 @@ async def run_worker(
 
     ``ready(name, sid)`` is called once the worker has said hello, ``lends(agent)`` when its runners are up, too. When
     the time is up or ``enough`` is set, tasks that run may go on for ``DRAIN`` seconds. Raises a ``BoardError``,
-    ``ConfigError`` or ``NoKey`` when it can't join, and ``NotAdmitted`` when it is taken out of its cluster.
+    ``ConfigError`` or ``NoKey`` when it can't join, and ``NotAdmitted`` when its membership was revoked.
     """
     adopt()
     ended, enough = ended or asyncio.Event(), enough or asyncio.Event()

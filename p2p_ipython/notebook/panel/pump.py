@@ -66,7 +66,7 @@ class Outside(Protocol):
         """Call ``wake`` on the loop's thread after each change; the result ends that."""
 
     def visitors(self) -> Sequence[tuple[str, Row]]:
-        """Return the ids and rows of visitors, who wait for a yes or no."""
+        """Return the ids and rows of guests, who wait for a yes or no."""
 
     def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
         """Return the ids and rows of workers that were started here; ``cluster`` knows names of members."""

@@ -1,4 +1,4 @@
-"""The rows of the contract, made from records: of a task, a member, an offer, a visitor, a lending. Pure.
+"""The rows of the contract, made from records: of a task, a member, an offer, a guest, a lending. Pure.
 
 A row leaves out what has its default (0, "", false, []). Text is cut to what a line of a panel can show. It may be a
 stranger's; the panel shows it as text.
@@ -147,7 +147,7 @@ def offer(name: str, terms: Terms, *, busy: int, own: bool, state: str, only: st
 
 
 def visitor(waits: Visitor) -> tuple[str, VisitorRow]:
-    """Return the id and the row of a visitor, who waits for a yes or no."""
+    """Return the id and the row of a guest, who waits for a yes or no."""
     made = VisitorRow(
         title=waits.title[:NAME],
         name=waits.name[:NAME],
@@ -161,7 +161,7 @@ def visitor(waits: Visitor) -> tuple[str, VisitorRow]:
 
 
 def _to_know(waits: Visitor) -> str:
-    """Return what else the owner should know of a visitor before saying yes."""
+    """Return what else the owner should know of a guest before saying yes."""
     notes = []
     if waits.own:
         notes.append("It would be a machine of your own, and count as you.")

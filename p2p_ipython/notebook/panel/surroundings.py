@@ -1,4 +1,4 @@
-"""What there is for a panel beside the cluster: visitors, lent workers, known clusters, and what may be done now.
+"""What there is for a panel beside the cluster: guests, lent workers, known clusters, and what may be done now.
 
 ``Surroundings`` reads the reception, the lender and the files of this user's clusters, as ``pump.Outside`` has it.
 """
