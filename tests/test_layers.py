@@ -2,7 +2,7 @@
 
 The blocks, lowest first; those on one line don't import one another::
 
-    errors config loop lifeline memory jobs private_files   what everybody may use
+    errors config loop lifeline memory jobs tracing private_files   what everybody may use
     protocol                             who says what when (pure)
     task                                 what travels (pure)
     board | link | sandbox               adapters to the outside
@@ -26,7 +26,7 @@ import p2p_ipython
 
 PACKAGE = Path(p2p_ipython.__file__).parent
 
-BASE = {"errors", "jobs", "config", "loop", "lifeline", "memory", "private_files"}
+BASE = {"tracing", "errors", "jobs", "config", "loop", "lifeline", "memory", "private_files"}
 MAY_IMPORT = {
     "protocol": BASE,
     "task": BASE | {"protocol"},
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "lifeline": {"errors"},
     "memory": set(),
     "jobs": set(),
+    "tracing": {"errors"},
     "private_files": set(),
 }
 

@@ -13,6 +13,7 @@
     bench.py       p2p bench: measure a cluster
     setup.py       p2p setup: prepare this machine, step by step
     doctor.py      p2p doctor: find out what does not work
+    trace.py       p2p trace: tell what became of a task
     whoami.py      p2p whoami: show the key that others see
 
 Each command has a module with two functions: ``add`` describes the command line, and another turns parsed arguments
@@ -28,20 +29,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from p2p_ipython import __version__
-from p2p_ipython.cli import bench, board, doctor, host, invite, join, members, setup, terminal, whoami, worker
+from p2p_ipython.cli import bench, board, doctor, host, invite, join, members, setup, terminal, trace, whoami, worker
 from p2p_ipython.cli.arguments import Commands
 from p2p_ipython.errors import P2PError
+from p2p_ipython.tracing import VARIABLE
 
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 """The exit status that a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
 
-MODULES = (board, worker, host, invite, join, members, bench, setup, doctor, whoami)
+MODULES = (board, worker, host, invite, join, members, bench, setup, doctor, trace, whoami)
 """The modules whose ``add`` makes the commands, in the order of the help."""
 
 
@@ -49,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's) and return the exit status."""
     options = parser().parse_args(arguments)
     terminal.log_to_stderr(options.verbose)
+    if options.trace:
+        os.environ[VARIABLE] = os.path.abspath(options.trace)
     try:
         return int(options.run(options))
     except P2PError as error:

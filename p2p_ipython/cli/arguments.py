@@ -31,7 +31,11 @@ class Commands:
             default=argparse.SUPPRESS,
             help="say more about what happens (-vv: much more)",
         )
+        self._verbosity.add_argument(
+            "--trace", metavar="FILE", default=argparse.SUPPRESS, help="write what is decided to FILE; see p2p trace"
+        )
         parser.add_argument("-v", "--verbose", action="count", default=0, help=argparse.SUPPRESS)
+        parser.add_argument("--trace", default="", help=argparse.SUPPRESS)
         self._commands = parser.add_subparsers(
             title="commands", dest="command", metavar="COMMAND", required=True, parser_class=_Command
         )

@@ -46,7 +46,9 @@ from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Rendezvou
 from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.task_frames import BufferChunk, Output, Result, WorkerFrame
 from p2p_ipython.protocol.task_frames import Task as TaskFrame
+from p2p_ipython.protocol.tracing import traced
 from p2p_ipython.task.task import Task
+from p2p_ipython.tracing import trace_file
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,8 @@ class Bridge:
         self.records = records or Records(settings)
         membership.stands = self._stands
         self.machine = ClientMachine(settings, now=self._loop.time(), me=membership.standing.me, own=membership.is_own)
+        if (trace := trace_file()) is not None:
+            traced(self.machine, "client", membership.session.sid, trace.write)
         self.mailbox = ""
         self.relay = ""
         self._tasks: dict[str, _Submission] = {}

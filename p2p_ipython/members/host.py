@@ -32,7 +32,9 @@ from p2p_ipython.protocol.host_machine import Action, HostMachine, Knock, Outdat
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
 from p2p_ipython.protocol.messages import Ask, Bye, Hello, Message
 from p2p_ipython.protocol.roster import Member, lobby_secret, parts_of
+from p2p_ipython.protocol.tracing import traced
 from p2p_ipython.protocol.wire import Heard
+from p2p_ipython.tracing import trace_file
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._jobs = Jobs(log)
         self.machine = HostMachine(roster=roster_of(profile), secret=_secret(profile))
+        if (trace := trace_file()) is not None:
+            traced(self.machine, "host", b"", trace.write)
         self._membership: Membership | None = None
         self._voices: dict[str, Voice] = {}  # of the lobby, and of topics that we linger on
         # The profile was read a while ago; the first look finds what has changed since.

@@ -35,7 +35,9 @@ from p2p_ipython.protocol.membership_machine import (
 )
 from p2p_ipython.protocol.messages import Accept, Answer, Ask, Grant, Hello, Message, Reply
 from p2p_ipython.protocol.roster import Roster, lobby_secret, parse_title
+from p2p_ipython.protocol.tracing import traced
 from p2p_ipython.protocol.wire import Heard
+from p2p_ipython.tracing import trace_file
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,8 @@ class Membership:
             unseal=session.unseal,
             random=random.random,
         )
+        if (trace := trace_file()) is not None:
+            traced(self.machine, "member", session.sid, trace.write)
         self._open_board = open_board
         self._keep = keep
         self._loop = asyncio.get_running_loop()

@@ -31,9 +31,9 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LocalProtocolError, P2PError, PythonMismatch, WorkerLost, WrongPeer
@@ -59,6 +59,9 @@ from p2p_ipython.protocol.task_frames import (
 EAGER_LINKS = 8
 """Workers that are met as soon as they are heard, so that the first task finds a link; further ones when
 there is more work than these can take."""
+
+STORY = 16
+"""Events of a task that are remembered, for the error of one that can't be."""
 
 MEET_BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a worker that could not be met is tried again."""
@@ -189,6 +192,7 @@ class _Tracked:
     losses: int = 0
     sid: bytes | None = None
     last_loss: str = ""
+    story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY))
 
 
 def _nobody(_signer: str) -> bool:
@@ -501,8 +505,12 @@ class ClientMachine:
 
     def _enter(self, task: _Tracked, event: str, state: TaskState, detail: str = "") -> None:
         """Change a task's state, and note it. Raises ``LocalProtocolError`` where that can't be: a bug of ours."""
+        task.story.append(event)
         if state not in TRANSITIONS[task.state].get(event, ()):
-            raise LocalProtocolError(f"task {task.spec.id}: {event} leads from {task.state.value} to no {state.value}")
+            story = " → ".join(task.story)
+            raise LocalProtocolError(
+                f"task {task.spec.id}: {event} leads from {task.state.value} to no {state.value} (after {story})"
+            )
         task.state = state
         self._actions.append(Note(task.spec.id, state, detail))
 

@@ -42,8 +42,10 @@ from p2p_ipython.protocol.task_frames import (
     batches,
     read_client,
 )
+from p2p_ipython.protocol.tracing import traced
 from p2p_ipython.protocol.turns import Job
 from p2p_ipython.protocol.worker_machine import Action, Forget, Meet, Reply, Say, Start, Stop, WorkerMachine
+from p2p_ipython.tracing import trace_file
 from p2p_ipython.worker.cache import BufferCache, Inbound, Source
 from p2p_ipython.worker.slot_base import Death, TaskSlot
 
@@ -91,6 +93,8 @@ class Agent:
             now=self._loop.time(),
             own=membership.is_own,
         )
+        if (trace := trace_file()) is not None:
+            traced(self.machine, "worker", membership.session.sid, trace.write)
         self._slots = [make_slot(self) for _ in range(terms.slots)]
         self._numbers = {slot: number for number, slot in enumerate(self._slots)}
         self._cache = BufferCache(settings.worker_cache, on_evict=self._evicted)

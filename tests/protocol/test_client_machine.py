@@ -11,7 +11,7 @@ import pytest
 from people import certificate
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkTimeout, P2PError, PythonMismatch, WorkerLost, WrongPeer
+from p2p_ipython.errors import LinkTimeout, LocalProtocolError, P2PError, PythonMismatch, WorkerLost, WrongPeer
 from p2p_ipython.protocol.client_machine import (
     EAGER_LINKS,
     MEET_BACKOFF,
@@ -781,3 +781,11 @@ def test_a_worker_that_is_for_others_from_now_on_gets_no_more() -> None:
     made.heard(W0, hello(only=(FRIEND.signer,)), 1)
     made.submit(TaskSpec("u"), 1)
     assert sends(made.frame(W0.sid, result(), 2)) == []
+
+
+def test_an_impossible_step_is_an_error_that_tells_what_came_before() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.frame(W0.sid, Started("t", 1), 0)
+    task = made._tasks["t"]
+    with pytest.raises(LocalProtocolError, match=r"started leads from running to no running \(after room → started"):
+        made._enter(task, "started", TaskState.RUNNING)

@@ -29,7 +29,8 @@ SYNONYMS = {
 SCANNED = ["README.md", "PROTOCOL.md", "THREATS.md"]
 """Documents, and folders of modules whose docstrings are read."""
 SCANNED += ["CONTRIBUTING.md", "CHANGELOG.md", "JOURNEYS.md", "DECISIONS.md"]
-SCANNED += [f"p2p_ipython/{path.name}" for path in sorted((ROOT / "p2p_ipython").iterdir()) if (path / "__init__.py").is_file()]
+ROOMS = sorted(path.parent.name for path in (ROOT / "p2p_ipython").glob("*/__init__.py"))
+SCANNED += [f"p2p_ipython/{room}" for room in ROOMS]
 
 QUOTED = re.compile(r"```.*?```|``[^`]*``|`[^`]*`|\]\([^)]*\)", re.S)
 

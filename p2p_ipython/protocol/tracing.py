@@ -1,0 +1,180 @@
+"""What a machine heard and decided, as lines that hold no secret; and the story of one task, told from such lines.
+
+An event is a call of one of a machine's methods that return actions. ``traced`` wraps these methods, so a machine that
+isn't traced pays nothing. A line is a small JSON object::
+
+    {"at": 1764, "who": "client", "own": "6b555fa1", "event": "frame", "frame": {"kind": "result", "id": "t1", …}}
+    {"at": 1764, "who": "client", "own": "6b555fa1", "action": "Settle", "task": "t1"}
+
+Lines hold ids, kinds, states, numbers and sizes: ``_seen`` lets nothing else through. Text that people or tasks have
+written, keys, topics, codes, sealed boxes and addresses have no way into a line.
+
+Pure: the caller gives the time, and takes the lines.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.task_frames import Frame
+
+M = TypeVar("M")
+Line = dict[str, Any]
+
+SHOWN = 8
+"""Characters of a session's id in a line: enough to tell sessions apart."""
+
+_IDS = {"id", "task", "task_id"}
+_SIDS = {"sid", "me", "to"}
+_WORDS = {"reason": {"busy", "paused", "closing", "refused"}, "run": {"cell", "call"}, "what": None}
+"""Fields whose texts are words of the protocol, and which (None: whatever their rule lets through)."""
+
+
+def traced(machine: M, who: str, sid: bytes, write: Callable[[Line], None]) -> M:
+    """Have a machine's events and actions written, from now on. Returns the machine.
+
+    ``who`` is "client", "worker", "member" or "host"; ``sid`` its session. ``write`` gets each line; it must not raise.
+    """
+    head = {"who": who, "own": sid.hex()[:SHOWN]}
+    inside = [False]  # an event may call another one: only the outer one is an event
+    for name in events_of(type(machine)):
+        setattr(machine, name, _wrapped(getattr(machine, name), name, head, inside, write))
+    return machine
+
+
+def events_of(machine: type) -> list[str]:
+    """Return the names of a machine's events: its public methods that return actions."""
+    return [
+        name
+        for name, method in vars(machine).items()
+        if not name.startswith("_") and getattr(method, "__annotations__", {}).get("return") == "list[Action]"
+    ]
+
+
+def _wrapped(
+    method: Callable[..., Sequence[Any]],
+    name: str,
+    head: Mapping[str, Any],
+    inside: list[bool],
+    write: Callable[[Line], None],
+) -> Callable[..., Sequence[Any]]:
+    names = [each for each in method.__code__.co_varnames[: method.__code__.co_argcount] if each != "self"]
+
+    @wraps(method)
+    def event(*args: Any, **kwargs: Any) -> Sequence[Any]:
+        if inside[0]:
+            return method(*args, **kwargs)
+        inside[0] = True
+        try:
+            actions = method(*args, **kwargs)
+        finally:
+            inside[0] = False
+        given = dict(zip(names, args, strict=False)) | kwargs
+        write({**head, "event": name, **_shown(given)})
+        for action in actions:
+            write({**head, "action": type(action).__name__, **_shown(_parts(action))})
+        return actions
+
+    return event
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in fields(value)} if is_dataclass(value) else {}
+
+
+def _shown(parts: Mapping[str, Any]) -> Line:
+    shown = {name: _seen(name, value) for name, value in parts.items() if name not in ("now", "wall")}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _seen(name: str, value: Any) -> Any:
+    """What of a value may be seen; None: nothing."""
+    match value:
+        case bool() | int() | float():
+            return value
+        case enum.Enum():
+            return value.value
+        case str():
+            known = _WORDS.get(name, ())
+            return value if name in _IDS or known is None or value in known else None
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()[:SHOWN] if name in _SIDS else len(value)
+        case Certificate():
+            return f"{value.role} {value.sid.hex()[:SHOWN]}"
+        case Frame():
+            return {"kind": value.kind, **_shown(_parts(value))}
+        case BaseException():
+            return type(value).__name__
+        case list() | tuple() | set() | frozenset() | dict():
+            return len(value)
+        case None:
+            return None
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"kind": type(value).__name__.lower(), **{k: v for k, v in _shown(_parts(value)).items() if k in _IDS}}
+    return None
+
+
+# --- the story of one task --------------------------------------------------------------------------------------------
+
+
+def mentions(line: Mapping[str, Any], task: str) -> str:
+    """Return the id of the task that a line is about, if it begins with ``task``; else ""."""
+    for part in (line, *(value for value in line.values() if isinstance(value, dict))):
+        for name in _IDS:
+            found = part.get(name)
+            if isinstance(found, str) and found.startswith(task):
+                return found
+    return ""
+
+
+def story(lines: Iterable[Mapping[str, Any]], task: str) -> Iterator[tuple[float, str]]:
+    """Tell what became of a task: (time, sentence) for each line about it, in the order of time."""
+    about = [line for line in lines if mentions(line, task)]
+    for line in sorted(about, key=lambda line: float(line.get("at", 0))):
+        yield float(line.get("at", 0)), _sentence(line)
+
+
+def _sentence(line: Mapping[str, Any]) -> str:
+    actor = f"{line.get('who', '?')} {line.get('own', '?')}"
+    name = str(line.get("event") or line.get("action") or "?")
+    frame = next((value for value in line.values() if isinstance(value, dict) and "kind" in value), {})
+    known = _SAID.get((str(line.get("who")), name))
+    about = known(line, frame) if known is not None else ""
+    if not about:
+        words = [f"{key} {value}" for key, value in {**line, **frame}.items() if key not in _HIDDEN and value != {}]
+        about = f"{'hears' if 'event' in line else 'does'} {name}" + (f" ({', '.join(words)})" if words else "")
+    return f"{actor} {about}"
+
+
+_HIDDEN = {"at", "who", "own", "sid", "event", "action", "id", "task", "task_id", "frame", "spec", "kind"}
+
+_SAID: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
+    ("client", "submit"): lambda line, frame: "takes the task",
+    ("client", "cancel"): lambda line, frame: "is asked to cancel it",
+    ("client", "Send"): lambda line, frame: (
+        f"sends attempt {line.get('attempt')} to worker {line.get('sid')} with {line.get('missing')} buffers"
+    ),
+    ("client", "SendBuffers"): lambda line, frame: f"sends {line.get('refs')} buffers again",
+    ("client", "Note"): lambda line, frame: f"says that it is {line.get('state')}",
+    ("client", "Settle"): lambda line, frame: "settles the future",
+    ("client", "Tell"): lambda line, frame: f"tells the worker: {frame.get('kind')}",
+    ("client", "frame"): lambda line, frame: _heard(frame),
+    ("worker", "task"): lambda line, frame: f"gets attempt {line.get('attempt')} by link {line.get('link')}",
+    ("worker", "recall"): lambda line, frame: f"is told to drop attempt {line.get('attempt')}",
+    ("worker", "Start"): lambda line, frame: f"starts attempt {line.get('attempt')} in slot {line.get('slot')}",
+    ("worker", "Stop"): lambda line, frame: f"stops it in slot {line.get('slot')}",
+    ("worker", "Forget"): lambda line, frame: "forgets it",
+    ("worker", "slot_result"): lambda line, frame: f"gets its result from slot {line.get('number')}",
+    ("worker", "Reply"): lambda line, frame: f"replies: {_heard(frame).removeprefix('hears ')}",
+}
+
+
+def _heard(frame: Mapping[str, Any]) -> str:
+    words = [f"{key} {value}" for key, value in frame.items() if key in ("reason", "ok", "seconds", "segments", "refs")]
+    attempt = f" of attempt {frame['attempt']}" if "attempt" in frame else ""
+    return f"hears {frame.get('kind', '?')}{attempt}" + (f" ({', '.join(words)})" if words else "")
