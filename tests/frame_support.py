@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from p2p_ipython.protocol.task_frames import Result
+from p2p_ipython.errors import RemoteProtocolError
+from p2p_ipython.protocol.frames import Header
+from p2p_ipython.protocol.rules import REQUIRED, Field
+from p2p_ipython.protocol.task_frames import FRAMES, Result, Sender
 
 
 def read_result(header: Mapping[str, Any]) -> Result:
     """A task's result, read from what a worker's header says besides the task and the attempt."""
     return Result.read({"id": "t", "attempt": 1, **header})
+
+
+NONSENSE: list[Any] = [None, True, 7, -1, 1.5, "nonsense", [], [[]], [7], {}, {"a": 1}, [None], 10**400, float("nan")]
+
+GOOD: dict[tuple[Sender, str], Header] = {
+    ("client", "task"): {"t": "task", "id": "t", "attempt": 1, "kind": "call", "segments": [[3, None]]},
+    ("client", "chunk"): {"t": "chunk", "ref": "r", "size": 9, "off": 0},
+    ("client", "recall"): {"t": "recall", "id": "t", "attempt": 1},
+    ("client", "pass"): {"t": "pass"},
+    ("worker", "started"): {"t": "started", "id": "t", "attempt": 1},
+    ("worker", "output"): {"t": "output", "id": "t", "attempt": 1, "kind": "stream", "name": "stdout"},
+    ("worker", "chunk"): {"t": "chunk", "id": "t", "attempt": 1, "ref": "r", "size": 9, "off": 0},
+    ("worker", "result"): {"t": "result", "id": "t", "attempt": 1, "ok": True, "segments": [[3, None]]},
+    ("worker", "nack"): {"t": "nack", "id": "t", "attempt": 1, "reason": "busy"},
+    ("worker", "lost"): {"t": "lost", "id": "t", "attempt": 1, "detail": "killed"},
+    ("worker", "want"): {"t": "want", "id": "t", "attempt": 1, "refs": ["r"]},
+    ("worker", "evicted"): {"t": "evicted", "refs": ["r"]},
+    ("worker", "room"): {"t": "room", "free": 1},
+    ("agent", "buffer"): {"t": "buffer", "ref": "r", "size": 9},
+    ("agent", "chunk"): {"t": "chunk", "ref": "r"},
+    ("agent", "drop"): {"t": "drop", "refs": ["r"]},
+    ("agent", "cancel"): {"t": "cancel", "id": "t"},
+    ("runner", "ready"): {"t": "ready", "python": "3.11.7", "platform": "linux", "pid": 7},
+    ("runner", "spent"): {"t": "spent", "why": "no idea"},
+}
+for _kind in ("output", "chunk", "result"):
+    GOOD["runner", _kind] = GOOD["worker", _kind]
+GOOD["agent", "task"] = GOOD["client", "task"]
+
+
+def is_right(one: Field, value: Any) -> bool:
+    """Whether a value keeps a field's rule: asked of the rule, so that only the reader's use of it is tried here."""
+    try:
+        one.rule.read(value)
+    except (ValueError, RemoteProtocolError):
+        return False
+    return True
+
+
+def mistakes(sender: Sender, kind: str) -> Iterator[tuple[str, Header]]:
+    """Headers of a kind with one field that is missing or wrong, and the field's name."""
+    good = GOOD[sender, kind]
+    for one in FRAMES[sender][kind].table():
+        if one.default is REQUIRED:
+            yield one.name, {name: value for name, value in good.items() if name != one.name}
+        for value in NONSENSE:
+            if not is_right(one, value):
+                yield one.name, {**good, one.name: value}

@@ -151,7 +151,7 @@ def cores() -> int:
 
 
 def _user() -> str:
-    """This user's name, as a board would have it (letters and digits)."""
+    """Return this user's name, as a board would have it (letters and digits)."""
     import getpass
 
     try:

@@ -120,7 +120,7 @@ class ClusterCore:
         return self.records.feed.follow(wake)
 
     def facts(self) -> ClusterFacts:
-        """What holds of the cluster as a whole, and how its tasks have ended; on the loop's thread. Costs little."""
+        """Return what holds of the cluster as a whole; on the loop's thread. Costs little."""
         bridge, record = self.bridge, self.record
         state, words, note, key = "closed" if self.closed else "connecting", "", "", ""
         if bridge is not None and not self.closed:
@@ -150,11 +150,11 @@ class ClusterCore:
         return self.bridge.reasons() if self.bridge is not None else {}
 
     def shown(self, task_id: str) -> Future[Any] | None:
-        """The future of a task, if somebody still has it; None otherwise. From any thread."""
+        """Return the future of a task, if somebody still has it; None otherwise. From any thread."""
         return self._futures.get(task_id)
 
     def source_of(self, task_id: str) -> str:
-        """The source of a task that is a cell; "" for a call, and for one that was long ago. From any thread."""
+        """Return the source of a task that is a cell; "" for a call, and for one that was long ago. From any thread."""
         return self.record.source(task_id)
 
     @property
@@ -214,7 +214,7 @@ class ClusterCore:
         return self.board_address if self.shared else self.where()
 
     def _my_name(self) -> str:
-        """What the list of members calls this user; in clusters without one, what he calls himself."""
+        """Return what the roster calls this user; in clusters without one, what they call themselves."""
         membership = self.bridge.membership if self.bridge is not None else None
         return (membership.machine.name_of(membership.standing.me) if membership is not None else "") or self.name
 
@@ -227,7 +227,7 @@ class ClusterCore:
         return f"; {membership.silence or 'waiting for a member to answer'}"
 
     def _nobody(self) -> str:
-        """What to do while there is no worker."""
+        """Say what to do while there is no worker."""
         if self.target is None:
             return f"Its {self.workers} workers are starting." if self.workers > 1 else "Its worker is starting."
         assert self.bridge is not None
@@ -250,12 +250,12 @@ class ClusterCore:
     # -- inside --
 
     def worker_ended(self, sid: bytes, why: str) -> None:
-        """Called when a worker's process has ended that this cluster has started."""
+        """Note that a worker's process, which this cluster has started, has ended."""
         if self.bridge is not None:
             self.bridge.worker_gone(sid, why)
 
     def _decode(self, result: Arrived) -> Any:
-        """The value of a result, or what it raises. What a worker of somebody who isn't trusted sends runs nothing."""
+        """Return a result's value, or raise what its task raised. Nothing runs that an untrusted worker sent."""
         from p2p_ipython.task.outcome import decode
 
         assert self.bridge is not None

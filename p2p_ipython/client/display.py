@@ -55,7 +55,7 @@ _CONTROL = re.compile(
 
 
 def harmless(message: Mapping[str, Any], worker: str) -> Message | None:
-    """The message as it may be shown and kept; None for one that may not. ``worker`` is the name of who sent it."""
+    """Return the message as it may be shown and kept; None for one that may not. ``worker`` is its sender's name."""
     name = plain(worker, _MAX_NAME) or "the worker"
     kind = message.get("kind")
     if kind == "stream":
@@ -83,7 +83,7 @@ def clean(text: object) -> str:
 
 
 def _data(data: object, metadata: object, name: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """A display's parts that are shown, and what is said about those that aren't."""
+    """Return a display's parts that are shown, and what is said about the others."""
     parts = data if isinstance(data, Mapping) else {}
     about = metadata if isinstance(metadata, Mapping) else {}
     shown: dict[str, str] = {}
@@ -112,7 +112,7 @@ def _data(data: object, metadata: object, name: str) -> tuple[dict[str, str], di
 
 
 def _image(value: object, check: Callable[[bytes], tuple[int, int]]) -> str:
-    """The picture as base64 of exactly the bytes that have been checked. Raises ``BadImage``."""
+    """Return the picture as base64 of exactly the bytes that have been checked. Raises ``BadImage``."""
     if not isinstance(value, str) or len(value) > 2 * MAX_SIZE:
         raise BadImage("it is too large" if isinstance(value, str) else "it is not base64")
     try:
@@ -131,7 +131,7 @@ def _size(about: object) -> dict[str, int]:
 
 
 def _transient(transient: object, name: str) -> dict[str, str]:
-    """The identifier under which a display can be updated: with the worker's name, so that only it can."""
+    """Return the identifier under which a display can be updated: with the worker's name, so that only it can."""
     display_id = transient.get("display_id") if isinstance(transient, Mapping) else None
     if not isinstance(display_id, str) or not display_id:
         return {}

@@ -256,6 +256,6 @@ class Joining(Errand):
 
 
 def commands(visitor: Visitor, *, by_key: bool = False) -> str:
-    """What to type to let somebody in, or not; ``by_key`` where another one who waits has the same name."""
+    """Return what to type to admit or refuse somebody; ``by_key`` if another one who waits has the same name."""
     who = visitor.fingerprint[:15] if by_key else visitor.called
     return f"%p2p_approve {who}   or   %p2p_refuse {who}"

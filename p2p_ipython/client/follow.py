@@ -45,7 +45,7 @@ class Follower:
         self.facts = False
 
     def take(self) -> Changes:
-        """What has changed since the last time; from now on the next change wakes again."""
+        """Return what has changed since the last time. The next change wakes again."""
         changes = Changes(frozenset(self.tasks), frozenset(self.sessions), self.facts)
         self.tasks, self.sessions, self.facts, self._awake = set(), set(), False, False
         return changes
@@ -82,21 +82,21 @@ class Feed:
         self.followers = tuple(one for one in self.followers if one is not follower)
 
     def task(self, task_id: str) -> None:
-        """A task has changed."""
+        """Note that a task has changed."""
         for follower in self.followers:
             follower.tasks.add(task_id)
             if not follower._awake:
                 follower.woken()
 
     def session(self, sid: bytes) -> None:
-        """A worker, or whoever else is here, has changed."""
+        """Note that a worker, or another session, has changed."""
         for follower in self.followers:
             follower.sessions.add(sid)
             if not follower._awake:
                 follower.woken()
 
     def facts(self) -> None:
-        """The cluster as a whole has changed."""
+        """Note that the cluster as a whole has changed."""
         for follower in self.followers:
             follower.facts = True
             if not follower._awake:

@@ -108,7 +108,7 @@ class Hosting:
         self.show(knock_line(visitor, by_key=len(others) > 1), waits=True)
 
     async def approve(self, visitor: Visitor, called: str | None) -> str:
-        """Let him in; returns what he is called. Raises ``ConfigError`` and ``NoKey``."""
+        """Admit them; return what they are called. Raises ``ConfigError`` and ``NoKey``."""
         from p2p_ipython.protocol.host_machine import Knock
 
         knock = Knock(visitor.name, visitor.fingerprint)
@@ -119,7 +119,7 @@ class Hosting:
         return member.name
 
     def refuse(self, visitor: Visitor) -> None:
-        """Don't let him in, as long as this host runs."""
+        """Refuse them, as long as this host runs."""
         from p2p_ipython.protocol.host_machine import Knock
 
         self.waiting.pop(visitor.fingerprint, None)
@@ -158,7 +158,7 @@ class Hosting:
                 self._view.show(self._why, self._why, ())
 
     def _look(self) -> None:
-        """Forget those who wait no more: another process has let them in, or they have gone. Show who is in now."""
+        """Forget those who have stopped waiting: admitted by another process, or gone. Show who is in now."""
         still = {knock.fingerprint for knock in self.host.machine.knocks}
         for visitor in [one for one in self.waiting.values() if one.fingerprint not in still]:
             del self.waiting[visitor.fingerprint]
@@ -226,7 +226,7 @@ class Reception:
         return [title for title, hosting in list(self._hosted.items()) if not hosting.over]
 
     def revoke(self, name: str, member: str, *, way: Way) -> tuple[str, Revoked]:
-        """Take somebody out of a cluster that we own; its title, and who is out. Waits some seconds for the others.
+        """Revoke a member of a cluster that we own; return its title and the member. Wait some seconds for the others.
 
         Raises ``ConfigError``, ``NoKey``, a ``BoardError``.
         """
@@ -287,19 +287,19 @@ class Reception:
         return self._wait(self._waiting(), ENDING, "looking who is there")
 
     def approve(self, who: str | Visitor, *, called: str | None = None) -> tuple[Visitor, str]:
-        """Let in who is called ``who``, or has a key whose fingerprint begins so; (who he was, what he is called now).
+        """Admit the guest who is called ``who``, or whose fingerprint begins so; return (the old name, the new one).
 
-        Or this very visitor: one key may wait at several doors. Raises ``ConfigError`` when nobody is called so or
+        Or this very guest: one key may wait at several lobbies. Raises ``ConfigError`` when nobody is called so or
         several are, and why a guest didn't come in after all.
         """
         return self._wait(self._decide(who, called, yes=True), GOING, "letting somebody in")
 
     def refuse(self, who: str | Visitor) -> Visitor:
-        """Don't let somebody in, who is found as in ``approve``. Raises ``ConfigError``."""
+        """Refuse a guest, who is found as in ``approve``. Raises ``ConfigError``."""
         return self._wait(self._decide(who, None, yes=False), GOING, "saying no")[0]
 
     def answer(self, visitor: Visitor, *, yes: bool) -> None:
-        """Answer this very visitor; returns at once. Does nothing when he waits no more."""
+        """Answer this very guest; return at once. Do nothing if they have stopped waiting."""
 
         async def answered() -> None:
             try:
@@ -406,7 +406,7 @@ class Reception:
 
     @asynccontextmanager
     async def _host_of(self, name: str, way: Way) -> AsyncIterator[tuple[Host, Access]]:
-        """The host of a cluster that we own: the one that is open here, or one for the while."""
+        """Return the host of a cluster that we own: the one that is open here, or one for the while."""
         from p2p_ipython.members import operations
         from p2p_ipython.members.host import Host
         from p2p_ipython.members.profiles import Profiles
@@ -540,7 +540,7 @@ class Reception:
         return visitor, await self._answer(visitor, called, yes=yes)
 
     async def _answer(self, visitor: Visitor, called: str | None, *, yes: bool) -> str:
-        """Answer a visitor, and wait until it has come true; what he is called then, "" if he isn't in."""
+        """Answer a guest, and wait until it has come true; return what they are called then, "" if they aren't in."""
         for invitation in self._invitations():
             if invitation.visitor == visitor:
                 invitation.answer((called or visitor.called) if yes else None)
@@ -586,7 +586,7 @@ class _Followed:
 
 
 def introduction(profile: Profile) -> str:
-    """What a cluster's owner needs to know while it is hosted."""
+    """Say what a cluster's owner needs to know while it is hosted."""
     from p2p_ipython.board.client.address import PICO_BOARD
     from p2p_ipython.members.operations import is_only_here, still_expected
     from p2p_ipython.members.owner import roster_of
@@ -613,7 +613,7 @@ def introduction(profile: Profile) -> str:
 
 
 def hosting_text(profile: Profile, visitors: Iterable[Visitor], last: str) -> str:
-    """What is shown under the cell that hosts: how it stands, what happened last, and who waits."""
+    """Return the text under the cell that hosts: the state, what happened last, and who waits."""
     waiting = list(visitors)
     lines = [introduction(profile), *([last] if last else [])]
     for visitor in waiting[:MOST_SHOWN]:
@@ -625,14 +625,14 @@ def hosting_text(profile: Profile, visitors: Iterable[Visitor], last: str) -> st
 
 
 def knock_line(visitor: Visitor, *, by_key: bool) -> str:
-    """What is said of somebody who knocks."""
+    """Describe somebody who knocks."""
     says = f", who calls himself {visitor.name!r}," if visitor.name != visitor.called else ""
     whose = f"{visitor.called}{says} knocks at {visitor.title}, with the key {visitor.fingerprint}"
     return f"{whose}:   {commands(visitor, by_key=by_key)}"
 
 
 def find_visitor(waiting: Iterable[Visitor], who: str, *, invited: bool = False) -> Visitor:
-    """The one visitor who is called ``who``, or whose fingerprint begins so. Raises ``ConfigError``.
+    """Return the one guest who is called ``who``, or whose fingerprint begins so. Raises ``ConfigError``.
 
     ``invited``: whether somebody has a code, who may come yet.
     """
@@ -654,7 +654,7 @@ def find_visitor(waiting: Iterable[Visitor], who: str, *, invited: bool = False)
 
 
 def key_of_guest(identity: Path | None, *, make: bool) -> KeyChoice:
-    """The SSH key by which to come in; with ``make`` one is made where there is none. Blocks. Raises ``NoKey``."""
+    """Return the SSH key by which to join; with ``make`` one is made if there is none. Blocks. Raises ``NoKey``."""
     from p2p_ipython.members import guest_key
 
     try:

@@ -142,7 +142,7 @@ class Journal:
         size_in: int = 0,
         source: str = "",
     ) -> None:
-        """A new task."""
+        """Add a new task."""
         if id in self.entries:  # once more, after it was over
             self._over.remove(id)
             del self.entries[id]
@@ -152,7 +152,7 @@ class Journal:
         self._touched(id)
 
     def sent(self, id: str, worker: WorkerView, attempt: int, now: float) -> None:
-        """It is on its way to a worker."""
+        """Note that a task is on its way to a worker."""
         entry = self.entries[id]
         entry.state, entry.words, entry.worker = TaskState.SENT, f"on {worker.name}", worker.name
         entry.sid, entry.signer, entry.attempt = worker.certificate.sid, worker.certificate.signer, attempt
@@ -160,13 +160,13 @@ class Journal:
         self._touched(id)
 
     def running(self, id: str, now: float) -> None:
-        """The worker says that it runs."""
+        """Note that a worker says that a task runs."""
         entry = self.entries[id]
         entry.state, entry.started = TaskState.RUNNING, max(entry.sent, now - ANNOUNCE)
         self._touched(id)
 
     def waiting(self, id: str, loss: str, now: float) -> None:
-        """It waits again; ``loss`` is its last one in words, "" where none was."""
+        """Note that a task waits again; ``loss`` is its last one in words, "" if there was none."""
         entry = self.entries[id]
         if entry.sent:
             tried = Attempt(entry.worker, entry.sent, entry.started, now, entry.sid or b"")
@@ -177,14 +177,14 @@ class Journal:
         self._touched(id)
 
     def placed(self, id: str, words: str) -> None:
-        """There is something else to say of where it is."""
+        """Change what is said of where a task is."""
         entry = self.entries[id]
         if entry.words != words:
             entry.words = words
             self._touched(id)
 
     def said(self, id: str, line: str) -> None:
-        """It has printed a line."""
+        """Note the line that a task has printed."""
         entry = self.entries[id]
         if entry.said != line:
             entry.said = line
@@ -201,7 +201,7 @@ class Journal:
         size_out: int = 0,
         error: str = "",
     ) -> None:
-        """It is over; ``came``: by a result. ``seconds`` is what the worker says: what can't be true isn't believed."""
+        """Note that a task is over; ``came``: by a result. ``seconds`` is what the worker says that it took."""
         entry = self.entries[id]
         entry.state, entry.ended, entry.size_out, entry.error = state, now, size_out, error
         if state is TaskState.DONE:
@@ -230,7 +230,7 @@ class Journal:
     # -- questions --
 
     def source(self, id: str) -> str:
-        """The source of a cell; "" for a call, and where it is no longer kept."""
+        """Return the source of a cell; "" for a call, and if it is no longer kept."""
         return self._sources.get(id, "")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -291,7 +291,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def last_line(text: str, unfinished: str = "") -> tuple[str, str]:
-    """The last line of a stream that isn't empty, and what is unfinished of it, to be given with what comes next.
+    """Return a stream's last line that isn't empty, and what is unfinished of it, to be given with what comes next.
 
     A carriage return begins a line, too, as in progress bars. Only the end of a long text is looked at.
     """

@@ -120,7 +120,7 @@ class Lender:
     # -- from any thread --
 
     def states(self) -> tuple[LendingState, ...]:
-        """What is lent, the oldest first; and what has failed, until it is lent anew or stopped."""
+        """Return what is lent, the oldest first; and what has failed, until it is lent anew or stopped."""
         return self._states
 
     def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
@@ -371,7 +371,7 @@ class Lender:
 
 
 def lending_text(state: LendingState) -> str:
-    """What is shown of a worker that this notebook has started: how it stands, and what it means."""
+    """Describe a worker that this notebook has started: its state, and what that means."""
     tasks, seconds = state.used
     done = f" Run so far: {count(tasks, 'task')}, {seconds:.0f} s." if tasks else ""
     if state.state == "failed":
@@ -408,7 +408,7 @@ def lending_text(state: LendingState) -> str:
 
 
 def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:
-    """What a cluster is called, and what its worker has to be told of the way to it."""
+    """Return what a cluster is called, and what its worker has to know of the way to it."""
     given: dict[str, Any] = {
         "board": None,
         "cluster": "",
@@ -472,7 +472,7 @@ _lender: Lender | None = None
 
 
 def lender() -> Lender:
-    """The lender of this process, made on first use."""
+    """Return the lender of this process, made on first use."""
     global _lender  # noqa: PLW0603 - a process lends its machine once, whoever in it asks
     with _lock:
         if _lender is None or _lender.pid != os.getpid():

@@ -147,7 +147,7 @@ async def _take_part(core: ClusterCore, access: Access, listen: str | None) -> B
 
 
 def _titles_called(name: str) -> list[str]:
-    """The clusters of friends that are called ``name``, without their owners'. Blocks."""
+    """Return the clusters of friends that are called ``name``, without their owners'. Blocks."""
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.protocol.roster import parse_title
 

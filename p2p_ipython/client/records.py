@@ -46,7 +46,7 @@ class Records:
     # -- tasks --
 
     def submitted(self, task: Task, sink: object) -> None:
-        """A task has come."""
+        """Note a new task."""
         source = task.source or ""
         self.journal.submitted(
             task.id,
@@ -82,14 +82,14 @@ class Records:
                     self._worker(sid)
 
     def _waiting(self, task_id: str, loss: str) -> None:
-        """A task waits again; ``loss`` is its last one in words, "" if there is none."""
+        """Note that a task waits again; ``loss`` is its last one in words, "" if there is none."""
         sid = self.journal.entries[task_id].sid
         self.journal.waiting(task_id, loss, time.time())
         if sid is not None:
             self._worker(sid)
 
     def _settled(self, settle: Settle) -> None:
-        """A task is over: by an error of ours, by its result, or cancelled."""
+        """Note that a task is over: by an error of ours, by its result, or cancelled."""
         task_id, result, now = settle.task, settle.result, time.time()
         sid = self.journal.entries[task_id].sid
         if settle.error is not None:
@@ -106,7 +106,7 @@ class Records:
         self.feed.facts()
 
     def printed(self, task_id: str, text: str, unfinished: str) -> str:
-        """A task has printed ``text`` after the ``unfinished`` line; returns what is unfinished now."""
+        """Note that a task has printed ``text`` after the ``unfinished`` line; return what is unfinished now."""
         line, unfinished = last_line(text, unfinished)
         said = as_line(line, LINE).strip()
         if said:
@@ -116,7 +116,7 @@ class Records:
     # -- sessions --
 
     def heard(self, certificate: Certificate, message: Message, name: str, now: float) -> None:
-        """A member has said something; ``name`` is what to call his session."""
+        """Note that a member has said something; ``name`` is what to call their session."""
         changed = self.presence.heard(certificate, message, name, now, time.time())
         # The machine may know a worker that the presence doesn't: one whose clock is wrong.
         if changed or certificate.sid not in self.presence.sessions:
@@ -124,12 +124,12 @@ class Records:
         self._gone(now)
 
     def gone(self, sid: bytes) -> None:
-        """A session's process has ended, that much is certain: nobody waits until it has been silent for long."""
+        """Note that a session's process has certainly ended: nobody waits until it has been silent for long."""
         if self.presence.gone(sid):
             self._worker(sid)
 
     def _worker(self, sid: bytes) -> None:
-        """A worker's state or offer has changed, and with it why tasks wait."""
+        """Note that a worker's state or offer has changed, and with it why tasks wait."""
         self.feed.session(sid)
         self.feed.facts()
 
@@ -151,14 +151,14 @@ class Records:
     # -- the cluster --
 
     def stands(self, state: object) -> None:
-        """The connection's state has changed, or (it is the same) what there is to say of it."""
+        """Note that the connection's state has changed, or what there is to say of it."""
         if state != self._state:
             self._state, self.since = state, time.time()
         self.feed.facts()
 
 
 def as_line(text: str, limit: int) -> str:
-    """The first line of a stranger's text, plain and at most ``limit`` characters; an ellipsis tells of more."""
+    """Return the first line of a stranger's text, plain and at most ``limit`` characters; an ellipsis tells of more."""
     line = text[: 4 * limit]
     if not line.isprintable():
         line = _COLOUR.sub("", line).strip().partition("\n")[0]

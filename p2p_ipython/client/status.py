@@ -113,7 +113,7 @@ class ClusterStatus:
         return sum(member.slots - member.busy for member in self.members)
 
     def facts(self) -> list[tuple[str, str]]:
-        """The rows above the table."""
+        """Return the rows above the table."""
         me = f"{self.name} (on the board: {self.user})" if self.user else self.name
         return [
             ("cluster", self.cluster),
@@ -124,7 +124,7 @@ class ClusterStatus:
         ]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table of members, its head first."""
+        """Return the table of members, its head first."""
         rows: list[tuple[str, ...]] = [("worker", "state", "slots", "link", "round trip", "python", "platform", "done")]
         for m in self.members:
             rtt = "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms"

@@ -179,7 +179,7 @@ def ticks(length: float, about: int = 8) -> list[float]:
 
 
 def span(seconds: float) -> str:
-    """A length of time for people: "0.4 ms", "12 ms", "1.24 s", "3 min 5 s", "2 h 10 min"."""
+    """Say a length of time for people: "0.4 ms", "12 ms", "1.24 s", "3 min 5 s", "2 h 10 min"."""
     if seconds < 0.0995:
         return f"{seconds * 1000:.1f} ms" if seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
@@ -245,13 +245,13 @@ class Timeline:
 
 
 def timeline(entries: Iterable[Entry], now: float, slots: Mapping[bytes, int] | None = None) -> Timeline:
-    """The picture of some tasks; see ``arrange``."""
+    """Return the picture of some tasks; see ``arrange``."""
     plan = arrange(entries, now, slots)
     return Timeline(plan, draw(plan))
 
 
 def describe(plan: Plan) -> str:
-    """The picture in words."""
+    """Say the picture in words."""
     if not plan.tasks:
         return "No tasks yet."
     lines = [f"{count(plan.tasks, 'task')} in {span(plan.length)}, on {count(len(plan.bands), 'worker')}"]
@@ -264,7 +264,7 @@ def describe(plan: Plan) -> str:
 
 
 def draw(plan: Plan) -> str:
-    """The picture as SVG."""
+    """Draw the picture as SVG."""
     return _Drawing(plan).svg()
 
 
@@ -341,7 +341,7 @@ class _Drawing:
         return any(bar.outcome == outcome for band in self._plan.bands for bar in band.bars)
 
     def _draw_queue(self, y: float, peak: int) -> float:
-        """The number of tasks that wait, as an area."""
+        """Draw the number of tasks that wait, as an area."""
         base = y + QUEUE
         height = (QUEUE - 6) / peak
         path = [f"M{LEFT:.1f} {base:.1f}"]
@@ -388,7 +388,7 @@ class _Drawing:
         self._out.append(f"<g><title>{escape(bar.text)}</title>{''.join(shapes)}</g>")
 
     def _shape(self, kind: str, left: float, right: float, y: float) -> str:
-        """A part of a task: told by its height and pattern as well as by its colour."""
+        """Draw a part of a task, told by its height and pattern as well as by its colour."""
         width = right - left
         middle = y + LANE / 2
         if kind == "waited":
@@ -461,7 +461,7 @@ def _anchor(x: float) -> str:
 
 
 def _tick(seconds: float, length: float) -> str:
-    """A time on the axis, in the unit that the whole axis has."""
+    """Say a time on the axis, in the unit that the whole axis has."""
     if seconds == 0:
         return "0"
     if length < 1:

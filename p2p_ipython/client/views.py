@@ -13,10 +13,10 @@ class Views(Protocol):
     """What shows a cluster in a notebook."""
 
     def panel(self, cluster: Cluster) -> object:
-        """A live view, for a cell to display."""
+        """Return a live view, for a cell to display."""
 
     def mimebundle(self, cluster: Cluster) -> dict[str, Any] | None:
-        """What a cell shows whose value is the cluster; None for its status as it is now."""
+        """Return what a cell shows whose value is the cluster; None for its status as it is now."""
 
 
 views: Views | None = None

@@ -31,12 +31,12 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LocalProtocolError, P2PError, PythonMismatch, WorkerLost, WrongPeer
+from p2p_ipython.errors import LocalProtocolError, P2PError, PythonMismatch, RemoteProtocolError, WorkerLost, WrongPeer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms
 from p2p_ipython.protocol.placement import Placement, TaskSpec, WorkerState, WorkerView, fits, pythons, stays
@@ -59,6 +59,10 @@ from p2p_ipython.protocol.task_frames import (
 EAGER_LINKS = 8
 """Workers that are met as soon as they are heard, so that the first task finds a link; further ones when
 there is more work than these can take."""
+
+MAX_WANTS = 8
+"""How often a worker may ask for one buffer of an attempt: once, and when runners that held it have died. Each time its
+bytes are queued anew, so a worker that asks on and on, and reads nothing, would fill the client."""
 
 STORY = 16
 """Events of a task that are remembered, for the error of one that can't be."""
@@ -192,6 +196,7 @@ class _Tracked:
     losses: int = 0
     sid: bytes | None = None
     last_loss: str = ""
+    wanted: Counter[str] = field(default_factory=Counter)  # how often this attempt's worker asked, by ref
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY))
 
 
@@ -337,7 +342,10 @@ class ClientMachine:
         return self._next(now) if gone else []
 
     def frame(self, sid: bytes, frame: WorkerFrame, now: float) -> list[Action]:
-        """Note that a worker has said something on its link. What it says of an attempt that it hasn't is ignored."""
+        """Note that a worker has said something on its link. What it says of an attempt that it hasn't is ignored.
+
+        Raises ``RemoteProtocolError`` for a worker that asks for too much.
+        """
         worker = self.workers.get(sid)
         if worker is None:
             return []
@@ -382,6 +390,9 @@ class ClientMachine:
                 self._lost(task, f"{worker.name}: {detail}")
             case Want(refs=refs):
                 wanted = tuple(dict.fromkeys(ref for ref in refs if ref in task.spec.refs))
+                task.wanted.update(wanted)
+                if any(task.wanted[ref] > MAX_WANTS for ref in wanted):
+                    raise RemoteProtocolError(f"a worker asks for a buffer of one task more than {MAX_WANTS} times")
                 worker.have.update(wanted)
                 if wanted:
                     self._actions.append(SendBuffers(worker.sid, task.spec.id, wanted))
@@ -614,6 +625,7 @@ class ClientMachine:
     def _give(self, task: _Tracked, worker: WorkerView) -> None:
         spec = task.spec
         task.attempt += 1
+        task.wanted.clear()
         task.sid = worker.sid
         missing = tuple(ref for ref in spec.refs if ref not in worker.have)
         worker.have.update(missing)

@@ -93,7 +93,7 @@ def _shown(parts: Mapping[str, Any]) -> Line:
 
 
 def _seen(name: str, value: Any) -> Any:
-    """What of a value may be seen; None: nothing."""
+    """Return what of a value may be seen; None: nothing."""
     match value:
         case bool() | int() | float():
             return value

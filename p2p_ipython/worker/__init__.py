@@ -11,5 +11,4 @@
 ``runner_life``  one life of a runner
 ``feeding``      the large buffers that a runner holds, and how it gets them
 ``pipe``         frames to and from a runner on the event loop
-``task_frames``  checks what a runner says of its task
 """

@@ -11,9 +11,18 @@ import pytest
 from people import certificate
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LinkTimeout, LocalProtocolError, P2PError, PythonMismatch, WorkerLost, WrongPeer
+from p2p_ipython.errors import (
+    LinkTimeout,
+    LocalProtocolError,
+    P2PError,
+    PythonMismatch,
+    RemoteProtocolError,
+    WorkerLost,
+    WrongPeer,
+)
 from p2p_ipython.protocol.client_machine import (
     EAGER_LINKS,
+    MAX_WANTS,
     MEET_BACKOFF,
     Action,
     Changed,
@@ -196,6 +205,17 @@ def test_what_a_worker_wants_is_sent_once_and_only_what_its_task_has() -> None:
     made.submit(TaskSpec("t", refs={"a": 9}), 0)
     assert made.frame(W0.sid, Want("t", 1, ("a", "b", "a")), 0) == [SendBuffers(W0.sid, "t", ("a",))]
     assert made.frame(W0.sid, Want("t", 1, ("b",)), 0) == []
+
+
+def test_a_worker_that_wants_a_buffer_on_and_on_breaks_the_protocol_and_each_attempt_begins_anew() -> None:
+    made = machine(up="w0 w1")
+    made.submit(TaskSpec("t", refs={"a": 9}), 0)
+    for _ in range(MAX_WANTS):
+        assert made.frame(W0.sid, Want("t", 1, ("a",)), 0) == [SendBuffers(W0.sid, "t", ("a",))]
+    with pytest.raises(RemoteProtocolError, match="more than 8 times"):
+        made.frame(W0.sid, Want("t", 1, ("a",)), 0)
+    made.link_lost(W0.sid, "broke the protocol", 1)
+    assert made.frame(W1.sid, Want("t", 2, ("a",)), 1) == [SendBuffers(W1.sid, "t", ("a",))]
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 2])

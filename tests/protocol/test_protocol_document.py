@@ -27,6 +27,7 @@ from p2p_ipython.link import session as link_session
 from p2p_ipython.link.hints import MAX_HINTS
 from p2p_ipython.members import host, membership
 from p2p_ipython.protocol import (
+    client_machine,
     frames,
     host_machine,
     identity,
@@ -37,7 +38,6 @@ from p2p_ipython.protocol import (
     wire,
     worker_machine,
 )
-from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.frames import FrameReader, encode
 from p2p_ipython.protocol.identity import link_proof, personal_secret, sign
 from p2p_ipython.protocol.messages import Hello, decode, decode_rendezvous, encode_rendezvous
@@ -224,18 +224,29 @@ def test_a_number_or_name_in_the_text_is_the_codes(said: str, meant: Any) -> Non
     assert expected in re.sub(r"\s+", " ", PROTOCOL)
 
 
-def test_the_states_of_a_task_are_the_clients() -> None:
-    named = {
-        word
-        for state, _, after in rows("in one of these states for the client")
-        for word in states(f"{state}, {after}")
+@pytest.mark.parametrize(
+    ("after", "transitions"),
+    [
+        ("in one of these states for the client", client_machine.TRANSITIONS),
+        ("in one of these for a worker", worker_machine.TRANSITIONS),
+    ],
+)
+def test_the_states_of_a_task_are_the_machines(after: str, transitions: Any) -> None:
+    """Each row's states, its events (in italics) and the states that it leads to are those of the table in the code."""
+    states = {state.value for row in transitions.values() for nexts in row.values() for state in nexts}
+    states |= {state.value for state in transitions}
+    page: set[tuple[str, str, str]] = set()
+    for before, event, following in rows(after):
+        for state in before.split(", "):
+            for name in re.findall(r"\(\*([a-z ]+)\*\)", event):
+                page |= {(state, name, each) for each in states if re.search(rf"\b{each}\b", following.split(";")[0])}
+    code = {
+        (state.value, event, following.value)
+        for state, row in transitions.items()
+        for event, nexts in row.items()
+        for following in nexts
     }
-    assert named == {state.value for state in TaskState}
-
-
-def states(text: str) -> set[str]:
-    """The states that a cell of the table names."""
-    return {state.value for state in TaskState if re.search(rf"\b{state.value}\b", text)}
+    assert page == code
 
 
 def test_the_tables_of_frames_say_a_type_for_each_field() -> None:
