@@ -116,6 +116,15 @@ def test_the_order_of_blocks_has_no_circle() -> None:
         rest = {name: below for name, below in rest.items() if name not in free}
 
 
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """Also not for types only: a circle hides which of two modules is the lower one."""
+    rest = {module: {i for i, _ in imports(module) if i in MODULES and i != module} for module in MODULES}
+    while rest:
+        free = {module for module, below in rest.items() if not below & rest.keys()}
+        assert free, f"these are in circles, or above one: {sorted(rest)}"
+        rest = {module: below for module, below in rest.items() if module not in free}
+
+
 def test_the_package_itself_only_points_to_its_public_names() -> None:
     assert {block(m) for m, _ in imports("p2p_ipython") if m.startswith("p2p_ipython.")} <= ENTRY
 

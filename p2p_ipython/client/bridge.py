@@ -181,7 +181,7 @@ class Bridge:
         return Hello(name=self._name, time=int(time.time()))
 
     def heard(self, certificate: Certificate, message: Message) -> None:
-        """A member has said something."""
+        """Note what a member has said."""
         if self._closed:
             return
         if isinstance(message, Hello):
@@ -245,7 +245,7 @@ class Bridge:
             except Exception as error:  # one task's trouble must not keep the others
                 log.exception("could not take a task")
                 if submitted is not None:
-                    submitted.future.failed(error)
+                    submitted.future._promise.failed(error)
 
     def _take(self, submitted: _Submission) -> None:
         task = submitted.task
@@ -287,7 +287,7 @@ class Bridge:
                 case Note(task=task_id, state=state):
                     submitted = self._tasks.get(task_id)
                     if submitted is not None:
-                        submitted.future.started(state is TaskState.RUNNING)
+                        submitted.future._promise.started(state is TaskState.RUNNING)
                         if state is TaskState.WAITING:
                             submitted.output.restart()
                             self._forget(task_id)
@@ -423,11 +423,11 @@ class Bridge:
         self._store.unpin(submitted.task.packed.large)
         self._forget(submitted.task.id)
         if action.error is not None:
-            submitted.future.failed(action.error)
+            submitted.future._promise.failed(action.error)
         elif action.result is not None and submitted.result is not None:
-            submitted.future.arrived(submitted.result)
+            submitted.future._promise.arrived(submitted.result)
         else:
-            submitted.future.withdrawn()
+            submitted.future._promise.withdrawn()
 
     def _forget(self, task_id: str) -> None:
         """Drop the partial result of a task that will never complete."""

@@ -107,7 +107,7 @@ class Cluster(concurrent.futures.Executor):
     # -- what has become of them --
 
     def journal(self) -> Any:
-        """What has become of the tasks, the oldest first: a pandas DataFrame, or a list of dicts without pandas.
+        """Return what has become of the tasks, the oldest first: a pandas DataFrame, or a list of dicts without pandas.
 
         Of those that are over the last 10,000 are listed. ``submitted``, ``sent`` (announced to a worker: on the link),
         ``started`` and ``ended`` are times: of this time zone in a DataFrame, Unix seconds in a list. ``waited``,
@@ -119,7 +119,7 @@ class Cluster(concurrent.futures.Executor):
         return table(self._core.record.rows())
 
     def timeline(self, last: int = 200) -> Timeline:
-        """A picture of when the ``last`` tasks waited, travelled, ran and returned, by worker.
+        """Draw when the ``last`` tasks waited, travelled, ran and returned, by worker.
 
         Displayed in a notebook it is an SVG; ``.svg`` has it as text, ``print`` shows how well workers were used.
         From any thread.
@@ -180,7 +180,7 @@ class Cluster(concurrent.futures.Executor):
         return f"<Cluster {self.cluster} at {self._core.where()}{', closed' if self.closed else ''}>"
 
     def panel(self) -> Any:
-        """A live view of the cluster, for a notebook's cell. Raises ``UsageError`` where the extension isn't loaded."""
+        """Return a live view of the cluster, for a notebook's cell. Raises ``UsageError`` if no extension is loaded."""
         if views_module.views is None:
             raise UsageError("the panel needs a notebook", hint="Run there first: %load_ext p2p_ipython")
         return views_module.views.panel(self)
@@ -251,7 +251,7 @@ class Cluster(concurrent.futures.Executor):
         """
         concurrent.futures.wait(futures, NOTICE)
         for future in futures:
-            future.warn_if_stuck()
+            future._promise.warn_if_stuck()
         concurrent.futures.wait(futures)
         over.set()
         if not waited_for:

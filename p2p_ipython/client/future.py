@@ -107,9 +107,8 @@ class Future(concurrent.futures.Future[T]):
         self.worker = ""
         """Name of the worker that ran it, once it is over."""
         self.outputs: list[OutputMessage] = []
-        self.said: threading.Event | None = None
-        """Set when the line under its cell says how it ended; None: there is no such line."""
         self._owner = owner
+        self._said: threading.Event | None = None
         self._decode = decode
         self._runs = False
         self._why_cancelled = "its cancel() was called"
@@ -118,7 +117,7 @@ class Future(concurrent.futures.Future[T]):
     # -- for its user --
 
     def result(self, timeout: float | None = None) -> T:
-        """The value, waiting ``timeout`` seconds for it (None: as long as it takes).
+        """Return the value, waiting ``timeout`` seconds for it (None: as long as it takes).
 
         Raises what the task raised, ``TimeoutError``, ``concurrent.futures.CancelledError``, or a ``TaskError``; of
         these ``NotTrusted`` only until the worker is trusted.
@@ -127,7 +126,7 @@ class Future(concurrent.futures.Future[T]):
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the task raised, or None; waits like ``result``. ``NotTrusted`` is returned, too."""
+        """Return what the task raised, or None; wait like ``result``. ``NotTrusted`` is returned, too."""
         try:
             self._wait(timeout)
         except NotTrusted as error:
@@ -188,52 +187,21 @@ class Future(concurrent.futures.Future[T]):
                 content = message["content"]
                 publish_display_data(content.get("data", {}), content.get("metadata", {}))  # type: ignore[no-untyped-call]
 
+    @property
+    def _promise(self) -> Promise:
+        return Promise(self)  # made anew: a circle of references would keep large values for a while
+
+    def __dir__(self) -> list[str]:
+        # What an executor calls is no user's to call.
+        return [name for name in super().__dir__() if not name.startswith("set_")]
+
     def __repr__(self) -> str:
         return f"<Future {plain(self.label, 40)}: {self.state_text}>"
 
-    # -- for the bridge; on the loop's thread --
-
-    def started(self, running: bool) -> None:
-        """A worker runs it, or doesn't any more."""
-        self._runs = running
-
-    def arrived(self, result: Arrived) -> None:
-        """The task is over; what came of it is unpickled when somebody asks."""
-        self.worker = result.worker
-        self._settle(result)
-
-    def failed(self, error: BaseException) -> None:
-        """The task is over, without a result."""
-        try:
-            self.set_exception(error)
-        except concurrent.futures.InvalidStateError:
-            pass  # cancelled in the same moment: a cancelled future is never delivered
-
-    def withdrawn(self) -> None:
-        """The task was cancelled by the cluster's end."""
-        if not self.cancelled():
-            self._why_cancelled = "the cluster was disconnected before it was over"
-        if super().cancel():
-            self._notify()
-
     # -- inside --
 
-    def _when_done(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
-        """Call ``fn`` as ``add_done_callback`` does, but on the loop's thread: it must not block."""
-        super().add_done_callback(fn)
-
-    def _settle(self, result: Arrived) -> None:
-        # Undecoded for now: see _wait. A failure is stored as one, for `wait(…, FIRST_EXCEPTION)`.
-        try:
-            if result.result.ok:
-                self.set_result(result)  # type: ignore[arg-type]
-            else:
-                self.set_exception(_Undecoded(result))
-        except concurrent.futures.InvalidStateError:
-            pass
-
     def _get_snapshot(self) -> Any:
-        """What asyncio of Python 3.14 copies a future's outcome from, instead of asking for it."""
+        """Return what asyncio of Python 3.14 copies a future's outcome from, instead of asking for it."""
         if self.done() and not self.cancelled():
             try:
                 self._wait(0)
@@ -262,8 +230,8 @@ class Future(concurrent.futures.Future[T]):
             raise Cancelled(self.label, self._why_cancelled) from None
         if not background().is_current():
             printed.drain()  # the task's output comes before its value
-            if self.said is not None:  # what comes after the last cell of a notebook is lost where it is executed
-                self.said.wait(SAID_WITHIN)
+            if self._said is not None:  # what comes after the last cell of a notebook is lost where it is executed
+                self._said.wait(SAID_WITHIN)
         with self._decoding:
             kept: Any = self._exception.result if isinstance(self._exception, _Undecoded) else self._result
             if not isinstance(kept, Arrived):
@@ -284,15 +252,68 @@ class Future(concurrent.futures.Future[T]):
             try:
                 super().exception(NOTICE)
             except concurrent.futures.TimeoutError:
-                self.warn_if_stuck()
+                self._promise.warn_if_stuck()
                 timeout = timeout if timeout is None else timeout - NOTICE
         super().exception(timeout)
 
+
+class Promise:
+    """The other side of a future: what its cluster and the notebook do with it. ``future._promise`` has it."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self.future = future
+        self.outputs = future.outputs
+
+    def ends_with(self, said: threading.Event) -> None:
+        """Have a value wait for ``said``, which is set once the line under its cell says how the task ended."""
+        self.future._said = said
+
+    def when_done(self, call: Callable[[Any], object]) -> None:
+        """Call ``call(future)`` as ``add_done_callback`` does, but on the loop's thread: it must not block."""
+        concurrent.futures.Future.add_done_callback(self.future, call)
+
+    def cancelled(self) -> bool:
+        """Return whether the user has cancelled the task."""
+        return self.future.cancelled()
+
     def warn_if_stuck(self) -> None:
         """Log a warning if the task waits for a worker that isn't there."""
-        why = "" if self.done() else self._owner.why(self.task_id)
+        future = self.future
+        why = "" if future.done() else future._owner.why(future.task_id)
         if why.startswith("waiting for a worker"):
-            log.warning("%s is %s", plain(self.label, 40), why)
+            log.warning("%s is %s", plain(future.label, 40), why)
+
+    # -- on the loop's thread --
+
+    def started(self, running: bool) -> None:
+        """Note whether a worker runs the task."""
+        self.future._runs = running
+
+    def arrived(self, result: Arrived) -> None:
+        """Take the outcome of a task that is over; it is unpickled when the user asks for it."""
+        self.future.worker = result.worker
+        try:
+            if result.result.ok:
+                self.future.set_result(result)
+            else:  # stored as a failure, for `wait(…, FIRST_EXCEPTION)`
+                self.future.set_exception(_Undecoded(result))
+        except concurrent.futures.InvalidStateError:
+            pass  # cancelled in the same moment: a cancelled future is never delivered
+
+    def failed(self, error: BaseException) -> None:
+        """End a task that has no result."""
+        try:
+            self.future.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            pass
+
+    def withdrawn(self) -> None:
+        """Cancel the future, because its cluster ends."""
+        future = self.future
+        if not future.cancelled():
+            future._why_cancelled = "the cluster was disconnected before it was over"
+        if concurrent.futures.Future.cancel(future):
+            future._notify()
 
 
 def _call_aside(fn: Callable[[concurrent.futures.Future[T]], object], future: concurrent.futures.Future[T]) -> None:

@@ -1,26 +1,27 @@
-"""Who shows clusters to people, and who is told of them. Imports nothing, so that it is there before any cluster."""
+"""The notebook's views of clusters, and the functions that hear of new ones.
+
+Imports nothing of this package, so that it is there before any cluster. A ``cluster`` here is a
+``client.cluster.Cluster``: that module imports this one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from p2p_ipython.client.cluster import Cluster
+from typing import Any, Protocol
 
 
 class Views(Protocol):
     """What shows a cluster in a notebook."""
 
-    def panel(self, cluster: Cluster) -> object:
+    def panel(self, cluster: Any) -> object:
         """Return a live view, for a cell to display."""
 
-    def mimebundle(self, cluster: Cluster) -> dict[str, Any] | None:
+    def mimebundle(self, cluster: Any) -> dict[str, Any] | None:
         """Return what a cell shows whose value is the cluster; None for its status as it is now."""
 
 
 views: Views | None = None
 """Set by the notebook's extension when it is loaded."""
 
-opened: list[Callable[[Cluster], None]] = []
+opened: list[Callable[[Any], None]] = []
 """Called with each cluster when it begins to connect, and again when it has been joined, by the thread that does it."""

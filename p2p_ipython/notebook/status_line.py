@@ -150,10 +150,10 @@ class StatusLines:
         The event is set when the line says how it ended.
         """
         line = _Line(future, status, record, self._clock())
-        future.said = line.said
+        future._promise.ends_with(line.said)
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)
-        future._when_done(lambda _future: loop.call_soon_threadsafe(self._end, line))
+        future._promise.when_done(lambda _future: loop.call_soon_threadsafe(self._end, line))
         return line.over
 
     def _begin(self, line: _Line) -> None:

@@ -47,7 +47,7 @@ def cluster() -> Cluster:
 @pytest.fixture
 def future(cluster: Cluster) -> Future[Any]:
     made: Future[Any] = Future("t1", "cell", cluster, cluster.decode)
-    made.arrived(arrived([1, 2]))
+    made._promise.arrived(arrived([1, 2]))
     return made
 
 
@@ -78,7 +78,7 @@ async def test_awaiting_it_raises_until_the_worker_is_trusted(cluster: Cluster, 
 async def test_awaiting_it_before_it_has_come_raises_too(cluster: Cluster) -> None:
     future: Future[Any] = Future("t1", "cell", cluster, cluster.decode)
     waiting = asyncio.wrap_future(future)
-    future.arrived(arrived(3))
+    future._promise.arrived(arrived(3))
     with pytest.raises(NotTrusted):
         await asyncio.wait_for(waiting, 10)
     cluster.trusted.add("SHA256:bob")
@@ -97,6 +97,7 @@ def test_it_counts_as_done_where_futures_are_waited_for(cluster: Cluster, future
 def test_what_a_task_of_a_stranger_raised_is_decided_once(cluster: Cluster) -> None:
     future: Future[Any] = Future("t1", "cell", cluster, cluster.decode)
     error = {"kind": "exception", "class": "builtins.KeyError", "message": "'k'", "bases": [], "traceback": ""}
-    future.arrived(Arrived(read_result({"ok": False, "segments": [], "error": error}), b"", {}, "bob", "SHA256:bob"))
+    failure = read_result({"ok": False, "segments": [], "error": error})
+    future._promise.arrived(Arrived(failure, b"", {}, "bob", "SHA256:bob"))
     assert type(future.exception()) is KeyError
     assert future.exception() is future.exception()

@@ -308,13 +308,13 @@ def test_of_an_animation_the_last_picture_is_shown() -> None:
 def test_an_error_is_shown_as_it_came_and_nothing_is_unpickled() -> None:
     future = made()
     error = {"kind": "exception", "traceback": "\x1b[31mValueError\x1b[39m: no", "message": "no", "payload": "pickle"}
-    future.arrived(Arrived(read_result({"ok": False, "segments": [], "error": error}), b"", {}, "w"))
+    future._promise.arrived(Arrived(read_result({"ok": False, "segments": [], "error": error}), b"", {}, "w"))
     assert shown("", future)["error"] == "ValueError: no"
 
 
 def test_an_error_of_ours_is_shown_with_its_hint() -> None:
     future = made()
-    future.failed(WorkerLost("gone", hint="Try again."))
+    future._promise.failed(WorkerLost("gone", hint="Try again."))
     assert shown("", future)["error"] == "gone\nTry again."
 
 

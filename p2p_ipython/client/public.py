@@ -1,0 +1,19 @@
+"""The public names of a cluster and of a future, besides those of the Python classes that they extend.
+
+``dir()`` shows these names, those of ``concurrent.futures`` that users may call, and no others. Names that begin
+with an underscore may change at any time.
+"""
+
+CLUSTER = frozenset(
+    {
+        *("cancel_task", "close", "closed", "cluster", "journal", "map", "members", "name", "panel", "pids", "settings"),
+        *("shared", "shutdown", "status", "submit", "target", "timeline", "trust"),
+    }
+)
+
+FUTURE = frozenset(
+    {
+        *("add_done_callback", "cancel", "cancelled", "done", "error_text", "exception", "label", "outputs", "replay"),
+        *("result", "running", "state_text", "task_id", "worker"),
+    }
+)
