@@ -6,8 +6,8 @@ with an underscore may change at any time.
 
 CLUSTER = frozenset(
     {
-        *("cancel_task", "close", "closed", "cluster", "journal", "map", "members", "name", "panel", "pids", "settings"),
-        *("shared", "shutdown", "status", "submit", "target", "timeline", "trust"),
+        *("cancel_task", "close", "closed", "cluster", "journal", "map", "members", "name", "panel", "pids"),
+        *("settings", "shared", "shutdown", "status", "submit", "target", "timeline", "trust"),
     }
 )
 
