@@ -58,32 +58,56 @@ class Cluster(concurrent.futures.Executor):
 
     @property
     def target(self) -> str | None:
-        """What was connected to: a title, as "alice/friends", or a board's address; None on this machine."""
+        """What was connected to: a title, as "alice/friends", or a board's address; None on this machine.
+
+        >>> cluster.target is None
+        True
+        """
         return self._core.target
 
     @property
     def cluster(self) -> str:
-        """Name of a personal cluster."""
+        """Name of a personal cluster, text.
+
+        >>> cluster.cluster
+        'personal'
+        """
         return self._core.cluster
 
     @property
     def name(self) -> str:
-        """What others see of this user."""
+        """What others see of this user, text.
+
+        >>> cluster.name == ""
+        False
+        """
         return self._core.name
 
     @property
     def shared(self) -> bool:
-        """Whether it is a cluster of friends."""
+        """Whether it is a cluster of friends.
+
+        >>> cluster.shared
+        False
+        """
         return self._core.shared
 
     @property
     def settings(self) -> Settings:
-        """The settings that it was connected with; see config.py."""
+        """The settings that it was connected with, a ``config.Settings``: times in seconds, sizes in bytes.
+
+        >>> cluster.settings.lease
+        30.0
+        """
         return self._core.settings
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed: nothing runs any more, and no task is taken."""
+        """Whether it is closed: nothing runs any more, and no task is taken.
+
+        >>> cluster.closed
+        False
+        """
         return self._core.closed
 
     @property
@@ -93,10 +117,13 @@ class Cluster(concurrent.futures.Executor):
     # -- tasks --
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Run ``fn(*args, **kwargs)`` on a worker; returns its future at once.
+        """Run ``fn(*args, **kwargs)`` on a worker; return its ``Future`` at once.
 
         What the call needs is frozen now: later changes to the arguments don't matter. Raises ``NotPicklable``
         before anything is sent, and ``UsageError`` after ``close``.
+
+        >>> cluster.submit(pow, 2, 10).result()
+        1024
         """
         from p2p_ipython.task.task import make_call
 
@@ -113,6 +140,10 @@ class Cluster(concurrent.futures.Executor):
         ``started`` and ``ended`` are times: of this time zone in a DataFrame, Unix seconds in a list. ``waited``,
         ``travelled``, ``ran`` and ``returned`` are the seconds between them, of the last attempt; ``size_in`` and
         ``size_out`` are bytes; ``said`` is the last line of output. From any thread.
+
+        >>> future = cluster.submit(pow, 2, 10)
+        >>> future.result(), len(cluster.journal()) > 0
+        (1024, True)
         """
         from p2p_ipython.client.table import table
 
@@ -122,7 +153,10 @@ class Cluster(concurrent.futures.Executor):
         """Draw when the ``last`` tasks waited, travelled, ran and returned, by worker.
 
         Displayed in a notebook it is an SVG; ``.svg`` has it as text, ``print`` shows how well workers were used.
-        From any thread.
+        ``last`` is a number of tasks. From any thread.
+
+        >>> cluster.timeline(last=10).svg.startswith("<svg")
+        True
         """
         from p2p_ipython.client.timeline import timeline
 
@@ -131,28 +165,45 @@ class Cluster(concurrent.futures.Executor):
         return timeline(entries, time.time(), {worker.sid: worker.terms.slots for worker in workers})
 
     def cancel_task(self, task_id: str) -> bool:
-        """Withdraw a task by its id; False if it is over, or unknown. From any thread; returns at once."""
+        """Withdraw a task by its id, text; return False if it is over, or unknown. From any thread; returns at once.
+
+        >>> cluster.cancel_task("no such id")
+        False
+        """
         future = self._core.shown(task_id)
         return future is not None and not future.done() and future.cancel()
 
     @property
     def pids(self) -> list[int]:
-        """Processes that this cluster has started: a board's and workers'; none on a board that runs elsewhere."""
+        """Ids of the processes that this cluster has started: a board's and workers'; [] on a board elsewhere.
+
+        >>> len(cluster.pids) > 1
+        True
+        """
         local = self._core.local
         return local.pids if local is not None else []
 
     # -- friends --
 
     def members(self) -> tuple[Member, ...]:
-        """Who is in a shared cluster, its owner first; () in a personal one, and while the list has not come."""
+        """Return who is in a shared cluster, its owner first; () in a personal one, and before the roster has come.
+
+        >>> cluster.members()
+        ()
+        """
         roster = self._bridge.membership.machine.roster if self._bridge is not None else None
         return roster.members if roster is not None else ()
 
     def trust(self, name: str, *, revoke: bool = False) -> str:
-        """Let results of a member's workers be of any type, which lets them run any code here; or no more.
+        """Let results of a member's workers be of any type, which lets them run any code here.
 
-        It is kept for this cluster. A result that could not be read before can then be asked for again. Returns his
-        name. Raises ``UsageError`` in personal clusters, and ``ConfigError`` where nobody is called so.
+        ``revoke``: no longer. It is kept for this cluster. A result that could not be read before can then be asked
+        for again. Returns the member's name. Raises ``UsageError`` in personal clusters, and ``ConfigError`` if nobody
+        is called so.
+
+        >>> cluster.trust("bob")
+        Traceback (most recent call last):
+        p2p_ipython.errors.UsageError: in a personal cluster all workers are your own
         """
         if not self.shared or self.target is None or self._bridge is None:
             raise UsageError("in a personal cluster all workers are your own", hint="There is nobody to trust.")
@@ -166,7 +217,13 @@ class Cluster(concurrent.futures.Executor):
     # -- what it looks like --
 
     def status(self) -> ClusterStatus:
-        """Board, members, offers and tasks, as they are now."""
+        """Return board, members, offers and tasks, as they are now; ``print`` shows them as a table.
+
+        Raises ``TimeoutError`` if that takes more than 10 s.
+
+        >>> cluster.status().cluster
+        'personal, on this machine'
+        """
         if self.closed or self._bridge is None:
             return ClusterStatus(
                 self.cluster, self._core.where(), "closed", "", self.name, (), (), 0, 0, "It is closed."
@@ -180,7 +237,12 @@ class Cluster(concurrent.futures.Executor):
         return f"<Cluster {self.cluster} at {self._core.where()}{', closed' if self.closed else ''}>"
 
     def panel(self) -> Any:
-        """Return a live view of the cluster, for a notebook's cell. Raises ``UsageError`` if no extension is loaded."""
+        """Return a live view of the cluster, for a notebook's cell. Raises ``UsageError`` if no extension is loaded.
+
+        >>> cluster.panel()
+        Traceback (most recent call last):
+        p2p_ipython.errors.UsageError: the panel needs a notebook
+        """
         if views_module.views is None:
             raise UsageError("the panel needs a notebook", hint="Run there first: %load_ext p2p_ipython")
         return views_module.views.panel(self)
@@ -196,7 +258,12 @@ class Cluster(concurrent.futures.Executor):
     def close(self) -> None:
         """Cancel what isn't over, leave the board, end this cluster's own processes. Idempotent.
 
-        An interrupt ends the wait, not the closing.
+        An interrupt ends the wait, not the closing. Raises ``TimeoutError`` if it takes more than 60 s.
+
+        >>> other = p2p_ipython.connect(workers=1)
+        >>> other.close()
+        >>> other.closed
+        True
         """
         core = self._core
         if core.pid != os.getpid():
@@ -217,6 +284,12 @@ class Cluster(concurrent.futures.Executor):
 
         ``wait``: return when that has happened; otherwise return at once. ``cancel_futures``: cancel the tasks that
         no worker runs yet; those that run are finished. ``close`` cancels all of them.
+
+        >>> other = p2p_ipython.connect(workers=1)
+        >>> future = other.submit(pow, 2, 10)
+        >>> other.shutdown()
+        >>> future.result()
+        1024
         """
         core = self._core
         if core.pid != os.getpid():

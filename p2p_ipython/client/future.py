@@ -90,7 +90,15 @@ class Future(concurrent.futures.Future[T]):
 
     ``result()`` raises what the task raised, as the same class where that can be imported here, with the
     remote traceback. ``cancel()`` also stops a task that runs already; it is then never delivered.
+    ``task_id`` and ``label`` are texts; ``worker`` is the name of the worker that ran it, "" until it is over.
     ``outputs`` holds what the task printed and displayed, in order; ``replay()`` shows it again.
+
+    >>> future = cluster.submit(print, "hello")
+    >>> future.result(), future.label, future.outputs
+    hello
+    (None, 'print', [{'kind': 'stream', 'name': 'stdout', 'text': 'hello\\n'}])
+    >>> len(future.task_id), future.worker == "", future.done(), future.cancelled()
+    (32, False, True, False)
 
     A result that only a pickle could carry, of a worker that isn't trusted, makes ``result()`` and ``await`` raise
     ``NotTrusted``, and ``exception()`` return it. The future is done, and the result is kept as it came: after
@@ -121,12 +129,19 @@ class Future(concurrent.futures.Future[T]):
 
         Raises what the task raised, ``TimeoutError``, ``concurrent.futures.CancelledError``, or a ``TaskError``; of
         these ``NotTrusted`` only until the worker is trusted.
+
+        >>> cluster.submit(abs, -3).result(timeout=60)
+        3
         """
         self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the task raised, or None; wait like ``result``. ``NotTrusted`` is returned, too."""
+        """Return what the task raised, or None; wait like ``result``. ``NotTrusted`` is returned, too.
+
+        >>> cluster.submit(int, "x").exception()
+        ValueError("invalid literal for int() with base 10: 'x'")
+        """
         try:
             self._wait(timeout)
         except NotTrusted as error:
@@ -134,11 +149,20 @@ class Future(concurrent.futures.Future[T]):
         return super().exception(0)
 
     def running(self) -> bool:
-        """Whether a worker runs it now."""
+        """Return whether a worker runs it now, as far as that is known: of short tasks it never is.
+
+        >>> cluster.submit(abs, -3).running()
+        False
+        """
         return self._runs and not self.done()
 
     def cancel(self) -> bool:
-        """Withdraw the task, also if it runs; False if it is over already. Returns at once."""
+        """Withdraw the task, also if it runs; return False if it is over already. Returns at once.
+
+        >>> import time
+        >>> cluster.submit(time.sleep, 600).cancel()
+        True
+        """
         if not super().cancel():
             return False
         self._owner.withdraw(self.task_id)
@@ -150,6 +174,12 @@ class Future(concurrent.futures.Future[T]):
 
         Callbacks may block and may wait for other futures. They run one after the other, in a thread of their own or
         in the one that calls ``cancel()``. An exception in one is logged by the logger "concurrent.futures".
+
+        >>> import queue
+        >>> over = queue.SimpleQueue()
+        >>> cluster.submit(abs, -3).add_done_callback(lambda future: over.put(future.result()))
+        >>> over.get(timeout=60)
+        3
         """
         super().add_done_callback(fn if getattr(fn, "__module__", None) == ASYNCIOS else partial(_call_aside, fn))
 
@@ -159,7 +189,12 @@ class Future(concurrent.futures.Future[T]):
 
     @property
     def state_text(self) -> str:
-        """Where the task is, in words: "on worker-1", "waiting for a free slot of 2", "done on worker-2"."""
+        """Where the task is, in words: "on worker-1", "waiting for a free slot of 2", "done on worker-2".
+
+        >>> future = cluster.submit(abs, -3)
+        >>> future.result(), future.state_text.partition(" on ")[0]
+        (3, 'done')
+        """
         if self.cancelled():
             return "cancelled"
         if self.done():
@@ -168,7 +203,12 @@ class Future(concurrent.futures.Future[T]):
 
     @property
     def error_text(self) -> str:
-        """What it failed with, as it came: nothing is unpickled for that. "" for a task that hasn't failed."""
+        """What it failed with, as it came: nothing is unpickled for that. "" for a task that hasn't failed.
+
+        >>> future = cluster.submit(abs, -3)
+        >>> future.result(), future.error_text
+        (3, '')
+        """
         failed = self._exception if self.done() and not self.cancelled() else None
         if not isinstance(failed, _Undecoded):
             return str(failed or "")
@@ -176,7 +216,14 @@ class Future(concurrent.futures.Future[T]):
         return failure.traceback or failure.message if failure is not None else ""
 
     def replay(self) -> None:
-        """Show the task's output again, in the cell that runs now."""
+        """Show the task's output again, in the cell that runs now.
+
+        >>> future = cluster.submit(print, "hello")
+        >>> future.result()
+        hello
+        >>> future.replay()
+        hello
+        """
         for message in list(self.outputs):
             if message["kind"] == "stream":
                 stream = sys.stderr if message["name"] == "stderr" else sys.stdout
