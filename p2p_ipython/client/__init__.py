@@ -1,0 +1,40 @@
+"""The client's side: a cluster and its futures, its tasks on their way, lending and hosting from a notebook.
+
+What users call::
+
+    connect      checks what the user says of a cluster, and joins it
+    cluster      the cluster: an executor, with a journal, a timeline, a status
+    future       the future of a task, and the promise behind it
+    public       the names that users may call
+
+How it works::
+
+    core         what a cluster is made of, for the rest of the package
+    opening      the ways into a cluster: this machine, your own board, friends
+    local        a personal cluster: a board and workers as child processes
+    knocking     asks to join a shared cluster
+    bridge       performs the client machine's actions on board and links
+    inflow       bytes and frames that workers send
+    records      follows the machine's actions, for people: journal, follow
+    journal      the record of tasks' lives
+    follow       collects changes for those who watch
+    face         the synchronous face of what happens on the loop
+    aside        threads for calls that may block
+    ending       the one ending, when the interpreter ends
+
+What people see::
+
+    display      what a stranger's output may show
+    printing     prints the output of tasks
+    status       a cluster's state as text and HTML
+    table        the journal as a table
+    timeline     a picture of where time went
+    views        the notebook's views of clusters
+
+Lending and hosting::
+
+    lending      lends this machine
+    reception    hosts, invites, joins: the calls
+    hosted       one hosted cluster, and what is shown of it
+    errands      invitations and joinings that wait for somebody
+"""

@@ -11,7 +11,6 @@ thread but the loop's, and each has a deadline; ``states`` and ``follow`` may be
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import os
 import sys
@@ -24,11 +23,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython import errors
 from p2p_ipython.client.ending import Turn, at_end
+from p2p_ipython.client.face import wait_for
 from p2p_ipython.client.local import Child
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable, ConfigError, P2PError, UsageError
 from p2p_ipython.jobs import Jobs
-from p2p_ipython.loop import background
 from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
@@ -195,15 +194,7 @@ class Lender:
     # -- on the loop --
 
     def _wait(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
-        if self.pid != os.getpid():
-            work.close()
-            raise UsageError("this process is a fork of the one that lends", hint="Lend from that one.")
-        try:
-            return background().run(work, seconds)
-        except concurrent.futures.TimeoutError:
-            raise BoardUnreachable(
-                f"{what} took longer than {seconds:g} s", hint="Try again; p2p doctor says which hop fails."
-            ) from None
+        return wait_for(work, seconds, what, pid=self.pid)
 
     async def _lend(self, state: LendingState, given: dict[str, Any], made: list[str]) -> LendingState:
         state = replace(state, title=await self._title(given, state.title))

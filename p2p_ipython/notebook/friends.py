@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.errands import Invitation, Joining, Visitor
-    from p2p_ipython.client.hosting import Reception
+    from p2p_ipython.client.reception import Reception
     from p2p_ipython.members.profile import Profile
     from p2p_ipython.notebook.notice import Notice
 
@@ -345,7 +345,7 @@ class FriendsMagics(Magics):
     @property
     def reception(self) -> Reception:
         """The reception, which deals with hosting and with people who would join; made on first use."""
-        from p2p_ipython.client.hosting import Reception
+        from p2p_ipython.client.reception import Reception
 
         with self._making:  # the panel asks for it from another thread
             self._made = self._made or Reception()
@@ -399,7 +399,7 @@ class FriendsMagics(Magics):
 
     def _knock(self, title: str, given: dict[str, Any], notice: Notice) -> None:
         from p2p_ipython.client import knocking
-        from p2p_ipython.client.hosting import key_of_guest
+        from p2p_ipython.client.reception import key_of_guest
 
         try:
             key_of_guest(file_of(given["identity"]), make=given["make_key"])

@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from p2p_ipython.client.errands import Visitor
-from p2p_ipython.client.hosting import find_visitor, knock_line
+from p2p_ipython.client.hosted import find_visitor, knock_line
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.errors import BoardUnreachable, ConfigError, LocalProtocolError, NotConnected

@@ -27,7 +27,7 @@ from p2p_ipython.protocol.plain import count
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.errands import Visitor
-    from p2p_ipython.client.hosting import Reception
+    from p2p_ipython.client.reception import Reception
 
 log = logging.getLogger(__name__)
 

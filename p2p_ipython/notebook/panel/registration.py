@@ -136,7 +136,7 @@ class Registration:
 def _import() -> None:
     """Import what a panel needs. Heavy: hence here, and not on top."""
     try:
-        from p2p_ipython.client import hosting  # noqa: F401
+        from p2p_ipython.client import reception  # noqa: F401
         from p2p_ipython.notebook.panel import panels, widget  # noqa: F401
     except Exception:
         log.debug("there can be no live panel", exc_info=True)

@@ -1,8 +1,8 @@
 """Hosting clusters of friends from a notebook: a synchronous face of the owner's host, of invitations and of joining.
 
-A ``Reception`` is where all who would come into this process's clusters are dealt with: those who knock at a cluster
-that is hosted here, and guests who have the code of an invitation. Nothing waits for them: who is there is shown by a
-``View``, and whoever runs the notebook answers when he likes.
+A ``Reception`` deals with everybody who would join this process's clusters: those who knock at a cluster that is hosted
+here, and guests who have the code of an invitation. Nothing waits for them: a ``View`` shows who is there, and the user
+answers when they like.
 
 Its methods may be called from any thread but the loop's; each waits for the network with a deadline. What has been
 started ends with ``close``, or with the process.
@@ -11,20 +11,20 @@ started ends with ``close``, or with the process.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import os
-import time
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython.client.ending import Turn, at_end
-from p2p_ipython.client.errands import ENDING, Errand, Invitation, Invite, Joining, View, Visitor, commands
+from p2p_ipython.client.errands import ENDING, Errand, Invitation, Invite, Joining, View, Visitor
+from p2p_ipython.client.face import wait_for
+from p2p_ipython.client.hosted import Hosting, find_visitor
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import BoardUnreachable, ConfigError, NoKey, P2PError, UsageError
+from p2p_ipython.errors import ConfigError, NoKey, P2PError, UsageError
 from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from p2p_ipython.members.operations import Revoked
     from p2p_ipython.members.profile import Profile
     from p2p_ipython.members.way import Way
-    from p2p_ipython.private_files import Lock
-    from p2p_ipython.protocol.host_machine import Knock
 
 log = logging.getLogger(__name__)
 
@@ -51,123 +49,6 @@ GOING = 180.0
 
 DECIDING = 15.0
 """Seconds that a yes or no may take to reach who waits for it."""
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks at who still waits, and at how long the cluster is hosted."""
-
-MOST_SHOWN = 10
-"""Visitors that are shown by name; of the others, only how many there are."""
-
-
-class Hosting:
-    """A cluster that this process hosts. Belongs to the loop, but for ``title``."""
-
-    def __init__(self, access: Access, lock: Lock, view: View) -> None:
-        self.access = access
-        self.title = access.standing.title
-        self.host: Host
-        self.waiting: dict[str, Visitor] = {}  # by fingerprint
-        self._lock = lock
-        self._view = view
-        self._ended = asyncio.Event()
-        self._last = ""
-        self._introduction = ""
-        self._why = f"{self.title} is not hosted from here any more; its members can go on without it."
-        self._task: asyncio.Task[None] | None = None
-
-    async def begin(self, host: Host) -> None:
-        """Go to the board. Raises a ``BoardError`` or ``NoKey``, and has released everything then."""
-        self.host = host
-        try:
-            await host.open()
-        except BaseException:
-            await host.close()
-            self._lock.release()
-            raise
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self.show("")
-
-    async def end(self) -> None:
-        """Leave the board."""
-        self._ended.set()
-        if self._task is not None:
-            await asyncio.wait({self._task})
-
-    @property
-    def over(self) -> bool:
-        """Whether it is over, or hasn't begun."""
-        return self._task is None or self._task.done()
-
-    def knocks(self, knock: Knock) -> None:
-        """Somebody knocks."""
-        from p2p_ipython.members.owner import free_name
-
-        visitor = Visitor(self.title, knock.name, knock.fingerprint, free_name(self.host.profile, knock.name))
-        self.waiting[knock.fingerprint] = visitor
-        others = [one for one in self.waiting.values() if one.called == visitor.called]
-        self.show(knock_line(visitor, by_key=len(others) > 1), waits=True)
-
-    async def approve(self, visitor: Visitor, called: str | None) -> str:
-        """Admit them; return what they are called. Raises ``ConfigError`` and ``NoKey``."""
-        from p2p_ipython.protocol.host_machine import Knock
-
-        knock = Knock(visitor.name, visitor.fingerprint)
-        member = await asyncio.to_thread(self.host.approve, knock, called)
-        await self.host.refresh()
-        self.waiting.pop(visitor.fingerprint, None)
-        self.show(f"{member.name} is in, with the key {visitor.fingerprint}.")
-        return member.name
-
-    def refuse(self, visitor: Visitor) -> None:
-        """Refuse them, as long as this host runs."""
-        from p2p_ipython.protocol.host_machine import Knock
-
-        self.waiting.pop(visitor.fingerprint, None)
-        self.host.refuse(Knock(visitor.name, visitor.fingerprint))
-        self.show(f"{visitor.called} is told no.")
-
-    def show(self, news: str, *, waits: bool = False) -> None:
-        """Show how it stands; ``news``: what has happened. ``waits``: that somebody waits, which is shown anyhow."""
-        if not waits:
-            self._last = news or self._last
-        self._show(news or introduction(self.host.profile))
-
-    def _show(self, news: str) -> None:
-        visitors = tuple(self.waiting.values())
-        self._introduction = introduction(self.host.profile)
-        self._view.show(hosting_text(self.host.profile, visitors, self._last), news, visitors)
-
-    async def _run(self) -> None:
-        from p2p_ipython.members import operations
-
-        try:
-            while (left := operations.until_of(self.host.profile) - time.time()) > 0:
-                try:
-                    await asyncio.wait_for(self._ended.wait(), min(left, LOOK_EVERY))
-                    break
-                except TimeoutError:
-                    self._look()
-            else:
-                self._why = f"The time of {self.title} is up; %p2p_host {self.title} goes on with it."
-        finally:
-            try:
-                await self.host.close()
-            finally:
-                self._lock.release()
-                self.waiting.clear()
-                self._view.show(self._why, self._why, ())
-
-    def _look(self) -> None:
-        """Forget those who have stopped waiting: admitted by another process, or gone. Show who is in now."""
-        still = {knock.fingerprint for knock in self.host.machine.knocks}
-        for visitor in [one for one in self.waiting.values() if one.fingerprint not in still]:
-            del self.waiting[visitor.fingerprint]
-            member = self.host.machine.roster.member(visitor.fingerprint)
-            self.show(f"{member.name} is in." if member is not None else f"{visitor.called} knocks no more.")
-        if introduction(self.host.profile) != self._introduction:  # by an invitation, which has said so, or elsewhere
-            self._last = ""
-            self._show("")
-
 
 class Reception:
     """See the module. One a notebook."""
@@ -230,7 +111,7 @@ class Reception:
 
         Raises ``ConfigError``, ``NoKey``, a ``BoardError``.
         """
-        return self._wait(self._revoke(name, member, way), GOING, "taking somebody out")
+        return self._wait(self._revoke(name, member, way), GOING, "revoking a membership")
 
     # -- inviting and joining --
 
@@ -292,11 +173,11 @@ class Reception:
         Or this very guest: one key may wait at several lobbies. Raises ``ConfigError`` when nobody is called so or
         several are, and why a guest didn't come in after all.
         """
-        return self._wait(self._decide(who, called, yes=True), GOING, "letting somebody in")
+        return self._wait(self._decide(who, called, yes=True), GOING, "admitting a guest")
 
     def refuse(self, who: str | Visitor) -> Visitor:
         """Refuse a guest, who is found as in ``approve``. Raises ``ConfigError``."""
-        return self._wait(self._decide(who, None, yes=False), GOING, "saying no")[0]
+        return self._wait(self._decide(who, None, yes=False), GOING, "refusing a guest")[0]
 
     def answer(self, visitor: Visitor, *, yes: bool) -> None:
         """Answer this very guest; return at once. Do nothing if they have stopped waiting."""
@@ -330,12 +211,7 @@ class Reception:
     # -- on the loop --
 
     def _wait(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
-        try:
-            return background().run(work, seconds)
-        except concurrent.futures.TimeoutError:
-            raise BoardUnreachable(
-                f"{what} took longer than {seconds:g} s", hint="Try again; p2p doctor says which hop fails."
-            ) from None
+        return wait_for(work, seconds, what, pid=self._pid)
 
     async def _host(
         self,
@@ -583,74 +459,6 @@ class _Followed:
 
 
 # --- what is shown ----------------------------------------------------------------------------------
-
-
-def introduction(profile: Profile) -> str:
-    """Say what a cluster's owner needs to know while it is hosted."""
-    from p2p_ipython.board.client.address import PICO_BOARD
-    from p2p_ipython.members.operations import is_only_here, still_expected
-    from p2p_ipython.members.owner import roster_of
-
-    roster = roster_of(profile)
-    owner, *others = roster.members
-    day = time.strftime("%a %d %b %Y, %H:%M", time.localtime(roster.until))
-    name = profile.title.partition("/")[2]
-    board = "" if profile.board == PICO_BOARD else f" --board {profile.board}"
-    names = ", ".join([f"{owner.name} (you)", *(member.name for member in others)])
-    lines = [
-        f"{profile.title} is hosted from this notebook, at {profile.board}, until {day}.",
-        f"Members: {names}.",
-    ]
-    if expected := still_expected(profile):
-        lines.append(f"Expected: {', '.join(expected)}.")
-    lines += [
-        f"Invite somebody:   %p2p_invite {name}",
-        f"Or let him knock:  %p2p_connect {profile.title}{board} --owner {roster.owner}",
-    ]
-    if is_only_here(profile.board):
-        lines.append(f"{profile.board} is this machine only; friends elsewhere need an address that they can reach.")
-    return "\n".join(lines)
-
-
-def hosting_text(profile: Profile, visitors: Iterable[Visitor], last: str) -> str:
-    """Return the text under the cell that hosts: the state, what happened last, and who waits."""
-    waiting = list(visitors)
-    lines = [introduction(profile), *([last] if last else [])]
-    for visitor in waiting[:MOST_SHOWN]:
-        same = [one for one in waiting if one.called == visitor.called]
-        lines.append(knock_line(visitor, by_key=len(same) > 1))
-    if len(waiting) > MOST_SHOWN:
-        lines.append(f"{len(waiting) - MOST_SHOWN} more knock.")
-    return "\n".join(lines)
-
-
-def knock_line(visitor: Visitor, *, by_key: bool) -> str:
-    """Describe somebody who knocks."""
-    says = f", who calls himself {visitor.name!r}," if visitor.name != visitor.called else ""
-    whose = f"{visitor.called}{says} knocks at {visitor.title}, with the key {visitor.fingerprint}"
-    return f"{whose}:   {commands(visitor, by_key=by_key)}"
-
-
-def find_visitor(waiting: Iterable[Visitor], who: str, *, invited: bool = False) -> Visitor:
-    """Return the one guest who is called ``who``, or whose fingerprint begins so. Raises ``ConfigError``.
-
-    ``invited``: whether somebody has a code, who may come yet.
-    """
-    everybody = list(waiting)
-    key = who if who.startswith("SHA256:") else f"SHA256:{who}"
-    by_key = [one for one in everybody if len(key) >= len("SHA256:") + 4 and one.fingerprint.startswith(key)]
-    found = [one for one in everybody if who in (one.called, one.name)] or by_key
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        names = ", ".join(f"{one.called} ({one.fingerprint})" for one in everybody[:MOST_SHOWN])
-        yet = " Who has a code is here once he has typed it; that is said under the invitation." if invited else ""
-        raise ConfigError(
-            f"nobody called {who!r} waits to be let in",
-            hint=f"Waiting: {names}." if names else f"Nobody waits now.{yet}",
-        )
-    keys = "\n".join(f"  {commands(one, by_key=True)}     {one.fingerprint}" for one in found)
-    raise ConfigError(f"{len(found)} of those who wait are called {who!r}", hint=f"Say which, by the key:\n{keys}")
 
 
 def key_of_guest(identity: Path | None, *, make: bool) -> KeyChoice:
