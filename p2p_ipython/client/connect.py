@@ -139,7 +139,7 @@ def _tell(made: Cluster) -> None:
     for tell in list(views_module.opened):
         try:
             tell(made)
-        except Exception:  # who watches must not keep the user from his cluster
+        except Exception:  # a view must not keep users from their cluster
             log.exception("could not tell of a new cluster")
 
 

@@ -1,6 +1,6 @@
 """What the output of a worker that isn't trusted may show: text, colours, still pictures.
 
-HTML and JavaScript in a notebook act for its user: they can run code in his kernel. So of such workers no page gets
+HTML and JavaScript in a notebook act for its user: they can run code in the kernel. So of such workers no page gets
 through in any form: of a rich display its plain text and its PNG or JPEG are shown, else its source, as text. The rest
 of what a message could do is bounded, too: control sequences that would move a terminal's cursor or write its
 clipboard, identifiers by which a display of another task or of the user's own could be overwritten.

@@ -38,9 +38,9 @@ ENDING = 30.0
 class Visitor:
     """Somebody who asks to be let into the cluster ``title``.
 
-    He has proved to have the key; ``name`` and ``about`` are what he says. ``called`` is what he would be called, a
-    name that can be. ``invited``: he has the code of an invitation; otherwise he knocks. ``own``: he would be a machine
-    of the owner's. ``also``: what else is to be known before one says yes.
+    They have proved to have the key; ``name`` and ``about`` are what they say. ``called`` is their future name, a name
+    that can be. ``invited``: they have the code of an invitation; otherwise they knock. ``own``: it would be a machine
+    of the owner's. ``also``: what else to know before saying yes.
     """
 
     title: str
@@ -155,7 +155,7 @@ Invite = Callable[["Invitation", Callable[[str, str], None], "Ask"], Awaitable["
 
 
 class Invitation(Errand):
-    """An invitation into the cluster ``title``: it waits for a guest, asks about him, and is over then."""
+    """An invitation into the cluster ``title``: it waits for a guest, asks about them, and is over then."""
 
     title = ""
 
@@ -164,9 +164,9 @@ class Invitation(Errand):
         self.visitor: Visitor | None = None
         """Who is here and waits for a yes or no."""
         self.member = ""
-        """What the guest is called now; "" while he isn't in."""
+        """What the guest is called now; "" while they aren't in."""
         self.code = ""
-        """What he has to type; "" while there is none."""
+        """What the guest has to type; "" while there is nothing."""
         self.mailbox = ""
         """Where the code is good; "" for the usual mailbox."""
         self._invite = invite
@@ -203,7 +203,7 @@ class Invitation(Errand):
             f"Tell your guest to type, in a notebook or in a shell:\n\n"
             f"  %p2p_join {self.arguments}\n"
             f"  p2p join {self.arguments}\n\n"
-            f"Waiting for him until {until}. The code works once; tell it to nobody else."
+            f"Waiting for them until {until}. The code works once; tell it to nobody else."
         )
         self.coded.set()
 

@@ -163,7 +163,7 @@ def introduction(profile: Profile) -> str:
         lines.append(f"Expected: {', '.join(expected)}.")
     lines += [
         f"Invite somebody:   %p2p_invite {name}",
-        f"Or let him knock:  %p2p_connect {profile.title}{board} --owner {roster.owner}",
+        f"Or let them knock:  %p2p_connect {profile.title}{board} --owner {roster.owner}",
     ]
     if is_only_here(profile.board):
         lines.append(f"{profile.board} is this machine only; friends elsewhere need an address that they can reach.")
@@ -202,7 +202,7 @@ def find_visitor(waiting: Iterable[Visitor], who: str, *, invited: bool = False)
         return found[0]
     if not found:
         names = ", ".join(f"{one.called} ({one.fingerprint})" for one in everybody[:MOST_SHOWN])
-        yet = " Who has a code is here once he has typed it; that is said under the invitation." if invited else ""
+        yet = " A guest with a code is here once they have typed it; the invitation then says so." if invited else ""
         raise ConfigError(
             f"nobody called {who!r} waits to be let in",
             hint=f"Waiting: {names}." if names else f"Nobody waits now.{yet}",

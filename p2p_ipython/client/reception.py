@@ -116,7 +116,7 @@ class Reception:
     # -- inviting and joining --
 
     def invite(self, name: str, guest: str | None, view: View, *, way: Way, own: bool, yes: bool) -> Invitation:
-        """Invite one guest; returns once there is a code. ``guest``: what he will be called (None: as he says).
+        """Invite one guest; returns once there is a code. ``guest``: their name here (None: as they say).
 
         ``own``: a machine of one's own; of the personal cluster ``name`` where a board is given, else of a shared one.
         ``yes``: let in whoever has the code. Raises ``MailboxUnreachable``, and as ``host`` does.

@@ -43,7 +43,7 @@ class ClusterFacts:
     ``state`` is "connecting", "connected", "reconnecting", "waiting" (for somebody, before it is of use), "lost" or
     "closed", and ``words`` say it to people; since when, ``since`` (Unix time) tells. ``kind`` is "personal" (on this
     machine), "own" (one person's, on a board) or "shared". ``me`` is what this user is called, ``key`` the fingerprint
-    of his key. ``note`` is what to do or to know, where there is something. The numbers are of tasks that are over.
+    of their key. ``note`` is what to do or to know, where there is something. The numbers are of tasks that are over.
     """
 
     state: str

@@ -398,7 +398,7 @@ class Agent:
             log.exception("could not meet client %s", them.hex()[:8])
             self._act(self.machine.meet_failed(client))
         else:
-            if not self._serves(client):  # since a moment ago: nothing of his is begun
+            if not self._serves(client):  # since a moment ago: nothing of theirs is begun
                 handler.link.abort()
                 self._act(self.machine.meet_failed(client))
                 return

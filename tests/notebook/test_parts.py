@@ -443,7 +443,7 @@ def test_a_visitor_is_found_by_name_and_by_how_the_key_begins() -> None:
             find_visitor(waiting, nobody)
     with pytest.raises(ConfigError) as early:
         find_visitor([], "dave", invited=True)
-    assert early.value.hint.startswith("Nobody waits now. Who has a code is here once he has typed it")
+    assert early.value.hint.startswith("Nobody waits now. A guest with a code is here once they have typed it")
 
 
 def test_what_strangers_call_themselves_is_text_and_a_crowd_is_cut_short() -> None:
