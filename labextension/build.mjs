@@ -17,6 +17,7 @@ const common = {
   target: "es2022",
   minify: true,
   legalComments: "none",
+  charset: "utf8", // an ellipsis is three bytes, and six if it is escaped
   outdir: "../p2p_ipython/static",
   logLevel: "warning"
 };

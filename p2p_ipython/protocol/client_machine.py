@@ -31,7 +31,7 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 from __future__ import annotations
 
 import enum
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -196,8 +196,8 @@ class _Tracked:
     losses: int = 0
     sid: bytes | None = None
     last_loss: str = ""
-    wanted: Counter[str] = field(default_factory=Counter)  # how often this attempt's worker asked, by ref
-    story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY))
+    wanted: dict[str, int] = field(default_factory=dict)  # how often this attempt's worker asked, by ref
+    story: list[str] = field(default_factory=list)
 
 
 def _nobody(_signer: str) -> bool:
@@ -390,7 +390,7 @@ class ClientMachine:
                 self._lost(task, f"{worker.name}: {detail}")
             case Want(refs=refs):
                 wanted = tuple(dict.fromkeys(ref for ref in refs if ref in task.spec.refs))
-                task.wanted.update(wanted)
+                task.wanted |= {ref: task.wanted.get(ref, 0) + 1 for ref in wanted}
                 if any(task.wanted[ref] > MAX_WANTS for ref in wanted):
                     raise RemoteProtocolError(f"a worker asks for a buffer of one task more than {MAX_WANTS} times")
                 worker.have.update(wanted)
@@ -517,6 +517,7 @@ class ClientMachine:
     def _enter(self, task: _Tracked, event: str, state: TaskState, detail: str = "") -> None:
         """Change a task's state, and note it. Raises ``LocalProtocolError`` where that can't be: a bug of ours."""
         task.story.append(event)
+        del task.story[:-STORY]
         if state not in TRANSITIONS[task.state].get(event, ()):
             story = " → ".join(task.story)
             raise LocalProtocolError(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from p2p_ipython.errors import RemoteProtocolError
@@ -36,6 +35,8 @@ class Rule(NamedTuple):
     says: str
     read: Callable[[Any], Any]
     write: Callable[[Any], Any] | None = None
+    test: str = ""
+    """The same as an expression about ``v``, where ``read`` only tests; it is compiled into the reader of a class."""
 
 
 _HEADER = 1 << 20
@@ -54,7 +55,8 @@ def text(most: int, least: int = 0) -> Rule:
             return value
         raise Wrong
 
-    return Rule(f"text ≤ {most:,}" if most < _HEADER else "text", read)
+    says = f"text ≤ {most:,}" if most < _HEADER else "text"
+    return Rule(says, read, test=f"type(v) is str and {least} <= len(v) <= {most}")
 
 
 def word(*choices: str) -> Rule:
@@ -67,7 +69,8 @@ def word(*choices: str) -> Rule:
         raise Wrong
 
     *others, last = [f'"{choice}"' for choice in choices if choice]
-    return Rule(" or ".join([", ".join(others), last] if others else [last]), read)
+    says = " or ".join([", ".join(others), last] if others else [last])
+    return Rule(says, read, test=f"type(v) is str and v in {choices!r}")
 
 
 def whole(least: int, most: int) -> Rule:
@@ -78,7 +81,7 @@ def whole(least: int, most: int) -> Rule:
             return value
         raise Wrong
 
-    return Rule(f"whole {least} to {_bound(most)}", read)
+    return Rule(f"whole {least} to {_bound(most)}", read, test=f"type(v) is int and {least} <= v <= {most}")
 
 
 def _bound(number: int) -> str:
@@ -94,7 +97,7 @@ def flag() -> Rule:
             return value
         raise Wrong
 
-    return Rule("true or false", read)
+    return Rule("true or false", read, test="type(v) is bool")
 
 
 def number(most: float) -> Rule:
@@ -142,12 +145,11 @@ class Field(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """The fields of a class as the two loops below want them: a task crosses them eight times."""
+    """The fields of a class, and two functions that are compiled for it: a task crosses them eight times."""
 
     table: tuple[Field, ...]
-    reading: tuple[tuple[str, Callable[[Any], Any], Any], ...]
-    writing: tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]
-    values: Callable[[Any], tuple[Any, ...]]
+    read: Callable[[Mapping[str, Any]], Any]
+    write: Callable[[Any], Header]
 
 
 _PLANS: dict[type, _Plan] = {}
@@ -158,14 +160,34 @@ def _plan(cls: Any) -> _Plan:
     for each in fields(cls):
         default = REQUIRED if each.default is MISSING else each.default
         rows.append(Field(each.name, each.metadata["name"] or each.name, each.metadata["rule"], default))
-    attributes = [row.attribute for row in rows]
-    _PLANS[cls] = made = _Plan(
-        tuple(rows),
-        tuple((row.name, row.rule.read, row.default) for row in rows),
-        tuple((row.name, row.default, row.rule.write) for row in rows),
-        attrgetter(*attributes) if len(rows) > 1 else lambda frame: tuple(getattr(frame, each) for each in attributes),
-    )
+    known: dict[str, Any] = {"cls": cls, "REQUIRED": REQUIRED, "Missing": _Missing, "Misfit": _Misfit, "Wrong": Wrong}
+    read, write = ["def read(header):", " get = header.get"], ["def write(self):", " out = {}"]
+    for number, (attribute, name, rule, default) in enumerate(rows):
+        v = f"v{number}"
+        known |= {f"default{number}": default, f"rule{number}": rule.read, f"write{number}": rule.write}
+        read += [f" {v} = get({name!r}, REQUIRED)", f" if {v} is REQUIRED:"]
+        read += [f"  raise Missing({name!r})" if default is REQUIRED else f"  {v} = default{number}", " else:"]
+        if rule.test:
+            read += [f"  v = {v}", f"  if not ({rule.test}): raise Misfit({name!r})"]
+        else:
+            read += ["  try:", f"   {v} = rule{number}({v})", "  except Wrong:", f"   raise Misfit({name!r}) from None"]
+        value = f"write{number}(v)" if rule.write is not None else "v"
+        write += [f" v = self.{attribute}"]
+        differs = "" if default is REQUIRED else f"if v is not default{number} and v != default{number}: "
+        write += [f" {differs}out[{name!r}] = {value}"]
+    read += [f" return cls({', '.join(f'v{number}' for number in range(len(rows)))})"]
+    write += [" return out"]
+    exec("\n".join([*read, *write]), known)  # noqa: S102 - from the class's own fields, as dataclasses does
+    _PLANS[cls] = made = _Plan(tuple(rows), known["read"], known["write"])
     return made
+
+
+class _Missing(LookupError):
+    """A field is missing."""
+
+
+class _Misfit(ValueError):
+    """A field's value breaks its rule."""
 
 
 class Fields:
@@ -182,30 +204,15 @@ class Fields:
     @classmethod
     def read(cls: type[F], header: Mapping[str, Any]) -> F:
         """Read the fields of a header. Raises ``RemoteProtocolError`` for one that is missing or breaks its rule."""
-        values = []
-        name, get = "", header.get
         try:
-            for name, read, default in (_PLANS.get(cls) or _plan(cls)).reading:
-                value = get(name, REQUIRED)
-                values.append(read(value) if value is not REQUIRED else _default(default))
-        except Wrong:
+            return (_PLANS.get(cls) or _plan(cls)).read(header)  # type: ignore[no-any-return]
+        except _Misfit as error:
+            (name,) = error.args
             rule = next(row.rule for row in cls.table() if row.name == name)
             raise RemoteProtocolError(f"a frame of kind {cls.kind!r} has a {name!r} that is not {rule.says}") from None
-        except LookupError:
-            raise RemoteProtocolError(f"a frame of kind {cls.kind!r} has no {name!r}") from None
-        return cls(*values)
+        except _Missing as error:
+            raise RemoteProtocolError(f"a frame of kind {cls.kind!r} has no {error.args[0]!r}") from None
 
     def fields(self) -> Header:
         """Return the fields as JSON has them; those that have their default are left out."""
-        plan = _PLANS.get(type(self)) or _plan(type(self))
-        return {
-            name: value if write is None else write(value)
-            for (name, default, write), value in zip(plan.writing, plan.values(self), strict=True)
-            if value is not default and value != default
-        }
-
-
-def _default(default: Any) -> Any:
-    if default is REQUIRED:
-        raise LookupError
-    return default
+        return (_PLANS.get(type(self)) or _plan(type(self))).write(self)

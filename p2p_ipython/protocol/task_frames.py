@@ -120,7 +120,9 @@ class Frame(Fields):
 
     def header(self) -> Header:
         """Return the header of this frame."""
-        return {"t": self.kind, **self.fields()}
+        header = self.fields()
+        header["t"] = self.kind
+        return header
 
 
 @dataclass(frozen=True, slots=True)

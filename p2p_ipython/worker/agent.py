@@ -264,7 +264,7 @@ class Agent:
         job = Job(link, task.id, task.attempt)
         if job in self._arrived:
             return
-        arrived = self._arrived[job] = _ArrivedTask(replace(task, coming=()), body)
+        arrived = self._arrived[job] = _ArrivedTask(replace(task, coming=()) if task.coming else task, body)
         try:
             self._gather(job, arrived, set(task.coming))
         except RemoteProtocolError as error:

@@ -104,8 +104,8 @@ class Executor:
         if os.getpid() != self._process:
             _end_fork(failed)
         if failed is None:
-            result = Result(task.id, task.attempt, True, value.packed.segments, round(value.seconds, 6), value.shown)
-            result = replace(result, codec=value.codec, type_name=value.type_name, at=value.at)
+            about = (round(value.seconds, 6), value.shown, value.codec, value.type_name, value.at)
+            result = Result(task.id, task.attempt, True, value.packed.segments, *about)
             answer: tuple[Result, Buffer] = (result, value.packed.inline)
         else:
             answer = self._failure(task, failed)
