@@ -30,7 +30,9 @@ class TraceFile:
 
     def __init__(self, path: str) -> None:
         """Open or make the file. Raises ``ConfigError`` for one that is a link, not this user's, or can't be made."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"):  # the last: a FIFO must not hang us
+            flags |= getattr(os, name, 0)
         try:
             self._fd = os.open(path, flags, 0o600)
         except OSError as error:

@@ -102,6 +102,13 @@ def test_a_story_is_of_one_task_and_in_the_order_of_time() -> None:
     ]
 
 
+def test_a_file_of_somebody_elses_can_neither_end_the_story_nor_move_the_cursor() -> None:
+    wrong: dict[str, Any] = {"at": "x", "who": "\x1b[2J", "own": "aa", "event": "e", "task": "abc", "more": "\x1b[2J"}
+    ((at, sentence),) = story([wrong], "abc")
+    assert at == 0
+    assert "\x1b" not in sentence
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
@@ -115,8 +122,10 @@ def test_a_trace_is_its_owners_only_and_no_link_leads_to_it(tmp_path: Path) -> N
     for wrong in ("link", "open", "no/such/folder"):
         with pytest.raises(ConfigError, match="trace"):
             tracing.TraceFile(str(tmp_path / wrong))
-    with pytest.raises(ConfigError):
-        tracing.TraceFile(os.devnull)
+    os.mkfifo(tmp_path / "fifo")
+    for wrong in (os.devnull, str(tmp_path / "fifo")):
+        with pytest.raises(ConfigError):
+            tracing.TraceFile(wrong)
 
 
 def test_a_trace_that_is_full_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.task_frames import Frame
 
 M = TypeVar("M")
@@ -135,8 +136,13 @@ def mentions(line: Mapping[str, Any], task: str) -> str:
 def story(lines: Iterable[Mapping[str, Any]], task: str) -> Iterator[tuple[float, str]]:
     """Tell what became of a task: (time, sentence) for each line about it, in the order of time."""
     about = [line for line in lines if mentions(line, task)]
-    for line in sorted(about, key=lambda line: float(line.get("at", 0))):
-        yield float(line.get("at", 0)), _sentence(line)
+    for line in sorted(about, key=_at):
+        yield _at(line), plain(_sentence(line), 500)  # a friend's file may hold anything
+
+
+def _at(line: Mapping[str, Any]) -> float:
+    at = line.get("at")
+    return float(at) if type(at) in (int, float) and 0 <= at < 1e11 else 0.0
 
 
 def _sentence(line: Mapping[str, Any]) -> str:
