@@ -142,7 +142,7 @@ def story(lines: Iterable[Mapping[str, Any]], task: str) -> Iterator[tuple[float
 
 def _at(line: Mapping[str, Any]) -> float:
     at = line.get("at")
-    return float(at) if type(at) in (int, float) and 0 <= at < 1e11 else 0.0
+    return float(at) if isinstance(at, int | float) and 0 <= at < 1e11 else 0.0
 
 
 def _sentence(line: Mapping[str, Any]) -> str:
