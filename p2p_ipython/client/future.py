@@ -93,9 +93,9 @@ class Future(concurrent.futures.Future[T]):
     ``task_id`` and ``label`` are texts; ``worker`` is the name of the worker that ran it, "" until it is over.
     ``outputs`` holds what the task printed and displayed, in order; ``replay()`` shows it again.
 
-    >>> future = cluster.submit(print, "hello")
-    >>> future.result(), future.label, future.outputs
+    >>> future = cluster.submit(print, "hello"); future.result()
     hello
+    >>> future.result(), future.label, future.outputs
     (None, 'print', [{'kind': 'stream', 'name': 'stdout', 'text': 'hello\\n'}])
     >>> len(future.task_id), future.worker == "", future.done(), future.cancelled()
     (32, False, True, False)
@@ -218,8 +218,7 @@ class Future(concurrent.futures.Future[T]):
     def replay(self) -> None:
         """Show the task's output again, in the cell that runs now.
 
-        >>> future = cluster.submit(print, "hello")
-        >>> future.result()
+        >>> future = cluster.submit(print, "hello"); future.result()
         hello
         >>> future.replay()
         hello
