@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
 
 Header = dict[str, Any]
 Buffer = bytes | bytearray | memoryview
@@ -52,7 +53,22 @@ class FrameError(ValueError):
     """Bytes that are not a frame. Whoever reads them turns it into an error that names the peer."""
 
 
-_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False)
+
+
+def _writer() -> Callable[[Header, int], Iterable[str]]:
+    """Return what writes a header in pieces. ``JSONEncoder.encode`` makes such a writer for each call; ours stays."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # another Python than CPython
+        return lambda header, _level: _encoder.iterencode(header)
+    quote = json.encoder.encode_basestring
+    return cast(
+        "Callable[[Header, int], Iterable[str]]",
+        make(None, _encoder.default, quote, None, ":", ",", False, False, False),
+    )
+
+
+_pieces = _writer()
 
 
 def _whole(text: str) -> int:
@@ -70,7 +86,12 @@ def _finite(text: str) -> float:
 
 
 # For NaN and the infinities _finite is called, too: they are words of their own for the parser.
-_loads = json.JSONDecoder(parse_int=_whole, parse_float=_finite, parse_constant=_finite).decode
+_decoder = json.JSONDecoder(parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+_quick = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+"""For headers whose whole numbers are all short: it reads them without a call of ours."""
+
+_LONG = re.compile(rb"[0-9]{19}")
+"""A whole number without such a run of digits has less than 64 bits."""
 
 
 def encode(header: Header, body_size: int = 0) -> bytes:
@@ -80,7 +101,7 @@ def encode(header: Header, body_size: int = 0) -> bytes:
     Raises ``FrameError`` for a header or a body over its bound.
     """
     # A lone surrogate in user text must not kill the connection: it is shown as "?".
-    text = _dumps(header).encode("utf-8", "replace")
+    text = "".join(_pieces(header, 0)).encode("utf-8", "replace")
     if len(text) > MAX_HEADER:
         raise FrameError(f"a frame's header of {len(text)} bytes is over {MAX_HEADER}")
     if body_size > MAX_BODY:
@@ -97,17 +118,28 @@ def sizes(prefix: Buffer) -> tuple[int, int]:
     return header, body
 
 
-def decode_header(text: Buffer) -> Header:
+def decode_header(data: Buffer) -> Header:
     """Parse a header; raise ``FrameError`` unless it is a JSON object with a string under "t" (see the module)."""
-    data = bytes(text)
+    data = bytes(data)
     try:
-        header = _loads(data.decode("utf-8"))
+        header = _parse(data)
     except (ValueError, RecursionError) as error:
         raise FrameError("a frame's header is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("t"), str):
         raise FrameError("a frame's header is not an object with a kind")
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper(header, MAX_DEPTH):
         raise FrameError(f"a frame's header is nested more than {MAX_DEPTH} deep")
+    return header
+
+
+def _parse(data: bytes) -> Any:
+    text = data.decode("utf-8")
+    decoder = _decoder if _LONG.search(data) else _quick
+    if text[:1] != "{" or text[-1:] != "}":
+        return decoder.decode(text)  # there may be white space around the object
+    header, end = decoder.raw_decode(text)
+    if end < len(text):
+        raise ValueError("more than one value")
     return header
 
 

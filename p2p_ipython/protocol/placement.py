@@ -124,7 +124,7 @@ class Placement:
             busy = load >= worker.terms.slots
             if now < worker.full_until or load >= worker.terms.slots * (1 + ahead):
                 continue
-            missing = sum(size for ref, size in spec.refs.items() if ref not in worker.have)
+            missing = sum(size for ref, size in spec.refs.items() if ref not in worker.have) if spec.refs else 0
             rank = (busy, missing, load / max(1, worker.terms.slots))
             if best is None or rank < best_rank:
                 best, best_rank = worker, rank
@@ -133,7 +133,7 @@ class Placement:
     def _ahead(self, spec: TaskSpec) -> int:
         """Return how many tasks like this one may wait at a worker for each of its slots."""
         usual = self._usual.get(spec.kind)
-        if usual is None or usual > SHORT or sum(spec.refs.values()) > SMALL:
+        if usual is None or usual > SHORT or (spec.refs and sum(spec.refs.values()) > SMALL):
             return 0
         return min(self._settings.backlog, int(AHEAD / max(usual, 1e-6)))
 

@@ -23,6 +23,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from p2p_ipython.protocol.shares import Shares
 
@@ -36,8 +37,7 @@ WAIT = 2.0
 """Seconds for which a link without a task here is taken to wait: clients with work come again after 0.25 s."""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """An attempt of a task that came by a link."""
 
     link: int

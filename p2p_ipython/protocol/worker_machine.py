@@ -432,7 +432,7 @@ class WorkerMachine:
             self._turns.give_up(number, now)
             self._start(number, link, now)
         self._turns.end_waits(now)
-        told: Counter[int] = Counter()
+        told: dict[int, int] = {}
         for number in range(len(self._slots)):
             if not self._is_free(number):
                 continue
@@ -443,7 +443,7 @@ class WorkerMachine:
                 self._start(number, next_link, now)
             else:
                 self._turns.keep(number, next_link, now)
-                told[next_link] += 1
+                told[next_link] = told.get(next_link, 0) + 1
         for link, free in told.items():
             self._actions.append(Reply(link, Room(free)))
 

@@ -69,7 +69,7 @@ class Packed:
     @property
     def size(self) -> int:
         """Bytes in all, each ref counted once."""
-        return len(self.inline) + sum(view.nbytes for view in self.large.values())
+        return len(self.inline) + (sum(view.nbytes for view in self.large.values()) if self.large else 0)
 
     def __repr__(self) -> str:
         return f"<Packed {len(self.segments)} segments, {self.size} bytes>"

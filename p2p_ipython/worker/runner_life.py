@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import IO
 
 from p2p_ipython.protocol.frames import Buffer, Header
@@ -70,7 +71,7 @@ class RunnerLife:
         self.writer = PipeWriter(_detached(self.process.stdin))
         self.holdings = Holdings(self.writer, room, on_dropped)
         frames = _detached(self.process.stdout)
-        self.reader = PipeReader(frames, lambda header, body: on_frame(self, header, body), self._on_end)
+        self.reader = PipeReader(frames, partial(on_frame, self), self._on_end)
         self._hang_up = select.poll()
         self._hang_up.register(frames, select.POLLIN | select.POLLHUP)  # macOS looks at nothing without an event
 

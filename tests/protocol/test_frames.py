@@ -105,6 +105,8 @@ def test_we_make_no_frame_that_others_refuse() -> None:
         b'"t"',
         b"{}",
         b'{"t":1}',
+        b'{"t":"x"}{"t":"y"}',
+        b'{"t":"x"},{}',
         b'{"t":null}',
         b"\xff",
         b"[" * 100_000,
@@ -133,6 +135,10 @@ def test_what_can_be_read_can_be_written_again() -> None:
     for value in (b"18446744073709551615", b"-9223372036854775808", b"1e308", b"5e-324", b"-0.0", deepest, wide):
         header = decode_header(b'{"t":"x","n":' + value + b"}")
         assert decode_header(encode(header)[PREFIX:]) == header
+
+
+def test_white_space_around_a_header_is_no_matter() -> None:
+    assert decode_header(b' \n{"t": "x"}\t') == {"t": "x"}
 
 
 @given(st.binary(max_size=100).filter(lambda text: b'"t"' not in text))
