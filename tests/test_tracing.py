@@ -128,6 +128,18 @@ def test_a_trace_is_its_owners_only_and_no_link_leads_to_it(tmp_path: Path) -> N
             tracing.TraceFile(wrong)
 
 
+def test_a_trace_that_has_another_name_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "precious").chmod(0o600)
+    (tmp_path / "trace").hardlink_to(tmp_path / "precious")
+    with pytest.raises(ConfigError, match=r"trace is a hard link: its file has 2 names") as refused:
+        tracing.TraceFile(str(tmp_path / "trace"))
+    assert "Remove this name" in refused.value.hint
+    (tmp_path / "trace").unlink()
+    tracing.TraceFile(str(tmp_path / "trace")).write({"event": "x"})
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_a_trace_that_is_full_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "MOST", 200)
     trace = tracing.TraceFile(str(tmp_path / "trace"))
