@@ -6,6 +6,8 @@ isn't traced pays nothing. A line is a small JSON object::
     {"at": 1764, "who": "client", "own": "6b555fa1", "event": "frame", "frame": {"kind": "result", "id": "t1", …}}
     {"at": 1764, "who": "client", "own": "6b555fa1", "action": "Settle", "task": "t1"}
 
+An event that raises has a line, too, with the name of the exception's class under ``raises``; there are no actions.
+
 Lines hold ids, kinds, states, numbers and sizes: ``_seen`` lets nothing else through. Text that people or tasks have
 written, keys, topics, codes, sealed boxes and addresses have no way into a line.
 
@@ -71,14 +73,19 @@ def _wrapped(
         if inside[0]:
             return method(*args, **kwargs)
         inside[0] = True
+        actions: Sequence[Any] = ()
+        raised = {}
         try:
             actions = method(*args, **kwargs)
+        except BaseException as error:
+            raised = {"raises": type(error).__name__}
+            raise
         finally:
             inside[0] = False
-        given = dict(zip(names, args, strict=False)) | kwargs
-        write({**head, "event": name, **_shown(given)})
-        for action in actions:
-            write({**head, "action": type(action).__name__, **_shown(_parts(action))})
+            given = dict(zip(names, args, strict=False)) | kwargs
+            write({**head, "event": name, **_shown(given), **raised})
+            for action in actions:
+                write({**head, "action": type(action).__name__, **_shown(_parts(action))})
         return actions
 
     return event
@@ -154,10 +161,11 @@ def _sentence(line: Mapping[str, Any]) -> str:
     if not about:
         words = [f"{key} {value}" for key, value in {**line, **frame}.items() if key not in _HIDDEN and value != {}]
         about = f"{'hears' if 'event' in line else 'does'} {name}" + (f" ({', '.join(words)})" if words else "")
-    return f"{actor} {about}"
+    raises = f", and raises {line['raises']}" if "raises" in line else ""
+    return f"{actor} {about}{raises}"
 
 
-_HIDDEN = {"at", "who", "own", "sid", "event", "action", "id", "task", "task_id", "frame", "spec", "kind"}
+_HIDDEN = {"at", "who", "own", "sid", "event", "action", "raises", "id", "task", "task_id", "frame", "spec", "kind"}
 
 _SAID: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     ("client", "submit"): lambda line, frame: "takes the task",
