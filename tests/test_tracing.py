@@ -205,7 +205,7 @@ def test_the_story_of_a_task_whose_runner_was_killed_has_both_attempts(tmp_path:
     parts = ("takes the task", "sends attempt 1", "starts attempt 1", "replies: lost of attempt 1", "sends attempt 2")
     for part in parts:
         assert any(part in line for line in said), (part, out)
-    assert "settles the future" in said[-1]
+    assert "settles the future: result" in said[-1]
     text = (tmp_path / "trace").read_text()
     assert "canary" not in text.lower()
     assert "pid" not in text.replace('"pid"', "")

@@ -4,7 +4,7 @@ An event is a call of one of a machine's methods that return actions. ``traced``
 isn't traced pays nothing. A line is a small JSON object::
 
     {"at": 1764, "who": "client", "own": "6b555fa1", "event": "frame", "frame": {"kind": "result", "id": "t1", …}}
-    {"at": 1764, "who": "client", "own": "6b555fa1", "action": "Settle", "task": "t1"}
+    {"at": 1764, "who": "client", "own": "6b555fa1", "action": "Settle", "task": "t1", "result": {…}}
 
 An event that raises has a line, too, with the name of the exception's class under ``raises``; there are no actions.
 
@@ -22,9 +22,10 @@ from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
+from p2p_ipython.errors import WorkerLost
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.plain import plain
-from p2p_ipython.protocol.task_frames import Frame
+from p2p_ipython.protocol.task_frames import FAILURES, OUTPUTS, Frame
 
 M = TypeVar("M")
 Line = dict[str, Any]
@@ -34,8 +35,12 @@ SHOWN = 8
 
 _IDS = {"id", "task", "task_id"}
 _SIDS = {"sid", "me", "to"}
-_WORDS = {"reason": {"busy", "paused", "closing", "refused"}, "run": {"cell", "call"}, "what": None}
-"""Fields whose texts are words of the protocol, and which (None: whatever their rule lets through)."""
+_WORDS = {
+    "reason": {"busy", "paused", "closing", "refused"},
+    "run": {"cell", "call"},
+    "what": {*OUTPUTS, *FAILURES},
+}
+"""Fields whose texts are words of the protocol, and which."""
 
 
 def traced(machine: M, who: str, sid: bytes, write: Callable[[Line], None]) -> M:
@@ -108,8 +113,7 @@ def _seen(name: str, value: Any) -> Any:
         case enum.Enum():
             return value.value
         case str():
-            known = _WORDS.get(name, ())
-            return value if name in _IDS or known is None or value in known else None
+            return value if name in _IDS or value in _WORDS.get(name, ()) else None
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()[:SHOWN] if name in _SIDS else len(value)
         case Certificate():
@@ -123,7 +127,8 @@ def _seen(name: str, value: Any) -> Any:
         case None:
             return None
     if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": type(value).__name__.lower(), **{k: v for k, v in _shown(_parts(value)).items() if k in _IDS}}
+        shown = _shown(_parts(value))
+        return {"kind": type(value).__name__.lower(), **{k: v for k, v in shown.items() if k in _IDS | {"what"}}}
     return None
 
 
@@ -175,7 +180,7 @@ _SAID: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], st
     ),
     ("client", "SendBuffers"): lambda line, frame: f"sends {line.get('refs')} buffers again",
     ("client", "Note"): lambda line, frame: f"says that it is {line.get('state')}",
-    ("client", "Settle"): lambda line, frame: "settles the future",
+    ("client", "Settle"): lambda line, frame: f"settles the future: {_outcome(line, frame)}",
     ("client", "Tell"): lambda line, frame: f"tells the worker: {frame.get('kind')}",
     ("client", "frame"): lambda line, frame: _heard(frame),
     ("worker", "task"): lambda line, frame: f"gets attempt {line.get('attempt')} by link {line.get('link')}",
@@ -192,3 +197,15 @@ def _heard(frame: Mapping[str, Any]) -> str:
     words = [f"{key} {value}" for key, value in frame.items() if key in ("reason", "ok", "seconds", "segments", "refs")]
     attempt = f" of attempt {frame['attempt']}" if "attempt" in frame else ""
     return f"hears {frame.get('kind', '?')}{attempt}" + (f" ({', '.join(words)})" if words else "")
+
+
+def _outcome(line: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Say how a task has ended: with a result, with an error of some kind, lost, or cancelled."""
+    error = line.get("error")
+    if error is not None:
+        return "lost" if error == WorkerLost.__name__ else f"error {error}"
+    if not result:
+        return "cancelled"
+    failure = result.get("failure")
+    what = failure.get("what", "") if isinstance(failure, dict) else ""
+    return "result" if result.get("ok") else f"error {what}".rstrip()

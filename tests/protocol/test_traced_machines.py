@@ -1,19 +1,20 @@
-"""Machines that are traced: what a task's story says of events that raise."""
+"""Machines that are traced: what a task's story says of its end, and events that raise."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from people import certificate
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import RemoteProtocolError
+from p2p_ipython.errors import NotAdmitted, RemoteProtocolError
 from p2p_ipython.protocol.client_machine import MAX_WANTS, ClientMachine
 from p2p_ipython.protocol.messages import Hello, Terms
 from p2p_ipython.protocol.placement import TaskSpec
-from p2p_ipython.protocol.task_frames import Want
+from p2p_ipython.protocol.task_frames import FAILURES, Lost, Result, TaskFailure, Want
 from p2p_ipython.protocol.tracing import Line, events_of, story, traced
 
 ME = certificate("c0", "client")
@@ -37,6 +38,28 @@ def client(lines: list[Line], **settings: Any) -> ClientMachine:
         machine.submit(TaskSpec(task, refs={CANARY: 3}), 0)
         assert machine.worker_of(task) is machine.workers[worker.sid]
     return machine
+
+
+def failed(what: str) -> Result:
+    return Result("t", 1, False, (), failure=TaskFailure(what, CANARY, (), CANARY, CANARY, CANARY))
+
+
+OUTCOMES: dict[str, Callable[[ClientMachine], Any]] = {
+    "result": lambda machine: machine.frame(W0.sid, Result("t", 1, True, ()), 1),
+    "error": lambda machine: machine.frame(W0.sid, failed(CANARY), 1),
+    "cancelled": lambda machine: machine.cancel("t", 1),
+    "lost": lambda machine: machine.frame(W0.sid, Lost("t", 1, CANARY), 1),
+    "error NotAdmitted": lambda machine: machine.give_up(lambda task: NotAdmitted(CANARY), 1),
+    **{f"error {what}": lambda machine, what=what: machine.frame(W0.sid, failed(what), 1) for what in FAILURES},
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_story_ends_with_the_tasks_outcome_and_none_of_its_words(outcome: str) -> None:
+    lines: list[Line] = []
+    OUTCOMES[outcome](client(lines, attempts=1))
+    assert told(lines)[-1] == f"settles the future: {outcome}"
+    assert CANARY not in json.dumps(lines)
 
 
 def test_an_event_that_raises_is_told_by_its_errors_class_and_raises() -> None:
