@@ -34,7 +34,7 @@ SHOWN = 8
 """Characters of a session's id in a line: enough to tell sessions apart."""
 
 _IDS = {"id", "task", "task_id"}
-_SIDS = {"sid", "me", "to"}
+_SIDS = {"sid", "sids", "me", "to"}
 _WORDS = {
     "reason": {"busy", "paused", "closing", "refused"},
     "run": {"cell", "call"},
@@ -123,7 +123,7 @@ def _seen(name: str, value: Any) -> Any:
         case BaseException():
             return type(value).__name__
         case list() | tuple() | set() | frozenset() | dict():
-            return len(value)
+            return [_seen(name, each) for each in value] if name == "sids" else len(value)
         case None:
             return None
     if is_dataclass(value) and not isinstance(value, type):
@@ -146,10 +146,38 @@ def mentions(line: Mapping[str, Any], task: str) -> str:
 
 
 def story(lines: Iterable[Mapping[str, Any]], task: str) -> Iterator[tuple[float, str]]:
-    """Tell what became of a task: (time, sentence) for each line about it, in the order of time."""
-    about = [line for line in lines if mentions(line, task)]
+    """Tell what became of a task: (time, sentence) for each line about it or its link, in the order of time."""
+    about = [line for line in lines if mentions(line, task) or line.get("event") in _LINK_EVENTS]
+    links: set[tuple[str, str]] = set()  # that the task is on
     for line in sorted(about, key=_at):
-        yield _at(line), plain(_sentence(line), 500)  # a friend's file may hold anything
+        if mentions(line, task):
+            links = _followed(links, line)
+            told = [line]
+        else:
+            told = [{**line, "link": link} for actor, link in links & _links(line)]
+        for each in told:
+            yield _at(line), plain(_sentence(each), 500)  # a friend's file may hold anything
+
+
+_LINK_EVENTS = ("link_up", "link_away", "link_lost", "links_lost")
+
+
+def _followed(links: set[tuple[str, str]], line: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return the links that a task is on after a line about it, if it was on ``links`` before."""
+    match line.get("event") or line.get("action"):
+        case "Send" | "task":
+            return links | _links(line)
+        case "Forget":
+            return links - _links(line)
+        case "Note" if line.get("state") not in ("sent", "running"):
+            return {(actor, link) for actor, link in links if actor != _actor(line)}
+    return links
+
+
+def _links(line: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return the links that a line is about: the machine, and its name for each link (a session, or a number)."""
+    named = line.get("sids", [line.get("sid", line.get("link"))])
+    return {(_actor(line), str(each)) for each in named} if isinstance(named, list) else set()
 
 
 def _at(line: Mapping[str, Any]) -> float:
@@ -157,8 +185,11 @@ def _at(line: Mapping[str, Any]) -> float:
     return float(at) if isinstance(at, int | float) and 0 <= at < 1e11 else 0.0
 
 
+def _actor(line: Mapping[str, Any]) -> str:
+    return f"{line.get('who', '?')} {line.get('own', '?')}"
+
+
 def _sentence(line: Mapping[str, Any]) -> str:
-    actor = f"{line.get('who', '?')} {line.get('own', '?')}"
     name = str(line.get("event") or line.get("action") or "?")
     frame = next((value for value in line.values() if isinstance(value, dict) and "kind" in value), {})
     known = _SAID.get((str(line.get("who")), name))
@@ -167,7 +198,7 @@ def _sentence(line: Mapping[str, Any]) -> str:
         words = [f"{key} {value}" for key, value in {**line, **frame}.items() if key not in _HIDDEN and value != {}]
         about = f"{'hears' if 'event' in line else 'does'} {name}" + (f" ({', '.join(words)})" if words else "")
     raises = f", and raises {line['raises']}" if "raises" in line else ""
-    return f"{actor} {about}{raises}"
+    return f"{_actor(line)} {about}{raises}"
 
 
 _HIDDEN = {"at", "who", "own", "sid", "event", "action", "raises", "id", "task", "task_id", "frame", "spec", "kind"}
@@ -183,6 +214,11 @@ _SAID: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], st
     ("client", "Settle"): lambda line, frame: f"settles the future: {_outcome(line, frame)}",
     ("client", "Tell"): lambda line, frame: f"tells the worker: {frame.get('kind')}",
     ("client", "frame"): lambda line, frame: _heard(frame),
+    ("client", "link_up"): lambda line, frame: f"has its link to worker {line.get('link')} back",
+    ("client", "link_away"): lambda line, frame: f"waits for its link to worker {line.get('link')} to come back",
+    ("client", "link_lost"): lambda line, frame: f"loses its link to worker {line.get('link')}",
+    ("client", "links_lost"): lambda line, frame: f"loses its link to worker {line.get('link')}",
+    ("worker", "link_lost"): lambda line, frame: f"loses link {line.get('link')}",
     ("worker", "task"): lambda line, frame: f"gets attempt {line.get('attempt')} by link {line.get('link')}",
     ("worker", "recall"): lambda line, frame: f"is told to drop attempt {line.get('attempt')}",
     ("worker", "Start"): lambda line, frame: f"starts attempt {line.get('attempt')} in slot {line.get('slot')}",

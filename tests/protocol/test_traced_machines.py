@@ -1,4 +1,4 @@
-"""Machines that are traced: what a task's story says of its end, and events that raise."""
+"""Machines that are traced: what a task's story says of its links, its end, and events that raise."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from people import certificate
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import NotAdmitted, RemoteProtocolError
 from p2p_ipython.protocol.client_machine import MAX_WANTS, ClientMachine
-from p2p_ipython.protocol.messages import Hello, Terms
+from p2p_ipython.protocol.messages import Accept, Hello, Terms
 from p2p_ipython.protocol.placement import TaskSpec
-from p2p_ipython.protocol.task_frames import FAILURES, Lost, Result, TaskFailure, Want
+from p2p_ipython.protocol.task_frames import FAILURES, Lost, Nack, Result, TaskFailure, Want
 from p2p_ipython.protocol.tracing import Line, events_of, story, traced
+from p2p_ipython.protocol.worker_machine import WorkerMachine
 
 ME = certificate("c0", "client")
 W0, W1 = certificate("w0"), certificate("w1")
@@ -38,6 +39,79 @@ def client(lines: list[Line], **settings: Any) -> ClientMachine:
         machine.submit(TaskSpec(task, refs={CANARY: 3}), 0)
         assert machine.worker_of(task) is machine.workers[worker.sid]
     return machine
+
+
+def w(sid: bytes) -> str:
+    return f"worker {sid.hex()[:8]}"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_clients_story_says_when_the_tasks_link_is_away_back_and_lost(*, at_once: bool) -> None:
+    lines: list[Line] = []
+    machine = client(lines)
+    machine.link_away(W0.sid, CANARY, 1)
+    machine.link_up(W0.sid, 2)
+    if at_once:
+        machine.links_lost({W0.sid}, CANARY, 3)
+    else:
+        machine.link_lost(W0.sid, CANARY, 3)
+    machine.link_lost(W0.sid, CANARY, 4)  # the task is no longer there
+    about = [sentence for sentence in told(lines) if "link" in sentence]
+    assert about == [
+        f"waits for its link to {w(W0.sid)} to come back",
+        f"has its link to {w(W0.sid)} back",
+        f"loses its link to {w(W0.sid)}",
+    ]
+    assert not any("link" in sentence for sentence in told(lines, "other"))
+    assert CANARY not in json.dumps(lines)
+
+
+def test_links_that_are_lost_at_once_are_told_to_the_tasks_of_each() -> None:
+    lines: list[Line] = []
+    client(lines).links_lost([W0.sid, W1.sid], "", 1)
+    assert f"loses its link to {w(W0.sid)}" in told(lines)
+    assert f"loses its link to {w(W1.sid)}" in told(lines, "other")
+    assert sum("link" in sentence for task in ("t", "other") for sentence in told(lines, task)) == 2
+
+
+def test_a_task_that_was_handed_back_or_is_over_has_no_link_to_lose() -> None:
+    lines: list[Line] = []
+    machine = client(lines)
+    machine.frame(W0.sid, Nack("t", 1, "busy"), 1)
+    machine.frame(W1.sid, Result("other", 1, True, ()), 1)
+    assert machine.worker_of("t") is machine.workers[W1.sid], "the nacked task goes on to the free worker"
+    machine.link_lost(W0.sid, "", 2)
+    assert not any("link" in sentence for task in ("t", "other") for sentence in told(lines, task))
+    machine.link_lost(W1.sid, "", 3)
+    assert f"loses its link to {w(W1.sid)}" in told(lines)
+    assert not any("link" in sentence for sentence in told(lines, "other"))
+
+
+def test_a_workers_story_says_when_the_tasks_link_is_lost() -> None:
+    lines: list[Line] = []
+    made = WorkerMachine(Settings(), sid=W0.sid, name="w0", terms=TERMS, now=0)
+    machine = traced(made, "worker", W0.sid, lines.append)
+    machine.slot_ready(0, 0)
+    for link in (1, 2):
+        machine.heard(ME, Accept(W0.sid, b"box"), 0, 0)
+        machine.link_up(link, ME)
+    machine.task(1, "t", 1, 0)
+    machine.task(1, "held", 1, 0)
+    machine.task(2, "other", 1, 0)
+    machine.link_lost(1, 1)
+    for task in ("t", "held"):
+        assert "loses link 1" in told(lines, task)
+    machine.slot_result(0, Result("t", 1, True, ()), b"", 2)
+    machine.slot_result(0, Result("other", 1, True, ()), b"", 3)
+    machine.link_lost(2, 4)
+    assert not any("loses" in sentence for sentence in told(lines, "other"))
+
+
+def test_lines_of_links_that_somebody_else_wrote_neither_end_the_story_nor_join_it() -> None:
+    odd: list[Any] = [7, None, "x", [[]], {"a": []}]
+    lines = [{"who": "client", "own": "aa", "action": "Send", "task": "t", "sid": [], "attempt": {}}]
+    lines += [{"who": one, "own": one, "event": "links_lost", "sids": one, "link": one} for one in odd]
+    assert len(told(lines)) == 1
 
 
 def failed(what: str) -> Result:
