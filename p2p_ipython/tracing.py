@@ -1,8 +1,9 @@
 """Where traces are written: one file, a line each, for this user's eyes.
 
 ``P2P_TRACE=FILE`` names it, for this process and those that it starts, but never for runners. The file is mode 0600,
-is not reached through a link, and holds at most ``MOST`` bytes; then it says so once, and no more is written. Several
-processes may append to one file, since a line is one ``write``. A disk that fails ends the trace, and nothing else.
+has no other name, and is not reached through a link. It holds at most ``MOST`` bytes; then it says so once, and no more
+is written. Several processes may append to one file, since a line is one ``write``. A disk that fails ends the trace,
+and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class TraceFile:
     """An open trace. ``write`` may be called by any thread, and never raises."""
 
     def __init__(self, path: str) -> None:
-        """Open or make the file. Raises ``ConfigError`` for one that is a link, not this user's, or can't be made."""
+        """Open or make the file. Raises ``ConfigError`` for one that is linked, not this user's, or can't be made."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"):  # the last: a FIFO must not hang us
             flags |= getattr(os, name, 0)
@@ -44,6 +45,12 @@ class TraceFile:
             os.close(self._fd)
             raise ConfigError(
                 f"the trace {path} is no file, or others may read it", hint=f"Remove it, or give another as {VARIABLE}."
+            )
+        if found.st_nlink > 1:
+            os.close(self._fd)
+            raise ConfigError(
+                f"the trace {path} is a hard link: its file has {found.st_nlink} names",
+                hint=f"Remove this name (the others keep the file), or give another file as {VARIABLE}.",
             )
         self._lock = threading.Lock()
         self._ended = False

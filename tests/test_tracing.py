@@ -128,6 +128,18 @@ def test_a_trace_is_its_owners_only_and_no_link_leads_to_it(tmp_path: Path) -> N
             tracing.TraceFile(wrong)
 
 
+def test_a_trace_that_has_another_name_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "precious").chmod(0o600)
+    (tmp_path / "trace").hardlink_to(tmp_path / "precious")
+    with pytest.raises(ConfigError, match=r"trace is a hard link: its file has 2 names") as refused:
+        tracing.TraceFile(str(tmp_path / "trace"))
+    assert "Remove this name" in refused.value.hint
+    (tmp_path / "trace").unlink()
+    tracing.TraceFile(str(tmp_path / "trace")).write({"event": "x"})
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_a_trace_that_is_full_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "MOST", 200)
     trace = tracing.TraceFile(str(tmp_path / "trace"))
@@ -193,7 +205,7 @@ def test_the_story_of_a_task_whose_runner_was_killed_has_both_attempts(tmp_path:
     parts = ("takes the task", "sends attempt 1", "starts attempt 1", "replies: lost of attempt 1", "sends attempt 2")
     for part in parts:
         assert any(part in line for line in said), (part, out)
-    assert "settles the future" in said[-1]
+    assert "settles the future: result" in said[-1]
     text = (tmp_path / "trace").read_text()
     assert "canary" not in text.lower()
     assert "pid" not in text.replace('"pid"', "")

@@ -6,6 +6,7 @@ Machines, each with its transitions or rules beside it::
     placement            which worker gets a task
     reasons              why tasks wait, in words
     worker_machine       which task runs in which slot
+    transitions          the check of both machines' changes of state, and its error
     turns, shares        whose turn it is at a worker, by recent use
     membership_machine   which roster holds, and what to ask and serve
     host_machine         who knocks at an owner's cluster

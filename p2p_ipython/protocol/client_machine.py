@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LocalProtocolError, P2PError, PythonMismatch, RemoteProtocolError, WorkerLost, WrongPeer
+from p2p_ipython.errors import P2PError, PythonMismatch, RemoteProtocolError, WorkerLost, WrongPeer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms
 from p2p_ipython.protocol.placement import Placement, TaskSpec, WorkerState, WorkerView, fits, pythons, stays
@@ -55,6 +55,7 @@ from p2p_ipython.protocol.task_frames import (
     Want,
     WorkerFrame,
 )
+from p2p_ipython.protocol.transitions import check
 
 EAGER_LINKS = 8
 """Workers that are met as soon as they are heard, so that the first task finds a link; further ones when
@@ -63,9 +64,6 @@ there is more work than these can take."""
 MAX_WANTS = 8
 """How often a worker may ask for one buffer of an attempt: once, and when runners that held it have died. Each time its
 bytes are queued anew, so a worker that asks on and on, and reads nothing, would fill the client."""
-
-STORY = 16
-"""Events of a task that are remembered, for the error of one that can't be."""
 
 MEET_BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a worker that could not be met is tried again."""
@@ -516,13 +514,7 @@ class ClientMachine:
 
     def _enter(self, task: _Tracked, event: str, state: TaskState, detail: str = "") -> None:
         """Change a task's state, and note it. Raises ``LocalProtocolError`` where that can't be: a bug of ours."""
-        task.story.append(event)
-        del task.story[:-STORY]
-        if state not in TRANSITIONS[task.state].get(event, ()):
-            story = " → ".join(task.story)
-            raise LocalProtocolError(
-                f"task {task.spec.id}: {event} leads from {task.state.value} to no {state.value} (after {story})"
-            )
+        check(TRANSITIONS, task.spec.id, task.story, event, before=task.state, after=state)
         task.state = state
         self._actions.append(Note(task.spec.id, state, detail))
 

@@ -125,12 +125,14 @@ class Frame(Fields):
         return header
 
 
+FAILURES = ("exception", "interrupted", "unpicklable", "missing", "unloadable", "died")
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFailure(Fields):
     """What went wrong in a task, in words: ``class_name`` is its exception's, ``bases`` the names of that one's bases.
 
-    ``what`` is "exception", "interrupted", "unpicklable", "missing", "unloadable" or "died"; ``missing`` names what is
-    not there.
+    ``what`` is one of ``FAILURES``, or a later version's word; ``missing`` names what is not there.
     """
 
     kind: ClassVar[str] = "error"

@@ -4,7 +4,9 @@ An event is a call of one of a machine's methods that return actions. ``traced``
 isn't traced pays nothing. A line is a small JSON object::
 
     {"at": 1764, "who": "client", "own": "6b555fa1", "event": "frame", "frame": {"kind": "result", "id": "t1", …}}
-    {"at": 1764, "who": "client", "own": "6b555fa1", "action": "Settle", "task": "t1"}
+    {"at": 1764, "who": "client", "own": "6b555fa1", "action": "Settle", "task": "t1", "result": {…}}
+
+An event that raises has a line, too, with the name of the exception's class under ``raises``; there are no actions.
 
 Lines hold ids, kinds, states, numbers and sizes: ``_seen`` lets nothing else through. Text that people or tasks have
 written, keys, topics, codes, sealed boxes and addresses have no way into a line.
@@ -20,9 +22,10 @@ from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
+from p2p_ipython.errors import WorkerLost
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.plain import plain
-from p2p_ipython.protocol.task_frames import Frame
+from p2p_ipython.protocol.task_frames import FAILURES, OUTPUTS, Frame
 
 M = TypeVar("M")
 Line = dict[str, Any]
@@ -31,9 +34,13 @@ SHOWN = 8
 """Characters of a session's id in a line: enough to tell sessions apart."""
 
 _IDS = {"id", "task", "task_id"}
-_SIDS = {"sid", "me", "to"}
-_WORDS = {"reason": {"busy", "paused", "closing", "refused"}, "run": {"cell", "call"}, "what": None}
-"""Fields whose texts are words of the protocol, and which (None: whatever their rule lets through)."""
+_SIDS = {"sid", "sids", "me", "to"}
+_WORDS = {
+    "reason": {"busy", "paused", "closing", "refused"},
+    "run": {"cell", "call"},
+    "what": {*OUTPUTS, *FAILURES},
+}
+"""Fields whose texts are words of the protocol, and which."""
 
 
 def traced(machine: M, who: str, sid: bytes, write: Callable[[Line], None]) -> M:
@@ -71,14 +78,19 @@ def _wrapped(
         if inside[0]:
             return method(*args, **kwargs)
         inside[0] = True
+        actions: Sequence[Any] = ()
+        raised = {}
         try:
             actions = method(*args, **kwargs)
+        except BaseException as error:
+            raised = {"raises": type(error).__name__}
+            raise
         finally:
             inside[0] = False
-        given = dict(zip(names, args, strict=False)) | kwargs
-        write({**head, "event": name, **_shown(given)})
-        for action in actions:
-            write({**head, "action": type(action).__name__, **_shown(_parts(action))})
+            given = dict(zip(names, args, strict=False)) | kwargs
+            write({**head, "event": name, **_shown(given), **raised})
+            for action in actions:
+                write({**head, "action": type(action).__name__, **_shown(_parts(action))})
         return actions
 
     return event
@@ -101,8 +113,7 @@ def _seen(name: str, value: Any) -> Any:
         case enum.Enum():
             return value.value
         case str():
-            known = _WORDS.get(name, ())
-            return value if name in _IDS or known is None or value in known else None
+            return value if name in _IDS or value in _WORDS.get(name, ()) else None
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()[:SHOWN] if name in _SIDS else len(value)
         case Certificate():
@@ -112,11 +123,12 @@ def _seen(name: str, value: Any) -> Any:
         case BaseException():
             return type(value).__name__
         case list() | tuple() | set() | frozenset() | dict():
-            return len(value)
+            return [_seen(name, each) for each in value] if name == "sids" else len(value)
         case None:
             return None
     if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": type(value).__name__.lower(), **{k: v for k, v in _shown(_parts(value)).items() if k in _IDS}}
+        shown = _shown(_parts(value))
+        return {"kind": type(value).__name__.lower(), **{k: v for k, v in shown.items() if k in _IDS | {"what"}}}
     return None
 
 
@@ -134,10 +146,38 @@ def mentions(line: Mapping[str, Any], task: str) -> str:
 
 
 def story(lines: Iterable[Mapping[str, Any]], task: str) -> Iterator[tuple[float, str]]:
-    """Tell what became of a task: (time, sentence) for each line about it, in the order of time."""
-    about = [line for line in lines if mentions(line, task)]
+    """Tell what became of a task: (time, sentence) for each line about it or its link, in the order of time."""
+    about = [line for line in lines if mentions(line, task) or line.get("event") in _LINK_EVENTS]
+    links: set[tuple[str, str]] = set()  # that the task is on
     for line in sorted(about, key=_at):
-        yield _at(line), plain(_sentence(line), 500)  # a friend's file may hold anything
+        if mentions(line, task):
+            links = _followed(links, line)
+            told = [line]
+        else:
+            told = [{**line, "link": link} for actor, link in links & _links(line)]
+        for each in told:
+            yield _at(line), plain(_sentence(each), 500)  # a friend's file may hold anything
+
+
+_LINK_EVENTS = ("link_up", "link_away", "link_lost", "links_lost")
+
+
+def _followed(links: set[tuple[str, str]], line: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return the links that a task is on after a line about it, if it was on ``links`` before."""
+    match line.get("event") or line.get("action"):
+        case "Send" | "task":
+            return links | _links(line)
+        case "Forget":
+            return links - _links(line)
+        case "Note" if line.get("state") not in ("sent", "running"):
+            return {(actor, link) for actor, link in links if actor != _actor(line)}
+    return links
+
+
+def _links(line: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return the links that a line is about: the machine, and its name for each link (a session, or a number)."""
+    named = line.get("sids", [line.get("sid", line.get("link"))])
+    return {(_actor(line), str(each)) for each in named} if isinstance(named, list) else set()
 
 
 def _at(line: Mapping[str, Any]) -> float:
@@ -145,8 +185,11 @@ def _at(line: Mapping[str, Any]) -> float:
     return float(at) if isinstance(at, int | float) and 0 <= at < 1e11 else 0.0
 
 
+def _actor(line: Mapping[str, Any]) -> str:
+    return f"{line.get('who', '?')} {line.get('own', '?')}"
+
+
 def _sentence(line: Mapping[str, Any]) -> str:
-    actor = f"{line.get('who', '?')} {line.get('own', '?')}"
     name = str(line.get("event") or line.get("action") or "?")
     frame = next((value for value in line.values() if isinstance(value, dict) and "kind" in value), {})
     known = _SAID.get((str(line.get("who")), name))
@@ -154,10 +197,11 @@ def _sentence(line: Mapping[str, Any]) -> str:
     if not about:
         words = [f"{key} {value}" for key, value in {**line, **frame}.items() if key not in _HIDDEN and value != {}]
         about = f"{'hears' if 'event' in line else 'does'} {name}" + (f" ({', '.join(words)})" if words else "")
-    return f"{actor} {about}"
+    raises = f", and raises {line['raises']}" if "raises" in line else ""
+    return f"{_actor(line)} {about}{raises}"
 
 
-_HIDDEN = {"at", "who", "own", "sid", "event", "action", "id", "task", "task_id", "frame", "spec", "kind"}
+_HIDDEN = {"at", "who", "own", "sid", "event", "action", "raises", "id", "task", "task_id", "frame", "spec", "kind"}
 
 _SAID: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     ("client", "submit"): lambda line, frame: "takes the task",
@@ -167,9 +211,14 @@ _SAID: dict[tuple[str, str], Callable[[Mapping[str, Any], Mapping[str, Any]], st
     ),
     ("client", "SendBuffers"): lambda line, frame: f"sends {line.get('refs')} buffers again",
     ("client", "Note"): lambda line, frame: f"says that it is {line.get('state')}",
-    ("client", "Settle"): lambda line, frame: "settles the future",
+    ("client", "Settle"): lambda line, frame: f"settles the future: {_outcome(line, frame)}",
     ("client", "Tell"): lambda line, frame: f"tells the worker: {frame.get('kind')}",
     ("client", "frame"): lambda line, frame: _heard(frame),
+    ("client", "link_up"): lambda line, frame: f"has its link to worker {line.get('link')} back",
+    ("client", "link_away"): lambda line, frame: f"waits for its link to worker {line.get('link')} to come back",
+    ("client", "link_lost"): lambda line, frame: f"loses its link to worker {line.get('link')}",
+    ("client", "links_lost"): lambda line, frame: f"loses its link to worker {line.get('link')}",
+    ("worker", "link_lost"): lambda line, frame: f"loses link {line.get('link')}",
     ("worker", "task"): lambda line, frame: f"gets attempt {line.get('attempt')} by link {line.get('link')}",
     ("worker", "recall"): lambda line, frame: f"is told to drop attempt {line.get('attempt')}",
     ("worker", "Start"): lambda line, frame: f"starts attempt {line.get('attempt')} in slot {line.get('slot')}",
@@ -184,3 +233,15 @@ def _heard(frame: Mapping[str, Any]) -> str:
     words = [f"{key} {value}" for key, value in frame.items() if key in ("reason", "ok", "seconds", "segments", "refs")]
     attempt = f" of attempt {frame['attempt']}" if "attempt" in frame else ""
     return f"hears {frame.get('kind', '?')}{attempt}" + (f" ({', '.join(words)})" if words else "")
+
+
+def _outcome(line: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Say how a task has ended: with a result, with an error of some kind, lost, or cancelled."""
+    error = line.get("error")
+    if error is not None:
+        return "lost" if error == WorkerLost.__name__ else f"error {error}"
+    if not result:
+        return "cancelled"
+    failure = result.get("failure")
+    what = failure.get("what", "") if isinstance(failure, dict) else ""
+    return "result" if result.get("ok") else f"error {what}".rstrip()

@@ -29,11 +29,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import LocalProtocolError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Request, Terms
 from p2p_ipython.protocol.task_frames import MAX_DETAIL, Lost, Nack, Result, Room, Started, TaskFailure, WorkerFrame
+from p2p_ipython.protocol.transitions import check
 from p2p_ipython.protocol.turns import Job, Next, Turns, one_less
 
 ANNOUNCE = 0.05
@@ -194,6 +194,7 @@ class WorkerMachine:
         self._own = own
         self._slots = [_Slot(starting_until=now + START_GRACE) for _ in range(terms.slots)]
         self._turns = Turns(settings.hold)
+        self._stories: dict[Job, list[str]] = {}  # of the tasks that aren't over
         self._links: dict[int, Certificate] = {}
         self._meeting: Counter[str] = Counter()  # links that are being made, by member
         self._closing = False
@@ -477,9 +478,9 @@ class WorkerMachine:
 
     def _enter(self, job: Job, before: JobState, event: str, state: JobState) -> None:
         """Let a task change its state. Raises ``LocalProtocolError`` where that can't be: a bug of ours."""
-        if state not in TRANSITIONS[before].get(event, ()):
-            raise LocalProtocolError(f"task {job.task}: {event} leads from {before.value} to no {state.value}")
+        check(TRANSITIONS, job.task, self._stories.setdefault(job, []), event, before=before, after=state)
         if state is JobState.OVER:
+            del self._stories[job]
             self._actions.append(Forget(job.link, job.task, job.attempt))
 
     def _count(self, member: str, seconds: float) -> None:

@@ -35,6 +35,7 @@ from p2p_ipython.protocol import (
     messages,
     placement,
     roster,
+    task_frames,
     wire,
     worker_machine,
 )
@@ -222,6 +223,11 @@ def test_a_number_or_name_in_the_text_is_the_codes(said: str, meant: Any) -> Non
     written = meant if isinstance(meant, str) else f"{meant:g}"
     expected = re.sub(r"\s+", " ", said.format(written))
     assert expected in re.sub(r"\s+", " ", PROTOCOL)
+
+
+def test_the_kinds_of_a_tasks_error_are_those_of_the_code() -> None:
+    (kinds,) = re.findall(r"Kinds of `error` are ([^.]*)\.", PROTOCOL)
+    assert tuple(re.findall(r"`(\w+)`", kinds)) == task_frames.FAILURES
 
 
 @pytest.mark.parametrize(

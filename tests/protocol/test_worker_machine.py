@@ -8,6 +8,7 @@ import pytest
 from people import certificate
 
 from p2p_ipython.config import Settings
+from p2p_ipython.errors import LocalProtocolError
 from p2p_ipython.protocol import worker_machine
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Request, Terms
@@ -19,6 +20,7 @@ from p2p_ipython.protocol.worker_machine import (
     MAX_LINKS_PER_MEMBER,
     START_GRACE,
     Forget,
+    JobState,
     Meet,
     Reply,
     Say,
@@ -712,3 +714,25 @@ def test_use_is_counted_for_a_bounded_number_of_members(monkeypatch: pytest.Monk
         made.task(link, "t", 1, number)
         results(made, number)
     assert list(made.usage) == [C1.signer]
+
+
+def test_an_impossible_step_is_an_error_that_tells_what_came_before() -> None:
+    made = machine()
+    made.task(1, "t", 1, 0)
+    with pytest.raises(LocalProtocolError, match=r"nack leads from running to no over \(after held → slot → nack\)"):
+        made._enter(Job(1, "t", 1), JobState.RUNNING, "nack", JobState.OVER)
+
+
+def test_a_task_that_is_over_leaves_no_story() -> None:
+    made = machine()
+    for attempt, task in enumerate("abcd", 1):
+        made.task(1, task, attempt, 0)
+    assert len(made._stories) == 4
+    made.recall(1, "b", 2, 0)
+    made.link_lost(1, 0)
+    made.task(2, "e", 1, 0)
+    made.pause(0)
+    made.task(2, "f", 1, 0)
+    assert [job.task for job in made._stories] == ["a"], "the one that the runner is still ending"
+    made.slot_died(0, killed=True, detail="", now=1)
+    assert made._stories == {}
