@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import IO
@@ -27,6 +26,7 @@ log = logging.getLogger(__name__)
 _END_DEADLINE = 5.0
 _LAST_STEPS = 1.0
 _LAST_WORDS = 4096
+_SAID = 64 << 10  # what a pipe holds
 
 
 class RunnerLife:
@@ -42,24 +42,29 @@ class RunnerLife:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._launch = launch
-        # A file rather than a pipe: nobody has to read it, and it is only read after a death.
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ended()
+        # Nobody reads it before a death, and what doesn't fit in then is lost: a task can fill neither it nor a disk.
+        self._errors, errors = os.pipe()
+        os.set_blocking(self._errors, False)
+        os.set_blocking(errors, False)
         try:
             self.process = subprocess.Popen(
                 launch.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._errors,
+                stderr=errors,
                 bufsize=0,
                 cwd=launch.folder,
                 env=launch.env,
                 close_fds=True,
+                pass_fds=launch.descriptors,
                 start_new_session=True,
             )
         except BaseException:
-            self._errors.close()
+            os.close(self._errors)
             launch.clean()
             raise
+        finally:
+            os.close(errors)
         self.born = loop.time()
         self.pid: int | None = None  # once it is ready
         self.over: asyncio.Future[None] = loop.create_future()
@@ -108,7 +113,7 @@ class RunnerLife:
                 self.process.kill()
         finally:
             self.writer.close()
-            self._errors.close()
+            os.close(self._errors)
         return self._doom or death
 
     async def _end(self) -> None:
@@ -123,10 +128,8 @@ class RunnerLife:
             await asyncio.to_thread(self.process.wait)
 
     def _last_words(self) -> str:
-        with contextlib.suppress(OSError):
-            size = self._errors.seek(0, os.SEEK_END)
-            self._errors.seek(max(0, size - _LAST_WORDS))
-            return self._errors.read().decode("utf-8", "replace").strip()
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self._errors, _SAID)[-_LAST_WORDS:].decode("utf-8", "replace").strip()
         return ""
 
     async def _has_ended(self, within: float) -> bool:

@@ -2,7 +2,8 @@
 
 Memory is bounded by ``RLIMIT_DATA`` rather than ``RLIMIT_AS``: programs map far more than they use, and what
 is mapped from files or shared isn't theirs. A task that goes over it gets a ``MemoryError``. The number of
-processes isn't bounded here: that limit counts everything of one user, and doesn't hold for root.
+processes is bounded only where the runner has a user id, or a user namespace, of its own: that limit counts
+everything of one user, and doesn't hold for root.
 
 Standard library only: the runner imports it inside the sandbox.
 """
@@ -26,6 +27,12 @@ def limit_memory(memory: int) -> None:
     """Let this process use ``memory`` bytes more than it does now; 0 sets no limit."""
     if memory:
         _lower(resource.RLIMIT_DATA, memory + _data_now())
+
+
+def limit_processes(processes: int) -> None:
+    """Let this process's user have so many processes and threads; 0 sets no limit."""
+    if processes:
+        _lower(resource.RLIMIT_NPROC, processes)
 
 
 def _lower(which: int, value: int) -> None:

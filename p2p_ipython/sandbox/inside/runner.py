@@ -75,6 +75,7 @@ def main(options: dict[str, Any]) -> None:
 
     os.register_at_fork(after_in_child=in_child)
     limits.limit_memory(options["memory"])
+    limits.limit_processes(options["processes"])
     while True:
         executor.perform(*tasks.get())
 

@@ -11,9 +11,8 @@ import signal
 import subprocess
 import sys
 
-import psutil
-
-from p2p_ipython.sandbox.launch import Death, LaunchOptions, runner_arguments
+from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
+from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.processes import descendants, end_those_in
 from p2p_ipython.sandbox.scratch import Scratch
@@ -32,9 +31,10 @@ class ProcessLaunch:
         except BaseException:
             self._scratch.remove()
             raise
-        self.command = [sys.executable, *runner_arguments(options, str(self._scratch.path))]
+        self.command = [sys.executable, *runner_arguments(options, str(self._scratch.path), walled=False)]
         self.env = runner_environment(options, self.folder, temporary)
-        self._oom_kills = _oom_kills()
+        self.descriptors: tuple[int, ...] = ()
+        self._mortality = Mortality()
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
         """Ask the warden, which kills all that is below it."""
@@ -51,22 +51,11 @@ class ProcessLaunch:
 
     def usage(self, process: subprocess.Popen[bytes]) -> int:
         """Add up what the processes below the warden occupy."""
-        total = 0
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    total += child.memory_info().rss
-        return total
+        return memory_below(process.pid)
 
     def death(self, code: int, words: str) -> Death:
         """Tell a task that ran out of the machine's memory from others by the system's own count."""
-        place = f"\n{words}" if words else ""
-        if code >= 0:
-            return Death("exit", code, f"The task ended its Python process with exit code {code}.{place}")
-        if -code == signal.SIGKILL and _oom_kills() > self._oom_kills:
-            return Death("memory", -code, "The system killed the task's process: the machine was out of memory.")
-        name = signal.strsignal(-code) or "an unknown signal"
-        return Death("signal", -code, f"The task's process was ended by signal {-code} ({name}).{place}")
+        return self._mortality.death(code, words)
 
     def clean(self) -> None:
         """End what even the warden has missed, and remove the scratch folder."""
@@ -76,15 +65,11 @@ class ProcessLaunch:
             self._scratch.remove()
 
 
+def available() -> Missing | None:
+    """Return None: this mechanism is always there."""
+    return None
+
+
 def prepare(options: LaunchOptions) -> ProcessLaunch:
     """Make a scratch folder and what starts a runner in it. Raises ``OSError``."""
     return ProcessLaunch(options)
-
-
-def _oom_kills() -> int:
-    """Return how many processes the system has killed for want of memory since it started; 0 if it doesn't say."""
-    with contextlib.suppress(OSError), open("/proc/vmstat", "rb") as file:
-        for line in file:
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
-    return 0

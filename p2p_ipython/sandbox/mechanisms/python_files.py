@@ -1,0 +1,79 @@
+"""The files that this machine's own Python needs, and nothing beside them: what a sandbox has to show to a runner.
+
+POSIX only.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2p_ipython.errors import ConfigError
+
+SYSTEM = Path("/usr")
+"""The system's programs and libraries. Sandboxes show it whole; its folders at the root are links to it, or shown."""
+
+
+@dataclass(frozen=True)
+class PythonFiles:
+    """``shown``: folders and files to show read-only at their own paths. ``left_out``: places that are not shown."""
+
+    shown: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def python_files(path: tuple[str, ...] = ()) -> PythonFiles:
+    """Return what the running interpreter needs to start again, with the packages that it has.
+
+    ``path`` holds further folders that tasks may import from. Folders of editable installs, and others that a
+    ``.pth`` file names, are left out unless they are among these: a project's folder holds more than its modules.
+
+    Raises ``ConfigError`` for an environment that is a home folder, or holds it.
+    """
+    package = Path(__file__).parent.parent.parent  # this package, wherever it lies
+    wanted = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(sys.base_exec_prefix)]
+    for prefix in wanted:
+        _refuse_a_home(prefix)
+    if site.ENABLE_USER_SITE:
+        wanted.append(Path(site.getusersitepackages()))
+    wanted += [package, *map(Path, path), *_links_of(Path(sys.executable))]
+    shown: list[Path] = []
+    for place in wanted:
+        for each in (place, place.resolve()):
+            if each.exists() and not _is_below(each, [SYSTEM, *shown]):
+                shown = [kept for kept in shown if not _is_below(kept, [each])] + [each]
+    left_out = [
+        entry
+        for entry in sys.path
+        if os.path.isdir(entry)
+        and not _is_below(Path(entry), [SYSTEM, *shown])
+        and not _is_below(Path(entry).resolve(), [SYSTEM, *shown])
+        and Path(entry).resolve() != package.resolve().parent
+    ]
+    return PythonFiles(tuple(shown), tuple(left_out))
+
+
+def _refuse_a_home(prefix: Path) -> None:
+    homes = {Path(home).resolve() for home in (os.path.expanduser("~"), os.environ.get("HOME", "")) if home}
+    place = prefix.resolve()
+    if place == Path("/") or any(_is_below(home, [place]) for home in homes if home != Path("/")):
+        raise ConfigError(
+            f"Python's environment is {prefix}, which holds your own files, so a sandbox can't show it to tasks",
+            hint="Install p2p-ipython in an environment of its own (python3 -m venv ~/p2p), and lend from there.",
+        )
+
+
+def _links_of(program: Path) -> list[Path]:
+    """Return the places that a program's name leads through, link by link."""
+    found = [program]
+    while program.is_symlink() and len(found) < 40:
+        program = Path(os.path.normpath(program.parent / program.readlink()))
+        found.append(program)
+    return found
+
+
+def _is_below(place: Path, folders: list[Path]) -> bool:
+    return any(place == folder or folder in place.parents for folder in folders)

@@ -1,0 +1,132 @@
+"""A filter of system calls, as the kernel takes it: what no namespace closes, and no Python program needs.
+
+The filter is a classic BPF program over ``struct seccomp_data`` (number, architecture, arguments); see seccomp(2) and
+the kernel's ``include/uapi/linux/seccomp.h``. A call that it refuses fails with an error, so that programs that probe
+for it use another way. Linux on x86-64 and 64-bit ARM.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+
+# linux/bpf_common.h
+_LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+_AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
+_ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+_RETURN = 0x06  # BPF_RET | BPF_K
+
+# linux/seccomp.h
+_ALLOW = 0x7FFF0000
+_ERROR = 0x00050000
+_KILL = 0x80000000
+
+# struct seccomp_data
+_NUMBER, _ARCH, _FIRST = 0, 4, 16
+
+_X32 = 0x40000000
+"""Numbers from here on are calls of the x32 architecture, under x86-64's name."""
+
+_NEW_NAMESPACES = 0x7E020000
+"""The flags of clone(2) for new namespaces: mount, cgroup, uts, ipc, user, pid and net."""
+
+_FAMILIES = (1, 2, 10, 16)
+"""Families of sockets that are left: AF_UNIX, AF_INET, AF_INET6, and AF_NETLINK, which lists network interfaces."""
+
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+_CALLS = {  # name: number on x86-64, on 64-bit ARM
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "syslog": (103, 116),
+    "quotactl": (179, 60),
+    "acct": (163, 89),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "reboot": (169, 142),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+}
+"""Calls that are refused (the kernel's unistd.h of each architecture)."""
+
+_CLONE = (56, 220)
+_CLONE3 = (435, 435)
+_SOCKET = (41, 198)
+_SOCKETPAIR = (53, 199)
+
+
+def supported() -> bool:
+    """Return whether there is a filter for this machine."""
+    return platform.machine() in _ARCHITECTURES
+
+
+def program() -> bytes:
+    """Return the filter as an array of ``struct sock_filter``. Raises ``KeyError`` unless ``supported()``."""
+    machine = platform.machine()
+    which = list(_ARCHITECTURES).index(machine)
+    denied = sorted(numbers[which] for numbers in _CALLS.values())
+    steps = [
+        _step(_LOAD, _ARCH),
+        _step(_EQUAL, _ARCHITECTURES[machine], 1, 0),
+        _step(_RETURN, _KILL),
+        _step(_LOAD, _NUMBER),
+    ]
+    if machine == "x86_64":
+        steps += [_step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
+    for number in denied:
+        steps += [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR | errno.EPERM)]
+    # Its flags are in memory, where a filter can't look. The C library then uses clone, whose flags are an argument.
+    steps += [_step(_EQUAL, _CLONE3[which], 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
+    steps += [
+        _step(_EQUAL, _CLONE[which], 0, 4),
+        _step(_LOAD, _FIRST),
+        _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1),
+        _step(_RETURN, _ERROR | errno.EPERM),
+        _step(_RETURN, _ALLOW),
+    ]
+    families = [_step(_LOAD, _FIRST)]
+    for left, family in zip(range(len(_FAMILIES), 0, -1), _FAMILIES, strict=True):
+        families.append(_step(_EQUAL, family, left, 0))
+    families += [_step(_RETURN, _ERROR | errno.EAFNOSUPPORT), _step(_RETURN, _ALLOW)]
+    steps += [
+        _step(_EQUAL, _SOCKET[which], 1, 0),
+        _step(_EQUAL, _SOCKETPAIR[which], 0, len(families)),
+        *families,
+        _step(_RETURN, _ALLOW),
+    ]
+    return b"".join(steps)
+
+
+def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
