@@ -7,12 +7,12 @@ if [ ! -x "$venv/bin/pytest" ]; then
     echo "making $venv with the oldest versions that pyproject.toml allows"
     "${PYTHON:-python3}" -m venv --clear "$venv"
     # The floors themselves; numpy and the like come as they are, for the tests.
-    floors=$("$venv/bin/python" -c '
+    "$venv/bin/python" -c '
 import tomllib
 with open("pyproject.toml", "rb") as file:
-    print(*(each.replace(">=", "==") for each in tomllib.load(file)["project"]["dependencies"]))')
-    # shellcheck disable=SC2086
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $floors \
+    print(*(each.replace(">=", "==") for each in tomllib.load(file)["project"]["dependencies"]), sep="\n")' \
+        > "$venv/floors.txt"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$venv/floors.txt" \
         hypothesis matplotlib numpy pandas pytest pytest-timeout
 fi
 [ $# -gt 0 ] || set -- tests/sandbox tests/worker/test_slots.py tests/conformance/test_board_services.py

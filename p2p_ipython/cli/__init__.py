@@ -6,6 +6,7 @@
 
     board.py       p2p board: run a board
     worker.py      p2p worker: lend this machine's spare time
+    sandbox.py     p2p sandbox: which sandboxes work here
     host.py        p2p host: host a cluster of friends
     invite.py      p2p invite: invite a friend, by a code
     join.py        p2p join, leave: join by a code or by knocking; forget a cluster
@@ -34,7 +35,21 @@ import sys
 from collections.abc import Sequence
 
 from p2p_ipython import __version__
-from p2p_ipython.cli import bench, board, doctor, host, invite, join, members, setup, terminal, trace, whoami, worker
+from p2p_ipython.cli import (
+    bench,
+    board,
+    doctor,
+    host,
+    invite,
+    join,
+    members,
+    sandbox,
+    setup,
+    terminal,
+    trace,
+    whoami,
+    worker,
+)
 from p2p_ipython.cli.arguments import Commands
 from p2p_ipython.errors import P2PError
 from p2p_ipython.tracing import VARIABLE
@@ -44,7 +59,7 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 """The exit status that a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
 
-MODULES = (board, worker, host, invite, join, members, bench, setup, doctor, trace, whoami)
+MODULES = (board, worker, sandbox, host, invite, join, members, bench, setup, doctor, trace, whoami)
 """The modules whose ``add`` makes the commands, in the order of the help."""
 
 

@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
         text="Lend this machine's spare time: run the tasks of a cluster's notebooks, until --duration is over or\n"
         "Ctrl-C. Give the title of a cluster of friends (p2p join CODE comes first). Or give a board: then it is the\n"
         "cluster of your SSH key, which only notebooks that hold the same key can use.\n"
-        "Tasks run as you, with your files in reach: lend to people to whom you would lend the machine.",
+        "Tasks of friends run in a sandbox, out of reach of your files, keys and network; see p2p sandbox.",
         example="  p2p worker --cluster alice/friends\n"
         "  p2p worker --board localhost:2222\n"
         "  p2p worker --cluster alice/friends --only bob --tag gpu\n"
@@ -50,11 +50,24 @@ def add(commands: Commands) -> None:
         metavar="WORD",
         help="a word that tells people what this machine is good for, as gpu; may be repeated",
     )
+    parser.add_argument(
+        "--sandbox",
+        metavar="NAME",
+        default="",
+        help="the sandbox that tasks run in, see p2p sandbox; process is no protection: tasks run as you, with your"
+        " files in reach (default: auto, the first that works here; process for the cluster of your own key)",
+    )
 
 
 def _worker(options: argparse.Namespace) -> int:
+    from p2p_ipython.protocol.messages import NO_WALL
     from p2p_ipython.worker.hardening import harden
     from p2p_ipython.worker.main import WorkerOptions, run_worker
+
+    def ready(name: str, _session: bytes, sandbox: str) -> None:
+        say(f"{name} lends {slots} to {options.cluster}{whom}, in {sandbox}; Ctrl-C ends it")
+        if sandbox == NO_WALL and options.sandbox:
+            say("warning: process is no protection: tasks run as you, with your files in reach")
 
     harden()
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
@@ -73,7 +86,8 @@ def _worker(options: argparse.Namespace) -> int:
                 settings=Settings.load(),
                 only=tuple(options.only),
                 tags=tuple(options.tag),
+                sandbox=options.sandbox,
             ),
-            ready=lambda name, _session: say(f"{name} lends {slots} to {options.cluster}{whom}; Ctrl-C ends it"),
+            ready=ready,
         )
     )

@@ -28,6 +28,7 @@ from p2p_ipython.client.local import Child
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardUnreachable, ConfigError, P2PError, UsageError
 from p2p_ipython.jobs import Jobs
+from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class LendingState:
     ``state``: "starting", "lending", "paused", "ending" (takes no more tasks, and what runs may end) or "failed", with
     its reason in ``words``, which otherwise say what keeps it from the others ("" for nothing). ``busy`` of ``slots``
     run a task; ``until`` is Unix time, seconds, 0 for no end; ``only``: for whom, as it was given, () for everybody.
-    ``usage``: tasks and seconds, by the fingerprint of the member who had them run.
+    ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``usage``: tasks and seconds, by the
+    fingerprint of the member who had them run.
     """
 
     id: str
@@ -82,6 +84,7 @@ class LendingState:
     until: float = 0.0
     only: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    sandbox: str = ""
     usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -143,12 +146,14 @@ class Lender:
         name: str | None = None,
         only: Sequence[str] = (),
         tags: Sequence[str] = (),
+        sandbox: str = "",
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
 
         Returns once the worker lends. ``seconds``: until it ends by itself (None: it doesn't). ``name``: what others
         see (default: this machine's name). ``only``: members, by name or fingerprint, for whom it is (default: for
-        all). ``tags``: what the machine is good for, in words.
+        all). ``tags``: what the machine is good for, in words. ``sandbox``: the mechanism that tasks run behind ("":
+        the first that works here for friends, none for one's own tasks).
 
         Raises ``UsageError``, ``ConfigError``, ``NoKey`` (also for a key with a passphrase that no agent holds),
         ``NotAdmitted``, or a ``BoardError``.
@@ -161,6 +166,7 @@ class Lender:
             raise ConfigError("that is no time to lend for", hint="Give more than nothing, and a year at most.")
         title, given = _given(where)
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
+        given["sandbox"] = sandbox
         state = LendingState("", title, name or "", "starting", slots=slots, only=tuple(only), tags=tuple(tags))
         made: list[str] = []
         try:
@@ -248,6 +254,7 @@ class Lender:
             lending,
             state="lending" if before == "starting" else before,  # it may have been paused already
             name=str(said.get("name")),
+            sandbox=str(said.get("sandbox")),
             until=float(until) if isinstance(until, int) else 0.0,
         )
         return lending.state
@@ -392,10 +399,16 @@ def lending_text(state: LendingState) -> str:
         [
             first,
             *([f"({state.words})"] if state.words else []),
-            "Tasks run as you, with your files in reach: lend to people whom you would lend the machine.",
+            _protection(state.sandbox),
             f"%p2p_lend {turn}   or   %p2p_lend --stop; it ends with this notebook's kernel, too.",
         ]
     )
+
+
+def _protection(sandbox: str) -> str:
+    if sandbox in ("", NO_WALL):
+        return "Tasks run as you, with your files in reach: lend to people whom you would lend the machine."
+    return f"Tasks run in a sandbox ({sandbox}): your files, keys and network are out of their reach."
 
 
 def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:

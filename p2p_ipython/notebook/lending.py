@@ -53,6 +53,13 @@ class LendingMagics(Magics):
     )
     @argument("--duration", metavar="TIME", help="stop after this long: 90s, 30m, 2h (default: with this kernel)")
     @argument("--tag", action="append", metavar="WORD", help="what the machine is good for, as gpu; repeatable")
+    @argument(
+        "--sandbox",
+        default="",
+        metavar="NAME",
+        help="the sandbox that tasks run in (p2p sandbox lists them); process is no protection"
+        " (default for friends: auto, the first that works here)",
+    )
     @argument("--name", help="the name that others see (default: this machine's name)")
     @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
@@ -61,8 +68,8 @@ class LendingMagics(Magics):
     def p2p_lend(self, line: str) -> None:
         """Lend this machine to a cluster: a worker in the background runs tasks of its members.
 
-        Tasks run as you, with your files within reach: lend only to people whom you would lend the machine itself. The
-        worker's state is shown under the cell. It ends with --stop, after --duration, or with this notebook's kernel.
+        Tasks of friends run in a sandbox, out of reach of your files, keys and network. The worker's state is shown
+        under the cell. It ends with --stop, after --duration, or with this notebook's kernel.
         --pause, --resume and --stop are for TITLE, or for everything that this notebook lends. While it lends, the
         magic without options shows the state.
         """
@@ -83,7 +90,7 @@ class LendingMagics(Magics):
 
         where = self._where(given["cluster"])
         title = where if isinstance(where, str) else where.target
-        if given["slots"] == 1 and not any(given[name] for name in ("only", "duration", "tag", "name")):
+        if given["slots"] == 1 and not any(given[name] for name in ("only", "duration", "tag", "name", "sandbox")):
             for one in lender().states():
                 if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
                     say(in_notebook(lending_text(one)))  # without options the magic asks for the state
@@ -98,6 +105,7 @@ class LendingMagics(Magics):
                 name=given["name"],
                 only=[unquoted(name) for names in given["only"] or () for name in names],
                 tags=given["tag"] or (),
+                sandbox=given["sandbox"],
             )
         except BaseException as error:
             notice.show("Not lent.", "")

@@ -38,6 +38,9 @@ MAX_TAGS = 8
 TAG = re.compile(r"[a-z0-9._-]{1,24}")
 """A word that tells people what a worker is good for."""
 
+NO_WALL = "process"
+"""The sandbox that protects from nothing. An offer that names none, as those of earlier versions, has this one."""
+
 _PRINT = "SHA256:"
 _DIGEST = re.compile(r"[A-Za-z0-9+/]{43}")
 
@@ -52,7 +55,8 @@ class Terms:
 
     ``slots`` tasks at a time, of which ``free`` are free now; ``python`` is its minor version ("3.11");
     ``memory`` is bytes. ``only``: fingerprints of the members' keys that it is for; () for everybody. The worker's own
-    member always may. ``tags`` are words for people. ``paused``: it takes no new tasks for now.
+    member always may. ``tags`` are words for people. ``paused``: it takes no new tasks for now. ``sandbox``
+    is the mechanism that its tasks run behind, in a word; "process" has no wall.
     """
 
     slots: int
@@ -65,6 +69,7 @@ class Terms:
     only: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     paused: bool = False
+    sandbox: str = NO_WALL
 
 
 @dataclass(frozen=True)
@@ -297,6 +302,7 @@ def _terms(fields: Any) -> Terms:
         only=tuple(_PRINT + digest for digest in _words(fields, "only", _DIGEST, MAX_ONLY)),
         tags=_words(fields, "tags", TAG, MAX_TAGS),
         paused=_flag(fields, "paused"),
+        sandbox=_word(fields, "sandbox", TAG, NO_WALL),
     )
 
 
@@ -304,6 +310,8 @@ def _offer(terms: Terms) -> dict[str, Any]:
     """Return an offer's fields, without conditions that it hasn't: earlier versions don't know them."""
     fields = asdict(terms)
     fields["only"] = [key.removeprefix(_PRINT) for key in terms.only]
+    if terms.sandbox == NO_WALL:
+        del fields["sandbox"]
     return {name: value for name, value in fields.items() if value or name not in ("only", "tags", "paused")}
 
 
@@ -341,6 +349,13 @@ def _words(fields: dict[str, Any], name: str, word: re.Pattern[str], most: int) 
     ):
         raise BadMessage(f"{name} is not a list of at most {most} words")
     return tuple(value)
+
+
+def _word(fields: dict[str, Any], name: str, word: re.Pattern[str], unsaid: str) -> str:
+    value = fields.get(name, unsaid)
+    if not isinstance(value, str) or not word.fullmatch(value):
+        raise BadMessage(f"{name} is not a word")
+    return value
 
 
 def _flag(fields: dict[str, Any], name: str) -> bool:

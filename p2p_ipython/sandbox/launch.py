@@ -130,12 +130,8 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "process")
+MECHANISMS = ("bubblewrap", "landlock", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
-
-NO_WALL = "process"
-"""The mechanism that protects from nothing."""
-
 
 def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool) -> list[str]:
     """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.

@@ -52,7 +52,7 @@ def main() -> int:
         farewell=False,
     )
 
-    def ready(name: str, sid: bytes) -> None:
+    def ready(name: str, sid: bytes, _sandbox: str) -> None:
         os.write(1, json.dumps({"name": name, "sid": sid.hex()}).encode() + b"\n")
 
     async def run() -> int:

@@ -62,7 +62,7 @@ class _Lent:
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
         self._agent: Agent | None = None
-        self._name = ""
+        self._name = self._sandbox = ""
         self._state = "starting"
         self._last: dict[str, Any] = {}
         self._ended: asyncio.Event
@@ -100,6 +100,7 @@ class _Lent:
             ssh_options=tuple(given["ssh_options"]),
             only=tuple(given["only"]),
             tags=tuple(given["tags"]),
+            sandbox=given["sandbox"],
         )
         looking = loop.create_task(self._look())
         try:
@@ -110,8 +111,8 @@ class _Lent:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
 
-    def _is_here(self, name: str, _sid: bytes) -> None:
-        self._name = name
+    def _is_here(self, name: str, _sid: bytes, sandbox: str) -> None:
+        self._name, self._sandbox = name, sandbox
 
     def _lends(self, agent: Agent) -> None:
         self._agent = agent
@@ -119,7 +120,7 @@ class _Lent:
             agent.pause()
         elif self._state == "starting":
             self._state = "lending"
-        _say({"name": self._name, "until": agent.machine.terms().until})
+        _say({"name": self._name, "sandbox": self._sandbox, "until": agent.machine.terms().until})
         self._report()
 
     def _told(self, line: bytes) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.access import Access
     from p2p_ipython.members.membership import Membership, Standing
+    from p2p_ipython.sandbox.launch import LaunchOptions
     from p2p_ipython.worker.agent import Agent
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class WorkerOptions:
     on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
     usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``listen``: address
     that links may come to; None for all. ``only``: names of members, or fingerprints of their keys, for whom the offer
-    is; () for everybody. ``tags``: what the worker is good for, in words.
+    is; () for everybody. ``tags``: what the worker is good for, in words. ``sandbox``: see ``sandboxes.choose``.
     """
 
     board: str | None
@@ -65,6 +66,7 @@ class WorkerOptions:
     ssh_options: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    sandbox: str = ""
 
 
 def default_name() -> str:
@@ -75,16 +77,16 @@ def default_name() -> str:
 async def run_worker(
     options: WorkerOptions,
     *,
-    ready: Callable[[str, bytes], None] = lambda _name, _sid: None,
+    ready: Callable[[str, bytes, str], None] = lambda _name, _sid, _sandbox: None,
     lends: Callable[[Agent], None] = lambda _agent: None,
     ended: asyncio.Event | None = None,
     enough: asyncio.Event | None = None,
 ) -> int:
     """Run a worker until its time is up, ``ended`` is set, or SIGINT or SIGTERM comes; return an exit code.
 
-    ``ready(name, sid)`` is called once the worker has said hello, ``lends(agent)`` when its runners are up, too. When
-    the time is up or ``enough`` is set, tasks that run may go on for ``DRAIN`` seconds. Raises a ``BoardError``,
-    ``ConfigError`` or ``NoKey`` when it can't join, and ``NotAdmitted`` when its membership was revoked.
+    ``ready(name, sid, sandbox)`` is called once the worker has said hello, ``lends(agent)`` when its runners are up,
+    too. When the time is up or ``enough`` is set, tasks that run may go on for ``DRAIN`` seconds. Raises a
+    ``BoardError``, ``ConfigError`` or ``NoKey`` when it can't join, ``NotAdmitted`` when its membership was revoked.
     """
     adopt()
     ended, enough = ended or asyncio.Event(), enough or asyncio.Event()
@@ -95,15 +97,22 @@ async def run_worker(
         why.append(words)
         ended.set()
 
+    from p2p_ipython.worker.sandboxes import choose
+
     access = await _access(options)
-    worker = _Worker(options, access.membership(await asyncio.to_thread(access.session, "worker")), expelled)
+    membership = access.membership(await asyncio.to_thread(access.session, "worker"))
+    launch = _launch(options)
+    sandbox = await choose(
+        options.sandbox, lends_to_others=membership.standing.shared, options=launch, settings=options.settings
+    )
+    worker = _Worker(options, membership, launch, sandbox, expelled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     try:
         starting = loop.create_task(worker.agent.start_slots())
         try:
             await worker.join()
-            ready(worker.name, worker.membership.session.sid)
+            ready(worker.name, worker.membership.session.sid, sandbox)
             await _first(starting, ended)
             if not ended.is_set():
                 lends(worker.agent)
@@ -257,10 +266,16 @@ async def _access(options: WorkerOptions) -> Access:
 class _Worker:
     """The parts of a worker, put together."""
 
-    def __init__(self, options: WorkerOptions, membership: Membership, expelled: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        membership: Membership,
+        launch: LaunchOptions,
+        sandbox: str,
+        expelled: Callable[[str], None],
+    ) -> None:
         from p2p_ipython.link.tls import TLSLinker
         from p2p_ipython.protocol.messages import Terms
-        from p2p_ipython.sandbox.launch import LaunchOptions
         from p2p_ipython.worker.agent import Agent
         from p2p_ipython.worker.slots import Slot
 
@@ -278,11 +293,7 @@ class _Worker:
             until=int(time.time() + options.duration) if options.duration else 0,
             only=only,
             tags=tags,
-        )
-        launch = LaunchOptions(
-            memory=settings.task_memory or _memory() * 3 // 4 // options.slots,
-            output_limit=settings.output_limit,
-            path=options.path,
+            sandbox=sandbox,
         )
         self.agent = Agent(
             settings=settings,
@@ -290,13 +301,23 @@ class _Worker:
             terms=terms,
             membership=membership,
             linker=TLSLinker("worker", settings=settings, listen_host=options.listen),
-            make_slot=lambda agent: Slot(launch, agent, settings),
+            make_slot=lambda agent: Slot(launch, agent, settings, mechanism=sandbox),
             on_expelled=expelled,
         )
 
     async def join(self) -> None:
         await self.membership.join()
         self.agent.begin()
+
+
+def _launch(options: WorkerOptions) -> LaunchOptions:
+    from p2p_ipython.sandbox.launch import LaunchOptions
+
+    return LaunchOptions(
+        memory=options.settings.task_memory or _memory() * 3 // 4 // options.slots,
+        output_limit=options.settings.output_limit,
+        path=options.path,
+    )
 
 
 def _memory() -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arg
 from p2p_ipython.sandbox.mechanisms import seccomp
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
+from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
 from p2p_ipython.sandbox.mechanisms.install import install_with
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
 from p2p_ipython.sandbox.scratch import Scratch
@@ -36,9 +36,6 @@ SHARED_MEMORY = 64 << 20
 
 _SCRATCH = Path("/scratch")
 """The runner's scratch folder, as the runner sees it."""
-
-_UNUSED_IDS = range(0x7000_0000, 0x7FFC_0000)
-"""User ids that no system gives to anybody (systemd's UIDS-GIDS.md has the ranges that are in use)."""
 
 _ETC = ("ld.so.cache", "alternatives", "localtime", "fonts", "ssl/certs", "ssl/openssl.cnf")
 """Of /etc: how libraries are found, the time zone, fonts, and whom TLS trusts."""
@@ -55,24 +52,19 @@ class BubblewrapLaunch:
         self.descriptors: tuple[int, ...] = ()
         try:
             home, temporary = _SCRATCH / "home", _SCRATCH / "tmp"
-            root = os.geteuid() == 0
-            user = secrets.choice(_UNUSED_IDS) if root else os.getuid()
-            group = user if root else os.getgid()
+            other = stranger()
+            user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
             filters = _in_memory("p2p-seccomp", seccomp.program())
             self.descriptors = (filters,)
-            words = [*_walls(root), "--seccomp", str(filters), *_files(options, self._names(user, group, home))]
-            words += ["--chdir", str(home)]
+            etc = self._names(user, group, home)
+            words = [*_walls(other is not None), "--seccomp", str(filters), *_files(options, etc), "--chdir", str(home)]
             arguments = _in_memory("p2p-bwrap", b"".join(os.fsencode(word) + b"\0" for word in words))
             self.descriptors = (filters, arguments)
         except BaseException:
             self.clean()
             raise
         # In the arguments' file they are in no list of processes: they name the lender's folders.
-        self.command = [_program("bwrap"), "--args", str(arguments), "--"]
-        if root:
-            ids = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
-            none = ["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"]
-            self.command += [_program("setpriv"), *ids, *none, "--"]
+        self.command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other)]
         self.command += [sys.executable, *runner_arguments(options, str(_SCRATCH), walled=True)]
         self.env = runner_environment(options, home, temporary)
         self.env |= {"USER": _NAME, "LOGNAME": _NAME}
@@ -134,9 +126,7 @@ def available() -> Missing | None:
     found = tuple(map(int, re.findall(r"\d+", said)[:2]))
     if found < OLDEST:
         return Missing(f"{said.strip() or bwrap} is too old", "Version 0.8 or later is needed.")
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        return Missing("setpriv is not installed, which root needs", install_with("util-linux"))
-    return None
+    return root_lacks()
 
 
 def prepare(options: LaunchOptions) -> BubblewrapLaunch:
@@ -181,10 +171,6 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
                 made.add(folder)
         words += ["--ro-bind", str(place), str(place)]
     return [*words, "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
-
-
-def _program(name: str) -> str:
-    return shutil.which(name) or name
 
 
 def _in_memory(name: str, data: bytes) -> int:

@@ -42,12 +42,7 @@ class ProcessLaunch:
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill the warden and, as nobody does it then, all that was below it."""
-        below = descendants(process.pid) if process.poll() is None else []
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
-        for pid in below:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        kill_tree(process)
 
     def usage(self, process: subprocess.Popen[bytes]) -> int:
         """Add up what the processes below the warden occupy."""
@@ -63,6 +58,16 @@ class ProcessLaunch:
             end_those_in(str(self._scratch.path))
         finally:
             self._scratch.remove()
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its group, and all that was below it."""
+    below = descendants(process.pid) if process.poll() is None else []
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+    for pid in below:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def available() -> Missing | None:

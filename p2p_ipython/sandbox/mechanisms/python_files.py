@@ -19,9 +19,13 @@ SYSTEM = Path("/usr")
 
 @dataclass(frozen=True)
 class PythonFiles:
-    """``shown``: folders and files to show read-only at their own paths. ``left_out``: places that are not shown."""
+    """``shown``: folders and files to show read-only at their own paths; ``package``: this package's own among them.
+
+    ``left_out``: places that are not shown.
+    """
 
     shown: tuple[Path, ...]
+    package: Path
     left_out: tuple[str, ...]
 
 
@@ -53,7 +57,7 @@ def python_files(path: tuple[str, ...] = ()) -> PythonFiles:
         and not _is_below(Path(entry).resolve(), [SYSTEM, *shown])
         and Path(entry).resolve() != package.resolve().parent
     ]
-    return PythonFiles(tuple(shown), tuple(left_out))
+    return PythonFiles(tuple(shown), package, tuple(left_out))
 
 
 def _refuse_a_home(prefix: Path) -> None:

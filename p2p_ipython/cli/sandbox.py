@@ -1,0 +1,63 @@
+"""``p2p sandbox``: which sandboxes there are on this machine, and whether they hold."""
+
+from __future__ import annotations
+
+# Functions import the modules that are heavy: --help must be quick (see the package).
+import argparse
+from typing import TYPE_CHECKING
+
+from p2p_ipython.cli.arguments import Commands
+from p2p_ipython.cli.terminal import run, say
+from p2p_ipython.config import Settings
+
+if TYPE_CHECKING:
+    from p2p_ipython.worker.sandboxes import Verdict
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "sandbox",
+        _sandbox,
+        short="show which sandboxes work on this machine",
+        text="Show the sandboxes that tasks of friends can run in on this machine. Each is tested by a task that\n"
+        "tries to read, erase and write files of yours, and to reach your network, key agents and other processes.\n"
+        "Give a NAME to test one sandbox; the exit code then is 1 unless it holds.",
+        example="  p2p sandbox\n  p2p sandbox bubblewrap\n  p2p worker --cluster alice/friends --sandbox bubblewrap",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the sandbox to test (default: all)")
+
+
+def _sandbox(options: argparse.Namespace) -> int:
+    return run(_test(options.name))
+
+
+async def _test(name: str | None) -> int:
+    from p2p_ipython.protocol.messages import NO_WALL
+    from p2p_ipython.worker.sandboxes import test
+
+    found = await test(name, Settings.load())
+    first = next((verdict.name for verdict in found if verdict.holds), None)
+    for verdict in found:
+        say(_line(verdict))
+        for hole in verdict.holes:
+            say(f"{'':<14}{hole}")
+        if verdict.missing is not None and verdict.missing.hint:
+            say(f"{'':<14}{verdict.missing.hint}")
+    if name is None:
+        say("")
+        say(
+            f"auto, the default for clusters of friends, is {first}."
+            if first
+            else "auto finds none, so that a"
+            f" worker refuses to lend to friends. --sandbox {NO_WALL} would lend without protection."
+        )
+    return 0 if first or name is None else 1
+
+
+def _line(verdict: Verdict) -> str:
+    if verdict.missing is not None:
+        return f"{verdict.name:<14}is not there: {verdict.missing.why}"
+    if verdict.holds:
+        return f"{verdict.name:<14}holds; a runner starts in {verdict.seconds * 1000:.0f} ms"
+    return f"{verdict.name:<14}{'is no protection' if verdict.is_no_wall else 'does not hold'}:"

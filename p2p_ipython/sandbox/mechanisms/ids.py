@@ -1,0 +1,34 @@
+"""User ids for the runners of a worker that runs as root: each has one that nobody else has."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+
+from p2p_ipython.sandbox.launch import Missing
+from p2p_ipython.sandbox.mechanisms.install import install_with
+
+_UNUSED = range(0x7000_0000, 0x7FFC_0000)
+"""User ids that no system gives to anybody (systemd's UIDS-GIDS.md has the ranges that are in use)."""
+
+
+def stranger() -> int | None:
+    """Return the user id, and group id, for one runner; None if we aren't root, who alone can give it one."""
+    return secrets.choice(_UNUSED) if os.geteuid() == 0 else None
+
+
+def as_stranger(user: int | None) -> list[str]:
+    """Return the words before a command that give up root for ``user``, and every capability; none for None."""
+    if user is None:
+        return []
+    ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    none = ["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    return [shutil.which("setpriv") or "setpriv", *ids, *none, "--"]
+
+
+def root_lacks() -> Missing | None:
+    """Return what keeps root from giving its runners other ids; None if nothing does, or we aren't root."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        return Missing("setpriv is not installed, which root needs", install_with("util-linux"))
+    return None

@@ -1,0 +1,137 @@
+"""The mechanism "landlock": the kernel's own limits on files, network and signals, by the library sandlock.
+
+It needs no program of the system and no right: pip brings all of it. A runner can read the system's programs and
+libraries, and its own Python and packages; it can write to its scratch folder, which is bounded; it has no network and
+sees its own processes only. Landlock holds neither ``chmod`` nor times of files, so these calls are refused to an
+ordinary user's runner; and there is no /dev/shm, which all sandboxes would share, so ``multiprocessing`` has no locks.
+Each file that is opened costs some 0.3 ms, because a process outside looks at the call.
+
+Linux with Landlock's ABI 6 (6.12 or later): before, tasks could send signals to the lender's processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+
+from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
+from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
+from p2p_ipython.sandbox.mechanisms.environment import runner_environment
+from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
+from p2p_ipython.sandbox.mechanisms.process import kill_tree
+from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
+from p2p_ipython.sandbox.processes import end_those_in
+from p2p_ipython.sandbox.scratch import Scratch
+
+LEAST_ABI = 6
+
+_SHOWN = (
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+    "/etc/localtime",
+    "/etc/fonts",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/proc",
+    "/dev/urandom",
+    "/dev/random",
+    "/dev/zero",
+)
+"""Besides ``SYSTEM``: libraries and how they are found, the time zone, fonts, names, whom TLS trusts, randomness."""
+
+
+class LandlockLaunch:
+    """See ``launch.Launch``."""
+
+    def __init__(self, options: LaunchOptions) -> None:
+        self._scratch = Scratch(options.scratch)
+        self.descriptors: tuple[int, ...] = ()
+        scratch = self._scratch.path
+        self.folder = scratch / "home"
+        temporary, modules = scratch / "tmp", scratch / "modules"
+        other = stranger()
+        try:
+            for folder in (self.folder, temporary, modules):
+                folder.mkdir()
+            if other is not None:
+                for folder in (self.folder, temporary, scratch):
+                    os.chown(folder, other, other)
+            files = python_files(options.path)
+            # A folder that can't be listed is searched for modules in vain: that of a project, which is not shown.
+            (modules / files.package.name).symlink_to(files.package)
+        except BaseException:
+            self._scratch.remove()
+            raise
+        runner = [sys.executable, *runner_arguments(options, str(scratch), walled=other is not None)]
+        given = {
+            "scratch": str(scratch),
+            "home": str(self.folder),
+            "written": [str(self.folder), str(temporary)],
+            "shown": [each for each in (str(SYSTEM), *_SHOWN, *map(str, files.shown)) if os.path.exists(each)],
+            "memory": options.memory,
+            "processes": options.processes,
+            "disk": options.disk,
+            "stranger": other is not None,
+            "command": runner,
+        }
+        guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.landlock_guard", json.dumps(given)]
+        self.command = [*as_stranger(other), *guard]
+        self.env = runner_environment(options, self.folder, temporary)
+        self.env["PYTHONPATH"] = os.pathsep.join(filter(None, (self.env.get("PYTHONPATH"), str(modules))))
+        self._mortality = Mortality()
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask the guard, which kills all that is below it."""
+        process.send_signal(signal.SIGTERM)  # does nothing when it has been reaped
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the guard and all that was below it."""
+        kill_tree(process)
+
+    def usage(self, process: subprocess.Popen[bytes]) -> int:
+        """Add up what the processes behind the wall occupy."""
+        return memory_below(process.pid)
+
+    def death(self, code: int, words: str) -> Death:
+        """Describe an end by the guard's exit code, which is the runner's."""
+        return self._mortality.death(code, words)
+
+    def clean(self) -> None:
+        """End what even the guard has missed, and remove the scratch folder."""
+        try:
+            end_those_in(str(self._scratch.path))
+        finally:
+            self._scratch.remove()
+
+
+def available() -> Missing | None:
+    """Return what this system lacks for the mechanism, None if nothing is known to."""
+    if sys.platform != "linux":
+        return Missing("Landlock is a part of Linux")
+    if find_spec("sandlock") is None:
+        return Missing("the package sandlock is not installed", "Install it: python3 -m pip install sandlock")
+    import sandlock  # heavy
+
+    abi = sandlock.landlock_abi_version()
+    if abi < LEAST_ABI:
+        hint = "A kernel from 6.12 on has it; until then bubblewrap is the one to install."
+        return Missing(f"this kernel's Landlock (ABI {abi}) doesn't hold signals", hint)
+    return root_lacks()
+
+
+def prepare(options: LaunchOptions) -> LandlockLaunch:
+    """Make a scratch folder and what starts a runner. Raises ``OSError``, ``ConfigError`` as ``python_files`` does."""
+    return LandlockLaunch(options)
