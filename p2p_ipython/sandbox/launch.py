@@ -133,10 +133,12 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
 MECHANISMS = ("bubblewrap", "landlock", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
-def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool) -> list[str]:
+
+def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, pretends: bool = False) -> list[str]:
     """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
+    ``pretends``: the wall holds no calls that change modes and times of files, so the runner has them change nothing.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {
@@ -145,5 +147,6 @@ def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool) -> l
         "processes": options.processes if walled else 0,
         "output_limit": options.output_limit,
         "path": list(options.path),
+        "pretends": pretends,
     }
     return ["-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]

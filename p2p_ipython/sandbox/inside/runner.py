@@ -26,6 +26,7 @@ from typing import Any
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header
 from p2p_ipython.protocol.task_frames import Cancel, Drop, NewBuffer, Piece, Ready, Task, read_agent
+from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.inside import limits, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
@@ -39,6 +40,8 @@ def main(options: dict[str, Any]) -> None:
     warden.fork_under_watch(options["scratch"])
     frames_in, frames_out = _take_over_pipes()
     limits.limit_basics()
+    if options["pretends"]:
+        seccomp.pretence()
     interrupts = Interrupts()
     interrupts.install()
     tasks: Queue = SimpleQueue()

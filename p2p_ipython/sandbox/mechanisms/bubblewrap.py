@@ -19,8 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
-from p2p_ipython.sandbox.mechanisms import seccomp
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
@@ -54,7 +54,7 @@ class BubblewrapLaunch:
             home, temporary = _SCRATCH / "home", _SCRATCH / "tmp"
             other = stranger()
             user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
-            filters = _in_memory("p2p-seccomp", seccomp.program())
+            filters = _in_memory("p2p-seccomp", seccomp.walls())
             self.descriptors = (filters,)
             etc = self._names(user, group, home)
             words = [*_walls(other is not None), "--seccomp", str(filters), *_files(options, etc), "--chdir", str(home)]

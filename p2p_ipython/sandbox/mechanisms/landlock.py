@@ -2,8 +2,9 @@
 
 It needs no program of the system and no right: pip brings all of it. A runner can read the system's programs and
 libraries, and its own Python and packages; it can write to its scratch folder, which is bounded; it has no network and
-sees its own processes only. Landlock holds neither ``chmod`` nor times of files, so these calls are refused to an
-ordinary user's runner; and there is no /dev/shm, which all sandboxes would share, so ``multiprocessing`` has no locks.
+sees its own processes only. Landlock holds neither modes nor times of files. An ordinary user's runner can't change
+them anywhere: such calls seem to succeed. There is no /dev/shm, which all sandboxes would share, so ``multiprocessing``
+has no locks.
 Each file that is opened costs some 0.3 ms, because a process outside looks at the call.
 
 Linux with Landlock's ABI 6 (6.12 or later): before, tasks could send signals to the lender's processes.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
@@ -75,7 +77,8 @@ class LandlockLaunch:
         except BaseException:
             self._scratch.remove()
             raise
-        runner = [sys.executable, *runner_arguments(options, str(scratch), walled=other is not None)]
+        alone = other is not None
+        runner = [sys.executable, *runner_arguments(options, str(scratch), walled=alone, pretends=not alone)]
         given = {
             "scratch": str(scratch),
             "home": str(self.folder),
@@ -121,6 +124,8 @@ def available() -> Missing | None:
     """Return what this system lacks for the mechanism, None if nothing is known to."""
     if sys.platform != "linux":
         return Missing("Landlock is a part of Linux")
+    if not seccomp.supported():
+        return Missing("there is no filter of system calls for this machine's processor")
     if find_spec("sandlock") is None:
         return Missing("the package sandlock is not installed", "Install it: python3 -m pip install sandlock")
     import sandlock  # heavy

@@ -1,8 +1,8 @@
-"""A filter of system calls, as the kernel takes it: what no namespace closes, and no Python program needs.
+"""Filters of system calls, as the kernel takes them: ``walls`` for what no namespace closes, and ``pretence``.
 
-The filter is a classic BPF program over ``struct seccomp_data`` (number, architecture, arguments); see seccomp(2) and
+A filter is a classic BPF program over ``struct seccomp_data`` (number, architecture, arguments); see seccomp(2) and
 the kernel's ``include/uapi/linux/seccomp.h``. A call that it refuses fails with an error, so that programs that probe
-for it use another way. Linux on x86-64 and 64-bit ARM.
+for it use another way. Linux on x86-64 and 64-bit ARM. Standard library only: the runner imports it inside.
 """
 
 from __future__ import annotations
@@ -80,6 +80,22 @@ _CALLS = {  # name: number on x86-64, on 64-bit ARM
 }
 """Calls that are refused (the kernel's unistd.h of each architecture)."""
 
+_PRETENDED = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+}
+"""Calls that seem to succeed under ``pretence``, and change nothing."""
+
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _SOCKET = (41, 198)
@@ -91,20 +107,41 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def program() -> bytes:
-    """Return the filter as an array of ``struct sock_filter``. Raises ``KeyError`` unless ``supported()``."""
-    machine = platform.machine()
-    which = list(_ARCHITECTURES).index(machine)
-    denied = sorted(numbers[which] for numbers in _CALLS.values())
-    steps = [
-        _step(_LOAD, _ARCH),
-        _step(_EQUAL, _ARCHITECTURES[machine], 1, 0),
-        _step(_RETURN, _KILL),
-        _step(_LOAD, _NUMBER),
-    ]
-    if machine == "x86_64":
-        steps += [_step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
-    for number in denied:
+def pretence() -> None:
+    """Let modes, owners and times of files stay as they are in this process and its children, as if by success.
+
+    For a wall that can't tell whose files these calls change. Copying a file sets its mode; that need not fail.
+    Raises ``OSError`` if the kernel refuses the filter, ``ValueError`` unless ``supported()``.
+    """
+    steps, which = _beginning()
+    for number in sorted(numbers[which] or 0 for numbers in _PRETENDED.values() if numbers[which] is not None):
+        steps += [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR)]
+    _install(b"".join([*steps, _step(_RETURN, _ALLOW)]))
+
+
+def _install(program: bytes) -> None:
+    import ctypes
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+    library = ctypes.CDLL(None, use_errno=True)
+    wanted = Program(len(program) // 8, program)
+    if library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or library.prctl(
+        _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(wanted), 0, 0
+    ):
+        raise OSError(ctypes.get_errno(), "the kernel takes no filter of system calls")
+
+
+_PR_SET_SECCOMP = 22
+_PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_MODE_FILTER = 2
+
+
+def walls() -> bytes:
+    """Return a filter as an array of ``struct sock_filter``. Raises ``ValueError`` unless ``supported()``."""
+    steps, which = _beginning()
+    for number in sorted(numbers[which] for numbers in _CALLS.values()):
         steps += [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR | errno.EPERM)]
     # Its flags are in memory, where a filter can't look. The C library then uses clone, whose flags are an argument.
     steps += [_step(_EQUAL, _CLONE3[which], 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
@@ -126,6 +163,21 @@ def program() -> bytes:
         _step(_RETURN, _ALLOW),
     ]
     return b"".join(steps)
+
+
+def _beginning() -> tuple[list[bytes], int]:
+    """Return the first steps, after which the call's number is loaded, and the column of this machine's numbers."""
+    machine = platform.machine()
+    which = list(_ARCHITECTURES).index(machine)
+    steps = [
+        _step(_LOAD, _ARCH),
+        _step(_EQUAL, _ARCHITECTURES[machine], 1, 0),
+        _step(_RETURN, _KILL),
+        _step(_LOAD, _NUMBER),
+    ]
+    if machine == "x86_64":
+        steps += [_step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
+    return steps, which
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
