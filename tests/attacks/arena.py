@@ -19,7 +19,6 @@ import os
 import platform
 import secrets
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -34,22 +33,26 @@ from typing import Any
 import psutil
 from arena_parts import DEADLINE, Peaks, Side, Tree
 from arena_system import (
+    PREFIX,
     NotOffered,
     address_of_host,
     compile_package,
+    end_processes,
     handle_of,
     has_tracer,
     make_environment,
     memory_of,
     python_for,
+    remove_user,
     shared_memory,
     sizes_below,
     state_of,
-    user_of,
+    sweep,
 )
 
 from p2p_ipython.errors import ConfigError, P2PError
 from p2p_ipython.sandbox.launch import LaunchOptions, prepare
+from p2p_ipython.sandbox.scratch import lock
 from p2p_ipython.task import safe
 
 MECHANISMS = ("process", "bubblewrap", "landlock")
@@ -209,7 +212,9 @@ class Arena:
         )
         output = (self._output if slot == 0 else "") + output
         if line is None:
-            return Ended(False, failure="the worker has ended" if self.agent_died() else "still runs", output=output)
+            return Ended(
+                False, failure="the worker has ended" if self.agent_died() else "the task doesn't end", output=output
+            )
         value, failure = None, line.get("death") or ""
         if line["ok"] and line["codec"] == "safe":
             try:
@@ -289,7 +294,7 @@ class Arena:
         """Note which victims have a tracer meanwhile."""
         found: list[str] = []
         over = threading.Event()
-        victims = {name: pids for name, pids in self.facts()["pids"].items()}
+        victims = self.facts()["pids"]
 
         def look() -> None:
             while not over.wait(0.01):
@@ -319,23 +324,23 @@ class Arena:
     def harm(self) -> list[str]:
         """Return all that has come to harm outside since the last time, and put it right."""
         found = self._harm_to_files() + self._harm_to_programs() + self._leavings()
-        for pid in self._marked():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end_processes(self._marked())
         return found
 
     # -- how it is made --
 
     def _build(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="p2pattacks-"))
+        sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._close.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._close.callback(os.close, lock(self.folder))
         self.folder.chmod(0o755)
         self._uid, self._gid = os.getuid(), os.getgid()
-        name = "root"
+        name = "root" if self.user == "root" else "lender"
         if self.user == "user" and os.getuid() == 0:
             name = self.mark
+            self._close.callback(remove_user, name)
             self._run("useradd", "--no-create-home", "--home-dir", str(self.folder / "home" / name), name)
-            self._close.callback(self._run, "userdel", "--force", name)
             self._uid, self._gid = (int(self._run("id", flag, name)) for flag in ("-u", "-g"))
         self._name = name
         self._close.callback(self._end_all)
@@ -409,7 +414,8 @@ class Arena:
     def _start_bystander(self) -> None:
         """Start another program of the lender's; its agent's socket is in /tmp, where ssh-agent's is."""
         if not hasattr(self, "_agent_socket"):
-            sockets = Path(tempfile.mkdtemp(prefix="ssh-p2pattacks-"))
+            sockets = Path(f"/tmp/ssh-{self.folder.name}")
+            sockets.mkdir(0o700)
             self._close.callback(shutil.rmtree, sockets, ignore_errors=True)
             os.chown(sockets, self._uid, self._gid)
             self._agent_socket = str(sockets / "agent.1")
@@ -528,9 +534,7 @@ class Arena:
 
     def restart_worker(self) -> None:
         self.agent.close()
-        for pid in self._marked():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end_processes(self._marked())
         self._start_worker()
 
     def _is_over(self, slot: int) -> bool:
@@ -560,15 +564,7 @@ class Arena:
         for side in ("agent", "_bystander"):
             if hasattr(self, side):
                 getattr(self, side).close()
-        ours = self._marked()
-        if self._uid not in (0, os.getuid()):
-            ours += [one.pid for one in psutil.process_iter() if user_of(one) == self._uid]
-        for pid in ours:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + 5
-        while any(psutil.pid_exists(pid) and state_of(pid) != "Z" for pid in ours) and time.monotonic() < end:
-            time.sleep(0.02)
+        end_processes(self._marked())
         if hasattr(self, "_trees"):
             self._harm_to_files()
         self._leavings()
@@ -576,7 +572,7 @@ class Arena:
     @staticmethod
     def _run(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 or command[0] in ("userdel", "ipcrm"), (command, done.stderr)
+        assert done.returncode == 0 or command[0] == "ipcrm", (command, done.stderr)
         return done.stdout
 
 

@@ -40,7 +40,7 @@ class Side:
     def take(
         self, wanted: Callable[[dict[str, Any]], bool], deadline: float = DEADLINE, *, keep: bool = False
     ) -> dict[str, Any] | None:
-        """Wait for a line that is ``wanted``, and remove it unless told to ``keep`` it; None if there is none in time."""
+        """Wait for a line that is ``wanted``, and remove it unless ``keep``; None if there is none in time."""
 
         def found() -> dict[str, Any] | None:
             return next((line for line in self._lines if wanted(line)), None)

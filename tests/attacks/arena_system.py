@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import importlib.metadata
 import os
+import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
 CHECKOUT = Path(__file__).parents[2]
+PREFIX = "p2pattacks-"
+"""How the names of arenas' folders begin."""
+
+_YOUNG = 10.0
+"""A folder that has changed this recently, seconds, isn't swept: it may be about to be locked."""
+
 PACKAGES = ("ipython", "cloudpickle", "psutil", "sandlock")
 """Distributions that the lender's side needs, with what they require; those that aren't here are left out."""
 
@@ -33,7 +45,7 @@ def python_for(uid: int) -> Path:
     own = Path(sys.base_prefix, "bin", version)
     for path in (own, Path("/usr/bin") / version, Path("/usr/local/bin") / version):
         real = path.resolve()
-        if path.exists() and (uid == 0 or all(each.stat().st_mode & 0o001 for each in (real, *real.parents))):
+        if path.exists() and (uid == os.getuid() or all(each.stat().st_mode & 0o001 for each in (real, *real.parents))):
             return path
     raise NotOffered(f"there is no {version} that an ordinary user may run: {own} is closed to others")
 
@@ -60,7 +72,8 @@ def make_environment(folder: Path, python: Path) -> tuple[Path, Path]:
                 target = site / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        todo += [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in found.requires or () if "extra ==" not in need]
+        needs = [need for need in found.requires or () if "extra ==" not in need]
+        todo += [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in needs]
     shutil.copytree(
         CHECKOUT / "p2p_ipython",
         site / "p2p_ipython",
@@ -85,7 +98,7 @@ def address_of_host() -> str:
 
 
 def handle_of(path: Path) -> str:
-    """Return the file handle, by which the kernel opens a file without its path, in hexadecimal; "" if there is none."""
+    """Return in hexadecimal the handle by which the kernel opens a file without its path; "" if there is none."""
     room = ctypes.create_string_buffer(b"\x80\0\0\0", 136)
     mount = ctypes.c_int()
     if ctypes.CDLL(None).name_to_handle_at(-100, os.fsencode(path), room, ctypes.byref(mount), 0) < 0:
@@ -135,7 +148,43 @@ def has_tracer(pid: int) -> bool:
     return False
 
 
-def user_of(process: psutil.Process) -> int:
+def end_processes(pids: Iterable[int]) -> None:
+    """Kill processes, and see them end."""
+    for pid in (pids := list(pids)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 5
+    while any(psutil.pid_exists(pid) and state_of(pid) != "Z" for pid in pids) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def remove_user(name: str) -> None:
+    """Remove a user that an arena made, and what runs as that user."""
+    with contextlib.suppress(KeyError):
+        uid = pwd.getpwnam(name).pw_uid
+        end_processes(one.pid for one in psutil.process_iter() if _user_of(one) == uid)
+        subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
+
+
+def sweep() -> None:
+    """Remove what arenas have left whose process was killed: each holds a lock on its folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if time.time() - os.fstat(fd).st_mtime < _YOUNG:
+                    continue
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                homes = list(folder.glob("home/p2pa*")) if os.fstat(fd).st_uid == os.getuid() else []
+                for home in homes:
+                    remove_user(home.name)
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(f"/tmp/ssh-{folder.name}", ignore_errors=True)
+            finally:
+                os.close(fd)
+
+
+def _user_of(process: psutil.Process) -> int:
     with contextlib.suppress(psutil.Error):
         return int(process.uids().real)
     return -1

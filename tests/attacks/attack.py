@@ -1,8 +1,8 @@
-"""Attacks, as ``attacks_on_…`` declare them: the code that a friend's task runs, and the judge of what shows outside.
+"""Attacks as the catalogue declares them: the code that a friend's task runs, and the judge of what shows outside.
 
-An attack's code runs as a cell in a runner, after ``PRELUDE``, with ``G`` for what it may know (``Arena.facts``). All is
-bounded: the machine survives an attack that succeeds. ``judge`` runs outside, and returns what harm it saw, in words,
-or "" if there is none.
+An attack's code runs as a cell in a runner, after ``PRELUDE``, with ``G`` for what it may know (``Arena.facts``). All
+is bounded: the machine survives an attack that succeeds. ``judge`` runs outside, and returns what harm it saw, in
+words, or "" if there is none.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def named():
     libc.prctl(15, G["mark"].encode(), 0, 0, 0)
 
 def found(data):
-    return {each.decode() for each in re.findall(rb"SECRET-[a-z]+-[0-9a-f]{16}", data)} if type(data) is bytes else set()
+    """Return the secrets in bytes; an error, from ``tried``, has none."""
+    return {each.decode() for each in re.findall(rb"SECRET-[a-z]+-[0-9a-f]{16}", data if type(data) is bytes else b"")}
 
 def tried(step, *arguments):
     """Return what a step returns, or why it was refused."""

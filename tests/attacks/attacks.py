@@ -38,8 +38,7 @@ def perform(arena: Arena, attack: Attack) -> Outcome:
         if attack.touches_alice and not arena.agent_died():
             seen.append(arena.check_alice())
     seen += arena.harm()
-    if attack.drive is not None or not ended.over or not ended.failure:
-        seen.append(arena.serves())
+    seen.append(arena.serves())
     seen = [each for each in seen if each]
     if seen:
         return Outcome("succeeded", "; ".join(seen[:3]) + (f"; and {len(seen) - 3} more" if len(seen) > 3 else ""))

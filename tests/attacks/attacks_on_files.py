@@ -115,6 +115,7 @@ def _stat(arena: Arena, ended: Ended) -> str:
     """[int(name) for name in os.listdir("/proc") if name.isdigit()]""",
 )
 def _see(arena: Arena, ended: Ended) -> str:
+    # Behind a wall processes have numbers of their own, small ones.
     seen = set(ended.value or ()) & {pid for pids in arena.facts()["pids"].values() for pid in pids if pid > 300}
     return f"saw {len(seen)} processes of the lender's" if seen else ""
 
@@ -183,8 +184,9 @@ plain(
     """
 for name in (".ssh/id_ed25519", ".bashrc", "Documents"):
     path = os.path.join(G["home"], name)
-    for step in (lambda: os.chmod(path, 0o777), lambda: os.utime(path, (1, 1)), lambda: os.setxattr(path, "user.x", b"x")):
-        tried(step)
+    tried(os.chmod, path, 0o777)
+    tried(os.utime, path, (1, 1))
+    tried(os.chown, path, os.getuid(), 12345)
 """,
 )
 for _folder in ("/tmp", "/var/tmp", "/dev/shm"):

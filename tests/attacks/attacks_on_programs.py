@@ -1,7 +1,7 @@
 """Attacks on the agent, on another member's runner, and on the lender's other programs: memory, descriptors, sockets.
 
-A runner's own warden is no victim: where a mechanism has it run behind the wall, a task may kill it. The harm that comes
-of that is survivors (``attacks_that_last.py``).
+A runner's own warden is no victim: where a mechanism has it run behind the wall, a task may kill it. The harm that
+comes of that is survivors (``attacks_that_last.py``).
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ str(said)
 _KILL = """
 said = []
 for pid in G["pids"][WHOM]:
-    said.append(tried(os.kill, pid, signal.SIGKILL) if pid != os.getpid() else None)
-    said.append(tried(lambda: signal.pidfd_send_signal(os.pidfd_open(pid), signal.SIGKILL)) if pid != os.getpid() else None)
+    if pid != os.getpid():  # behind a wall, the same number may be our own
+        said.append(tried(os.kill, pid, signal.SIGKILL))
+        said.append(tried(lambda: signal.pidfd_send_signal(os.pidfd_open(pid), signal.SIGKILL)))
 str(said)
 """
 _GET_FD = """

@@ -74,7 +74,8 @@ _FORGE = """
 import contextlib, ctypes, json, os, stat, struct, sys, time
 G = json.loads(sys.argv[1])
 ctypes.CDLL(None).prctl(15, G["mark"].encode(), 0, 0, 0)
-head = json.dumps({"t": "result", "id": G["next"], "attempt": 1, "ok": True, "segments": [[1, None]], "codec": "pickle"})
+head = {"t": "result", "id": G["next"], "attempt": 1, "ok": True, "segments": [[1, None]], "codec": "pickle"}
+head = json.dumps(head)
 result = struct.pack(">II", len(head), 1) + head.encode() + b"N"
 def runners():
     found = set()
@@ -201,7 +202,8 @@ plain(
     "forge-on-own-pipe",
     "forge the result of another member's task on the runner's own pipe",
     """
-os.write(channel()._fd, frame(b"N.", t="result", id=G["alice"], attempt=1, ok=True, segments=[[2, None]], codec="pickle"))
+forged = frame(b"N.", t="result", id=G["alice"], attempt=1, ok=True, segments=[[2, None]], codec="pickle")
+os.write(channel()._fd, forged)
 time.sleep(0.3)
 """,
     alice=True,
@@ -222,8 +224,9 @@ plain(
     "forge a result on another runner's pipe",
     _PIPES
     + """
+forged = frame(b"N.", t="result", id=G["alice"], attempt=1, ok=True, segments=[[2, None]], codec="pickle")
 for pid in G["pids"]["runner"]:
-    tried(write, pid, frame(b"N.", t="result", id=G["alice"], attempt=1, ok=True, segments=[[2, None]], codec="pickle"))
+    tried(write, pid, forged)
 time.sleep(0.3)
 """,
     alice=True,

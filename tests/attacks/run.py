@@ -83,7 +83,7 @@ def _print(names: list[str], columns: dict[str, dict[str, Outcome]], skipped: li
     if skipped:
         print("\nSkipped:")
         for each in skipped:
-            print(f"- {each}")
+            print(f"- {' '.join(each.split())}")
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ SUCCEED_WITHOUT_WALLS = (
 @pytest.fixture(scope="module")
 def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     """Make one arena for all attacks on a mechanism by a user."""
-    try:
-        made = Arena(*request.param).__enter__()
-    except NotOffered as why:
-        pytest.skip(f"{' as '.join(request.param)}: {why}")
-    with contextlib.closing(made):
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(Arena(*request.param))
+        except NotOffered as why:
+            pytest.skip(f"{' as '.join(request.param)}: {why}")
         yield made
 
 
@@ -54,7 +54,7 @@ def test_the_attack_is_stopped(arena: Arena, name: str) -> None:
     outcome = perform(arena, CATALOGUE[name])
     if outcome.verdict == "not tried":
         pytest.skip(outcome.why)
-    assert outcome.verdict == "stopped", outcome.why
+    assert outcome.verdict == "stopped", f"{CATALOGUE[name].words}: {outcome.why}"
 
 
 @_arenas("process")
