@@ -26,7 +26,7 @@ export RUFF_CACHE_DIR := $(CACHE)/ruff
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test oldest lint front screenshot bench setup clean
+.PHONY: help demo lab test attacks oldest lint front screenshot bench setup clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -40,6 +40,7 @@ lab: $(FRONT) ## open JupyterLab on the notebooks, with the panel
 test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all tests; says what was skipped and why
 	@sh .ci/openssh.sh
 	@sh .ci/chromium.sh
+	@sh .ci/bubblewrap.sh
 	@checks=0; \
 	$(PY) -m ruff check . || checks=1; \
 	$(PY) -m mypy || checks=1; \
@@ -48,6 +49,10 @@ test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all t
 	$(PY) -m pytest -q -n 2 --dist worksteal -o cache_dir=$(CACHE)/pytest $(PYTEST); tests=$$?; \
 	if [ $$checks -ne 0 ]; then echo "make test: linters, type checkers or the front end's tests complain; see above" >&2; fi; \
 	[ $$checks -eq 0 ] && [ $$tests -eq 0 ]
+
+attacks: $(READY) ## attack a lender as a friend's task may, under each mechanism; print what succeeds (minutes)
+	@sh .ci/bubblewrap.sh
+	@$(PY) tests/attacks/run.py $(ATTACKS)
 
 oldest: ## run the sandbox's tests with the oldest dependencies that pyproject.toml allows (minutes)
 	@sh .ci/oldest.sh build/oldest $(PYTEST)
