@@ -88,8 +88,11 @@ class Launch(Protocol):
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill them by force, for when ``end`` has no effect; blocks for a moment."""
 
-    def usage(self, process: subprocess.Popen[bytes]) -> int:
-        """Return the bytes that the runner and all it has started occupy now; takes milliseconds."""
+    def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
+        """Return the bytes that the runner and all it has started occupy now.
+
+        Memory that several processes share counts in each, unless ``shared_once`` is set, which takes longer.
+        """
         ...
 
     def death(self, code: int, words: str) -> Death:
@@ -134,19 +137,20 @@ MECHANISMS = ("bubblewrap", "landlock", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 
-def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, pretends: bool = False) -> list[str]:
+def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False) -> list[str]:
     """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
-    ``pretends``: the wall holds no calls that change modes and times of files, so the runner has them change nothing.
+    ``landlocked``: the wall is Landlock's, so the runner has to hold what that doesn't.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {
         "scratch": scratch,
         "memory": options.memory,
         "processes": options.processes if walled else 0,
+        "disk": options.disk if walled or landlocked else 0,
         "output_limit": options.output_limit,
         "path": list(options.path),
-        "pretends": pretends,
+        "landlocked": landlocked,
     }
     return ["-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]

@@ -1,4 +1,4 @@
-"""Filters of system calls, as the kernel takes them: ``walls`` for what no namespace closes, and ``pretence``.
+"""Filters of system calls, as the kernel takes them: ``walls`` for what namespaces leave open, ``behind_landlock``.
 
 A filter is a classic BPF program over ``struct seccomp_data`` (number, architecture, arguments); see seccomp(2) and
 the kernel's ``include/uapi/linux/seccomp.h``. A call that it refuses fails with an error, so that programs that probe
@@ -80,6 +80,29 @@ _CALLS = {  # name: number on x86-64, on 64-bit ARM
 }
 """Calls that are refused (the kernel's unistd.h of each architecture)."""
 
+_UNCOUNTED = {
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+}
+"""Calls that make memory which belongs to no process, so that no limit counts it. They are not there in a sandbox."""
+
+_OF_OTHERS = {
+    "prlimit64": (302, 261, 0),
+    "setpriority": (141, 140, 1),
+    "ioprio_set": (251, 30, 1),
+    "sched_setparam": (142, 118, 0),
+    "sched_setscheduler": (144, 119, 0),
+    "sched_setaffinity": (203, 122, 0),
+    "sched_setattr": (314, 274, 0),
+    "migrate_pages": (256, 238, 0),
+    "move_pages": (279, 239, 0),
+}
+"""Calls that can change other processes of the same user, unless the argument at the third place is 0, "myself"."""
+
+_FALLOCATE = (285, 47)
+"""It fills a disk in no time. Without it the C library writes block by block."""
+
 _PRETENDED = {
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -94,7 +117,7 @@ _PRETENDED = {
     "futimesat": (261, None),
     "utimensat": (280, 88),
 }
-"""Calls that seem to succeed under ``pretence``, and change nothing."""
+"""Calls that seem to succeed behind Landlock, and change nothing: it can't tell whose files they change."""
 
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
@@ -107,15 +130,27 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def pretence() -> None:
-    """Let modes, owners and times of files stay as they are in this process and its children, as if by success.
+def behind_landlock() -> None:
+    """Hold, in this process and its children, what Landlock doesn't: calls on other processes, and on any file's mode.
 
-    For a wall that can't tell whose files these calls change. Copying a file sets its mode; that need not fail.
+    Modes, owners and times of files stay as they are, as if by success: copying a file sets them, which need not fail.
     Raises ``OSError`` if the kernel refuses the filter, ``ValueError`` unless ``supported()``.
     """
     steps, which = _beginning()
-    for number in sorted(numbers[which] or 0 for numbers in _PRETENDED.values() if numbers[which] is not None):
-        steps += [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR)]
+    for numbers in _PRETENDED.values():
+        if (number := numbers[which]) is not None:
+            steps += _refuse(number, 0)
+    for numbers in _UNCOUNTED.values():
+        steps += _refuse(numbers[which], errno.ENOSYS)
+    steps += _refuse(_FALLOCATE[which], errno.EOPNOTSUPP)
+    for *both, place in _OF_OTHERS.values():
+        steps += [
+            _step(_EQUAL, both[which], 0, 4),
+            _step(_LOAD, _FIRST + 8 * place),
+            _step(_EQUAL, 0, 0, 1),
+            _step(_RETURN, _ALLOW),
+            _step(_RETURN, _ERROR | errno.EPERM),
+        ]
     _install(b"".join([*steps, _step(_RETURN, _ALLOW)]))
 
 
@@ -141,10 +176,11 @@ _SECCOMP_MODE_FILTER = 2
 def walls() -> bytes:
     """Return a filter as an array of ``struct sock_filter``. Raises ``ValueError`` unless ``supported()``."""
     steps, which = _beginning()
-    for number in sorted(numbers[which] for numbers in _CALLS.values()):
-        steps += [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR | errno.EPERM)]
-    # Its flags are in memory, where a filter can't look. The C library then uses clone, whose flags are an argument.
-    steps += [_step(_EQUAL, _CLONE3[which], 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
+    for pair in _CALLS.values():
+        steps += _refuse(pair[which], errno.EPERM)
+    # Flags of clone3 are in memory, where a filter can't look. The C library then uses clone: they are an argument.
+    for pair in (*_UNCOUNTED.values(), _CLONE3):
+        steps += _refuse(pair[which], errno.ENOSYS)
     steps += [
         _step(_EQUAL, _CLONE[which], 0, 4),
         _step(_LOAD, _FIRST),
@@ -178,6 +214,11 @@ def _beginning() -> tuple[list[bytes], int]:
     if machine == "x86_64":
         steps += [_step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
     return steps, which
+
+
+def _refuse(number: int, error: int) -> list[bytes]:
+    """Return the steps by which a call does nothing and returns ``error``; 0 is success."""
+    return [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR | error)]
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -95,9 +95,9 @@ class RunnerLife:
             self._on_end("")
         return self.over.done()
 
-    def usage(self) -> int:
-        """Return the bytes that the runner and all it has started occupy now; takes milliseconds."""
-        return self._launch.usage(self.process)
+    def usage(self, *, shared_once: bool = False) -> int:
+        """Return the bytes that the runner and all it has started occupy now; see ``Launch.usage``."""
+        return self._launch.usage(self.process, shared_once=shared_once)
 
     async def ended(self) -> Death:
         """End it if it hasn't ended, wait for the end of all that it started, clear up, and say how it went."""

@@ -27,6 +27,7 @@ from typing import Concatenate, ParamSpec
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header, encode
+from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import (
     Cancel,
     Output,
@@ -60,6 +61,11 @@ _SPARED = 2
 """Runners that may end before a task could be sent to them. With the next one the task is given up: its buffers
 may be what they don't survive."""
 
+_LOOK = 0.1
+"""Seconds between two looks at the memory of a task."""
+
+GIB = 1 << 30
+
 _FEW = 256
 """A result with so few segments and no failure is far below the bound of a header."""
 
@@ -73,6 +79,7 @@ class _Job:
     body: Buffer
     buffers: Sequence[Source]
     parts: ResultParts
+    printed: int = 0  # bytes of output that have come
     sent: bool = False
     spared: int = 0
     feeding: asyncio.Task[None] | None = None
@@ -103,6 +110,7 @@ class Slot:
         self._life: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._closed = False
+        self._watches = options.memory > 0 and mechanism != NO_WALL
 
     async def start(self) -> None:
         """Start the runner; returns when it is ready, after ``on_ready``.
@@ -242,10 +250,13 @@ class Slot:
             runner.reader.pause()
         doom = Death("start", 0, f"The runner wasn't ready within {START_DEADLINE:g} s.")
         deadline = loop.call_later(START_DEADLINE, lambda: None if runner.pid else runner.stop(doom))
+        watch = loop.create_task(self._watch_memory(runner), name="p2p-memory") if self._watches else None
         try:
             await runner.over
         finally:
             deadline.cancel()
+            if watch is not None:
+                watch.cancel()
             if self._job is not None and not runner.replaced:
                 self._job.stop()
             death = await self._ended(runner)
@@ -269,6 +280,18 @@ class Slot:
             raise
         finally:
             self._runner = None
+
+    async def _watch_memory(self, runner: RunnerLife) -> None:
+        """End a task whose processes together use more memory than it may have."""
+        most = self._options.memory
+        while not runner.over.done():
+            await asyncio.sleep(_LOOK)
+            if self._job is None or runner.usage() <= most:
+                continue
+            used = await asyncio.to_thread(runner.usage, shared_once=True)
+            if used > most and self._job is not None:
+                words = f"It used {used / GIB:.2f} of the {most / GIB:.2f} GiB of memory that it may have."
+                runner.stop(Death("memory", 0, f"The task was ended. {words}"))
 
     async def _back_off(self) -> None:
         pause = min(_BACKOFF_MAX, 0.1 * 2.0 ** min(self._failures, 20))
@@ -360,6 +383,9 @@ class Slot:
             raise RemoteProtocolError(f"a frame of kind {frame.kind} of another task")
         match frame:
             case Output():
+                job.printed += len(body)
+                if job.printed > 2 * self._options.output_limit:  # its runner stops at the limit
+                    raise RemoteProtocolError("more output than a task may have")
                 self._tell(self._listener.on_output, frame, body)
             case ResultChunk():
                 job.parts.chunk(frame, len(body))

@@ -277,7 +277,7 @@ class Person(Home):
 
     def worker(self, cluster: str, *arguments: str, **environment: str) -> Program:
         """A worker that lends to a cluster of friends, and says so."""
-        worker = self.p2p("-v", "worker", "--cluster", cluster, *arguments, **environment)
+        worker = self.p2p("-v", "worker", "--cluster", cluster, "--sandbox", "process", *arguments, **environment)
         worker.expect("Ctrl-C ends it")
         return worker
 

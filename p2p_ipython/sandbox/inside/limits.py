@@ -35,6 +35,12 @@ def limit_processes(processes: int) -> None:
         _lower(resource.RLIMIT_NPROC, processes)
 
 
+def limit_files(size: int) -> None:
+    """Let no file grow over ``size`` bytes; 0 sets no limit. Writing then fails with an error."""
+    if size:
+        _lower(resource.RLIMIT_FSIZE, size)
+
+
 def _lower(which: int, value: int) -> None:
     _, hard = resource.getrlimit(which)
     if hard != resource.RLIM_INFINITY:

@@ -40,8 +40,8 @@ def main(options: dict[str, Any]) -> None:
     warden.fork_under_watch(options["scratch"])
     frames_in, frames_out = _take_over_pipes()
     limits.limit_basics()
-    if options["pretends"]:
-        seccomp.pretence()
+    if options["landlocked"]:
+        seccomp.behind_landlock()
     interrupts = Interrupts()
     interrupts.install()
     tasks: Queue = SimpleQueue()
@@ -79,6 +79,7 @@ def main(options: dict[str, Any]) -> None:
     os.register_at_fork(after_in_child=in_child)
     limits.limit_memory(options["memory"])
     limits.limit_processes(options["processes"])
+    limits.limit_files(options["disk"])
     while True:
         executor.perform(*tasks.get())
 

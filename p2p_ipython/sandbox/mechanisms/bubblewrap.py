@@ -78,9 +78,9 @@ class BubblewrapLaunch:
         """Kill bwrap once more: the kernel ends the rest."""
         process.kill()
 
-    def usage(self, process: subprocess.Popen[bytes]) -> int:
+    def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
         """Add up what the processes in the sandbox occupy."""
-        return memory_below(process.pid)
+        return memory_below(process.pid, shared_once=shared_once)
 
     def death(self, code: int, words: str) -> Death:
         """Describe an end; bwrap tells a signal's number by 128 more, as a shell does."""

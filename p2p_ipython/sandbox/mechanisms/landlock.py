@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -77,8 +78,7 @@ class LandlockLaunch:
         except BaseException:
             self._scratch.remove()
             raise
-        alone = other is not None
-        runner = [sys.executable, *runner_arguments(options, str(scratch), walled=alone, pretends=not alone)]
+        arguments = runner_arguments(options, str(scratch), walled=other is not None, landlocked=True)
         given = {
             "scratch": str(scratch),
             "home": str(self.folder),
@@ -87,8 +87,7 @@ class LandlockLaunch:
             "memory": options.memory,
             "processes": options.processes,
             "disk": options.disk,
-            "stranger": other is not None,
-            "command": runner,
+            "command": [sys.executable, *arguments],
         }
         guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.landlock_guard", json.dumps(given)]
         self.command = [*as_stranger(other), *guard]
@@ -104,9 +103,9 @@ class LandlockLaunch:
         """Kill the guard and all that was below it."""
         kill_tree(process)
 
-    def usage(self, process: subprocess.Popen[bytes]) -> int:
+    def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
         """Add up what the processes behind the wall occupy."""
-        return memory_below(process.pid)
+        return memory_below(process.pid, shared_once=shared_once)
 
     def death(self, code: int, words: str) -> Death:
         """Describe an end by the guard's exit code, which is the runner's."""
@@ -134,7 +133,19 @@ def available() -> Missing | None:
     if abi < LEAST_ABI:
         hint = "A kernel from 6.12 on has it; until then bubblewrap is the one to install."
         return Missing(f"this kernel's Landlock (ABI {abi}) doesn't hold signals", hint)
-    return root_lacks()
+    return root_lacks() or _out_of_reach()
+
+
+def _out_of_reach() -> Missing | None:
+    """Return why runners of root's, which are not root, can't reach their Python; None if they can."""
+    if os.geteuid() != 0:
+        return None
+    for place in python_files().shown:
+        for folder in place.parents:
+            if not folder.stat().st_mode & stat.S_IXOTH:
+                hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap."
+                return Missing(f"Python is at {place}, and only root can enter {folder}", hint)
+    return None
 
 
 def prepare(options: LaunchOptions) -> LandlockLaunch:

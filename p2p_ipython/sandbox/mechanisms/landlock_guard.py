@@ -23,13 +23,13 @@ import sandlock
 
 from p2p_ipython.sandbox import processes
 
-LOOK = 0.5
+LOOK = 0.1
 """Seconds between two looks at the scratch folder, and at who our parent is."""
 
 DISK_FULL = 99
 """The exit code that says that the scratch folder held too much."""
 
-_NOT_A_DIRECTORY_OF_OURS = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat")
+_OF_ANY_FILE = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat")
 """Calls that Landlock doesn't hold: they would change the lender's files, wherever they are."""
 
 
@@ -40,7 +40,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     box = sandlock.Sandbox(
         fs_readable=[*options["shown"], scratch],
         fs_writable=[*options["written"], os.devnull],
-        extra_deny_syscalls=[] if options["stranger"] else list(_NOT_A_DIRECTORY_OF_OURS),
+        extra_deny_syscalls=list(_OF_ANY_FILE),
         max_memory=options["memory"] or None,
         max_processes=options["processes"],
         no_coredump=True,

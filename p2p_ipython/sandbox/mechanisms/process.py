@@ -44,9 +44,9 @@ class ProcessLaunch:
         """Kill the warden and, as nobody does it then, all that was below it."""
         kill_tree(process)
 
-    def usage(self, process: subprocess.Popen[bytes]) -> int:
+    def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
         """Add up what the processes below the warden occupy."""
-        return memory_below(process.pid)
+        return memory_below(process.pid, shared_once=shared_once)
 
     def death(self, code: int, words: str) -> Death:
         """Tell a task that ran out of the machine's memory from others by the system's own count."""
