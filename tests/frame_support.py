@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Header
-from p2p_ipython.protocol.rules import REQUIRED, Field
-from p2p_ipython.protocol.task_frames import FRAMES, Result, Sender
+from p2p_ipython.protocol.task_frames import Result, Sender
 
 
 def read_result(header: Mapping[str, Any]) -> Result:
     """A task's result, read from what a worker's header says besides the task and the attempt."""
     return Result.read({"id": "t", "attempt": 1, **header})
 
-
-NONSENSE: list[Any] = [None, True, 7, -1, 1.5, "nonsense", [], [[]], [7], {}, {"a": 1}, [None], 10**400, float("nan")]
 
 GOOD: dict[tuple[Sender, str], Header] = {
     ("client", "task"): {"t": "task", "id": "t", "attempt": 1, "kind": "call", "segments": [[3, None]]},
@@ -42,23 +38,3 @@ GOOD: dict[tuple[Sender, str], Header] = {
 for _kind in ("output", "chunk", "result"):
     GOOD["runner", _kind] = GOOD["worker", _kind]
 GOOD["agent", "task"] = GOOD["client", "task"]
-
-
-def is_right(one: Field, value: Any) -> bool:
-    """Whether a value keeps a field's rule: asked of the rule, so that only the reader's use of it is tried here."""
-    try:
-        one.rule.read(value)
-    except (ValueError, RemoteProtocolError):
-        return False
-    return True
-
-
-def mistakes(sender: Sender, kind: str) -> Iterator[tuple[str, Header]]:
-    """Headers of a kind with one field that is missing or wrong, and the field's name."""
-    good = GOOD[sender, kind]
-    for one in FRAMES[sender][kind].table():
-        if one.default is REQUIRED:
-            yield one.name, {name: value for name, value in good.items() if name != one.name}
-        for value in NONSENSE:
-            if not is_right(one, value):
-                yield one.name, {**good, one.name: value}

@@ -227,11 +227,11 @@ class Bridge:
         self._workers_gone([sid], detail)
 
     def _workers_gone(self, sids: Collection[bytes], detail: str) -> None:
+        self._act(self.machine.links_lost(sids, detail, self._loop.time()))
         for sid in sids:
             link = self.links.pop(sid, None)
             if link is not None and link.link is not None:
                 link.link.abort()
-        self._act(self.machine.links_lost(sids, detail, self._loop.time()))
 
     def _empty_inbox(self) -> None:
         self._woken = False
@@ -377,8 +377,8 @@ class Bridge:
             case LinkState.RECONNECTING:
                 self._act(self.machine.link_away(sid, detail, self._loop.time()))
             case LinkState.CLOSED | LinkState.LOST:
-                del self.links[sid]
                 self._link_lost(sid, detail or state.value)
+                del self.links[sid]  # not before: what has come of its tasks' results is dropped there
 
     # -- tasks out --
 

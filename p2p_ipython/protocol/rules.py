@@ -122,7 +122,7 @@ def texts(most: int, longest: int) -> Rule:
                 raise Wrong
         return tuple(value)
 
-    return Rule(f"refs ≤ {most:,}", read)
+    return Rule(f"{'refs' if longest < _HEADER else 'texts'} ≤ {most:,}", read)
 
 
 def ruled(rule: Rule, **more: Any) -> Any:

@@ -33,7 +33,8 @@ from p2p_ipython.client.bridge import Bridge
 from p2p_ipython.client.future import Arrived, Future
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
-from p2p_ipython.link.rendezvous import new_code
+from p2p_ipython.link.base import Linker
+from p2p_ipython.link.rendezvous import Role, new_code
 from p2p_ipython.members.membership import Membership, Standing
 from p2p_ipython.protocol.identity import ClusterSecret, Session, fingerprint
 from p2p_ipython.protocol.messages import Terms
@@ -193,7 +194,7 @@ class Rehearsal(Participant):
             name=f"worker-{number + 1}",
             terms=Terms(slots=slots, free=slots, python=f"{sys.version_info[0]}.{sys.version_info[1]}"),
             membership=(membership := self._membership("worker", member)),
-            linker=MemoryLinker("worker", hub=self.links, settings=self.settings),
+            linker=self.linker("worker"),
             make_slot=make_slot,
         )
         self.agents.append(agent)
@@ -213,6 +214,10 @@ class Rehearsal(Participant):
         """Let a worker leave, with a good-bye."""
         await self.agents[number].close()
 
+    def linker(self, role: Role) -> Linker:
+        """Make the linker of one process. A class that returns another kind rehearses on that, in real time."""
+        return MemoryLinker(role, hub=self.links, settings=self.settings)
+
     def kill_runner(self, number: int) -> None:
         """Kill the process in which a worker runs its tasks, from outside."""
         for slot in self.slots[number]:
@@ -229,7 +234,7 @@ class Rehearsal(Participant):
             settings=self.settings,
             name=member,
             membership=(membership := self._membership("client", member)),
-            linker=MemoryLinker("client", hub=self.links, settings=self.settings),
+            linker=self.linker("client"),
             store=participant.store,
             new_code=new_code,
         )

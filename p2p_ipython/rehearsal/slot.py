@@ -44,7 +44,8 @@ class MemorySlot:
         """See ``TaskSlot``."""
         if task_id == self._task_id and self._task is not None:
             self._cancelled = True
-            self._task.cancel()
+            # One that was cancelled before its first step would end without a word.
+            asyncio.get_running_loop().call_soon(self._task.cancel)
 
     def holds(self, ref: str) -> bool:
         """See ``TaskSlot``: nothing is kept from one task to the next."""

@@ -117,7 +117,8 @@ class RunnerLife:
         return self._doom or death
 
     async def _end(self) -> None:
-        by_itself = self.over.done() and self._doom is None and not self.replaced
+        # A slot that closes cancels ``over``.
+        by_itself = self.over.done() and not self.over.cancelled() and self._doom is None and not self.replaced
         # Its pipe ends before the process does; how that ends is its task's last word.
         if not (by_itself and await self._has_ended(_LAST_STEPS)):
             self._launch.end(self.process)

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strange_frames import Said, examples, said
 
 from p2p_ipython.protocol.frames import Buffer, FrameReader, Header, encode
-from p2p_ipython.protocol.task_frames import AgentFrame, Cancel, Task
+from p2p_ipython.protocol.task_frames import FRAMES, AgentFrame, Cancel, NewBuffer, Piece, Task
 from p2p_ipython.sandbox.launch import LaunchOptions, prepare
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import pack_task
@@ -32,6 +35,15 @@ class Runner:
     def send(self, frame: AgentFrame, body: Buffer = b"") -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(encode(frame.header(), len(body)) + bytes(body))
+
+    def say(self, frame: Said) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(frame.head + frame.body)
+
+    def ended(self) -> bool:
+        """Wait for its end; whether it said nothing before."""
+        return next(self._frames, None) is None and self._process.wait(DEADLINE) == 1
 
     def task(self, task_id: str, source: str) -> None:
         packed = pack_task({}, BufferStore(1 << 20))
@@ -118,3 +130,27 @@ def test_a_warden_sees_its_agents_end_also_when_somebody_holds_the_pipe_open(tmp
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_an_agents_frame_that_is_wrong_ends_a_runner_and_one_of_a_later_version_is_ignored(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @examples(15)
+    @given(st.sampled_from(list(FRAMES["agent"])).flatmap(lambda kind: said("agent", kind)))
+    def one(frame: Said) -> None:
+        assume(frame.wrong or frame.header["t"] != Task.kind)  # a cell of random text might do anything
+        with runner(tmp_path) as it:
+            if frame.header.get("t") == Piece.kind and not frame.wrong:
+                it.send(NewBuffer(frame.header["ref"], 1 << 20))
+            it.say(frame)
+            if frame.wrong:
+                assert it.ended()
+            else:
+                it.task("after", "1")
+                assert it.next("result")["ok"]
+        errors = capfd.readouterr().err
+        assert errors.count("the runner can't go on") == bool(frame.wrong)
+        assert "Traceback" not in errors
+        assert not list(tmp_path.iterdir())
+
+    one()

@@ -38,7 +38,7 @@ Queue = SimpleQueue[tuple[Task, Buffer]]
 def main(options: dict[str, Any]) -> None:
     """Be a runner until the agent is gone. ``options`` are those of ``launch.runner_arguments``."""
     warden.fork_under_watch(options["scratch"])
-    frames_in, frames_out = _take_over_pipes()
+    frames_in, frames_out, errors = _take_over_pipes()
     limits.limit_basics()
     if options["landlocked"]:
         seccomp.behind_landlock()
@@ -46,7 +46,7 @@ def main(options: dict[str, Any]) -> None:
     interrupts.install()
     tasks: Queue = SimpleQueue()
     buffers = Buffers()
-    reader = _Reader(frames_in, buffers, tasks, interrupts)
+    reader = _Reader(frames_in, errors, buffers, tasks, interrupts)
     threading.Thread(target=reader.run, name="p2p-read", daemon=True).start()
 
     from p2p_ipython.sandbox.inside.capture_output import Outlet, streams
@@ -84,23 +84,24 @@ def main(options: dict[str, Any]) -> None:
         executor.perform(*tasks.get())
 
 
-def _take_over_pipes() -> tuple[int, int]:
-    """Move the agent's pipes to descriptors of our own; a task's reads find nothing. Returns (in, out)."""
-    frames_in, frames_out = os.dup(0), os.dup(1)
+def _take_over_pipes() -> tuple[int, int, int]:
+    """Move the agent's pipes to descriptors of our own; a task's reads find nothing. Returns (in, out, errors)."""
+    frames_in, frames_out, errors = os.dup(0), os.dup(1), os.dup(2)
     enlarge(frames_in)
     enlarge(frames_out)
     # A crash in compiled code writes where it happened to what was our stderr; the agent reads it.
-    faulthandler.enable(os.dup(2), all_threads=False)
+    faulthandler.enable(errors, all_threads=False)
     with open(os.devnull, "rb") as null:
         os.dup2(null.fileno(), 0)
-    return frames_in, frames_out
+    return frames_in, frames_out, errors
 
 
 class _Reader:
     """Takes frames in and sorts them; the agent's end is ours."""
 
-    def __init__(self, fd: int, buffers: Buffers, tasks: Queue, interrupts: Interrupts) -> None:
+    def __init__(self, fd: int, errors: int, buffers: Buffers, tasks: Queue, interrupts: Interrupts) -> None:
         self._fd = fd
+        self._errors = errors  # 2 is soon the task's
         self._buffers = buffers
         self._tasks = tasks
         self._interrupts = interrupts
@@ -112,7 +113,7 @@ class _Reader:
                 for header, body in frames.advance(count):
                     self._sort(header, body)
         except (OSError, MemoryError, FrameError, RemoteProtocolError) as error:
-            os.write(2, f"p2p: the runner can't go on: {error!r}\n".encode())
+            os.write(self._errors, f"p2p: the runner can't go on: {error!r}\n".encode())
         finally:
             os._exit(1)
 
