@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +82,8 @@ def in_turn(frame: Said) -> Said:
 def test_a_frame_that_is_wrong_ends_the_runner_and_fields_of_a_later_version_are_ignored(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(launch._MECHANISMS, "hijacked", __name__)  # type: ignore[attr-defined]
+    monkeypatch.setattr(launch, "MECHANISMS", ("hijacked",))
+    monkeypatch.setitem(sys.modules, "p2p_ipython.sandbox.mechanisms.hijacked", sys.modules[__name__])
     scratch, says = tmp_path / "scratch", tmp_path / "says"
     scratch.mkdir()
     options = LaunchOptions(scratch=scratch, extra_env={"SAYS": str(says)})
