@@ -98,22 +98,16 @@ class TLSLinker:
         )
         if self._closed:
             raise LinkLost("the linker was closed meanwhile")
+        terms = Terms(
+            context=self._certificate.context(peer_certificate, server=self.role == "worker"),
+            certificate=peer_certificate,
+            session=ways.tokens.session,
+            proof=meeting.prove(met.verifier),
+            check=_once(partial(meeting.check, met.verifier)),
+            count=link.count_for_hello,
+        )
         self._links.add(link)
-        try:
-            await link.make(
-                Terms(
-                    context=self._certificate.context(peer_certificate, server=self.role == "worker"),
-                    certificate=peer_certificate,
-                    session=ways.tokens.session,
-                    proof=meeting.prove(met.verifier),
-                    check=_once(partial(meeting.check, met.verifier)),
-                    count=link.count_for_hello,
-                )
-            )
-        except BaseException:
-            link.abort()
-            raise
-        link.begin()
+        await link.begin_after(link.make(terms))
         return link
 
     async def close(self) -> None:
