@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from p2p_ipython.errors import BoardUnreachable
 from p2p_ipython.loop import adopt
+from p2p_ipython.members.way import Way
 
 if TYPE_CHECKING:
     from p2p_ipython.client.bridge import Bridge
@@ -59,9 +60,8 @@ async def _start_here(core: ClusterCore) -> None:
     board = await core.local.board()
     core.progress("joining the board")
     address = BoardAddress.parse(board.address)
-    access = given_access(
-        address, key, core.cluster, me=core.name, settings=core.settings, pin=board.host_key, remember=False
-    )
+    way = Way(pin=board.host_key)
+    access = given_access(address, key, core.cluster, way, me=core.name, settings=core.settings, remember=False)
     bridge = await _take_part(core, access, listen="127.0.0.1")
     bridge.open(board.mailbox, board.relay)
 
@@ -93,17 +93,7 @@ async def _access(core: ClusterCore, target: str) -> Access:
         return await shared_access(
             target, me=core.name, settings=core.settings, identity=way.identity, ssh_options=way.ssh_options
         )
-    return await personal_access(
-        target,
-        core.cluster,
-        me=core.name,
-        settings=core.settings,
-        identity=way.identity,
-        pin=way.pin,
-        mailbox=way.mailbox,
-        relay=way.relay,
-        ssh_options=way.ssh_options,
-    )
+    return await personal_access(core.cluster, replace(way, board=target), me=core.name, settings=core.settings)
 
 
 async def _come_in(core: ClusterCore, title: str) -> None:

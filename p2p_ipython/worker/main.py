@@ -205,6 +205,7 @@ async def _access(options: WorkerOptions) -> Access:
     from p2p_ipython.board.client.address import BoardAddress
     from p2p_ipython.members.access import given_access, personal_access, shared_access
     from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.members.way import Way
     from p2p_ipython.protocol.roster import is_title
 
     name, settings = options.name or default_name(), options.settings
@@ -222,36 +223,18 @@ async def _access(options: WorkerOptions) -> Access:
                 " or a board where your own machines meet, as --board HOST:PORT.",
             ) from None
         return await shared_access(
-            title,
-            me=name,
-            settings=settings,
-            identity=options.identity,
-            ssh_options=options.ssh_options,
+            title, me=name, settings=settings, identity=options.identity, ssh_options=options.ssh_options
         )
     if is_title(options.cluster):
         raise ConfigError(
             f"where {options.cluster} is, its profile knows", hint="Leave --board out; p2p members lists what is known."
         )
+    way = Way(options.board, options.identity, options.accept_host_key, ssh_options=options.ssh_options)
     if options.key is not None:
         address = BoardAddress.parse(options.board)
-        return given_access(
-            address,
-            options.key,
-            options.cluster,
-            me=name,
-            settings=settings,
-            pin=options.accept_host_key,
-            remember=options.farewell,  # a board that outlives us: we may come back
-        )
-    return await personal_access(
-        options.board,
-        options.cluster,
-        me=name,
-        settings=settings,
-        identity=options.identity,
-        pin=options.accept_host_key,
-        ssh_options=options.ssh_options,
-    )
+        remember = options.farewell  # a board that outlives us: we may come back
+        return given_access(address, options.key, options.cluster, way, me=name, settings=settings, remember=remember)
+    return await personal_access(options.cluster, way, me=name, settings=settings)
 
 
 class _Worker:
