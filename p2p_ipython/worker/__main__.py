@@ -10,23 +10,18 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging
 import os
 import sys
 
 from p2p_ipython import lifeline
-from p2p_ipython.worker.hardening import harden
+from p2p_ipython.worker.hardening import begin_hardened
 
 
 def main() -> int:
     """Run the worker that standard input describes."""
-    harden()
-    first = json.loads(lifeline.read_line() or b"null")
+    first = begin_hardened()
     if first is None:
         return 0
-    logging.basicConfig(
-        level=first["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
     # The heavy imports come while the board starts.
     import paramiko
 

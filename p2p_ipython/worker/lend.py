@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_ipython import lifeline
 from p2p_ipython.errors import P2PError
-from p2p_ipython.worker.hardening import harden
+from p2p_ipython.worker.hardening import begin_hardened
 
 if TYPE_CHECKING:
     from p2p_ipython.worker.agent import Agent
@@ -37,13 +37,9 @@ GONE = 20.0
 
 def main() -> int:
     """Run the worker that standard input describes."""
-    harden()
-    given = json.loads(lifeline.read_line() or b"null")
+    given = begin_hardened()
     if given is None:
         return 0
-    logging.basicConfig(
-        level=given["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
     try:
         return asyncio.run(_Lent(given).run())
     except asyncio.CancelledError:  # the starter has gone before there was a worker
