@@ -14,12 +14,13 @@ import os
 import sys
 
 from p2p_ipython import lifeline
-from p2p_ipython.worker.hardening import begin_hardened
+from p2p_ipython.worker.hardening import harden
 
 
 def main() -> int:
     """Run the worker that standard input describes."""
-    first = begin_hardened()
+    harden()
+    first = lifeline.first_line()
     if first is None:
         return 0
     # The heavy imports come while the board starts.

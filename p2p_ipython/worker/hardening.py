@@ -6,13 +6,9 @@ POSIX only; what can't be done on a system is left out there.
 from __future__ import annotations
 
 import ctypes
-import json
-import logging
 import os
 import sys
-from typing import Any
 
-from p2p_ipython import lifeline
 from p2p_ipython.sandbox.mechanisms.environment import is_passed
 
 _PR_SET_DUMPABLE = 4
@@ -35,20 +31,6 @@ def harden() -> None:
     if sys.platform == "linux":
         _wipe_first_environment()
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def begin_hardened() -> dict[str, Any] | None:
-    """Harden a worker's process, and read what its starter says first; None if the starter has gone.
-
-    That is a line of JSON on standard input. Its ``log_level`` is for the log, which goes to standard error.
-    """
-    harden()
-    given: dict[str, Any] | None = json.loads(lifeline.read_line() or b"null")
-    if given is not None:
-        logging.basicConfig(
-            level=given["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
-        )
-    return given
 
 
 def _wipe_first_environment() -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_ipython import lifeline
 from p2p_ipython.errors import P2PError
-from p2p_ipython.worker.hardening import begin_hardened
+from p2p_ipython.worker.hardening import harden
 
 if TYPE_CHECKING:
     from p2p_ipython.worker.agent import Agent
@@ -37,7 +37,8 @@ GONE = 20.0
 
 def main() -> int:
     """Run the worker that standard input describes."""
-    given = begin_hardened()
+    harden()
+    given = lifeline.first_line()
     if given is None:
         return 0
     try:
