@@ -18,12 +18,14 @@ repeated; a figure is the median of all its samples, ``roundtrip_p99_ms`` their 
 
 from __future__ import annotations
 
+# Functions import what is heavy or optional; importing connect is a part of what is measured.
 import platform
 import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
@@ -254,8 +256,6 @@ def _kinds(*, arrays: bool) -> tuple[Callable[[int], Any], Callable[[int], Any]]
 
 
 def _numpy_zeros() -> Callable[[int], Any]:
-    from functools import partial
-
     import numpy as np
 
     return partial(np.zeros, dtype=np.uint8)

@@ -67,7 +67,7 @@ def read_line(*, fd: int = 0, limit: int = 1 << 20) -> bytes:
 
 
 def first_line() -> dict[str, Any] | None:
-    """Read the options that the starter writes first, JSON, and log to standard error as they say; None: it has gone."""
+    """Read the starter's options, a line of JSON, and log to standard error as they say. None: the starter has gone."""
     options: dict[str, Any] | None = json.loads(read_line() or b"null")
     if options is not None:
         logging.basicConfig(

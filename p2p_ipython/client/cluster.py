@@ -6,6 +6,7 @@ either return at once (``submit``) or wait for it with a deadline (``connect``, 
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import concurrent.futures
 import logging
 import os

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import sys
@@ -152,7 +153,6 @@ def cores() -> int:
 
 def _user() -> str:
     """Return this user's name, as a board would have it (letters and digits)."""
-    import getpass
 
     try:
         name = getpass.getuser()

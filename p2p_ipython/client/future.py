@@ -228,6 +228,7 @@ class Future(concurrent.futures.Future[T]):
                 stream = sys.stderr if message["name"] == "stderr" else sys.stdout
                 stream.write(message["text"])
             elif message["kind"] == "display_data":
+                # Late: IPython is heavy, and a script may have none.
                 from IPython.display import publish_display_data
 
                 content = message["content"]

@@ -7,6 +7,7 @@ ends with ``give_up``, or with the process.
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import asyncio
 import concurrent.futures
 import logging
@@ -16,11 +17,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from p2p_ipython.client.ending import Turn, at_end
+from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError, in_notebook
 from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
-    from p2p_ipython.config import Settings
     from p2p_ipython.members.joining import LetIn
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.members.way import Way
@@ -173,7 +174,6 @@ def knock(
 
     async def knocked() -> None:
         adopt()
-        from p2p_ipython.config import Settings
         from p2p_ipython.members.operations import my_name
         from p2p_ipython.members.profiles import Profiles
 

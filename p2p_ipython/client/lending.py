@@ -10,6 +10,7 @@ thread but the loop's, and each has a deadline; ``states`` and ``follow`` may be
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import asyncio
 import logging
 import os

@@ -278,6 +278,6 @@ class LocalCluster:
 
 def _share(workers: int) -> int:
     """Memory that a task may use when ``workers`` share this machine and a quarter is left to its user, bytes."""
-    import psutil
+    import psutil  # heavy
 
     return int(psutil.virtual_memory().total) * 3 // 4 // workers

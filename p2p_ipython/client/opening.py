@@ -5,6 +5,7 @@ All happens on the background loop. ``join`` gives a ``ClusterCore`` its bridge.
 
 from __future__ import annotations
 
+# Functions import what is heavy (paramiko, cryptography), most of it while a board and its workers start.
 import asyncio
 import io
 import os
@@ -12,6 +13,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from p2p_ipython.board.client.address import BoardAddress
+from p2p_ipython.board.client.new_key import new_ed25519
+from p2p_ipython.client.knocking import come_in
+from p2p_ipython.client.local import LocalCluster
 from p2p_ipython.errors import BoardUnreachable
 from p2p_ipython.loop import adopt
 from p2p_ipython.members.way import Way
@@ -31,12 +36,8 @@ async def join(core: ClusterCore) -> None:
 
 
 async def _start_here(core: ClusterCore) -> None:
-    from p2p_ipython.client.local import LocalCluster
-
     some = "a worker" if core.workers == 1 else f"{core.workers} workers"
     core.progress(f"starting a board and {some} on this machine")
-    from p2p_ipython.board.client.new_key import new_ed25519
-
     private, public = new_ed25519()
     core.local = LocalCluster(
         key=private,
@@ -51,7 +52,6 @@ async def _start_here(core: ClusterCore) -> None:
     core.local.start()
     import paramiko
 
-    from p2p_ipython.board.client.address import BoardAddress
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.access import given_access
 
@@ -103,7 +103,6 @@ async def _come_in(core: ClusterCore, title: str) -> None:
     profiles, said = Profiles(), core.way
     if await asyncio.to_thread(profiles.find, title) is not None:
         return
-    from p2p_ipython.client.knocking import come_in
 
     await come_in(
         title,

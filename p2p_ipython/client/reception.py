@@ -10,6 +10,7 @@ started ends with ``close``, or with the process.
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import asyncio
 import logging
 import os

@@ -14,6 +14,7 @@ import os
 import sys
 
 from p2p_ipython import lifeline
+from p2p_ipython.config import Settings
 from p2p_ipython.worker.hardening import harden
 
 
@@ -29,7 +30,6 @@ def main() -> int:
     import p2p_ipython.board.client.ssh
     import p2p_ipython.link.tls  # noqa: F401
     from p2p_ipython.board.client.keys import KeyChoice
-    from p2p_ipython.config import Settings
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 
     second = json.loads(lifeline.read_line() or b"null")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython import lifeline
+from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.worker.hardening import harden
 
@@ -66,7 +67,7 @@ class _Lent:
         self._enough: asyncio.Event
 
     async def run(self) -> int:
-        from p2p_ipython.config import Settings
+        # Late: it is heavy (paramiko, cryptography), and a starter that has gone needs no worker.
         from p2p_ipython.worker.main import WorkerOptions, run_worker
 
         given = self._given

@@ -20,15 +20,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, NotAdmitted
+from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.loop import adopt, disown
+from p2p_ipython.members.access import given_access, personal_access, shared_access
+from p2p_ipython.members.operations import find_title
+from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.way import Way
+from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, TAG, Terms
+from p2p_ipython.protocol.roster import is_fingerprint, is_title
+from p2p_ipython.sandbox.launch import LaunchOptions
+from p2p_ipython.worker.agent import Agent
+from p2p_ipython.worker.slots import Slot
 
 if TYPE_CHECKING:
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.access import Access
     from p2p_ipython.members.membership import Membership, Standing
-    from p2p_ipython.worker.agent import Agent
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +164,6 @@ async def _any(*events: asyncio.Event, timeout: float | None) -> None:
 
 def for_whom(given: Sequence[str], standing: Standing) -> tuple[str, ...]:
     """Return the keys of members who are given by name or fingerprint. Raises ``ConfigError``."""
-    from p2p_ipython.protocol.messages import MAX_ONLY
-    from p2p_ipython.protocol.roster import is_fingerprint
 
     if not given:
         return ()
@@ -187,7 +195,6 @@ def for_whom(given: Sequence[str], standing: Standing) -> tuple[str, ...]:
 
 def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
     """Return the tags, each once. Raises ``ConfigError``."""
-    from p2p_ipython.protocol.messages import MAX_TAGS, TAG
 
     found = tuple(dict.fromkeys(tags))
     wrong = next((tag for tag in found if not TAG.fullmatch(tag)), None)
@@ -202,16 +209,8 @@ def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 async def _access(options: WorkerOptions) -> Access:
-    from p2p_ipython.board.client.address import BoardAddress
-    from p2p_ipython.members.access import given_access, personal_access, shared_access
-    from p2p_ipython.members.profiles import Profiles
-    from p2p_ipython.members.way import Way
-    from p2p_ipython.protocol.roster import is_title
-
     name, settings = options.name or default_name(), options.settings
     if options.board is None:
-        from p2p_ipython.members.operations import find_title
-
         try:
             title = await asyncio.to_thread(find_title, Profiles(), options.cluster)
         except ConfigError:
@@ -241,12 +240,6 @@ class _Worker:
     """The parts of a worker, put together."""
 
     def __init__(self, options: WorkerOptions, membership: Membership, expelled: Callable[[str], None]) -> None:
-        from p2p_ipython.link.tls import TLSLinker
-        from p2p_ipython.protocol.messages import Terms
-        from p2p_ipython.sandbox.launch import LaunchOptions
-        from p2p_ipython.worker.agent import Agent
-        from p2p_ipython.worker.slots import Slot
-
         settings = options.settings
         only, tags = for_whom(options.only, membership.standing), check_tags(options.tags)
         self.membership = membership

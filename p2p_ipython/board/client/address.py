@@ -203,7 +203,7 @@ def route(address: BoardAddress, files: SSHFiles, options: SSHOptions | None = N
 
 def _load(files: SSHFiles) -> Any:
     """Read the configuration; None if there is none: paramiko's empty one asks for the user's name."""
-    import paramiko
+    import paramiko  # heavy
 
     if files.config is None:
         return None

@@ -19,6 +19,7 @@ def main() -> int:
     options = lifeline.first_line()
     if options is None:
         return 0
+    # Late: asyncssh and Twisted are heavy, and a starter that has gone needs neither.
     from p2p_ipython.board.server.main import board_command
     from p2p_ipython.board.server.options import ServerOptions
 

@@ -21,7 +21,7 @@ def limit() -> int:
     """Return how many files this process may have open."""
     if sys.platform == "win32":
         return _WINDOWS
-    import resource
+    import resource  # there is none on Windows
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 

@@ -116,7 +116,7 @@ def decode(
 
 
 def _budget() -> int:
-    import psutil
+    import psutil  # heavy; below, few values need what their decoders import
 
     return min(BUDGET, int(psutil.virtual_memory().available) // 4)
 
