@@ -1,6 +1,6 @@
 """Measures a cluster: ``p2p bench``.
 
-What each figure is, so that it can be compared with another system's:
+The figures, so that they can be compared with another system's:
 
 * ``first_result_s``: from the call of ``connect`` to the result of a first task that does nothing. On a
   personal cluster everything is started anew for it, in each repeat.
@@ -58,7 +58,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured. Units are in the names; memory is None where it was not asked for."""
+    """The figures of one measurement. Units are in the names; memory is None where it was not asked for."""
 
     first_result_s: float
     roundtrip_ms: float

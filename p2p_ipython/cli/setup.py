@@ -1,7 +1,7 @@
 """``p2p setup``: a key, the hosts' keys, and an account on pico.sh, step by step.
 
 Nothing happens behind the user's back: a step says what it is going to run, asks, and runs that in the same terminal,
-so that passphrases go to OpenSSH's own programs and never come here. What is there already is said and left
+so that passphrases go to OpenSSH's own programs and never come here. A step that is done already is reported and left
 alone, so it can be stopped at any time, and run again.
 """
 

@@ -59,7 +59,7 @@ class Cluster(concurrent.futures.Executor):
 
     @property
     def target(self) -> str | None:
-        """What was connected to: a title, as "alice/friends", or a board's address; None on this machine.
+        """The target of ``connect``: a title, as "alice/friends", or a board's address; None on this machine.
 
         >>> cluster.target is None
         True
@@ -77,7 +77,7 @@ class Cluster(concurrent.futures.Executor):
 
     @property
     def name(self) -> str:
-        """What others see of this user, text.
+        """The name by which others see this user, text.
 
         >>> cluster.name == ""
         False
@@ -187,7 +187,7 @@ class Cluster(concurrent.futures.Executor):
     # -- friends --
 
     def members(self) -> tuple[Member, ...]:
-        """Return who is in a shared cluster, its owner first; () in a personal one, and before the roster has come.
+        """Return the members of a shared cluster, its owner first; () in a personal one, and before there is a roster.
 
         >>> cluster.members()
         ()

@@ -1,4 +1,4 @@
-"""What a cluster is made of, for the rest of the package: the one access behind the public ``Cluster``.
+"""The parts of a cluster, for the rest of the package: the one access behind the public ``Cluster``.
 
 ``cluster._core`` has it. It knows the cluster's tasks, the record of them, who else is there, and what all that
 looks like to people. The bridge does the work; opening.py makes it.

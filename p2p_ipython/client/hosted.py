@@ -1,6 +1,6 @@
 """A cluster of friends that this notebook hosts: its owner's host, on the loop, and what is shown of it.
 
-Those who knock wait here until whoever runs the notebook answers; ``reception.py`` has the calls for that.
+Guests who knock wait here until the notebook's user answers; ``reception.py`` has the calls for that.
 """
 
 from __future__ import annotations

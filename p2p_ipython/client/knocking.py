@@ -47,7 +47,7 @@ class _Visit:
         self.state = "knocking"
         self.progress: Callable[[str], None]
         self.left = False
-        """Whether whoever knocked has gone on to something else, and is to be told what comes of it."""
+        """Whether the cell that knocked has ended, so that its user has to be notified of the answer."""
         self.task: asyncio.Task[LetIn]
         self.pid = os.getpid()
 
@@ -85,7 +85,7 @@ class _Visit:
         return let_in
 
     def over(self, title: str) -> None:
-        """Say what has come of it to who has left."""
+        """Notify a user who no longer waits of the answer."""
         if self.task.cancelled():
             return
         error = self.task.exception()
@@ -114,8 +114,8 @@ async def come_in(
     """Return once the profile of ``title`` is there.
 
     ``owner`` is the fingerprint of the owner's key, "" if it isn't known; ``patience`` is how long to wait for an
-    answer, seconds. Raises ``NotAdmitted`` while nobody has answered, and when whoever answers has to be confirmed
-    first; ``ConfigError`` when the answer was no.
+    answer, seconds. Raises ``NotAdmitted`` while nobody has answered, and when the user has to confirm the key that
+    answers; ``ConfigError`` when the answer was no.
     """
     visit = _visits.get(title)
     if visit is not None and not visit.is_as_wanted(name, way):  # the last time was a mistake
@@ -151,7 +151,7 @@ async def come_in(
     if not owner:
         raise NotAdmitted(
             f"{title} lets you in; its owner has the key {let_in.owner}",
-            hint="Whoever has it lets people in who run code on your workers, so compare it with what the owner says; "
+            hint="Its holder admits people who run code on your workers, so compare it with what the owner says; "
             f"then run the line again with: --owner {let_in.owner}",
         )
     _visits.pop(title, None)

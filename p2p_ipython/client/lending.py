@@ -182,7 +182,7 @@ class Lender:
     def stop(self, which: str) -> LendingState:
         """Lend no more: at once where nothing runs, else when that is over, after a minute at the latest.
 
-        Returns after some seconds at most; a second ``stop`` ends what runs. What has failed is forgotten.
+        Returns after some seconds at most; a second ``stop`` ends what runs. A worker that has failed is forgotten.
         """
         return self._wait(self._stop(which), STOPPING + 2 * SLACK, "ending the worker")
 
@@ -465,7 +465,7 @@ _lender: Lender | None = None
 
 def lender() -> Lender:
     """Return the lender of this process, made on first use."""
-    global _lender  # noqa: PLW0603 - a process lends its machine once, whoever in it asks
+    global _lender  # noqa: PLW0603 - a process lends its machine once
     with _lock:
         if _lender is None or _lender.pid != os.getpid():
             _lender = Lender()

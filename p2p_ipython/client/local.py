@@ -64,7 +64,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # A terminal's Ctrl-C is for whoever started the cluster; it ends its children in order.
+            # A terminal's Ctrl-C is for the process that started the cluster; it ends its children in order.
             start_new_session=True,
         )
         self.pid = self._process.pid

@@ -1,4 +1,4 @@
-"""What an SSH server shows and answers: its host key, the result of one command. All of it blocks, within a deadline.
+"""An SSH server's answers: its host key, the result of one command. All of it blocks, within a deadline.
 
 For servers that are no boards (pico.sh, where accounts are) and for looking at a host key before anybody logs in.
 Boards are talked to by ``board/client/ssh.py``.

@@ -1,4 +1,4 @@
-"""What a wormhole needs: the mailbox, the relay, a link over it; and the mailbox's clock, the only one within reach.
+"""The needs of a wormhole: the mailbox, the relay, a link over it; and the mailbox's clock, the only one within reach.
 
 Each function says what it found as a ``Result``; the caller limits its time.
 """

@@ -5,7 +5,7 @@ other's certificate and addresses. Then both dial (attempts.py), and the client 
 greets right (handshake.py). From then on the mailbox isn't needed: when a connection breaks, both ends dial
 again and continue where they stopped (tls_link.py; session.py says what is sent again).
 
-What runs: per process a listening socket; per link a connection and one timer, and while it has no connection the
+These run: per process a listening socket; per link a connection and one timer, and while it has no connection the
 search for one. All of it is ended by ``TLSLinker.close``.
 """
 

@@ -1,4 +1,4 @@
-"""What is said in an invitation, as JSON: the inviter's, the guest's and the welcome, written, read and checked. Pure.
+"""The messages of an invitation, as JSON: the inviter's, the guest's and the welcome, written, read and checked. Pure.
 
 Every field comes from somebody who may be anyone: each is bounded, and one that is wrong is a ``WrongPeer``. Nothing of
 a key is in a repr or an error.

@@ -50,7 +50,7 @@ class Question:
 
     @property
     def also(self) -> str:
-        """What else the owner has to know before saying yes; "" for nothing."""
+        """A note that the owner has to know before saying yes; "" for none."""
         return (
             f"{self.called} is in already, by another key: both keys will count as theirs." if self.another_key else ""
         )

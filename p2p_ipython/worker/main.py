@@ -51,7 +51,7 @@ DRAIN = 60.0
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker needs to know.
+    """The options of a worker.
 
     ``cluster`` is the title of a shared cluster, whose profile says where its board is, or the name of a personal one
     on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the

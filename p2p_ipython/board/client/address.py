@@ -145,7 +145,7 @@ def _not_supported(option: str) -> ConfigError:
 
 @dataclass(frozen=True)
 class BoardAddress:
-    """What the user typed: a host (or a name from ``~/.ssh/config``), and a port and a user if given."""
+    """An address as the user typed it: a host (or a name from ``~/.ssh/config``), and a port and a user if given."""
 
     host: str
     port: int | None = None

@@ -128,7 +128,7 @@ class Way:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._socket = sock
-            if self.ending.is_set():  # since we looked; whoever ended it had no socket to shut down
+            if self.ending.is_set():  # since we looked; its end found no socket to shut down
                 raise BoardUnreachable(self.reason, hint="Connect again.")
         return sock
 
@@ -191,7 +191,7 @@ def no_ssh(hop: Route, error: Exception) -> BoardUnreachable:
 
 
 def key_refused(hop: Route, key: KeyChoice) -> KeyRefused:
-    """Return the error for a key that a server doesn't let in."""
+    """Return the error for a key that a server refuses."""
     return KeyRefused(
         f"{hop} does not let the key {key} in",
         hint="Give another key with --identity, or have this one's public part added there.",

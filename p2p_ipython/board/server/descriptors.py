@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _WINDOWS = 512
-"""What a selector takes on Windows, where no limit can be asked for."""
+"""The files that a selector takes on Windows, where no limit can be asked for."""
 
 
 def limit() -> int:

@@ -52,7 +52,7 @@ Answer = Callable[[bool, str, Any], None]
 
 
 class Notebook(Protocol):
-    """What actions want of ``P2PMagics``."""
+    """The part of ``P2PMagics`` that actions use."""
 
     @property
     def cluster(self) -> Cluster | None:
@@ -66,7 +66,7 @@ class Notebook(Protocol):
 
 
 class Friends(Protocol):
-    """What actions want of ``FriendsMagics``."""
+    """The part of ``FriendsMagics`` that actions use."""
 
     @property
     def reception(self) -> Reception:
