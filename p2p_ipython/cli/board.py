@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from p2p_ipython.board.server.options import ServerOptions
 from p2p_ipython.cli.arguments import Commands, port
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import data_dir
@@ -59,6 +58,7 @@ def add(commands: Commands) -> None:
 
 def _board(options: argparse.Namespace) -> int:
     from p2p_ipython.board.server.main import board_command
+    from p2p_ipython.board.server.options import ServerOptions
 
     # The usual ports at each start, because people note them; free ones if any port will do.
     usual = (4000, 4001) if options.port else (0, 0)

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 from p2p_ipython import loop
 from p2p_ipython.cli.arguments import PICO_BOARD, Commands, key_arguments
 from p2p_ipython.cli.terminal import run, say, wrong_usage
-from p2p_ipython.doctor.show import Style, finding, verdict
-from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 
 if TYPE_CHECKING:
     from p2p_ipython.doctor.checks import Check, Report, Result
@@ -52,6 +50,8 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.cluster and options.board:
         wrong_usage("doctor", "--cluster knows its board: give one of --cluster and --board")
 
+    from p2p_ipython.doctor.show import Style, finding, verdict
+
     style = Style(
         width=shutil.get_terminal_size().columns,
         colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
@@ -78,6 +78,7 @@ async def _examine(places: Places, tell: Callable[[Check, Result], None]) -> Rep
 
 def _places(options: argparse.Namespace) -> Places:
     from p2p_ipython.doctor.examine import Places
+    from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 
     if options.cluster is None:
         public = options.board is None  # which has no mailbox of its own: there is no need to ask

@@ -8,7 +8,6 @@ import argparse
 from p2p_ipython.cli.arguments import PERSONAL, Commands, cluster_arguments, count, duration
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import Settings
-from p2p_ipython.worker.hardening import harden
 
 
 def add(commands: Commands) -> None:
@@ -54,6 +53,7 @@ def add(commands: Commands) -> None:
 
 
 def _worker(options: argparse.Namespace) -> int:
+    from p2p_ipython.worker.hardening import harden
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 
     harden()
