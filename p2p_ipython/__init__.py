@@ -70,7 +70,7 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """``%load_ext p2p_ipython``: register the magics."""
-    from p2p_ipython.notebook.magics import load
+    from p2p_ipython.notebook.magics import load  # heavy: it loads IPython, as the next one does
 
     load(ip)
 

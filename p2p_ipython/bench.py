@@ -1,6 +1,6 @@
 """Measures a cluster: ``p2p bench``.
 
-What each figure is, so that it can be compared with another system's:
+The figures, so that they can be compared with another system's:
 
 * ``first_result_s``: from the call of ``connect`` to the result of a first task that does nothing. On a
   personal cluster everything is started anew for it, in each repeat.
@@ -18,12 +18,14 @@ repeated; a figure is the median of all its samples, ``roundtrip_p99_ms`` their 
 
 from __future__ import annotations
 
+# Functions import what is heavy or optional; importing connect is a part of what is measured.
 import platform
 import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
@@ -56,7 +58,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured. Units are in the names; memory is None where it was not asked for."""
+    """The figures of one measurement. Units are in the names; memory is None where it was not asked for."""
 
     first_result_s: float
     roundtrip_ms: float
@@ -254,8 +256,6 @@ def _kinds(*, arrays: bool) -> tuple[Callable[[int], Any], Callable[[int], Any]]
 
 
 def _numpy_zeros() -> Callable[[int], Any]:
-    from functools import partial
-
     import numpy as np
 
     return partial(np.zeros, dtype=np.uint8)

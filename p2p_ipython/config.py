@@ -103,7 +103,7 @@ def data_dir() -> Path:
 
     Raises ``ConfigError`` if this user has no home folder and P2P_DATA is not set.
     """
-    import platformdirs
+    import platformdirs  # late: most programs that read settings have no need of it
 
     if given := os.environ.get("P2P_DATA"):
         return Path(given)

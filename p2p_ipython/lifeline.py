@@ -7,11 +7,14 @@ of that end, so we also look whether we have become somebody else's child. Each 
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import select
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 LOOK = 2.0
 """Seconds between two looks at our parent's process id."""
@@ -61,3 +64,13 @@ def read_line(*, fd: int = 0, limit: int = 1 << 20) -> bytes:
             break
         line += byte
     return bytes(line)
+
+
+def first_line() -> dict[str, Any] | None:
+    """Read the starter's options, a line of JSON, and log to standard error as they say. None: the starter has gone."""
+    options: dict[str, Any] | None = json.loads(read_line() or b"null")
+    if options is not None:
+        logging.basicConfig(
+            level=options["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
+        )
+    return options

@@ -44,6 +44,7 @@ def adopt() -> None:
             "another Twisted reactor is installed in this process",
             hint="Load p2p_ipython before the program that starts Twisted, or use a kernel of its own.",
         )
+    # Late: Twisted is heavy, and its reactor must be installed before anything imports it.
     from twisted.internet import asyncioreactor
 
     asyncioreactor.install(loop)

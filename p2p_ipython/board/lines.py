@@ -1,4 +1,4 @@
-"""What a session with a board does with its lines, purely: cut them out of a stream, see them through, start over.
+"""The lines of a session with a board, purely: cut them out of a stream, see them through, start over.
 
 A board gives back everything that we write, in between what others write. So a line counts as posted once its
 echo was heard; until then it is written again. Times are arguments, in seconds of any clock that doesn't jump.

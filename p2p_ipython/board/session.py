@@ -11,7 +11,7 @@ from p2p_ipython.board.lines import LineReader, Outbox, frame
 FLUSH = 1.0
 """How long leaving a board waits for what is still to be posted, s."""
 STALLED = "the board doesn't echo our lines: somebody on the topic has stopped reading, or the board hangs"
-"""What is said while a board takes our lines and gives none back. On a board that waits for the slowest reader, one
+"""The report while a board takes our lines and gives none back. On a board that waits for the slowest reader, one
 that reads nothing stops a topic; all that we can do is to wait until it is gone, and to say so."""
 
 

@@ -28,7 +28,7 @@ MAX_TOPIC = 256
 
 
 class Direction(enum.Enum):
-    """What a session does on its topic; the value is its heading in a listing."""
+    """The use that a session makes of its topic; the value is its heading in a listing."""
 
     PUB = "Pubs"
     SUB = "Subs"
@@ -36,7 +36,7 @@ class Direction(enum.Enum):
 
 
 class Dispatch(enum.Enum):
-    """Who gets a chunk: every reader, or one of them in turn. The first session of a topic decides."""
+    """The readers that get a chunk: all, or one of them in turn. The first session of a topic decides."""
 
     MULTICAST = "multicast"
     ROUND_ROBIN = "round_robin"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import json
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from p2p_ipython import loop
 from p2p_ipython.cli.arguments import PICO_BOARD, Commands, key_arguments
 from p2p_ipython.cli.terminal import run, say, wrong_usage
 
@@ -47,6 +49,7 @@ def add(commands: Commands) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     if options.cluster and options.board:
         wrong_usage("doctor", "--cluster knows its board: give one of --cluster and --board")
+
     from p2p_ipython.doctor.show import Style, finding, verdict
 
     style = Style(
@@ -65,7 +68,6 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 async def _examine(places: Places, tell: Callable[[Check, Result], None]) -> Report:
-    from p2p_ipython import loop
     from p2p_ipython.doctor.examine import examine
 
     try:

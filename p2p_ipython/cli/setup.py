@@ -1,12 +1,13 @@
 """``p2p setup``: a key, the hosts' keys, and an account on pico.sh, step by step.
 
 Nothing happens behind the user's back: a step says what it is going to run, asks, and runs that in the same terminal,
-so that passphrases go to OpenSSH's own programs and never come here. What is there already is said and left
+so that passphrases go to OpenSSH's own programs and never come here. A step that is done already is reported and left
 alone, so it can be stopped at any time, and run again.
 """
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import getpass
 import shlex
@@ -15,12 +16,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from p2p_ipython.board.client.address import BoardAddress, SSHFiles, route
 from p2p_ipython.cli.arguments import PICO_ACCOUNTS, PICO_BOARD, Commands
 from p2p_ipython.cli.terminal import ask, run, say
 from p2p_ipython.errors import HostKeyUnknown, NoKey, UsageError
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.doctor.ssh import Account
 
@@ -53,8 +54,6 @@ def add(commands: Commands) -> None:
 
 
 def _setup(options: argparse.Namespace) -> int:
-    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
-
     host, board = BoardAddress.parse(options.host), BoardAddress.parse(options.board)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         say(_as_text(host, board, options.identity))
@@ -144,7 +143,6 @@ def _ask_passphrase(path: Path) -> str:
 
 
 def _host_key_step(address: BoardAddress, files: SSHFiles) -> bool:
-    from p2p_ipython.board.client.address import route
     from p2p_ipython.board.client.known_hosts import HostKeyCheck, remember_host_key
     from p2p_ipython.doctor.ssh import first_hop, shown_host_key
 

@@ -5,6 +5,7 @@ Results go to standard output, everything else to standard error, so that a comm
 
 from __future__ import annotations
 
+# Functions import rich, which is heavy: --help must be quick (see the package).
 import asyncio
 import logging
 import os

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+# Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 import asyncio
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from p2p_ipython.board.base import Deaf
+from p2p_ipython.board.client.address import BoardAddress, SSHFiles
 from p2p_ipython.cli.arguments import PICO_ACCOUNTS, Commands, key_arguments
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import BoardError
 
 if TYPE_CHECKING:
-    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
     from p2p_ipython.board.client.keys import KeyChoice
 
 
@@ -47,7 +49,6 @@ def add(commands: Commands) -> None:
 
 
 def _whoami(options: argparse.Namespace) -> int:
-    from p2p_ipython.board.client.address import BoardAddress, SSHFiles
     from p2p_ipython.board.client.keys import choose_among, choose_key
 
     accounts = options.account or (PICO_ACCOUNTS if is_pico(options.board) else None)
@@ -77,14 +78,12 @@ def _whoami(options: argparse.Namespace) -> int:
 
 def is_pico(board: str | None) -> bool:
     """Whether a board (as typed; None: none) is one of pico.sh's, whose users have their accounts there."""
-    from p2p_ipython.board.client.address import BoardAddress
 
     return board is not None and f".{BoardAddress.parse(board).host.lower()}".endswith(f".{PICO_ACCOUNTS}")
 
 
 def _account(accounts: str, choice: KeyChoice, files: SSHFiles, *, wished: bool) -> str:
     """Describe the key's account; unless it was ``wished`` for, a failure to ask is described instead of raised."""
-    from p2p_ipython.board.client.address import BoardAddress
     from p2p_ipython.doctor.ssh import ask_account
 
     try:
@@ -105,7 +104,6 @@ async def _ask_board(
 
     A host key that was accepted with ``pin`` is remembered.
     """
-    from p2p_ipython.board.base import Deaf
     from p2p_ipython.board.client.login import remember_accepted
     from p2p_ipython.board.client.ssh import SSHBoard
 

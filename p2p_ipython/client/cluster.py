@@ -6,6 +6,7 @@ either return at once (``submit``) or wait for it with a deadline (``connect``, 
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import concurrent.futures
 import logging
 import os
@@ -58,7 +59,7 @@ class Cluster(concurrent.futures.Executor):
 
     @property
     def target(self) -> str | None:
-        """What was connected to: a title, as "alice/friends", or a board's address; None on this machine.
+        """The target of ``connect``: a title, as "alice/friends", or a board's address; None on this machine.
 
         >>> cluster.target is None
         True
@@ -76,7 +77,7 @@ class Cluster(concurrent.futures.Executor):
 
     @property
     def name(self) -> str:
-        """What others see of this user, text.
+        """The name by which others see this user, text.
 
         >>> cluster.name == ""
         False
@@ -186,7 +187,7 @@ class Cluster(concurrent.futures.Executor):
     # -- friends --
 
     def members(self) -> tuple[Member, ...]:
-        """Return who is in a shared cluster, its owner first; () in a personal one, and before the roster has come.
+        """Return the members of a shared cluster, its owner first; () in a personal one, and before there is a roster.
 
         >>> cluster.members()
         ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import sys
@@ -52,7 +53,7 @@ def connect(
     ``owner``, a fingerprint.
 
     Or ``target`` is the ``HOST[:PORT]`` of a board that runs elsewhere; ``cluster`` names the personal cluster on it
-    (default "personal"): whoever holds the same SSH key is in it. ``identity`` is that key's file (default: as ssh
+    (default "personal"): everyone who holds the same SSH key is in it. ``identity`` is that key's file (default: as ssh
     would choose, one only); ``accept_host_key`` the fingerprint of the board's host key, once. ``mailbox`` (a
     websocket URL) and ``relay`` (``tcp:HOST:PORT``) are for boards that carry none of their own, as pico's, where one
     doesn't want the public ones. ``ssh_options`` are as ssh has them: ``["-J HOST"]``.
@@ -152,7 +153,6 @@ def cores() -> int:
 
 def _user() -> str:
     """Return this user's name, as a board would have it (letters and digits)."""
-    import getpass
 
     try:
         name = getpass.getuser()

@@ -1,4 +1,4 @@
-"""What a cluster is made of, for the rest of the package: the one access behind the public ``Cluster``.
+"""The parts of a cluster, for the rest of the package: the one access behind the public ``Cluster``.
 
 ``cluster._core`` has it. It knows the cluster's tasks, the record of them, who else is there, and what all that
 looks like to people. The bridge does the work; opening.py makes it.
@@ -22,6 +22,7 @@ from p2p_ipython.errors import UsageError
 from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.roster import is_title
 from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.outcome import decode
 
 if TYPE_CHECKING:
     from p2p_ipython.board.base import Board
@@ -256,7 +257,6 @@ class ClusterCore:
 
     def _decode(self, result: Arrived) -> Any:
         """Return a result's value, or raise what its task raised. Nothing runs that an untrusted worker sent."""
-        from p2p_ipython.task.outcome import decode
 
         assert self.bridge is not None
         membership = self.bridge.membership

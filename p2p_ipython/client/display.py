@@ -1,4 +1,4 @@
-"""What the output of a worker that isn't trusted may show: text, colours, still pictures.
+"""The output that a worker which isn't trusted may show: text, colours, still pictures.
 
 HTML and JavaScript in a notebook act for its user: they can run code in the kernel. So of such workers no page gets
 through in any form: of a rich display its plain text and its PNG or JPEG are shown, else its source, as text. The rest
@@ -51,7 +51,7 @@ _CONTROL = re.compile(
     r"|\x1b[\]PX^_][^\x07\x1b\x9c]{0,4000}(?:\x07|\x1b\\|\x9c)"  # OSC and its like: titles, links, the clipboard
     r"|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 )
-"""What is taken out of text, except a colour. Each ESC is part of a match, so none can be left to begin anything."""
+"""The sequences that are removed from text, except colours. Each ESC is in a match: none is left to begin anything."""
 
 
 def harmless(message: Mapping[str, Any], worker: str) -> Message | None:

@@ -1,4 +1,4 @@
-"""What goes on behind the scenes until somebody far away has answered: inviting a guest, joining by a code.
+"""The work behind the scenes until somebody far away has answered: inviting a guest, joining by a code.
 
 A notebook begins an errand and goes on; the errand says where it is (``view``), and ends by itself: with an outcome,
 at its deadline, or when it is cancelled. All of it happens on the background loop; the methods of an errand may be
@@ -162,11 +162,11 @@ class Invitation(Errand):
     def __init__(self, view: View, invite: Invite, *, life: float, own: bool, yes: bool) -> None:
         super().__init__(view)
         self.visitor: Visitor | None = None
-        """Who is here and waits for a yes or no."""
+        """The guest who is here and waits for a yes or no."""
         self.member = ""
-        """What the guest is called now; "" while they aren't in."""
+        """The name that the guest has now; "" while they aren't in."""
         self.code = ""
-        """What the guest has to type; "" while there is nothing."""
+        """The code that the guest has to type; "" while there is none."""
         self.mailbox = ""
         """Where the code is good; "" for the usual mailbox."""
         self._invite = invite
@@ -179,7 +179,7 @@ class Invitation(Errand):
 
     @property
     def arguments(self) -> str:
-        """What the guest types behind ``p2p join`` or ``%p2p_join``."""
+        """The arguments that the guest types behind ``p2p join`` or ``%p2p_join``."""
         own = "--own " if self._own else ""
         return f"{own}{self.code}" + (f" --mailbox {self.mailbox}" if self.mailbox else "")
 
@@ -246,7 +246,7 @@ class Joining(Errand):
         self._join = join
 
     async def _work(self) -> str:
-        self._say("Looking for who has this code …")
+        self._say("Looking for the host with this code …")
         profile = await self._join(self._told)
         self.title = profile.title
         return f"You are in {profile.title}: %p2p_connect {profile.title}"

@@ -1,4 +1,4 @@
-"""What has changed, for those who watch: collected from the moment they look until they look again.
+"""Changes, for those who watch: collected from the moment they look until they look again.
 
 ``Feed`` is told of each change; a ``Follower`` keeps the names of what changed, each once however often it did, so
 that what is kept is bounded by what there is. It is woken once, by the first change since it looked last; how soon it
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Changes:
-    """What to look at again.
+    """The things to look at again.
 
     ``tasks`` are ids in ``Journal.entries``, those that aren't there any more included; ``sessions`` are sids: of
     workers (links, offers, what they do) and of others who came or went. ``facts``: what holds of the cluster as a

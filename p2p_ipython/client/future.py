@@ -35,7 +35,7 @@ SAID_WITHIN = 2.0
 """Seconds that a value waits for the line that says how its task ended; usually it takes less than a millisecond."""
 
 NOTICE = 10.0
-"""Seconds after which whoever waits for a task that nobody can run is told so."""
+"""Seconds after which the waiting caller hears that nobody can run their task."""
 
 ASYNCIOS = asyncio.wrap_future.__module__
 """Where the callbacks come from by which ``await`` waits. They only wake a loop: a thread would make them slow."""
@@ -56,7 +56,7 @@ default_sink: Callable[[], OutputSink] = lambda: printed  # noqa: E731 - a setti
 
 
 class Owner(Protocol):
-    """Who runs the task: the cluster."""
+    """The owner of a task: the cluster, which has it run."""
 
     def withdraw(self, task_id: str) -> None:
         """Cancel the task; returns at once."""
@@ -86,7 +86,7 @@ class Arrived:
 
 
 class Future(concurrent.futures.Future[T]):
-    """What a submitted task will give. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
+    """The future value of a submitted task. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
 
     ``result()`` raises what the task raised, as the same class where that can be imported here, with the
     remote traceback. ``cancel()`` also stops a task that runs already; it is then never delivered.
@@ -203,7 +203,7 @@ class Future(concurrent.futures.Future[T]):
 
     @property
     def error_text(self) -> str:
-        """What it failed with, as it came: nothing is unpickled for that. "" for a task that hasn't failed.
+        """The error that it failed with, as it came: nothing is unpickled for that. "" for a task that hasn't failed.
 
         >>> future = cluster.submit(abs, -3)
         >>> future.result(), future.error_text
@@ -228,6 +228,7 @@ class Future(concurrent.futures.Future[T]):
                 stream = sys.stderr if message["name"] == "stderr" else sys.stdout
                 stream.write(message["text"])
             elif message["kind"] == "display_data":
+                # Late: IPython is heavy, and a script may have none.
                 from IPython.display import publish_display_data
 
                 content = message["content"]

@@ -1,21 +1,22 @@
 """A cluster of friends that this notebook hosts: its owner's host, on the loop, and what is shown of it.
 
-Those who knock wait here until whoever runs the notebook answers; ``reception.py`` has the calls for that.
+Guests who knock wait here until the notebook's user answers; ``reception.py`` has the calls for that.
 """
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import asyncio
 import logging
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from p2p_ipython.board.client.address import PICO_BOARD
 from p2p_ipython.client.errands import View, Visitor, commands
 from p2p_ipython.errors import ConfigError
 
 if TYPE_CHECKING:
-
     from p2p_ipython.members.access import Access
     from p2p_ipython.members.host import Host
     from p2p_ipython.members.profile import Profile
@@ -30,7 +31,6 @@ LOOK_EVERY = 1.0
 
 MOST_SHOWN = 10
 """Visitors that are shown by name; of the others, only how many there are."""
-
 
 
 class Hosting:
@@ -145,7 +145,6 @@ class Hosting:
 
 def introduction(profile: Profile) -> str:
     """Say what a cluster's owner needs to know while it is hosted."""
-    from p2p_ipython.board.client.address import PICO_BOARD
     from p2p_ipython.members.operations import is_only_here, still_expected
     from p2p_ipython.members.owner import roster_of
 

@@ -1,4 +1,4 @@
-"""What workers send: the bytes of results land in buffers here, and frames of output become messages.
+"""The frames that workers send: the bytes of results land in buffers here, and frames of output become messages.
 
 ::
 
@@ -6,8 +6,8 @@
            ──bytes──► _Incoming              output ──► TaskOutput ──► message ──────► the cell
                                              all else ───────────────────────────────► ClientMachine
 
-A worker is a stranger: what breaks the protocol is a ``RemoteProtocolError``, which ends its link. What it says of an
-attempt that it hasn't is dropped, since it may not have heard of that yet.
+A worker is a stranger: a breach of the protocol is a ``RemoteProtocolError``, which ends its link. Frames about an
+attempt that it hasn't are dropped, since it may not have heard of that yet.
 """
 
 from __future__ import annotations

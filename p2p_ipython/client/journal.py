@@ -37,7 +37,7 @@ COLUMNS = (
     *("task", "label", "kind", "state", "worker", "attempt", "submitted", "sent", "started", "ended"),
     *("waited", "travelled", "ran", "returned", "size_in", "size_out", "said", "error"),
 )
-"""What there is in each of ``Journal.rows()``."""
+"""The fields of each of ``Journal.rows()``."""
 
 OVER = frozenset((TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED))
 
@@ -92,7 +92,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Spans:
     """Where a task's time went, in seconds: until it was sent, on its way (and in the worker's queue), running, and on
-    its way back. What has not happened yet is 0."""
+    its way back. A part that has not happened yet is 0."""
 
     waited: float
     travelled: float
@@ -118,7 +118,7 @@ class Journal:
         self.entries: dict[str, Entry] = {}  # in the order of submission
         self.done = self.failed = self.cancelled = 0
         self.usage: dict[str, tuple[int, float]] = {}
-        """What workers have run for us: tasks and seconds, by the fingerprint of their member."""
+        """The work that was done for us: tasks and seconds, by the fingerprint of their member."""
         self.served: dict[bytes, tuple[int, float]] = {}
         """The same by the worker's session."""
         self._attempts = attempts

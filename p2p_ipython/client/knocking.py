@@ -7,6 +7,7 @@ ends with ``give_up``, or with the process.
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import asyncio
 import concurrent.futures
 import logging
@@ -16,11 +17,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from p2p_ipython.client.ending import Turn, at_end
+from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, NotAdmitted, P2PError, in_notebook
 from p2p_ipython.loop import adopt, background
 
 if TYPE_CHECKING:
-    from p2p_ipython.config import Settings
     from p2p_ipython.members.joining import LetIn
     from p2p_ipython.members.profiles import Profiles
     from p2p_ipython.members.way import Way
@@ -46,7 +47,7 @@ class _Visit:
         self.state = "knocking"
         self.progress: Callable[[str], None]
         self.left = False
-        """Whether whoever knocked has gone on to something else, and is to be told what comes of it."""
+        """Whether the cell that knocked has ended, so that its user has to be notified of the answer."""
         self.task: asyncio.Task[LetIn]
         self.pid = os.getpid()
 
@@ -84,7 +85,7 @@ class _Visit:
         return let_in
 
     def over(self, title: str) -> None:
-        """Say what has come of it to who has left."""
+        """Notify a user who no longer waits of the answer."""
         if self.task.cancelled():
             return
         error = self.task.exception()
@@ -113,8 +114,8 @@ async def come_in(
     """Return once the profile of ``title`` is there.
 
     ``owner`` is the fingerprint of the owner's key, "" if it isn't known; ``patience`` is how long to wait for an
-    answer, seconds. Raises ``NotAdmitted`` while nobody has answered, and when whoever answers has to be confirmed
-    first; ``ConfigError`` when the answer was no.
+    answer, seconds. Raises ``NotAdmitted`` while nobody has answered, and when the user has to confirm the key that
+    answers; ``ConfigError`` when the answer was no.
     """
     visit = _visits.get(title)
     if visit is not None and not visit.is_as_wanted(name, way):  # the last time was a mistake
@@ -150,7 +151,7 @@ async def come_in(
     if not owner:
         raise NotAdmitted(
             f"{title} lets you in; its owner has the key {let_in.owner}",
-            hint="Whoever has it lets people in who run code on your workers, so compare it with what the owner says; "
+            hint="Its holder admits people who run code on your workers, so compare it with what the owner says; "
             f"then run the line again with: --owner {let_in.owner}",
         )
     _visits.pop(title, None)
@@ -173,7 +174,6 @@ def knock(
 
     async def knocked() -> None:
         adopt()
-        from p2p_ipython.config import Settings
         from p2p_ipython.members.operations import my_name
         from p2p_ipython.members.profiles import Profiles
 

@@ -10,6 +10,7 @@ thread but the loop's, and each has a deadline; ``states`` and ``follow`` may be
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import asyncio
 import logging
 import os
@@ -187,7 +188,7 @@ class Lender:
     def stop(self, which: str) -> LendingState:
         """Lend no more: at once where nothing runs, else when that is over, after a minute at the latest.
 
-        Returns after some seconds at most; a second ``stop`` ends what runs. What has failed is forgotten.
+        Returns after some seconds at most; a second ``stop`` ends what runs. A worker that has failed is forgotten.
         """
         return self._wait(self._stop(which), STOPPING + 2 * SLACK, "ending the worker")
 
@@ -477,7 +478,7 @@ _lender: Lender | None = None
 
 def lender() -> Lender:
     """Return the lender of this process, made on first use."""
-    global _lender  # noqa: PLW0603 - a process lends its machine once, whoever in it asks
+    global _lender  # noqa: PLW0603 - a process lends its machine once
     with _lock:
         if _lender is None or _lender.pid != os.getpid():
             _lender = Lender()

@@ -64,7 +64,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # A terminal's Ctrl-C is for whoever started the cluster; it ends its children in order.
+            # A terminal's Ctrl-C is for the process that started the cluster; it ends its children in order.
             start_new_session=True,
         )
         self.pid = self._process.pid
@@ -278,6 +278,6 @@ class LocalCluster:
 
 def _share(workers: int) -> int:
     """Memory that a task may use when ``workers`` share this machine and a quarter is left to its user, bytes."""
-    import psutil
+    import psutil  # heavy
 
     return int(psutil.virtual_memory().total) * 3 // 4 // workers

@@ -5,6 +5,7 @@ All happens on the background loop. ``join`` gives a ``ClusterCore`` its bridge.
 
 from __future__ import annotations
 
+# Functions import what is heavy (paramiko, cryptography), most of it while a board and its workers start.
 import asyncio
 import io
 import os
@@ -12,8 +13,13 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from p2p_ipython.board.client.address import BoardAddress
+from p2p_ipython.board.client.new_key import new_ed25519
+from p2p_ipython.client.knocking import come_in
+from p2p_ipython.client.local import LocalCluster
 from p2p_ipython.errors import BoardUnreachable
 from p2p_ipython.loop import adopt
+from p2p_ipython.members.way import Way
 
 if TYPE_CHECKING:
     from p2p_ipython.client.bridge import Bridge
@@ -30,12 +36,8 @@ async def join(core: ClusterCore) -> None:
 
 
 async def _start_here(core: ClusterCore) -> None:
-    from p2p_ipython.client.local import LocalCluster
-
     some = "a worker" if core.workers == 1 else f"{core.workers} workers"
     core.progress(f"starting a board and {some} on this machine")
-    from p2p_ipython.board.client.new_key import new_ed25519
-
     private, public = new_ed25519()
     core.local = LocalCluster(
         key=private,
@@ -50,7 +52,6 @@ async def _start_here(core: ClusterCore) -> None:
     core.local.start()
     import paramiko
 
-    from p2p_ipython.board.client.address import BoardAddress
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.access import given_access
 
@@ -59,9 +60,8 @@ async def _start_here(core: ClusterCore) -> None:
     board = await core.local.board()
     core.progress("joining the board")
     address = BoardAddress.parse(board.address)
-    access = given_access(
-        address, key, core.cluster, me=core.name, settings=core.settings, pin=board.host_key, remember=False
-    )
+    way = Way(pin=board.host_key)
+    access = given_access(address, key, core.cluster, way, me=core.name, settings=core.settings, remember=False)
     bridge = await _take_part(core, access, listen="127.0.0.1")
     bridge.open(board.mailbox, board.relay)
 
@@ -93,17 +93,7 @@ async def _access(core: ClusterCore, target: str) -> Access:
         return await shared_access(
             target, me=core.name, settings=core.settings, identity=way.identity, ssh_options=way.ssh_options
         )
-    return await personal_access(
-        target,
-        core.cluster,
-        me=core.name,
-        settings=core.settings,
-        identity=way.identity,
-        pin=way.pin,
-        mailbox=way.mailbox,
-        relay=way.relay,
-        ssh_options=way.ssh_options,
-    )
+    return await personal_access(core.cluster, replace(way, board=target), me=core.name, settings=core.settings)
 
 
 async def _come_in(core: ClusterCore, title: str) -> None:
@@ -113,7 +103,6 @@ async def _come_in(core: ClusterCore, title: str) -> None:
     profiles, said = Profiles(), core.way
     if await asyncio.to_thread(profiles.find, title) is not None:
         return
-    from p2p_ipython.client.knocking import come_in
 
     await come_in(
         title,

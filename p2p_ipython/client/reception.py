@@ -10,6 +10,7 @@ started ends with ``close``, or with the process.
 
 from __future__ import annotations
 
+# Functions import what is heavy (cryptography, paramiko, cloudpickle): the extension must load quickly.
 import asyncio
 import logging
 import os
@@ -119,7 +120,7 @@ class Reception:
         """Invite one guest; returns once there is a code. ``guest``: their name here (None: as they say).
 
         ``own``: a machine of one's own; of the personal cluster ``name`` where a board is given, else of a shared one.
-        ``yes``: let in whoever has the code. Raises ``MailboxUnreachable``, and as ``host`` does.
+        ``yes``: admit anyone who has the code. Raises ``MailboxUnreachable``, and as ``host`` does.
         """
         from p2p_ipython.members.invitation import CODE_LIFE
 
@@ -164,8 +165,8 @@ class Reception:
     # -- who waits --
 
     def waiting(self) -> list[Visitor]:
-        """Who waits for a yes or no: the guests with a code first."""
-        return self._wait(self._waiting(), ENDING, "looking who is there")
+        """Return the guests who wait for a yes or no, those with a code first."""
+        return self._wait(self._waiting(), ENDING, "looking for guests")
 
     def approve(self, who: str | Visitor, *, called: str | None = None) -> tuple[Visitor, str]:
         """Admit the guest who is called ``who``, or whose fingerprint begins so; return (the old name, the new one).

@@ -1,4 +1,4 @@
-"""What a bridge notes down of what goes on: tasks in the journal, sessions in the presence, changes for followers.
+"""The records of a bridge: tasks in the journal, sessions in the presence, changes for followers.
 
 The records follow the actions of the client's machine, on the loop's thread. They decide nothing, cost a few
 microseconds, and bring what strangers have said into the form in which people read it: one line of plain text, of

@@ -38,7 +38,7 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """What holds of a cluster as a whole; the panel shows it.
+    """The facts about a cluster as a whole; the panel shows it.
 
     ``state`` is "connecting", "connected", "reconnecting", "waiting" (for somebody, before it is of use), "lost" or
     "closed", and ``words`` say it to people; since when, ``since`` (Unix time) tells. ``kind`` is "personal" (on this
@@ -90,7 +90,7 @@ def standing(report: BoardReport, trouble: str, alone: str, *, expelled: bool = 
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """What ``%p2p_status`` shows."""
+    """The status that ``%p2p_status`` shows."""
 
     cluster: str
     board: str
@@ -102,7 +102,7 @@ class ClusterStatus:
     pending: int
     running: int
     note: str = ""
-    """What to do, where there is something to do."""
+    """The user's next step, if there is one."""
 
     @property
     def slots(self) -> int:

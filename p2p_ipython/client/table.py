@@ -31,6 +31,7 @@ class Rows(list[dict[str, Any]]):
 def table(rows: list[dict[str, Any]]) -> Any:
     """``rows`` of the journal as a ``pandas.DataFrame``, with times of this time zone; without pandas, ``Rows``."""
     try:
+        # Late: pandas is heavy, and optional.
         import pandas  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return Rows(rows)

@@ -4,7 +4,7 @@
 that takes its colours from the page, so that it reads on light and on dark. The parts of a task differ in shape and
 pattern, too, not in colour alone. Labels and names are strangers' text, and are escaped.
 
-A lane is a slot as seen from here: the tasks in it ran one after the other. What is drawn of a task's way there begins
+A lane is a slot as seen from here: the tasks in it ran one after the other. A task's way there is drawn from
 where the lane's last task ended; its figures are in the text that shows when one points at it.
 """
 
@@ -55,7 +55,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is where. ``begin`` is Unix time, ``length`` seconds; ``queue`` how many tasks wait from when on."""
+    """The places of all tasks. ``begin`` is Unix time, ``length`` seconds; ``queue`` how many wait, from when on."""
 
     begin: float
     length: float
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass
 class _Piece:
-    """What a worker did for one attempt; Unix times."""
+    """The time that one attempt had at a worker; Unix times."""
 
     entry: Entry
     ready: float  # submitted, or handed back

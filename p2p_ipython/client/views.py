@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 class Views(Protocol):
-    """What shows a cluster in a notebook."""
+    """A view: something that shows a cluster in a notebook."""
 
     def panel(self, cluster: Any) -> object:
         """Return a live view, for a cell to display."""

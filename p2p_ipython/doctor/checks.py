@@ -1,4 +1,4 @@
-"""What the doctor checks, in which order, and what became of it. Pure.
+"""The doctor's checks, their order, and their results. Pure.
 
 A check is a hop: it needs the ones before it that it names, and is skipped when one of those has failed or was
 skipped itself. So the first check that failed is the one to repair.
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Outcome(enum.Enum):
-    """What became of a check. The value is what ``--json`` has."""
+    """The outcome of a check. The value is what ``--json`` has."""
 
     OK = "ok"
     FAILED = "failed"
@@ -33,7 +33,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a check: ``why`` in words, ``todo`` what the user does next, ``seconds`` a measured time."""
+    """The result of a check: ``why`` in words, ``todo`` what the user does next, ``seconds`` a measured time."""
 
     outcome: Outcome
     why: str
@@ -93,7 +93,7 @@ def _title(name: str) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of all checks; ``places`` says by name what was looked at (board, mailbox, relay)."""
+    """The results of all checks; ``places`` says by name what was looked at (board, mailbox, relay)."""
 
     places: Mapping[str, str]
     results: Mapping[str, Result]

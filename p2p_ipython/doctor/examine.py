@@ -42,7 +42,7 @@ _NAMESPACE = "p2p-ipython-doctor@v1"
 
 @dataclass(frozen=True)
 class Places:
-    """What is to be looked at.
+    """The places to look at.
 
     ``mailbox`` and ``relay`` "" are the board's own, or the fallbacks once it has said that it has none.
     ``host_key`` is the board's, or its fingerprint; None: known-hosts files decide. ``remember`` keeps it.

@@ -34,7 +34,7 @@ class Web:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is around a port that doesn't answer.
+    """The surroundings of a port that doesn't answer.
 
     ``https_open``: whether the same host answers on 443. ``proxy`` is the address of a proxy that this machine is set
     to use, without any password. ``portal`` is the host that a page of the same host is diverted to.

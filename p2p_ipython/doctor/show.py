@@ -15,7 +15,7 @@ _TITLES = max(len(check.title) for check in CHECKS)
 
 @dataclass(frozen=True)
 class Style:
-    """What the terminal can show: its ``width`` in columns, colours, signs beyond ASCII."""
+    """The terminal's abilities: its ``width`` in columns, colours, signs beyond ASCII."""
 
     width: int = 100
     colour: bool = False

@@ -1,4 +1,4 @@
-"""What an SSH server shows and answers: its host key, the result of one command. All of it blocks, within a deadline.
+"""An SSH server's answers: its host key, the result of one command. All of it blocks, within a deadline.
 
 For servers that are no boards (pico.sh, where accounts are) and for looking at a host key before anybody logs in.
 Boards are talked to by ``board/client/ssh.py``.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import logging
 import re
 import socket
 import time
@@ -19,16 +18,14 @@ from typing import Any
 import paramiko
 
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, route
+from p2p_ipython.board.client.dial import close_transport, key_refused, new_transport, no_ssh, seconds_left
 from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
-from p2p_ipython.errors import BoardUnreachable, HostKeyUnknown, KeyRefused
+from p2p_ipython.errors import BoardUnreachable, HostKeyUnknown
 
 MAX_ANSWER = 16 << 10
 
 _NAME = re.compile(r"[a-zA-Z0-9]{1,50}")
-_LOG = "p2p_ipython.doctor.paramiko"
-# paramiko logs as errors, with tracebacks, what we report in words.
-logging.getLogger(_LOG).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def ask(there: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: fl
     with contextlib.ExitStack() as stack:
         sock: Any = stack.enter_context(_socket(hops[0], timeout))
         for hop, onward in zip(hops, [*hops[1:], None], strict=True):
-            left = max(0.1, deadline - time.monotonic())
+            left = seconds_left(deadline)
             check = HostKeyCheck(hop, files)
             transport, host_key = _start(sock, hop, check.kinds, left, stack)
             check.check(host_key)
@@ -83,10 +80,7 @@ def ask(there: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: fl
                         "direct-tcpip", (onward.host, onward.port), ("127.0.0.1", 0), timeout=left
                     )
             except paramiko.AuthenticationException:
-                raise KeyRefused(
-                    f"{hop} does not let the key {key} in",
-                    hint="Give another key with --identity, or have this one's public part added there.",
-                ) from None
+                raise key_refused(hop, key) from None
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise BoardUnreachable(f"{hop} has hung up: {error}", hint="Try again.") from None
         return _answer(transport, there, command, deadline)
@@ -95,8 +89,8 @@ def ask(there: Route, files: SSHFiles, key: KeyChoice, command: str, timeout: fl
 def _answer(transport: paramiko.Transport, there: Route, command: str, deadline: float) -> str:
     answer = b""
     try:
-        with contextlib.closing(transport.open_session(timeout=max(0.1, deadline - time.monotonic()))) as channel:
-            channel.settimeout(max(0.1, deadline - time.monotonic()))
+        with contextlib.closing(transport.open_session(timeout=seconds_left(deadline))) as channel:
+            channel.settimeout(seconds_left(deadline))
             channel.exec_command(command)
             channel.shutdown_write()
             while len(answer) < MAX_ANSWER and time.monotonic() < deadline:
@@ -149,25 +143,10 @@ def _socket(hop: Route, timeout: float) -> Iterator[socket.socket]:
 def _start(
     sock: Any, hop: Route, kinds: list[str], timeout: float, stack: contextlib.ExitStack
 ) -> tuple[paramiko.Transport, paramiko.PKey]:
-    transport = paramiko.Transport(sock)
-    stack.callback(_close, transport)
-    transport.set_log_channel(_LOG)
-    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout
-    options = transport.get_security_options()
-    known = {name for kind in kinds for name in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))}
-    options.key_types = tuple(sorted(options.key_types, key=lambda name: name not in known))
+    transport = new_transport(sock, kinds, timeout)
+    stack.callback(close_transport, transport)
     try:
         transport.start_client(timeout=timeout)
         return transport, transport.get_remote_server_key()  # which fails when start_client has run out of time
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise BoardUnreachable(
-            f"what answers at {hop} does not speak SSH: {error}",
-            hint="Check the port (a board of ours listens on 2222 unless told otherwise).",
-        ) from None
-
-
-def _close(transport: paramiko.Transport) -> None:
-    try:
-        transport.close()
-    except (OSError, EOFError, paramiko.SSHException):
-        pass  # what it goes through has ended already: so has it
+        raise no_ssh(hop, error) from None

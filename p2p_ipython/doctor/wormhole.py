@@ -1,4 +1,4 @@
-"""What a wormhole needs: the mailbox, the relay, a link over it; and the mailbox's clock, the only one within reach.
+"""The needs of a wormhole: the mailbox, the relay, a link over it; and the mailbox's clock, the only one within reach.
 
 Each function says what it found as a ``Result``; the caller limits its time.
 """
@@ -93,6 +93,7 @@ async def check_mailbox(mailbox: str) -> Result:
 async def _first_message(url: str) -> bytes:
     """Read the first message of a websocket's server. Raises ``ConnectionError`` when there is none."""
     loops.adopt()
+    # Late: autobahn is heavy, and uses the reactor that adopt() has installed.
     from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol, connectWS
 
     loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ A reader who wants to follow one link, from its meeting to its end, reads in thi
     dial            one search: every address at once, the relay a little later
     listener        the listening socket of a process, and the strangers at it
     handshake       the steps by which a connection becomes part of a link; the protocol's version
+    half            one end of a link, without the way to the other end: state, waiting frames, calls of the handler
     tls_link        one link over its connections: what happens when one comes, breaks, or brings a frame
     session         pure: the frames to send again, when to probe, when a link is lost
     outflow         how waiting frames are written

@@ -5,7 +5,7 @@ other's certificate and addresses. Then both dial (attempts.py), and the client 
 greets right (handshake.py). From then on the mailbox isn't needed: when a connection breaks, both ends dial
 again and continue where they stopped (tls_link.py; session.py says what is sent again).
 
-What runs: per process a listening socket; per link a connection and one timer, and while it has no connection the
+These run: per process a listening socket; per link a connection and one timer, and while it has no connection the
 search for one. All of it is ended by ``TLSLinker.close``.
 """
 
@@ -98,22 +98,16 @@ class TLSLinker:
         )
         if self._closed:
             raise LinkLost("the linker was closed meanwhile")
+        terms = Terms(
+            context=self._certificate.context(peer_certificate, server=self.role == "worker"),
+            certificate=peer_certificate,
+            session=ways.tokens.session,
+            proof=meeting.prove(met.verifier),
+            check=_once(partial(meeting.check, met.verifier)),
+            count=link.count_for_hello,
+        )
         self._links.add(link)
-        try:
-            await link.make(
-                Terms(
-                    context=self._certificate.context(peer_certificate, server=self.role == "worker"),
-                    certificate=peer_certificate,
-                    session=ways.tokens.session,
-                    proof=meeting.prove(met.verifier),
-                    check=_once(partial(meeting.check, met.verifier)),
-                    count=link.count_for_hello,
-                )
-            )
-        except BaseException:
-            link.abort()
-            raise
-        link.begin()
+        await link.begin_after(link.make(terms))
         return link
 
     async def close(self) -> None:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import (
-    LinkError,
-    LinkLost,
-    LinkTimeout,
-    ProtocolError,
-    RemoteProtocolError,
-    WrongPeer,
-)
+from p2p_ipython.errors import LinkError, LinkLost, LinkTimeout, ProtocolError, RemoteProtocolError, WrongPeer
 from p2p_ipython.link.attempts import Attempts, Spawn
-from p2p_ipython.link.base import MOST_WAITING, RESERVED, LinkHandler, LinkState
+from p2p_ipython.link.base import RESERVED, LinkHandler, LinkState
 from p2p_ipython.link.dial import Kind, Ways
-from p2p_ipython.link.guard import Guard
+from p2p_ipython.link.half import CLOSE_LIMIT, HalfLink
 from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.listener import Listener
 from p2p_ipython.link.outflow import write_frames
 from p2p_ipython.link.rendezvous import Role
-from p2p_ipython.link.session import ACK_DELAY, Frame, Inbox, Liveness, Outbox, Tick
+from p2p_ipython.link.session import ACK_DELAY, Liveness, Tick
 from p2p_ipython.link.transport import Connection
 from p2p_ipython.protocol.frames import Buffer, Header, encode
 
@@ -40,9 +32,6 @@ SETUP_LIMIT = 15.0
 MIN_HEARTBEAT = 0.02
 """The shortest heartbeat, seconds: one of 0 would probe without pause."""
 
-CLOSE_LIMIT = 1.0
-"""Seconds that ``close`` may take to write the queued frames and to see the peer leave."""
-
 _MOST_UNSENT = (
     8 << 20
 )  # unsent bytes above which the connection is given up; all frames but control frames stop below 7 MiB
@@ -50,7 +39,7 @@ _NUMBERED = ("link.ack", "link.ping", "link.pong")
 _MOST = 1 << 53  # the largest number in one of these
 
 
-class TLSLink:
+class TLSLink(HalfLink):
     """One end of a link; see ``link.base.Link``. Made by ``TLSLinker.open`` only."""
 
     def __init__(
@@ -65,31 +54,22 @@ class TLSLink:
         on_end: Callable[[TLSLink], None],
     ) -> None:
         """``spawn`` starts a task; ``on_end`` is called when the link has ended."""
-        self._role = role
+        super().__init__(role, handler, LinkState.RECONNECTING)
         self._ways = ways
         self._attempts = Attempts(self, role, ways, listener, spawn)
         self._on_end = on_end
-        self._handler = Guard(handler, self)
-        self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(MOST_WAITING if self._role == "worker" else math.inf)
-        self._inbox = Inbox()
         heartbeat = max(settings.heartbeat, MIN_HEARTBEAT)
         self._liveness = Liveness(heartbeat=heartbeat, lease=settings.lease, now=self._loop.time())
         self._lease = settings.lease
-        self._state = LinkState.RECONNECTING
         self._kind: Kind | None = None
         self._connection: Connection | None = None
         self._made: asyncio.Future[None] = self._loop.create_future()
-        self._begun = False
-        self._closing = False
-        self._empty: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
-        self._pumping = False
         self._pong: int | None = None  # the number of the peer's latest probe, until it is answered
 
     def __repr__(self) -> str:
-        return f"<TLSLink {self._role} {self._state.value} {self.kind}>"
+        return f"<TLSLink {self.role} {self._state.value} {self.kind}>"
 
     # The interface, link.base.Link
 
@@ -98,25 +78,8 @@ class TLSLink:
         return self._kind or "direct"
 
     @property
-    def state(self) -> LinkState:
-        return self._state
-
-    @property
     def rtt(self) -> float | None:
         return self._liveness.rtt
-
-    @property
-    def pending(self) -> int:
-        return self._outbox.pending
-
-    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
-        if self._closing or self._ended:
-            raise LinkLost(f"the link is {'closed' if self._closing else self._state.value}")
-        self._outbox.queue(Frame.of(header, body, bulk=bulk))
-        if not self._pumping:
-            self._pumping = True
-            # At the end of the loop's turn, so that all that is sent within it leaves in one write.
-            self._loop.call_soon(self._pump)
 
     async def close(self) -> None:
         if not self._ended and not self._closing:
@@ -124,9 +87,7 @@ class TLSLink:
             end = self._loop.time() + CLOSE_LIMIT
             try:
                 async with asyncio.timeout_at(end):
-                    while self._outbox.pending:
-                        self._empty = self._loop.create_future()
-                        await self._empty
+                    await self._emptied()
                     if (connection := self._connection) is not None:
                         connection.write([encode({"t": "link.bye"})])
                         # The peer leaves when it has read that. If this end left first, the goodbye might get lost:
@@ -159,10 +120,6 @@ class TLSLink:
                 "the other end was met, but no connection to it could be made",
                 hint="Both may be behind firewalls: a relay would join them. See the board's settings.",
             ) from None
-
-    def begin(self) -> None:
-        """Call the handler from the loop's next turn on."""
-        self._loop.call_soon(self._begin)
 
     # For its attempts (attempts.Seeker)
 
@@ -227,10 +184,6 @@ class TLSLink:
 
     # Ending connections, and the link
 
-    @property
-    def _ended(self) -> bool:
-        return self._state in (LinkState.CLOSED, LinkState.LOST)
-
     def _cut(self, why: str) -> None:
         """Look for another connection: this one is gone."""
         self._connection = None
@@ -254,24 +207,14 @@ class TLSLink:
         for timer in (self._timer, self._ack_timer):
             if timer is not None:
                 timer.cancel()
-        if self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
         self._attempts.end()
         if self._connection is not None:
             self._connection.abort(why)
             self._connection = None
-        self._outbox.clear()
+        self._clear()
         logger.info("%r: %s", self, why)
         if tell and not self._closing:
             self._tell(state, why)
-
-    def _tell(self, state: LinkState, detail: str) -> None:
-        if not self._begun:
-            return  # _begin will report it
-        try:
-            self._handler.on_link(state, detail)
-        except ProtocolError as error:
-            self.give_up(error)
 
     # Frames out
 
@@ -285,15 +228,8 @@ class TLSLink:
         if connection is None or not self._begun:
             return
         if write_frames(outbox, connection):
-            self._pumping = True
-            self._loop.call_soon(self._pump)
-        if not outbox.pending and self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
-        if outbox.drained():
-            try:
-                self._handler.on_drain()
-            except ProtocolError as error:
-                self.give_up(error)
+            self._schedule()
+        self._pumped()
 
     def _control(self, header: Header) -> None:
         if self._connection is None:

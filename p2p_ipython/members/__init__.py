@@ -1,4 +1,4 @@
-"""Who is in a cluster: profiles on disk, the ways in, the session among the members, the owner's host.
+"""The members of a cluster: profiles on disk, the ways in, the session among the members, the owner's host.
 
     way.py                   how to get to a board, as far as the user has said it
     access.py                what a process needs to take part: key, board, secret, roster
@@ -20,5 +20,5 @@
     roll_call.py             whom the host hears, and whether they have followed to a new topic
     host.py                  the owner's host: answers asks, admits guests, hands the newest roster on
 
-What is decided about membership is in protocol/membership_machine.py, protocol/host_machine.py and protocol/roster.py.
+Decisions about membership are in protocol/membership_machine.py, protocol/host_machine.py and protocol/roster.py.
 """

@@ -26,6 +26,7 @@ from p2p_ipython.link.rendezvous import PUBLIC_MAILBOX, PUBLIC_RELAY
 from p2p_ipython.members.membership import Keep, Membership, Standing
 from p2p_ipython.members.profile import Profile
 from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, Session, check_vouch, fingerprint, personal_secret
 from p2p_ipython.protocol.roster import Roster, commitment
 
@@ -86,51 +87,36 @@ async def rendezvous_of(access: Access, board: Board) -> tuple[str, str]:
     return mailbox, relay or (PUBLIC_RELAY if mailbox == PUBLIC_MAILBOX else "")
 
 
-async def personal_access(
-    board: str,
-    name: str,
-    *,
-    me: str,
-    settings: Settings,
-    identity: Path | None = None,
-    pin: str | None = None,
-    mailbox: str = "",
-    relay: str = "",
-    ssh_options: tuple[str, ...] = (),
-) -> Access:
+async def personal_access(name: str, way: Way, *, me: str, settings: Settings) -> Access:
     """Return access to the personal cluster ``name`` of our SSH key. Raises ``ConfigError`` and ``NoKey``."""
-    address, key = await choose_login(board, identity, ssh_options=ssh_options)
-    return await asyncio.to_thread(
-        given_access,
-        address,
-        key,
-        name,
-        me=me,
-        settings=settings,
-        pin=pin,
-        mailbox=mailbox,
-        relay=relay,
-        ssh_options=ssh_options,
-    )
+    address, key = await choose_login(way.board, way.identity, ssh_options=way.ssh_options)
+    return await asyncio.to_thread(given_access, address, key, name, way, me=me, settings=settings)
 
 
 def given_access(
     address: BoardAddress,
     key: KeyChoice,
     name: str,
+    way: Way,
     *,
     me: str,
     settings: Settings,
-    pin: str | None = None,
-    mailbox: str = "",
-    relay: str = "",
-    ssh_options: tuple[str, ...] = (),
     remember: bool = True,
 ) -> Access:
     """Return access to the personal cluster ``name`` of ``key``, which signs: blocks, raises ``NoKey``."""
     secret = personal_secret(key.key, name)
     standing = Standing(secret, fingerprint(key.key.asbytes()), me)
-    return Access(address, key, standing, settings, pin, mailbox, relay, ssh_options=ssh_options, remember=remember)
+    return Access(
+        address,
+        key,
+        standing,
+        settings,
+        way.pin,
+        way.mailbox,
+        way.relay,
+        ssh_options=way.ssh_options,
+        remember=remember,
+    )
 
 
 async def shared_access(

@@ -169,7 +169,7 @@ class Host:
         return board
 
     async def listen(self, seconds: float) -> None:
-        """Listen who is here: workers answer a hello at once, clients say hello once in each period."""
+        """Listen for members: workers answer a hello at once, clients say hello once in each period."""
         await asyncio.sleep(seconds)
 
     async def settled(self, seconds: float) -> tuple[int, int]:

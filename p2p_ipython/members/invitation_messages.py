@@ -1,4 +1,4 @@
-"""What is said in an invitation, as JSON: the inviter's, the guest's and the welcome, written, read and checked. Pure.
+"""The messages of an invitation, as JSON: the inviter's, the guest's and the welcome, written, read and checked. Pure.
 
 Every field comes from somebody who may be anyone: each is bounded, and one that is wrong is a ``WrongPeer``. Nothing of
 a key is in a repr or an error.
@@ -7,18 +7,17 @@ a key is in a repr or an error.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.board.client.known_hosts import pin_fingerprint
-from p2p_ipython.errors import ConfigError, WrongPeer
+from p2p_ipython.errors import ConfigError, RemoteProtocolError, WrongPeer
 from p2p_ipython.link.hints import parse_relay
 from p2p_ipython.protocol.identity import BadIdentity, ClusterSecret, check_vouch, fingerprint, verify
 from p2p_ipython.protocol.plain import plain
@@ -32,6 +31,9 @@ from p2p_ipython.protocol.roster import (
     owner_of,
     parse_title,
 )
+from p2p_ipython.protocol.rules import Fields, Rule, Wrong, flag, ruled, text
+
+F = TypeVar("F", bound=Fields)
 
 NAMESPACE = "p2p-ipython-invite@v1"
 
@@ -39,6 +41,61 @@ MAX_MESSAGE = 256 << 10
 """Largest message taken from the other side, bytes of JSON; a roster is 171 KiB of it at most."""
 
 MAX_VOUCH = 4096
+
+
+def _text64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes64(most: int, least: int = 0) -> Rule:
+    """Return the rule of so many bytes, as base64."""
+
+    def read(value: Any) -> bytes:
+        if type(value) is not str or len(value) > (most + 2) // 3 * 4:
+            raise Wrong
+        try:
+            data = base64.b64decode(value, validate=True)
+        except ValueError:
+            raise Wrong from None
+        if least <= len(data) <= most:
+            return data
+        raise Wrong
+
+    return Rule(f"base64 of {least:,} to {most:,} bytes", read, _text64)
+
+
+def _line() -> Rule:
+    """Return the rule of a line of text that can be shown as it is."""
+
+    def read(value: Any) -> str:
+        if type(value) is str and len(value) <= 1000 and plain(value, 1000) == value:
+            return value
+        raise Wrong
+
+    return Rule("a line of at most 1,000 characters", read)
+
+
+@dataclass(frozen=True, slots=True)
+class _HostSays(Fields):
+    """The host's first message."""
+
+    kind: ClassVar[str] = "host"
+    title: str = ruled(text(MAX_MESSAGE))
+    cluster: str = ruled(text(MAX_MESSAGE))
+    own: bool = ruled(flag())
+    key: bytes = ruled(_bytes64(4096), repr=False)
+    proof: bytes = ruled(_bytes64(8192), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _GuestSays(Fields):
+    """The guest's answer."""
+
+    kind: ClassVar[str] = "guest"
+    name: str = ruled(text(MAX_MESSAGE))
+    key: bytes = ruled(_bytes64(4096), repr=False)
+    proof: bytes = ruled(_bytes64(8192), repr=False)
+    about: str = ruled(text(MAX_MESSAGE), default="")
 
 
 @dataclass(frozen=True)
@@ -61,23 +118,24 @@ class Guest:
 
 
 @dataclass(frozen=True)
-class Welcome:
+class Welcome(Fields):
     """All that a new member needs. ``mailbox``, ``relay`` and ``host_key`` may be "", as in a profile.
 
     ``roster`` names the guest among the members. ``vouch`` is the owner's word for a machine of the owner's, which may
     get no roster.
     """
 
-    title: str
-    cluster: str
-    board: str
-    host_key: str
-    mailbox: str
-    relay: str
-    topic: str = field(repr=False)
-    key: bytes = field(repr=False)
-    roster: bytes = field(default=b"", repr=False)
-    vouch: bytes = field(default=b"", repr=False)
+    kind: ClassVar[str] = "welcome"
+    title: str = ruled(_line())
+    cluster: str = ruled(_line())
+    board: str = ruled(_line())
+    host_key: str = ruled(_line())
+    mailbox: str = ruled(_line())
+    relay: str = ruled(_line())
+    topic: str = ruled(_line(), repr=False)
+    key: bytes = ruled(_bytes64(32, 32), repr=False)
+    roster: bytes = ruled(_bytes64(MAX_ROSTER), default=b"", repr=False)
+    vouch: bytes = ruled(_bytes64(MAX_VOUCH), default=b"", repr=False)
 
 
 def signed_text(role: str, verifier: bytes, cluster: str) -> bytes:
@@ -100,29 +158,26 @@ def parse(message: bytes, who: str) -> dict[str, Any]:
 
 def host_fields(title: str, cluster: str, *, own: bool, key: bytes, proof: bytes) -> dict[str, Any]:
     """Return the host's first message: where to it invites, with its key and signature."""
-    facts = {"title": title, "cluster": cluster, "own": own}
-    return {"t": "host", **facts, "key": _text64(key), "proof": _text64(proof)}
+    return _written(_HostSays(title, cluster, own, key, proof))
 
 
 def guest_fields(name: str, about: str, *, key: bytes, proof: bytes) -> dict[str, Any]:
     """Return the guest's answer: the name and the machine, with the key and signature."""
-    return {"t": "guest", "name": name, "about": about, "key": _text64(key), "proof": _text64(proof)}
+    return _written(_GuestSays(name, key, proof, about))
 
 
 def read_host(fields: Mapping[str, Any], verifier: bytes, *, own: bool) -> Inviter:
     """Check the host's first message. ``own``: we are a machine of the owner's. Raises ``WrongPeer``."""
-    title, cluster = fields.get("title"), fields.get("cluster")
-    if not (isinstance(title, str) and is_title(title) and isinstance(cluster, str)):
+    said = _read(_HostSays, fields, "host")
+    title, cluster, owner = said.title, said.cluster, owner_of(said.cluster)
+    if not is_title(title) or not is_fingerprint(owner) or cluster != f"{owner}/{parse_title(title)[1]}":
         raise nonsense("host")
-    owner = owner_of(cluster)
-    if not is_fingerprint(owner) or cluster != f"{owner}/{parse_title(title)[1]}":
-        raise nonsense("host")
-    if fingerprint(_signer_of(fields, "host", verifier, cluster)) != owner:
+    if fingerprint(_signer_of(said, verifier, cluster)) != owner:
         raise WrongPeer(
             f"the host that invites to {title} does not have its owner's key",
             hint="Somebody may be in between. Nothing was sent but the code; ask the owner for another one.",
         )
-    if fields.get("own") is not own:
+    if said.own is not own:
         raise WrongPeer(
             f"this is {'no' if own else 'an'} invitation of a machine of the owner's own",
             hint=f"Ask for another code, and join {'without' if own else 'with'} --own.",
@@ -132,60 +187,43 @@ def read_host(fields: Mapping[str, Any], verifier: bytes, *, own: bool) -> Invit
 
 def read_guest(fields: Mapping[str, Any], verifier: bytes, cluster: str) -> Guest:
     """Check the guest's answer. Raises ``WrongPeer``."""
-    key = _signer_of(fields, "guest", verifier, cluster)
-    name, about = fields.get("name"), fields.get("about", "")
-    if not (isinstance(name, str) and isinstance(about, str)):
-        raise nonsense("guest")
+    said = _read(_GuestSays, fields, "guest")
+    key = _signer_of(said, verifier, cluster)
     try:
-        check_name(name)
+        check_name(said.name)
     except ConfigError:
         raise nonsense("guest") from None
     kind = key[4 : 4 + int.from_bytes(key[:4], "big")].decode()
-    return Guest(name, f"{kind} {_text64(key)}", fingerprint(key), _NOT_IN_ABOUT.sub("", about[:200])[:60])
+    return Guest(said.name, f"{kind} {_text64(key)}", fingerprint(key), _NOT_IN_ABOUT.sub("", said.about[:200])[:60])
 
 
-def _signer_of(fields: Mapping[str, Any], role: str, verifier: bytes, cluster: str) -> bytes:
+def _signer_of(said: _HostSays | _GuestSays, verifier: bytes, cluster: str) -> bytes:
     """Return the public key that the other end of this very wormhole has proved to have."""
-    key = _bytes64(fields, "key", role, 4096)
     try:
-        signed = verify(_bytes64(fields, "proof", role, 8192), signed_text(role, verifier, cluster), NAMESPACE)
+        signed = verify(said.proof, signed_text(said.kind, verifier, cluster), NAMESPACE)
     except BadIdentity:
         signed = b""
-    if signed != key:
+    if signed != said.key:
         raise WrongPeer(
-            f"the {role} could not prove who they are",
+            f"the {said.kind} could not prove who they are",
             hint="Somebody may be in between. Nothing secret was sent; make a new invitation.",
         )
-    return key
+    return signed
 
 
 def welcome_fields(welcome: Welcome) -> dict[str, Any]:
     """Return the host's welcome."""
-    texts = {name: getattr(welcome, name) for name in _TEXTS}
-    return {"t": "welcome", **texts, **{name: _text64(getattr(welcome, name)) for name in ("key", "roster", "vouch")}}
+    return _written(welcome)
 
 
 _NOT_IN_ABOUT = re.compile(r"[^A-Za-z0-9 ._-]")
 """It is shown beside the key's fingerprint: the guest's words must not be able to show another one there."""
 
-_TEXTS = ("title", "cluster", "board", "host_key", "mailbox", "relay", "topic")
-
 
 def read_welcome(fields: Mapping[str, Any], host: Inviter, guest: str, *, own: bool) -> Welcome:
     """Check the welcome of ``host`` to the key ``guest``, a fingerprint. Raises ``WrongPeer``."""
-    texts = {}
-    for name in _TEXTS:
-        value = fields.get(name)
-        if not isinstance(value, str) or len(value) > 1000 or plain(value, 1000) != value:
-            raise nonsense("host")
-        texts[name] = value
-    welcome = Welcome(
-        **texts,
-        key=_bytes64(fields, "key", "host", 32),
-        roster=_bytes64(fields, "roster", "host", MAX_ROSTER),
-        vouch=_bytes64(fields, "vouch", "host", MAX_VOUCH),
-    )
-    if (welcome.title, welcome.cluster) != (host.title, host.cluster) or len(welcome.key) != 32:
+    welcome = _read(Welcome, fields, "host")
+    if (welcome.title, welcome.cluster) != (host.title, host.cluster):
         raise nonsense("host")
     if not re.fullmatch(r"p2p-[0-9a-f]{32}", welcome.topic):
         raise nonsense("host")
@@ -239,18 +277,15 @@ def nonsense(who: str) -> WrongPeer:
     )
 
 
-def _text64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _bytes64(fields: Mapping[str, Any], name: str, who: str, most: int) -> bytes:
-    text = fields.get(name)
-    if not isinstance(text, str) or len(text) > (most + 2) // 3 * 4:
-        raise nonsense(who)
+def _read(kind: type[F], fields: Mapping[str, Any], who: str) -> F:
+    """Read a message that ``who`` has sent. Raises ``WrongPeer``."""
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return kind.read(fields)
+    except RemoteProtocolError:
         raise nonsense(who) from None
-    if len(data) > most:
-        raise nonsense(who)
-    return data
+
+
+def _written(message: Fields) -> dict[str, Any]:
+    """Return a message's fields, also those that have their default: older versions want all of them."""
+    values = {row.name: (row.rule.write, getattr(message, row.attribute)) for row in message.table()}
+    return {"t": message.kind, **{name: write(value) if write else value for name, (write, value) in values.items()}}

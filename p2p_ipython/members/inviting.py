@@ -50,7 +50,7 @@ class Question:
 
     @property
     def also(self) -> str:
-        """What else the owner has to know before saying yes; "" for nothing."""
+        """A note that the owner has to know before saying yes; "" for none."""
         return (
             f"{self.called} is in already, by another key: both keys will count as theirs." if self.another_key else ""
         )
@@ -136,17 +136,7 @@ async def invite_own(
             hint="Give its address: --board HOST[:PORT].",
         )
     check_name(name)
-    access = await personal_access(
-        way.board,
-        name,
-        me=my_name(),
-        settings=settings,
-        identity=way.identity,
-        pin=way.pin,
-        mailbox=way.mailbox,
-        relay=way.relay,
-        ssh_options=way.ssh_options,
-    )
+    access = await personal_access(name, way, me=my_name(), settings=settings)
     secret = access.standing.secret
     board = await access.open_board(f"p2p-{secrets.token_hex(16)}", Deaf())
     try:

@@ -62,7 +62,7 @@ LASTS = 5.0
 
 @dataclass(frozen=True)
 class Standing:
-    """Who we are in which cluster. ``me`` is our member's fingerprint, ``name`` what others see.
+    """Our place in a cluster. ``me`` is our member's fingerprint, ``name`` what others see.
 
     ``shared``: several people, listed in ``roster`` (None while it has not come); otherwise one person's processes.
     ``trusted``: fingerprints of members whose results may be pickles.

@@ -1,4 +1,4 @@
-"""What people do with clusters of friends, step by step: name them, host them, revoke a membership, trust, leave.
+"""The operations on clusters of friends, step by step: name them, host them, revoke a membership, trust, leave.
 
 The command line and the magics call these. Changes of rosters are in owner.py, what goes over the board in host.py,
 the ways in in inviting.py and joining.py.

@@ -33,7 +33,7 @@ class NewerProfile(ValueError):
 
 @dataclass(frozen=True)
 class Hosting:
-    """What a cluster's owner has decided for the host process.
+    """The owner's decisions for the host process.
 
     ``until`` is Unix time, seconds: how long the cluster is hosted. ``expected`` holds the names that may knock, with
     the fingerprint that each must have, or "" for any.

@@ -1,7 +1,7 @@
 """The profiles of the shared clusters that this user is a member of, on disk.
 
 One file for each cluster, named by its title. The keys in it are secret: the folder is 0700, the files 0600
-(``private_files.py``). What a profile has, and how it is written, is in profile.py.
+(``private_files.py``). The fields of a profile, and its text, are in profile.py.
 
 Promises: one that can't be read is reported and put aside under another name. Nothing is silently replaced or lost. One
 that a newer version has written is left alone.

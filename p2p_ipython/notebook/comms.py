@@ -2,7 +2,7 @@
 
 JupyterLab sends a comm's messages to a subshell of the kernel, a thread of its own, so that a click counts while the
 main thread computes. But ipykernel (since 7.4) redirects a comm's incoming messages: to the shell whose message was
-*answered* by the last one that the comm has sent. What is sent while a cell runs, or by a thread that a cell has
+*answered* by the last one that the comm has sent. A message sent while a cell runs, or by a thread that a cell has
 started, answers that cell; from then on all clicks wait for the main thread. For a widget that the kernel makes it is
 so from the beginning: its opening answers a cell. Keeping to the shell that a click came by doesn't help: that subshell
 is gone once the page is closed.

@@ -20,7 +20,7 @@ Connect = Callable[..., "Cluster"]
 
 
 class Notebook(Protocol):
-    """What the magics for friends and for lending want of ``P2PMagics``."""
+    """The part of ``P2PMagics`` that the magics for friends and for lending use."""
 
     @property
     def cluster(self) -> Cluster | None:

@@ -7,14 +7,17 @@ until it ends. Modules of the client are imported in functions: loading the exte
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
+from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import NotConnected, UsageError, in_notebook
+from p2p_ipython.loop import background
 from p2p_ipython.notebook.connection import Notebook
 from p2p_ipython.notebook.lines import Interrupted, options_of, say, unquoted
 
@@ -152,8 +155,6 @@ class _Line:
 
     def begin(self) -> None:
         """Show the worker's state, and keep it up to date."""
-        from p2p_ipython.client.printing import DRAIN, printed
-        from p2p_ipython.loop import background
 
         background().run(self._begin(), timeout=10)
         printed.drain(DRAIN)  # in a terminal: before the next prompt
@@ -164,8 +165,6 @@ class _Line:
         self._changed()  # it may have changed before it was followed
 
     def _changed(self) -> None:
-        from dataclasses import replace
-
         before = self._state
         found = next((state for state in self._lender.states() if state.id == before.id), None)
         self._state = found or replace(before, state="ended", busy=0)

@@ -44,6 +44,7 @@ from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
 from p2p_ipython.notebook.status_line import StatusLines, text
 from p2p_ipython.protocol.plain import plain
+from p2p_ipython.task.reads import parsed
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -355,7 +356,5 @@ def _name(word: str | None) -> str | None:
 
 
 def _is_expression(source: str, transform: Callable[[str], str]) -> bool:
-    from p2p_ipython.task.reads import parsed
-
     body = parsed(source, transform).body
     return len(body) == 1 and isinstance(body[0], ast.Expr)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from IPython.core.magic_arguments import argument
 
-if TYPE_CHECKING:
-    from p2p_ipython.members.way import Way
+from p2p_ipython.members.way import Way
 
 
 def way_arguments(*, board: str) -> Callable[[Any], Any]:
@@ -36,7 +35,6 @@ def way_arguments(*, board: str) -> Callable[[Any], Any]:
 
 def way_of(given: dict[str, Any]) -> Way:
     """Return the way that the options of a magic say."""
-    from p2p_ipython.members.way import Way
 
     return Way(
         board=given.get("board") or "",

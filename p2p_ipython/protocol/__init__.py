@@ -1,4 +1,4 @@
-"""Who says what when: pure decisions and formats, as PROTOCOL.md has them. Time is an argument; nothing here does I/O.
+"""The protocol: pure decisions and formats, as PROTOCOL.md has them. Time is an argument; nothing here does I/O.
 
 Machines, each with its transitions or rules beside it::
 

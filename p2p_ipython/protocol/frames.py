@@ -8,7 +8,7 @@ A frame is a small JSON object, its *header*, and a *body* of raw bytes::
     body           as many bytes as were said
 
 Both lengths are bounded before anything is allocated: the header by ``MAX_HEADER``, the body by
-``MAX_BODY``. What is larger travels as several ``chunk`` frames, so that small frames can pass it.
+``MAX_BODY``. A larger body travels as several ``chunk`` frames, so that small frames can pass it.
 
 A header that was read can always be written again: what JSON has no word for (NaN, infinities), whole numbers
 beyond 64 bits, and nesting deeper than ``MAX_DEPTH`` are refused where it is read.
@@ -50,7 +50,7 @@ INLINE = 256 << 10
 
 
 class FrameError(ValueError):
-    """Bytes that are not a frame. Whoever reads them turns it into an error that names the peer."""
+    """Bytes that are not a frame. The link that reads them turns this into an error that names the peer."""
 
 
 _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False)

@@ -43,7 +43,7 @@ class WorkerState(enum.Enum):
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What the machine needs to know of a task: no bytes.
+    """The facts about a task that the machine needs: no bytes.
 
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
     ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time

@@ -191,7 +191,7 @@ class _Misfit(ValueError):
 
 
 class Fields:
-    """What frames and the parts of frames have in common: fields with rules."""
+    """Base of frames and of parts of frames: fields with rules."""
 
     __slots__ = ()
     kind: ClassVar[str] = ""

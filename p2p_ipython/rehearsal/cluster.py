@@ -242,7 +242,7 @@ class Rehearsal(Participant):
         participant.client.open(MAILBOX, "")
 
     def _membership(self, role: str, member: str) -> Membership:
-        """Of a process of a member's. Whoever is new is in the next roster; the others hear of it on the board."""
+        """Return the membership of a process. A new member is in the next roster, which the board passes on."""
         key, owner = self._keys.setdefault(member, _key()), self._keys["me"]
         me = fingerprint(key.asbytes())
         if self._roster.member(me) is None:

@@ -12,25 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import (
-    LinkLost,
-    ProtocolError,
-    RemoteProtocolError,
-)
-from p2p_ipython.link.base import LANDING, MOST_WAITING, LinkHandler, LinkState, Meeting
-from p2p_ipython.link.guard import Guard
+from p2p_ipython.errors import LinkLost, ProtocolError, RemoteProtocolError
+from p2p_ipython.link.base import LANDING, LinkHandler, LinkState, Meeting
+from p2p_ipython.link.half import CLOSE_LIMIT, HalfLink
 from p2p_ipython.link.rendezvous import Role
-from p2p_ipython.link.session import REFUSED_GRACE, Frame, Inbox, Outbox
-from p2p_ipython.protocol.frames import PREFIX, Buffer, FrameError, Header, decode_header
+from p2p_ipython.link.session import REFUSED_GRACE, Frame
+from p2p_ipython.protocol.frames import PREFIX, Buffer, FrameError, decode_header
 from p2p_ipython.rehearsal.hub import MemoryHub
 
 logger = logging.getLogger(__name__)
-
-CLOSE_LIMIT = 1.0
-"""Seconds that ``close`` may take to deliver the queued frames."""
 
 
 class MemoryLinker:
@@ -49,14 +41,7 @@ class MemoryLinker:
             raise LinkLost("the linker is closed")
         link = MemoryLink(self, self._hub, handler)
         self._links.add(link)
-        try:
-            await self._hub.meet(link, meeting)
-            if link.state is LinkState.CLOSED:
-                raise LinkLost("the linker was closed meanwhile")
-        except BaseException:
-            link.abort()
-            raise
-        link.begin()
+        await link.begin_after(self._hub.meet(link, meeting))
         return link
 
     async def close(self) -> None:
@@ -70,23 +55,14 @@ class MemoryLinker:
         self._links.discard(link)
 
 
-class MemoryLink:
+class MemoryLink(HalfLink):
     """One end of a link; see ``link.base.Link``."""
 
     def __init__(self, linker: MemoryLinker, hub: MemoryHub, handler: LinkHandler) -> None:
-        self.role = linker.role
+        super().__init__(linker.role, handler, LinkState.UP)
         self._linker = linker
         self._hub = hub
-        self._handler = Guard(handler, self)
-        self._loop = asyncio.get_running_loop()
         self._peer: MemoryLink | None = None
-        self._state = LinkState.UP
-        self._outbox = Outbox(MOST_WAITING if self.role == "worker" else math.inf)
-        self._inbox = Inbox()
-        self._begun = False
-        self._closing = False
-        self._pumping = False
-        self._empty: asyncio.Future[None] | None = None
         self._lease: asyncio.TimerHandle | None = None
         self._mending: asyncio.TimerHandle | None = None
 
@@ -100,22 +76,8 @@ class MemoryLink:
         return "memory"
 
     @property
-    def state(self) -> LinkState:
-        return self._state
-
-    @property
     def rtt(self) -> float | None:
         return 0.0 if self._begun else None
-
-    @property
-    def pending(self) -> int:
-        return self._outbox.pending
-
-    def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
-        if self._closing or self._ended:
-            raise LinkLost(f"the link is {'closed' if self._closing else self._state.value}")
-        self._outbox.queue(Frame.of(header, body, bulk=bulk))
-        self._schedule()
 
     async def close(self) -> None:
         if self._ended or self._closing:
@@ -123,9 +85,7 @@ class MemoryLink:
         self._closing = True
         try:
             async with asyncio.timeout(CLOSE_LIMIT):
-                while self._outbox.pending:
-                    self._empty = self._loop.create_future()
-                    await self._empty
+                await self._emptied()
         except TimeoutError:
             logger.debug("%r: closed with %d bytes undelivered", self, self._outbox.pending)
         finally:
@@ -149,10 +109,6 @@ class MemoryLink:
     def join(self, peer: MemoryLink) -> None:
         """Connect the two ends."""
         self._peer, peer._peer = peer, self
-
-    def begin(self) -> None:
-        """Call the handler from the loop's next turn on."""
-        self._loop.call_soon(self._begin)
 
     def cut_for(self, away: float) -> None:
         """See ``MemoryHub.cut``."""
@@ -186,10 +142,6 @@ class MemoryLink:
 
     # Helpers
 
-    @property
-    def _ended(self) -> bool:
-        return self._state in (LinkState.CLOSED, LinkState.LOST)
-
     def _begin(self) -> None:
         self._begun = True
         if self._state is LinkState.RECONNECTING or self._state is LinkState.LOST:
@@ -219,13 +171,13 @@ class MemoryLink:
             if timer is not None:
                 timer.cancel()
 
-    def _give_up(self, error: ProtocolError) -> None:
-        """End as LOST because of ``error``; the other end finds out as over TLS."""
+    def give_up(self, error: Exception) -> None:
+        """See ``HalfLink``; the other end finds out as over TLS."""
         if self._ended:
             return
         log = logger.warning if isinstance(error, RemoteProtocolError) else logger.info
         log("%r: given up: %s", self, error)
-        self._end(LinkState.LOST, error.message)
+        self._end(LinkState.LOST, str(error).partition("\n")[0])
         if self._peer is not None:
             self._peer._forsaken()
 
@@ -234,25 +186,14 @@ class MemoryLink:
             return
         self._state = state
         self._cancel_timers()
-        self._outbox.clear()
+        self._clear()
         self._linker.forget(self)
-        if self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
         if tell and not self._closing:
             self._tell(state, why)
 
-    def _tell(self, state: LinkState, detail: str) -> None:
-        if not self._begun:
-            return  # _begin will report it
-        try:
-            self._handler.on_link(state, detail)
-        except ProtocolError as error:
-            self._give_up(error)
-
     def _schedule(self) -> None:
-        if not self._pumping and self._begun:
-            self._pumping = True
-            self._loop.call_soon(self._pump)
+        if self._begun:
+            super()._schedule()
 
     def _pump(self) -> None:
         """Deliver all small frames and one that is bulk; the rest at the loop's next turn."""
@@ -265,13 +206,7 @@ class MemoryLink:
             pass
         if self._deliver(bulk=True) and outbox.bulk:
             self._schedule()
-        if not outbox.pending and self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
-        if outbox.drained():
-            try:
-                self._handler.on_drain()
-            except ProtocolError as error:
-                self._give_up(error)
+        self._pumped()
 
     def _deliver(self, *, bulk: bool) -> bool:
         """Deliver one frame of a class; return False when there is none or it can't be delivered."""
@@ -284,10 +219,10 @@ class MemoryLink:
         try:
             received = peer._receive(frame, struck=self._hub.strikes())
         except FrameError as error:
-            peer._give_up(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
+            peer.give_up(RemoteProtocolError(f"the peer sent what is not a frame: {error}"))
             return False
         except ProtocolError as error:
-            peer._give_up(error.with_traceback(None))  # its traceback would keep the frame
+            peer.give_up(error.with_traceback(None))  # its traceback would keep the frame
             return False
         if not received:
             self._hub.cut(self)

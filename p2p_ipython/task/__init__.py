@@ -1,4 +1,4 @@
-"""What travels: a cell or a call on its way out, its value or its error on its way back.
+"""Things that travel: a cell or a call on its way out, its value or its error on its way back.
 
 Map:
 

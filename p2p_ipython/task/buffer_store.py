@@ -155,7 +155,7 @@ _BLOCK = 4096
 
 
 def _hasher() -> Any:
-    import blake3
+    import blake3  # heavy
 
     # Its threads don't survive a fork: a forked child would wait for them for ever.
     threads = blake3.blake3.AUTO if os.getpid() == _PID else 1

@@ -30,7 +30,7 @@ TAKEN_APART = (CachedFunction, functools.cached_property, NewType, ParamSpec, Ty
 """The types that ``taken_apart`` knows. A function that dispatches on a type is a plain one: see ``dispatches``."""
 
 _NAMES = frozenset(functools.WRAPPER_ASSIGNMENTS) - {"__annotate__"}
-"""What a function that dispatches takes over from the one inside. From Python 3.14 on annotations are code."""
+"""The attributes that a dispatching function has of the one inside. From Python 3.14 on annotations are code."""
 
 _BLANK: Any = functools.singledispatch(lambda _value: None)
 _OF_DISPATCHERS = frozenset(vars(_BLANK)) - {"__wrapped__"}

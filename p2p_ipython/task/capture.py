@@ -4,8 +4,8 @@ A cell is captured in three steps: ``reads`` says which names its source reads; 
 values and follows the notebook's own functions and classes to what *they* use; ``freeze`` pickles all of it at
 once, so that what is changed afterwards doesn't reach the task.
 
-What travels: the values of those names, modules as imports, functions and classes of the notebook with their
-code. ``_`` and ``_12`` travel like any other name. What doesn't: IPython's own names (``In``, ``Out``,
+These travel: the values of those names, modules as imports, functions and classes of the notebook with their
+code. ``_`` and ``_12`` travel like any other name. These don't: IPython's own names (``In``, ``Out``,
 ``get_ipython``, …), built-ins, and names that the cell certainly sets before it reads them. A finished future
 travels as a finished future, so ``tile.result()`` means there what it means here.
 

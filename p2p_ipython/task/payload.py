@@ -6,7 +6,7 @@ the ref is the hash of the bytes, so a worker that has them already need not get
 a plain number.
 
 Functions and classes of the notebook are pickled by value (cloudpickle), everything importable by reference.
-What is pickled by value is tied to the Python minor version; ``Packed.needs_python`` says so.
+A pickle by value is tied to the Python minor version; ``Packed.needs_python`` says so.
 
 A task is frozen when it is packed: ``pack_task`` copies what the notebook could still change. A result isn't
 copied: send it before its value can change.
@@ -239,7 +239,7 @@ def _joined(written: list[Buffer]) -> Buffer:
 
 
 class _Writer:
-    """What a pickler writes to. It hands over a large ``bytes`` object itself: nothing is copied until the end."""
+    """The file of a pickler. It hands on a large ``bytes`` object itself; nothing is copied until the end."""
 
     def __init__(self, written: list[Buffer]) -> None:
         self.write = written.append

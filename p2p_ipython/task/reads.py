@@ -88,7 +88,7 @@ _Definition = TypeVar("_Definition", ast.FunctionDef | ast.AsyncFunctionDef, ast
 
 @dataclass
 class _Flow:
-    """What is certainly bound at one place of the cell, and what was read up to it (``found``).
+    """The names that are certainly bound at one place of the cell, and those read up to it (``found``).
 
     A name that the cell has bound and deleted again counts as bound: it is gone here and there alike.
     """

@@ -10,30 +10,26 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging
 import os
 import sys
 
 from p2p_ipython import lifeline
+from p2p_ipython.config import Settings
 from p2p_ipython.worker.hardening import harden
 
 
 def main() -> int:
     """Run the worker that standard input describes."""
     harden()
-    first = json.loads(lifeline.read_line() or b"null")
+    first = lifeline.first_line()
     if first is None:
         return 0
-    logging.basicConfig(
-        level=first["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
     # The heavy imports come while the board starts.
     import paramiko
 
     import p2p_ipython.board.client.ssh
     import p2p_ipython.link.tls  # noqa: F401
     from p2p_ipython.board.client.keys import KeyChoice
-    from p2p_ipython.config import Settings
     from p2p_ipython.worker.main import WorkerOptions, run_worker
 
     second = json.loads(lifeline.read_line() or b"null")

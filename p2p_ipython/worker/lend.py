@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython import lifeline
+from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.worker.hardening import harden
 
@@ -38,12 +39,9 @@ GONE = 20.0
 def main() -> int:
     """Run the worker that standard input describes."""
     harden()
-    given = json.loads(lifeline.read_line() or b"null")
+    given = lifeline.first_line()
     if given is None:
         return 0
-    logging.basicConfig(
-        level=given["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
     try:
         return asyncio.run(_Lent(given).run())
     except asyncio.CancelledError:  # the starter has gone before there was a worker
@@ -69,7 +67,7 @@ class _Lent:
         self._enough: asyncio.Event
 
     async def run(self) -> int:
-        from p2p_ipython.config import Settings
+        # Late: it is heavy (paramiko, cryptography), and a starter that has gone needs no worker.
         from p2p_ipython.worker.main import WorkerOptions, run_worker
 
         given = self._given

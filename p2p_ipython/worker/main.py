@@ -20,16 +20,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, NotAdmitted
+from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.loop import adopt, disown
+from p2p_ipython.members.access import given_access, personal_access, shared_access
+from p2p_ipython.members.operations import find_title
+from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.way import Way
+from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, TAG, Terms
+from p2p_ipython.protocol.roster import is_fingerprint, is_title
+from p2p_ipython.sandbox.launch import LaunchOptions
+from p2p_ipython.worker.agent import Agent
+from p2p_ipython.worker.sandboxes import choose
+from p2p_ipython.worker.slots import Slot
 
 if TYPE_CHECKING:
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.members.access import Access
     from p2p_ipython.members.membership import Membership, Standing
-    from p2p_ipython.sandbox.launch import LaunchOptions
-    from p2p_ipython.worker.agent import Agent
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +52,7 @@ DRAIN = 60.0
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker needs to know.
+    """The options of a worker.
 
     ``cluster`` is the title of a shared cluster, whose profile says where its board is, or the name of a personal one
     on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
@@ -96,8 +106,6 @@ async def run_worker(
     def expelled(words: str) -> None:
         why.append(words)
         ended.set()
-
-    from p2p_ipython.worker.sandboxes import choose
 
     access = await _access(options)
     membership = access.membership(await asyncio.to_thread(access.session, "worker"))
@@ -163,8 +171,6 @@ async def _any(*events: asyncio.Event, timeout: float | None) -> None:
 
 def for_whom(given: Sequence[str], standing: Standing) -> tuple[str, ...]:
     """Return the keys of members who are given by name or fingerprint. Raises ``ConfigError``."""
-    from p2p_ipython.protocol.messages import MAX_ONLY
-    from p2p_ipython.protocol.roster import is_fingerprint
 
     if not given:
         return ()
@@ -196,7 +202,6 @@ def for_whom(given: Sequence[str], standing: Standing) -> tuple[str, ...]:
 
 def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
     """Return the tags, each once. Raises ``ConfigError``."""
-    from p2p_ipython.protocol.messages import MAX_TAGS, TAG
 
     found = tuple(dict.fromkeys(tags))
     wrong = next((tag for tag in found if not TAG.fullmatch(tag)), None)
@@ -211,15 +216,8 @@ def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 async def _access(options: WorkerOptions) -> Access:
-    from p2p_ipython.board.client.address import BoardAddress
-    from p2p_ipython.members.access import given_access, personal_access, shared_access
-    from p2p_ipython.members.profiles import Profiles
-    from p2p_ipython.protocol.roster import is_title
-
     name, settings = options.name or default_name(), options.settings
     if options.board is None:
-        from p2p_ipython.members.operations import find_title
-
         try:
             title = await asyncio.to_thread(find_title, Profiles(), options.cluster)
         except ConfigError:
@@ -231,36 +229,18 @@ async def _access(options: WorkerOptions) -> Access:
                 " or a board where your own machines meet, as --board HOST:PORT.",
             ) from None
         return await shared_access(
-            title,
-            me=name,
-            settings=settings,
-            identity=options.identity,
-            ssh_options=options.ssh_options,
+            title, me=name, settings=settings, identity=options.identity, ssh_options=options.ssh_options
         )
     if is_title(options.cluster):
         raise ConfigError(
             f"where {options.cluster} is, its profile knows", hint="Leave --board out; p2p members lists what is known."
         )
+    way = Way(options.board, options.identity, options.accept_host_key, ssh_options=options.ssh_options)
     if options.key is not None:
         address = BoardAddress.parse(options.board)
-        return given_access(
-            address,
-            options.key,
-            options.cluster,
-            me=name,
-            settings=settings,
-            pin=options.accept_host_key,
-            remember=options.farewell,  # a board that outlives us: we may come back
-        )
-    return await personal_access(
-        options.board,
-        options.cluster,
-        me=name,
-        settings=settings,
-        identity=options.identity,
-        pin=options.accept_host_key,
-        ssh_options=options.ssh_options,
-    )
+        remember = options.farewell  # a board that outlives us: we may come back
+        return given_access(address, options.key, options.cluster, way, me=name, settings=settings, remember=remember)
+    return await personal_access(options.cluster, way, me=name, settings=settings)
 
 
 class _Worker:
@@ -274,11 +254,6 @@ class _Worker:
         sandbox: str,
         expelled: Callable[[str], None],
     ) -> None:
-        from p2p_ipython.link.tls import TLSLinker
-        from p2p_ipython.protocol.messages import Terms
-        from p2p_ipython.worker.agent import Agent
-        from p2p_ipython.worker.slots import Slot
-
         settings = options.settings
         only, tags = for_whom(options.only, membership.standing), check_tags(options.tags)
         self.membership = membership
@@ -311,8 +286,6 @@ class _Worker:
 
 
 def _launch(options: WorkerOptions) -> LaunchOptions:
-    from p2p_ipython.sandbox.launch import LaunchOptions
-
     return LaunchOptions(
         memory=options.settings.task_memory or _memory() * 3 // 4 // options.slots,
         output_limit=options.settings.output_limit,

@@ -28,7 +28,7 @@ from p2p_ipython.errors import (
     RemoteProtocolError,
     WrongPeer,
 )
-from p2p_ipython.link import attempts, dial, handshake, listener, tls, tls_link
+from p2p_ipython.link import attempts, dial, half, handshake, listener, tls, tls_link
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.handshake import Terms
@@ -289,7 +289,7 @@ async def test_a_peer_that_pings_and_does_not_read_makes_nobody_grow() -> None:
 async def test_a_client_that_asks_and_does_not_read_loses_its_link(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tls_link, "MOST_WAITING", 2_000_000)
+    monkeypatch.setattr(half, "MOST_WAITING", 2_000_000)
     async with world("direct") as here:
         ends = await here.join()
         for link, peer in ((ends.client, ends.worker_hears), (ends.worker, ends.client_hears)):
@@ -357,7 +357,7 @@ def _speak(monkeypatch: pytest.MonkeyPatch, role: str, version: int) -> None:
     make = TLSLink.make
 
     async def make_other(link: Any, terms: Terms) -> None:
-        await make(link, replace(terms, version=version) if link._role == role else terms)
+        await make(link, replace(terms, version=version) if link.role == role else terms)
 
     monkeypatch.setattr(TLSLink, "make", make_other)
 

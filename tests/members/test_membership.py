@@ -21,6 +21,7 @@ from p2p_ipython.members.access import Access, given_access, profile_access
 from p2p_ipython.members.membership import Membership
 from p2p_ipython.members.profile import Profile
 from p2p_ipython.members.profiles import Profiles
+from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.identity import MAX_LIFE, ClusterSecret
 from p2p_ipython.protocol.messages import Bye, Hello
 from p2p_ipython.protocol.roster import Roster
@@ -385,7 +386,7 @@ async def test_an_agent_that_takes_its_time_doesnt_stop_the_loop(
         return BoardAddress("memory"), choice(key)
 
     monkeypatch.setattr(entries, "choose_login", login)
-    access = await entries.personal_access("memory", "mine", me="bob", settings=Settings())
+    access = await entries.personal_access("mine", Way("memory"), me="bob", settings=Settings())
     assert key.threads
     assert threading.current_thread() not in key.threads
     assert access.standing.me == print_of("bob")
@@ -410,7 +411,9 @@ async def test_a_board_is_left_when_its_host_key_cant_be_remembered(monkeypatch:
 
     monkeypatch.setattr("p2p_ipython.board.client.login.SSHBoard", Opened)
     monkeypatch.setattr("p2p_ipython.board.client.login.remember_accepted", full)
-    access: Access = given_access(BoardAddress("memory"), choice(Key("bob")), "mine", me="bob", settings=Settings())
+    access: Access = given_access(
+        BoardAddress("memory"), choice(Key("bob")), "mine", Way(), me="bob", settings=Settings()
+    )
     with pytest.raises(OSError, match="no space"):
         await access.open_board("topic", None)  # type: ignore[arg-type]
     assert len(closed) == 1
@@ -418,7 +421,7 @@ async def test_a_board_is_left_when_its_host_key_cant_be_remembered(monkeypatch:
 
 async def test_personal_clusters_of_two_keys_share_no_topic_though_topics_are_public() -> None:
     entries = [
-        given_access(BoardAddress("memory"), choice(Key(name)), "mine", me=name, settings=Settings())
+        given_access(BoardAddress("memory"), choice(Key(name)), "mine", Way(), me=name, settings=Settings())
         for name in ("bob", "carol", "bob")
     ]
     first, other, again = (access.standing.secret for access in entries)

@@ -5,6 +5,7 @@ import type { Kernel } from "@jupyterlab/services";
 import type { IDisposable } from "@lumino/disposable";
 
 import { VERSION, type Action, type Did, type FromKernel } from "../panel/contract";
+import { Listeners } from "../panel/listeners";
 import type { Link, Transport } from "../panel/transport";
 import { KernelPeer, PATIENCE, type Patience } from "./peer";
 
@@ -23,14 +24,10 @@ export interface LinkOptions {
 /** Milliseconds for which a comm stays open that nobody listens to: a panel may just be moving. */
 const LINGER = 2000;
 
-interface Listener {
-  onMessage: (message: FromKernel) => void;
-  onLink: (link: Link) => void;
-}
-
 export class KernelLink implements Transport, IDisposable {
   readonly reveal?: (cell: string) => void;
-  private readonly _listeners = new Set<Listener>();
+  private readonly _onMessage = new Listeners<[FromKernel]>();
+  private readonly _onLink = new Listeners<[Link]>();
   private readonly _waiting = new Map<number, (did: Did) => void>();
   private _peer: KernelPeer | null = null;
   private _link: Link = { state: "closed", busy: false };
@@ -60,13 +57,12 @@ export class KernelLink implements Transport, IDisposable {
   }
 
   listen(onMessage: (message: FromKernel) => void, onLink: (link: Link) => void): () => void {
-    const listener = { onMessage, onLink };
+    const stops = [this._onMessage.add(onMessage), this._onLink.add(onLink)];
     clearTimeout(this._linger);
-    this._listeners.add(listener);
     this._peer?.listen();
     return () => {
-      this._listeners.delete(listener);
-      if (this._listeners.size === 0 && !this._isDisposed) {
+      stops.forEach((stop) => stop());
+      if (this._onLink.size === 0 && !this._isDisposed) {
         clearTimeout(this._linger);
         this._linger = setTimeout(() => this._peer?.rest(), LINGER);
       }
@@ -100,7 +96,8 @@ export class KernelLink implements Transport, IDisposable {
     this._session.disposed.disconnect(this.dispose, this);
     this._drop();
     this._linked({ state: "closed", busy: false });
-    this._listeners.clear();
+    this._onMessage.clear();
+    this._onLink.clear();
   }
 
   /** Go to the connection that handles the comms of the session's kernel now, if that is another one. */
@@ -136,7 +133,7 @@ export class KernelLink implements Transport, IDisposable {
     );
     this._peer = peer;
     this._linked(peer.link);
-    if (this._listeners.size > 0) {
+    if (this._onLink.size > 0) {
       peer.listen();
     }
   }
@@ -155,9 +152,7 @@ export class KernelLink implements Transport, IDisposable {
     if (link.state !== "open") {
       this._giveUp();
     }
-    for (const listener of [...this._listeners]) {
-      listener.onLink(link);
-    }
+    this._onLink.call(link);
   }
 
   private _told(message: FromKernel): void {
@@ -166,9 +161,7 @@ export class KernelLink implements Transport, IDisposable {
       this._waiting.get(message.id)?.(message);
       this._waiting.delete(message.id);
     }
-    for (const listener of [...this._listeners]) {
-      listener.onMessage(message);
-    }
+    this._onMessage.call(message);
   }
 
   /** Answer all open requests: there is no kernel any more to perform them. */

@@ -28,16 +28,17 @@ export function Connect() {
       setGoing(undefined);
     }
   };
+  const label = (which: string, words: string): string => going === which ? t("Connecting …") : words;
   return (
     <section class="p2p-connect" aria-label={t("Connect")}>
       <p>{t("Workers run your cells while you work on. Where are they?")}</p>
       <div class="p2p-choices">
         <Button kind="strong" disabled={going !== undefined} onClick={() => void connect("")}>
-          {going === "" ? t("Connecting …") : t("On this machine")}
+          {label("", t("On this machine"))}
         </Button>
         {control.store.means.clusters.map((title) => (
           <Button key={title} disabled={going !== undefined} name={t("Connect to %1", title)} onClick={() => void connect(title)}>
-            {going === title ? t("Connecting …") : title}
+            {label(title, title)}
           </Button>
         ))}
       </div>
@@ -55,7 +56,7 @@ export function Connect() {
           onInput={(event) => setHost(control.memory.board = event.currentTarget.value)}
         />
         <Button type="submit" disabled={going !== undefined || host.trim() === ""}>
-          {going === BOARD ? t("Connecting …") : t("Connect")}
+          {label(BOARD, t("Connect"))}
         </Button>
       </form>
     </section>

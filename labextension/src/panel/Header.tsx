@@ -5,13 +5,13 @@ import { Fragment } from "preact";
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Button, Confirmed, Meter, Shortened, Typed } from "./parts";
-import { capacity, unfinished } from "./summary";
+import { capacity, unconnected, unfinished } from "./summary";
 import { elapsed, slots, tasks, workers } from "./words";
 
 export function Header() {
   const { control, t } = useEnvironment();
   const { cluster } = control.store;
-  const connected = cluster.state !== "none" && cluster.state !== "closed" && control.link.state !== "absent";
+  const connected = !unconnected(control.store) && control.link.state !== "absent";
   const title = connected && cluster.title !== "" ? cluster.title : "p2p";
   const left = unfinished(control.store);
   return (

@@ -4,8 +4,10 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
+import { Later } from "./Later";
 import type { HasId } from "./ordered";
 import { Empty, Filter } from "./parts";
+import type { More } from "./rest";
 import type { Filters } from "./store";
 import type { Section } from "./items";
 import type { Column } from "./RowView";
@@ -25,7 +27,7 @@ interface Props<R extends HasId> {
   /** How many rows there would be without the filter. */
   count: number;
   /** The details of a row; they must call `close`. */
-  details: (row: R, close: () => void) => ComponentChildren;
+  details: (more: More, row: R, close: () => void) => ComponentChildren;
   /** Beside the filter. */
   extra?: ComponentChildren;
   /** Room for a third line where the panel is narrow. */
@@ -65,7 +67,7 @@ export function Listing<R extends HasId>({ name, caption, columns, sections, all
           onDelete={onDelete}
         />
       )}
-      {shown === undefined ? null : details(shown, () => setOpen(""))}
+      {shown === undefined ? null : <Later key={open}>{(more) => details(more, shown, () => setOpen(""))}</Later>}
     </>
   );
 }

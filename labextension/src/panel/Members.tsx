@@ -2,11 +2,11 @@
 
 import { useMemo } from "preact/hooks";
 
+import { figureColumn, wordColumn } from "./columns";
 import { useEnvironment } from "./environment";
 import { Invite } from "./Invite";
 import { Listing } from "./Listing";
-import { Empty, Meter } from "./parts";
-import { Later } from "./Later";
+import { Dot, Empty, Meter, Named } from "./parts";
 import type { Member } from "./rows";
 import { workerCommand } from "./summary";
 import type { Column } from "./RowView";
@@ -17,17 +17,11 @@ export function Members() {
   const { store } = control;
   const columns = useMemo((): Array<Column<Member>> => [
     { key: "name", title: t("Name"), class: "p2p-main", cell: (member) => <Name member={member} /> },
-    {
-      key: "machine", title: t("Machine"), class: "p2p-words p2p-wide",
-      cell: (member) => <span class="p2p-line" title={machine(member)}>{machine(member)}</span>
-    },
-    { key: "link", title: t("Link"), class: "p2p-words p2p-wide", cell: (member) => <span class="p2p-line">{linkWords(member, t)}</span> },
-    { key: "trust", title: t("Results"), class: "p2p-words p2p-wider", cell: (member) => <span class="p2p-line">{member.trust}</span> },
-    {
-      key: "did", title: t("For me"), class: "p2p-figure p2p-wider",
-      cell: (member) => member.lentTasks > 0 ? tasks(member.lentTasks, t) : ""
-    },
-    { key: "slots", title: t("Busy"), class: "p2p-figure p2p-busy", cell: (member) => <Slots member={member} /> }
+    wordColumn("machine", t("Machine"), machine),
+    wordColumn("link", t("Link"), (member) => linkWords(member, t)),
+    wordColumn("trust", t("Results"), (member) => member.trust, "wider"),
+    figureColumn("did", t("For me"), (member) => member.lentTasks > 0 ? tasks(member.lentTasks, t) : "", " p2p-wider"),
+    figureColumn("slots", t("Busy"), (member) => <Slots member={member} />, " p2p-busy")
   ], [t]);
   return (
     <>
@@ -43,7 +37,7 @@ export function Members() {
         ]}
         all={store.members}
         count={store.members.size}
-        details={(member, close) => <Later key={member.id}>{({ MemberDetails }) => <MemberDetails member={member} onClose={close} />}</Later>}
+        details={({ MemberDetails }, member, close) => <MemberDetails member={member} onClose={close} />}
       >
         <Empty title={t("Nobody is here.")} type={workerCommand(store)}>
           {t("Members who run a worker for this cluster are listed here.")}
@@ -56,19 +50,18 @@ export function Members() {
 function Name({ member }: { member: Member }) {
   const { t } = useEnvironment();
   const roles = roleWords(member, t);
-  const sub = join(" · ", member.state, member.here && linkWords(member, t), machine(member));
+  const unsure = member.here && !isUp(member);
   return (
-    <>
-      <span class="p2p-name">
-        <span class={`p2p-dot${member.here ? (isUp(member) ? " p2p-up" : " p2p-unsure") : ""}`} aria-hidden="true" />
-        <span class="p2p-label" title={member.name}>{member.name}</span>
-        <span class="p2p-badges">
-          {member.here && !isUp(member) ? <span class="p2p-dim p2p-wide-inline">{member.state}</span> : null}
-          {roles.map((role, index) => <span key={role} class={`p2p-badge${member.me && index === 0 ? "" : " p2p-wide-inline"}`}>{role}</span>)}
-        </span>
+    <Named
+      mark={<Dot kind={unsure ? " p2p-unsure" : member.here ? " p2p-up" : ""} />}
+      name={member.name}
+      sub={join(" · ", member.state, member.here && linkWords(member, t), machine(member))}
+    >
+      <span class="p2p-badges">
+        {unsure ? <span class="p2p-dim p2p-wide-inline">{member.state}</span> : null}
+        {roles.map((role, index) => <span key={role} class={`p2p-badge${member.me && index === 0 ? "" : " p2p-wide-inline"}`}>{role}</span>)}
       </span>
-      <span class="p2p-sub" title={sub}>{sub}</span>
-    </>
+    </Named>
   );
 }
 

@@ -2,11 +2,11 @@
 
 import { useMemo } from "preact/hooks";
 
+import { figureColumn, wordColumn } from "./columns";
 import { useEnvironment } from "./environment";
 import { Lend } from "./Lend";
 import { Listing } from "./Listing";
-import { Empty } from "./parts";
-import { Later } from "./Later";
+import { Dot, Empty, Named } from "./parts";
 import type { Offer } from "./rows";
 import { workerCommand } from "./summary";
 import type { Column } from "./RowView";
@@ -16,27 +16,24 @@ export function Offers({ lend }: { lend: boolean }) {
   const { control, t } = useEnvironment();
   const { store } = control;
   const columns = useMemo((): Array<Column<Offer>> => {
-    const now = (): number => control.clock.now();
+    const conditions = ({ only, until, tags }: Offer): string =>
+      join(" · ", only && t("for %1", only), until > 0 && t("until %1", clockTime(until, control.clock.now())), ...tags);
     return [
       {
         key: "name", title: t("Worker"), class: "p2p-main",
         cell: (offer) => (
-          <>
-            <span class="p2p-name">
-              <span class={`p2p-dot${offer.paused ? " p2p-unsure" : " p2p-up"}`} aria-hidden="true" />
-              <span class="p2p-label" title={offer.name}>{offer.name}</span>
-              <span class="p2p-badges">{offer.own ? <span class="p2p-badge">{t("yours")}</span> : null}</span>
-            </span>
-            <span class="p2p-sub" title={conditions(offer, now(), t)}>{join(" · ", hardware(offer, t), conditions(offer, now(), t))}</span>
-          </>
+          <Named
+            mark={<Dot kind={offer.paused ? " p2p-unsure" : " p2p-up"} />}
+            name={offer.name}
+            sub={join(" · ", hardware(offer, t), conditions(offer))}
+          >
+            <span class="p2p-badges">{offer.own ? <span class="p2p-badge">{t("yours")}</span> : null}</span>
+          </Named>
         )
       },
-      { key: "hardware", title: t("Machine"), class: "p2p-words p2p-wide", cell: (offer) => <span class="p2p-line">{hardware(offer, t)}</span> },
-      {
-        key: "conditions", title: t("Conditions"), class: "p2p-words p2p-wide",
-        cell: (offer) => <span class="p2p-line" title={conditions(offer, now(), t)}>{conditions(offer, now(), t)}</span>
-      },
-      { key: "slots", title: t("Slots"), class: "p2p-figure p2p-busy", cell: (offer) => free(offer, t) }
+      wordColumn("hardware", t("Machine"), (offer) => hardware(offer, t)),
+      wordColumn("conditions", t("Conditions"), conditions),
+      figureColumn("slots", t("Slots"), (offer) => free(offer, t), " p2p-busy")
     ];
   }, [control, t]);
   const command = workerCommand(store);
@@ -53,9 +50,7 @@ export function Offers({ lend }: { lend: boolean }) {
         ]}
         all={store.offers}
         count={store.offers.size}
-        details={(offer, close) => (
-          <Later key={offer.id}>{({ OfferDetails }) => <OfferDetails offer={offer} onClose={close} />}</Later>
-        )}
+        details={({ OfferDetails }, offer, close) => <OfferDetails offer={offer} onClose={close} />}
       >
         <Empty title={t("No worker offers anything.")} type={command}>
           {store.cluster.kind === "personal" ? t("The workers of this machine are starting.")
@@ -73,8 +68,4 @@ function free(offer: Offer, t: Translate): string {
 
 function hardware(offer: Offer, t: Translate): string {
   return join(" · ", offer.cores > 0 && cores(offer.cores, t), offer.memory > 0 && memory(offer.memory), offer.python && `Python ${offer.python}`);
-}
-
-function conditions(offer: Offer, now: number, t: Translate): string {
-  return join(" · ", offer.only && t("for %1", offer.only), offer.until > 0 && t("until %1", clockTime(offer.until, now)), ...offer.tags);
 }

@@ -16,7 +16,7 @@ import { Offers } from "./Offers";
 import { Finished, Pending } from "./Tasks";
 import { Later, RestProvider } from "./Later";
 import type { Rest } from "./rest";
-import { unfinished } from "./summary";
+import { ended, unconnected, unfinished } from "./summary";
 import { Tabs, type Tab } from "./Tabs";
 import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
@@ -33,7 +33,7 @@ export function Panel({ control, rest, t, compact, label }: {
   const panel = useRef<HTMLElement>(null);
   useEffect(() => compact || panel.current === null ? undefined : keepHeight(panel.current, control.memory), [control, compact]);
   const { link, store, known } = control;
-  const without = store.cluster.state === "none" || store.cluster.state === "closed";
+  const without = unconnected(store);
   // A closed cluster's tasks stay visible until another cluster is connected.
   const past = store.cluster.state === "closed" && store.tasks.size > 0;
   const live = link.state === "open" && control.stale === undefined;
@@ -97,7 +97,7 @@ function Views() {
   const closed = store.cluster.state === "closed";
   const all: Array<Tab<TabName>> = [
     { name: "tasks", title: t("Tasks"), count: unfinished(store) },
-    { name: "finished", title: t("Finished"), count: counts.done + counts.failed + counts.cancelled, alarm: counts.failed, alarmWord: t("failed") },
+    { name: "finished", title: t("Finished"), count: ended(store), alarm: counts.failed, alarmWord: t("failed") },
     { name: "members", title: t("Members"), count: store.members.size },
     { name: "offers", title: t("Offers"), count: store.offers.size },
     { name: "timeline", title: t("Timeline") }

@@ -2,13 +2,14 @@
 
 import { useMemo, useRef } from "preact/hooks";
 
+import { figureColumn, wordColumn } from "./columns";
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
 import { Listing } from "./Listing";
-import { Button, Confirmed, Empty } from "./parts";
-import { Later } from "./Later";
+import { Button, Confirmed, Empty, Named } from "./parts";
+import type { More } from "./rest";
 import { isOver, type Task } from "./rows";
-import { unfinished } from "./summary";
+import { ended, unfinished } from "./summary";
 import type { Column } from "./RowView";
 import { clockTime, duration, elapsed, join, progress, size, tasks, taskWords, type Translate } from "./words";
 
@@ -26,9 +27,9 @@ export function Pending() {
       key: "state", title: t("State"), class: "p2p-words p2p-wide",
       cell: (task) => <Words words={taskWords(task, reasons, t)} said={said(task)} />
     },
-    { key: "attempt", title: t("Attempt"), class: "p2p-figure p2p-wider", cell: (task) => task.attempt > 0 ? task.attempt : "" },
-    { key: "size", title: t("In, out"), class: "p2p-figure p2p-wider", cell: (task) => sizes(task, t) },
-    { key: "elapsed", title: t("Elapsed"), class: "p2p-figure", cell: (task) => <Age task={task} /> },
+    figureColumn("attempt", t("Attempt"), (task) => task.attempt || "", " p2p-wider"),
+    sizes(t),
+    figureColumn("elapsed", t("Elapsed"), (task) => <Age task={task} />),
     {
       key: "actions", title: t("Actions"), quiet: true, class: "p2p-does",
       cell: (task, active) => control.undo.has(task.id) ? (
@@ -65,7 +66,7 @@ export function Pending() {
       ) : undefined}
       mark={(task) => control.undo.has(task.id) ? "undo" : ""}
       onDelete={cancel}
-      details={(task, close) => <Later key={task.id}>{({ TaskDetails }) => <TaskDetails task={task} onClose={close} />}</Later>}
+      details={details}
     >
       <Empty title={t("No task is on its way.")} type={"%%p2p answer\n6 * 7"}>
         {t("A worker runs such a cell while you work on. answer becomes a future: answer.result() gives the value of the last line.")}
@@ -79,16 +80,10 @@ export function Finished() {
   const { store } = control;
   const columns = useMemo((): Array<Column<Task>> => [
     { key: "task", title: t("Task"), class: "p2p-main", cell: (task) => <Name task={task} words={endWords(task, t)} /> },
-    {
-      key: "state", title: t("How it ended"), class: "p2p-words p2p-wide",
-      cell: (task) => <span class="p2p-line" title={endWords(task, t)}>{endWords(task, t)}</span>
-    },
-    { key: "size", title: t("In, out"), class: "p2p-figure p2p-wider", cell: (task) => sizes(task, t) },
-    {
-      key: "ended", title: t("Ended"), class: "p2p-figure p2p-wider",
-      cell: (task) => task.ended > 0 ? clockTime(task.ended, control.clock.now()) : ""
-    },
-    { key: "took", title: t("Took"), class: "p2p-figure", cell: took }
+    wordColumn("state", t("How it ended"), (task) => endWords(task, t)),
+    sizes(t),
+    figureColumn("ended", t("Ended"), (task) => task.ended > 0 ? clockTime(task.ended, control.clock.now()) : "", " p2p-wider"),
+    figureColumn("took", t("Took"), took)
   ], [control, t]);
   const { counts } = store;
   return (
@@ -98,8 +93,8 @@ export function Finished() {
       columns={columns}
       sections={[{ key: "all", title: "", rows: store.over.items, reversed: true }]}
       all={store.tasks}
-      count={counts.done + counts.failed + counts.cancelled}
-      details={(task, close) => <Later key={task.id}>{({ TaskDetails }) => <TaskDetails task={task} onClose={close} />}</Later>}
+      count={ended(store)}
+      details={details}
       extra={counts.failed > 0 || store.filters.onlyFailed ? (
         <label class="p2p-check">
           <input
@@ -116,17 +111,21 @@ export function Finished() {
   );
 }
 
+function details({ TaskDetails }: More, task: Task, close: () => void) {
+  return <TaskDetails task={task} onClose={close} />;
+}
+
 function Name({ task, words, said }: { task: Task; words: string; said?: string }) {
   const { t } = useEnvironment();
   const done = isOver(task.state) ? undefined : progress(task.said);
   return (
     <>
-      <span class={`p2p-name p2p-task-${task.state}`}>
-        <Glyph name={task.state} />
-        <span class="p2p-unseen">{t(task.state)}: </span>
-        <span class="p2p-label" title={task.label}>{task.label}</span>
-      </span>
-      <span class="p2p-sub" title={words}>{words}</span>
+      <Named
+        kind={` p2p-task-${task.state}`}
+        mark={<><Glyph name={task.state} /><span class="p2p-unseen">{t(task.state)}: </span></>}
+        name={task.label}
+        sub={words}
+      />
       {said ? <code class="p2p-sub" title={task.said}>{said}</code> : null}
       {done === undefined ? null : <Progress done={done} />}
     </>
@@ -186,6 +185,9 @@ function took(task: Task): string {
   return task.ended > 0 && since > 0 ? duration(task.ended - since) : "";
 }
 
-function sizes(task: Task, t: Translate): string {
-  return join("  ", task.sizeIn > 0 && t("↑ %1", size(task.sizeIn)), task.sizeOut > 0 && t("↓ %1", size(task.sizeOut)));
+function sizes(t: Translate): Column<Task> {
+  return figureColumn(
+    "size", t("In, out"),
+    ({ sizeIn, sizeOut }) => join("  ", sizeIn > 0 && t("↑ %1", size(sizeIn)), sizeOut > 0 && t("↓ %1", size(sizeOut))), " p2p-wider"
+  );
 }

@@ -23,10 +23,10 @@ export function Timeline() {
   const { store } = control;
   const [view, setView] = useState<Window>();
   const [chosen, setChosen] = useState("");
-  const last = store.travelled.items.slice(-LAST);
+  const last = store.begun.items.slice(-LAST);
   if (last.length === 0) {
     return (
-      <Empty title={t("No task has been sent yet.")}>
+      <Empty title={t("No task has begun yet.")}>
         {t("Once tasks have run, this chart shows how long each one waited, travelled, ran and returned, worker by worker.")}
       </Empty>
     );
@@ -229,11 +229,11 @@ function Pieces({ bar, y, at, id, chosen }: { bar: Bar; y: number; at: (time: nu
     to > from ? <Piece name={name} x={`${at(from)}%`} width={`${Math.max(at(to) - at(from), 0)}%`} y={y} id={id} /> : null;
   return (
     <g data-bar={bar.id} class={`p2p-run${chosen ? " p2p-chosen" : ""}`}>
-      {piece("waited", chosen ? bar.ready : bar.idle, bar.sent)}
-      {piece("travelled", bar.sent, bar.started)}
+      {piece("waited", chosen ? bar.ready : bar.idle, chosen ? bar.sent : bar.way)}
+      {piece("travelled", chosen ? bar.sent : bar.way, bar.started)}
       {piece(outcome(bar), bar.started, bar.back)}
       {piece("returned", bar.back, bar.ended)}
-      <rect class="p2p-handle" x={`${at(bar.sent)}%`} width={`${Math.max(at(bar.ended) - at(bar.sent), 0.25)}%`} y={y} height="14" rx="2" />
+      <rect class="p2p-handle" x={`${at(bar.way)}%`} width={`${Math.max(at(bar.ended) - at(bar.way), 0.25)}%`} y={y} height="14" rx="2" />
     </g>
   );
 }

@@ -195,25 +195,11 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
     const row = items.rowAt(at);
     const controls = [...(target.closest("tr")?.querySelectorAll<HTMLElement>("button") ?? [])];
     const control = controls.indexOf(target);
+    const way = ({
+      ArrowDown: [at + 1, 1], ArrowUp: [at - 1, -1], PageDown: [Math.min(count - 1, at + page), -1], PageUp: [Math.max(0, at - page), 1],
+      Home: [0, 1], End: [count - 1, -1]
+    } as Record<string, [from: number, step: 1 | -1]>)[event.key];
     switch (event.key) {
-      case "ArrowDown":
-        goTo(items.nearestRow(at + 1, 1));
-        break;
-      case "ArrowUp":
-        goTo(items.nearestRow(at - 1, -1));
-        break;
-      case "PageDown":
-        goTo(items.nearestRow(Math.min(count - 1, at + page), -1));
-        break;
-      case "PageUp":
-        goTo(items.nearestRow(Math.max(0, at - page), 1));
-        break;
-      case "Home":
-        goTo(items.nearestRow(0, 1));
-        break;
-      case "End":
-        goTo(items.nearestRow(count - 1, -1));
-        break;
       case "ArrowRight":
         controls[control + 1]?.focus();
         break;
@@ -236,7 +222,10 @@ export function VirtualTable<R extends HasId>(props: Props<R>) {
         props.onDelete(row);
         break;
       default:
-        return;
+        if (way === undefined) {
+          return;
+        }
+        goTo(items.nearestRow(...way));
     }
     event.preventDefault();
     event.stopPropagation();

@@ -2,48 +2,39 @@
 
 import { useEnvironment } from "./environment";
 import { Button } from "./parts";
+import type { Visitor } from "./rows";
 
 export function Visitors() {
   const { control, t } = useEnvironment();
   const visitors = control.store.visitors.items;
-  if (visitors.length === 0) {
-    return null;
-  }
-  return (
+  return visitors.length === 0 ? null : (
     <ul class="p2p-visitors" aria-label={t("Waiting to be let in")}>
-      {visitors.map((visitor) => (
-        <li key={visitor.id} class="p2p-card">
-          <div>
-            <p>
-              <strong>{visitor.called || visitor.name}</strong>{" "}
-              {visitor.invited ? t("has an invitation to %1.", visitor.title) : t("asks to join %1.", visitor.title)}
-            </p>
-            {visitor.note === "" ? null : <p>{visitor.note}</p>}
-            <p class="p2p-dim">{t("Key:")} <code>{visitor.key}</code>{visitor.about === "" ? null : <> · {visitor.about}</>}</p>
-          </div>
-          <p class="p2p-row">
-            {control.can("approve") ? (
-              <Button
-                kind="strong"
-                name={t("Let %1 in to %2", visitor.called || visitor.name, visitor.title)}
-                onClick={() => void control.perform("approve", {
-                  key: visitor.key, title: visitor.title, called: visitor.called || visitor.name
-                })}
-              >
-                {t("Let in")}
-              </Button>
-            ) : null}
-            {control.can("refuse") ? (
-              <Button
-                name={t("Don't let %1 in to %2", visitor.called || visitor.name, visitor.title)}
-                onClick={() => void control.perform("refuse", { key: visitor.key, title: visitor.title })}
-              >
-                {t("No")}
-              </Button>
-            ) : null}
-          </p>
-        </li>
-      ))}
+      {visitors.map((visitor) => <Card key={visitor.id} visitor={visitor} />)}
     </ul>
+  );
+}
+
+function Card({ visitor }: { visitor: Visitor }) {
+  const { control, t } = useEnvironment();
+  const { key, title, invited, note, about } = visitor;
+  const called = visitor.called || visitor.name;
+  return (
+    <li class="p2p-card">
+      <div>
+        <p><strong>{called}</strong> {invited ? t("has an invitation to %1.", title) : t("asks to join %1.", title)}</p>
+        {note === "" ? null : <p>{note}</p>}
+        <p class="p2p-dim">{t("Key:")} <code>{key}</code>{about === "" ? null : <> · {about}</>}</p>
+      </div>
+      <p class="p2p-row">
+        {control.can("approve") ? (
+          <Button kind="strong" name={t("Let %1 in to %2", called, title)} onClick={() => void control.perform("approve", { key, title, called })}>
+            {t("Let in")}
+          </Button>
+        ) : null}
+        {control.can("refuse") ? (
+          <Button name={t("Don't let %1 in to %2", called, title)} onClick={() => void control.perform("refuse", { key, title })}>{t("No")}</Button>
+        ) : null}
+      </p>
+    </li>
   );
 }

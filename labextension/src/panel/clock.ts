@@ -1,11 +1,13 @@
 /** The kernel's clock, as far as the browser can tell, and one tick a second while the panel is visible. */
 
+import { Listeners } from "./listeners";
+
 export class Clock {
   private offset = 0;
   private known = false;
   private visible = true;
   private timer: ReturnType<typeof setInterval> | undefined;
-  private readonly listeners = new Set<() => void>();
+  private readonly listeners = new Listeners();
 
   /** Seconds since 1970 by the kernel's clock. */
   now(): number {
@@ -23,10 +25,10 @@ export class Clock {
 
   /** Have `listener` called once a second; the result stops that. */
   tick(listener: () => void): () => void {
-    this.listeners.add(listener);
+    const stop = this.listeners.add(listener);
     this.run();
     return () => {
-      this.listeners.delete(listener);
+      stop();
       this.run();
     };
   }
@@ -34,7 +36,7 @@ export class Clock {
   /** Nobody sees the panel: nothing need tick. */
   show(visible: boolean): void {
     if (visible && !this.visible) {
-      this.call();
+      this.listeners.call();
     }
     this.visible = visible;
     this.run();
@@ -48,16 +50,10 @@ export class Clock {
   private run(): void {
     const wanted = this.visible && this.listeners.size > 0;
     if (wanted && this.timer === undefined) {
-      this.timer = setInterval(() => this.call(), 1000);
+      this.timer = setInterval(() => this.listeners.call(), 1000);
     } else if (!wanted && this.timer !== undefined) {
       clearInterval(this.timer);
       this.timer = undefined;
-    }
-  }
-
-  private call(): void {
-    for (const listener of [...this.listeners]) {
-      listener();
     }
   }
 }

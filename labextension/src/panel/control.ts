@@ -7,6 +7,7 @@
 import { Announcer } from "./announcer";
 import { Clock } from "./clock";
 import type { Action, Arguments, Did, FromKernel } from "./contract";
+import { Listeners } from "./listeners";
 import type { Memory, Notice } from "./memory";
 import { Overdue } from "./overdue";
 import { Store, type Filters } from "./store";
@@ -38,7 +39,7 @@ export class Control {
   spoken = "";
 
   private readonly announcer: Announcer;
-  private readonly listeners = new Set<() => void>();
+  private readonly listeners = new Listeners();
   private readonly stopListening: () => void;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
   private readonly asked = new Overdue();
@@ -62,8 +63,7 @@ export class Control {
     this.undo = new Undo((task) => void this.perform("cancel", { task }, true), () => this.changed());
     this.announcer = new Announcer((text) => {
       this.spoken = text === this.spoken ? `${text}\u00a0` : text; // screen readers don't repeat an unchanged text
-      this.told.done = this.store.cluster.done;
-      this.told.failed = this.store.cluster.failed;
+      this.count();
       this.changed();
     });
     this.stopListening = transport.listen(
@@ -77,8 +77,7 @@ export class Control {
 
   /** Call `listener` after each change; the result stops that. */
   subscribe(listener: () => void): () => void {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
+    return this.listeners.add(listener);
   }
 
   /** Say whether the panel is visible: while it isn't, nothing is drawn. */
@@ -264,8 +263,7 @@ export class Control {
       this.announcer.say("state", join(": ", cluster.title, words));
     }
     if (first || cluster.done < this.told.done || cluster.failed < this.told.failed) {
-      this.told.done = cluster.done;
-      this.told.failed = cluster.failed;
+      this.count();
       return;
     }
     const done = cluster.done - this.told.done;
@@ -274,6 +272,12 @@ export class Control {
     if (news !== "") {
       this.announcer.say("tasks", news);
     }
+  }
+
+  /** Note the tasks that have ended so far: none of them is news. */
+  private count(): void {
+    const { done, failed } = this.store.cluster;
+    Object.assign(this.told, { done, failed });
   }
 
   private later(action: () => void, milliseconds: number): void {
@@ -290,8 +294,6 @@ export class Control {
       return;
     }
     this.changedUnseen = false;
-    for (const listener of [...this.listeners]) {
-      listener();
-    }
+    this.listeners.call();
   }
 }

@@ -5,7 +5,7 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
-import { Button } from "./parts";
+import { Button, onEscape } from "./parts";
 
 /** Names and values, in two columns. */
 export function Facts({ facts }: { facts: ReadonlyArray<readonly [string, ComponentChildren]> }) {
@@ -37,12 +37,7 @@ export function Details({ title, onClose, children, actions }: {
       aria-label={title}
       tabIndex={-1}
       ref={element}
-      onKeyDown={(event) => {
-        if (event.key === "Escape") {
-          event.stopPropagation();
-          onClose();
-        }
-      }}
+      onKeyDown={onEscape(onClose)}
     >
       <header>
         <h3>{title}</h3>

@@ -1,6 +1,9 @@
 /**
  * The geometry of a timeline. Pure; times are seconds since 1970.
  *
+ * A task is in it from when it begins. A row is a slot as seen from here: the tasks in it ran one after the other, also if
+ * they were sent ahead.
+ *
  * p2p_ipython/client/timeline.py does the same for `Cluster.timeline()`; tests/panel/timeline.json is the fixture of both.
  */
 
@@ -20,6 +23,8 @@ export interface Bar {
   /** Where its wait begins in the picture: at `ready`, or when its row became free, if that was later. */
   idle: number;
   sent: number;
+  /** Where its way there begins in the picture: at `sent`, or when its row became free, if that was later. */
+  way: number;
   started: number;
   /** When it had run and its result began to travel back; `ended` if that isn't known. */
   back: number;
@@ -28,11 +33,11 @@ export interface Bar {
 
 export interface Lane {
   worker: string;
-  /** Its first row, and their number: one for each task that it has had at the same time. */
+  /** Its first row, and their number: one for each task that it has run at the same time. */
   row: number;
   rows: number;
   bars: number;
-  /** Share of its slots' time in which something ran, 0 to 1. */
+  /** Share of its slots' time in which something ran, 0 to 1, since the first task of the picture was sent. */
   used: number;
   /** Seconds, on average: from submitted to sent, from sent to started, while it ran, and from then to its end. */
   waited: number;
@@ -50,7 +55,7 @@ export interface Gantt {
 }
 
 /** The time that one attempt of a task had at a worker. */
-type Piece = Omit<Bar, "row" | "idle">;
+type Piece = Omit<Bar, "row" | "idle" | "way">;
 
 function piecesOf(task: Task, now: number): Piece[] {
   const pieces: Piece[] = [];
@@ -60,20 +65,22 @@ function piecesOf(task: Task, now: number): Piece[] {
     pieces.push({ id: `${task.id} ${pieces.length}`, task, worker, lost: true, ready, sent, started: Math.min(started, end), back: end, ended: end });
     ready = end;
   }
-  if (task.sent > 0) {
+  if (task.started > 0) {
     const { worker, sent } = task;
     const ended = Math.max(task.ended || now, sent);
-    const started = Math.min(task.started || (task.ended > 0 ? sent : ended), ended);
+    const started = Math.min(task.started, ended);
     const back = task.ended > 0 && task.ran > 0 ? Math.min(started + task.ran, ended) : ended;
     pieces.push({ id: task.id, task, worker, lost: false, ready, sent, started, back, ended });
   }
   return pieces;
 }
 
-/** Lay out tasks that were sent. `slots`: how many a worker has, 0 for not known. */
+/** Lay out tasks that have begun. `slots`: how many a worker has, 0 for not known. */
 export function gantt(tasks: readonly Task[], now: number, slots: (worker: string) => number): Gantt {
   const byWorker = new Map<string, Piece[]>();
-  for (const piece of tasks.flatMap((task) => piecesOf(task, now)).sort((a, b) => a.sent - b.sent)) {
+  let first = Infinity;
+  for (const piece of tasks.flatMap((task) => piecesOf(task, now)).sort((a, b) => a.started - b.started)) {
+    first = Math.min(first, piece.sent);
     const others = byWorker.get(piece.worker);
     if (others === undefined) {
       byWorker.set(piece.worker, [piece]);
@@ -87,11 +94,13 @@ export function gantt(tasks: readonly Task[], now: number, slots: (worker: strin
     const lane: Lane = { worker, row: picture.rows, rows: 0, bars: its.length, used: 0, waited: 0, travelled: 0, ran: 0, returned: 0 };
     for (const piece of its) {
       const { ready, sent, started, back, ended } = piece;
-      let row = free.findIndex((time) => time <= sent);
+      let row = free.findIndex((time) => time <= started);
       if (row < 0) {
         row = free.length;
       }
-      picture.bars.push({ ...piece, row: picture.rows + row, idle: Math.min(sent, Math.max(ready, free[row] ?? ready)) });
+      const since = free[row] ?? -Infinity;
+      const way = Math.min(started, Math.max(sent, since));
+      picture.bars.push({ ...piece, row: picture.rows + row, idle: Math.min(way, Math.max(ready, since)), way });
       free[row] = ended;
       picture.from = Math.min(picture.from, ready);
       picture.to = Math.max(picture.to, ended);
@@ -101,11 +110,11 @@ export function gantt(tasks: readonly Task[], now: number, slots: (worker: strin
       lane.returned += (ended - back) / its.length;
     }
     lane.rows = free.length;
-    lane.used = (lane.ran * lane.bars) / Math.max(slots(worker), lane.rows);
+    lane.used = (lane.ran * lane.bars) / (slots(worker) || lane.rows);
     picture.rows += lane.rows;
     picture.lanes.push(lane);
   }
-  const span = Math.max(picture.to - picture.from, 1e-3);
+  const span = Math.max(picture.to - first, 1e-3);
   for (const lane of picture.lanes) {
     lane.used = Math.min(1, lane.used / span);
   }

@@ -1,6 +1,6 @@
 /** Small parts that several views use. */
 
-import type { ComponentChildren, TargetedMouseEvent } from "preact";
+import type { ComponentChildren, TargetedKeyboardEvent, TargetedMouseEvent } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { useEnvironment } from "./environment";
@@ -82,18 +82,23 @@ export function Confirmed({
       class="p2p-confirm"
       role="group"
       aria-label={question}
-      onKeyDown={(event) => {
-        if (event.key === "Escape") {
-          event.stopPropagation();
-          setAsking(false);
-        }
-      }}
+      onKeyDown={onEscape(() => setAsking(false))}
     >
       <span class="p2p-question">{question}</span>
       <Button kind="danger" name={`${yes}: ${question}`} onClick={() => { setAsking(false); onYes(); }}>{yes}</Button>
       <Button reference={no} name={`${t("No")}: ${question}`} onClick={() => setAsking(false)}>{t("No")}</Button>
     </span>
   );
+}
+
+/** A listener that calls `act` for the key Escape, and keeps that key from all around it. */
+export function onEscape(act: () => void): (event: TargetedKeyboardEvent<HTMLElement>) => void {
+  return (event) => {
+    if (event.key === "Escape") {
+      event.stopPropagation();
+      act();
+    }
+  };
 }
 
 /** A field to filter a list by. */
@@ -108,12 +113,7 @@ export function Filter({ value, label, onChange }: { value: string; label: strin
       aria-label={label}
       spellcheck={false}
       onInput={(event) => onChange(event.currentTarget.value)}
-      onKeyDown={(event) => {
-        if (event.key === "Escape" && value !== "") {
-          event.stopPropagation();
-          onChange("");
-        }
-      }}
+      onKeyDown={value === "" ? undefined : onEscape(() => onChange(""))}
     />
   );
 }
@@ -160,6 +160,31 @@ export function Copy({ text, name }: { text: string; name?: string }) {
   return (
     <Button name={name ?? t("Copy %1", text)} onClick={() => void copy()}>{copied ? t("Copied") : t("Copy")}</Button>
   );
+}
+
+/** The first cell of a row: its mark, name and badges; below them, in a narrow panel, the words of columns that have no room. */
+export function Named({ kind = "", mark, name, sub, children }: {
+  kind?: string;
+  mark: ComponentChildren;
+  name: string;
+  sub: string;
+  children?: ComponentChildren;
+}) {
+  return (
+    <>
+      <span class={`p2p-name${kind}`}>
+        {mark}
+        <span class="p2p-label" title={name}>{name}</span>
+        {children}
+      </span>
+      <span class="p2p-sub" title={sub}>{sub}</span>
+    </>
+  );
+}
+
+/** The mark of a process: whether it is up. */
+export function Dot({ kind }: { kind: "" | " p2p-up" | " p2p-unsure" }) {
+  return <span class={`p2p-dot${kind}`} aria-hidden="true" />;
 }
 
 /** How much of something is used: a bar with the figures beside it. */

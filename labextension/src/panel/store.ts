@@ -95,8 +95,8 @@ export class Store {
   readonly forOthers = new Ordered<Offer>(byName);
   readonly visitors = new Ordered<Visitor>(byName);
   readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title));
-  /** Tasks that a worker has had, in the order in which they were sent; for the timeline. */
-  readonly travelled = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.sent > 0 || task.tried.length > 0);
+  /** Tasks that have begun, in the order in which they were sent; for the timeline. */
+  readonly begun = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.started > 0 || task.tried.length > 0);
 
   private readonly tables: { [N in TableName]: Table<N> };
 
@@ -106,7 +106,7 @@ export class Store {
         view.change(before, after);
       }
     };
-    const moved = follow(this.pending, this.over, this.travelled);
+    const moved = follow(this.pending, this.over, this.begun);
     this.tables = {
       members: new Table(DEFAULTS.members, follow(this.mine, this.friends, this.away)),
       tasks: new Table(DEFAULTS.tasks, (before, after) => {
@@ -182,7 +182,7 @@ export class Store {
     for (const task of this.tasks.values()) {
       this.counts[task.state] += 1;
     }
-    this.travelled.fill(this.tasks.values());
+    this.begun.fill(this.tasks.values());
     this.visitors.fill(this.tables.visitors.rows.values());
     this.lending.fill(this.tables.lending.rows.values());
     this.fillFiltered();

@@ -3,8 +3,18 @@
 import type { Store } from "./store";
 
 /** The number of unfinished tasks, also in states that only a newer kernel knows. */
-export function unfinished({ cluster, tasks, counts }: Store): number {
-  return cluster.unlisted + tasks.size - counts.done - counts.failed - counts.cancelled;
+export function unfinished(store: Store): number {
+  return store.cluster.unlisted + store.tasks.size - ended(store);
+}
+
+/** The number of tasks in the list that have ended. */
+export function ended({ counts }: Store): number {
+  return counts.done + counts.failed + counts.cancelled;
+}
+
+/** Whether there is no cluster now; one that is closed may still be shown. */
+export function unconnected({ cluster }: Store): boolean {
+  return cluster.state === "none" || cluster.state === "closed";
 }
 
 /** Whether the present cluster is shared, and this user's own. */

@@ -21,10 +21,7 @@ export class Undo {
 
   /** Take it back, or forget it because it has no sense any more. */
   stop(id: string): void {
-    const entry = this.timers.get(id);
-    if (entry !== undefined) {
-      clearTimeout(entry.timer);
-      this.timers.delete(id);
+    if (this.drop(id)) {
       this.changed();
     }
   }
@@ -51,12 +48,15 @@ export class Undo {
   }
 
   private now(id: string): void {
-    const entry = this.timers.get(id);
-    if (entry !== undefined) {
-      clearTimeout(entry.timer);
-      this.timers.delete(id);
+    if (this.drop(id)) {
       this.perform(id);
       this.changed();
     }
+  }
+
+  /** Forget it, and its timer; whether there was one. */
+  private drop(id: string): boolean {
+    clearTimeout(this.timers.get(id)?.timer);
+    return this.timers.delete(id);
   }
 }

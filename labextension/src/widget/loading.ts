@@ -11,7 +11,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Code } from "../panel/contract";
 import { Ticking, useAlive, useEnvironment, useOwnId } from "../panel/environment";
 import { Glyph } from "../panel/glyphs";
-import { Button, Confirmed, Copy, Empty, Typed } from "../panel/parts";
+import { Button, Confirmed, Copy, Empty, onEscape, Typed } from "../panel/parts";
 import type { More } from "../panel/rest";
 import { isOver } from "../panel/rows";
 import { owned } from "../panel/summary";
@@ -29,7 +29,7 @@ const SHARED: Readonly<Record<string, object>> = {
   "preact/hooks": { useEffect, useLayoutEffect, useRef, useState },
   "panel/environment": { Ticking, useAlive, useEnvironment, useOwnId },
   "panel/glyphs": { Glyph },
-  "panel/parts": { Button, Confirmed, Copy, Empty, Typed },
+  "panel/parts": { Button, Confirmed, Copy, Empty, onEscape, Typed },
   "panel/rows": { isOver },
   "panel/summary": { owned },
   "panel/words": { clockTime, duration, elapsed, join, linkWords, memory, person, roleWords, size, slots, taskWords, tasks, workers }

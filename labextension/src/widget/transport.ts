@@ -1,6 +1,7 @@
 /** A panel's way to its kernel by the custom messages of an anywidget. */
 
 import { VERSION, type Action, type Code, type Did, type FromKernel, type ToKernel } from "../panel/contract";
+import { Listeners } from "../panel/listeners";
 import type { Link, Transport } from "../panel/transport";
 
 /** The part of an anywidget's model that is used here. */
@@ -10,15 +11,11 @@ export interface Model {
   off(event: "msg:custom" | "comm_live_update", listener: (content: unknown) => void): void;
 }
 
-interface Listener {
-  message: (message: FromKernel) => void;
-  link: (link: Link) => void;
-}
-
 export class WidgetTransport implements Transport {
   /** A model comes with its kernel. A widget can't tell whether the kernel is busy. */
   link: Link = { state: "open", busy: false };
-  private readonly listeners = new Set<Listener>();
+  private readonly onMessage = new Listeners<[FromKernel]>();
+  private readonly onLink = new Listeners<[Link]>();
   private readonly waiting = new Map<number, (did: Did) => void>();
   private readonly first = Math.floor(Math.random() * 2 ** 40);
   private count = 0;
@@ -29,9 +26,8 @@ export class WidgetTransport implements Transport {
   }
 
   listen(message: (message: FromKernel) => void, link: (link: Link) => void): () => void {
-    const listener = { message, link };
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
+    const stops = [this.onMessage.add(message), this.onLink.add(link)];
+    return () => stops.forEach((stop) => stop());
   }
 
   hello(): void {
@@ -52,7 +48,8 @@ export class WidgetTransport implements Transport {
   close(): void {
     this.model.off("msg:custom", this.take);
     this.model.off("comm_live_update", this.doubt);
-    this.listeners.clear();
+    this.onMessage.clear();
+    this.onLink.clear();
     this.forget();
   }
 
@@ -76,9 +73,7 @@ export class WidgetTransport implements Transport {
       this.waiting.get(message.id)?.(message);
       this.waiting.delete(message.id);
     }
-    for (const listener of [...this.listeners]) {
-      listener.message(message);
-    }
+    this.onMessage.call(message);
   };
 
   /** Called when the model's comm has gone, most often with its kernel, or has come back: then the kernel answers. */
@@ -91,9 +86,7 @@ export class WidgetTransport implements Transport {
   private become(state: Link["state"]): void {
     if (state !== this.link.state) {
       this.link = { state, busy: false };
-      for (const listener of [...this.listeners]) {
-        listener.link(this.link);
-      }
+      this.onLink.call(this.link);
     }
   }
 

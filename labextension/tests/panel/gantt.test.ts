@@ -17,7 +17,7 @@ interface Case {
 function tasks(rows: Record<string, Partial<Task>>): Task[] {
   const store = new Store();
   store.apply(snapshot({ tasks: rows }));
-  return store.travelled.items;
+  return store.begun.items;
 }
 
 test("tasks at the same time stand under each other, those after each other in a row", () => {
@@ -50,11 +50,11 @@ test("the way back is what is left of the time until its end, where the worker s
   expect(lanes[0]?.returned).toBeCloseTo(1 / 3);
 });
 
-test("a running task lasts until now; one that was never sent isn't shown", () => {
+test("a running task lasts until now; one that hasn't begun isn't shown", () => {
   const { bars } = gantt(tasks({
     a: { worker: "w", submitted: 1, sent: 2, started: 3, state: "running" }, b: { worker: "w", submitted: 1, sent: 4, state: "sent" }, c: { submitted: 1 }
   }), 10, () => 0);
-  expect(bars.map((bar) => [bar.task.id, bar.started, bar.ended])).toEqual([["a", 3, 10], ["b", 10, 10]]);
+  expect(bars.map((bar) => [bar.task.id, bar.started, bar.ended])).toEqual([["a", 3, 10]]);
 });
 
 test("an attempt that was lost stands on the lane of its own worker, also while the task waits again", () => {
@@ -78,7 +78,8 @@ test("use is the share of all slots' time in which something ran", () => {
 test("times that contradict each other do no harm", () => {
   const { bars, lanes } = gantt(tasks({ a: { worker: "w", submitted: 9, sent: 5, started: 2, ended: 1, state: "failed" } }), 3, () => 1);
   for (const bar of bars) {
-    expect(bar.idle).toBeLessThanOrEqual(bar.sent);
+    expect(bar.idle).toBeLessThanOrEqual(bar.way);
+    expect(bar.way).toBeLessThanOrEqual(bar.started);
     expect(bar.started).toBeLessThanOrEqual(bar.ended);
     expect(bar.sent).toBeLessThanOrEqual(bar.ended);
   }
@@ -94,7 +95,7 @@ test.each(fixture.cases)("as in Cluster.timeline(): $name", ({ now, slots, tasks
   const picture = gantt(tasks(Object.fromEntries(rows) as Record<string, Partial<Task>>), now, (worker) => slots[worker] ?? 0);
   const first = new Map(picture.lanes.map((lane) => [lane.worker, lane.row]));
   expect(picture.bars.map((bar) => [
-    bar.worker, bar.row - first.get(bar.worker)!, bar.task.id, bar.lost, bar.idle, bar.sent, bar.started, bar.back, bar.ended
+    bar.worker, bar.row - first.get(bar.worker)!, bar.task.id, bar.lost, bar.idle, bar.way, bar.started, bar.back, bar.ended
   ])).toEqual(bars);
   for (const [worker, share] of Object.entries(used)) {
     expect(picture.lanes.find((lane) => lane.worker === worker)?.used).toBeCloseTo(share!);

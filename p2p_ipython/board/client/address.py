@@ -145,7 +145,7 @@ def _not_supported(option: str) -> ConfigError:
 
 @dataclass(frozen=True)
 class BoardAddress:
-    """What the user typed: a host (or a name from ``~/.ssh/config``), and a port and a user if given."""
+    """An address as the user typed it: a host (or a name from ``~/.ssh/config``), and a port and a user if given."""
 
     host: str
     port: int | None = None
@@ -203,7 +203,7 @@ def route(address: BoardAddress, files: SSHFiles, options: SSHOptions | None = N
 
 def _load(files: SSHFiles) -> Any:
     """Read the configuration; None if there is none: paramiko's empty one asks for the user's name."""
-    import paramiko
+    import paramiko  # heavy
 
     if files.config is None:
         return None

@@ -34,7 +34,7 @@ _NAME = re.compile(r"[a-zA-Z0-9]{1,50}")
 
 
 class ConnectionListener(Protocol):
-    """What a connection reports to, on the event loop."""
+    """The listener of a connection, on the event loop."""
 
     def connected(self, connection: Connection, user: str) -> None:
         """Take note that the topic was joined, and of our name on the board."""

@@ -105,10 +105,7 @@ class Way:
     def close(self) -> None:
         """Close what was opened, the board's end first."""
         for transport in reversed(self.transports):
-            try:
-                transport.close()
-            except (OSError, EOFError, paramiko.SSHException):
-                pass  # what it goes through has ended already: so has it
+            close_transport(transport)
         if self._socket is not None:
             self._socket.close()
 
@@ -131,18 +128,16 @@ class Way:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._socket = sock
-            if self.ending.is_set():  # since we looked; whoever ended it had no socket to shut down
+            if self.ending.is_set():  # since we looked; its end found no socket to shut down
                 raise BoardUnreachable(self.reason, hint="Connect again.")
         return sock
 
     def _log_in(
         self, sock: Any, hop: Route, check: HostKeyCheck, key: KeyChoice, deadline: float
     ) -> paramiko.Transport:
-        transport = paramiko.Transport(sock)
+        transport = new_transport(sock, check.kinds, seconds_left(deadline))
         self.transports.append(transport)
-        transport.set_log_channel(_LOG)
-        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = seconds_left(deadline)
-        _prefer(transport, check.kinds)
+        _prefer(transport)
         try:
             transport.start_client(timeout=seconds_left(deadline))
             check.check(transport.get_remote_server_key())
@@ -151,10 +146,7 @@ class Way:
         except (paramiko.SSHException, OSError, EOFError) as error:
             if self.reason:
                 raise BoardUnreachable(self.reason) from None
-            raise BoardUnreachable(
-                f"what answers at {hop} does not speak SSH: {error}",
-                hint="Check the port (a board of ours listens on 2222 unless told otherwise).",
-            ) from None
+            raise no_ssh(hop, error) from None
         try:
             left = transport.auth_publickey(hop.user, key.key)
         except paramiko.AuthenticationException as error:
@@ -171,8 +163,43 @@ def seconds_left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:
-    """Put the quickest good algorithms first, and the kinds of host keys that we know; drop old algorithms."""
+def new_transport(sock: Any, kinds: list[str], timeout: float) -> paramiko.Transport:
+    """Make a transport that asks for the known ``kinds`` of host keys first; each step may take ``timeout`` seconds."""
+    transport = paramiko.Transport(sock)
+    transport.set_log_channel(_LOG)
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout
+    options = transport.get_security_options()
+    known = {name for kind in kinds for name in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))}
+    options.key_types = tuple(sorted(options.key_types, key=lambda name: name not in known))
+    return transport
+
+
+def close_transport(transport: paramiko.Transport) -> None:
+    """Close a transport, however broken it is."""
+    try:
+        transport.close()
+    except (OSError, EOFError, paramiko.SSHException):
+        pass  # what it goes through has ended already: so has it
+
+
+def no_ssh(hop: Route, error: Exception) -> BoardUnreachable:
+    """Return the error for a server that doesn't speak SSH."""
+    return BoardUnreachable(
+        f"what answers at {hop} does not speak SSH: {error}",
+        hint="Check the port (a board of ours listens on 2222 unless told otherwise).",
+    )
+
+
+def key_refused(hop: Route, key: KeyChoice) -> KeyRefused:
+    """Return the error for a key that a server refuses."""
+    return KeyRefused(
+        f"{hop} does not let the key {key} in",
+        hint="Give another key with --identity, or have this one's public part added there.",
+    )
+
+
+def _prefer(transport: paramiko.Transport) -> None:
+    """Put the quickest good algorithms first; drop old ones."""
     options = transport.get_security_options()
     quick = "curve25519-sha256@libssh.org"
     options.kex = tuple(sorted(options.kex, key=lambda name: name != quick))
@@ -180,14 +207,9 @@ def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:
         sorted((name for name in options.ciphers if "cbc" not in name), key=lambda name: "gcm" not in name)
     )
     options.digests = tuple(name for name in options.digests if "sha2" in name)
-    known = {name for kind in kinds for name in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))}
-    options.key_types = tuple(sorted(options.key_types, key=lambda name: name not in known))
 
 
 def _refusal(hop: Route, key: KeyChoice, transport: paramiko.Transport, error: Exception | None) -> BoardError:
     if not transport.is_active() and error is not None and "timeout" in str(error).lower():
         return BoardUnreachable(f"{hop} does not answer the log-in", hint="Try again.")
-    return KeyRefused(
-        f"{hop} does not let the key {key} in",
-        hint="Give another key with --identity, or have this one's public part added there.",
-    )
+    return key_refused(hop, key)

@@ -49,7 +49,7 @@ TRIES = 3
 """How often a passphrase is asked for when it is wrong."""
 
 Passphrase = Callable[[Path], str]
-"""Asks the user for the passphrase of a key file. What it raises is passed on."""
+"""Asks the user for the passphrase of a key file. Its exceptions are passed on."""
 
 
 class _Encrypted(Exception):

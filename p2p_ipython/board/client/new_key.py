@@ -8,6 +8,7 @@ from __future__ import annotations
 
 def new_ed25519() -> tuple[str, str]:
     """Make an ed25519 key without a passphrase: private in OpenSSH's format, and the public line."""
+    # Late: cryptography takes long to load.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

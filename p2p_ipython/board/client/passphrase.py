@@ -130,7 +130,7 @@ def _ask_on_console(text: str, stop: threading.Event) -> str | None:
 
 def _ask_on_terminal(text: str, stop: threading.Event) -> str | None:
     """Ask without an echo. ``getpass`` would wait for ever, and leave the echo off when it is abandoned."""
-    import termios
+    import termios  # there is none on Windows
 
     terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     try:

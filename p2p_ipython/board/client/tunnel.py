@@ -2,7 +2,7 @@
 
 paramiko's transport closes its socket in its own thread, and is not prepared for that to fail. Closing a channel
 does: it says so to the jump host, whose connection may have ended a moment before. The thread would then die with a
-traceback before it wakes whoever waits for an answer of the next host.
+traceback before it wakes the threads that wait for an answer of the next host.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import paramiko
 
 
 class Tunnel:
-    """What ``paramiko.Transport`` needs of a socket, by a channel. Closing it never fails."""
+    """The part of a socket that ``paramiko.Transport`` needs, by a channel. Closing it never fails."""
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel

@@ -5,7 +5,7 @@
 * **The access hole.** A session that is the first to name a topic counts as its creator, and that is looked at under
   the asker's own prefix: the first concurrent session of anybody, even of a key without an account, is admitted to
   ``alice/x`` whatever alice's list says. Only a second one lands in the shadow topic.
-* **Anybody closes a public topic** that has no entry at that moment, whoever is on it.
+* **Anybody closes a public topic** that has no entry at that moment, also while others are on it.
 * **Lock-step.** What sessions write is read in pieces of at most 32 KiB, wherever that cuts a line. A topic passes on a
   piece at a time, of its writers in turn, and takes the next when every reader has taken this one. So everybody on a
   topic sees one order, lines of several writers are mixed up in bursts, and one reader that doesn't read stops all.

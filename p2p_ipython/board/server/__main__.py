@@ -8,8 +8,6 @@ client/local.py, which is at the other end.
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import os
 import sys
 
@@ -18,12 +16,10 @@ from p2p_ipython import lifeline
 
 def main() -> int:
     """Run the board that standard input describes."""
-    options = json.loads(lifeline.read_line() or b"null")
+    options = lifeline.first_line()
     if options is None:
         return 0
-    logging.basicConfig(
-        level=options["log_level"], stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
+    # Late: asyncssh and Twisted are heavy, and a starter that has gone needs neither.
     from p2p_ipython.board.server.main import board_command
     from p2p_ipython.board.server.options import ServerOptions
 

@@ -14,14 +14,14 @@ log = logging.getLogger(__name__)
 
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _WINDOWS = 512
-"""What a selector takes on Windows, where no limit can be asked for."""
+"""The files that a selector takes on Windows, where no limit can be asked for."""
 
 
 def limit() -> int:
     """Return how many files this process may have open."""
     if sys.platform == "win32":
         return _WINDOWS
-    import resource
+    import resource  # there is none on Windows
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 

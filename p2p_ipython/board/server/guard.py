@@ -1,4 +1,6 @@
-"""What one SSH connection may make a board do and keep. asyncssh bounds none of this, and has no options for it.
+"""The limits of one SSH connection: how much it may make a board do and keep.
+
+asyncssh bounds none of this, and has no options for it.
 
 The guard stands between a connection's socket and asyncssh:
 

@@ -1,4 +1,4 @@
-"""What a stranger may make a board parse, keep or do, in one table; and how much a key may write. Pure.
+"""The limits of strangers: how much they may make a board parse, keep or do; and how much a key may write. Pure.
 
 ``ServerOptions`` has the limits that a board's owner may choose: rate, burst, queue, sessions, connections.
 """
@@ -14,10 +14,10 @@ MAX_PACKET = 64 << 10
 """Longest SSH packet, bytes. A channel's data come in pieces of at most 32 KiB."""
 
 PACKET = 128
-"""What an SSH packet counts as at least, bytes, in what a connection may send: work goes by packets, not by bytes."""
+"""The least that an SSH packet counts as in a connection's budget, bytes: work goes by packets, not by bytes."""
 
 KEY_EXCHANGE = 64 << 10
-"""What a key exchange counts as, bytes."""
+"""The cost of a key exchange in that budget, bytes."""
 
 SLICE = 16 << 10
 """How many bytes of a connection are parsed before another connection has its turn."""
@@ -33,7 +33,7 @@ MAX_MAILBOX_MESSAGE = 1 << 20
 
 MAILBOX_RATE = 64 << 10
 MAILBOX_BURST = 2 << 20
-"""What a connection to the mailbox may send, bytes a second and bytes at once. It is cut when it sends more."""
+"""The bytes that a connection to the mailbox may send, a second and at once. It is cut when it sends more."""
 
 MAILBOX_KEEPS = 64 << 20
 """How much the mailbox keeps for all its clients, bytes."""

@@ -1,4 +1,4 @@
-"""What a board is to be, and where it is then."""
+"""The options of a board, and its addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PORT = 2222
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a board is to be. A port of 0 picks one. ``data`` None keeps nothing on disk.
+    """The options of a board. A port of 0 picks one. ``data`` None keeps nothing on disk.
 
     ``users`` is a file, ``users_inline`` maps names to public key lines; see ``users.py``. ``advertise`` is the
     host that members are told for the mailbox and the relay, where it isn't the one that they connected to.

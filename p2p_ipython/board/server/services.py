@@ -26,9 +26,10 @@ class Services:
         Nothing listens then.
         """
         loops.adopt()
+        # Late: Twisted and what imports its reactor use the one that adopt() has installed.
         from twisted.internet import error, reactor
 
-        from p2p_ipython.board.server.mailbox import Mailbox  # both import Twisted's reactor
+        from p2p_ipython.board.server.mailbox import Mailbox
         from p2p_ipython.board.server.relay import relay_factory
 
         self._mailbox = Mailbox()

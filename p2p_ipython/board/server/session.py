@@ -26,14 +26,14 @@ CUT_AFTER = 10.0
 
 @dataclass
 class KeyInUse:
-    """What one key's sessions share: how many there are, and what they may write."""
+    """The state that one key's sessions share: how many there are, and what they may write."""
 
     bucket: Bucket
     sessions: int = 0
 
 
 class SessionServer(Protocol):
-    """What a session needs of its board."""
+    """The part of a board that a session needs."""
 
     @property
     def options(self) -> ServerOptions:
@@ -42,12 +42,12 @@ class SessionServer(Protocol):
 
     @property
     def users(self) -> Users:
-        """Return who is who."""
+        """Return the names of users by their keys."""
         ...
 
     @property
     def topics(self) -> Topics:
-        """Return who is on which topic."""
+        """Return the topics, with the sessions on them."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Who is who on a board: names of users by their public keys.
+"""The users of a board: their names, by their public keys.
 
 A file of users has a line per key, ``NAME ssh-ed25519 AAAA… [comment]``; ``#`` starts a comment line. It is read
 again when it has changed (time, size or file), which is looked at whenever a session begins. A line that can't be

@@ -17,8 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from p2p_ipython.board.client.passphrase import unattended
 from p2p_ipython.client.lending import lender
 from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
+from p2p_ipython.members.way import Way
 from p2p_ipython.notebook.panel.asked import Do, checked
 from p2p_ipython.notebook.panel.contract import Invited
 from p2p_ipython.notebook.panel.shown import shown
@@ -50,7 +52,7 @@ Answer = Callable[[bool, str, Any], None]
 
 
 class Notebook(Protocol):
-    """What actions want of ``P2PMagics``."""
+    """The part of ``P2PMagics`` that actions use."""
 
     @property
     def cluster(self) -> Cluster | None:
@@ -64,7 +66,7 @@ class Notebook(Protocol):
 
 
 class Friends(Protocol):
-    """What actions want of ``FriendsMagics``."""
+    """The part of ``FriendsMagics`` that actions use."""
 
     @property
     def reception(self) -> Reception:
@@ -135,7 +137,6 @@ class Actions:
 
     def _invite(self, cluster: Cluster | None, title: str, who: str) -> Done:
         from p2p_ipython.members.invitation import CODE_LIFE
-        from p2p_ipython.members.way import Way
 
         way, own = Way(), False
         if not title and cluster is not None and not cluster.shared and cluster.target is not None:
@@ -169,8 +170,6 @@ class Actions:
         raise UsageError("this person no longer waits", hint="Somebody has answered, or they have gone.")
 
     def _revoke(self, _cluster: Cluster | None, title: str, member: str) -> Done:
-        from p2p_ipython.members.way import Way
-
         with _unattended():
             title, out = self._friends.reception.revoke(title, _whole(title, member), way=Way())
         words = f"{out.member} is removed from {title}; the others have another key now."
@@ -295,6 +294,5 @@ def _whole(title: str, member: str) -> str:
 
 def _unattended() -> Any:
     """Return a block in which no passphrase is asked for: nobody can type one into a panel."""
-    from p2p_ipython.board.client.passphrase import unattended
 
     return unattended()

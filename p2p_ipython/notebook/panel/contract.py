@@ -26,7 +26,7 @@ Action = Annotated[str, "see asked.ARGUMENTS"]
 
 
 class ClusterFacts(TypedDict, total=False):
-    """What holds of the cluster as a whole."""
+    """The facts about the cluster as a whole."""
 
     state: Required[ClusterState]
     words: str
@@ -45,7 +45,7 @@ class ClusterFacts(TypedDict, total=False):
 
 
 class Means(TypedDict, total=False):
-    """What may be done now, and with what."""
+    """The actions that work now, and what they need."""
 
     can: list[Action]
     clusters: list[str]
@@ -199,11 +199,11 @@ Delta = TypedDict(
         "del": NotRequired[Gone],
     },
 )
-"""What has changed since revision ``base``."""
+"""The changes since revision ``base``."""
 
 
 class Did(TypedDict):
-    """What came of an action."""
+    """The outcome of an action."""
 
     t: Literal["did"]
     id: int
@@ -246,7 +246,7 @@ Output = StreamOutput | TextOutput | ImageOutput
 
 
 class Shown(TypedDict):
-    """What there is to see of a task."""
+    """The source and output of a task."""
 
     source: str
     outputs: list[Output]

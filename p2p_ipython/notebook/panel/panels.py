@@ -37,7 +37,7 @@ ENDING = 5.0
 
 
 class Notebook(actions.Notebook, Protocol):
-    """What panels want of ``P2PMagics``."""
+    """The part of ``P2PMagics`` that panels use."""
 
     def output(self) -> CellOutput:
         """Return the output area of the cell that runs now."""

@@ -1,4 +1,4 @@
-"""Whose sessions are whose in a cluster: names, roles, trust and links, for one look at it."""
+"""The members behind a cluster's sessions: names, roles, trust and links, for one look at it."""
 
 from __future__ import annotations
 

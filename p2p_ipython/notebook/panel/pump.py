@@ -60,7 +60,7 @@ class Panel(Protocol):
 
 
 class Outside(Protocol):
-    """What a panel shows beside the cluster."""
+    """The rest that a panel shows beside the cluster."""
 
     def follow(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` on the loop's thread after each change; the result ends that."""

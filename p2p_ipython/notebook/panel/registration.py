@@ -1,7 +1,7 @@
 """The registration of panels: what the kernel holds of them before anybody looks at one.
 
 ``load`` makes it, in a millisecond; ``unload`` ends it. The notebook's ``Panels`` are made when they are first asked
-for. What they need takes a few hundred milliseconds to import. Where a person is at the front end, a thread imports it
+for. Their modules take a few hundred milliseconds to import. Where a person is at the front end, a thread imports it
 ahead, once a cluster is joined and nothing runs: the first panel is then there at once, and no task waits for it.
 """
 
@@ -32,7 +32,7 @@ QUIET = 1.0
 
 
 class Notebook(Protocol):
-    """What the registration wants of the magics; ``Panels`` want more of them."""
+    """The part of the magics that the registration uses; ``Panels`` use more."""
 
     @property
     def computes(self) -> bool:

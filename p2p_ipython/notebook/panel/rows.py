@@ -28,7 +28,7 @@ MOST_REASONS = 50
 """Reasons why tasks wait, at most; there is one for each version of Python that tasks need."""
 
 YOURS, ANYTHING, PLAIN = "yours", "any type", "plain data"
-"""What results of a member's workers may be."""
+"""The kinds of results that a member's workers may send."""
 
 R = TypeVar("R", bound=Mapping[str, object])
 

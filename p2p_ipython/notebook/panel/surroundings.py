@@ -1,4 +1,4 @@
-"""What there is for a panel beside the cluster: guests, lent workers, known clusters, and what may be done now.
+"""The surroundings of a cluster, for a panel: guests, lent workers, known clusters, and what may be done now.
 
 ``Surroundings`` reads the reception, the lender and the files of this user's clusters, as ``pump.Outside`` has it.
 """

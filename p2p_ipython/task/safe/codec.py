@@ -14,9 +14,9 @@ The kinds are those of ``_DECODERS``: ``_encoders`` says what each is made of. *
 (the text is 0) or, when small, base64. Each segment is referred to once.
 
 Promises: ``decode(encode(x))`` equals ``x`` and has the same types all through: so a subclass of a supported type is
-not supported, nor is an enumeration. What is in a value twice is there twice afterwards. ``decode`` runs nothing that
-the bytes say, takes no more memory than its budget, and ends in time that grows with their number. Bytes that no
-encoder would have made are refused, with ``RemoteProtocolError``.
+not supported, nor is an enumeration. A part that a value holds twice is there twice afterwards. ``decode`` runs
+nothing that the bytes say, takes no more memory than its budget, and ends in time that grows with their number. Bytes
+that no encoder would have made are refused, with ``RemoteProtocolError``.
 
 Nothing here reads pickles, ``.npy`` or Arrow files: see arrays.py and frames.py for why.
 
@@ -116,7 +116,7 @@ def decode(
 
 
 def _budget() -> int:
-    import psutil
+    import psutil  # heavy; below, few values need what their decoders import
 
     return min(BUDGET, int(psutil.virtual_memory().available) // 4)
 

@@ -1,7 +1,7 @@
 """The safe codec's pandas: frames and series by their columns, each an array, a list, or codes of categories.
 
 Not as Arrow: its reader is a large body of C++ that trusts the offsets in what it reads, and is not made for hostile
-input. What is here goes through constructors that take finished Python objects and numpy arrays.
+input. This module goes through constructors that take finished Python objects and numpy arrays.
 
 Imports pandas only to decode: a process that encodes a frame has it already. The runner imports this module inside the
 sandbox.

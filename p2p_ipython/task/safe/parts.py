@@ -1,4 +1,4 @@
-"""What the parts of the safe codec share: its two errors, data on its way out, data on its way in and its budget.
+"""The common parts of the safe codec: its two errors, data on its way out, data on its way in and its budget.
 
 See task/safe/codec.py. Standard library only: the runner imports it inside the sandbox.
 """
@@ -55,7 +55,7 @@ class Unreadable(ValueError):
 
 
 class Encode(Protocol):
-    """What the encoders of single types may use."""
+    """The part of the encoder that encoders of single types may use."""
 
     data: Outgoing
 

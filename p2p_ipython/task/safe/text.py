@@ -1,7 +1,7 @@
 """Bounds on a JSON text, from its bytes, before anything is made of it.
 
 A parser makes of two bytes an object of 200, follows nesting until the stack ends, and takes quadratic time for a long
-number. What it will take can be told by counting: all that is done here is done by ``bytes``' own methods, at
+number. Its cost can be told by counting: all that is done here is done by ``bytes``' own methods, at
 about the cost of a copy of the text.
 
 Standard library only: the runner imports it inside the sandbox.

@@ -46,6 +46,7 @@ def decode_zone(parts: object) -> Any:
         raise Unreadable("a time in it has an unknown kind of zone")
     if kind == "pandas":
         return value
+    # Late: few values need it.
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     try:
