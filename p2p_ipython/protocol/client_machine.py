@@ -72,6 +72,8 @@ MEET_BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 class TaskState(enum.Enum):
     """Where a task stands."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and is asked for ten times a task
+
     WAITING = "waiting"
     SENT = "sent"
     RUNNING = "running"

@@ -23,7 +23,8 @@ def check(
 ) -> None:
     """Add an event to a task's story. Raises ``LocalProtocolError`` if it can't lead to ``after``: a bug of ours."""
     story.append(event)
-    del story[:-STORY]
+    if len(story) > STORY:
+        del story[0]
     if after not in table[before].get(event, ()):
         raise LocalProtocolError(
             f"task {task}: {event} leads from {before.value} to no {after.value} (after {' → '.join(story)})"

@@ -120,6 +120,8 @@ Action = Say | Meet | Start | Stop | Forget | Reply
 class JobState(enum.Enum):
     """Where a task stands at a worker. ``STOPPING``: nobody wants it any more, and its slot is not free yet."""
 
+    __hash__ = object.__hash__  # as in the client's machine
+
     ARRIVED = "arrives"
     HELD = "held"
     RUNNING = "running"

@@ -17,6 +17,8 @@ import sys
 import time
 from collections import defaultdict
 
+_HAS_WAITID = hasattr(os, "waitid")
+_LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT if _HAS_WAITID else 0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -47,8 +49,8 @@ def _prctl(option: int, value: int) -> bool:
 def has_children() -> bool:
     """Whether this process has a child, dead or alive. Costs a microsecond."""
     try:
-        if hasattr(os, "waitid"):
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if _HAS_WAITID:
+            os.waitid(os.P_ALL, 0, _LOOK)
         else:  # macOS before Python 3.13; reaps one, and nobody waits for it any more
             os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:

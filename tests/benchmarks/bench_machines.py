@@ -19,6 +19,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.protocol import client_machine as cm
 from p2p_ipython.protocol import worker_machine as wm
 from p2p_ipython.protocol.messages import Accept, Hello, Terms
+from p2p_ipython.protocol.task_frames import Result
 
 REPEATS = 5
 SLOTS = 4
@@ -60,11 +61,10 @@ def run(workers: int, tasks: int) -> tuple[float, int]:
                     settled += 1
         ended, running = running, []
         for sid, slot, task, attempt in ended:
-            machines[sid].slot_result(slot, now)
-            running += _started(sid, machines[sid].fill(now))
-            header = {"t": "result", "id": task, "attempt": attempt, "ok": True, "seconds": 0.001}
-            waiting += client.frame(sid, header, now)
-            events += 3
+            result = Result(task, attempt, True, (), 0.001)
+            running += _started(sid, machines[sid].slot_result(slot, result, b"", now))
+            waiting += client.frame(sid, result, now)
+            events += 2
     return time.perf_counter() - begun, events
 
 

@@ -80,10 +80,11 @@ class Outlet:
         """
         with self._lock:
             self.capture.pull(_DRAIN)
-            self.flush()
+            if self._parts:
+                self.flush()
             if self._unsent:
                 self._send_text("stderr", self._notice())
-            if new := sum(one.counts for thread, one in left.items() if one != self._left.get(thread)):
+            if left and (new := sum(one.counts for thread, one in left.items() if one != self._left.get(thread))):
                 self._send_text("stderr", _LEFT[new > 1].format(new))
             self._task = None
             self._left = left

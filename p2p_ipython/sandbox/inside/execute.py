@@ -22,7 +22,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,6 +84,8 @@ class Executor:
         self._cells = cells
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
+        self._steps = (baseline.restore, outlet.capture.restore, _flush_c, self._end_output)
+        self._steps_after_cell = (*self._steps, cells.forget)
 
     def perform(self, task: Task, body: Buffer) -> None:
         """Execute a task and send its result. Raises nothing that the task raises."""
@@ -110,16 +111,25 @@ class Executor:
         else:
             answer = self._failure(task, failed)
             _without_frames(failed.error)
-        steps = (self._baseline.restore, self._outlet.capture.restore, _flush_c, self._end_output)
-        cell = (self._cells.forget,) if task.run == "cell" else ()
-        if troubles := [trouble for trouble in map(_trouble, (*steps, *cell)) if trouble]:
+        if trouble := self._clear_up(task):
             # What it has left is not known, so it must not meet another task: the agent starts another runner.
-            self._channel.send(Spent("; ".join(troubles)[:MAX_DETAIL]))
+            self._channel.send(Spent(trouble[:MAX_DETAIL]))
         for ref, view in value.packed.large.items():
             self._channel.send_chunks(task, ref, view)
         self._channel.send(*answer)
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         dict.clear(self._namespace)
+
+    def _clear_up(self, task: Task) -> str:
+        """Take each step, whatever becomes of the others; return what went wrong. The task may have broken anything."""
+        troubles = []
+        steps = self._steps if task.run == "call" else self._steps_after_cell
+        for step in steps:
+            try:
+                step()
+            except BaseException as error:
+                troubles.append(f"{class_name(type(error))}: {text_of(error)}"[:_MAX_TROUBLE])
+        return "; ".join(troubles)
 
     def _end_output(self) -> None:
         left: dict[int, Left] = {}
@@ -204,15 +214,6 @@ class Executor:
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
         return replace(words, segments=packed.segments), packed.inline
-
-
-def _trouble(step: Callable[[], None]) -> str:
-    """Take one step of a clean-up; return what went wrong, or "". The task may have broken whatever it uses."""
-    try:
-        step()
-    except BaseException as error:
-        return f"{class_name(type(error))}: {text_of(error)}"[:_MAX_TROUBLE]
-    return ""
 
 
 def _without_frames(error: BaseException) -> None:

@@ -87,18 +87,18 @@ class Interrupts:
 class Guard:
     """See ``Interrupts.guard``. Re-entrant when its lock is."""
 
-    __slots__ = ("_interrupts", "lock")
+    __slots__ = ("_hold", "_release", "lock")
 
     def __init__(self, interrupts: Interrupts, lock: Any) -> None:
-        self._interrupts = interrupts
+        self._hold, self._release = interrupts.hold, interrupts.release
         self.lock = lock
 
     def __enter__(self) -> None:
-        self._interrupts.hold()
+        self._hold()
         self.lock.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.lock.release()
-        self._interrupts.release()
+        self._release()

@@ -15,11 +15,17 @@ import signal
 import sys
 import threading
 import warnings
+
+# signal's own looks for the answer in an enum, which takes longer than the rest of ``restore``.
+from _signal import getsignal  # type: ignore[import-not-found]
 from typing import TextIO
 
 from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.threads import Left, left_by_task
+
+_LAST = frozenset({"last_type", "last_value", "last_traceback", "last_exc"})
+"""What ``sys`` keeps of the last exception that nobody caught."""
 
 
 class Baseline:
@@ -49,7 +55,7 @@ class Baseline:
             processes.end_descendants()
         self._streams_back()
         sys.modules["__main__"] = self._main
-        if signal.getsignal(signal.SIGINT) != self._handler:
+        if getsignal(signal.SIGINT) != self._handler:
             self._interrupts.install()
         if _folder_now() != self._folder:
             os.chdir(self._folder)
@@ -70,9 +76,8 @@ class Baseline:
         if sys.getrecursionlimit() != self._recursion:
             sys.setrecursionlimit(self._recursion)
         builtins.input = no_input
-        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
-            if hasattr(sys, name):
-                delattr(sys, name)
+        for name in _LAST & vars(sys).keys():
+            delattr(sys, name)
 
     def threads_left(self) -> dict[int, Left]:
         """Return the threads that are amid the work of the task that has just ended, by identifier."""
