@@ -11,6 +11,8 @@ import signal
 import socket
 from typing import Any
 
+SIGNALLED = "a task can send signals to other processes"
+
 
 def reach(given: dict[str, Any]) -> list[str]:
     """Try to read, erase, write, call and end what ``given`` names; return what can be told from inside only."""
@@ -35,4 +37,5 @@ def reach(given: dict[str, Any]) -> list[str]:
                 reached.append("a task can read the environment of other processes")
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
+            reached.append(SIGNALLED)
     return reached

@@ -171,7 +171,10 @@ async def examine(name: str, options: LaunchOptions, settings: Settings) -> Verd
                 reached = await asyncio.wait_for(watch.over, DEADLINE)
             except TimeoutError:
                 reached = [f"the self-test did not end within {DEADLINE:g} s"]
-            holes = dict.fromkeys([*reached, *around.damage()])
+            signalled = probe.SIGNALLED in reached
+            damage = await asyncio.to_thread(around.damage, signalled=signalled)
+            # The number of the process may be that of another one behind the wall.
+            holes = dict.fromkeys([*(hole for hole in reached if hole != probe.SIGNALLED), *damage])
     except OSError as error:
         holes = dict.fromkeys([f"the self-test can't be set up: {error}"])
     finally:
@@ -270,8 +273,8 @@ class _Surroundings:
             listener.setblocking(False)
             yield family, listener.getsockname() if family == "AF_INET" else address, listener
 
-    def damage(self) -> list[str]:
-        """Return what the task has done, in words."""
+    def damage(self, *, signalled: bool) -> list[str]:
+        """Return what the task has done, in words; ``signalled``: it has sent a signal to a process, perhaps ours."""
         found = []
         if not all(file.exists() for file in self._homes):
             found.append("a task can erase files")
@@ -281,9 +284,14 @@ class _Surroundings:
             with contextlib.suppress(BlockingIOError):
                 listener.accept()[0].close()
                 found.append("a task can reach this machine's network" if family == "AF_INET" else _SOCKETS)
-        if self._other.poll() is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._other.wait(_DYING if signalled else 0)
             found.append("a task can end other processes")
         return found
+
+
+_DYING = 3.0
+"""Seconds that a process which was told to end may take for it."""
 
 
 _SOCKETS = "a task can reach sockets such as those of a key agent"

@@ -33,8 +33,7 @@ def _below(pid: int) -> list[int]:
     found, level = [], [pid]
     try:
         while level:
-            lists = [children for parent in level for children in _children(parent)]
-            level = [int(child) for children in lists for child in children.split()]
+            level = [child for parent in level for child in _children_of(parent)]
             found += level
     except FileNotFoundError:  # the kernel was built without it, or this is no Linux
         with contextlib.suppress(psutil.Error):
@@ -42,13 +41,13 @@ def _below(pid: int) -> list[int]:
     return found
 
 
-def _children(pid: int) -> list[str]:
-    """Return the lists of children of a process's threads. Raises ``FileNotFoundError`` if the system has none."""
-    found = []
+def _children_of(pid: int) -> list[int]:
+    """Return a process's children; none if it has ended. Raises ``FileNotFoundError`` if the system doesn't tell."""
+    found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(ProcessLookupError), open(f"/proc/{pid}/task/{thread}/children") as file:
-                found.append(file.read())
+                found += map(int, file.read().split())
     except FileNotFoundError:
         if os.path.exists(f"/proc/{pid}/task/{pid}") or not os.path.exists("/proc/self/task"):
             raise

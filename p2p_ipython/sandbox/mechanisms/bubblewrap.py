@@ -11,12 +11,14 @@ Linux, with bwrap 0.8 or later; see bwrap(1). For root setpriv (util-linux) as w
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from p2p_ipython.sandbox import seccomp
@@ -49,17 +51,21 @@ class BubblewrapLaunch:
     def __init__(self, options: LaunchOptions) -> None:
         self._scratch = Scratch(options.scratch)
         self.folder = self._scratch.path
-        self.descriptors: tuple[int, ...] = ()
+        self._info, info = os.pipe()  # bwrap says there which process is the first one of the sandbox
+        os.set_blocking(self._info, False)
+        self._first = 0
+        self.descriptors: tuple[int, ...] = (info,)
         try:
             home, temporary = _SCRATCH / "home", _SCRATCH / "tmp"
             other = stranger()
             user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
             filters = _in_memory("p2p-seccomp", seccomp.walls())
-            self.descriptors = (filters,)
+            self.descriptors = (info, filters)
             etc = self._names(user, group, home)
-            words = [*_walls(other is not None), "--seccomp", str(filters), *_files(options, etc), "--chdir", str(home)]
+            words = [*_walls(other is not None), "--seccomp", str(filters), *_files(options, etc)]
+            words += ["--chdir", str(home), "--info-fd", str(info)]
             arguments = _in_memory("p2p-bwrap", b"".join(os.fsencode(word) + b"\0" for word in words))
-            self.descriptors = (filters, arguments)
+            self.descriptors = (info, filters, arguments)
         except BaseException:
             self.clean()
             raise
@@ -71,11 +77,15 @@ class BubblewrapLaunch:
         self._mortality = Mortality()
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill bwrap, and with it the first process of the sandbox, whose end is that of all others there."""
-        process.kill()  # does nothing when it has been reaped
+        """Kill the first process of the sandbox: it ends when all others there have, and bwrap after it."""
+        if process.poll() is None and (first := self._first_process()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(first, signal.SIGKILL)
+        else:
+            process.kill()  # does nothing when it has been reaped
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill bwrap once more: the kernel ends the rest."""
+        """Kill bwrap itself: the kernel ends the rest."""
         process.kill()
 
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
@@ -88,12 +98,25 @@ class BubblewrapLaunch:
         return self._mortality.death(128 - code if code - 128 in known else code, words)
 
     def clean(self) -> None:
-        """Close what was inherited, and remove the scratch folder."""
-        descriptors, self.descriptors = self.descriptors, ()
+        """Wait for the end of the last process, close what was inherited, and remove the scratch folder."""
+        # bwrap hears of an end, and may end itself, before the kernel has ended all others.
+        first, until = self._first_process(), time.monotonic() + _ENDING
+        while first and _lives(first) and time.monotonic() < until:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(first, signal.SIGKILL)
+            time.sleep(0.001)
+        descriptors, self.descriptors, self._info = (*self.descriptors, self._info), (), -1
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._scratch.remove()
+
+    def _first_process(self) -> int:
+        """Return the id of the sandbox's first process, as this system sees it; 0 if there was none yet."""
+        if not self._first:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                self._first = int(json.loads(os.read(self._info, 4096))["child-pid"])
+        return self._first
 
     def _names(self, user: int, group: int, home: Path) -> dict[str, Path]:
         """Write the few files of /etc that name users and this machine; return them by name."""
@@ -111,6 +134,18 @@ class BubblewrapLaunch:
 
 
 _NAME = "task"
+
+_ENDING = 5.0
+"""Seconds that the kernel may take to end what is left in a sandbox."""
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process is there, and not only its exit status."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
 
 
 def available() -> Missing | None:
