@@ -11,6 +11,9 @@ import psutil
 import pytest
 from friends_support import Notebook, Village, eventually, pid_in, runs, village
 
+from p2p_ipython.protocol.messages import NO_WALL
+from p2p_ipython.sandbox.launch import MECHANISMS, mechanism
+
 TITLE = "alice/friends"
 CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_every=0.5, presence=1)"
 LENDING = "from p2p_ipython.client.lending import lender, lending_text; L = lender()"
@@ -93,9 +96,35 @@ def test_what_is_lent_to_one_friend_runs_no_tasks_of_another(here: Village) -> N
     assert other.run("answer = f.done()") == "False"
 
 
+def test_a_friends_task_reads_and_erases_nothing_of_the_lenders(here: Village) -> None:
+    lender = here.person("bob")
+    if all(mechanism(name).available() is not None for name in MECHANISMS if name != NO_WALL):
+        pytest.skip("no sandbox is installed")
+    home = Path(lender.environment["HOME"])
+    diary = home / "diary.txt"
+    diary.write_text("dear diary")
+    bob = lender.notebook(LENDING)
+    bob.run(f"s = L.lend({TITLE!r}, name='desk')")
+    assert "Tasks run in a sandbox (" in bob.run("answer = lending_text(s)")
+    friend = here.person("carol").notebook(CONNECTED)
+    friend.run(
+        "def attempt(home, key):\n"
+        " import os, shutil\n"
+        " found = [os.path.exists(home + '/diary.txt')]\n"
+        " shutil.rmtree(home, ignore_errors=True)\n"
+        " try: open(key).read(); found.append('read it')\n"
+        " except OSError: pass\n"
+        " return found"
+    )
+    friend.run(f"f = c.submit(attempt, {str(home)!r}, {str(lender.key_file)!r}); answer = f.result(60)")
+    assert "read it" not in friend.run("answer = f.result()")
+    assert diary.read_text() == "dear diary"
+    assert lender.key_file.exists()
+
+
 def test_a_task_that_runs_ends_in_a_pause_and_before_a_stop(here: Village, tmp_path: Path) -> None:
     bob = here.person("bob").notebook(LENDING)
-    bob.run(f"s = L.lend({TITLE!r})")
+    bob.run(f"s = L.lend({TITLE!r}, sandbox='process')")  # its tasks tell by files
     friend = here.person("carol").notebook(CONNECTED)
     go, begun = tmp_path / "go", tmp_path / "begun"
     friend.run(
@@ -137,7 +166,7 @@ def test_what_is_stopped_twice_or_before_it_began_ends_at_once_and_may_be_paused
     assert bob.run("begun.join(60); answer = L.states()[0].state") == "'paused'"
     bob.run("L.stop(L.states()[0].id)")
     ended(bob)
-    bob.run(f"s = L.lend({TITLE!r})")
+    bob.run(f"s = L.lend({TITLE!r}, sandbox='process')")  # its tasks tell by files
     friend = here.person("carol").notebook(CONNECTED)
     path = tmp_path / "begun"
     friend.run(
@@ -153,7 +182,7 @@ def test_what_is_stopped_twice_or_before_it_began_ends_at_once_and_may_be_paused
 @pytest.mark.parametrize("how", ["interrupted", "killed in the middle of a task"])
 def test_nothing_is_left_behind_when_the_notebook_ends(here: Village, tmp_path: Path, how: str) -> None:
     bob = here.person("bob").notebook(LENDING)
-    bob.run(f"s = L.lend({TITLE!r}, slots=2)")
+    bob.run(f"s = L.lend({TITLE!r}, slots=2, sandbox='process')")
     processes = workers_of(bob)
     if how != "interrupted":
         friend = here.person("carol").notebook(CONNECTED)
