@@ -42,6 +42,9 @@ class Settings:
     large: int = _setting(MIB, "bytes", "From this size on a buffer travels by its hash, once a worker.")
     output_limit: int = _setting(8 * MIB, "bytes", "Output of one task that is sent; the rest is counted.")
     task_memory: int = _setting(0, "bytes", "Memory a task may use; 0 is 3/4 of the machine's, shared by all slots.")
+    task_disk: int = _setting(512 * MIB, "bytes", "What a task in a sandbox may write to its scratch folder.")
+    task_processes: int = _setting(256, "", "Processes and threads that a task in a sandbox may have.")
+    task_time: float = _setting(0.0, "s", "How long a task may run before its worker ends it; 0 is for ever.")
     connect_timeout: float = _setting(15.0, "s", "How long connecting to a board may take.")
 
     @classmethod
@@ -76,6 +79,20 @@ def _number(name: str, value: object, kind: type) -> float | int:
             hint=f"Set it to {'a whole number' if kind is int else 'a number'}.",
         ) from None
     return number  # type: ignore[no-any-return]
+
+
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as ``512M``, ``2G`` or ``1.5GiB``; units are powers of 1024, bare are bytes.
+
+    Raises ``ConfigError``.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None or (size := int(float(found[1]) * _SIZES[found[2].upper()])) < 1:
+        raise ConfigError(f"{text[:40]!r} is not a size such as 512M or 2G")
+    return size
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 # Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 
-from p2p_ipython.cli.arguments import PERSONAL, Commands, cluster_arguments, count, duration
+from p2p_ipython.cli.arguments import PERSONAL, Commands, cluster_arguments, count, duration, size
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import Settings
 
@@ -50,6 +50,12 @@ def add(commands: Commands) -> None:
         metavar="WORD",
         help="a word that tells people what this machine is good for, as gpu; may be repeated",
     )
+    parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory of a task, as 2G (default: a share)")
+    parser.add_argument("--disk", type=size, metavar="SIZE", help="most that a task may write, as 1G (default: 512M)")
+    parser.add_argument(
+        "--processes", type=count, metavar="N", help="processes and threads that a task may have (default: 256)"
+    )
+    parser.add_argument("--task-time", type=duration, metavar="TIME", help="most time of a task, as 10m (default: any)")
     parser.add_argument(
         "--sandbox",
         metavar="NAME",
@@ -69,6 +75,12 @@ def _worker(options: argparse.Namespace) -> int:
         if sandbox == NO_WALL and options.sandbox:
             say("warning: process is no protection: tasks run as you, with your files in reach")
 
+    settings = Settings.load(
+        task_memory=options.memory,
+        task_disk=options.disk,
+        task_processes=options.processes,
+        task_time=options.task_time,
+    )
     harden()
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
     slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
@@ -83,7 +95,7 @@ def _worker(options: argparse.Namespace) -> int:
                 identity=options.identity,
                 accept_host_key=options.accept_host_key,
                 ssh_options=tuple(options.ssh_option),
-                settings=Settings.load(),
+                settings=settings,
                 only=tuple(options.only),
                 tags=tuple(options.tag),
                 sandbox=options.sandbox,

@@ -148,13 +148,15 @@ class Lender:
         only: Sequence[str] = (),
         tags: Sequence[str] = (),
         sandbox: str = "",
+        limits: Mapping[str, float] | None = None,
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
 
         Returns once the worker lends. ``seconds``: until it ends by itself (None: it doesn't). ``name``: what others
         see (default: this machine's name). ``only``: members, by name or fingerprint, for whom it is (default: for
         all). ``tags``: what the machine is good for, in words. ``sandbox``: the mechanism that tasks run behind ("":
-        the first that works here for friends, none for one's own tasks).
+        the first that works here for friends, none for one's own tasks). ``limits``: settings such as ``task_memory``
+        that bound each task there.
 
         Raises ``UsageError``, ``ConfigError``, ``NoKey`` (also for a key with a passphrase that no agent holds),
         ``NotAdmitted``, or a ``BoardError``.
@@ -168,6 +170,7 @@ class Lender:
         title, given = _given(where)
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
         given["sandbox"] = sandbox
+        given["settings"] = asdict(Settings.load({}, **given["settings"] | dict(limits or {})))
         state = LendingState("", title, name or "", "starting", slots=slots, only=tuple(only), tags=tuple(tags))
         made: list[str] = []
         try:

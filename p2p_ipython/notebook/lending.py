@@ -7,6 +7,7 @@ until it ends. Modules of the client are imported in functions: loading the exte
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from p2p_ipython.client.printing import DRAIN, printed
-from p2p_ipython.config import parse_duration
+from p2p_ipython.config import parse_duration, parse_size
 from p2p_ipython.errors import NotConnected, UsageError, in_notebook
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.connection import Notebook
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.lending import Lender, LendingState
     from p2p_ipython.notebook.notice import Notice
+
+
+_LIMITS: dict[str, tuple[str, Callable[[str], float]]] = {
+    "memory": ("task_memory", parse_size),
+    "disk": ("task_disk", parse_size),
+    "task_time": ("task_time", parse_duration),
+}
+"""Options that set a limit: the setting, and what reads it."""
 
 
 @magics_class
@@ -56,6 +65,9 @@ class LendingMagics(Magics):
     )
     @argument("--duration", metavar="TIME", help="stop after this long: 90s, 30m, 2h (default: with this kernel)")
     @argument("--tag", action="append", metavar="WORD", help="what the machine is good for, as gpu; repeatable")
+    @argument("--memory", metavar="SIZE", help="memory that a task may use, as 2G (default: a share of the machine's)")
+    @argument("--disk", metavar="SIZE", help="what a task may write, as 1G (default: 512M)")
+    @argument("--task-time", metavar="TIME", help="end a task after this long: 90s, 30m (default: never)")
     @argument(
         "--sandbox",
         default="",
@@ -93,7 +105,8 @@ class LendingMagics(Magics):
 
         where = self._where(given["cluster"])
         title = where if isinstance(where, str) else where.target
-        if given["slots"] == 1 and not any(given[name] for name in ("only", "duration", "tag", "name", "sandbox")):
+        options = ("only", "duration", "tag", "name", "sandbox", *_LIMITS)
+        if given["slots"] == 1 and not any(given[name] for name in options):
             for one in lender().states():
                 if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
                     say(in_notebook(lending_text(one)))  # without options the magic asks for the state
@@ -109,6 +122,9 @@ class LendingMagics(Magics):
                 only=[unquoted(name) for names in given["only"] or () for name in names],
                 tags=given["tag"] or (),
                 sandbox=given["sandbox"],
+                limits={
+                    setting: read(given[name]) for name, (setting, read) in _LIMITS.items() if given[name] is not None
+                },
             )
         except BaseException as error:
             notice.show("Not lent.", "")

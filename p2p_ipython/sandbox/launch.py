@@ -46,11 +46,12 @@ class Death:
     """How a runner ended, in words that its task's owner can use.
 
     ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
-    system killed it when memory ran out), "cancelled" (it didn't heed an interrupt, so we killed it),
-    "protocol" (it broke the protocol, so we killed it) or "start" (it never became ready).
+    system killed it when memory ran out, or it used more than it may), "time" (it ran longer than it may),
+    "cancelled" (it didn't heed an interrupt, so we killed it), "protocol" (it broke the protocol, so we killed it)
+    or "start" (it never became ready).
     """
 
-    kind: Literal["exit", "signal", "memory", "cancelled", "protocol", "start"]
+    kind: Literal["exit", "signal", "memory", "time", "cancelled", "protocol", "start"]
     code: int
     detail: str
 
@@ -152,5 +153,6 @@ def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, land
         "output_limit": options.output_limit,
         "path": list(options.path),
         "landlocked": landlocked,
+        "polite": walled or landlocked,
     }
     return ["-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]

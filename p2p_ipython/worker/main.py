@@ -288,6 +288,8 @@ class _Worker:
 def _launch(options: WorkerOptions) -> LaunchOptions:
     return LaunchOptions(
         memory=options.settings.task_memory or _memory() * 3 // 4 // options.slots,
+        disk=options.settings.task_disk,
+        processes=options.settings.task_processes,
         output_limit=options.settings.output_limit,
         path=options.path,
     )

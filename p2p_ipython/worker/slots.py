@@ -84,12 +84,14 @@ class _Job:
     spared: int = 0
     feeding: asyncio.Task[None] | None = None
     killer: asyncio.TimerHandle | None = None
+    ending: asyncio.TimerHandle | None = None  # when its time is up
 
     def stop(self) -> None:
         if self.feeding is not None:
             self.feeding.cancel()
-        if self.killer is not None:
-            self.killer.cancel()
+        for timer in (self.killer, self.ending):
+            if timer is not None:
+                timer.cancel()
 
 
 class Slot:
@@ -334,6 +336,9 @@ class Slot:
         """Send the task itself, unless the runner has ended: the task then stays for the next one."""
         if not runner.is_gone():
             job.sent = True
+            if most := self._settings.task_time:
+                doom = Death("time", 0, f"The task ran for {most:g} s, which is as long as it may: it was ended.")
+                job.ending = asyncio.get_running_loop().call_later(most, runner.stop, doom)
             runner.writer.write_encoded(job.head, job.body)
 
     async def _feed(self, runner: RunnerLife, job: _Job) -> None:

@@ -15,7 +15,7 @@ import pytest
 from cli_support import DEADLINE, Home, address, end
 
 from p2p_ipython import __version__
-from p2p_ipython.cli.arguments import PERSONAL, duration
+from p2p_ipython.cli.arguments import PERSONAL, duration, size
 
 COMMANDS = ("board", "worker", "bench", "setup", "doctor", "whoami")
 
@@ -105,6 +105,19 @@ def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"), [("512M", 512 << 20), ("2G", 2 << 30), ("1.5GiB", 3 << 29), ("64k", 65536), ("100", 100)]
+)
+def test_a_size_is_a_number_with_a_unit(text: str, bytes_: int) -> None:
+    assert size(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "0", "2X", "1e9", "2 G!"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        size(text)
 
 
 def test_the_default_cluster_is_the_clients_own() -> None:

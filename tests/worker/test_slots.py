@@ -136,6 +136,15 @@ async def test_a_task_that_does_not_heed_an_interrupt_is_killed(stubborn: str) -
         assert (await it.cell("1")).value == 1
 
 
+async def test_a_task_that_takes_too_long_is_ended_and_told_so() -> None:
+    async with worker(Settings(task_time=3)) as it:
+        outcome = await it.cell("import time\nwhile True:\n    try: time.sleep(600)\n    except BaseException: pass")
+        assert outcome.death is not None
+        assert (outcome.death.kind, "3 s" in outcome.death.detail) == ("time", True)
+        await it.wait_ready()
+        assert (await it.cell("1")).value == 1
+
+
 async def test_a_late_cancel_does_not_meet_the_next_task() -> None:
     async with worker() as it:
         for _ in range(30):

@@ -40,6 +40,8 @@ def main(options: dict[str, Any]) -> None:
     warden.fork_under_watch(options["scratch"])
     frames_in, frames_out, errors = _take_over_pipes()
     limits.limit_basics()
+    if options["polite"]:
+        limits.be_polite()
     if options["landlocked"]:
         seccomp.behind_landlock()
     interrupts = Interrupts()
