@@ -25,11 +25,12 @@ def add(commands: Commands) -> None:
         "Give a NAME to test one sandbox; the exit code then is 1 unless it holds.",
         example="  p2p sandbox\n  p2p sandbox bubblewrap\n  p2p worker --cluster alice/friends --sandbox bubblewrap",
     )
+    parser.add_argument("--bench", action="store_true", help="measure what those that hold cost, instead")
     parser.add_argument("name", nargs="?", metavar="NAME", help="the sandbox to test (default: all)")
 
 
 def _sandbox(options: argparse.Namespace) -> int:
-    return run(_test(options.name))
+    return run(_bench(options.name) if options.bench else _test(options.name))
 
 
 async def _test(name: str | None) -> int:
@@ -53,6 +54,18 @@ async def _test(name: str | None) -> int:
             f" worker refuses to lend to friends. --sandbox {NO_WALL} would lend without protection."
         )
     return 0 if first or name is None else 1
+
+
+async def _bench(name: str | None) -> int:
+    from p2p_ipython.worker.sandbox_bench import costs
+    from p2p_ipython.worker.sandboxes import test
+
+    holding = [verdict.name for verdict in await test(name, Settings.load()) if verdict.holds]
+    say(f"{'':<14}{'start':>10}{'first task':>12}{'warm task':>12}{'open a file':>13}")
+    for cost in await costs(holding):
+        times = f"{cost.start_ms:>7.0f} ms{cost.first_task_ms:>9.0f} ms{cost.warm_ms:>9.3f} ms{cost.open_us:>10.0f} µs"
+        say(f"{cost.name:<14}{times}")
+    return 0
 
 
 def _line(verdict: Verdict) -> str:

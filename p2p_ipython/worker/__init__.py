@@ -4,6 +4,8 @@
 ``__main__``     a worker of a personal cluster, started by its notebook
 ``lend``         a worker that a notebook has started to lend its user's machine
 ``hardening``    keeps the process's memory and environment from tasks
+``sandboxes``    which sandbox runs tasks, and the self-test that decides it; ``probe`` is what it runs inside
+``sandbox_bench``  what sandboxes cost
 ``agent``        performs what the worker machine decides: board, links and slots
 ``cache``        large buffers that clients have sent
 ``slot_base``    a slot as its worker sees it
