@@ -34,7 +34,7 @@ class People:
         return self.stack.enter_context(self.homes[name].running(*arguments))
 
     def lend(self, name: str, *options: str) -> None:
-        process = self.run(name, "worker", "--cluster", "alice/friends", *options)
+        process = self.run(name, "worker", "--cluster", "alice/friends", "--sandbox", "process", *options)
         assert process.stdout is not None
         assert "lends" in process.stdout.readline()
 

@@ -342,7 +342,7 @@ def test_lines_of_a_day_that_are_played_again_start_nothing(here: Village, tmp_p
         worker.end()
         eventually(lambda: len(operator.lines) >= 5, "a day's lines")
         day = list(operator.lines)
-        later = carol.p2p("-vv", "worker", "--cluster", TITLE)
+        later = carol.p2p("-vv", "worker", "--cluster", TITLE, "--sandbox", "process")
         later.expect("Ctrl-C ends it")
         for _ in range(3):
             background.run(play(board, day))

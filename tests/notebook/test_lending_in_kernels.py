@@ -17,7 +17,7 @@ from tests.notebook.kernels import Cell, Notebook, notebook
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 CONNECTED = "import p2p_ipython; c = p2p_ipython.connect('alice/friends', request_every=0.5, presence=1)"
-FILES = "Tasks run as you, with your files in reach"
+FILES = "Tasks run in a sandbox ("
 ENDING, ENDED = "takes no more tasks of alice/friends", "is not lent to alice/friends any more"
 LENDS_NOTHING = (
     "import time; from p2p_ipython.client.lending import lender; "
