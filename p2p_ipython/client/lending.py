@@ -71,8 +71,8 @@ class LendingState:
     ``state``: "starting", "lending", "paused", "ending" (takes no more tasks, and what runs may end) or "failed", with
     its reason in ``words``, which otherwise say what keeps it from the others ("" for nothing). ``busy`` of ``slots``
     run a task; ``until`` is Unix time, seconds, 0 for no end; ``only``: for whom, as it was given, () for everybody.
-    ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``usage``: tasks and seconds, by the
-    fingerprint of the member who had them run.
+    ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``mounts``: the files that are shared with
+    tasks, in words, "" for none. ``usage``: tasks and seconds, by the fingerprint of the member who had them run.
     """
 
     id: str
@@ -86,6 +86,7 @@ class LendingState:
     only: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     sandbox: str = ""
+    mounts: str = ""
     usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -148,13 +149,15 @@ class Lender:
         only: Sequence[str] = (),
         tags: Sequence[str] = (),
         sandbox: str = "",
+        mounts: Sequence[str] = (),
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
 
         Returns once the worker lends. ``seconds``: until it ends by itself (None: it doesn't). ``name``: what others
         see (default: this machine's name). ``only``: members, by name or fingerprint, for whom it is (default: for
         all). ``tags``: what the machine is good for, in words. ``sandbox``: the mechanism that tasks run behind ("":
-        the first that works here for friends, none for one's own tasks).
+        the first that works here for friends, none for one's own tasks). ``mounts``: folders and files to share with
+        tasks, as "PATH", "PATH:ro" or "PATH:rw".
 
         Raises ``UsageError``, ``ConfigError``, ``NoKey`` (also for a key with a passphrase that no agent holds),
         ``NotAdmitted``, or a ``BoardError``.
@@ -167,7 +170,7 @@ class Lender:
             raise ConfigError("that is no time to lend for", hint="Give more than nothing, and a year at most.")
         title, given = _given(where)
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
-        given["sandbox"] = sandbox
+        given |= {"sandbox": sandbox, "mounts": list(mounts)}
         state = LendingState("", title, name or "", "starting", slots=slots, only=tuple(only), tags=tuple(tags))
         made: list[str] = []
         try:
@@ -256,6 +259,7 @@ class Lender:
             state="lending" if before == "starting" else before,  # it may have been paused already
             name=str(said.get("name")),
             sandbox=str(said.get("sandbox")),
+            mounts=str(said.get("mounts", "")),
             until=float(until) if isinstance(until, int) else 0.0,
         )
         return lending.state
@@ -400,16 +404,17 @@ def lending_text(state: LendingState) -> str:
         [
             first,
             *([f"({state.words})"] if state.words else []),
-            _protection(state.sandbox),
+            _protection(state.sandbox, state.mounts),
             f"%p2p_lend {turn}   or   %p2p_lend --stop; it ends with this notebook's kernel, too.",
         ]
     )
 
 
-def _protection(sandbox: str) -> str:
+def _protection(sandbox: str, mounts: str) -> str:
     if sandbox in ("", NO_WALL):
         return "Tasks run as you, with your files in reach: lend to people whom you would lend the machine."
-    return f"Tasks run in a sandbox ({sandbox}): your files, keys and network are out of their reach."
+    shared = f", but for {mounts}" if mounts else ""
+    return f"Tasks run in a sandbox ({sandbox}): your files, keys and network are out of their reach{shared}."
 
 
 def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:

@@ -63,6 +63,13 @@ class LendingMagics(Magics):
         help="the sandbox that tasks run in (p2p sandbox lists them); process is no protection"
         " (default for friends: auto, the first that works here)",
     )
+    @argument(
+        "--mount",
+        action="append",
+        metavar="PATH[:ro|:rw]",
+        help="share a folder or file with tasks, to read (ro, the default) or to write, too (rw: shared by all who are"
+        " lent to); repeatable",
+    )
     @argument("--name", help="the name that others see (default: this machine's name)")
     @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
@@ -93,7 +100,7 @@ class LendingMagics(Magics):
 
         where = self._where(given["cluster"])
         title = where if isinstance(where, str) else where.target
-        if given["slots"] == 1 and not any(given[name] for name in ("only", "duration", "tag", "name", "sandbox")):
+        if given["slots"] == 1 and not any(given[name] for name in _CONDITIONS):
             for one in lender().states():
                 if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
                     say(in_notebook(lending_text(one)))  # without options the magic asks for the state
@@ -109,6 +116,7 @@ class LendingMagics(Magics):
                 only=[unquoted(name) for names in given["only"] or () for name in names],
                 tags=given["tag"] or (),
                 sandbox=given["sandbox"],
+                mounts=[unquoted(path) for path in given["mount"] or ()],
             )
         except BaseException as error:
             notice.show("Not lent.", "")
@@ -142,6 +150,9 @@ class LendingMagics(Magics):
         for one in meant:
             state = getattr(lender(), command)(one.id)
             say(in_notebook(lending_text(state).partition("\n")[0]))
+
+
+_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount")
 
 
 class _Line:

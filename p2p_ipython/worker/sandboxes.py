@@ -96,6 +96,11 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
     one whose tasks are all its own user's. Raises ``ConfigError`` when the one asked for can't be used, or none can.
     """
     asked = asked or (AUTO if lends_to_others else NO_WALL)
+    if asked == NO_WALL and options.mounts:
+        raise ConfigError(
+            f"--mount needs a sandbox: {NO_WALL} has no walls, so all your files are in reach anyway",
+            hint=f"Leave --mount out, or ask for a sandbox: --sandbox {AUTO}",
+        )
     if asked == NO_WALL:
         return asked
     if asked != AUTO:

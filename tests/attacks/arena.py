@@ -100,7 +100,7 @@ class Ended:
 class Arena:
     """See the module. Use it as a context manager; raises ``NotOffered`` when it can't be here."""
 
-    def __init__(self, mechanism: str, user: str) -> None:
+    def __init__(self, mechanism: str, user: str, *, mounts: bool = False) -> None:
         if sys.platform != "linux":
             raise NotOffered("the arena needs Linux")
         if user == "root" and os.getuid() != 0:
@@ -109,6 +109,7 @@ class Arena:
             raise NotOffered(why)
         self.mechanism = mechanism
         self.user = user
+        self._mounts = mounts
         self.mark = "p2pa" + secrets.token_hex(4)
         """The name that attacks give their processes, and what they leave: at most 15 bytes with what follows."""
         self._close = contextlib.ExitStack()
@@ -345,13 +346,17 @@ class Arena:
         self.scratch = self.folder / "scratch"
         self.root_only = self.folder / "root-only"
         self.code = self.folder / "code"
+        self.read_only, self.shared = self.folder / "data", self.folder / "shared"
         self.log = self.folder / "worker.log"
-        for each in (self.home, self.documents, self.scratch, self.root_only, self.code):
+        folders = (self.home, self.documents, self.scratch, self.root_only, self.code, self.read_only, self.shared)
+        for each in folders:
             each.mkdir(parents=True)
         self.root_only.chmod(0o700)
         (self.folder / "home").chmod(0o755)
         self.home.chmod(0o700)
         self.scratch.chmod(0o1777)
+        self.shared.chmod(0o777)  # for tasks of root's, too
+        (self.read_only / "table.csv").write_text("1,2\n")
         for script in ("worker_side.py", "bystander.py"):
             shutil.copy(Path(__file__).parent / script, self.code / script)
         self.python, self.site = make_environment(self.folder / "env", python)
@@ -445,6 +450,7 @@ class Arena:
             scratch=str(self.scratch),
             memory=MEMORY,
             output_limit=OUTPUT_LIMIT,
+            mounts=[f"{self.read_only}", f"{self.shared}:rw"] if self._mounts else [],
         )
         line = self.agent.take(lambda line: line["event"] in ("ready", "refused"), 60)
         if line is None or line["event"] == "refused":

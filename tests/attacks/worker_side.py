@@ -25,6 +25,7 @@ from p2p_ipython.sandbox.launch import Death, LaunchOptions, mechanism
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import pack_task
 from p2p_ipython.worker.hardening import harden
+from p2p_ipython.worker.mounts import read_mounts
 from p2p_ipython.worker.slots import Slot
 
 KEPT = 1 << 20
@@ -40,7 +41,12 @@ class Agent:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.file.write(told["file_secret"].encode())
         self.file.flush()
-        options = LaunchOptions(memory=told["memory"], output_limit=told["output_limit"], scratch=Path(told["scratch"]))
+        options = LaunchOptions(
+            memory=told["memory"],
+            output_limit=told["output_limit"],
+            scratch=Path(told["scratch"]),
+            mounts=read_mounts(told["mounts"]),
+        )
         settings = Settings(cancel_grace=0.5)
         self.mechanism: str = told["mechanism"]
         self.slots = [Slot(options, self, settings, mechanism=told["mechanism"]) for _ in range(2)]

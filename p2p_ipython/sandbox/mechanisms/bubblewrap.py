@@ -164,12 +164,14 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
         words += ["--perms", "1777", "--dir", str(_SCRATCH / name)]
     words += ["--symlink", f"{_SCRATCH.name}/tmp", "/tmp"]  # noqa: S108 - in the sandbox
     made: set[Path] = set()
-    for place in python_files(options.path).shown:
+    shown = [(each, "--ro-bind") for each in python_files(options.path).shown]
+    shown += [(Path(each.path), "--bind" if each.writable else "--ro-bind") for each in options.mounts]
+    for place, binding in shown:
         for folder in reversed(place.parents):
             if folder not in made and folder != Path("/"):  # else only their owner, root, could go through them
                 words += ["--perms", "0755", "--dir", str(folder)]
                 made.add(folder)
-        words += ["--ro-bind", str(place), str(place)]
+        words += [binding, str(place), str(place)]
     return [*words, "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
