@@ -65,6 +65,12 @@ def add(commands: Commands) -> None:
         help="share a folder or file with tasks, at its own path: to read (ro, the default), or to write, too (rw); may"
         " be repeated. All who are lent to share a writable one, and no limit holds how much they write there",
     )
+    parser.add_argument(
+        "--network",
+        action="store_true",
+        help="give tasks the internet, as this machine has it, but nothing of your own network: no private address, no"
+        " address of this machine; sites see tasks as you (needs bubblewrap, passt and nftables)",
+    )
 
 
 def _worker(options: argparse.Namespace) -> int:
@@ -80,7 +86,8 @@ def _worker(options: argparse.Namespace) -> int:
 
     harden()
     mounts = read_mounts(options.mount)
-    shared = f", with {mounts_text(mounts)}" if mounts else ""
+    shares = [text for text in ("the internet" if options.network else "", mounts_text(mounts)) if text]
+    shared = f", with {' and '.join(shares)}" if shares else ""
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
     slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
     return run(
@@ -99,6 +106,7 @@ def _worker(options: argparse.Namespace) -> int:
                 tags=tuple(options.tag),
                 sandbox=options.sandbox,
                 mounts=mounts,
+                network=options.network,
             ),
             ready=ready,
         )

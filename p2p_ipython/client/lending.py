@@ -72,7 +72,8 @@ class LendingState:
     its reason in ``words``, which otherwise say what keeps it from the others ("" for nothing). ``busy`` of ``slots``
     run a task; ``until`` is Unix time, seconds, 0 for no end; ``only``: for whom, as it was given, () for everybody.
     ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``mounts``: the files that are shared with
-    tasks, in words, "" for none. ``usage``: tasks and seconds, by the fingerprint of the member who had them run.
+    tasks, in words, "" for none; ``network``: whether tasks have the internet. ``usage``: tasks and seconds, by the
+    fingerprint of the member who had them run.
     """
 
     id: str
@@ -87,6 +88,7 @@ class LendingState:
     tags: tuple[str, ...] = ()
     sandbox: str = ""
     mounts: str = ""
+    network: bool = False
     usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -150,6 +152,7 @@ class Lender:
         tags: Sequence[str] = (),
         sandbox: str = "",
         mounts: Sequence[str] = (),
+        network: bool = False,
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
 
@@ -157,7 +160,8 @@ class Lender:
         see (default: this machine's name). ``only``: members, by name or fingerprint, for whom it is (default: for
         all). ``tags``: what the machine is good for, in words. ``sandbox``: the mechanism that tasks run behind ("":
         the first that works here for friends, none for one's own tasks). ``mounts``: folders and files to share with
-        tasks, as "PATH", "PATH:ro" or "PATH:rw".
+        tasks, as "PATH", "PATH:ro" or "PATH:rw". ``network``: whether tasks have the internet, though never your own
+        network.
 
         Raises ``UsageError``, ``ConfigError``, ``NoKey`` (also for a key with a passphrase that no agent holds),
         ``NotAdmitted``, or a ``BoardError``.
@@ -170,8 +174,9 @@ class Lender:
             raise ConfigError("that is no time to lend for", hint="Give more than nothing, and a year at most.")
         title, given = _given(where)
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
-        given |= {"sandbox": sandbox, "mounts": list(mounts)}
+        given |= {"sandbox": sandbox, "mounts": list(mounts), "network": network}
         state = LendingState("", title, name or "", "starting", slots=slots, only=tuple(only), tags=tuple(tags))
+        state = replace(state, network=network)
         made: list[str] = []
         try:
             return self._wait(self._lend(state, given, made), READY + SLACK, f"lending to {title}")
@@ -404,17 +409,19 @@ def lending_text(state: LendingState) -> str:
         [
             first,
             *([f"({state.words})"] if state.words else []),
-            _protection(state.sandbox, state.mounts),
+            _protection(state),
             f"%p2p_lend {turn}   or   %p2p_lend --stop; it ends with this notebook's kernel, too.",
         ]
     )
 
 
-def _protection(sandbox: str, mounts: str) -> str:
-    if sandbox in ("", NO_WALL):
+def _protection(state: LendingState) -> str:
+    if state.sandbox in ("", NO_WALL):
         return "Tasks run as you, with your files in reach: lend to people whom you would lend the machine."
-    shared = f", but for {mounts}" if mounts else ""
-    return f"Tasks run in a sandbox ({sandbox}): your files, keys and network are out of their reach{shared}."
+    shared = f", but for {state.mounts}" if state.mounts else ""
+    internet = " They have the internet." if state.network else ""
+    walled = f"Tasks run in a sandbox ({state.sandbox}): your files, keys and network are out of their reach"
+    return f"{walled}{shared}.{internet}"
 
 
 def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:

@@ -70,6 +70,7 @@ class LendingMagics(Magics):
         help="share a folder or file with tasks, to read (ro, the default) or to write, too (rw: shared by all who are"
         " lent to); repeatable",
     )
+    @argument("--network", action="store_true", help="give tasks the internet, but nothing of your own network")
     @argument("--name", help="the name that others see (default: this machine's name)")
     @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
@@ -117,6 +118,7 @@ class LendingMagics(Magics):
                 tags=given["tag"] or (),
                 sandbox=given["sandbox"],
                 mounts=[unquoted(path) for path in given["mount"] or ()],
+                network=given["network"],
             )
         except BaseException as error:
             notice.show("Not lent.", "")
@@ -152,7 +154,7 @@ class LendingMagics(Magics):
             say(in_notebook(lending_text(state).partition("\n")[0]))
 
 
-_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount")
+_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount", "network")
 
 
 class _Line:

@@ -41,6 +41,7 @@ class LaunchOptions:
     ``output_limit``: bytes of output that are sent a task. ``scratch``: where scratch folders are made; None is the
     system's temporary folder. ``path``: folders of modules that tasks may import, after all others. ``extra_env``:
     added to the environment as it is. ``mounts``: for mechanisms with a wall; behind none all is in reach anyway.
+    ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``.
     """
 
     memory: int = 0
@@ -51,6 +52,7 @@ class LaunchOptions:
     path: tuple[str, ...] = ()
     extra_env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
+    network: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,9 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
 
 MECHANISMS = ("bubblewrap", "landlock", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
+
+WITH_NETWORK = ("bubblewrap",)
+"""Those that can give tasks the internet without the lender's own network."""
 
 
 def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False) -> list[str]:

@@ -103,6 +103,7 @@ class _Lent:
             tags=tuple(given["tags"]),
             sandbox=given["sandbox"],
             mounts=mounts,
+            network=given["network"],
         )
         looking = loop.create_task(self._look())
         try:

@@ -60,6 +60,7 @@ class WorkerOptions:
     that links may come to; None for all. ``only``: names of members, or fingerprints of their keys, for whom the offer
     is; () for everybody. ``tags``: what the worker is good for, in words. ``sandbox``: see ``sandboxes.choose``.
     ``mounts``: see ``mounts.py``.
+    ``network``: whether tasks have the internet.
     """
 
     board: str | None
@@ -79,6 +80,7 @@ class WorkerOptions:
     tags: tuple[str, ...] = ()
     sandbox: str = ""
     mounts: tuple[Mount, ...] = ()
+    network: bool = False
 
 
 def default_name() -> str:
@@ -293,6 +295,7 @@ def _launch(options: WorkerOptions) -> LaunchOptions:
         output_limit=options.settings.output_limit,
         path=options.path,
         mounts=options.mounts,
+        network=options.network,
     )
 
 

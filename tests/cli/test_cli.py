@@ -268,6 +268,8 @@ def test_a_worker_says_what_it_shares_and_shares_nothing_without_walls(home: Hom
     done = home.run(*arguments, f"{shared}/nothing")
     assert (done.returncode, done.stdout) == (1, "")
     assert "there is no" in done.stderr
+    done = home.run(*arguments, str(shared), "--network", "--sandbox", "landlock")
+    assert "can't give tasks the internet" in done.stderr
     if bubblewrap.available() is None:
         done = home.run(*arguments, str(shared), "--sandbox", "bubblewrap")
         assert f", in bubblewrap, with {shared} (to read); Ctrl-C" in done.stdout, done.stderr

@@ -38,6 +38,7 @@ def test_what_is_shared_is_said_beside_what_is_out_of_reach() -> None:
     assert "your files, keys and network are out of their reach.\n" in lending_text(walled)
     shared = lending_text(replace(walled, mounts="/data (to read and write, shared by all who are lent to)"))
     assert "out of their reach, but for /data (to read and write, shared by all who are lent to).\n" in shared
+    assert "out of their reach. They have the internet.\n" in lending_text(replace(walled, network=True))
 
 
 def test_what_is_over_says_why() -> None:

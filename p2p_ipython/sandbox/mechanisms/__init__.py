@@ -1,5 +1,6 @@
 """Mechanisms: the ways to start a runner. ``launch`` has their table; nothing here knows what runs inside.
 
 ``process``      a plain child process with limits, but no walls
+``internet``     the internet for runners, without the lender's own network
 ``environment``  which variables a runner gets that uses this machine's own Python
 """
