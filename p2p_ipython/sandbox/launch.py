@@ -147,8 +147,11 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "landlock", "process")
+MECHANISMS = ("bubblewrap", "landlock", "seatbelt", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
+
+BY_NAME = ("seatbelt",)
+"""Those that ``auto`` never tries: a lender has to ask for them."""
 
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""

@@ -36,7 +36,7 @@ from p2p_ipython.errors import ConfigError, P2PError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
-from p2p_ipython.sandbox.launch import MECHANISMS, WITH_NETWORK, LaunchOptions, Missing, mechanism
+from p2p_ipython.sandbox.launch import BY_NAME, MECHANISMS, WITH_NETWORK, LaunchOptions, Missing, mechanism
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task import safe
 from p2p_ipython.worker import probe
@@ -74,6 +74,11 @@ class Verdict:
     def holds(self) -> bool:
         """Whether others may be lent to behind it."""
         return self.missing is None and not self.holes and self.name != NO_WALL
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether ``auto`` may choose it."""
+        return self.name not in (NO_WALL, *BY_NAME)
 
     @property
     def is_no_wall(self) -> bool:
@@ -114,7 +119,7 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
         return asked
     verdicts = []
     for name in MECHANISMS:
-        if name != NO_WALL and (name in WITH_NETWORK or not options.network):
+        if Verdict(name).is_automatic and (name in WITH_NETWORK or not options.network):
             verdicts.append(await examined(name, options, settings))
             if verdicts[-1].holds:
                 return name

@@ -2,5 +2,6 @@
 
 ``process``      a plain child process with limits, but no walls
 ``internet``     the internet for runners, without the lender's own network
+``seatbelt``     macOS: a profile for sandbox-exec
 ``environment``  which variables a runner gets that uses this machine's own Python
 """
