@@ -38,7 +38,7 @@ async def _test(name: str | None) -> int:
     from p2p_ipython.worker.sandboxes import test
 
     found = await test(name, Settings.load())
-    first = next((verdict.name for verdict in found if verdict.holds), None)
+    first = next((verdict.name for verdict in found if verdict.holds and verdict.is_automatic), None)
     for verdict in found:
         say(_line(verdict))
         for hole in verdict.holes:
@@ -53,7 +53,7 @@ async def _test(name: str | None) -> int:
             else "auto finds none, so that a"
             f" worker refuses to lend to friends. --sandbox {NO_WALL} would lend without protection."
         )
-    return 0 if first or name is None else 1
+    return 0 if name is None or found[0].holds else 1
 
 
 async def _bench(name: str | None) -> int:

@@ -63,15 +63,30 @@ def add(commands: Commands) -> None:
         help="the sandbox that tasks run in, see p2p sandbox; process is no protection: tasks run as you, with your"
         " files in reach (default: auto, the first that works here; process for the cluster of your own key)",
     )
+    parser.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="PATH[:ro|:rw]",
+        help="share a folder or file with tasks, at its own path: to read (ro, the default), or to write, too (rw); may"
+        " be repeated. All who are lent to share a writable one, and no limit holds how much they write there",
+    )
+    parser.add_argument(
+        "--network",
+        action="store_true",
+        help="give tasks the internet, as this machine has it, but nothing of your own network: no private address, no"
+        " address of this machine; sites see tasks as you (needs bubblewrap, passt and nftables)",
+    )
 
 
 def _worker(options: argparse.Namespace) -> int:
     from p2p_ipython.protocol.messages import NO_WALL
     from p2p_ipython.worker.hardening import harden
     from p2p_ipython.worker.main import WorkerOptions, run_worker
+    from p2p_ipython.worker.mounts import mounts_text, read_mounts
 
     def ready(name: str, _session: bytes, sandbox: str) -> None:
-        say(f"{name} lends {slots} to {options.cluster}{whom}, in {sandbox}; Ctrl-C ends it")
+        say(f"{name} lends {slots} to {options.cluster}{whom}, in {sandbox}{shared}; Ctrl-C ends it")
         if sandbox == NO_WALL and options.sandbox:
             say("warning: process is no protection: tasks run as you, with your files in reach")
 
@@ -82,6 +97,9 @@ def _worker(options: argparse.Namespace) -> int:
         task_time=options.task_time,
     )
     harden()
+    mounts = read_mounts(options.mount)
+    shares = [text for text in ("the internet" if options.network else "", mounts_text(mounts)) if text]
+    shared = f", with {' and '.join(shares)}" if shares else ""
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
     slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
     return run(
@@ -99,6 +117,8 @@ def _worker(options: argparse.Namespace) -> int:
                 only=tuple(options.only),
                 tags=tuple(options.tag),
                 sandbox=options.sandbox,
+                mounts=mounts,
+                network=options.network,
             ),
             ready=ready,
         )

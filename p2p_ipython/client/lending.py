@@ -71,7 +71,8 @@ class LendingState:
     ``state``: "starting", "lending", "paused", "ending" (takes no more tasks, and what runs may end) or "failed", with
     its reason in ``words``, which otherwise say what keeps it from the others ("" for nothing). ``busy`` of ``slots``
     run a task; ``until`` is Unix time, seconds, 0 for no end; ``only``: for whom, as it was given, () for everybody.
-    ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``usage``: tasks and seconds, by the
+    ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``mounts``: the files that are shared with
+    tasks, in words, "" for none; ``network``: whether tasks have the internet. ``usage``: tasks and seconds, by the
     fingerprint of the member who had them run.
     """
 
@@ -86,6 +87,8 @@ class LendingState:
     only: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     sandbox: str = ""
+    mounts: str = ""
+    network: bool = False
     usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -149,6 +152,8 @@ class Lender:
         tags: Sequence[str] = (),
         sandbox: str = "",
         limits: Mapping[str, float] | None = None,
+        mounts: Sequence[str] = (),
+        network: bool = False,
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
 
@@ -156,7 +161,8 @@ class Lender:
         see (default: this machine's name). ``only``: members, by name or fingerprint, for whom it is (default: for
         all). ``tags``: what the machine is good for, in words. ``sandbox``: the mechanism that tasks run behind ("":
         the first that works here for friends, none for one's own tasks). ``limits``: settings such as ``task_memory``
-        that bound each task there.
+        that bound each task there. ``mounts``: folders and files to share with tasks, as "PATH", "PATH:ro" or
+        "PATH:rw". ``network``: whether tasks have the internet, though never your own network.
 
         Raises ``UsageError``, ``ConfigError``, ``NoKey`` (also for a key with a passphrase that no agent holds),
         ``NotAdmitted``, or a ``BoardError``.
@@ -169,9 +175,10 @@ class Lender:
             raise ConfigError("that is no time to lend for", hint="Give more than nothing, and a year at most.")
         title, given = _given(where)
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
-        given["sandbox"] = sandbox
+        given |= {"sandbox": sandbox, "mounts": list(mounts), "network": network}
         given["settings"] = asdict(Settings.load({}, **given["settings"] | dict(limits or {})))
         state = LendingState("", title, name or "", "starting", slots=slots, only=tuple(only), tags=tuple(tags))
+        state = replace(state, network=network)
         made: list[str] = []
         try:
             return self._wait(self._lend(state, given, made), READY + SLACK, f"lending to {title}")
@@ -259,6 +266,7 @@ class Lender:
             state="lending" if before == "starting" else before,  # it may have been paused already
             name=str(said.get("name")),
             sandbox=str(said.get("sandbox")),
+            mounts=str(said.get("mounts", "")),
             until=float(until) if isinstance(until, int) else 0.0,
         )
         return lending.state
@@ -403,16 +411,19 @@ def lending_text(state: LendingState) -> str:
         [
             first,
             *([f"({state.words})"] if state.words else []),
-            _protection(state.sandbox),
+            _protection(state),
             f"%p2p_lend {turn}   or   %p2p_lend --stop; it ends with this notebook's kernel, too.",
         ]
     )
 
 
-def _protection(sandbox: str) -> str:
-    if sandbox in ("", NO_WALL):
+def _protection(state: LendingState) -> str:
+    if state.sandbox in ("", NO_WALL):
         return "Tasks run as you, with your files in reach: lend to people whom you would lend the machine."
-    return f"Tasks run in a sandbox ({sandbox}): your files, keys and network are out of their reach."
+    shared = f", but for {state.mounts}" if state.mounts else ""
+    internet = " They have the internet." if state.network else ""
+    walled = f"Tasks run in a sandbox ({state.sandbox}): your files, keys and network are out of their reach"
+    return f"{walled}{shared}.{internet}"
 
 
 def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:

@@ -75,6 +75,14 @@ class LendingMagics(Magics):
         help="the sandbox that tasks run in (p2p sandbox lists them); process is no protection"
         " (default for friends: auto, the first that works here)",
     )
+    @argument(
+        "--mount",
+        action="append",
+        metavar="PATH[:ro|:rw]",
+        help="share a folder or file with tasks, to read (ro, the default) or to write, too (rw: shared by all who are"
+        " lent to); repeatable",
+    )
+    @argument("--network", action="store_true", help="give tasks the internet, but nothing of your own network")
     @argument("--name", help="the name that others see (default: this machine's name)")
     @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
@@ -105,8 +113,7 @@ class LendingMagics(Magics):
 
         where = self._where(given["cluster"])
         title = where if isinstance(where, str) else where.target
-        options = ("only", "duration", "tag", "name", "sandbox", *_LIMITS)
-        if given["slots"] == 1 and not any(given[name] for name in options):
+        if given["slots"] == 1 and not any(given[name] for name in _CONDITIONS):
             for one in lender().states():
                 if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
                     say(in_notebook(lending_text(one)))  # without options the magic asks for the state
@@ -125,6 +132,8 @@ class LendingMagics(Magics):
                 limits={
                     setting: read(given[name]) for name, (setting, read) in _LIMITS.items() if given[name] is not None
                 },
+                mounts=[unquoted(path) for path in given["mount"] or ()],
+                network=given["network"],
             )
         except BaseException as error:
             notice.show("Not lent.", "")
@@ -158,6 +167,9 @@ class LendingMagics(Magics):
         for one in meant:
             state = getattr(lender(), command)(one.id)
             say(in_notebook(lending_text(state).partition("\n")[0]))
+
+
+_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount", "network", *_LIMITS)
 
 
 class _Line:

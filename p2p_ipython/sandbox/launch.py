@@ -22,6 +22,17 @@ from p2p_ipython.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Mount:
+    """A folder or file of the lender's that tasks see at its own path, on purpose.
+
+    ``path`` is absolute, and leads through no symbolic link. If it is ``writable``, all tasks share what is in it.
+    """
+
+    path: str
+    writable: bool = False
+
+
+@dataclass(frozen=True)
 class LaunchOptions:
     """What runners are to be like.
 
@@ -29,7 +40,8 @@ class LaunchOptions:
     ``processes``: how many it may have, threads included. Mechanisms with a wall hold ``disk`` and ``processes``.
     ``output_limit``: bytes of output that are sent a task. ``scratch``: where scratch folders are made; None is the
     system's temporary folder. ``path``: folders of modules that tasks may import, after all others. ``extra_env``:
-    added to the environment as it is.
+    added to the environment as it is. ``mounts``: for mechanisms with a wall; behind none all is in reach anyway.
+    ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``.
     """
 
     memory: int = 0
@@ -39,6 +51,8 @@ class LaunchOptions:
     scratch: Path | None = None
     path: tuple[str, ...] = ()
     extra_env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    network: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,8 +148,14 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "landlock", "process")
+MECHANISMS = ("bubblewrap", "landlock", "seatbelt", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
+
+BY_NAME = ("seatbelt",)
+"""Those that ``auto`` never tries: a lender has to ask for them."""
+
+WITH_NETWORK = ("bubblewrap",)
+"""Those that can give tasks the internet without the lender's own network."""
 
 
 def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False) -> list[str]:

@@ -3,6 +3,7 @@
 ``main``         options, and one worker's life from joining to leaving
 ``__main__``     a worker of a personal cluster, started by its notebook
 ``lend``         a worker that a notebook has started to lend its user's machine
+``mounts``       what the lender shares with tasks on purpose
 ``hardening``    keeps the process's memory and environment from tasks
 ``sandboxes``    which sandbox runs tasks, and the self-test that decides it; ``probe`` is what it runs inside
 ``sandbox_bench``  what sandboxes cost

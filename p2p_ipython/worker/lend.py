@@ -60,7 +60,7 @@ class _Lent:
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
         self._agent: Agent | None = None
-        self._name = self._sandbox = ""
+        self._name = self._sandbox = self._mounts = ""
         self._state = "starting"
         self._last: dict[str, Any] = {}
         self._ended: asyncio.Event
@@ -69,8 +69,11 @@ class _Lent:
     async def run(self) -> int:
         # Late: it is heavy (paramiko, cryptography), and a starter that has gone needs no worker.
         from p2p_ipython.worker.main import WorkerOptions, run_worker
+        from p2p_ipython.worker.mounts import mounts_text, read_mounts
 
         given = self._given
+        mounts = read_mounts(given["mounts"])
+        self._mounts = mounts_text(mounts)
         loop, whole = asyncio.get_running_loop(), asyncio.current_task()
         assert whole is not None
         self._ended, self._enough = asyncio.Event(), asyncio.Event()
@@ -99,6 +102,8 @@ class _Lent:
             only=tuple(given["only"]),
             tags=tuple(given["tags"]),
             sandbox=given["sandbox"],
+            mounts=mounts,
+            network=given["network"],
         )
         looking = loop.create_task(self._look())
         try:
@@ -118,7 +123,8 @@ class _Lent:
             agent.pause()
         elif self._state == "starting":
             self._state = "lending"
-        _say({"name": self._name, "sandbox": self._sandbox, "until": agent.machine.terms().until})
+        told = {"name": self._name, "sandbox": self._sandbox, "mounts": self._mounts}
+        _say(told | {"until": agent.machine.terms().until})
         self._report()
 
     def _told(self, line: bytes) -> None:

@@ -31,7 +31,7 @@ from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, TAG, Terms
 from p2p_ipython.protocol.roster import is_fingerprint, is_title
-from p2p_ipython.sandbox.launch import LaunchOptions
+from p2p_ipython.sandbox.launch import LaunchOptions, Mount
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.sandboxes import choose
 from p2p_ipython.worker.slots import Slot
@@ -59,6 +59,8 @@ class WorkerOptions:
     usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``listen``: address
     that links may come to; None for all. ``only``: names of members, or fingerprints of their keys, for whom the offer
     is; () for everybody. ``tags``: what the worker is good for, in words. ``sandbox``: see ``sandboxes.choose``.
+    ``mounts``: see ``mounts.py``.
+    ``network``: whether tasks have the internet.
     """
 
     board: str | None
@@ -77,6 +79,8 @@ class WorkerOptions:
     only: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     sandbox: str = ""
+    mounts: tuple[Mount, ...] = ()
+    network: bool = False
 
 
 def default_name() -> str:
@@ -292,6 +296,8 @@ def _launch(options: WorkerOptions) -> LaunchOptions:
         processes=options.settings.task_processes,
         output_limit=options.settings.output_limit,
         path=options.path,
+        mounts=options.mounts,
+        network=options.network,
     )
 
 

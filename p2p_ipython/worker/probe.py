@@ -27,10 +27,16 @@ def reach(given: dict[str, Any]) -> list[str]:
     for file in given["places"]:
         with contextlib.suppress(OSError), open(file, "wb"):
             pass
+    interfaces = [b""]
+    with contextlib.suppress(OSError, AttributeError):
+        interfaces += [name.encode() for _, name in socket.if_nameindex() if name != "lo"]
     for family, address in given["listeners"]:
-        with contextlib.suppress(OSError), socket.socket(getattr(socket, family)) as caller:
-            caller.settimeout(2)
-            caller.connect(tuple(address) if isinstance(address, list) else address)
+        for interface in interfaces if family == "AF_INET" else [b""]:
+            with contextlib.suppress(OSError, AttributeError), socket.socket(getattr(socket, family)) as caller:
+                caller.settimeout(2)
+                if interface:  # which passes by routes that lead nowhere
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
+                caller.connect(tuple(address) if isinstance(address, list) else address)
     for pid in given["processes"]:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environ:
             if given["secret"].encode() in environ.read():

@@ -36,7 +36,8 @@ from p2p_ipython.errors import ConfigError, P2PError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
-from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, Missing, mechanism
+from p2p_ipython.sandbox.launch import BY_NAME, MECHANISMS, WITH_NETWORK, LaunchOptions, Missing, mechanism
+from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task import safe
 from p2p_ipython.worker import probe
 from p2p_ipython.worker.slot_base import Death, TaskSlot
@@ -75,6 +76,11 @@ class Verdict:
         return self.missing is None and not self.holes and self.name != NO_WALL
 
     @property
+    def is_automatic(self) -> bool:
+        """Whether ``auto`` may choose it."""
+        return self.name not in (NO_WALL, *BY_NAME)
+
+    @property
     def is_no_wall(self) -> bool:
         """Whether it is the mechanism that isn't meant to hold."""
         return self.name == NO_WALL
@@ -97,9 +103,15 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
     """
     asked = asked or (AUTO if lends_to_others else NO_WALL)
     if asked == NO_WALL:
+        _refuse_without_walls(options)
         return asked
     if asked != AUTO:
         mechanism(asked)
+        if options.network and asked not in WITH_NETWORK:
+            raise ConfigError(
+                f"the sandbox {asked} can't give tasks the internet and keep your own network from them",
+                hint=f"Leave --network out, or use one that can: --sandbox {' or '.join(WITH_NETWORK)}",
+            )
         verdict = await examined(asked, options, settings)
         if not verdict.holds:
             hint = verdict.missing.hint if verdict.missing is not None else ""
@@ -107,17 +119,27 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
         return asked
     verdicts = []
     for name in MECHANISMS:
-        if name != NO_WALL:
+        if Verdict(name).is_automatic and (name in WITH_NETWORK or not options.network):
             verdicts.append(await examined(name, options, settings))
             if verdicts[-1].holds:
                 return name
     why = "; ".join(f"{verdict.name}: {verdict.words}" for verdict in verdicts)
     hints = [verdict.missing.hint for verdict in verdicts if verdict.missing is not None and verdict.missing.hint]
     raise ConfigError(
-        f"no sandbox works on this system, so it can't be lent to others safely ({why})",
+        f"no sandbox{' that can give the internet' if options.network else ''} works on this system,"
+        f" so it can't be lent to others safely ({why})",
         hint=f"{hints[0] if hints else 'p2p sandbox shows what each of them lacks.'} Without any,"
         f" --sandbox {NO_WALL} runs tasks as you, with your files in reach.",
     )
+
+
+def _refuse_without_walls(options: LaunchOptions) -> None:
+    for option, given, what in (("mount", options.mounts, "files are"), ("network", options.network, "networks are")):
+        if given:
+            raise ConfigError(
+                f"--{option} needs a sandbox: {NO_WALL} has no walls, so all your {what} in reach anyway",
+                hint=f"Leave --{option} out, or ask for a sandbox: --sandbox {AUTO}",
+            )
 
 
 _OTHERS = "p2p sandbox shows which ones work here."
@@ -136,21 +158,21 @@ async def test(name: str | None, settings: Settings) -> list[Verdict]:
 
 async def examined(name: str, options: LaunchOptions, settings: Settings) -> Verdict:
     """Return the verdict on a mechanism: the remembered one if it passed, else that of a self-test now."""
-    missing = mechanism(name).available()
+    missing = _missing(name, options)
     if missing is not None or name == NO_WALL:
         return Verdict(name, missing)
-    known = await asyncio.to_thread(_remembered)
-    if isinstance(seconds := known.get(name), float):
+    known, kind = await asyncio.to_thread(_remembered), name + (" with network" if options.network else "")
+    if isinstance(seconds := known.get(kind), float):
         return Verdict(name, seconds=seconds)
     verdict = await examine(name, options, settings)
     if verdict.holds:
-        await asyncio.to_thread(_remember, name, verdict.seconds)
+        await asyncio.to_thread(_remember, kind, verdict.seconds)
     return verdict
 
 
 async def examine(name: str, options: LaunchOptions, settings: Settings) -> Verdict:
     """Run a mechanism's self-test, whatever is remembered; takes a second or so."""
-    missing = mechanism(name).available()
+    missing = _missing(name, options)
     if missing is not None:
         return Verdict(name, missing)
     watch = _Watch()
@@ -180,6 +202,11 @@ async def examine(name: str, options: LaunchOptions, settings: Settings) -> Verd
     finally:
         await slot.close()
     return Verdict(name, holes=tuple(holes), seconds=seconds)
+
+
+def _missing(name: str, options: LaunchOptions) -> Missing | None:
+    missing = mechanism(name).available()
+    return missing or internet.lacks() if options.network else missing
 
 
 class _Watch:
@@ -263,7 +290,8 @@ class _Surroundings:
         }
 
     def _listening(self, folder: Path) -> Iterator[tuple[str, Any, socket.socket]]:
-        addresses: list[tuple[str, Any]] = [("AF_INET", ("127.0.0.1", 0)), ("AF_UNIX", str(folder / "agent"))]
+        addresses: list[tuple[str, Any]] = [("AF_INET", (address, 0)) for address in internet.own_addresses()]
+        addresses.append(("AF_UNIX", str(folder / "agent")))
         if sys.platform == "linux":
             addresses.append(("AF_UNIX", f"\0p2p-test-{secrets.token_hex(8)}"))
         for family, address in addresses:

@@ -98,9 +98,13 @@ class Ended:
 
 
 class Arena:
-    """See the module. Use it as a context manager; raises ``NotOffered`` when it can't be here."""
+    """See the module. Use it as a context manager; raises ``NotOffered`` when it can't be here.
 
-    def __init__(self, mechanism: str, user: str) -> None:
+    ``mounts``: the worker shares two folders. ``network``: it is in a network of its own (``lender_network.py``), and
+    gives tasks the internet.
+    """
+
+    def __init__(self, mechanism: str, user: str, *, mounts: bool = False, network: bool = False) -> None:
         if sys.platform != "linux":
             raise NotOffered("the arena needs Linux")
         if user == "root" and os.getuid() != 0:
@@ -109,6 +113,9 @@ class Arena:
             raise NotOffered(why)
         self.mechanism = mechanism
         self.user = user
+        self._mounts, self._network = mounts, network
+        if network and os.getuid() != 0:
+            raise NotOffered("only root can make a network for a lender")
         self.mark = "p2pa" + secrets.token_hex(4)
         """The name that attacks give their processes, and what they leave: at most 15 bytes with what follows."""
         self._close = contextlib.ExitStack()
@@ -345,14 +352,19 @@ class Arena:
         self.scratch = self.folder / "scratch"
         self.root_only = self.folder / "root-only"
         self.code = self.folder / "code"
+        self.read_only, self.shared = self.folder / "data", self.folder / "shared"
         self.log = self.folder / "worker.log"
-        for each in (self.home, self.documents, self.scratch, self.root_only, self.code):
+        self.heard = self.folder / "heard.log"
+        folders = (self.home, self.documents, self.scratch, self.root_only, self.code, self.read_only, self.shared)
+        for each in folders:
             each.mkdir(parents=True)
         self.root_only.chmod(0o700)
         (self.folder / "home").chmod(0o755)
         self.home.chmod(0o700)
         self.scratch.chmod(0o1777)
-        for script in ("worker_side.py", "bystander.py"):
+        self.shared.chmod(0o777)  # for tasks of root's, too
+        (self.read_only / "table.csv").write_text("1,2\n")
+        for script in ("worker_side.py", "bystander.py", "lender_network.py"):
             shutil.copy(Path(__file__).parent / script, self.code / script)
         self.python, self.site = make_environment(self.folder / "env", python)
         self._fill_home()
@@ -436,8 +448,14 @@ class Arena:
     def _start_worker(self) -> None:
         self._output = ""
         command = [str(self.python), "-P", str(self.code / "worker_side.py")]
+        how = self._how(GITHUB_TOKEN=self.secret("agentenvironment"))
+        if self._network:
+            user, group = (how.pop(name, 0) for name in ("user", "group"))
+            how.pop("extra_groups", None)
+            network = [sys.executable, str(self.code / "lender_network.py"), str(self.heard), str(user), str(group)]
+            command = ["unshare", "--net", "--mount", *network, *command]
         with self.log.open("ab") as log:
-            self.agent = Side(command, stderr=log, **self._how(GITHUB_TOKEN=self.secret("agentenvironment")))
+            self.agent = Side(command, stderr=log, **how)
         self.agent.say(
             mechanism=self.mechanism,
             secret=self.secret("agent"),
@@ -445,6 +463,8 @@ class Arena:
             scratch=str(self.scratch),
             memory=MEMORY,
             output_limit=OUTPUT_LIMIT,
+            mounts=[f"{self.read_only}", f"{self.shared}:rw"] if self._mounts else [],
+            network=self._network,
         )
         line = self.agent.take(lambda line: line["event"] in ("ready", "refused"), 60)
         if line is None or line["event"] == "refused":

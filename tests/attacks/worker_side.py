@@ -22,9 +22,11 @@ from p2p_ipython.errors import P2PError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, mechanism
+from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import pack_task
 from p2p_ipython.worker.hardening import harden
+from p2p_ipython.worker.mounts import read_mounts
 from p2p_ipython.worker.slots import Slot
 
 KEPT = 1 << 20
@@ -40,9 +42,16 @@ class Agent:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.file.write(told["file_secret"].encode())
         self.file.flush()
-        options = LaunchOptions(memory=told["memory"], output_limit=told["output_limit"], scratch=Path(told["scratch"]))
+        options = LaunchOptions(
+            memory=told["memory"],
+            output_limit=told["output_limit"],
+            scratch=Path(told["scratch"]),
+            mounts=read_mounts(told["mounts"]),
+            network=told["network"],
+        )
         settings = Settings(cancel_grace=0.5)
         self.mechanism: str = told["mechanism"]
+        self.network: bool = told["network"]
         self.slots = [Slot(options, self, settings, mechanism=told["mechanism"]) for _ in range(2)]
         self._store = BufferStore(1 << 30)
         self._came = [self._nothing() for _ in self.slots]
@@ -111,7 +120,10 @@ async def main() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     agent = Agent(json.loads(await reader.readline()))
     try:
-        if (missing := mechanism(agent.mechanism).available()) is not None:
+        missing = mechanism(agent.mechanism).available()
+        if missing is None and agent.network:
+            missing = internet.lacks()
+        if missing is not None:
             agent.tell("refused", words=missing.why)
             return
         try:

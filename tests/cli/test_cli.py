@@ -16,6 +16,7 @@ from cli_support import DEADLINE, Home, address, end
 
 from p2p_ipython import __version__
 from p2p_ipython.cli.arguments import PERSONAL, duration, size
+from p2p_ipython.sandbox.mechanisms import bubblewrap
 
 COMMANDS = ("board", "worker", "bench", "setup", "doctor", "whoami")
 
@@ -267,6 +268,24 @@ def test_a_worker_ends_when_its_time_is_up(home: Home, board: dict[str, object])
         *("worker", "--board", address(board), "--accept-host-key", str(board["fingerprint"]), "--duration", "1s")
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_says_what_it_shares_and_shares_nothing_without_walls(home: Home, board: dict[str, object]) -> None:
+    where, fingerprint = address(board), str(board["fingerprint"])
+    arguments = ("worker", "--board", where, "--accept-host-key", fingerprint, "--duration", "1s", "--mount")
+    shared = home.folder / "shared"
+    shared.mkdir(mode=0o755)
+    done = home.run(*arguments, str(shared))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "your files are in reach anyway" in done.stderr
+    done = home.run(*arguments, f"{shared}/nothing")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no" in done.stderr
+    done = home.run(*arguments, str(shared), "--network", "--sandbox", "landlock")
+    assert "can't give tasks the internet" in done.stderr
+    if bubblewrap.available() is None:
+        done = home.run(*arguments, str(shared), "--sandbox", "bubblewrap")
+        assert f", in bubblewrap, with {shared} (to read); Ctrl-C" in done.stdout, done.stderr
 
 
 # -- doctor --

@@ -33,6 +33,14 @@ def test_conditions_and_use_are_said_where_there_are_any() -> None:
     assert ", until " in lending_text(replace(STATE, until=1e9))
 
 
+def test_what_is_shared_is_said_beside_what_is_out_of_reach() -> None:
+    walled = replace(STATE, sandbox="bubblewrap")
+    assert "your files, keys and network are out of their reach.\n" in lending_text(walled)
+    shared = lending_text(replace(walled, mounts="/data (to read and write, shared by all who are lent to)"))
+    assert "out of their reach, but for /data (to read and write, shared by all who are lent to).\n" in shared
+    assert "out of their reach. They have the internet.\n" in lending_text(replace(walled, network=True))
+
+
 def test_what_is_over_says_why() -> None:
     failed = replace(STATE, state="failed", words="alice has taken you out")
     assert failed.is_over

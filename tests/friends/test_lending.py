@@ -13,6 +13,7 @@ from friends_support import Notebook, Village, eventually, pid_in, runs, village
 
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.sandbox.launch import MECHANISMS, mechanism
+from p2p_ipython.sandbox.mechanisms import bubblewrap
 
 TITLE = "alice/friends"
 CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_every=0.5, presence=1)"
@@ -74,6 +75,18 @@ def test_a_notebook_lends_pauses_goes_on_and_stops(here: Village) -> None:
     friend.run("f = c.submit(pow, 2, 12)")
     waits(friend, "waiting for a worker: none is here")
     eventually(lambda: not any(map(runs, processes)), "the end of all that was started")
+
+
+@pytest.mark.skipif(bubblewrap.available() is not None, reason="bubblewrap is not here")
+def test_a_friends_task_reads_what_the_lender_shares(here: Village, tmp_path: Path) -> None:
+    table = tmp_path / "data" / "table.csv"
+    table.parent.mkdir(mode=0o755)
+    table.write_text("1,2")
+    bob = here.person("bob").notebook(LENDING)
+    lent = f"L.lend({TITLE!r}, sandbox='bubblewrap', mounts=[{str(table.parent)!r}])"
+    assert f"but for {table.parent} (to read)" in bob.run(f"answer = lending_text({lent})")
+    friend = here.person("carol").notebook(CONNECTED)
+    assert friend.run(f"f = c.submit(lambda: open({str(table)!r}).read()); answer = f.result(60)") == "'1,2'"
 
 
 def test_what_is_lent_to_one_friend_runs_no_tasks_of_another(here: Village) -> None:

@@ -7,5 +7,7 @@
 ``ids``          user ids for the runners of root's workers
 ``accounts``     what a runner's processes use, and how it ended
 ``install``      how to install a program here, in words
+``internet``     the internet for runners, without the lender's own network
+``seatbelt``     macOS: a profile for sandbox-exec
 ``environment``  which variables a runner gets that uses this machine's own Python
 """

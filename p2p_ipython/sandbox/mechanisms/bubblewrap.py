@@ -23,6 +23,7 @@ from pathlib import Path
 
 from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
+from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
@@ -59,19 +60,27 @@ class BubblewrapLaunch:
             home, temporary = _SCRATCH / "home", _SCRATCH / "tmp"
             other = stranger()
             user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
-            filters = _in_memory("p2p-seccomp", seccomp.walls())
-            self.descriptors = (info, filters)
             etc = self._names(user, group, home)
-            words = [*_walls(other is not None), "--seccomp", str(filters), *_files(options, etc)]
-            words += ["--chdir", str(home), "--info-fd", str(info)]
-            arguments = _in_memory("p2p-bwrap", b"".join(os.fsencode(word) + b"\0" for word in words))
-            self.descriptors = (info, filters, arguments)
+            if options.network:
+                etc |= self._written({"resolv.conf": f"nameserver {internet.resolver()}\n", "nsswitch.conf": _NSSWITCH})
+            filters = internet.FILTER if options.network else self._in_memory("p2p-seccomp", seccomp.walls())
+            walls = _walls(other is not None, network=options.network)
+            words = [*walls, "--seccomp", str(filters), *_files(options, etc), "--chdir", str(home)]
+            if not options.network:  # else the process is in a namespace of pasta's, where its number is another one
+                words += ["--info-fd", str(info)]
+            told = b"".join(os.fsencode(word) + b"\0" for word in words)
+            if options.network:
+                (self.folder / "filter").write_bytes(seccomp.walls())
+                (self.folder / "arguments").write_bytes(told)
+            arguments = internet.ARGUMENTS if options.network else self._in_memory("p2p-bwrap", told)
         except BaseException:
             self.clean()
             raise
         # In the arguments' file they are in no list of processes: they name the lender's folders.
         self.command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other)]
         self.command += [sys.executable, *runner_arguments(options, str(_SCRATCH), walled=True)]
+        if options.network:
+            self.command = internet.behind(self.folder, self.command)
         self.env = runner_environment(options, home, temporary)
         self.env |= {"USER": _NAME, "LOGNAME": _NAME}
         self._mortality = Mortality()
@@ -95,15 +104,13 @@ class BubblewrapLaunch:
     def death(self, code: int, words: str) -> Death:
         """Describe an end; bwrap tells a signal's number by 128 more, as a shell does."""
         known = {number.value for number in signal.Signals}
-        return self._mortality.death(128 - code if code - 128 in known else code, words)
+        return self._mortality.death(128 - code if code - 128 in known else code, internet.without_noise(words))
 
     def clean(self) -> None:
         """Wait for the end of the last process, close what was inherited, and remove the scratch folder."""
         # bwrap hears of an end, and may end itself, before the kernel has ended all others.
         first, until = self._first_process(), time.monotonic() + _ENDING
         while first and _lives(first) and time.monotonic() < until:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(first, signal.SIGKILL)
             time.sleep(0.001)
         descriptors, self.descriptors, self._info = (*self.descriptors, self._info), (), -1
         for descriptor in descriptors:
@@ -125,12 +132,24 @@ class BubblewrapLaunch:
             "group": f"root:x:0:\n{_NAME}:x:{group}:\n",
             "hosts": "127.0.0.1 localhost\n::1 localhost\n",
         }
+        return self._written(texts)
+
+    def _written(self, texts: dict[str, str]) -> dict[str, Path]:
         files = {}
         for name, text in texts.items():
             files[name] = self._scratch.path / name
             files[name].write_text(text)
             files[name].chmod(0o644)
         return files
+
+    def _in_memory(self, name: str, data: bytes) -> int:
+        """Return a descriptor of ours at the beginning of a file without a place, which holds ``data``."""
+        descriptor = os.memfd_create(name)
+        self.descriptors += (descriptor,)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
 
 
 _NAME = "task"
@@ -146,6 +165,7 @@ def _lives(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except (OSError, IndexError):
         return False
+_NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 
 def available() -> Missing | None:
@@ -169,13 +189,15 @@ def prepare(options: LaunchOptions) -> BubblewrapLaunch:
     return BubblewrapLaunch(options)
 
 
-def _walls(root: bool) -> list[str]:
-    walls = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--unshare-net"]
+def _walls(root: bool, *, network: bool) -> list[str]:
+    """Return the arguments that part a runner from the rest; with ``network`` it is in a namespace for that already."""
+    walls = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    walls += [] if network else ["--unshare-net"]
     walls += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     if root:
         # What setpriv needs to give up the rest.
         return [*walls, *(w for name in ("SETUID", "SETGID", "SETPCAP") for w in ("--cap-add", f"CAP_{name}"))]
-    return [*walls, "--unshare-user", "--disable-userns"]
+    return [*walls, "--unshare-user", "--disable-userns", "--uid", str(os.getuid()), "--gid", str(os.getgid())]
 
 
 def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
@@ -199,19 +221,12 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
         words += ["--perms", "1777", "--dir", str(_SCRATCH / name)]
     words += ["--symlink", f"{_SCRATCH.name}/tmp", "/tmp"]  # noqa: S108 - in the sandbox
     made: set[Path] = set()
-    for place in python_files(options.path).shown:
+    shown = [(each, "--ro-bind") for each in python_files(options.path).shown]
+    shown += [(Path(each.path), "--bind" if each.writable else "--ro-bind") for each in options.mounts]
+    for place, binding in shown:
         for folder in reversed(place.parents):
             if folder not in made and folder != Path("/"):  # else only their owner, root, could go through them
                 words += ["--perms", "0755", "--dir", str(folder)]
                 made.add(folder)
-        words += ["--ro-bind", str(place), str(place)]
+        words += [binding, str(place), str(place)]
     return [*words, "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
-
-
-def _in_memory(name: str, data: bytes) -> int:
-    """Return a descriptor at the beginning of a file without a place, which holds ``data``."""
-    descriptor = os.memfd_create(name)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor

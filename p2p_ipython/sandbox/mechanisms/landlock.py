@@ -82,8 +82,11 @@ class LandlockLaunch:
         given = {
             "scratch": str(scratch),
             "home": str(self.folder),
-            "written": [str(self.folder), str(temporary)],
-            "shown": [each for each in (str(SYSTEM), *_SHOWN, *map(str, files.shown)) if os.path.exists(each)],
+            "written": [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)],
+            "shown": [
+                *(each for each in (str(SYSTEM), *_SHOWN, *map(str, files.shown)) if os.path.exists(each)),
+                *(each.path for each in options.mounts),
+            ],
             "memory": options.memory,
             "processes": options.processes,
             "disk": options.disk,
