@@ -49,12 +49,14 @@ class ClusterCore:
         way: Way,
         progress: Callable[[str], None],
         settings: Settings,
+        sandboxed: bool = False,
     ) -> None:
         """Make it for ``connect()``, whose arguments these are; ``progress`` must not block."""
         self.target = target
         self.cluster = cluster
         self.name = name
         self.settings = settings
+        self.sandboxed = sandboxed
         self.shared = target is not None and is_title(target)
         self.way = way
         self.workers = workers
