@@ -120,6 +120,11 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
     )
 
 
+async def automatic(settings: Settings) -> str:
+    """Return the name of the mechanism that ``auto`` takes here. Raises ``ConfigError`` if none works."""
+    return await choose(AUTO, lends_to_others=True, options=LaunchOptions(), settings=settings)
+
+
 _OTHERS = "p2p sandbox shows which ones work here."
 
 
