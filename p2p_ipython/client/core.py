@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from p2p_ipython.client import future as future_module
 from p2p_ipython.client.future import Arrived, Future, OutputSink
 from p2p_ipython.client.records import Records
-from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, standing
+from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import UsageError
 from p2p_ipython.members.way import Way
@@ -193,6 +193,7 @@ class ClusterCore:
                     link=link.kind if link is not None else "",
                     rtt=link.rtt if link is not None else None,
                     done=worker.done,
+                    sandbox=sandbox_words(worker.terms),
                 )
             )
         members.sort(key=lambda member: member.name)
