@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "sandbox": BASE | {"protocol", "task"},
     "members": BASE | {"protocol", "task", "board", "link"},
     "worker": BASE | {"protocol", "task", "board", "link", "members", "sandbox"},
-    "client": BASE | {"protocol", "task", "board", "link", "members"},
+    "client": BASE | {"protocol", "task", "board", "link", "members", "sandbox"},
     "notebook": BASE | {"protocol", "task", "board", "link", "members", "client"},
     "rehearsal": BASE | {"protocol", "task", "board", "link", "sandbox", "members", "client", "worker"},
     "bench": BASE | {"client"},

@@ -117,9 +117,47 @@ def friends_have_met(folder: Path) -> None:
     assert "mauve" in shown(executed, "%p2p_trust bob")
     assert "carol is in alice/friends" in shown(executed, "%p2p_approve carol")
     assert "alice has revoked your membership of alice/friends" in shown(executed, "%p2p_revoke friends bob")
-    assert not list(folder.glob("p2p-friends-*"))
+    nothing_is_left(folder, "p2p-friends-*")
+
+
+def nothing_is_left(folder: Path, stage: str) -> None:
+    """Neither the stage of a notebook that had this folder for temporary ones, nor a process."""
+    assert not list(folder.glob(stage))
     left = [process for process in psutil.process_iter(["environ"]) if str(folder) in str(process.info["environ"])]
     assert not psutil.wait_procs(left, timeout=30)[1]  # whose starter has ended, they end by themselves
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_attacks_on_a_lender_succeed_without_a_sandbox_and_fail_in_one(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    precious = {home / ".ssh" / "id_ed25519": "CANARY of the key", home / "thesis.txt": "CANARY of the thesis"}
+    for file, text in precious.items():
+        file.write_text(text)
+    own = {"HOME": str(home), "P2P_DATA": str(tmp_path / "data"), "TMPDIR": str(tmp_path)}
+    done = execute(NOTEBOOKS / "04-lending-safely.ipynb", tmp_path / "to", **own)
+    assert done.returncode == 0, done.stderr
+    executed = cells(tmp_path / "to" / "04-lending-safely.ipynb")
+
+    files = "['.ssh/id_ed25519', '.ssh/id_ed25519.pub', 'photos/summer.jpg', 'thesis.txt']"
+    thefts = [cell for cell in executed if "submit(steal" in cell.source]
+    erasures = [cell for cell in executed if "submit(erase" in cell.source]
+    looks = [cell.outputs[0]["data"]["text/plain"] for cell in executed if cell.source.endswith("files()")]
+    assert thefts[0].outputs[0]["data"]["text/plain"] == "'-----BEGIN OPENSSH PRIVATE KEY-----'"
+    assert looks == [files, "[]", files, files]  # at first, erased, from the backup, and after the second attack
+    failures = errors(executed)
+    assert [source for source, _ in failures] == [thefts[1].source, erasures[1].source]
+    assert {name for _, name in failures} <= {"FileNotFoundError", "PermissionError"}
+    assert "process is no protection" in shown(executed, '"--sandbox", "process"')
+    assert "auto, the default for clusters of friends, is" in shown(executed, '"sandbox")')
+    first, second = [cell.outputs[0]["data"]["text/plain"] for cell in executed if cell.source == "%p2p_status"]
+    assert "no sandbox" in first
+    assert "no sandbox" not in second
+
+    assert {file: file.read_text() for file in precious} == precious  # the user's own home
+    assert "CANARY" not in (tmp_path / "to" / "04-lending-safely.ipynb").read_text()
+    nothing_is_left(tmp_path, "p2p-lending-*")
 
 
 def test_a_notebook_that_fails_is_said_to_and_kept(tmp_path: Path) -> None:

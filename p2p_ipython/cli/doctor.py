@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from p2p_ipython import loop
 from p2p_ipython.cli.arguments import PICO_BOARD, Commands, key_arguments
 from p2p_ipython.cli.terminal import run, say, wrong_usage
+from p2p_ipython.config import Settings
 
 if TYPE_CHECKING:
     from p2p_ipython.doctor.checks import Check, Report, Result
@@ -29,7 +30,8 @@ def add(commands: Commands) -> None:
         short="find out which hop fails, why, and what to do",
         text="Check each hop between this machine and a cluster, in order: the SSH key, the board's name, the\n"
         "connection, the board's host key, the log-in, a line on the board, this machine's clock, the wormhole\n"
-        "mailbox, the relay, and a link to oneself over that relay. Name the first that fails, why, and what to do.\n"
+        "mailbox, the relay, and a link to oneself over that relay. Then check which sandbox friends' tasks would\n"
+        "run in here. Name the first thing that fails, why, and what to do.\n"
         f"Default: the board {PICO_BOARD}, with Magic Wormhole's public mailbox and relay. It takes a minute at most.\n"
         "Exit status: 0 if everything works, 1 if not.",
         example="  p2p doctor\n  p2p doctor --board localhost:2222\n  p2p doctor --cluster alice/friends --json",
@@ -71,9 +73,20 @@ async def _examine(places: Places, tell: Callable[[Check, Result], None]) -> Rep
     from p2p_ipython.doctor.examine import examine
 
     try:
-        return await examine(places, tell)
+        return await examine(places, tell, sandbox=_sandbox)
     finally:
         loop.disown()
+
+
+async def _sandbox() -> Result:
+    """Say which sandbox a worker would take by itself. Raises ``ConfigError`` if none works here."""
+    from p2p_ipython.doctor.checks import ok, unknown
+
+    if sys.platform == "win32":
+        return unknown("workers don't run on Windows itself")
+    from p2p_ipython.worker.sandboxes import AUTO, automatic
+
+    return ok(f"{AUTO} is {await automatic(Settings.load())}, which has passed its self-test")
 
 
 def _places(options: argparse.Namespace) -> Places:

@@ -86,6 +86,7 @@ class Bridge:
         store: BufferSource,
         new_code: Callable[[], Secret],
         records: Records | None = None,
+        walled: bool = False,
     ) -> None:
         self._settings = settings
         self._name = name
@@ -98,7 +99,8 @@ class Bridge:
         membership.speaker = self
         self.records = records or Records(settings)
         membership.stands = self._stands
-        self.machine = ClientMachine(settings, now=self._loop.time(), me=membership.standing.me, own=membership.is_own)
+        now, me = self._loop.time(), membership.standing.me
+        self.machine = ClientMachine(settings, now=now, me=me, own=membership.is_own, walled=walled)
         if (trace := trace_file()) is not None:
             traced(self.machine, "client", membership.session.sid, trace.write)
         self.mailbox = ""

@@ -39,6 +39,7 @@ def connect(
     ssh_options: Sequence[str] = (),
     board: str | None = None,
     owner: str | None = None,
+    sandboxed: bool = False,
     progress: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Cluster:
@@ -58,7 +59,8 @@ def connect(
     websocket URL) and ``relay`` (``tcp:HOST:PORT``) are for boards that carry none of their own, as pico's, where one
     doesn't want the public ones. ``ssh_options`` are as ssh has them: ``["-J HOST"]``.
 
-    ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
+    ``sandboxed``: tasks go to no worker that would run them without a sandbox, as a worker of your own key usually
+    does. ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
     settings, see config.py.
 
     Raises a ``BoardError`` that says what to do, ``ConfigError``, ``NotAdmitted``, or ``UsageError``.
@@ -67,6 +69,11 @@ def connect(
         raise UsageError(
             "identity, accept_host_key, mailbox and relay are for a board that runs elsewhere",
             hint="Say which: HOST[:PORT].",
+        )
+    if target is None and sandboxed:
+        raise UsageError(
+            "the workers of a personal cluster on this machine run your own tasks, and have no sandbox",
+            hint="--sandboxed is for a cluster of friends (alice/friends), or for a board that runs elsewhere.",
         )
     if target is None and cluster is not None:
         raise UsageError(
@@ -113,6 +120,7 @@ def connect(
         ),
         progress=_aside(progress, words) if progress is not None else lambda _text: None,
         settings=Settings.load(**settings),
+        sandboxed=sandboxed,
     )
     made = Cluster(core)
     _tell(made)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from p2p_ipython.client import future as future_module
 from p2p_ipython.client.future import Arrived, Future, OutputSink
 from p2p_ipython.client.records import Records
-from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, standing
+from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import UsageError
 from p2p_ipython.members.way import Way
@@ -49,12 +49,14 @@ class ClusterCore:
         way: Way,
         progress: Callable[[str], None],
         settings: Settings,
+        sandboxed: bool = False,
     ) -> None:
         """Make it for ``connect()``, whose arguments these are; ``progress`` must not block."""
         self.target = target
         self.cluster = cluster
         self.name = name
         self.settings = settings
+        self.sandboxed = sandboxed
         self.shared = target is not None and is_title(target)
         self.way = way
         self.workers = workers
@@ -191,6 +193,7 @@ class ClusterCore:
                     link=link.kind if link is not None else "",
                     rtt=link.rtt if link is not None else None,
                     done=worker.done,
+                    sandbox=sandbox_words(worker.terms),
                 )
             )
         members.sort(key=lambda member: member.name)

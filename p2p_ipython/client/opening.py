@@ -130,6 +130,7 @@ async def _take_part(core: ClusterCore, access: Access, listen: str | None) -> B
         store=core.store,
         new_code=new_code,
         records=core.records,
+        walled=core.sandboxed,
     )
     await membership.join()
     return core.bridge

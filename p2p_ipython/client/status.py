@@ -10,12 +10,27 @@ from dataclasses import dataclass
 from html import escape
 
 from p2p_ipython.board.base import BoardReport, BoardState
+from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.protocol.plain import count
+
+SANDBOX_HELP = (
+    "In a sandbox, tasks can't reach the lender's files, keys or network, nor each other. Without one, they run as the "
+    "lender does."
+)
+"""Says what the word for a worker's sandbox means."""
+
+
+def sandbox_words(terms: Terms) -> str:
+    """Say how a worker's tasks are sandboxed: "bubblewrap", "no sandbox"."""
+    return terms.sandbox if terms.walled else "no sandbox"
 
 
 @dataclass(frozen=True)
 class MemberStatus:
-    """A worker: ``link`` is "direct", "relay", "memory" or "" for none; ``rtt`` seconds; ``state`` in words."""
+    """A worker.
+
+    ``link`` is "direct", "relay", "memory" or "" for none; ``rtt`` seconds; ``state`` and ``sandbox`` in words.
+    """
 
     name: str
     state: str
@@ -26,6 +41,7 @@ class MemberStatus:
     link: str
     rtt: float | None
     done: int
+    sandbox: str
 
 
 @dataclass(frozen=True)
@@ -125,12 +141,13 @@ class ClusterStatus:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table of members, its head first."""
-        rows: list[tuple[str, ...]] = [("worker", "state", "slots", "link", "round trip", "python", "platform", "done")]
+        rows: list[tuple[str, ...]] = [
+            ("worker", "state", "slots", "link", "round trip", "python", "platform", "sandbox", "done")
+        ]
         for m in self.members:
             rtt = "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms"
-            rows.append(
-                (m.name, m.state, f"{m.busy} of {m.slots} busy", m.link, rtt, m.python, m.platform, str(m.done))
-            )
+            busy = f"{m.busy} of {m.slots} busy"
+            rows.append((m.name, m.state, busy, m.link, rtt, m.python, m.platform, m.sandbox, str(m.done)))
         return rows
 
     def text(self) -> str:
@@ -150,7 +167,11 @@ class ClusterStatus:
         """For a notebook: a table, with all text escaped."""
 
         def row(cells: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in cells) + "</tr>"
+            def cell(text: str) -> str:
+                title = f' title="{escape(SANDBOX_HELP)}"' if (tag, text) == ("th", "sandbox") else ""
+                return f'<{tag} style="text-align:left"{title}>{escape(text)}</{tag}>'
+
+            return "<tr>" + "".join(map(cell, cells)) + "</tr>"
 
         facts = "".join(row((name, value), "td") for name, value in self.facts())
         head, *members = self.rows()

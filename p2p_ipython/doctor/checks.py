@@ -52,6 +52,7 @@ CHECKS = (
     Check("mailbox", "wormhole mailbox", (), 8),
     Check("relay", "relay", (), 8),
     Check("link", "a link over the relay", ("mailbox", "relay"), 15),
+    Check("sandbox", "sandbox for lending", (), 30),
 )
 """All checks, in the order in which they are made."""
 

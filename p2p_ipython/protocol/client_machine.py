@@ -15,10 +15,10 @@ it comes from the worker that the attempt was sent to: a late, repeated or forge
 
 A nack means "never started", so it costs no loss. Hence executions ≤ losses + 1 ≤ ``attempts``.
 
-A worker goes through: known (its offer was heard) → meeting → up ⇄ away → forgotten. A worker whose offer is paused, or
-isn't for our member, is neither met nor given anything. Links deliver each frame once and in order (link/base.py), so
-nothing here resends. A task is sent again only when its link is lost for good, and the worker then ends what it was
-running for that link.
+A worker goes through: known (its offer was heard) → meeting → up ⇄ away → forgotten. A worker whose offer is paused,
+isn't for our member, or lacks a sandbox that we require, is neither met nor given anything. Links deliver each frame
+once and in order (link/base.py), so nothing here resends. A task is sent again only when its link is lost for good,
+and the worker then ends what it was running for that link.
 
 Which worker gets a task, and how many: placement.py. A worker that handed a task back is left alone for ``hold``
 seconds, unless it says ``room``: it keeps a slot, because it is this member's turn. It gets a task at once then, or a
@@ -208,13 +208,22 @@ class ClientMachine:
     """Decides which worker gets which task, and what becomes of it.
 
     ``me`` is the fingerprint of our member's key. ``own`` says whether a fingerprint belongs to our member: such offers
-    are for us whatever they say.
+    are for us whatever they say. ``walled``: workers without a sandbox get nothing, our member's own neither.
     """
 
-    def __init__(self, settings: Settings, *, now: float, me: str = "", own: Callable[[str], bool] = _nobody) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: float,
+        me: str = "",
+        own: Callable[[str], bool] = _nobody,
+        walled: bool = False,
+    ) -> None:
         self._settings = settings
         self._me = me
         self._own = own
+        self._walled = walled
         self._tasks: dict[str, _Tracked] = {}
         # By the Python version that is needed. Ordered sets: tasks come and go at both ends, and in the middle.
         self._queues: dict[str, OrderedDict[str, None]] = {}
@@ -272,15 +281,14 @@ class ClientMachine:
             return []
         match message:
             case Hello(offer=Terms() as terms):
+                is_new = worker is None
                 if worker is None:
-                    worker = WorkerView(
-                        certificate, message.name, terms, now, for_us=self._is_for_us(certificate, terms)
-                    )
-                    self.workers[sid] = worker
-                    if fits(worker, "") and self._linked() < EAGER_LINKS and not self._closed:
-                        self._meet(worker)
+                    worker = self.workers[sid] = WorkerView(certificate, message.name, terms, now)
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 worker.for_us = self._is_for_us(certificate, terms)
+                worker.too_bare = self._walled and not terms.walled
+                if is_new and fits(worker, "") and self._linked() < EAGER_LINKS and not self._closed:
+                    self._meet(worker)
                 if terms.slots == 0 and worker.state is WorkerState.UP:
                     worker.state = WorkerState.LEAVING
             case Bye():

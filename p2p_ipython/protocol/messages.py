@@ -71,6 +71,11 @@ class Terms:
     paused: bool = False
     sandbox: str = NO_WALL
 
+    @property
+    def walled(self) -> bool:
+        """Whether tasks run in a sandbox."""
+        return self.sandbox != NO_WALL
+
 
 @dataclass(frozen=True)
 class Hello:

@@ -74,6 +74,7 @@ class WorkerView:
     done: int = 0
     detail: str = ""
     for_us: bool = True
+    too_bare: bool = False  # it has no sandbox, and the client requires one
 
     @property
     def sid(self) -> bytes:
@@ -140,7 +141,8 @@ class Placement:
 
 def stays(worker: WorkerView) -> bool:
     """Return whether the worker may have tasks of ours, now or later."""
-    return worker.state is not WorkerState.LEAVING and worker.terms.slots > 0 and worker.for_us
+    may = worker.for_us and not worker.too_bare
+    return may and worker.state is not WorkerState.LEAVING and worker.terms.slots > 0
 
 
 def fits(worker: WorkerView, python: str) -> bool:
@@ -150,6 +152,7 @@ def fits(worker: WorkerView, python: str) -> bool:
         worker.state is not WorkerState.LEAVING
         and terms.slots > 0
         and worker.for_us
+        and not worker.too_bare
         and not terms.paused
         and (not python or terms.python == python)
     )

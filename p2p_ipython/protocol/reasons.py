@@ -15,7 +15,10 @@ def reason(known: Sequence[WorkerView], python: str) -> str:
 
     ``known`` are all workers that the client knows.
     """
-    workers = [worker for worker in known if worker.for_us]
+    ours = [worker for worker in known if worker.for_us]
+    workers = [worker for worker in ours if not worker.too_bare]
+    if ours and not workers:
+        return "waiting for a worker: no worker here has a sandbox"
     if not workers:
         others = "those that are here are for others" if known else "none is here"
         return f"waiting for a worker: {others}"

@@ -142,6 +142,11 @@ def _refuse_without_walls(options: LaunchOptions) -> None:
             )
 
 
+async def automatic(settings: Settings) -> str:
+    """Return the name of the mechanism that ``auto`` takes here. Raises ``ConfigError`` if none works."""
+    return await choose(AUTO, lends_to_others=True, options=LaunchOptions(), settings=settings)
+
+
 _OTHERS = "p2p sandbox shows which ones work here."
 
 

@@ -34,6 +34,7 @@ class People:
         return self.stack.enter_context(self.homes[name].running(*arguments))
 
     def lend(self, name: str, *options: str) -> None:
+        # Their tasks wait for a file of the test's, which those in a sandbox would never see.
         process = self.run(name, "worker", "--cluster", "alice/friends", "--sandbox", "process", *options)
         assert process.stdout is not None
         assert "lends" in process.stdout.readline()
@@ -116,6 +117,49 @@ def test_a_guest_is_admitted_by_a_click_and_then_lends_their_machine(
     pictures(lab, sidebar)
     go.touch()
     expect(sidebar.root).to_contain_text("No task is on its way.")
+
+
+def test_this_machine_is_lent_from_the_form_in_the_sandbox_that_is_chosen(
+    stage: Stage, lab: Tab, people: People
+) -> None:
+    hosting = f"%p2p_host lenders --owner alice {people.where}"
+    book = open_in_lab(lab, "lend.ipynb", ["%load_ext p2p_ipython", hosting]).run_all()
+    sidebar = lab.sidebar()
+    sidebar.button("Connect to alice/lenders").click()
+    expect(sidebar.state).to_contain_text("connected")
+    sidebar.tab("Offers").button("Lend this machine …").click()
+    form = sidebar.root.get_by_role("form", name="Lend this machine")
+    choice = form.get_by_label("Sandbox")
+    expect(choice).to_have_value("auto")
+    expect(form).to_contain_text("your files, keys and network are out of their reach")
+    lab.command("application:toggle-left-area")
+    lab.widen_sidebar(430)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    (SCREENSHOTS / "lend-sandbox.png").write_bytes(form.screenshot())
+    choice.select_option("process")
+    expect(form).to_contain_text("as you, with your files within their reach")
+    (SCREENSHOTS / "lend-process.png").write_bytes(form.screenshot())
+    assert lab.axe("#p2p-panel-sidebar") == []
+
+    # A sandbox that isn't there, as its program isn't found: the form stays, and says what to do.
+    book.quietly("import os; path, os.environ['PATH'] = os.environ['PATH'], ''")
+    choice.select_option("bubblewrap")
+    form.get_by_role("button", name="Lend", exact=True).click()
+    expect(sidebar.root).to_contain_text("the sandbox bubblewrap can't be used")
+    (SCREENSHOTS / "lend-missing.png").write_bytes(lab.page.locator("#p2p-panel-sidebar").screenshot())
+    expect(form).to_be_visible()
+    book.quietly("os.environ['PATH'] = path")
+
+    choice.select_option("auto")
+    form.get_by_role("button", name="Lend", exact=True).click()
+    expect(sidebar.root.get_by_role("group", name="This machine, lent to alice/lenders")).to_be_visible()
+    offer = sidebar.root.locator("tr[data-id]")
+    expect(offer).to_contain_text(re.compile(r"\b(?!no\b)\w+ sandbox"))
+    offer.click()
+    details = sidebar.root.locator(".p2p-details")
+    expect(details.get_by_title("can't reach the lender's files")).to_be_visible()
+    (SCREENSHOTS / "offer-sandbox.png").write_bytes(lab.page.locator("#p2p-panel-sidebar").screenshot())
+    lab.command("application:toggle-left-area")
 
 
 def pictures(lab: Tab, sidebar: Panel) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.lending import SANDBOXES
 from p2p_ipython.errors import BoardUnreachable, ConfigError, HostKeyChanged, HostKeyUnknown, NoKey, UsageError
 from p2p_ipython.loop import background
 
@@ -110,6 +111,21 @@ def test_a_future_waits_for_a_worker_says_so_and_runs_when_one_comes(board: dict
         later = cluster.submit(pow, 2, 10)
         wait_for_state(cluster, later, "waiting for a worker: none is here")
         later.cancel()
+
+
+def test_who_requires_a_sandbox_waits_for_a_worker_that_has_one(board: dict) -> None:
+    where, pin = address(board), board["fingerprint"]
+    arguments = ["--board", where, "--cluster", "mine", "--accept-host-key", pin]
+    with p2p_ipython.connect(where, cluster="mine", accept_host_key=pin, sandboxed=True) as cluster:
+        future = cluster.submit(pow, 2, 10)
+        with command("worker", *arguments, "--name", "bare"):
+            wait_for_state(cluster, future, "no worker here has a sandbox")
+            assert [(m.name, m.sandbox, m.done) for m in cluster.status().members] == [("bare", "no sandbox", 0)]
+            with command("worker", *arguments, "--name", "walled", "--sandbox", "auto"):
+                assert future.result(PATIENCE) == 1024
+                members = {m.name: (m.sandbox, m.done) for m in cluster.status().members}
+        assert members["bare"] == ("no sandbox", 0)
+        assert members["walled"] in [(name, 1) for name in SANDBOXES[1:-1]]
 
 
 def test_a_worker_with_another_key_is_not_of_this_cluster(board: dict, tmp_path: Path) -> None:
@@ -216,6 +232,8 @@ def test_options_that_dont_go_together_are_refused(home: Path) -> None:
         p2p_ipython.connect(identity="~/.ssh/id_ed25519")
     with pytest.raises(UsageError, match="no board was named"):
         p2p_ipython.connect(cluster="friends")
+    with pytest.raises(UsageError, match="have no sandbox"):
+        p2p_ipython.connect(sandboxed=True)
     with pytest.raises(ConfigError):
         p2p_ipython.connect(workers=0)
     with pytest.raises(ConfigError, match="colour"):

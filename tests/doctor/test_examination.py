@@ -20,7 +20,7 @@ from cli_support import agent
 from p2p_ipython.board.server.server import BoardServer
 from p2p_ipython.doctor import examine as examining
 from p2p_ipython.doctor import wormhole
-from p2p_ipython.doctor.checks import CHECKS, Outcome, Report
+from p2p_ipython.doctor.checks import CHECKS, Outcome, Report, Result, ok
 from p2p_ipython.doctor.examine import Places, examine
 from p2p_ipython.doctor.network import Web
 from p2p_ipython.errors import ConfigError
@@ -118,6 +118,9 @@ def nowhere(port: int, key: Key, folder: Path, **changes: Any) -> Places:
     return replace(Places(f"127.0.0.1:{port}", key.path, files=ssh_files(folder)), **changes)
 
 
+ALL_OK = dict.fromkeys((check.name for check in CHECKS), "ok")
+
+
 def outcomes(report: Report) -> dict[str, str]:
     return {name: result.outcome.value for name, result in report.results.items()}
 
@@ -138,7 +141,7 @@ async def test_where_all_is_well_every_hop_is(key: Key, tmp_path: Path) -> None:
     async with running() as server:
         report = await examine(places(server, key, tmp_path), lambda check, result: told.append((check.name, result)))
         where = server.addresses
-    assert set(outcomes(report).values()) == {"ok"}, report.results
+    assert outcomes(report) == {**ALL_OK, "sandbox": "unknown"}, report.results
     assert report.healthy
     assert report.first_failed is None
     assert told == list(report.results.items())
@@ -167,6 +170,21 @@ async def test_an_accepted_host_key_is_remembered_when_that_was_asked_for(
     assert server.addresses.host_key.split()[1] in (tmp_path / "data" / "known_hosts").read_text()
 
 
+async def test_the_sandboxs_check_is_the_one_that_was_handed_in(key: Key, tmp_path: Path) -> None:
+    async def none() -> Result:
+        raise ConfigError("no sandbox works here", hint="Install it: sudo apt-get install bubblewrap")
+
+    async def one() -> Result:
+        return ok("auto is bubblewrap")
+
+    async with running() as server:
+        without = await examine(places(server, key, tmp_path), sandbox=none)
+        having = await examine(places(server, key, tmp_path), sandbox=one)
+    assert_first_failed(without, "sandbox", "no sandbox works here", "sudo apt-get install bubblewrap")
+    assert outcomes(without) == {**ALL_OK, "sandbox": "failed"}
+    assert outcomes(having) == ALL_OK
+
+
 # -- the key --
 
 
@@ -175,7 +193,8 @@ async def test_without_a_key_one_is_to_be_made_and_only_what_needs_it_is_skipped
         report = await examine(places(server, key, tmp_path, identity=None))
     assert_first_failed(report, "key", "no SSH key", "ssh-keygen -t ed25519")
     assert outcomes(report) == {
-        **dict.fromkeys((check.name for check in CHECKS), "ok"),
+        **ALL_OK,
+        "sandbox": "unknown",
         "key": "failed",
         "log-in": "skipped",
         "echo": "skipped",
@@ -405,7 +424,8 @@ async def test_a_mailbox_that_is_gone(tmp_path: Path, key: Key) -> None:
         report = await examine(places(server, key, tmp_path, mailbox=f"ws://127.0.0.1:{free_port()}/v1"))
     assert_first_failed(report, "mailbox", "nothing listens at that port", "--mailbox")
     assert outcomes(report) == {
-        **dict.fromkeys((check.name for check in CHECKS), "ok"),
+        **ALL_OK,
+        "sandbox": "unknown",
         "clock": "unknown",
         "mailbox": "failed",
         "link": "skipped",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import logging
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from members_support import DAY, TITLE, Circle, Ear, Key, choice, print_of, until
 
 from p2p_ipython.board.client.address import BoardAddress
-from p2p_ipython.client.status import ClusterStatus, MemberStatus
+from p2p_ipython.client.status import SANDBOX_HELP, ClusterStatus, MemberStatus
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import NotAdmitted
 from p2p_ipython.link.base import LinkState
@@ -367,9 +368,11 @@ def test_what_keeps_a_member_from_the_others_is_said_of_tasks_that_wait_and_wher
             assert task.state_text == "waiting for a worker: none is here (waiting for the owner's approval)"
 
     run(work())
-    worker = MemberStatus("box", "up", 1, 0, "3.11", "Linux", "direct", None, 0)
+    worker = MemberStatus("box", "up", 1, 0, "3.11", "Linux", "direct", None, 0, "no sandbox")
     status = ClusterStatus("c", "b", "connected", "", "me", (worker,), (), 0, 0, "waiting for <alice>'s host")
     assert "waiting for &lt;alice&gt;&#x27;s host" in status.html()
+    assert "no sandbox" in status.text()
+    assert f'title="{html.escape(SANDBOX_HELP)}">sandbox</th>' in status.html()
 
 
 # --- what may block, and what may be left open --------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pytest
@@ -21,6 +21,12 @@ from tests.notebook.kernels import DEADLINE, Cell, Notebook, notebook
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 FINGERPRINT = r"SHA256:[A-Za-z0-9+/]{43}"
+
+
+class Runs(Protocol):
+    """A notebook, or one that is looked at."""
+
+    def run(self, code: str) -> Cell: ...
 
 
 @dataclass
@@ -50,7 +56,7 @@ class People:
         assert made.run("%load_ext p2p_ipython").error is None
         return made
 
-    def host(self, who: Notebook, *options: str) -> Cell:
+    def host(self, who: Runs, *options: str) -> Cell:
         cell = who.run(
             f"%p2p_host friends --owner alice --board {self.address} --accept-host-key {self.host_key} "
             + " ".join(options)

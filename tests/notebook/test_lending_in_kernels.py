@@ -17,7 +17,7 @@ from tests.notebook.kernels import Cell, Notebook, notebook
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 CONNECTED = "import p2p_ipython; c = p2p_ipython.connect('alice/friends', request_every=0.5, presence=1)"
-FILES = "Tasks run in a sandbox ("
+WALL = "your files, keys and network are out of their reach"
 ENDING, ENDED = "takes no more tasks of alice/friends", "is not lent to alice/friends any more"
 LENDS_NOTHING = (
     "import time; from p2p_ipython.client.lending import lender; "
@@ -58,7 +58,7 @@ def test_the_line_under_the_cell_that_lends_is_kept_true_to_the_end(here: Villag
         assert lending.error is None, lending.error
         line = lending.status_line or ""
         assert line.startswith("desk (gpu) lends 2 slots to alice/friends, to carol only, until ")
-        assert FILES in line
+        assert WALL in line
         assert "lends to alice/friends already" in shown_error(bob.run(lend))
         assert "desk (gpu) lends 2 slots to alice/friends" in bob.run("%p2p_lend friends").text
 
@@ -102,7 +102,7 @@ def test_on_a_terminal_what_is_lent_is_printed_and_ends_with_the_program(here: V
         shell.expect("In [1]:")
         shell.type("%p2p_lend alice/friends --name desk\n")
         shell.expect("desk lends 1 slot to alice/friends")
-        shell.expect(FILES)
+        shell.expect(WALL)
         shell.expect("In [2]:")
         shell.type("%p2p_lend --pause\n")
         shell.expect("desk is paused")

@@ -803,6 +803,40 @@ def test_a_worker_that_is_for_others_from_now_on_gets_no_more() -> None:
     assert sends(made.frame(W0.sid, result(), 2)) == []
 
 
+WALLED = {"sandbox": "bubblewrap"}
+
+
+def test_who_requires_a_sandbox_gives_nothing_to_workers_without_one_also_to_their_own() -> None:
+    made = ClientMachine(SETTINGS, now=0, own=lambda signer: signer == W0.signer, walled=True)
+    assert made.heard(W0, hello(), 0) == []
+    assert made.submit(TaskSpec("t"), 0) == [Say(Request(""))]
+    assert made.why("t") == "waiting for a worker: no worker here has a sandbox"
+    assert made.heard(W1, hello("w1", **WALLED), 1) == [Meet(W1)]
+    assert sends(made.link_up(W1.sid, 2)) == ["t"]
+
+
+def test_who_requires_no_sandbox_gives_tasks_to_workers_with_and_without_one() -> None:
+    sent(machine(up="w0", slots=1), "t")
+    sent(machine(up="w0", slots=1, **WALLED), "t")
+
+
+def test_a_worker_without_the_required_sandbox_and_with_another_python_fails_no_task() -> None:
+    made = ClientMachine(SETTINGS, now=0, walled=True)
+    made.submit(TaskSpec("t", python="3.11"), 0)
+    for now in (0, 60):
+        made.heard(W0, hello(python="3.12"), now)
+        made.tick(now)
+    assert made.state("t") is TaskState.WAITING
+
+
+def test_a_worker_that_gives_up_its_sandbox_gets_no_more_from_who_requires_one() -> None:
+    made = ClientMachine(SETTINGS, now=0, walled=True)
+    made.heard(W0, hello(**WALLED), 0)
+    made.link_up(W0.sid, 0)
+    made.heard(W0, hello(), 1)
+    assert sends(made.submit(TaskSpec("t"), 1)) == []
+
+
 def test_an_impossible_step_is_an_error_that_tells_what_came_before() -> None:
     made = sent(machine(up="w0"), "t")
     made.frame(W0.sid, Started("t", 1), 0)

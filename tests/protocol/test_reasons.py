@@ -47,6 +47,20 @@ def test_without_a_worker_all_wait_for_one() -> None:
     assert set(reasons(made).values()) == {"waiting for a worker: none is here"}
 
 
+def test_a_required_sandbox_is_a_reason_only_while_no_worker_for_us_has_one() -> None:
+    made = ClientMachine(Settings(), now=0, walled=True)
+    made.submit(TaskSpec("a"), 0)
+    made.submit(TaskSpec("b", python="3.12"), 0)
+    assert set(reasons(made).values()) == {"waiting for a worker: none is here"}
+    made.heard(W0, Hello("w0", 0, Terms(slots=1, free=1, python="3.11")), 0)
+    assert set(reasons(made).values()) == {"waiting for a worker: no worker here has a sandbox"}
+    made.heard(certificate("w1"), Hello("w1", 0, Terms(slots=1, free=1, python="3.11", sandbox="bubblewrap")), 0)
+    assert reasons(made) == {
+        "": "waiting for a link to w1",
+        "3.12": "waiting for a worker with python 3.12 (here: 3.11)",
+    }
+
+
 def test_a_link_that_could_not_be_made_is_named_with_its_trouble() -> None:
     made = machine(("a", ""), known=True)
     made.meet_failed(W0.sid, LinkTimeout("nobody came"), 0)

@@ -6,6 +6,9 @@ import { useAlive, useEnvironment, useOwnId } from "./environment";
 import { Button } from "./parts";
 import { person } from "./words";
 
+/** The choice that is no sandbox. */
+const NO_WALL = "process";
+
 export function LendForm({ titles, onClose }: { titles: readonly string[]; onClose: () => void }) {
   const { control, t } = useEnvironment();
   const { means, cluster, members } = control.store;
@@ -17,7 +20,10 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
   const [hours, setHours] = useState("4");
   const [only, setOnly] = useState<readonly string[]>([]);
   const [tags, setTags] = useState("");
+  const [chosen, setChosen] = useState("");
   const [busy, setBusy] = useState(false);
+  const own = title === ""; // a cluster of one person, whose tasks are all their own
+  const sandbox = chosen || (own ? NO_WALL : "auto");
   const friends = new Map<string, string>();
   if (title === here) {
     for (const member of members.values()) {
@@ -30,7 +36,7 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
     setBusy(true);
     const did = await control.perform("lend", {
       title, slots: Number(count), hours: Number(hours), only: only.filter((key) => friends.has(key)),
-      tags: tags.toLowerCase().split(/[\s,]+/).filter((tag) => tag !== "")
+      tags: tags.toLowerCase().split(/[\s,]+/).filter((tag) => tag !== ""), sandbox
     });
     if (alive.current) {
       setBusy(false);
@@ -48,9 +54,6 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
         void lend();
       }}
     >
-      <p class="p2p-dim">
-        {t("Friends' tasks run here as you, with your files within their reach: lend to people whom you trust.")}
-      </p>
       <div class="p2p-fields">
         <label for={`${id}-to`}>{t("To")}</label>
         <select id={`${id}-to`} class="p2p-input" value={title} onChange={(event) => setTitle(event.currentTarget.value)}>
@@ -73,7 +76,20 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
           id={`${id}-tags`} class="p2p-input" value={tags} placeholder={t("gpu, big-memory")} maxLength={200} autocomplete="off" spellcheck={false}
           onInput={(event) => setTags(event.currentTarget.value)}
         />
+        <label for={`${id}-sandbox`}>{t("Sandbox")}</label>
+        <select id={`${id}-sandbox`} class="p2p-input" aria-describedby={`${id}-about`} value={sandbox} onChange={(event) => setChosen(event.currentTarget.value)}>
+          {means.sandboxes.map((each) => (
+            <option key={each} value={each}>
+              {each === "auto" ? t("auto: the first that works here") : each === NO_WALL ? t("%1: no protection", each) : each}
+            </option>
+          ))}
+        </select>
       </div>
+      <p id={`${id}-about`} class={sandbox === NO_WALL && !own ? "p2p-note" : "p2p-dim"}>
+        {sandbox !== NO_WALL ? t("Tasks run in a sandbox: your files, keys and network are out of their reach.")
+          : own ? t("Only your own tasks run here. They run as you, as in a terminal of this machine.")
+          : t("Friends' tasks run here as you, with your files within their reach: lend to people whom you would lend the machine.")}
+      </p>
       {friends.size === 0 ? null : (
         <fieldset>
           <legend>{t("For whom (everybody, if you choose nobody)")}</legend>

@@ -16,8 +16,10 @@ export function Offers({ lend }: { lend: boolean }) {
   const { control, t } = useEnvironment();
   const { store } = control;
   const columns = useMemo((): Array<Column<Offer>> => {
-    const conditions = ({ only, until, tags }: Offer): string =>
-      join(" · ", only && t("for %1", only), until > 0 && t("until %1", clockTime(until, control.clock.now())), ...tags);
+    const conditions = ({ sandbox, only, until, tags }: Offer): string =>
+      join(
+        " · ", sandbox ? t("%1 sandbox", sandbox) : t("no sandbox"), only && t("for %1", only), until > 0 && t("until %1", clockTime(until, control.clock.now())), ...tags
+      );
     return [
       {
         key: "name", title: t("Worker"), class: "p2p-main",
@@ -25,7 +27,7 @@ export function Offers({ lend }: { lend: boolean }) {
           <Named
             mark={<Dot kind={offer.paused ? " p2p-unsure" : " p2p-up"} />}
             name={offer.name}
-            sub={join(" · ", hardware(offer, t), conditions(offer))}
+            sub={join(" · ", conditions(offer), hardware(offer, t))}
           >
             <span class="p2p-badges">{offer.own ? <span class="p2p-badge">{t("yours")}</span> : null}</span>
           </Named>

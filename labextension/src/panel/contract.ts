@@ -61,6 +61,8 @@ export interface Means {
   machine: string;
   cores: number;
   python: string;
+  /** What `lend` may be asked for, by the names that workers know; the last one is no sandbox. */
+  sandboxes: string[];
 }
 
 /** A process that is here; or a member none of whose processes is (`here` false, id "key:" and their fingerprint). */
@@ -145,6 +147,8 @@ export interface OfferRow {
   paused: boolean;
   /** Whether it is open to this user's tasks. */
   mine: boolean;
+  /** The sandbox that tasks run in, by name; "" for none. */
+  sandbox: string;
 }
 
 /** A person who waits for a yes or no. */
@@ -251,8 +255,8 @@ export interface Arguments {
   revoke: { title: string; member: string };
   trust: { member: string };
   distrust: { member: string };
-  /** `hours`: 0 for an open end. */
-  lend: { title: string; slots: number; hours: number; only: string[]; tags: string[] };
+  /** `hours`: 0 for an open end. `sandbox`: one of `Means.sandboxes`. */
+  lend: { title: string; slots: number; hours: number; only: string[]; tags: string[]; sandbox: string };
   pause: { lending: string };
   resume: { lending: string };
   stop: { lending: string };

@@ -14,7 +14,7 @@ export const NO_CLUSTER: ClusterFacts = {
   done: 0, failed: 0, cancelled: 0, unlisted: 0
 };
 
-export const NO_MEANS: Means = { can: [], clusters: [], hosted: [], machine: "", cores: 0, python: "" };
+export const NO_MEANS: Means = { can: [], clusters: [], hosted: [], machine: "", cores: 0, python: "", sandboxes: [] };
 
 export const DEFAULTS: Readonly<Tables> = {
   members: {
@@ -27,7 +27,7 @@ export const DEFAULTS: Readonly<Tables> = {
   },
   offers: {
     name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
-    platform: "", only: "", paused: false, mine: false
+    platform: "", only: "", paused: false, mine: false, sandbox: ""
   },
   visitors: { title: "", name: "", called: "", key: "", invited: false, about: "", note: "" },
   lending: {

@@ -720,7 +720,8 @@ describe("actions", () => {
 
   test("this machine is lent as the form says, paused and stopped", async () => {
     const world = snapshot({
-      cluster: { kind: "shared", title: "alice/friends" }, members: { m: { name: "bob", here: true, key: "kb" }, n: { name: "me", own: true, key: "ka" } },
+      cluster: { kind: "shared", title: "alice/friends" }, means: { sandboxes: ["auto", "bubblewrap", "process"] },
+      members: { m: { name: "bob", here: true, key: "kb" }, n: { name: "me", own: true, key: "ka" } },
       put: { lending: { l: { title: "lab/pool", name: "desk", state: "lending", slots: 2 } } }
     });
     await mount({ ...world, put: { ...world.put, members: { m: { name: "bob", here: true, key: "kb" }, n: { name: "me", own: true, key: "ka" } } } });
@@ -737,10 +738,73 @@ describe("actions", () => {
     await click("Pause lending to lab/pool");
     await click("Stop lending to lab/pool");
     expect(transport.acts).toEqual([
-      { action: "lend", args: { title: "alice/friends", slots: 3, hours: 12, only: ["kb"], tags: ["gpu", "big"] } },
+      { action: "lend", args: { title: "alice/friends", slots: 3, hours: 12, only: ["kb"], tags: ["gpu", "big"], sandbox: "auto" } },
       { action: "pause", args: { lending: "l" } },
       { action: "stop", args: { lending: "l" } }
     ]);
+  });
+});
+
+describe("the sandbox", () => {
+  const SANDBOXES = ["auto", "bubblewrap", "landlock", "process"];
+  const choice = () => element.querySelector<HTMLSelectElement>("form select[aria-describedby]")!;
+  const about = () => element.querySelector(`#${CSS.escape(choice().getAttribute("aria-describedby")!)}`)!;
+  const choose = async (name: string) => {
+    fireEvent.change(choice(), { target: { value: name } });
+    await settle();
+  };
+
+  async function form(kind: "shared" | "own"): Promise<void> {
+    await mount(snapshot({ cluster: { kind, title: "alice/friends" }, means: { clusters: [], sandboxes: SANDBOXES } }));
+    await tab("offers");
+    await click("Lend this machine …");
+  }
+
+  test("friends' tasks run in the first that works, unless another one is chosen; process says what it means", async () => {
+    await form("shared");
+    expect([...choice().options].map(({ value }) => value)).toEqual(SANDBOXES);
+    expect(choice().value).toBe("auto");
+    expect(about().textContent).toContain("out of their reach");
+    await choose("process");
+    expect(about().textContent).toContain("as you, with your files within their reach");
+    expect(about().className).toBe("p2p-note");
+    await choose("landlock");
+    expect(about().className).toBe("p2p-dim");
+    fireEvent.submit(element.querySelector("form")!);
+    await settle();
+    expect(transport.acts.map(({ args }) => args.sandbox)).toEqual(["landlock"]);
+  });
+
+  test("one's own tasks run without one, unless one is chosen", async () => {
+    await form("own");
+    expect(choice().value).toBe("process");
+    expect(about().textContent).toContain("Only your own tasks");
+    await choose("auto");
+    expect(about().textContent).toContain("out of their reach");
+  });
+
+  test("when none works the form stays, and says what to install", async () => {
+    await form("shared");
+    transport.answer = () => ({ ok: false, say: "no sandbox works on this system\nInstall it: sudo apt-get install bubblewrap" });
+    fireEvent.submit(element.querySelector("form")!);
+    await settle();
+    expect(text()).toContain("sudo apt-get install bubblewrap");
+    expect(choice().value).toBe("auto");
+  });
+
+  test("an offer says in which one its tasks run, and what that means", async () => {
+    await mount(snapshot({ offers: { a: { name: "box", mine: true, sandbox: "bubblewrap" }, b: { name: "desk", mine: true } } }));
+    await tab("offers");
+    const [box, desk] = [...element.querySelectorAll<HTMLElement>("tr[data-id]")];
+    expect(box!.textContent).toContain("bubblewrap sandbox");
+    expect(desk!.textContent).toContain("no sandbox");
+    fireEvent.click(box!);
+    await settle();
+    const said = () => element.querySelector<HTMLElement>(".p2p-details dd [title]")!;
+    expect([said().textContent, said().title]).toEqual(["bubblewrap", expect.stringContaining("can't reach the lender's files")]);
+    fireEvent.click(desk!);
+    await settle();
+    expect([said().textContent, said().title]).toEqual(["no sandbox", expect.stringContaining("can reach the lender's files")]);
   });
 });
 

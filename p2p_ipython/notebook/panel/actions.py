@@ -197,11 +197,14 @@ class Actions:
         hours: float,
         only: tuple[str, ...],
         tags: tuple[str, ...],
+        sandbox: str,
     ) -> Done:
         connected = cluster is not None and cluster.target == title  # the cluster knows its own way
         where: Cluster | str = title if title and not connected else _open(cluster)
         with _unattended():
-            state = lender().lend(where, slots=slots or 1, seconds=hours * 3600 or None, only=only, tags=tags)
+            state = lender().lend(
+                where, slots=slots or 1, seconds=hours * 3600 or None, only=only, tags=tags, sandbox=sandbox
+            )
         return Done(f"{state.name} lends {count(state.slots, 'slot')} to {state.title}.")
 
     def _pause(self, _cluster: Cluster | None, lending: str) -> Done:

@@ -25,7 +25,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "revoke": {"title": TEXT, "member": TEXT},
     "trust": {"member": TEXT},
     "distrust": {"member": TEXT},
-    "lend": {"title": TEXT, "slots": COUNT, "hours": NUMBER, "only": TEXTS, "tags": TEXTS},
+    "lend": {"title": TEXT, "slots": COUNT, "hours": NUMBER, "only": TEXTS, "tags": TEXTS, "sandbox": TEXT},
     "pause": {"lending": TEXT},
     "resume": {"lending": TEXT},
     "stop": {"lending": TEXT},

@@ -53,6 +53,7 @@ class Means(TypedDict, total=False):
     machine: str
     cores: int
     python: str
+    sandboxes: list[str]
 
 
 class MemberRow(TypedDict, total=False):
@@ -123,6 +124,7 @@ class OfferRow(TypedDict, total=False):
     only: str
     paused: bool
     mine: bool
+    sandbox: str
 
 
 class VisitorRow(TypedDict, total=False):

@@ -142,6 +142,7 @@ def offer(name: str, terms: Terms, *, busy: int, own: bool, state: str, only: st
         only=only[:WORDS],
         paused=terms.paused,
         mine=mine,
+        sandbox=terms.sandbox if terms.walled else "",
     )
     return row(made)
 

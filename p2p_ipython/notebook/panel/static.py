@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
+from p2p_ipython.client.status import SANDBOX_HELP
 from p2p_ipython.protocol.plain import count
 
 MOST_ROWS = 50
@@ -52,7 +54,7 @@ def page(snapshot: Mapping[str, Any], note: str = "") -> str:
     title = escape(cluster.get("title") or "No cluster")
     words = escape(cluster.get("words", ""))
     parts = [f'<div><strong>{title}</strong> <span style="{_QUIET}">{words}</span></div>', *_facts(cluster)]
-    parts += _members(_rows(snapshot, "members"))
+    parts += _members(snapshot.get("put", {}))
     tasks = _rows(snapshot, "tasks")
     parts += _pending([row for row in tasks if row.get("state") not in _OVER], cluster)
     parts += _over([row for row in tasks if row.get("state") in _OVER], cluster)
@@ -73,8 +75,11 @@ def _facts(cluster: Row) -> list[str]:
     return parts
 
 
-def _members(rows: Sequence[Row]) -> list[str]:
-    listed = sorted(rows, key=lambda row: (not row.get("here"), not row.get("own"), row.get("name", "")))
+def _members(put: Mapping[str, Any]) -> list[str]:
+    members, offers = put.get("members", {}), put.get("offers", {})
+    listed = sorted(
+        members.items(), key=lambda one: (not one[1].get("here"), not one[1].get("own"), one[1].get("name", ""))
+    )
     table = [
         (
             f"{row.get('name', '')}{' (this kernel)' if row.get('me') else ''}",
@@ -83,11 +88,13 @@ def _members(rows: Sequence[Row]) -> list[str]:
             f"{row.get('busy', 0)} of {row['slots']} busy" if row.get("slots") else "",
             row.get("python", ""),
             row.get("machine", ""),
+            offers[id].get("sandbox", "no sandbox") if id in offers else "",
             row.get("trust", ""),
         )
-        for row in listed[:MOST_ROWS]
+        for id, row in listed[:MOST_ROWS]
     ]
-    return _table("Members", ("name", "role", "state", "slots", "Python", "machine", "results"), table, len(listed))
+    head = ("name", "role", "state", "slots", "Python", "machine", "sandbox", "results")
+    return _table("Members", head, table, len(listed), {"sandbox": SANDBOX_HELP})
 
 
 def _pending(rows: Sequence[Row], cluster: Row) -> list[str]:
@@ -144,18 +151,29 @@ def _rows(snapshot: Mapping[str, Any], table: str) -> list[Row]:
     return list(snapshot.get("put", {}).get(table, {}).values())
 
 
-def _table(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]], total: int) -> list[str]:
+def _table(
+    caption: str,
+    head: tuple[str, ...],
+    rows: Iterable[tuple[str, ...]],
+    total: int,
+    about: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Write a table; ``about`` explains words of its head, when one points at them."""
     listed = list(rows)
     if not listed:
         return []
 
-    def line(cells: tuple[str, ...], tag: str) -> str:
-        inside = "".join(f'<{tag} style="{_CELL}">{escape(str(cell))}</{tag}>' for cell in cells)
+    def line(cells: tuple[str, ...], tag: str, about: Mapping[str, str] = MappingProxyType({})) -> str:
+        titles = [f' title="{escape(about[cell])}"' if cell in about else "" for cell in cells]
+        inside = "".join(
+            f'<{tag} style="{_CELL}"{title}>{escape(str(cell))}</{tag}>'
+            for cell, title in zip(cells, titles, strict=True)
+        )
         return f'<tr style="background: none">{inside}</tr>'
 
     more = f'<div style="{_QUIET}">… and {total - len(listed):,} more</div>' if total > len(listed) else ""
     return [
         f'<div style="margin-top: 8px"><strong>{escape(caption)}</strong></div>'
-        f'<table style="{_TABLE}"><thead>{line(head, "th")}</thead>'
+        f'<table style="{_TABLE}"><thead>{line(head, "th", about)}</thead>'
         f"<tbody>{''.join(line(row, 'td') for row in listed)}</tbody></table>{more}"
     ]

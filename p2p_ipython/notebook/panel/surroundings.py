@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.connect import cores
-from p2p_ipython.client.lending import lender
+from p2p_ipython.client.lending import SANDBOXES, lender
 from p2p_ipython.errors import P2PError
 from p2p_ipython.loop import background
 from p2p_ipython.members.profiles import Profiles
@@ -91,6 +91,7 @@ class Surroundings:
             machine=platform.node()[: rows.NAME],
             cores=cores(),
             python=platform.python_version(),
+            sandboxes=list(SANDBOXES),
         )
         return rows.row(means)
 

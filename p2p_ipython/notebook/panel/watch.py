@@ -226,7 +226,7 @@ class ClusterWatch:
                     own=own,
                     state="paused" if worker.terms.paused else state,
                     only=rows.names_of(worker.terms.only, people.names),
-                    mine=own or not worker.terms.only or people.key in worker.terms.only,
+                    mine=worker.for_us and not worker.too_bare,
                 ),
             )
         else:

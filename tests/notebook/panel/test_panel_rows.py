@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import math
 from dataclasses import replace
@@ -17,6 +18,7 @@ from p2p_ipython.client.errands import Visitor
 from p2p_ipython.client.future import Arrived, Future
 from p2p_ipython.client.journal import Attempt, Entry
 from p2p_ipython.client.lending import LendingState
+from p2p_ipython.client.status import SANDBOX_HELP
 from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.members.invitation_messages import Guest
 from p2p_ipython.members.inviting import Question
@@ -109,6 +111,14 @@ def test_an_offer_says_what_is_free_as_far_as_it_is_known() -> None:
     assert free(Terms(2, 2, "3.11", paused=True), busy=0, own=True) == 0
 
 
+def test_an_offer_names_its_sandbox_if_there_is_one() -> None:
+    def sandbox(terms: Terms) -> object:
+        return rows.offer("bob", terms, busy=0, own=False, state="up", only="", mine=True).get("sandbox")
+
+    assert sandbox(replace(TERMS, sandbox="bubblewrap")) == "bubblewrap"
+    assert sandbox(TERMS) is None
+
+
 def test_keys_are_told_by_names_where_they_are_known() -> None:
     other = "SHA256:" + "b" * 43
     assert rows.names_of([KEY, other], {KEY: "bob"}) == f"bob, {other[:15]}"
@@ -189,6 +199,14 @@ def test_a_long_table_ends_with_how_many_more_there_are() -> None:
     assert "… and 1,184 more" in page
     assert "… and 10 more" in page
     assert page.count("<tr") == 2 * (static.MOST_ROWS + 1)
+
+
+def test_the_static_view_says_in_which_sandbox_a_worker_runs_tasks() -> None:
+    said = snapshot(members=3)
+    said["put"]["offers"] = {"0": {"sandbox": "bubblewrap"}, "1": {}}
+    page = static.page(said)
+    assert f'title="{html.escape(SANDBOX_HELP)}">sandbox</th>' in page
+    assert (page.count(">bubblewrap</td>"), page.count(">no sandbox</td>")) == (1, 1)
 
 
 def test_the_static_view_says_how_long_a_task_ran_not_how_long_it_waited() -> None:
