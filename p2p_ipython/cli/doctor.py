@@ -84,9 +84,9 @@ async def _sandbox() -> Result:
 
     if sys.platform == "win32":
         return unknown("workers don't run on Windows itself")
-    from p2p_ipython.worker.sandboxes import AUTO, automatic
+    from p2p_ipython.worker.sandboxes import automatic
 
-    return ok(f"{AUTO} is {await automatic(Settings.load())}, which has passed its self-test")
+    return ok(f"auto is {await automatic(Settings.load())}, which has passed its self-test")
 
 
 def _places(options: argparse.Namespace) -> Places:

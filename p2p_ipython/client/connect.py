@@ -19,6 +19,7 @@ from p2p_ipython.client.printing import DRAIN
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, UsageError
 from p2p_ipython.members.way import Way
+from p2p_ipython.sandbox.launch import CHOICES
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def connect(
     board: str | None = None,
     owner: str | None = None,
     sandboxed: bool = False,
+    sandbox: str = "",
     progress: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Cluster:
@@ -59,6 +61,8 @@ def connect(
     websocket URL) and ``relay`` (``tcp:HOST:PORT``) are for boards that carry none of their own, as pico's, where one
     doesn't want the public ones. ``ssh_options`` are as ssh has them: ``["-J HOST"]``.
 
+    ``sandbox``: what tasks of a personal cluster on this machine run in: "auto" for the first sandbox that works here,
+    or one's name (p2p sandbox lists them); "" for none. They see this folder, but for dot files and environments.
     ``sandboxed``: tasks go to no worker that would run them without a sandbox, as a worker of your own key usually
     does. ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
     settings, see config.py.
@@ -70,10 +74,17 @@ def connect(
             "identity, accept_host_key, mailbox and relay are for a board that runs elsewhere",
             hint="Say which: HOST[:PORT].",
         )
+    if sandbox and sandbox not in CHOICES:
+        raise ConfigError(f"there is no sandbox called {sandbox!r}", hint=f"Choose one of: {', '.join(CHOICES)}.")
+    if target is not None and sandbox:
+        raise UsageError(
+            "--sandbox is for a personal cluster on this machine; workers elsewhere have their own",
+            hint="--sandboxed sends tasks to no worker that has no sandbox.",
+        )
     if target is None and sandboxed:
         raise UsageError(
             "the workers of a personal cluster on this machine run your own tasks, and have no sandbox",
-            hint="--sandboxed is for a cluster of friends (alice/friends), or for a board that runs elsewhere.",
+            hint="--sandbox auto gives them one. --sandboxed is for friends (alice/friends), or for a board elsewhere.",
         )
     if target is None and cluster is not None:
         raise UsageError(
@@ -121,6 +132,7 @@ def connect(
         progress=_aside(progress, words) if progress is not None else lambda _text: None,
         settings=Settings.load(**settings),
         sandboxed=sandboxed,
+        sandbox=sandbox,
     )
     made = Cluster(core)
     _tell(made)

@@ -50,6 +50,7 @@ class ClusterCore:
         progress: Callable[[str], None],
         settings: Settings,
         sandboxed: bool = False,
+        sandbox: str = "",
     ) -> None:
         """Make it for ``connect()``, whose arguments these are; ``progress`` must not block."""
         self.target = target
@@ -57,6 +58,7 @@ class ClusterCore:
         self.name = name
         self.settings = settings
         self.sandboxed = sandboxed
+        self.sandbox = sandbox
         self.shared = target is not None and is_title(target)
         self.way = way
         self.workers = workers

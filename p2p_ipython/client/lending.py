@@ -31,7 +31,7 @@ from p2p_ipython.errors import BoardUnreachable, ConfigError, P2PError, UsageErr
 from p2p_ipython.jobs import Jobs
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.plain import count
-from p2p_ipython.sandbox.launch import MECHANISMS
+from p2p_ipython.sandbox.launch import CHOICES
 
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
@@ -59,7 +59,7 @@ MAX_SLOTS = 256
 
 MAX_SECONDS = 365 * 24 * 3600.0
 
-SANDBOXES = ("auto", *MECHANISMS)
+SANDBOXES = CHOICES
 """The words that ``Lender.lend`` takes for ``sandbox``."""
 
 HEEDS = ("starting", "lending", "paused")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -165,9 +166,13 @@ class LocalCluster:
         workers: int,
         settings: Settings,
         path: list[str],
+        sandbox: str,
         on_worker_end: Callable[[bytes, str], None],
     ) -> None:
-        """``key`` is a private key in OpenSSH's format; ``on_worker_end(sid, why)`` is told of workers that end."""
+        """``key`` is a private key in OpenSSH's format; ``on_worker_end(sid, why)`` is told of workers that end.
+
+        ``sandbox``: the mechanism that tasks run behind, "" for none.
+        """
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._on_worker_end = on_worker_end
@@ -178,6 +183,8 @@ class LocalCluster:
             "slots": 1,
             "settings": asdict(replace(settings, task_memory=settings.task_memory or _share(workers))),
             "path": path,
+            "sandbox": sandbox,
+            "folder": os.getcwd(),
             "log_level": logging.getLogger("p2p_ipython").getEffectiveLevel(),
         }
         self._second: dict[str, Any] | None = None

@@ -47,6 +47,7 @@ async def _start_here(core: ClusterCore) -> None:
         workers=core.workers,
         settings=core.settings,
         path=[os.getcwd(), *(folder for folder in sys.path if folder)],
+        sandbox=core.sandbox,
         on_worker_end=core.worker_ended,
     )
     core.local.start()

@@ -132,6 +132,12 @@ class P2PMagics(Magics):
     @argument("--ssh-option", action="append", help="option of ssh for the way to the board, as '-J HOST'; repeatable")
     @argument("--mailbox", help="URL of the wormhole mailbox, for a board that has none of its own")
     @argument("--relay", help="tcp:HOST:PORT of the relay, as with the mailbox")
+    @argument(
+        "--sandbox",
+        default="",
+        metavar="NAME",
+        help="the sandbox for a personal cluster's tasks on this machine: auto, or one that p2p sandbox lists",
+    )
     @argument("--sandboxed", action="store_true", help="send tasks to no worker that has no sandbox")
     @argument("--as", dest="bind", help="bind the cluster to this name, for its submit and map")
     @line_magic

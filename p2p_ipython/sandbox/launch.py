@@ -11,6 +11,7 @@ POSIX only.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,10 +27,12 @@ class Mount:
     """A folder or file of the lender's that tasks see at its own path, on purpose.
 
     ``path`` is absolute, and leads through no symbolic link. If it is ``writable``, all tasks share what is in it.
+    ``hidden`` are paths in it that tasks don't see.
     """
 
     path: str
     writable: bool = False
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,19 @@ class LaunchOptions:
     extra_env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     network: bool = False
+
+
+def shown_modules(options: LaunchOptions) -> list[str]:
+    """Return the folders of ``options.path`` to show: those that are in no mount, and hold no mount and no home."""
+    mounted = [Path(each.path) for each in options.mounts]
+    inside = [*mounted, Path(os.path.realpath(os.path.expanduser("~")))]
+
+    def apart(folder: Path) -> bool:
+        return not any(each in (folder, *folder.parents) for each in mounted) and not any(
+            folder in (each, *each.parents) for each in inside
+        )
+
+    return [each for each in options.path if apart(Path(os.path.realpath(each)))]
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,11 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
 
 MECHANISMS = ("bubblewrap", "landlock", "seatbelt", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
+
+AUTO = "auto"
+"""In place of a mechanism's name: the first one that passes its self-test."""
+
+CHOICES = (AUTO, *MECHANISMS)
 
 BY_NAME = ("seatbelt",)
 """Those that ``auto`` never tries: a lender has to ask for them."""

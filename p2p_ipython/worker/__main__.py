@@ -15,6 +15,8 @@ import sys
 
 from p2p_ipython import lifeline
 from p2p_ipython.config import Settings
+from p2p_ipython.errors import P2PError
+from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.worker.hardening import harden
 
 
@@ -31,6 +33,7 @@ def main() -> int:
     import p2p_ipython.link.tls  # noqa: F401
     from p2p_ipython.board.client.keys import KeyChoice
     from p2p_ipython.worker.main import WorkerOptions, run_worker
+    from p2p_ipython.worker.mounts import own_folder
 
     second = json.loads(lifeline.read_line() or b"null")
     if second is None:
@@ -44,12 +47,16 @@ def main() -> int:
         settings=Settings(**first["settings"]),
         key=KeyChoice(paramiko.Ed25519Key.from_private_key(io.StringIO(first.pop("key"))), "made for this cluster"),
         path=tuple(first["path"]),
+        sandbox=first["sandbox"],
+        mounts=own_folder(first["folder"]) if first["sandbox"] not in ("", NO_WALL) else (),
         listen="127.0.0.1",
         farewell=False,
     )
 
-    def ready(name: str, sid: bytes, _sandbox: str) -> None:
-        os.write(1, json.dumps({"name": name, "sid": sid.hex()}).encode() + b"\n")
+    def ready(name: str, sid: bytes, sandbox: str) -> None:
+        shared = {each.path: each.writable for each in options.mounts}
+        told = {"name": name, "sid": sid.hex(), "sandbox": sandbox, "shared": shared}
+        os.write(1, json.dumps(told).encode() + b"\n")
 
     async def run() -> int:
         ended = asyncio.Event()
@@ -61,7 +68,11 @@ def main() -> int:
         lifeline.hold(lost)
         return await run_worker(options, ready=ready, ended=ended)
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except P2PError as error:
+        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+        return 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ POSIX only.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,24 @@ def read_mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
                 )
         found.append(mount)
     return tuple(found)
+
+
+def own_folder(folder: str) -> tuple[Mount, ...]:
+    """Return a notebook's folder as its own user's tasks see it in a sandbox: without .git, dot files, environment.
+
+    Tasks can write there; of root's workers only if everybody may. A home folder, or one that holds it, isn't shown.
+    """
+    place = _real(folder)
+    if _is_in(_real("~"), place) or _overlap(place, _real("~/.ssh")) or _overlap(place, _real(str(data_dir()))):
+        return ()
+    lacks = _strangers_lack(place, writable=True) if os.geteuid() == 0 else ""
+    if lacks == "read":
+        return ()
+    hidden = [str(each) for each in place.iterdir() if each.name.startswith(".") and not each.is_symlink()]
+    environment = Path(sys.prefix).resolve()
+    if _is_in(environment, place) and not any(_is_in(environment, Path(each)) for each in hidden):
+        hidden.append(str(environment))
+    return (Mount(str(place), not lacks, tuple(hidden)),)
 
 
 def mounts_text(mounts: Sequence[Mount]) -> str:

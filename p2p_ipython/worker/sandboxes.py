@@ -36,7 +36,7 @@ from p2p_ipython.errors import ConfigError, P2PError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
-from p2p_ipython.sandbox.launch import BY_NAME, MECHANISMS, WITH_NETWORK, LaunchOptions, Missing, mechanism
+from p2p_ipython.sandbox.launch import AUTO, BY_NAME, MECHANISMS, WITH_NETWORK, LaunchOptions, Missing, mechanism
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task import safe
 from p2p_ipython.worker import probe
@@ -44,11 +44,6 @@ from p2p_ipython.worker.slot_base import Death, TaskSlot
 from p2p_ipython.worker.slots import Slot
 
 log = logging.getLogger(__name__)
-
-AUTO = "auto"
-"""In place of a mechanism's name: the first one that passes its self-test."""
-
-CHOICES = (AUTO, *MECHANISMS)
 
 DEADLINE = 90.0
 """Seconds that a self-test may take; most of it is for a runner that starts on a busy machine."""

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from p2p_ipython.sandbox import seccomp
-from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
+from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments, shown_modules
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
@@ -221,12 +221,17 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
         words += ["--perms", "1777", "--dir", str(_SCRATCH / name)]
     words += ["--symlink", f"{_SCRATCH.name}/tmp", "/tmp"]  # noqa: S108 - in the sandbox
     made: set[Path] = set()
-    shown = [(each, "--ro-bind") for each in python_files(options.path).shown]
-    shown += [(Path(each.path), "--bind" if each.writable else "--ro-bind") for each in options.mounts]
-    for place, binding in shown:
+    shown = [(Path(each.path), "--bind" if each.writable else "--ro-bind", each.hidden) for each in options.mounts]
+    # Python's own files come last: in a folder that tasks may write to they stay as they are.
+    shown += [(each, "--ro-bind", ()) for each in python_files(shown_modules(options)).shown]
+    for place, binding, hidden in shown:
         for folder in reversed(place.parents):
             if folder not in made and folder != Path("/"):  # else only their owner, root, could go through them
                 words += ["--perms", "0755", "--dir", str(folder)]
                 made.add(folder)
         words += [binding, str(place), str(place)]
+        for each in hidden:
+            is_folder = os.path.isdir(each)
+            words += ["--perms", "0000", "--size", "4096", "--tmpfs"] if is_folder else ["--ro-bind", os.devnull]
+            words.append(each)
     return [*words, "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]

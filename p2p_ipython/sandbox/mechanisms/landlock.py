@@ -21,7 +21,7 @@ import sys
 from importlib.util import find_spec
 
 from p2p_ipython.sandbox import seccomp
-from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
+from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments, shown_modules
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
@@ -72,7 +72,7 @@ class LandlockLaunch:
             if other is not None:
                 for folder in (self.folder, temporary, scratch):
                     os.chown(folder, other, other)
-            files = python_files(options.path)
+            files = python_files(shown_modules(options))
             # A folder that can't be listed is searched for modules in vain: that of a project, which is not shown.
             (modules / files.package.name).symlink_to(files.package)
         except BaseException:
@@ -87,6 +87,7 @@ class LandlockLaunch:
                 *(each for each in (str(SYSTEM), *_SHOWN, *map(str, files.shown)) if os.path.exists(each)),
                 *(each.path for each in options.mounts),
             ],
+            "hidden": [path for each in options.mounts for path in each.hidden],
             "memory": options.memory,
             "processes": options.processes,
             "disk": options.disk,

@@ -35,6 +35,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     box = sandlock.Sandbox(
         fs_readable=[*options["shown"], scratch],
         fs_writable=[*options["written"], os.devnull],
+        fs_denied=options["hidden"],
         extra_deny_syscalls=list(_OF_ANY_FILE),
         max_memory=options["memory"] or None,
         max_processes=options["processes"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import site
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class PythonFiles:
     left_out: tuple[str, ...]
 
 
-def python_files(path: tuple[str, ...] = ()) -> PythonFiles:
+def python_files(path: Iterable[str] = ()) -> PythonFiles:
     """Return what the running interpreter needs to start again, with the packages that it has.
 
     ``path`` holds further folders that tasks may import from. Folders of editable installs, and others that a
