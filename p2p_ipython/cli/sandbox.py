@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
+import textwrap
 from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import Commands
@@ -45,6 +46,8 @@ async def _test(name: str | None) -> int:
             say(f"{'':<14}{hole}")
         if verdict.missing is not None and verdict.missing.hint:
             say(f"{'':<14}{verdict.missing.hint}")
+        elif verdict.missing is None and verdict.leaves:
+            say(textwrap.fill(verdict.leaves, 100, initial_indent=" " * 14, subsequent_indent=" " * 14))
     if name is None:
         say("")
         say(

@@ -138,7 +138,9 @@ class Launch(Protocol):
 
 
 class Mechanism(Protocol):
-    """A module in mechanisms/."""
+    """A module in mechanisms/. ``LEAVES`` says what a task can still do behind it, and can't; "" for nothing to say."""
+
+    LEAVES: str
 
     def available(self) -> Missing | None:
         """Return why the mechanism can't be used here; None if it may be tried. Quick: it starts nothing."""

@@ -76,6 +76,11 @@ class Verdict:
         return self.name not in (NO_WALL, *BY_NAME)
 
     @property
+    def leaves(self) -> str:
+        """What a task can still do behind it, in words."""
+        return mechanism(self.name).LEAVES
+
+    @property
     def is_no_wall(self) -> bool:
         """Whether it is the mechanism that isn't meant to hold."""
         return self.name == NO_WALL

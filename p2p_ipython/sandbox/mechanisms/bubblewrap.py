@@ -31,6 +31,8 @@ from p2p_ipython.sandbox.mechanisms.install import install_with
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
 from p2p_ipython.sandbox.scratch import Scratch
 
+LEAVES = ""
+
 OLDEST = (0, 8)
 """The version of bwrap that can forbid further user namespaces and bound a folder in memory."""
 

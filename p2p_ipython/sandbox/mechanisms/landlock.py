@@ -30,6 +30,11 @@ from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
 from p2p_ipython.sandbox.processes import end_those_in
 from p2p_ipython.sandbox.scratch import Scratch
 
+LEAVES = (
+    "Tasks can learn that a path is there, and how large. Modes of files seem to change and don't. There is no shared"
+    " memory, so multiprocessing has no locks."
+)
+
 LEAST_ABI = 6
 
 _SHOWN = (

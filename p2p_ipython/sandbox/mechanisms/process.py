@@ -17,6 +17,8 @@ from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.processes import descendants, end_those_in
 from p2p_ipython.sandbox.scratch import Scratch
 
+LEAVES = "Tasks run as you, with your files, keys and network in reach."
+
 
 class ProcessLaunch:
     """See ``launch.Launch``."""

@@ -47,6 +47,8 @@ _SHOWN = (
 
 _DEVICES = ("/dev/random", "/dev/urandom", "/dev/zero")
 
+LEAVES = "Nobody has seen it on a Mac yet: it is taken by name only."
+
 
 class SeatbeltLaunch:
     """See ``launch.Launch``."""
