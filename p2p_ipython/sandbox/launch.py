@@ -147,7 +147,7 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "landlock", "seatbelt", "process")
+MECHANISMS = ("bubblewrap", "landlock", "firejail", "seatbelt", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 BY_NAME = ("seatbelt",)
