@@ -40,6 +40,9 @@ _KEPT = re.compile(r"/(usr|bin|sbin|lib|lib32|lib64|libx32|proc|dev|etc|run)")
 _PLAIN = re.compile(r"[\w./+@ -]+")
 """Paths that mean themselves in a profile."""
 
+_BEGIN = 'echo >&9; exec "$@" 9>&-'
+"""Say to the guard that firejail has come so far; see its ``BEGUN``."""
+
 _WALLS = """
 blacklist /dev/shm
 blacklist /sys
@@ -84,11 +87,9 @@ class FirejailLaunch(ProcessLaunch):
             raise
         arguments = runner_arguments(options, str(scratch), walled=False, landlocked=True)
         firejail = [shutil.which("firejail") or "firejail", "--quiet", f"--profile={told}"]
-        begun = temporary / ".begun"  # says to the guard that firejail has come so far
         firejail += ["--deterministic-exit-code", "--deterministic-shutdown", "--"]
-        firejail += ["/bin/sh", "-c", ': > "$0" && exec "$@"', str(begun), sys.executable, *arguments]
-        given = {"scratch": str(scratch), "disk": options.disk, "processes": options.processes}
-        given |= {"begun": str(begun), "command": firejail}
+        firejail += ["/bin/sh", "-c", _BEGIN, "sh", sys.executable, *arguments]
+        given = {"scratch": str(scratch), "disk": options.disk, "processes": options.processes, "command": firejail}
         self.command = [sys.executable, "-P", "-m", f"{__package__}.firejail_guard", json.dumps(given)]
         self.env = runner_environment(options, self.folder, temporary)
         self.env["PYTHONPATH"] = os.pathsep.join(filter(None, (self.env.get("PYTHONPATH"), str(modules))))
@@ -100,8 +101,7 @@ class FirejailLaunch(ProcessLaunch):
 
     def death(self, code: int, words: str) -> Death:
         """Describe an end by the guard's exit code; firejail tells a signal's number by 128 more, as a shell does."""
-        known = {number.value for number in signal.Signals}
-        return self._mortality.death(128 - code if code - 128 in known else code, words)
+        return self._mortality.death(128 - code if code - 128 in tuple(signal.Signals) else code, words)
 
 
 def _homes() -> list[str]:

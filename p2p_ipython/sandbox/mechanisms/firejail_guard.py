@@ -21,6 +21,9 @@ from p2p_ipython.sandbox.mechanisms.guarding import Watch, end_as, full
 TRIES = 3
 """How often firejail is started at most."""
 
+BEGUN = 9
+"""A descriptor that what firejail has started writes to, once, and closes."""
+
 
 def main(options: dict[str, Any]) -> NoReturn:
     """Guard a runner until its end. ``options`` are those of ``firejail.FirejailLaunch``."""
@@ -31,7 +34,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     code = 1
     try:
         firejail, *words = options["command"]
-        run = partial(_run, [firejail, limit, *words], options["begun"], frames=os.dup(1))
+        run = partial(_run, [firejail, limit, f"--keep-fd={BEGUN}", *words], frames=os.dup(1))
         code = watch.until_ended(run, partial(full, scratch, options["disk"]))
     except OSError as error:
         os.write(2, f"p2p: the runner can't be started: {error}\n".encode())
@@ -41,15 +44,19 @@ def main(options: dict[str, Any]) -> NoReturn:
         end_as(code)
 
 
-def _run(command: list[str], begun: str, *, frames: int) -> int:
+def _run(command: list[str], *, frames: int) -> int:
     """Run firejail to its end; start it anew while it fails before it has started anything.
 
     It checks its own mounts, and was seen to find them wrong once in some hundred starts on a busy machine.
     """
+    begun, begins = os.pipe()
+    os.set_blocking(begun, False)
+    os.dup2(begins, BEGUN)
     for _ in range(TRIES):
-        code = subprocess.Popen(command, stdout=frames).wait()
-        if os.path.exists(begun):
-            break
+        code = subprocess.Popen(command, stdout=frames, pass_fds=(BEGUN,)).wait()
+        with contextlib.suppress(BlockingIOError):
+            if os.read(begun, 1):
+                break
     return code
 
 
