@@ -166,7 +166,7 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "landlock", "seatbelt", "process")
+MECHANISMS = ("bubblewrap", "landlock", "firejail", "seatbelt", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 AUTO = "auto"
@@ -179,6 +179,23 @@ BY_NAME = ("seatbelt",)
 
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""
+
+WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt")
+"""Those that can share folders and files on purpose."""
+
+HIDING = ("bubblewrap", "landlock")
+"""Those that can share a folder without all that is in it."""
+
+
+def unable(name: str, options: LaunchOptions) -> str:
+    """Return what a mechanism with a wall can't do of what is asked for, after "can't"; "" if it can do all."""
+    if options.network and name not in WITH_NETWORK:
+        return f"give tasks the internet and keep your own network from them; {' and '.join(WITH_NETWORK)} can"
+    if options.mounts and name not in WITH_MOUNTS:
+        return f"share files with tasks; {' and '.join(WITH_MOUNTS)} can"
+    if any(each.hidden for each in options.mounts) and name not in HIDING:
+        return f"share a folder without its dot files; {' and '.join(HIDING)} can"
+    return ""
 
 
 def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False) -> list[str]:

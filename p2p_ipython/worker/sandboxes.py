@@ -36,7 +36,7 @@ from p2p_ipython.errors import ConfigError, P2PError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
-from p2p_ipython.sandbox.launch import AUTO, BY_NAME, MECHANISMS, WITH_NETWORK, LaunchOptions, Missing, mechanism
+from p2p_ipython.sandbox.launch import AUTO, BY_NAME, MECHANISMS, LaunchOptions, Missing, mechanism, unable
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task import safe
 from p2p_ipython.worker import probe
@@ -107,11 +107,8 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
         return asked
     if asked != AUTO:
         mechanism(asked)
-        if options.network and asked not in WITH_NETWORK:
-            raise ConfigError(
-                f"the sandbox {asked} can't give tasks the internet and keep your own network from them",
-                hint=f"Leave --network out, or use one that can: --sandbox {' or '.join(WITH_NETWORK)}",
-            )
+        if cannot := unable(asked, options):
+            raise ConfigError(f"the sandbox {asked} can't {cannot}", hint="Choose another --sandbox, or ask for less.")
         verdict = await examined(asked, options, settings)
         if not verdict.holds:
             hint = verdict.missing.hint if verdict.missing is not None else ""
@@ -119,7 +116,7 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
         return asked
     verdicts = []
     for name in MECHANISMS:
-        if Verdict(name).is_automatic and (name in WITH_NETWORK or not options.network):
+        if Verdict(name).is_automatic and not unable(name, options):
             verdicts.append(await examined(name, options, settings))
             if verdicts[-1].holds:
                 return name

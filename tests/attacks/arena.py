@@ -55,7 +55,7 @@ from p2p_ipython.sandbox import launch
 from p2p_ipython.sandbox.scratch import lock
 from p2p_ipython.task import safe
 
-MECHANISMS = ("process", "bubblewrap", "landlock")
+MECHANISMS = ("process", "bubblewrap", "landlock", "firejail")
 """Those that this suite knows; ``offered`` says which of them there are."""
 
 USERS = ("user", "root")
@@ -369,7 +369,7 @@ class Arena:
         self.python, self.site = make_environment(self.folder / "env", python)
         self._fill_home()
         compile_package(self.python, self.site / "p2p_ipython")
-        for owned in (self.home, self.documents, self.folder / "env"):
+        for owned in (self.home, self.documents, self.shared, self.folder / "env"):
             for path in (owned, *owned.rglob("*")):
                 os.chown(path, self._uid, self._gid, follow_symlinks=False)
         self.setuid = self.folder / "env" / "bin" / "touch-as-root"

@@ -57,6 +57,13 @@ def test_the_attack_is_stopped(arena: Arena, name: str) -> None:
     assert outcome.verdict == "stopped", f"{CATALOGUE[name].words}: {outcome.why}"
 
 
+@_arenas(*MECHANISMS)
+def test_how_a_task_has_ended_its_runner_is_told(arena: Arena) -> None:
+    assert "exit code 7" in arena.attack("import os\nos._exit(7)").failure
+    assert "signal 11" in arena.attack("import os\nos.kill(os.getpid(), 11)").failure
+    assert arena.serves() == ""
+
+
 @_arenas("process")
 @pytest.mark.parametrize("name", SUCCEED_WITHOUT_WALLS)
 def test_without_walls_the_attack_succeeds(arena: Arena, name: str) -> None:

@@ -112,6 +112,11 @@ def test_a_task_can_not_open_what_is_closed(arena: Arena) -> None:
     assert call(arena, "10.9.8.7") == []
 
 
+def test_the_last_words_of_a_task_are_its_own(arena: Arena) -> None:
+    ended = arena.attack("import os\nos._exit(7)")
+    assert ended.failure == "exit: The task ended its Python process with exit code 7."
+
+
 def test_without_walls_all_of_it_is_reached() -> None:
     with arena_of("process", "user") as arena:
         there = (*INTERNET, *LENDERS, *NEIGHBOURS)

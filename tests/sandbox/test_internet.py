@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_no_network_is_named_twice() -> None:  # nft refuses sets whose members 
     for line in re.findall(r"daddr \{ (.*) \} reject", internet.rules(("10.0.0.0/8", "10.0.0.0/9", "fd00::/64"))):
         networks = [ip_network(each) for each in line.split(", ")]
         assert not any(one.overlaps(two) for one in networks for two in networks if one is not two)
+
+
+@pytest.mark.skipif(internet.lacks() is not None, reason="pasta, nft or /dev/net/tun is not here")
+def test_without_its_filter_nothing_is_started(tmp_path: Path) -> None:
+    for name in ("arguments", "filter"):
+        (tmp_path / name).write_text(f"of {name}")
+    command = internet.behind(tmp_path, ["sh", "-c", f"cat <&{internet.ARGUMENTS} <&{internet.FILTER}; echo started"])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if "routable interface" in done.stderr:
+        pytest.skip("this machine is in no network")
+    assert done.stdout == "of filterstarted\n", done.stderr
+    (tmp_path / "rules").write_text("table inet p2p { nonsense }")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert "nonsense" in done.stderr
+    assert done.stdout == ""
+    assert done.returncode != 0
 
 
 def test_the_noise_of_pasta_is_not_a_tasks_last_words() -> None:

@@ -8,6 +8,7 @@
 ``accounts``     what a runner's processes use, and how it ended
 ``install``      how to install a program here, in words
 ``internet``     the internet for runners, without the lender's own network
+``firejail``     Linux: a profile for firejail, which a guard starts
 ``seatbelt``     macOS: a profile for sandbox-exec
 ``environment``  which variables a runner gets that uses this machine's own Python
 """

@@ -9,7 +9,6 @@ Standard library and sandlock only; it does nothing while a task runs but look a
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -19,10 +18,7 @@ from typing import Any, NoReturn
 import sandlock
 
 from p2p_ipython.sandbox import processes
-from p2p_ipython.sandbox.mechanisms.guarding import Watch, end_as
-
-DISK_FULL = 99
-"""The exit code that says that the scratch folder held too much."""
+from p2p_ipython.sandbox.mechanisms.guarding import Watch, end_as, full
 
 _OF_ANY_FILE = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat")
 """Calls that Landlock doesn't hold: they would change the lender's files, wherever they are."""
@@ -45,7 +41,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     code = 1
     try:
         runner = box.popen(options["command"])
-        code = watch.until_ended(lambda: _code(runner.wait()), lambda: _full(scratch, options["disk"]))
+        code = watch.until_ended(lambda: _code(runner.wait()), lambda: full(scratch, options["disk"]))
     except RuntimeError as error:
         os.write(2, f"p2p: the runner can't be started: {error}\n".encode())
     finally:
@@ -56,27 +52,6 @@ def main(options: dict[str, Any]) -> NoReturn:
 
 def _code(result: Any) -> int:
     return -int(result.signal) if result.signal is not None and result.signal > 0 else int(result.exit_code)
-
-
-def _full(scratch: str, disk: int) -> int | None:
-    """Return the code to end with when the scratch folder holds too much."""
-    if _occupied(scratch, disk) <= disk:
-        return None
-    os.write(2, f"p2p: the scratch folder held more than {disk >> 20} MiB\n".encode())
-    return DISK_FULL
-
-
-def _occupied(folder: str, enough: int) -> int:
-    """Return the bytes that a folder's files occupy; it stops counting beyond ``enough``."""
-    total, waiting = 0, [folder]
-    while waiting and total <= enough:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
-from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
+from p2p_ipython.sandbox.launch import LaunchOptions, Missing, runner_arguments
+from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
-from p2p_ipython.sandbox.mechanisms.process import kill_tree
+from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
 from p2p_ipython.sandbox.scratch import Scratch
 
@@ -50,7 +49,7 @@ _DEVICES = ("/dev/random", "/dev/urandom", "/dev/zero")
 LEAVES = "Nobody has seen it on a Mac yet: it is taken by name only."
 
 
-class SeatbeltLaunch:
+class SeatbeltLaunch(ProcessLaunch):
     """See ``launch.Launch``."""
 
     def __init__(self, options: LaunchOptions) -> None:
@@ -76,26 +75,6 @@ class SeatbeltLaunch:
         self.env = runner_environment(options, self.folder, temporary)
         self.env["PYTHONPATH"] = os.pathsep.join(filter(None, (self.env.get("PYTHONPATH"), str(modules))))
         self._mortality = Mortality()
-
-    def end(self, process: subprocess.Popen[bytes]) -> None:
-        """Ask the warden, which kills all that is below it."""
-        process.terminate()  # does nothing when it has been reaped
-
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the warden and all that was below it."""
-        kill_tree(process)
-
-    def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
-        """Add up what the processes below the warden occupy."""
-        return memory_below(process.pid, shared_once=shared_once)
-
-    def death(self, code: int, words: str) -> Death:
-        """Describe an end by the runner's exit code: sandbox-exec has become the runner."""
-        return self._mortality.death(code, words)
-
-    def clean(self) -> None:
-        """Remove the scratch folder."""
-        self._scratch.remove()
 
 
 def profile(shown: Iterable[str], written: Iterable[str]) -> str:
