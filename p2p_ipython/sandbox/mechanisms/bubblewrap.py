@@ -26,21 +26,11 @@ from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
 from p2p_ipython.sandbox.mechanisms.install import install_with
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
+from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, SCRATCH, SHARED_MEMORY, name_files, roots
 from p2p_ipython.sandbox.scratch import Scratch
 
 OLDEST = (0, 8)
 """The version of bwrap that can forbid further user namespaces and bound a folder in memory."""
-
-SHARED_MEMORY = 64 << 20
-"""Bytes of /dev/shm in a sandbox."""
-
-_SCRATCH = Path("/scratch")
-"""The runner's scratch folder, as the runner sees it."""
-
-_ETC = ("ld.so.cache", "alternatives", "localtime", "fonts", "ssl/certs", "ssl/openssl.cnf")
-"""Of /etc: how libraries are found, the time zone, fonts, and whom TLS trusts."""
-
-_ROOTS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
 class BubblewrapLaunch:
@@ -51,12 +41,12 @@ class BubblewrapLaunch:
         self.folder = self._scratch.path
         self.descriptors: tuple[int, ...] = ()
         try:
-            home, temporary = _SCRATCH / "home", _SCRATCH / "tmp"
+            home, temporary = SCRATCH / "home", SCRATCH / "tmp"
             other = stranger()
             user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
             filters = _in_memory("p2p-seccomp", seccomp.walls())
             self.descriptors = (filters,)
-            etc = self._names(user, group, home)
+            etc = name_files(self._scratch.path, user, group, home)
             words = [*_walls(other is not None), "--seccomp", str(filters), *_files(options, etc), "--chdir", str(home)]
             arguments = _in_memory("p2p-bwrap", b"".join(os.fsencode(word) + b"\0" for word in words))
             self.descriptors = (filters, arguments)
@@ -65,9 +55,9 @@ class BubblewrapLaunch:
             raise
         # In the arguments' file they are in no list of processes: they name the lender's folders.
         self.command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other)]
-        self.command += [sys.executable, *runner_arguments(options, str(_SCRATCH), walled=True)]
+        self.command += [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True)]
         self.env = runner_environment(options, home, temporary)
-        self.env |= {"USER": _NAME, "LOGNAME": _NAME}
+        self.env |= {"USER": NAME, "LOGNAME": NAME}
         self._mortality = Mortality()
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
@@ -94,23 +84,6 @@ class BubblewrapLaunch:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._scratch.remove()
-
-    def _names(self, user: int, group: int, home: Path) -> dict[str, Path]:
-        """Write the few files of /etc that name users and this machine; return them by name."""
-        texts = {
-            "passwd": f"root:x:0:0:root:/:/bin/false\n{_NAME}:x:{user}:{group}::{home}:/bin/sh\n",
-            "group": f"root:x:0:\n{_NAME}:x:{group}:\n",
-            "hosts": "127.0.0.1 localhost\n::1 localhost\n",
-        }
-        files = {}
-        for name, text in texts.items():
-            files[name] = self._scratch.path / name
-            files[name].write_text(text)
-            files[name].chmod(0o644)
-        return files
-
-
-_NAME = "task"
 
 
 def available() -> Missing | None:
@@ -146,23 +119,19 @@ def _walls(root: bool) -> list[str]:
 def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
     """Return the arguments that make the runner's root."""
     words = ["--ro-bind", str(SYSTEM), str(SYSTEM)]
-    for name in _ROOTS:
-        place = Path("/", name)
-        if place.is_symlink():
-            words += ["--symlink", str(place.readlink()), str(place)]
-        elif place.is_dir():
-            words += ["--ro-bind", str(place), str(place)]
+    for place, target in roots():
+        words += ["--ro-bind" if target is None else "--symlink", str(target or place), str(place)]
     words += ["--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/etc/ssl"]
-    for name in _ETC:
+    for name in ETC:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     for name, file in etc.items():
         words += ["--ro-bind", str(file), f"/etc/{name}"]
     words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--perms", "1777", "--size", str(SHARED_MEMORY), "--tmpfs", "/dev/shm"]  # noqa: S108 - in the sandbox
-    words += ["--perms", "1777", "--size", str(options.disk), "--tmpfs", str(_SCRATCH)]
+    words += ["--perms", "1777", "--size", str(options.disk), "--tmpfs", str(SCRATCH)]
     for name in ("home", "tmp"):
-        words += ["--perms", "1777", "--dir", str(_SCRATCH / name)]
-    words += ["--symlink", f"{_SCRATCH.name}/tmp", "/tmp"]  # noqa: S108 - in the sandbox
+        words += ["--perms", "1777", "--dir", str(SCRATCH / name)]
+    words += ["--symlink", f"{SCRATCH.name}/tmp", "/tmp"]  # noqa: S108 - in the sandbox
     made: set[Path] = set()
     for place in python_files(options.path).shown:
         for folder in reversed(place.parents):
