@@ -72,8 +72,8 @@ class Outcome:
 class Worker:
     """Runs tasks in one slot, one after the other; listens to it."""
 
-    def __init__(self, settings: Settings, options: LaunchOptions) -> None:
-        self.slot = Slot(options, self, settings)
+    def __init__(self, settings: Settings, options: LaunchOptions, mechanism: str = "process") -> None:
+        self.slot = Slot(options, self, settings, mechanism=mechanism)
         self.ready = asyncio.Event()
         self.deaths: list[Death] = []
         self.dropped: list[str] = []
@@ -167,9 +167,11 @@ def arrived(ref: str, data: Any) -> Inbound:
 
 
 @contextlib.asynccontextmanager
-async def worker(settings: Settings | None = None, **options: Any) -> AsyncIterator[Worker]:
+async def worker(
+    settings: Settings | None = None, *, mechanism: str = "process", **options: Any
+) -> AsyncIterator[Worker]:
     """A slot that is ready; closed at the end."""
-    one = Worker(settings or Settings(cancel_grace=20.0), LaunchOptions(**options))
+    one = Worker(settings or Settings(cancel_grace=20.0), LaunchOptions(**options), mechanism)
     try:
         async with asyncio.timeout(DEADLINE):
             await one.slot.start()
