@@ -1,6 +1,6 @@
 """What a sandbox shows of this system beside /usr and Python's files: links at the root, and the harmless part of /etc.
 
-POSIX only.
+Standard library only. POSIX only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ NAME = "task"
 
 SCRATCH = Path("/scratch")
 """The runner's scratch folder, as the runner sees it."""
+
+FIRST = ("/bin/sh", "/start")
+"""The first command of a container: a script that becomes its runner."""
 
 SHARED_MEMORY = 64 << 20
 """Bytes of /dev/shm in a sandbox."""
