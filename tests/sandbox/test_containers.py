@@ -165,7 +165,7 @@ def folders(pid: int) -> list[Path]:
 async def test_a_container_ends_with_whatever_is_killed(engine: str, killed: str) -> None:
     number = secrets.randbelow(10**6) + 10**6
     async with agent(engine, number) as (process, guard):
-        assert len(sleepers(number)) == 1
+        await until(lambda: len(sleepers(number)) == 1, "the task's process is seen")
         victims = {"agent": [process], "command": guard.children()[:1]}.get(killed, [process, guard])
         assert victims
         for victim in victims:
@@ -179,6 +179,7 @@ async def test_a_container_ends_with_whatever_is_killed(engine: str, killed: str
 async def test_a_container_whose_warden_does_nothing_is_swept_by_the_next_guard(engine: str) -> None:
     number = secrets.randbelow(10**6) + 10**6
     async with agent(engine, number) as (process, guard):
+        await until(lambda: len(sleepers(number)) == 1, "the task's process is seen")
         [sleeper] = sleepers(number)
         for parent in sleeper.parents():
             if "p2p_ipython.sandbox.inside.runner" in parent.cmdline():

@@ -8,7 +8,8 @@ has the engine end it, by name, when the command, the runner or the agent has en
     end       the command that ends the container and forgets it, however far it has come; empty if its processes are
               below the guard
     scratch   the folder to remove at the end
-    image     name of an image to make of the skeleton "root", if there is none yet (optional)
+    image     words before a command of the engine, name of an image, and the skeleton to make it of if there is none
+              yet (optional)
     labelled  command that lists containers, for ``leftovers.end_labelled`` (optional)
     forget    words before the name of a container that is to be removed (with labelled)
 
@@ -77,9 +78,9 @@ def _run(command: list[str]) -> str:
     return ""
 
 
-def _make_image(docker: str, name: str, root: str) -> None:
+def _make_image(docker: list[str], name: str, root: str) -> None:
     """Make an image of a skeleton, unless there is one of that name. Raises ``OSError``, ``SubprocessError``."""
-    if _run([docker, "image", "inspect", "--format", "{{.Id}}", name]):
+    if _run([*docker, "image", "inspect", "--format", "{{.Id}}", name]):
         return
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
@@ -87,7 +88,7 @@ def _make_image(docker: str, name: str, root: str) -> None:
             entry = tar.gettarinfo(place, place.name)
             entry.uid = entry.gid = 0
             tar.addfile(entry)
-    subprocess.run([docker, "import", "-", name], input=packed.getvalue(), stdout=2, timeout=60, check=True)
+    subprocess.run([*docker, "import", "-", name], input=packed.getvalue(), stdout=2, timeout=60, check=True)
 
 
 if __name__ == "__main__":

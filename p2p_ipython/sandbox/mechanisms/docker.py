@@ -50,22 +50,22 @@ def prepare(options: LaunchOptions) -> ContainerLaunch:
 
 
 def _engine(container: Container) -> Engine:
-    docker, name, known = shutil.which("docker") or "docker", f"p2p-{secrets.token_hex(8)}", container.folder / "id"
+    docker = [shutil.which("docker") or "docker", "--host", _host()]
+    name, known = f"p2p-{secrets.token_hex(8)}", container.folder / "id"
     entries = sorted((place.name, place.is_symlink() and os.readlink(place)) for place in container.root.iterdir())
     image = f"p2p-ipython-empty:{hashlib.sha256(repr(entries).encode()).hexdigest()[:16]}"
     words = [*container.common_words(), *container.cgroup_words(), "--name", name, "--cidfile", str(known)]
     words += ["--label", f"{_LABEL}={mark(container.folder)}", "--user", "{}:{}".format(*container.user)]
     form = f'{{{{.ID}}}} {{{{.Label "{_LABEL}"}}}}'
-    passed = {word: value for word, value in os.environ.items() if word == "HOME" or word.startswith("DOCKER_")}
     return Engine(
         guarded={
-            "command": [docker, "run", *words, image, *FIRST],
-            "end": [docker, "rm", "--force", name],
+            "command": [*docker, "run", *words, image, *FIRST],
+            "end": [*docker, "rm", "--force", name],
             "image": [docker, image, str(container.root)],
-            "labelled": [docker, "ps", "--all", "--no-trunc", "--filter", f"label={_LABEL}", "--format", form],
-            "forget": [docker, "rm", "--force"],
+            "labelled": [*docker, "ps", "--all", "--no-trunc", "--filter", f"label={_LABEL}", "--format", form],
+            "forget": [*docker, "rm", "--force"],
         },
-        environment=passed,
+        environment={"HOME": str(container.folder)},  # the user's settings may name proxies, with passwords
         usage=lambda _guard, shared_once: _usage(known, shared_once=shared_once),
     )
 
@@ -87,6 +87,11 @@ def _usage(known: Path, *, shared_once: bool) -> int:
     return 0
 
 
+def _host() -> str:
+    """Return where the engine is asked."""
+    return os.environ.get("DOCKER_HOST") or f"unix://{_SOCKET}"
+
+
 def available() -> Missing | None:
     """Return what this system lacks for the mechanism, None if nothing is known to."""
     if sys.platform != "linux":
@@ -95,7 +100,7 @@ def available() -> Missing | None:
         return Missing("there is no filter of system calls for this machine's processor")
     if shutil.which("docker") is None:
         return Missing("docker is not installed", install_with("docker.io"))
-    place = os.environ.get("DOCKER_HOST", f"unix://{_SOCKET}")
+    place = _host()
     if not place.startswith("unix://"):
         return Missing(f"docker's engine is at {place}", "It has to be one on this machine, with a socket.")
     try:
