@@ -22,6 +22,7 @@ from slot_support import until, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.sandbox.launch import LaunchOptions, mechanism, prepare
+from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.sandboxes import examine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers need Linux")
@@ -156,6 +157,16 @@ def sleepers(number: int) -> list[psutil.Process]:
     return found
 
 
+def engines(pid: int) -> list[psutil.Process]:
+    """Return the processes of engines that an agent's guards have started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if f"/p2p-{pid}-" in process.environ().get("HOME", ""):
+                found.append(process)
+    return found
+
+
 def folders(pid: int) -> list[Path]:
     """Return the scratch folders of an agent."""
     return list(Path(tempfile.gettempdir()).glob(f"p2p-{pid}-*"))
@@ -189,4 +200,9 @@ async def test_a_container_whose_warden_does_nothing_is_swept_by_the_next_guard(
         process.wait()
         async with worker(mechanism=engine) as it:
             await until(lambda: not sleepers(number), "the container is swept")
+            await until(lambda: not engines(process.pid), "the engine's own processes are swept")
             assert (await it.cell("6 * 7")).value == 42
+    for folder in folders(process.pid):
+        os.utime(folder, (0, 0))
+        assert folder in sweep(folder.parent)
+        assert not folder.exists()

@@ -52,8 +52,10 @@ class ContainerLaunch:
             root = skeleton(self.folder / "root", mounts)
             made = engine(Container(options, ids, self.folder, root, tuple(mounts)))
             (self.folder / "tmp").mkdir()
-            if made.owner is not None:
-                for place in (self.folder, *self.folder.rglob("*")):
+            if made.owner is not None:  # the folder itself stays ours: who owns it sweeps it
+                os.chown(self.folder, -1, made.owner)
+                self.folder.chmod(0o710)
+                for place in self.folder.rglob("*"):
                     os.chown(place, made.owner, made.owner, follow_symlinks=False)
         except BaseException:
             self._scratch.remove()
