@@ -107,5 +107,6 @@ def available() -> Missing | None:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.connect(place.removeprefix("unix://"))
     except OSError as error:
-        return Missing(f"docker's engine can't be reached at {place} ({error.strerror})")
+        hint = "Start it: sudo systemctl start docker. The worker's user has to be one who may use it."
+        return Missing(f"docker's engine can't be reached at {place} ({error.strerror})", hint)
     return None
