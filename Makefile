@@ -51,7 +51,7 @@ test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all t
 	[ $$checks -eq 0 ] && [ $$tests -eq 0 ]
 
 attacks: $(READY) ## attack a lender as a friend's task may, under each mechanism; print what succeeds (minutes)
-	@sh .ci/bubblewrap.sh
+	@sh .ci/sandboxes.sh
 	@$(PY) tests/attacks/run.py $(ATTACKS)
 
 oldest: ## run the sandbox's tests with the oldest dependencies that pyproject.toml allows (minutes)

@@ -168,7 +168,7 @@ def arrived(ref: str, data: Any) -> Inbound:
 
 @contextlib.asynccontextmanager
 async def worker(
-    settings: Settings | None = None, mechanism: str = "process", **options: Any
+    settings: Settings | None = None, *, mechanism: str = "process", **options: Any
 ) -> AsyncIterator[Worker]:
     """A slot that is ready; closed at the end."""
     one = Worker(settings or Settings(cancel_grace=20.0), LaunchOptions(**options), mechanism)

@@ -166,7 +166,7 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "landlock", "firejail", "seatbelt", "process")
+MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 AUTO = "auto"
@@ -198,11 +198,14 @@ def unable(name: str, options: LaunchOptions) -> str:
     return ""
 
 
-def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False) -> list[str]:
+def runner_arguments(
+    options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False, filtered: bool = False
+) -> list[str]:
     """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
-    ``landlocked``: the wall is Landlock's, so the runner has to hold what that doesn't.
+    ``landlocked``: the wall is Landlock's, so the runner has to hold what that doesn't. ``filtered``: it has to hold
+    what namespaces leave open, because nothing outside does.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {
@@ -214,5 +217,6 @@ def runner_arguments(options: LaunchOptions, scratch: str, *, walled: bool, land
         "path": list(options.path),
         "landlocked": landlocked,
         "polite": walled or landlocked,
+        "filtered": filtered,
     }
     return ["-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]

@@ -15,7 +15,9 @@ _PR_SET_DUMPABLE = 4
 _ENV_START = 47
 """Where /proc/self/stat says the environment begins, counted from the state of the process; its end comes next."""
 
-_KEPT = frozenset({"HOME", "SSH_AUTH_SOCK", "SSL_CERT_DIR", "SSL_CERT_FILE", "TEMP", "TERM", "TMP", "TMPDIR"})
+_KEPT = frozenset(
+    {"DOCKER_HOST", "HOME", "SSH_AUTH_SOCK", "SSL_CERT_DIR", "SSL_CERT_FILE", "TEMP", "TERM", "TMP", "TMPDIR"}
+)
 _KEPT_PREFIXES = ("P2P_", "PYTHON", "XDG_")
 
 

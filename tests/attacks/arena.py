@@ -55,7 +55,7 @@ from p2p_ipython.sandbox import launch
 from p2p_ipython.sandbox.scratch import lock
 from p2p_ipython.task import safe
 
-MECHANISMS = ("process", "bubblewrap", "landlock", "firejail")
+MECHANISMS = ("process", "bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail")
 """Those that this suite knows; ``offered`` says which of them there are."""
 
 USERS = ("user", "root")
@@ -411,6 +411,7 @@ class Arena:
             "HOME": str(self.home),
             "USER": self._name,
             "SSH_AUTH_SOCK": self._agent_socket,
+            **{name: os.environ[name] for name in ("DOCKER_HOST",) if name in os.environ},
             **environment,
         }
         how: dict[str, Any] = {"env": env, "cwd": self.home, "start_new_session": True}

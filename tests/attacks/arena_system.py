@@ -121,13 +121,18 @@ def memory_of(pid: int) -> int:
 
 
 def sizes_below(root: int) -> list[int]:
-    """Return the memory of all processes below one, in a single look at the system: there may be hundreds."""
+    """Return the memory of all processes below one, in a single look at the system: there may be hundreds.
+
+    Containers of Docker's are below its engine. They count as below ``root``: there are no others where this runs.
+    """
     below: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-                below[int(fields[1])].append((int(name), int(fields[21]) * _PAGE))
+                program, _, rest = file.read().rpartition(b")")
+                fields = rest.split()
+                parent = root if b"(containerd-shim" in program else int(fields[1])
+                below[parent].append((int(name), int(fields[21]) * _PAGE))
     sizes, todo = [], [root]
     while todo:
         for pid, size in below[todo.pop()]:

@@ -9,15 +9,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from arena import MECHANISMS, USERS, Arena, NotOffered
 from attacks import CATALOGUE, MAY_DIFFER, Outcome, perform
+from docker_engine import docker_engine
 
 
 def main() -> int:
@@ -32,16 +35,17 @@ def main() -> int:
     names = options.attack or list(CATALOGUE)
     columns: dict[str, dict[str, Outcome]] = {}
     skipped: list[str] = []
-    for mechanism in options.mechanism or MECHANISMS:
-        for user in options.user or USERS:
-            column, begun = f"{mechanism}, {'root' if user == 'root' else 'ordinary user'}", time.monotonic()
-            try:
-                with Arena(mechanism, user) as arena:
-                    columns[column] = {name: _perform(arena, name, aloud=options.verbose) for name in names}
-            except NotOffered as why:
-                skipped.append(f"{column}: {why}")
-            else:
-                print(f"{column}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    with docker_engine() if "docker" in (options.mechanism or MECHANISMS) else contextlib.nullcontext():
+        for mechanism in options.mechanism or MECHANISMS:
+            for user in options.user or USERS:
+                column, begun = f"{mechanism}, {'root' if user == 'root' else 'ordinary user'}", time.monotonic()
+                try:
+                    with Arena(mechanism, user) as arena:
+                        columns[column] = {name: _perform(arena, name, aloud=options.verbose) for name in names}
+                except NotOffered as why:
+                    skipped.append(f"{column}: {why}")
+                else:
+                    print(f"{column}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
     if options.json:
         found = {column: {name: vars(one) for name, one in told.items()} for column, told in columns.items()}
         print(json.dumps({"outcomes": found, "skipped": skipped}, indent=1))

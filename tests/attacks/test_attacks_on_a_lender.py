@@ -1,6 +1,6 @@
-"""A friend's task harms nothing of the lender's, whatever it tries, under every mechanism but ``process``.
+"""A friend's task harms nothing of the lender's, whatever it tries, under the mechanisms that most lenders have.
 
-That the attacks work shows under ``process``, where they succeed.
+That the attacks work shows under ``process``, where they succeed. ``make attacks`` runs them under all mechanisms.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _arenas(*mechanisms: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("arena", pairs, indirect=True, ids=["-as-".join(pair) for pair in pairs])
 
 
-@_arenas(*(name for name in MECHANISMS if name != "process"))
+@_arenas("bubblewrap", "landlock")
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name not in MAY_DIFFER])
 def test_the_attack_is_stopped(arena: Arena, name: str) -> None:
     outcome = perform(arena, CATALOGUE[name])

@@ -5,7 +5,11 @@ from __future__ import annotations
 import operator
 
 import numpy as np
+import pytest
 from slot_support import worker
+
+from p2p_ipython.sandbox.inside.buffers import MAPPED
+from p2p_ipython.sandbox.launch import mechanism
 
 
 async def test_a_call_returns_its_value() -> None:
@@ -114,3 +118,12 @@ async def test_too_much_memory_is_a_memory_error_of_the_task() -> None:
         assert outcome.error.class_name == "builtins.MemoryError"
         assert (await it.cell("len(bytearray(100 << 20))")).value == 100 << 20
         assert it.deaths == []
+
+
+@pytest.mark.parametrize("name", ["process", "bubblewrap", "landlock"])
+async def test_a_large_buffer_comes_and_goes_whole_through_a_wall(name: str) -> None:
+    if (missing := mechanism(name).available()) is not None:
+        pytest.skip(f"{name}: {missing.why}")
+    data = bytes(range(256)) * (MAPPED // 256 + 1)
+    async with worker(mechanism=name) as it:
+        assert (await it.call(bytes.upper, data)).value == data.upper()

@@ -56,6 +56,11 @@ async def test_each_mechanism_holds_or_says_what_it_lacks(name: str) -> None:
     assert verdict.seconds > 0
 
 
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_each_mechanism_says_what_it_leaves_to_a_task(name: str) -> None:
+    assert isinstance(Verdict(name).leaves, str)
+
+
 async def test_friends_get_a_sandbox_and_oneself_a_process() -> None:
     if all(mechanism(name).available() is not None for name in WALLED):
         pytest.skip("no sandbox is installed")

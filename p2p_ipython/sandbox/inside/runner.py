@@ -37,6 +37,8 @@ Queue = SimpleQueue[tuple[Task, Buffer]]
 
 def main(options: dict[str, Any]) -> None:
     """Be a runner until the agent is gone. ``options`` are those of ``launch.runner_arguments``."""
+    if options["filtered"]:
+        seccomp.behind_walls()
     warden.fork_under_watch(options["scratch"])
     frames_in, frames_out, errors = _take_over_pipes()
     limits.limit_basics()

@@ -1,14 +1,18 @@
 """Mechanisms: the ways to start a runner. ``launch`` has their table; nothing here knows what runs inside.
 
 ``bubblewrap``   namespaces, and a root that shows what Python needs
+``podman``, ``apptainer``, ``docker``   containers, without an image
 ``landlock``     the kernel's own limits, by the library sandlock; ``landlock_guard`` is outside its wall
-``process``      a plain child process with limits, but no walls
-``python_files``  which files this machine's own Python needs
-``ids``          user ids for the runners of root's workers
-``accounts``     what a runner's processes use, and how it ended
-``install``      how to install a program here, in words
-``internet``     the internet for runners, without the lender's own network
 ``firejail``     Linux: a profile for firejail, which a guard starts
 ``seatbelt``     macOS: a profile for sandbox-exec
+``process``      a plain child process with limits, but no walls
+
+``internet``     the internet for runners, without the lender's own network
 ``environment``  which variables a runner gets that uses this machine's own Python
+``python_files``, ``shown``   what a sandbox shows: Python with its packages, and of the system
+``contents``, ``containers``, ``container_guard``, ``leftovers``   what the three kinds of container share, start to end
+``guarding``     how a guard, a process outside the wall, waits for its runner's end
+``accounts``     what a runner's processes use, and how the last of them ended
+``ids``          user ids that nobody has
+``install``      how to install a program
 """

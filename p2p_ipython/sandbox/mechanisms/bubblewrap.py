@@ -29,23 +29,13 @@ from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
 from p2p_ipython.sandbox.mechanisms.install import install_with
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
+from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, SCRATCH, SHARED_MEMORY, name_files, roots, write_files
 from p2p_ipython.sandbox.scratch import Scratch
 
 LEAVES = ""
 
 OLDEST = (0, 8)
 """The version of bwrap that can forbid further user namespaces and bound a folder in memory."""
-
-SHARED_MEMORY = 64 << 20
-"""Bytes of /dev/shm in a sandbox."""
-
-_SCRATCH = Path("/scratch")
-"""The runner's scratch folder, as the runner sees it."""
-
-_ETC = ("ld.so.cache", "alternatives", "localtime", "fonts", "ssl/certs", "ssl/openssl.cnf")
-"""Of /etc: how libraries are found, the time zone, fonts, and whom TLS trusts."""
-
-_ROOTS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
 class BubblewrapLaunch:
@@ -59,12 +49,13 @@ class BubblewrapLaunch:
         self._first = 0
         self.descriptors: tuple[int, ...] = (info,)
         try:
-            home, temporary = _SCRATCH / "home", _SCRATCH / "tmp"
+            home, temporary = SCRATCH / "home", SCRATCH / "tmp"
             other = stranger()
             user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
-            etc = self._names(user, group, home)
+            etc = name_files(self._scratch.path, user, group, home)
             if options.network:
-                etc |= self._written({"resolv.conf": f"nameserver {internet.resolver()}\n", "nsswitch.conf": _NSSWITCH})
+                texts = {"resolv.conf": f"nameserver {internet.resolver()}\n", "nsswitch.conf": _NSSWITCH}
+                etc |= write_files(self.folder, texts)
             filters = internet.FILTER if options.network else self._in_memory("p2p-seccomp", seccomp.walls())
             walls = _walls(other is not None, network=options.network)
             words = [*walls, "--seccomp", str(filters), *_files(options, etc), "--chdir", str(home)]
@@ -80,11 +71,11 @@ class BubblewrapLaunch:
             raise
         # In the arguments' file they are in no list of processes: they name the lender's folders.
         self.command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other)]
-        self.command += [sys.executable, *runner_arguments(options, str(_SCRATCH), walled=True)]
+        self.command += [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True)]
         if options.network:
             self.command = internet.behind(self.folder, self.command)
         self.env = runner_environment(options, home, temporary)
-        self.env |= {"USER": _NAME, "LOGNAME": _NAME}
+        self.env |= {"USER": NAME, "LOGNAME": NAME}
         self._mortality = Mortality()
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
@@ -127,23 +118,6 @@ class BubblewrapLaunch:
                 self._first = int(json.loads(os.read(self._info, 4096))["child-pid"])
         return self._first
 
-    def _names(self, user: int, group: int, home: Path) -> dict[str, Path]:
-        """Write the few files of /etc that name users and this machine; return them by name."""
-        texts = {
-            "passwd": f"root:x:0:0:root:/:/bin/false\n{_NAME}:x:{user}:{group}::{home}:/bin/sh\n",
-            "group": f"root:x:0:\n{_NAME}:x:{group}:\n",
-            "hosts": "127.0.0.1 localhost\n::1 localhost\n",
-        }
-        return self._written(texts)
-
-    def _written(self, texts: dict[str, str]) -> dict[str, Path]:
-        files = {}
-        for name, text in texts.items():
-            files[name] = self._scratch.path / name
-            files[name].write_text(text)
-            files[name].chmod(0o644)
-        return files
-
     def _in_memory(self, name: str, data: bytes) -> int:
         """Return a descriptor of ours at the beginning of a file without a place, which holds ``data``."""
         descriptor = os.memfd_create(name)
@@ -153,8 +127,6 @@ class BubblewrapLaunch:
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
 
-
-_NAME = "task"
 
 _ENDING = 5.0
 """Seconds that the kernel may take to end what is left in a sandbox."""
@@ -205,23 +177,19 @@ def _walls(root: bool, *, network: bool) -> list[str]:
 def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
     """Return the arguments that make the runner's root."""
     words = ["--ro-bind", str(SYSTEM), str(SYSTEM)]
-    for name in _ROOTS:
-        place = Path("/", name)
-        if place.is_symlink():
-            words += ["--symlink", str(place.readlink()), str(place)]
-        elif place.is_dir():
-            words += ["--ro-bind", str(place), str(place)]
+    for place, target in roots():
+        words += ["--ro-bind" if target is None else "--symlink", str(target or place), str(place)]
     words += ["--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/etc/ssl"]
-    for name in _ETC:
+    for name in ETC:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     for name, file in etc.items():
         words += ["--ro-bind", str(file), f"/etc/{name}"]
     words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--perms", "1777", "--size", str(SHARED_MEMORY), "--tmpfs", "/dev/shm"]  # noqa: S108 - in the sandbox
-    words += ["--perms", "1777", "--size", str(options.disk), "--tmpfs", str(_SCRATCH)]
+    words += ["--perms", "1777", "--size", str(options.disk), "--tmpfs", str(SCRATCH)]
     for name in ("home", "tmp"):
-        words += ["--perms", "1777", "--dir", str(_SCRATCH / name)]
-    words += ["--symlink", f"{_SCRATCH.name}/tmp", "/tmp"]  # noqa: S108 - in the sandbox
+        words += ["--perms", "1777", "--dir", str(SCRATCH / name)]
+    words += ["--symlink", f"{SCRATCH.name}/tmp", "/tmp"]  # noqa: S108 - in the sandbox
     made: set[Path] = set()
     shown = [(Path(each.path), "--bind" if each.writable else "--ro-bind", each.hidden) for each in options.mounts]
     # Python's own files come last: in a folder that tasks may write to they stay as they are.

@@ -15,7 +15,12 @@ _UNUSED = range(0x7000_0000, 0x7FFC_0000)
 
 def stranger() -> int | None:
     """Return the user id, and group id, for one runner; None if we aren't root, who alone can give it one."""
-    return secrets.choice(_UNUSED) if os.geteuid() == 0 else None
+    return any_stranger() if os.geteuid() == 0 else None
+
+
+def any_stranger() -> int:
+    """Return a user id, and group id, that nobody has."""
+    return secrets.choice(_UNUSED)
 
 
 def as_stranger(user: int | None) -> list[str]:

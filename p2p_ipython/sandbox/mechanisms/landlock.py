@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -26,7 +25,7 @@ from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
 from p2p_ipython.sandbox.mechanisms.process import kill_tree
-from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
+from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, out_of_reach, python_files
 from p2p_ipython.sandbox.processes import end_those_in
 from p2p_ipython.sandbox.scratch import Scratch
 
@@ -142,19 +141,7 @@ def available() -> Missing | None:
     if abi < LEAST_ABI:
         hint = "A kernel from 6.12 on has it; until then bubblewrap is the one to install."
         return Missing(f"this kernel's Landlock (ABI {abi}) doesn't hold signals", hint)
-    return root_lacks() or _out_of_reach()
-
-
-def _out_of_reach() -> Missing | None:
-    """Return why runners of root's, which are not root, can't reach their Python; None if they can."""
-    if os.geteuid() != 0:
-        return None
-    for place in python_files().shown:
-        for folder in place.parents:
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap."
-                return Missing(f"Python is at {place}, and only root can enter {folder}", hint)
-    return None
+    return root_lacks() or out_of_reach()
 
 
 def prepare(options: LaunchOptions) -> LandlockLaunch:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import site
+import stat
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.sandbox.launch import Missing
 
 SYSTEM = Path("/usr")
 """The system's programs and libraries. Sandboxes show it whole; its folders at the root are links to it, or shown."""
@@ -59,6 +61,18 @@ def python_files(path: Iterable[str] = ()) -> PythonFiles:
         and Path(entry).resolve() != package.resolve().parent
     ]
     return PythonFiles(tuple(shown), package, tuple(left_out))
+
+
+def out_of_reach() -> Missing | None:
+    """Return why runners of root's, which are not root, can't reach their Python; None if they can."""
+    if os.geteuid() != 0:
+        return None
+    for place in python_files().shown:
+        for folder in place.parents:
+            if not folder.stat().st_mode & stat.S_IXOTH:
+                hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap."
+                return Missing(f"Python is at {place}, and only root can enter {folder}", hint)
+    return None
 
 
 def _refuse_a_home(prefix: Path) -> None:

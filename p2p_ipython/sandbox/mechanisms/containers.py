@@ -1,0 +1,103 @@
+"""What the mechanisms of containers share: a runner's start, by a guard, its accounts, and its end.
+
+Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2p_ipython.sandbox.launch import Death, LaunchOptions
+from p2p_ipython.sandbox.mechanisms.accounts import Mortality
+from p2p_ipython.sandbox.mechanisms.contents import Container, mounts_of, skeleton
+from p2p_ipython.sandbox.mechanisms.leftovers import end_processes
+from p2p_ipython.sandbox.mechanisms.process import kill_tree
+from p2p_ipython.sandbox.scratch import Scratch
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a mechanism makes of a ``Container``; see container_guard.py for ``guarded``, whose "end" is run here, too.
+
+    ``before``: words before the guard's command. ``environment``: of the guard and the engine. ``usage``: returns what
+    the runner occupies, by the guard's process id, and whether shared memory is to count once. ``owner``: the user that
+    the engine runs as, None for us.
+    """
+
+    guarded: dict[str, object]
+    environment: dict[str, str]
+    usage: Callable[[int, bool], int]
+    before: tuple[str, ...] = ()
+    owner: int | None = None
+
+
+class ContainerLaunch:
+    """See ``launch.Launch``. ``user``: as whom the runner runs, None for us."""
+
+    def __init__(self, options: LaunchOptions, user: int | None, engine: Callable[[Container], Engine]) -> None:
+        # Not where options.scratch says: no task writes there, and podman wants a path of at most 50 characters.
+        self._scratch = Scratch()
+        self.folder = self._scratch.path
+        self.descriptors: tuple[int, ...] = ()
+        try:
+            ids = (os.getuid(), os.getgid()) if user is None else (user, user)
+            mounts = mounts_of(options, self.folder, ids)
+            root = skeleton(self.folder / "root", mounts)
+            made = engine(Container(options, ids, self.folder, root, tuple(mounts)))
+            (self.folder / "tmp").mkdir()
+            if made.owner is not None:  # the folder itself stays ours: who owns it sweeps it
+                os.chown(self.folder, -1, made.owner)
+                self.folder.chmod(0o710)
+                for place in self.folder.rglob("*"):
+                    os.chown(place, made.owner, made.owner, follow_symlinks=False)
+        except BaseException:
+            self._scratch.remove()
+            raise
+        self._engine = made
+        guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.container_guard"]
+        self.command = [*made.before, *guard, json.dumps(made.guarded | {"scratch": str(self.folder)})]
+        ours = {name: value for name in _GUARDS if (value := os.environ.get(name)) is not None}
+        self.env = ours | made.environment | {"TMPDIR": str(self.folder / "tmp")}
+        self._mortality = Mortality()
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask the guard, which has the engine end the container."""
+        process.send_signal(signal.SIGTERM)  # does nothing when it has been reaped
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the guard and all that is below it; ``clean`` ends the container."""
+        kill_tree(process)
+
+    def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
+        """Ask the engine's own accounts; 0 while there are none."""
+        return self._engine.usage(process.pid, shared_once)
+
+    def death(self, code: int, words: str) -> Death:
+        """Describe an end. A container's first process can't end itself by a signal, and then ends by 256 less it."""
+        known = {number.value for number in signal.Signals}
+        return self._mortality.death(next((-n for n in (code - 128, 256 - code) if n in known), code), words)
+
+    def clean(self) -> None:
+        """End the container, if the guard couldn't, and remove the scratch folder, which it removes at its end."""
+        try:
+            end = self._engine.guarded["end"]
+            assert isinstance(end, list)
+            if end and self.folder.exists():
+                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                    subprocess.run(end, env=self.env, capture_output=True, timeout=_END_DEADLINE, check=False)
+            end_processes(self.folder)
+        finally:
+            self._scratch.remove()
+
+
+_END_DEADLINE = 10.0
+
+_GUARDS = ("PATH", "LANG", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH")
+"""Variables of ours that the guard's Python and the engine need."""

@@ -1,0 +1,126 @@
+"""What is in a container: a skeleton of empty folders, and what is mounted on it, read-only. No image is needed.
+
+Its network is off, its root read-only, its scratch folder in memory and bounded, in the words of docker and podman.
+Arguments and environment of a runner go there in a script, because the command line of an engine can be read by
+everybody on this machine.
+
+Linux only.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2p_ipython.sandbox.launch import LaunchOptions, runner_arguments
+from p2p_ipython.sandbox.mechanisms.environment import runner_environment
+from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
+from p2p_ipython.sandbox.mechanisms.shown import ETC, FIRST, NAME, SCRATCH, SHARED_MEMORY, name_files, roots
+
+TMP = Path("/tmp")  # noqa: S108 - in the container
+
+_EMPTY = ("usr", "etc", "proc", "sys", "dev", "run", "var")
+_WRITTEN = (TMP.name, SCRATCH.name)
+
+
+_TMP = 64 << 20
+"""Bytes of /tmp in a container; tasks' temporary folder is in their scratch folder."""
+
+_OPEN_FILES = 1024
+"""As inside/limits.py has it."""
+
+_OWN_PROCESSES = 8
+"""Processes and threads beside a task's: the warden, and the engine's own while it starts."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a mechanism makes its engine's command from. ``user``: as whom its runner runs, and that user's group.
+
+    ``folder``: the scratch folder outside; ``root``: the skeleton in it. ``mounts``: (place, where it is shown).
+    """
+
+    options: LaunchOptions
+    user: tuple[int, int]
+    folder: Path
+    root: Path
+    mounts: tuple[tuple[Path, Path], ...]
+
+    def mount_words(self) -> list[str]:
+        """Return the arguments that show ``mounts`` read-only."""
+        parts = (f'type=bind,"src={place}","dst={shown}",ro' for place, shown in self.mounts)
+        return [word for part in parts for word in ("--mount", part)]
+
+    def common_words(self) -> list[str]:
+        """Return the arguments of ``run`` that docker and podman share: no network, no right, and limits."""
+        words = ["--rm", "--interactive", "--pull", "never", "--log-driver", "none", "--network", "none"]
+        words += ["--hostname", "sandbox", "--ipc", "private", "--read-only", "--cap-drop", "ALL"]
+        words += ["--security-opt", "no-new-privileges", "--security-opt", "label=disable"]  # labels of /usr stay
+        for folder, size in ((TMP, _TMP), (SCRATCH, self.options.disk)):
+            words += ["--tmpfs", f"{folder}:rw,exec,nosuid,nodev,size={size},mode=1777"]
+        processes = self.options.processes + _OWN_PROCESSES
+        for name, most in (("core", 0), ("nofile", _OPEN_FILES), ("nproc", processes)):
+            words += ["--ulimit", f"{name}={most}:{most}"]
+        return [*words, "--shm-size", str(SHARED_MEMORY), *self.mount_words()]
+
+    def cgroup_words(self) -> list[str]:
+        """Return the arguments for what a cgroup holds. Files in memory count in it, so they have room beside.
+
+        A quarter more than a task may have: the slot, which looks at ``usage``, ends the task first, and says why.
+        """
+        words = ["--pids-limit", str(self.options.processes + _OWN_PROCESSES)]
+        if self.options.memory:
+            most = str(self.options.memory * 5 // 4 + self.options.disk + SHARED_MEMORY + _TMP)
+            words += ["--memory", most, "--memory-swap", most]
+        return words
+
+
+def skeleton(root: Path, mounts: list[tuple[Path, Path]]) -> Path:
+    """Make a container's root: its folders and links, and what is mounted over.
+
+    If an engine made these, they would belong to the container's root, and could not be removed.
+    """
+    for name in ("", *_EMPTY, *_WRITTEN):
+        (root / name).mkdir()
+        (root / name).chmod(0o1777 if name in _WRITTEN else 0o755)  # an engine keeps the mode of what it mounts over
+    for place, target in roots():
+        if target is not None:
+            (root / place.name).symlink_to(target)
+    for place, shown in mounts:
+        if shown.parts[1] not in _WRITTEN:
+            _mount_point(root, shown, folder=place.is_dir())
+    return root
+
+
+def _mount_point(root: Path, shown: Path, *, folder: bool) -> None:
+    """Make an empty folder or file to mount over, unless that led out of ``root``, by a link."""
+    point = root
+    for part in shown.parts[1:]:
+        if point.is_symlink():
+            return
+        if point != root and not point.exists():
+            point.mkdir()
+            point.chmod(0o755)
+        point /= part
+    if folder:
+        point.mkdir(exist_ok=True)
+    else:
+        point.touch()
+
+
+def mounts_of(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> list[tuple[Path, Path]]:
+    """Return what a container shows: the system, Python, a few files of /etc, and its first script."""
+    home, start = SCRATCH / "home", folder / "start"
+    env = runner_environment(options, home, SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME}
+    runner = [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True)]
+    words = ["exec", "env", "-i", *(f"{name}={value}" for name, value in env.items()), *runner]
+    start.write_text(f"cd {SCRATCH} && mkdir -p home tmp && cd home || exit 1\n{shlex.join(words)}\n")
+    start.chmod(0o644)
+    etc = [Path("/etc", name) for name in ETC]
+    found = [SYSTEM, *(place for place, target in roots() if target is None), *(each for each in etc if each.exists())]
+    found += python_files(options.path).shown
+    names = name_files(folder, *ids, home)
+    given = [(file, Path("/etc", name)) for name, file in names.items()]
+    return [*((place, place) for place in found), *given, (start, Path(FIRST[1]))]
