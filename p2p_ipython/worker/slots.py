@@ -288,10 +288,11 @@ class Slot:
         most = self._options.memory
         while not runner.over.done():
             await asyncio.sleep(_LOOK)
-            if self._job is None or runner.usage() <= most:
+            job = self._job
+            if job is None or runner.usage() <= most:
                 continue
             used = await asyncio.to_thread(runner.usage, shared_once=True)
-            if used > most and self._job is not None:
+            if used > most and self._job is job:  # else it has ended meanwhile
                 words = f"It used {used / GIB:.2f} of the {most / GIB:.2f} GiB of memory that it may have."
                 runner.stop(Death("memory", 0, f"The task was ended. {words}"))
 

@@ -76,13 +76,16 @@ async def test_the_end_of_a_tasks_process_is_told(wall: str, source: str, kind: 
         assert (await it.cell("1")).value == 1
 
 
+_DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
 async def test_a_task_is_interrupted_or_killed(wall: str) -> None:
     async with worker(Settings(cancel_grace=0.3), mechanism=wall) as it:
         task = it.begin({}, run="cell", source="import time\nprint('there', flush=True)\ntime.sleep(600)")
         await it.printed("there")
         it.slot.cancel(task)
         assert (await it.over()).error.what == "interrupted"
-        task = it.begin({}, run="cell", source="print('there', flush=True)\nsum(range(10 ** 14))")
+        task = it.begin({}, run="cell", source=f"{_DEAF}print('there', flush=True)\nsum(range(10 ** 14))")
         await it.printed("there")
         it.slot.cancel(task)
         death = (await it.over()).death
@@ -120,6 +123,7 @@ async def test_daemons_do_not_outlive_their_runner(wall: str, end: str, tmp_path
         source = LEAVE.format(mark=mark)
         if end == "the warden is killed":
             source += "import signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
+            source += "time.sleep(1)\nprint('spared', flush=True)\n"
         it.begin({}, run="cell", source=source + "time.sleep(600)", owner="bob")
         await it.printed("there")
         if end == "another member's task":
@@ -128,7 +132,12 @@ async def test_daemons_do_not_outlive_their_runner(wall: str, end: str, tmp_path
             it.begin((int, (), {}), owner="alice")
             assert (await it.over()).value == 0
         elif end == "the warden is killed":
-            assert (await it.over()).death is not None
+            ends = [asyncio.ensure_future(it.over()), asyncio.ensure_future(it.printed("spared"))]
+            done, rest = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for other in rest:
+                other.cancel()
+            if ends[1] in done:  # in a container the warden is the first process, which nobody in there can kill
+                await it.slot.close()
         else:
             await it.slot.close()
         assert running(mark) == []
