@@ -187,15 +187,15 @@ HIDING = ("bubblewrap", "landlock")
 """Those that can share a folder without all that is in it."""
 
 
-def unable(name: str, options: LaunchOptions) -> str:
-    """Return what a mechanism with a wall can't do of what is asked for, after "can't"; "" if it can do all."""
+def unable(name: str, options: LaunchOptions) -> tuple[str, tuple[str, ...]] | None:
+    """Return what a mechanism with a wall can't do of what is asked for, in words, and those that can; None if all."""
     if options.network and name not in WITH_NETWORK:
-        return f"give tasks the internet and keep your own network from them; {' and '.join(WITH_NETWORK)} can"
+        return "give tasks the internet and keep your own network from them", WITH_NETWORK
     if options.mounts and name not in WITH_MOUNTS:
-        return f"share files with tasks; {' and '.join(WITH_MOUNTS)} can"
+        return "share files with tasks", WITH_MOUNTS
     if any(each.hidden for each in options.mounts) and name not in HIDING:
-        return f"share a folder without its dot files; {' and '.join(HIDING)} can"
-    return ""
+        return "share a folder without its dot files", HIDING
+    return None
 
 
 def runner_arguments(

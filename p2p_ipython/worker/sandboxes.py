@@ -107,8 +107,10 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
         return asked
     if asked != AUTO:
         mechanism(asked)
-        if cannot := unable(asked, options):
-            raise ConfigError(f"the sandbox {asked} can't {cannot}", hint="Choose another --sandbox, or ask for less.")
+        if (cannot := unable(asked, options)) is not None:
+            what, others = cannot
+            hint = f"Use one that can, --sandbox {' or '.join(others)}; or ask for less."
+            raise ConfigError(f"the sandbox {asked} can't {what}", hint=hint)
         verdict = await examined(asked, options, settings)
         if not verdict.holds:
             hint = verdict.missing.hint if verdict.missing is not None else ""
@@ -116,7 +118,7 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
         return asked
     verdicts = []
     for name in MECHANISMS:
-        if Verdict(name).is_automatic and not unable(name, options):
+        if Verdict(name).is_automatic and unable(name, options) is None:
             verdicts.append(await examined(name, options, settings))
             if verdicts[-1].holds:
                 return name

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import pytest
 from arena import MECHANISMS, USERS, Arena, NotOffered
 
+from p2p_ipython.sandbox.launch import WITH_MOUNTS
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes that share folders need Linux")
 
-PAIRS = [(mechanism, user) for mechanism in MECHANISMS if mechanism != "process" for user in USERS]
+PAIRS = [(mechanism, user) for mechanism in MECHANISMS if mechanism in WITH_MOUNTS for user in USERS]
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-as-".join)
