@@ -14,7 +14,7 @@ import psutil
 import pytest
 from slot_support import until, worker
 
-from p2p_ipython.sandbox.scratch import Scratch, lock, sweep
+from p2p_ipython.sandbox.scratch import STRANGERS, Scratch, lock, sweep
 
 DAEMON = """
 import os, subprocess, sys
@@ -155,6 +155,16 @@ def test_only_the_scratch_of_agents_that_are_no_more_is_swept(tmp_path: Path) ->
     finally:
         ours.remove()
     assert not ours.path.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's runners have user ids of their own")
+def test_the_folder_of_a_runner_of_roots_is_swept_though_it_is_somebody_elses(tmp_path: Path) -> None:
+    left, of_a_user = tmp_path / "p2p-1-abcdef", tmp_path / "p2p-2-abcdef"
+    for folder, user in ((left, STRANGERS[7]), (of_a_user, 12345)):
+        folder.mkdir()
+        os.chown(folder, user, user)
+        aged(folder)
+    assert sweep(tmp_path) == [left]
 
 
 def test_a_folder_is_swept_when_the_last_who_uses_it_has_ended(tmp_path: Path) -> None:

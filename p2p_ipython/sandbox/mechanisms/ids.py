@@ -8,9 +8,7 @@ import shutil
 
 from p2p_ipython.sandbox.launch import Missing
 from p2p_ipython.sandbox.mechanisms.install import install_with
-
-_UNUSED = range(0x7000_0000, 0x7FFC_0000)
-"""User ids that no system gives to anybody (systemd's UIDS-GIDS.md has the ranges that are in use)."""
+from p2p_ipython.sandbox.scratch import STRANGERS
 
 
 def stranger() -> int | None:
@@ -20,7 +18,7 @@ def stranger() -> int | None:
 
 def any_stranger() -> int:
     """Return a user id, and group id, that nobody has."""
-    return secrets.choice(_UNUSED)
+    return secrets.choice(STRANGERS)
 
 
 def as_stranger(user: int | None) -> list[str]:
