@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p_ipython.errors import UsageError
-from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
@@ -119,6 +118,8 @@ def _cancelled(tasks: int) -> str:
 def where(given: dict[str, Any]) -> str:
     """Say in words what the arguments of ``connect`` lead to."""
     if given["target"] is None:
+        from p2p_ipython.protocol.messages import NO_WALL  # the extension loads without it
+
         sandbox = given.get("sandbox") or NO_WALL
         seen = "a sandbox that shows this folder, to read and write, but for dot files and environments"
         return "a personal cluster on this machine" + ("" if sandbox == NO_WALL else f", whose tasks run in {seen}")

@@ -386,7 +386,8 @@ class Slot:
     ) -> None:
         """Check a frame against the task that runs, and pass it on. Raises ``RemoteProtocolError``."""
         if (frame.id, frame.attempt) != (job.task.id, job.task.attempt):
-            raise RemoteProtocolError(f"a frame of kind {frame.kind} of another task")
+            other = f"{frame.id[:40]!r}, attempt {frame.attempt}"
+            raise RemoteProtocolError(f"a frame of kind {frame.kind} of another task ({other})")
         match frame:
             case Output():
                 job.printed += len(body)
