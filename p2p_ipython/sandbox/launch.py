@@ -11,7 +11,6 @@ POSIX only.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,19 +55,6 @@ class LaunchOptions:
     extra_env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     network: bool = False
-
-
-def shown_modules(options: LaunchOptions) -> list[str]:
-    """Return the folders of ``options.path`` to show: those that are in no mount, and hold no mount and no home."""
-    mounted = [Path(each.path) for each in options.mounts]
-    inside = [*mounted, Path(os.path.realpath(os.path.expanduser("~")))]
-
-    def apart(folder: Path) -> bool:
-        return not any(each in (folder, *folder.parents) for each in mounted) and not any(
-            folder in (each, *each.parents) for each in inside
-        )
-
-    return [each for each in options.path if apart(Path(os.path.realpath(each)))]
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,8 @@ def main() -> int:
         farewell=False,
     )
 
-    def ready(name: str, sid: bytes, sandbox: str) -> None:
-        shared = {each.path: each.writable for each in options.mounts}
-        told = {"name": name, "sid": sid.hex(), "sandbox": sandbox, "shared": shared}
-        os.write(1, json.dumps(told).encode() + b"\n")
+    def ready(name: str, sid: bytes, _sandbox: str) -> None:
+        os.write(1, json.dumps({"name": name, "sid": sid.hex()}).encode() + b"\n")
 
     async def run() -> int:
         ended = asyncio.Event()

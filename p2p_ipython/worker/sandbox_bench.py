@@ -22,10 +22,10 @@ from typing import Any
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
+from p2p_ipython.protocol.task_frames import Result, Task
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.task import safe
-from p2p_ipython.worker.slot_base import Death, TaskSlot
+from p2p_ipython.worker.slot_base import Death, ResultListener, TaskSlot
 from p2p_ipython.worker.slots import Slot
 
 REPEATS = 5
@@ -95,23 +95,11 @@ async def _once(name: str) -> Cost:
     return Cost(name, start * 1e3, first * 1e3, median(times) * 1e3, float(opening))
 
 
-class _Listener:
+class _Listener(ResultListener):
     """Puts each task's value into a queue; a plain one's is None."""
 
     def __init__(self, results: asyncio.Queue[Any]) -> None:
         self._results = results
-
-    def on_ready(self, slot: TaskSlot) -> None:
-        pass
-
-    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
-        pass
-
-    def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
-        pass
-
-    def on_dropped(self, _slot: TaskSlot, refs: Sequence[str]) -> None:
-        pass
 
     def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
         plain = result.codec == "safe"

@@ -24,7 +24,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,12 +35,12 @@ from p2p_ipython.config import Settings, data_dir, make_private
 from p2p_ipython.errors import ConfigError, P2PError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
+from p2p_ipython.protocol.task_frames import Result, Task
 from p2p_ipython.sandbox.launch import AUTO, BY_NAME, MECHANISMS, LaunchOptions, Missing, mechanism, unable
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task import safe
 from p2p_ipython.worker import probe
-from p2p_ipython.worker.slot_base import Death, TaskSlot
+from p2p_ipython.worker.slot_base import Death, ResultListener, TaskSlot
 from p2p_ipython.worker.slots import Slot
 
 log = logging.getLogger(__name__)
@@ -210,10 +210,10 @@ async def examine(name: str, options: LaunchOptions, settings: Settings) -> Verd
 
 def _missing(name: str, options: LaunchOptions) -> Missing | None:
     missing = mechanism(name).available()
-    return missing or internet.lacks() if options.network else missing
+    return missing or (internet.lacks() if options.network else None)
 
 
-class _Watch:
+class _Watch(ResultListener):
     """Listens to the slot of a self-test; ``over`` is what its task has reached."""
 
     def __init__(self) -> None:
@@ -222,18 +222,6 @@ class _Watch:
     def _end(self, reached: list[str]) -> None:
         if not self.over.done():
             self.over.set_result(reached)
-
-    def on_ready(self, slot: TaskSlot) -> None:
-        pass
-
-    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
-        pass
-
-    def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
-        pass
-
-    def on_dropped(self, _slot: TaskSlot, refs: Sequence[str]) -> None:
-        pass
 
     def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
         if result.failure is not None:

@@ -55,6 +55,22 @@ class SlotListener(Protocol):
         """Note that the slot has a fresh runner and no task: at first, or after the last runner ended."""
 
 
+class ResultListener:
+    """A ``SlotListener`` that waits for the end of its tasks only: a class of it has ``on_result`` and ``on_died``."""
+
+    def on_ready(self, slot: TaskSlot) -> None:
+        pass
+
+    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
+        pass
+
+    def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
+        pass
+
+    def on_dropped(self, slot: TaskSlot, refs: Sequence[str]) -> None:
+        pass
+
+
 class TaskSlot(Protocol):
     """One place where tasks run, one at a time."""
 

@@ -22,7 +22,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.sandbox import seccomp
-from p2p_ipython.sandbox.launch import MECHANISMS, mechanism
+from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, Mount, mechanism
 from p2p_ipython.sandbox.mechanisms.python_files import python_files
 
 WALLED = [name for name in MECHANISMS if name != NO_WALL]
@@ -233,6 +233,20 @@ def test_a_home_folder_is_not_shown_as_an_environment(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="holds your own files") as caught:
         python_files()
     assert "python3 -m venv" in caught.value.hint
+
+
+def test_a_folder_to_import_from_is_not_shown_if_it_holds_a_home_or_is_in_a_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, beside, project = tmp_path / "people" / "alice", tmp_path / "beside", tmp_path / "project"
+    for folder in (home, beside, project / "src"):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    given = (tmp_path / "people", home, beside, project / "src", tmp_path)
+    options = LaunchOptions(path=tuple(map(str, given)), mounts=(Mount(str(project)),))
+    shown = python_files(options).shown
+    assert beside in shown
+    assert not ({*given} - {beside}) & {*shown}
 
 
 def test_what_python_needs_is_shown_and_a_project_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,12 +21,12 @@ import time
 from pathlib import Path
 
 from p2p_ipython.sandbox import seccomp
-from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments, shown_modules
+from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
-from p2p_ipython.sandbox.mechanisms.install import install_with
+from p2p_ipython.sandbox.mechanisms.install import lacks_program
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
 from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, SCRATCH, SHARED_MEMORY, name_files, roots, write_files
 from p2p_ipython.sandbox.scratch import Scratch
@@ -36,6 +35,9 @@ LEAVES = ""
 
 OLDEST = (0, 8)
 """The version of bwrap that can forbid further user namespaces and bound a folder in memory."""
+
+
+_NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 
 class BubblewrapLaunch:
@@ -139,7 +141,6 @@ def _lives(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except (OSError, IndexError):
         return False
-_NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 
 def available() -> Missing | None:
@@ -148,14 +149,7 @@ def available() -> Missing | None:
         return Missing("bubblewrap is for Linux")
     if not seccomp.supported():
         return Missing("there is no filter of system calls for this machine's processor")
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        return Missing("bwrap is not installed", install_with("bubblewrap"))
-    said = subprocess.run([bwrap, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    found = tuple(map(int, re.findall(r"\d+", said)[:2]))
-    if found < OLDEST:
-        return Missing(f"{said.strip() or bwrap} is too old", "Version 0.8 or later is needed.")
-    return root_lacks()
+    return lacks_program("bwrap", "bubblewrap", OLDEST) or root_lacks()
 
 
 def prepare(options: LaunchOptions) -> BubblewrapLaunch:
@@ -193,7 +187,7 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
     made: set[Path] = set()
     shown = [(Path(each.path), "--bind" if each.writable else "--ro-bind", each.hidden) for each in options.mounts]
     # Python's own files come last: in a folder that tasks may write to they stay as they are.
-    shown += [(each, "--ro-bind", ()) for each in python_files(shown_modules(options)).shown]
+    shown += [(each, "--ro-bind", ()) for each in python_files(options).shown]
     for place, binding, hidden in shown:
         for folder in reversed(place.parents):
             if folder not in made and folder != Path("/"):  # else only their owner, root, could go through them

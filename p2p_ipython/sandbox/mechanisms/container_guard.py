@@ -22,7 +22,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -32,7 +31,7 @@ from typing import Any, NoReturn
 
 from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.mechanisms import leftovers
-from p2p_ipython.sandbox.mechanisms.guarding import Watch, end_as
+from p2p_ipython.sandbox.mechanisms.guarding import Watch, clear_up
 from p2p_ipython.sandbox.scratch import lock
 
 _DEADLINE = 4.0
@@ -57,9 +56,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     finally:
         if options["end"]:
             _run(options["end"])
-        processes.end_descendants()
-        shutil.rmtree(options["scratch"], ignore_errors=True)
-        end_as(code)
+        clear_up(options["scratch"], code)
 
 
 def _end_others(options: dict[str, Any]) -> None:

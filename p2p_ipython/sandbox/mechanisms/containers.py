@@ -18,7 +18,7 @@ from p2p_ipython.sandbox.launch import Death, LaunchOptions
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.contents import Container, mounts_of, skeleton
 from p2p_ipython.sandbox.mechanisms.leftovers import end_processes
-from p2p_ipython.sandbox.mechanisms.process import kill_tree
+from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.scratch import Scratch
 
 
@@ -38,8 +38,11 @@ class Engine:
     owner: int | None = None
 
 
-class ContainerLaunch:
-    """See ``launch.Launch``. ``user``: as whom the runner runs, None for us."""
+class ContainerLaunch(ProcessLaunch):
+    """See ``launch.Launch``. A guard, which has the engine end the container, takes the warden's part.
+
+    ``user``: as whom the runner runs, None for us.
+    """
 
     def __init__(self, options: LaunchOptions, user: int | None, engine: Callable[[Container], Engine]) -> None:
         # Not where options.scratch says: no task writes there, and podman wants a path of at most 50 characters.
@@ -66,14 +69,6 @@ class ContainerLaunch:
         ours = {name: value for name in _GUARDS if (value := os.environ.get(name)) is not None}
         self.env = ours | made.environment | {"TMPDIR": str(self.folder / "tmp")}
         self._mortality = Mortality()
-
-    def end(self, process: subprocess.Popen[bytes]) -> None:
-        """Ask the guard, which has the engine end the container."""
-        process.send_signal(signal.SIGTERM)  # does nothing when it has been reaped
-
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the guard and all that is below it; ``clean`` ends the container."""
-        kill_tree(process)
 
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
         """Ask the engine's own accounts; 0 while there are none."""

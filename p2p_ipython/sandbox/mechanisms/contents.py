@@ -120,7 +120,7 @@ def mounts_of(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> lis
     start.chmod(0o644)
     etc = [Path("/etc", name) for name in ETC]
     found = [SYSTEM, *(place for place, target in roots() if target is None), *(each for each in etc if each.exists())]
-    found += python_files(options.path).shown
+    found += python_files(options).shown
     names = name_files(folder, *ids, home)
     given = [(file, Path("/etc", name)) for name, file in names.items()]
     return [*((place, place) for place in found), *given, (start, Path(FIRST[1]))]

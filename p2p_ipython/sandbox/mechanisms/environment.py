@@ -12,10 +12,13 @@ from pathlib import Path
 from p2p_ipython.sandbox.launch import LaunchOptions
 
 
-def runner_environment(options: LaunchOptions, home: Path, temporary: Path) -> dict[str, str]:
+def runner_environment(
+    options: LaunchOptions, home: Path, temporary: Path, modules: Path | None = None
+) -> dict[str, str]:
     """Return the runner's environment: a few variables of ours, and what makes it a good guest.
 
-    Everything else stays out: tokens, agent sockets, proxies' passwords.
+    Everything else stays out: tokens, agent sockets, proxies' passwords. ``modules``: a folder to import from, after
+    those of PYTHONPATH.
     """
     env = {name: value for name, value in os.environ.items() if is_passed(name)}
     # Packages that were installed with `pip install --user` are found by the home folder, which is another one there.
@@ -32,6 +35,8 @@ def runner_environment(options: LaunchOptions, home: Path, temporary: Path) -> d
     }
     # Several slots a machine are how its cores are shared, not several threads a slot.
     env |= dict.fromkeys(_THREADS, "1")
+    if modules is not None:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), str(modules))))
     return env | dict(options.extra_env)
 
 

@@ -27,7 +27,7 @@ from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
-from p2p_ipython.sandbox.mechanisms.install import install_with
+from p2p_ipython.sandbox.mechanisms.install import lacks_program
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
 from p2p_ipython.sandbox.scratch import Scratch
@@ -77,10 +77,10 @@ class FirejailLaunch(ProcessLaunch):
         self.folder = scratch / "home"
         temporary, modules, told = scratch / "tmp", scratch / "modules", scratch / "runner.profile"
         try:
-            for folder in (self.folder, temporary, modules):
+            for folder in (self.folder, temporary):
                 folder.mkdir()
-            files = python_files(options.path)
-            (modules / files.package.name).symlink_to(files.package)
+            files = python_files(options)
+            files.link_package(modules)
             for each in options.mounts:
                 if each.writable and os.stat(each.path).st_uid != os.getuid():
                     raise ConfigError(f"firejail can't share {each.path} to write to: it isn't yours")
@@ -96,8 +96,7 @@ class FirejailLaunch(ProcessLaunch):
         firejail += ["/bin/sh", "-c", _BEGIN, "sh", sys.executable, *arguments]
         given = {"scratch": str(scratch), "disk": options.disk, "processes": options.processes, "command": firejail}
         self.command = [sys.executable, "-P", "-m", f"{__package__}.firejail_guard", json.dumps(given)]
-        self.env = runner_environment(options, self.folder, temporary)
-        self.env["PYTHONPATH"] = os.pathsep.join(filter(None, (self.env.get("PYTHONPATH"), str(modules))))
+        self.env = runner_environment(options, self.folder, temporary, modules)
         self._mortality = Mortality()
 
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
@@ -140,14 +139,7 @@ def available() -> Missing | None:
         return Missing("firejail is for Linux")
     if os.geteuid() == 0:
         return Missing("firejail can't run root's tasks as another user", "Run the worker as another user.")
-    firejail = shutil.which("firejail")
-    if firejail is None:
-        return Missing("firejail is not installed", install_with("firejail"))
-    said = subprocess.run([firejail, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    found = tuple(map(int, re.findall(r"\d+", said)[:3]))
-    if found < OLDEST:
-        return Missing(f"{said.partition(chr(10))[0].strip() or firejail} is too old", "0.9.72 or later is needed.")
-    return None
+    return lacks_program("firejail", "firejail", OLDEST)
 
 
 def prepare(options: LaunchOptions) -> FirejailLaunch:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from functools import partial
 from typing import Any, NoReturn
 
 from p2p_ipython.sandbox import processes
-from p2p_ipython.sandbox.mechanisms.guarding import Watch, end_as, full
+from p2p_ipython.sandbox.mechanisms.guarding import Watch, clear_up, full
 
 TRIES = 3
 """How often firejail is started at most."""
@@ -39,9 +38,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     except OSError as error:
         os.write(2, f"p2p: the runner can't be started: {error}\n".encode())
     finally:
-        processes.end_descendants()
-        shutil.rmtree(scratch, ignore_errors=True)
-        end_as(code)
+        clear_up(scratch, code)
 
 
 def _run(command: list[str], *, frames: int) -> int:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import threading
 from collections.abc import Callable
 from typing import NoReturn
 
+from p2p_ipython.sandbox import processes
+
 LOOK = 0.1
 """Seconds between two looks: at who our parent is, and at what the mechanism wants to be looked at."""
-
 
 DISK_FULL = 99
 """The exit code that says that the scratch folder held too much."""
@@ -64,7 +66,14 @@ class Watch:
         return ended[0]
 
 
-def end_as(code: int) -> NoReturn:
+def clear_up(scratch: str, code: int) -> NoReturn:
+    """End all that is below this process, remove the scratch folder, and end as the runner did."""
+    processes.end_descendants()
+    shutil.rmtree(scratch, ignore_errors=True)
+    _end_as(code)
+
+
+def _end_as(code: int) -> NoReturn:
     """End this process with an exit code, or by a signal if it is negative."""
     if code < 0:
         with contextlib.suppress(OSError, ValueError):

@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from importlib.util import find_spec
 
 from p2p_ipython.sandbox import seccomp
-from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments, shown_modules
-from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
+from p2p_ipython.sandbox.launch import LaunchOptions, Missing, runner_arguments
+from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
-from p2p_ipython.sandbox.mechanisms.process import kill_tree
+from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, out_of_reach, python_files
-from p2p_ipython.sandbox.processes import end_those_in
 from p2p_ipython.sandbox.scratch import Scratch
 
 LEAVES = (
@@ -60,8 +57,8 @@ _SHOWN = (
 """Besides ``SYSTEM``: libraries and how they are found, the time zone, fonts, names, whom TLS trusts, randomness."""
 
 
-class LandlockLaunch:
-    """See ``launch.Launch``."""
+class LandlockLaunch(ProcessLaunch):
+    """See ``launch.Launch``. A guard, outside the wall, takes the warden's part."""
 
     def __init__(self, options: LaunchOptions) -> None:
         self._scratch = Scratch(options.scratch)
@@ -71,14 +68,13 @@ class LandlockLaunch:
         temporary, modules = scratch / "tmp", scratch / "modules"
         other = stranger()
         try:
-            for folder in (self.folder, temporary, modules):
+            for folder in (self.folder, temporary):
                 folder.mkdir()
             if other is not None:
                 for folder in (self.folder, temporary, scratch):
                     os.chown(folder, other, other)
-            files = python_files(shown_modules(options))
-            # A folder that can't be listed is searched for modules in vain: that of a project, which is not shown.
-            (modules / files.package.name).symlink_to(files.package)
+            files = python_files(options)
+            files.link_package(modules)
         except BaseException:
             self._scratch.remove()
             raise
@@ -99,32 +95,8 @@ class LandlockLaunch:
         }
         guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.landlock_guard", json.dumps(given)]
         self.command = [*as_stranger(other), *guard]
-        self.env = runner_environment(options, self.folder, temporary)
-        self.env["PYTHONPATH"] = os.pathsep.join(filter(None, (self.env.get("PYTHONPATH"), str(modules))))
+        self.env = runner_environment(options, self.folder, temporary, modules)
         self._mortality = Mortality()
-
-    def end(self, process: subprocess.Popen[bytes]) -> None:
-        """Ask the guard, which kills all that is below it."""
-        process.send_signal(signal.SIGTERM)  # does nothing when it has been reaped
-
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the guard and all that was below it."""
-        kill_tree(process)
-
-    def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
-        """Add up what the processes behind the wall occupy."""
-        return memory_below(process.pid, shared_once=shared_once)
-
-    def death(self, code: int, words: str) -> Death:
-        """Describe an end by the guard's exit code, which is the runner's."""
-        return self._mortality.death(code, words)
-
-    def clean(self) -> None:
-        """End what even the guard has missed, and remove the scratch folder."""
-        try:
-            end_those_in(str(self._scratch.path))
-        finally:
-            self._scratch.remove()
 
 
 def available() -> Missing | None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from typing import Any, NoReturn
 
 import sandlock
 
 from p2p_ipython.sandbox import processes
-from p2p_ipython.sandbox.mechanisms.guarding import Watch, end_as, full
+from p2p_ipython.sandbox.mechanisms.guarding import Watch, clear_up, full
 
 _OF_ANY_FILE = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat")
 """Calls that Landlock doesn't hold: they would change the lender's files, wherever they are."""
@@ -45,9 +44,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     except RuntimeError as error:
         os.write(2, f"p2p: the runner can't be started: {error}\n".encode())
     finally:
-        processes.end_descendants()
-        shutil.rmtree(scratch, ignore_errors=True)
-        end_as(code)
+        clear_up(scratch, code)
 
 
 def _code(result: Any) -> int:

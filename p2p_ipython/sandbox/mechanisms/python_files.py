@@ -9,12 +9,11 @@ import os
 import site
 import stat
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_ipython.errors import ConfigError
-from p2p_ipython.sandbox.launch import Missing
+from p2p_ipython.sandbox.launch import LaunchOptions, Missing
 
 SYSTEM = Path("/usr")
 """The system's programs and libraries. Sandboxes show it whole; its folders at the root are links to it, or shown."""
@@ -31,12 +30,21 @@ class PythonFiles:
     package: Path
     left_out: tuple[str, ...]
 
+    def link_package(self, modules: Path) -> None:
+        """Make a folder in which this package is found: one that can't be listed is searched for modules in vain.
 
-def python_files(path: Iterable[str] = ()) -> PythonFiles:
+        That is so with a project's folder, which is not shown. Raises ``OSError``.
+        """
+        modules.mkdir()
+        (modules / self.package.name).symlink_to(self.package)
+
+
+def python_files(options: LaunchOptions | None = None) -> PythonFiles:
     """Return what the running interpreter needs to start again, with the packages that it has.
 
-    ``path`` holds further folders that tasks may import from. Folders of editable installs, and others that a
-    ``.pth`` file names, are left out unless they are among these: a project's folder holds more than its modules.
+    Further folders are those of ``options.path``, but for what a mount shows, and what holds a mount or the home.
+    Folders of editable installs, and others that a ``.pth`` file names, are left out unless they are among these: a
+    project's folder holds more than its modules.
 
     Raises ``ConfigError`` for an environment that is a home folder, or holds it.
     """
@@ -46,7 +54,7 @@ def python_files(path: Iterable[str] = ()) -> PythonFiles:
         _refuse_a_home(prefix)
     if site.ENABLE_USER_SITE:
         wanted.append(Path(site.getusersitepackages()))
-    wanted += [package, *map(Path, path), *_links_of(Path(sys.executable))]
+    wanted += [package, *_modules(options or LaunchOptions()), *_links_of(Path(sys.executable))]
     shown: list[Path] = []
     for place in wanted:
         for each in (place, place.resolve()):
@@ -61,6 +69,18 @@ def python_files(path: Iterable[str] = ()) -> PythonFiles:
         and Path(entry).resolve() != package.resolve().parent
     ]
     return PythonFiles(tuple(shown), package, tuple(left_out))
+
+
+def _modules(options: LaunchOptions) -> list[Path]:
+    """Return the folders of ``options.path`` that are in no mount, and hold neither a mount nor the home."""
+    mounts = [Path(each.path) for each in options.mounts]
+    inside = [*mounts, Path(os.path.realpath(os.path.expanduser("~")))]
+    found = []
+    for folder in map(Path, options.path):
+        place = folder.resolve()
+        if not _is_below(place, mounts) and not any(_is_below(each, [place]) for each in inside):
+            found.append(folder)
+    return found
 
 
 def out_of_reach() -> Missing | None:

@@ -59,10 +59,10 @@ class SeatbeltLaunch(ProcessLaunch):
         self.folder = scratch / "home"
         temporary, modules = scratch / "tmp", scratch / "modules"
         try:
-            for folder in (self.folder, temporary, modules):
+            for folder in (self.folder, temporary):
                 folder.mkdir()
-            files = python_files(options.path)
-            (modules / files.package.name).symlink_to(files.package)
+            files = python_files(options)
+            files.link_package(modules)
             shown = [str(SYSTEM), *_SHOWN, *map(str, files.shown), str(scratch)]
             shown += [each.path for each in options.mounts]
             written = [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)]
@@ -72,8 +72,7 @@ class SeatbeltLaunch(ProcessLaunch):
             self._scratch.remove()
             raise
         self.command = command(told, [sys.executable, *runner_arguments(options, str(scratch), walled=False)])
-        self.env = runner_environment(options, self.folder, temporary)
-        self.env["PYTHONPATH"] = os.pathsep.join(filter(None, (self.env.get("PYTHONPATH"), str(modules))))
+        self.env = runner_environment(options, self.folder, temporary, modules)
         self._mortality = Mortality()
 
 
