@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from board_support import ssh_files
 
+from p2p_ipython.board.client import ssh_config
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHOptions, parse_ssh_options, route
 from p2p_ipython.errors import ConfigError
 
@@ -65,15 +66,55 @@ def test_jump_hosts_come_in_order_with_settings_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ("Host board\n ProxyJump board\n", "jump hosts"),
+        ("Host board\n ProxyJump gate\nHost gate\n ProxyJump board\n", "jump hosts"),
         ("Host board\n ProxyCommand nc %h %p\n", "ProxyCommand"),
-        ("Host board\n Port many\n", "Port"),
-        ("this is no configuration\nHost", "can't be read"),
+        ("Host board\n Port many\n", "many"),
+        ("this is no configuration\nHost", "can't be used"),
     ],
 )
 def test_a_configuration_that_cannot_be_followed_is_refused(tmp_path, config, says):
     with pytest.raises(ConfigError, match=says):
         route(BoardAddress("board"), ssh_files(tmp_path, config))
+
+
+@pytest.fixture
+def without_openssh(monkeypatch):
+    monkeypatch.setattr(ssh_config.shutil, "which", lambda name: None)
+
+
+@pytest.mark.parametrize("way", ["openssh", "paramiko"])
+def test_openssh_and_paramiko_read_a_configuration_alike(tmp_path, request, way):
+    if way == "paramiko":
+        request.getfixturevalue("without_openssh")
+    files = ssh_files(
+        tmp_path,
+        "Host board\n HostName 192.0.2.7\n HostKeyAlias alias\n IdentityFile none\n IdentityFile ~/.ssh/%r-%h\n"
+        " User ann\n IdentitiesOnly yes\n IdentityAgent none\nHost *\n Port 2200\n",
+    )
+    key = Path.home() / ".ssh" / "ann-192.0.2.7"
+    assert route(BoardAddress("board"), files) == Route(
+        "192.0.2.7", 2200, "ann", "alias", (key,), agent="none", identities_only=True
+    )
+    assert route(BoardAddress("other", None, "me"), files) == Route("other", 2200, "me", "[other]:2200")
+
+
+def test_an_included_file_counts(tmp_path):
+    more = tmp_path / "more"
+    more.write_text("Host board\n HostName 192.0.2.7\n")
+    files = ssh_files(tmp_path, f"Include {more}\nHost board\n HostName 192.0.2.8\n Port 2200\n")
+    assert str(route(BoardAddress("board", None, "me"), files)) == "192.0.2.7 port 2200"
+
+
+def test_without_openssh_an_include_is_refused_and_not_ignored(tmp_path, without_openssh):
+    with pytest.raises(ConfigError, match="Include") as caught:
+        route(BoardAddress("board"), ssh_files(tmp_path, "Include more\n"))
+    assert "Install OpenSSH" in caught.value.hint
+
+
+def test_a_match_line_sees_the_user_and_port_that_were_typed(tmp_path):
+    files = ssh_files(tmp_path, "Match user ann\n HostName 192.0.2.7\n")
+    assert route(BoardAddress("board", None, "ann"), files).host == "192.0.2.7"
+    assert route(BoardAddress("board", None, "bob"), files).host == "board"
 
 
 @pytest.mark.parametrize(

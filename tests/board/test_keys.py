@@ -18,6 +18,8 @@ import pytest
 from board_support import Key, make_key, ssh_files
 
 from p2p_ipython.board.client import keys as keys_module
+from p2p_ipython.board.client import ssh_config
+from p2p_ipython.board.client.address import Route
 from p2p_ipython.board.client.keys import AgentSigner, choose_among, choose_key
 from p2p_ipython.errors import NoKey
 from p2p_ipython.protocol.identity import SESSION_NAMESPACE, Session
@@ -71,7 +73,7 @@ def _no_agent_of_the_developers(monkeypatch):
 def test_a_given_file_wins_and_says_where_it_is_from(files, tmp_path):
     make_key(files.folder, "id_ed25519")
     given = make_key(tmp_path, "given")
-    choice = choose_among(files, identity=given.path, configured=[files.folder / "id_ed25519"])
+    choice = choose_among(files, identity=given.path, way=Route("b", 22, "u", "b", (files.folder / "id_ed25519",)))
     assert (choice.fingerprint, choice.source) == (given.fingerprint, str(given.path))
     assert choice.public_line == " ".join(given.line.split()[:2])
 
@@ -222,6 +224,31 @@ def parts(wire: bytes) -> list[bytes]:
         found.append(wire[4 : 4 + size])
         wire = wire[4 + size :]
     return found
+
+
+@pytest.mark.parametrize("openssh", [True, False], ids=["openssh", "paramiko"])
+def test_the_agent_is_the_one_that_is_configured_for_the_host(files, tmp_path, agent, monkeypatch, openssh):
+    held, usual = make_key(tmp_path, "held"), make_key(files.folder, "id_ed25519")
+    agent.add(held)
+    socket = os.environ["SSH_AUTH_SOCK"]
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "none there"))
+    monkeypatch.setenv("OTHER_AGENT", socket)
+    if not openssh:
+        monkeypatch.setattr(ssh_config.shutil, "which", lambda name: None)
+    (files.folder / "config").write_text(
+        f"Host board\n IdentityAgent {socket}\nHost named\n IdentityAgent $OTHER_AGENT\n"
+        f"Host only\n IdentityAgent {socket}\n IdentitiesOnly yes\n"
+    )
+    for name in ("board", "named"):
+        key = choose_key(name, files=files)
+        assert key.fingerprint == held.fingerprint
+        assert key.key.sign_ssh_data(b"data"), "it signs by that agent, too"
+    assert choose_key("only", files=files).fingerprint == usual.fingerprint
+    assert choose_key("another", files=files).fingerprint == usual.fingerprint
+    monkeypatch.setenv("SSH_AUTH_SOCK", socket)
+    (files.folder / "config").write_text("Host board\n IdentityAgent none\n")
+    assert choose_key("board", files=files).fingerprint == usual.fingerprint
+    assert choose_key("another", files=files).fingerprint == held.fingerprint
 
 
 def test_without_any_key_the_next_step_is_ssh_keygen(files):

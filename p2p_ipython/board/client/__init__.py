@@ -8,6 +8,7 @@
     dial          the way to a board: socket, jump hosts, log-in
     tunnel        a jump host's channel as the next connection's socket
     address       where a board is: what was typed, completed by ``~/.ssh/config``
+    ssh_config    what ``~/.ssh/config`` says of a host: OpenSSH is asked, or paramiko reads it
     keys          which key to show
     passphrase    asks the user for a key's passphrase
     known_hosts   whether it is the right board

@@ -12,9 +12,9 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from p2p_ipython import config
+from p2p_ipython.board.client.ssh_config import Lookup, configuration
 from p2p_ipython.errors import ConfigError
 
 DEFAULT_PORT = 22
@@ -178,7 +178,7 @@ class Route:
     """Where to connect to: an address completed by the configuration. ``jumps`` are to be gone through, in order.
 
     ``name`` is what known-hosts files call it; ``identities`` are the configured key files, ``known_hosts`` the
-    configured files of host keys (none: the usual ones).
+    configured files of host keys (none: the usual ones). ``agent`` and ``identities_only`` are as in ``HostSettings``.
     """
 
     host: str
@@ -188,6 +188,8 @@ class Route:
     identities: tuple[Path, ...] = ()
     known_hosts: tuple[Path, ...] = ()
     jumps: tuple[Route, ...] = field(default=())
+    agent: str = ""
+    identities_only: bool = False
 
     def __str__(self) -> str:
         return f"{self.host} port {self.port}"
@@ -198,60 +200,38 @@ def route(address: BoardAddress, files: SSHFiles, options: SSHOptions | None = N
 
     ``options`` are for the board; jump hosts have what is configured for them.
     """
-    return _route(address, _load(files), 0, options or SSHOptions())
+    return _route(address, configuration(files.config), 0, options or SSHOptions())
 
 
-def _load(files: SSHFiles) -> Any:
-    """Read the configuration; None if there is none: paramiko's empty one asks for the user's name."""
-    import paramiko  # heavy
-
-    if files.config is None:
-        return None
-    try:
-        return paramiko.SSHConfig.from_path(str(files.config))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, paramiko.SSHException) as error:
-        raise ConfigError(
-            f"{files.config} can't be read: {error}", hint="Correct the file; `ssh -G HOST` checks it."
-        ) from None
-
-
-def _route(address: BoardAddress, settings: Any, depth: int, options: SSHOptions) -> Route:
+def _route(address: BoardAddress, lookup: Lookup, depth: int, options: SSHOptions) -> Route:
     if depth > MAX_HOPS:
         raise ConfigError(f"more than {MAX_HOPS} jump hosts", hint="Does a ProxyJump in ~/.ssh/config lead to itself?")
-    try:
-        found = settings.lookup(address.host) if settings is not None else {"hostname": address.host}
-    except Exception as error:
-        # A Match line can fail in as many ways as there are criteria.
-        raise ConfigError(
-            f"~/.ssh/config can't be used for {address.host}: {error}",
-            hint="Correct the file; `ssh -G HOST` checks it.",
-        ) from None
-    jump = options.jump or found.get("proxyjump", "none")
-    if options.jump is None and found.get("proxycommand", "none") != "none":
+    found = lookup(address.host, options.user or address.user, options.port or address.port)
+    jump = options.jump or found.proxy_jump
+    if options.jump is None and found.proxy_command != "none":
         raise ConfigError(
             f"~/.ssh/config has a ProxyCommand for {address.host}, which is not supported",
             hint="Use ProxyJump there (or -J), or connect with `ssh -L` and give its local port.",
         )
-    host = found["hostname"]
+    host = found.hostname
     complaint = f"~/.ssh/config has no usable Port for {address.host}"
-    port = options.port or address.port or _port(found.get("port"), complaint)
+    port = options.port or address.port or _port(found.port, complaint)
     jumps: tuple[Route, ...] = ()
     if jump.lower() != "none":
         # "a,b" is: to a, from there to b. Only the first may have jump hosts of its own; ssh ignores the others' too.
         first, *others = _hops(jump)
-        nearest = _route(first, settings, depth + 1, SSHOptions())
-        jumps = (*nearest.jumps, nearest, *(_route(hop, settings, depth + 1, SSHOptions()) for hop in others))
-    identities = tuple(Path(name).expanduser() for name in found.get("identityfile", []) if name != "none")
+        nearest = _route(first, lookup, depth + 1, SSHOptions())
+        jumps = (*nearest.jumps, nearest, *(_route(hop, lookup, depth + 1, SSHOptions()) for hop in others))
     return Route(
         host=host,
         port=port,
-        user=options.user or address.user or found.get("user") or _login_name(),
-        name=options.host_key_alias or found.get("hostkeyalias") or (host if port == 22 else f"[{host}]:{port}"),
-        identities=identities if options.identity is None else (options.identity, *identities),
-        known_hosts=tuple(Path(name).expanduser() for name in found.get("userknownhostsfile", "").split()),
+        user=options.user or address.user or found.user or _login_name(),
+        name=options.host_key_alias or found.host_key_alias or (host if port == 22 else f"[{host}]:{port}"),
+        identities=found.identities if options.identity is None else (options.identity, *found.identities),
+        known_hosts=found.known_hosts,
         jumps=jumps,
+        agent=found.agent,
+        identities_only=found.identities_only,
     )
 
 

@@ -61,7 +61,7 @@ class Way:
         self.route = way = route(target.address, target.files, target.options)
         # The board's key first, so that a lacking one is said before anything is connected to.
         choice = target.key or choose_among(
-            target.files, identity=target.identity, configured=way.identities, passphrase=target.passphrase
+            target.files, identity=target.identity, way=way, passphrase=target.passphrase
         )
         self.key = choice
         self.target = replace(target, key=choice)
@@ -71,7 +71,7 @@ class Way:
             check = HostKeyCheck(hop, target.files, target.pin if hop is way else None)
             key = choice
             if hop is not way and hop.identities:
-                key = choose_among(target.files, configured=hop.identities, passphrase=target.passphrase)
+                key = choose_among(target.files, way=hop, passphrase=target.passphrase)
             transport = self._log_in(sock, hop, check, key, deadline)
             if onward is not None:
                 try:

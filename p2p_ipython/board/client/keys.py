@@ -4,12 +4,13 @@ The first of these that is there is taken:
 
 1. the file given as ``--identity``, or by ``-i`` among the SSH options;
 2. the first ``IdentityFile`` of ``~/.ssh/config`` for the board's host that exists;
-3. the agent's first key;
+3. the agent's first key, unless the configuration says ``IdentitiesOnly``;
 4. ``id_ed25519``, ``id_ecdsa`` or ``id_rsa`` in ``~/.ssh``.
 
-A file's key that the agent holds as well is used through the agent, so that no passphrase is asked for. A file may
-be a public key alone (``.pub``), for a key that only the agent has. A key whose passphrase was asked for stays open in
-this process: nobody is asked twice for it.
+The agent is the one at ``IdentityAgent`` if that is configured for the board's host (none for ``none``), else the one
+at ``$SSH_AUTH_SOCK``. A file's key that the agent holds as well is used through the agent, so that no passphrase is
+asked for. A file may be a public key alone (``.pub``), for a key that only the agent has. A key whose passphrase was
+asked for stays open in this process: nobody is asked twice for it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko.agent import AgentSSH
 
-from p2p_ipython.board.client.address import BoardAddress, SSHFiles, parse_ssh_options, route
+from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, parse_ssh_options, route
 from p2p_ipython.errors import NoKey
 from p2p_ipython.protocol.identity import fingerprint
 
@@ -80,13 +81,14 @@ class KeyChoice:
 class AgentSigner(paramiko.AgentKey):  # type: ignore[misc]
     """A key of the agent's. Each signature has its own connection, so threads may share the key."""
 
-    def __init__(self, blob: bytes, comment: str) -> None:
+    def __init__(self, blob: bytes, comment: str, agent: str = "") -> None:
         super().__init__(None, blob, comment)
+        self._at = agent
 
     def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:
         """Have the agent sign. Raises ``NoKey`` when it won't."""
         try:
-            with _agent(SIGN_WITHIN) as agent:
+            with _agent(self._at, SIGN_WITHIN) as agent:
                 if agent._conn is None:
                     raise OSError("there is no agent")
                 signed: bytes = paramiko.AgentKey(agent, self.blob).sign_ssh_data(data, algorithm)
@@ -116,25 +118,24 @@ def choose_key(
     files = files or SSHFiles.default()
     address = BoardAddress.parse(address) if isinstance(address, str) else address
     identity = identity or parse_ssh_options(ssh_options).identity
-    configured = route(address, files).identities if identity is None else ()
-    return choose_among(files, identity=identity, configured=configured, passphrase=passphrase)
+    return choose_among(files, identity=identity, way=route(address, files), passphrase=passphrase)
 
 
 def choose_among(
     files: SSHFiles,
     *,
     identity: Path | None = None,
-    configured: Iterable[Path] = (),
+    way: Route | None = None,
     passphrase: Passphrase | None = None,
 ) -> KeyChoice:
-    """Choose a key for a route that is known; ``configured`` is its ``identities``. See ``choose_key``."""
-    held = _held(files)
+    """Choose a key for a route that is known, or for none. See ``choose_key``."""
+    held = _held(files, way.agent if way is not None else "")
     if identity is not None:
         return _from_file(identity.expanduser(), held, passphrase)
-    for path in configured:
+    for path in way.identities if way is not None else ():
         if os.path.exists(path) or os.path.exists(_public(path)):
             return _from_file(path, held, passphrase)
-    if held:
+    if held and not (way is not None and way.identities_only):
         return KeyChoice(held[0], "from the SSH agent")
     for name in DEFAULT_NAMES:
         if os.path.exists(files.folder / name):
@@ -145,27 +146,30 @@ def choose_among(
     )
 
 
-def _held(files: SSHFiles) -> list[AgentSigner]:
-    """Return the keys in the agent, in its order."""
-    if not files.agent:
+def _held(files: SSHFiles, where: str) -> list[AgentSigner]:
+    """Return the keys in the agent, in its order; ``where`` as in ``HostSettings.agent``."""
+    if not files.agent or where == "none":
         return []
     try:
-        with _agent(LIST_WITHIN) as agent:
-            return [AgentSigner(key.blob, key.comment) for key in agent.get_keys() if b"-cert-" not in key.blob[:40]]
+        with _agent(where, LIST_WITHIN) as agent:
+            keys = [key for key in agent.get_keys() if b"-cert-" not in key.blob[:40]]
+            return [AgentSigner(key.blob, key.comment, where) for key in keys]
     except (paramiko.SSHException, OSError) as error:
         log.info("the SSH agent can't be asked: %s", error)
         return []
 
 
 @contextmanager
-def _agent(timeout: float) -> Iterator[AgentSSH]:
-    """Connect to the agent, which may take ``timeout`` s for an answer; without keys when there is none.
+def _agent(where: str, timeout: float) -> Iterator[AgentSSH]:
+    """Connect to the agent at ``where`` ("": the usual one); without keys when there is none.
+
+    An answer may take ``timeout`` s.
 
     Made here and not by ``paramiko.Agent``, which waits for ever, and leaves its socket open when nobody answers.
     """
-    where = os.environ.get("SSH_AUTH_SOCK")
+    usual, where = not where, where or os.environ.get("SSH_AUTH_SOCK", "")
     agent = AgentSSH()
-    if sys.platform == "win32":
+    if sys.platform == "win32" and usual:
         agent = paramiko.Agent()
     elif where:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
