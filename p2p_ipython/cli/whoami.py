@@ -70,7 +70,8 @@ def _whoami(options: argparse.Namespace) -> int:
     if options.board is not None:
         address = BoardAddress.parse(options.board)
         user = run(_ask_board(address, choice, files, options.accept_host_key, tuple(options.ssh_option)))
-        say(f"on {options.board}: {user or 'it does not say'}")
+        known = "no account; the board lets the key in nevertheless" if user == "public" else user
+        say(f"on {options.board}: {known or 'it does not say'}")
     if accounts is not None:
         say(f"account      {_account(accounts, choice, files, wished=options.account is not None)}")
     return 0

@@ -31,6 +31,7 @@ PAUSE = 1.0
 MAX_ANSWER = 64 << 10
 
 _NAME = re.compile(r"[a-zA-Z0-9]{1,50}")
+_OWN_TOPIC = re.compile(r"^- ([a-zA-Z0-9]{1,50})/", re.MULTILINE)
 
 
 class ConnectionListener(Protocol):
@@ -164,9 +165,17 @@ class Connection:
         return channel
 
     def _who_am_i(self) -> str:
-        """Return our name; by the time that it has come, a refusal of the topic would have come, too."""
+        """Return our name, "public" without an account, or "" where the board says neither.
+
+        By the time that it has come, a refusal of the topic would have come, too. pico's boards don't know ``user``.
+        They refuse ``ls`` to those without an account, and name others' topics by their account.
+        """
         try:
             name = self.ask("user")[0].partition("\n")[0].strip()
+            if not name:
+                listing, status = self.ask("ls")
+                found = _OWN_TOPIC.search(listing)
+                name = "public" if status else found[1] if found else ""
         except BoardUnreachable as error:
             log.debug("the board doesn't say who we are: %s", error)
             return ""
