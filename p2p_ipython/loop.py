@@ -27,6 +27,8 @@ T = TypeVar("T")
 _lock = threading.Lock()
 _background: BackgroundLoop | None = None
 _adopted: asyncio.AbstractEventLoop | None = None
+_pid = 0
+"""The process that has adopted it."""
 
 
 def adopt() -> None:
@@ -35,10 +37,12 @@ def adopt() -> None:
     Call it before anything imports ``twisted.internet.reactor`` (the wormhole servers do on import).
     Raises ``UsageError`` when the process has another reactor.
     """
-    global _adopted  # noqa: PLW0603 - one reactor a process is Twisted's own rule
+    global _adopted, _pid
     loop = asyncio.get_running_loop()
     if _adopted is loop:
         return
+    if _adopted is not None and _pid != os.getpid():  # a fork: the reactor is the parent's, whose loop isn't here
+        del sys.modules["twisted.internet.reactor"]
     if "twisted.internet.reactor" in sys.modules:
         raise UsageError(
             "another Twisted reactor is installed in this process",
@@ -52,7 +56,7 @@ def adopt() -> None:
 
     # What reactor.run() does, less running the loop, which runs already, and less the signal handlers.
     reactor.startRunning(installSignalHandlers=False)
-    _adopted = loop
+    _adopted, _pid = loop, os.getpid()
 
 
 def disown() -> None:
@@ -142,7 +146,7 @@ class BackgroundLoop:
 def background() -> BackgroundLoop:
     """Return the process's background loop, started on first use.
 
-    After a fork the child has none of its parent's threads: it gets a loop of its own, without Twisted.
+    After a fork the child has none of its parent's threads: it gets a loop and a reactor of its own.
     """
     global _background  # noqa: PLW0603 - one loop a process, like the reactor that it serves
     with _lock:

@@ -12,6 +12,8 @@ from p2p_ipython.loop import background
 
 T = TypeVar("T")
 
+FORK_HINT = "Call p2p_ipython.connect() in this process; what the other one has connected stays its own."
+
 
 def wait_for(work: Coroutine[Any, Any, T], seconds: float, what: str, *, pid: int) -> T:
     """Run ``work`` on the loop, and return or raise what comes of it.
@@ -21,9 +23,7 @@ def wait_for(work: Coroutine[Any, Any, T], seconds: float, what: str, *, pid: in
     """
     if pid != os.getpid():
         work.close()
-        raise UsageError(
-            f"{what} is for the process that began it, of which this one is a fork", hint="Connect or load anew here."
-        )
+        raise UsageError(f"{what} is for the process that began it, of which this one is a fork", hint=FORK_HINT)
     if background().is_current():
         work.close()
         raise UsageError(f"{what} would wait for the loop on its own thread", hint="Call it from another thread.")

@@ -728,3 +728,33 @@ sys.stdin.read()
     finally:
         program.kill()
         program.wait()
+
+
+_FORKED = """
+import os, p2p_ipython
+with p2p_ipython.connect(workers=1) as cluster:
+    assert cluster.submit(pow, 2, 3).result(60) == 8
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            try:
+                cluster.submit(pow, 2, 3)
+            except p2p_ipython.P2PError as error:
+                print(error, flush=True)
+            with p2p_ipython.connect(workers=1) as own:
+                print("the child's own:", own.submit(pow, 3, 3).result(60), flush=True)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    print("the parent's:", cluster.submit(pow, 2, 5).result(60))
+"""
+
+
+def test_a_fork_connects_anew_and_leaves_its_parents_cluster_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKED], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "of which this one is a fork\nConnect in this process, with p2p_ipython.connect()." in done.stdout
+    assert "the child's own: 27\n" in done.stdout
+    assert done.stdout.endswith("the parent's: 32\n")
