@@ -88,8 +88,8 @@ async def _run(options: argparse.Namespace) -> int:
             _introduce(host, new=new)
             answering = loop.create_task(_answer(host, knocks))
             try:
-                if not await _hosted_until_the_end(host, ended):
-                    say(f"the time of {profile.title} is up; p2p host {options.cluster} continues it")
+                over = "" if await _hosted_until_the_end(host, ended) else ": its time is up"
+                say(f"{profile.title} is not hosted here any more{over}; p2p host {options.cluster} continues it")
             finally:
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)

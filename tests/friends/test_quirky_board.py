@@ -79,7 +79,21 @@ def test_friends_come_in_lend_and_leave_with_several_processes_of_the_host(here:
     assert "NotAdmitted" in notebooks[1].fails("c.submit(pow, 2, 3).result(60)")
     assert notebooks[0].run(TASK) == "1024"
     assert host.end() == 0
+    assert "alice/friends is not hosted here any more; p2p host friends continues it" in host.text
     assert notebooks[0].run(TASK) == "1024"
+
+
+def test_a_board_that_does_not_know_its_users_by_name_tells_by_its_list_of_topics(tmp_path: Path) -> None:
+    made = Quirky(tmp_path)
+    alice, nobody = made.person("alice"), made.person("nobody")
+    with on_the_loop(pico_board(users_inline={"alice": alice.public_line})) as server:
+        where = f"{server.addresses.host}:{server.addresses.port}"
+        pin = ("--accept-host-key", server.addresses.fingerprint)
+        try:
+            assert f"on {where}: alice" in alice.says("whoami", "--board", where, *pin)
+            assert f"on {where}: no account; the board lets" in nobody.says("whoami", "--board", where, *pin)
+        finally:
+            made.end()
 
 
 def test_members_work_before_the_host_is_there_and_while_it_comes_and_goes(here: Quirky) -> None:
