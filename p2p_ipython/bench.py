@@ -88,12 +88,15 @@ def measure(
     identity: Path | None = None,
     accept_host_key: str | None = None,
     ssh_options: Sequence[str] = (),
+    mailbox: str | None = None,
+    relay: str | None = None,
     progress: Callable[[str], None] = lambda _text: None,
     effort: Effort | None = None,
 ) -> Figures:
     """Measure a cluster, by default a personal one that is started here; blocks, for tens of seconds.
 
-    ``target`` and ``cluster`` name a shared one instead; it needs a worker. ``workers`` is for a personal one.
+    ``target`` and ``cluster`` name another one instead, as for ``connect``; it needs a worker. ``workers`` is for a
+    personal one.
     ``memory`` (of this process, and of the personal cluster's workers) is read in the first repeat, before
     large data. Raises a ``P2PError`` when there is no cluster, or no worker answers in time.
     """
@@ -111,6 +114,7 @@ def measure(
         given: dict[str, Any] = {}
         if target:
             given = {"identity": identity, "accept_host_key": accept_host_key, "ssh_options": ssh_options}
+            given |= {"mailbox": mailbox, "relay": relay}
         with connect(target, cluster=cluster, workers=workers, **given) as running:
             _result(running.submit(int), effort)
             samples.first_result.append(time.perf_counter() - began)

@@ -19,9 +19,14 @@ def add(commands: Commands) -> None:
         text="Measure a cluster: time to the first result, round trip of a task that does nothing, such tasks per\n"
         "second, and 100 MB in and out. Default: a personal cluster, started on this machine for it and ended\n"
         "afterwards. Figures are medians of repeats, after a warm-up. It takes about a minute.",
-        example="  p2p bench\n  p2p bench --workers 2 --json\n  p2p bench --board localhost:2222 --cluster mine",
+        example="  p2p bench\n  p2p bench --workers 2 --json\n  p2p bench --board localhost:2222 --cluster mine\n"
+        "  p2p bench --cluster alice/friends",
     )
     cluster_arguments(parser, required=False, default=None)
+    parser.add_argument(
+        "--mailbox", metavar="URL", help="the wormhole mailbox, for a board that has none of its own (default: public)"
+    )
+    parser.add_argument("--relay", metavar="tcp:HOST:PORT", help="the relay, as with the mailbox")
     parser.add_argument(
         "--workers", type=count, metavar="N", help="workers of the personal cluster (default: number of cores)"
     )
@@ -33,9 +38,14 @@ def add(commands: Commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    if options.cluster and not options.board:
-        wrong_usage("bench", "--cluster needs --board")
-    if options.board and options.workers:
+    shared = "/" in (options.cluster or "")
+    if shared and options.board:
+        wrong_usage("bench", f"{options.cluster} is a cluster of friends, which knows its board; leave --board out")
+    if options.cluster and not options.board and not shared:
+        wrong_usage("bench", "--cluster needs --board, unless it is one of friends, as alice/friends")
+    if (options.mailbox or options.relay) and not options.board:
+        wrong_usage("bench", "--mailbox and --relay are for a cluster on a board: --board HOST[:PORT]")
+    if (options.board or shared) and options.workers:
         wrong_usage(
             "bench", "--workers is for a cluster that is started here; on a board, start workers with p2p worker"
         )
@@ -43,8 +53,8 @@ def _bench(options: argparse.Namespace) -> int:
 
     with Progress() as progress:
         figures = measure(
-            target=options.board,
-            cluster=options.cluster,
+            target=options.cluster if shared else options.board,
+            cluster=None if shared else options.cluster,
             workers=options.workers,
             repeats=options.repeats,
             memory=options.memory,
@@ -52,6 +62,8 @@ def _bench(options: argparse.Namespace) -> int:
             identity=options.identity,
             accept_host_key=options.accept_host_key,
             ssh_options=options.ssh_option,
+            mailbox=options.mailbox,
+            relay=options.relay,
         )
     if options.json:
         say(json.dumps(figures.as_json()))
