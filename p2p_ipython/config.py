@@ -118,11 +118,15 @@ def parse_duration(text: str) -> float:
 def data_dir() -> Path:
     """Return the folder of this user's p2p_ipython data, which need not be there yet.
 
-    Raises ``ConfigError`` if this user has no home folder and P2P_DATA is not set.
+    Raises ``ConfigError`` if this user has no home folder and P2P_DATA is not set, or P2P_DATA is no folder.
     """
     import platformdirs  # late: most programs that read settings have no need of it
 
     if given := os.environ.get("P2P_DATA"):
+        if os.path.exists(given) and not os.path.isdir(given):
+            raise ConfigError(
+                f"P2P_DATA is {given[:200]}, which is no folder", hint="Set it to a folder; it need not exist yet."
+            )
         return Path(given)
     try:
         path = Path(platformdirs.user_data_dir("p2p_ipython", appauthor=False))

@@ -65,6 +65,7 @@ MODULES = (board, worker, sandbox, host, invite, join, members, bench, setup, do
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's) and return the exit status."""
+    terminal.any_encoding()
     options = parser().parse_args(arguments)
     terminal.log_to_stderr(options.verbose)
     if options.trace:

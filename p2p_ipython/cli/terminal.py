@@ -7,6 +7,8 @@ from __future__ import annotations
 
 # Functions import rich, which is heavy: --help must be quick (see the package).
 import asyncio
+import codecs
+import io
 import logging
 import os
 import sys
@@ -35,11 +37,28 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def say(text: str) -> None:
     """Print to standard output. Flushed, because a program at the other end of a pipe may wait for the line."""
-    try:
-        print(text, flush=True)
-    except UnicodeEncodeError:  # a peer's name may have letters that this terminal hasn't
-        encoding = sys.stdout.encoding
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    print(text, flush=True)
+
+
+def any_encoding() -> None:
+    """Have this process print what its terminal has no letters for in another way, instead of failing.
+
+    A peer's name may have such letters, and so have our own texts in a locale that isn't UTF-8.
+    """
+    codecs.register_error(_IN_OTHER_LETTERS, _in_other_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_IN_OTHER_LETTERS)
+
+
+_IN_OTHER_LETTERS = "p2p_ipython.in_other_letters"
+_LETTERS = {"…": "...", "–": "-", "—": "-", "’": "'", "✓": "+", "✗": "x", "→": "->", "×": "x", "µ": "u"}
+
+
+def _in_other_letters(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and (letter := error.object[error.start]) in _LETTERS:
+        return _LETTERS[letter], error.start + 1
+    return codecs.backslashreplace_errors(error)
 
 
 def wrong_usage(command: str, message: str) -> NoReturn:

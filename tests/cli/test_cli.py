@@ -68,6 +68,9 @@ def test_help_names_every_command(home: Home) -> None:
         ["bench", "--cluster", "mine"],
         ["bench", "--board", "h", "--workers", "2"],
         ["bench", "--repeats", "0"],
+        ["bench", "--cluster", "alice/friends", "--board", "h"],
+        ["bench", "--cluster", "alice/friends", "--workers", "2"],
+        ["bench", "--relay", "tcp:h:1"],
     ],
 )
 def test_wrong_usage_is_said_and_ends_with_2(home: Home, arguments: list[str]) -> None:
@@ -154,6 +157,32 @@ def test_a_wrong_setting_in_the_environment_is_named(home: Home) -> None:
 def test_vv_shows_where_an_error_comes_from(home: Home) -> None:
     assert "Traceback" in home.run("-vv", "whoami", "--board", "127.0.0.1:1").stderr
     assert "Traceback" in home.run("whoami", "--board", "127.0.0.1:1", "-vv").stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("arguments", [["--help"], ["host", "--help"], ["doctor", "--board", "127.0.0.1:1"], ["dance"]])
+def test_help_and_errors_come_in_any_encoding(home: Home, encoding: str, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "p2p_ipython", *arguments],
+        env={**home.environment, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    text = (done.stdout + done.stderr).decode(encoding)
+    assert "Traceback" not in text
+    assert ("SHA256:…" if encoding in ("cp1252", "utf-8") else "SHA256:...") in text or "host" not in arguments
+    assert "127.0.0.1" in text or "p2p" in text
+
+
+@pytest.mark.parametrize("command", [["worker", "--cluster", "alice/friends"], ["members", "alice/friends"]])
+def test_a_folder_for_data_that_is_a_file_is_a_sentence(home: Home, command: list[str]) -> None:
+    file = home.folder / "file"
+    file.write_text("")
+    done = home.run(*command, P2P_DATA=str(file))
+    assert done.returncode == 1
+    assert done.stderr == f"p2p: P2P_DATA is {file}, which is no folder\nSet it to a folder; it need not exist yet.\n"
 
 
 # -- whoami --
