@@ -8,6 +8,7 @@
     │   ├── NotAdmitted           the owner of a shared cluster has not admitted us yet, or has removed us
     │   ├── CaptureError          a cell or a call can't be shipped; nothing was sent
     │   │   └── NotPicklable      one of its names can't be pickled; .name says which
+    │   ├── NotKept               a name's value, or a file, did not come with the task's result (a KeyError)
     │   └── ConfigError           a setting or a file of settings is not usable
     ├── BoardError                the message board can't be used as asked
     │   ├── BoardUnreachable      nothing answers at the board's address
@@ -104,6 +105,12 @@ class NotPicklable(CaptureError):
     def __init__(self, message: str, *, name: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.name = name
+
+
+class NotKept(UsageError, KeyError):
+    """The value of a name that a task has bound, or a file that it has left, did not come with its result."""
+
+    __str__ = P2PError.__str__
 
 
 class ConfigError(UsageError):

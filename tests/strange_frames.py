@@ -23,7 +23,17 @@ from hypothesis import strategies as st
 from p2p_ipython.link.base import LANDING
 from p2p_ipython.protocol.frames import MAX_DEPTH
 from p2p_ipython.protocol.rules import REQUIRED, Fields, Rule
-from p2p_ipython.protocol.task_frames import FRAMES, MAX_REF, MAX_SEGMENT, Frame, Output, Result, Sender, TaskFailure
+from p2p_ipython.protocol.task_frames import (
+    FRAMES,
+    MAX_REF,
+    MAX_SEGMENT,
+    Attached,
+    Frame,
+    Output,
+    Result,
+    Sender,
+    TaskFailure,
+)
 
 LONG = os.environ.get("P2P_EXAMPLES")
 """Examples of each test, new ones in every run; without it there are few, and always the same."""
@@ -137,6 +147,11 @@ def values(rule: Rule) -> tuple[Strategy, list[Strategy]]:
         case "object":  # the only one there is
             inside = [damaged(TaskFailure, st.just([way])).map(lambda drawn: drawn[0]) for way in ways(TaskFailure)]
             return right_fields(TaskFailure), [_not(dict), *inside]
+        case "objects":  # likewise
+            right, least = right_fields(Attached), {"what": "name", "name": "n", "codec": "left", "segments": []}
+            inside = [damaged(Attached, st.just([way])).map(lambda drawn: drawn[0]) for way in ways(Attached)]
+            spoilt = [_with_one(right, each) for each in [*inside, _not(dict)]]
+            return st.lists(right, max_size=3), [_not(list), st.just([least] * (bounds[1] + 1)), *spoilt]
     words = re.findall(r'"(\w+)"', rule.says)
     return st.sampled_from(words), [_not(str), TEXT.filter(lambda value: value not in words)]
 

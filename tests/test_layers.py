@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "rehearsal": BASE | {"protocol", "task", "board", "link", "sandbox", "members", "client", "worker"},
     "bench": BASE | {"client"},
     "doctor": BASE | {"protocol", "board", "link"},
+    "__main__": {"cli"},
     "cli": BASE | {"protocol", "board", "link", "members", "worker", "client", "bench", "doctor", "__version__"},
     "errors": set(),
     "config": {"errors"},

@@ -18,8 +18,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from p2p_ipython.board.base import BoardReport
+from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.display import harmless
-from p2p_ipython.client.future import Arrived, Future, OutputSink
+from p2p_ipython.client.future import Future, OutputSink
 from p2p_ipython.client.inflow import TaskOutput, WorkerEnd
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
@@ -396,6 +397,8 @@ class Bridge:
             action.missing,
             task.source or "",
             "" if self.membership.trusts(worker.certificate.signer) else "safe",
+            task.names,
+            task.bind,
         )
         link.send(frame.header(), task.packed.inline)
         if action.missing:

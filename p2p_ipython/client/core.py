@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client import future as future_module
-from p2p_ipython.client.future import Arrived, Future, OutputSink
+from p2p_ipython.client.arrived import Arrived
+from p2p_ipython.client.future import Future, OutputSink
 from p2p_ipython.client.records import Records
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
 from p2p_ipython.config import Settings

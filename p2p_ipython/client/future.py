@@ -12,20 +12,16 @@ import concurrent.futures
 import logging
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.plain import plain
-
-if TYPE_CHECKING:
-    from p2p_ipython.protocol.frames import Buffer
-    from p2p_ipython.protocol.task_frames import Result
 
 log = logging.getLogger(__name__)
 
@@ -65,26 +61,6 @@ class Owner(Protocol):
         """Where the task is, or why it waits, in words."""
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """A result as it came: its frame, the frame's body, its large segments by ref."""
-
-    result: Result
-    inline: Buffer
-    large: Mapping[str, Buffer]
-    worker: str
-    signer: str = ""
-    """Fingerprint of the key of the member whose worker it is."""
-
-    @property
-    def size(self) -> int:
-        """Bytes in all, besides the header."""
-        size = len(self.inline)
-        for part in self.large.values():
-            size += len(part)
-        return size
-
-
 class Future(concurrent.futures.Future[T]):
     """The future value of a submitted task. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
 
@@ -115,9 +91,11 @@ class Future(concurrent.futures.Future[T]):
         self.worker = ""
         """Name of the worker that ran it, once it is over."""
         self.outputs: list[OutputMessage] = []
+        self._attached: dict[tuple[str, str], Arrived] = {}
         self._owner = owner
         self._said: threading.Event | None = None
         self._decode = decode
+        self._advice: Callable[[BaseException], str] = lambda _error: ""
         self._runs = False
         self._why_cancelled = "its cancel() was called"
         self._decoding = threading.Lock()
@@ -186,6 +164,33 @@ class Future(concurrent.futures.Future[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """``await future`` in any event loop: a notebook's, or a program's."""
         return asyncio.wrap_future(self).__await__()
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value that the cell has bound to ``name``; waits for the task, and raises what it raised.
+
+        Values come with the result if they are small and plain data, or if ``%%p2p --bind`` names them. Raises
+        ``NotKept``, a ``KeyError``, for others, and ``NotTrusted`` as ``result()`` does.
+
+        >>> cluster.submit(abs, -3)["score"]
+        Traceback (most recent call last):
+        p2p_ipython.errors.NotKept: the task has not bound 'score'
+        """
+        if not isinstance(name, str):
+            raise TypeError("a future has values by name: future['score']")
+        error = self.exception()
+        if error is not None and not isinstance(error, NotTrusted):
+            raise error
+        return value_of(name, self._attached, self.worker, self._decode)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the cell has bound, once it is over, whether their values are here or not.
+
+        >>> future = cluster.submit(abs, -3)
+        >>> future.result(), future.names
+        (3, ())
+        """
+        return tuple(name for kind, name in self._attached if kind == "name")
 
     @property
     def state_text(self) -> str:
@@ -291,6 +296,10 @@ class Future(concurrent.futures.Future[T]):
                 if isinstance(raised, KeyboardInterrupt) and kept.result.ok:
                     raise  # the user's own, while unpickling: ask again later
                 value, error = None, raised
+                if hint := self._advice(raised):
+                    from p2p_ipython.task.outcome import with_hint  # it is there: by it the error was made
+
+                    with_hint(raised, hint)
             self._result, self._exception = value, error
 
     def _wait_aloud(self, timeout: float | None) -> None:
@@ -311,6 +320,10 @@ class Promise:
         self.future = future
         self.outputs = future.outputs
 
+    def advise(self, advice: Callable[[BaseException], str]) -> None:
+        """Add to the error of a task that fails what ``advice`` says of it, if it isn't ""."""
+        self.future._advice = advice
+
     def ends_with(self, said: threading.Event) -> None:
         """Have a value wait for ``said``, which is set once the line under its cell says how the task ended."""
         self.future._said = said
@@ -322,6 +335,11 @@ class Promise:
     def cancelled(self) -> bool:
         """Return whether the user has cancelled the task."""
         return self.future.cancelled()
+
+    @property
+    def failure(self) -> bool:
+        """Whether the task is over, and has failed or was cancelled."""
+        return self.future.done() and (self.future.cancelled() or self.future._exception is not None)
 
     def warn_if_stuck(self) -> None:
         """Log a warning if the task waits for a worker that isn't there."""
@@ -339,6 +357,7 @@ class Promise:
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""
         self.future.worker = result.worker
+        result, self.future._attached = result.taken_apart()
         try:
             if result.result.ok:
                 self.future.set_result(result)

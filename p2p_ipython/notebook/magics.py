@@ -12,9 +12,12 @@ from __future__ import annotations
 import ast
 import concurrent.futures
 import keyword
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack
+from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
@@ -22,10 +25,11 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import publish_display_data
 
-from p2p_ipython.client import future
+from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected
 from p2p_ipython.notebook import completion
+from p2p_ipython.notebook.binding import Binding, bind, chosen
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import show_names
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
     from p2p_ipython.notebook.panel.panels import Panels
     from p2p_ipython.task.capture import Captured
+
+_NO_BINDING = Binding()
 
 _SHOWN_WITHIN = 2.0
 """Seconds that ``--wait`` gives the line under the cell to say how the task ended."""
@@ -106,12 +112,12 @@ class P2PMagics(Magics):
         self._cards = Cards()
         self._status_lines = StatusLines(self._cards)
         # Tasks of `cluster.submit` show their output under the cell that submits them, too.
-        future.default_sink = self.output
+        _future.default_sink = self.output
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
-        future.default_sink = lambda: printed
+        _future.default_sink = lambda: printed
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
             ending.callback(self._connection.end)
@@ -195,6 +201,9 @@ class P2PMagics(Magics):
     @argument("--dry-run", action="store_true", help="show what would travel, and run nothing")
     @argument("--label", help="what the task is called in lists (default: NAME, or In[3])")
     @argument("--once", action="store_true", help="never start it a second time, even if its worker is lost")
+    @argument(
+        "--bind", metavar="NAMES", help="names that the cell binds, or all: put them into the notebook when it is over"
+    )
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
     @line_cell_magic
@@ -204,7 +213,8 @@ class P2PMagics(Magics):
         ``%%p2p tile`` on top of a cell binds ``tile`` to a future: ``tile.result()`` or ``await tile`` gives
         the value of the cell's last expression (``;`` suppresses it). The variables, functions and modules
         that the cell uses are found and sent, as they are now. ``%p2p EXPRESSION`` does the same for an
-        expression, and gives the future. Names in strings (``eval("x")``) aren't seen: ``--globals +x``.
+        expression, and gives the future. Names in strings (``df.query("a > @x")``) are found if
+        they are functions or modules, or small values on machines of your own: else ``--globals +x``.
 
         In ``%p2p EXPRESSION`` there are no options.
         """
@@ -217,23 +227,57 @@ class P2PMagics(Magics):
             if not _is_expression(line, self._ip.transform_cell):
                 raise MagicUsage("%p2p wants one expression; for statements, write %%p2p on top of a cell")
             return self._submit(captured, line.strip(), self.output(), once=False, line=False)
-        rest, chosen = split_globals(line)
+        rest, travelling = split_globals(line)
         if "--help" in rest.split():
             raise MagicUsage("for help, type %%p2p? in a cell of its own")
         options = parse_argstring(self.p2p, rest)
         name = _name(options.name)
         if options.dry_run:
-            show_names(self._captured(cell, chosen))
+            show_names(self._captured(cell, travelling))
             return None
         cluster = self._connected()
-        captured = self._captured(cell, chosen)
+        captured = self._captured(cell, travelling)
+        binding = self._binding(captured, unquoted(options.bind))
         label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
         output = self.output()
-        future = self._submit(captured, label, output, once=options.once, line=True)
-        shown = self._status_lines.add(future, output, lambda: cluster._core.record.entries.get(future.task_id))
+        future = self._submit(captured, label, output, once=options.once, line=True, binding=binding)
+        shown = self._status_lines.add(
+            future, output, lambda: cluster._core.record.entries.get(future.task_id), binding.words
+        )
         if name is not None:
             self._ip.push({name: future})
-        return self._wait(future, shown) if options.wait else None
+
+        def bound(_future: object) -> None:
+            if not future._promise.failure and (trouble := bind(binding, future, cell, self._ip.push)):
+                output({"kind": "stream", "name": "stderr", "text": f"{trouble}\n"})
+
+        if options.wait:
+            value = self._wait(future, shown)
+            bound(future)
+            return value
+        if binding.asked or binding.imported:
+            future.add_done_callback(bound)
+        return None
+
+    @magic_arguments()
+    @argument("names", nargs="*", help="names that a cell on the cluster has bound: score model, or score,model")
+    @line_magic
+    def p2p_pull(self, line: str) -> None:
+        """Bind names here that a cell on the cluster has bound: ``%p2p_pull score,model``, of the last cell.
+
+        ``%p2p_pull score from tile`` names the future of another cell. It waits until that is over.
+        """
+        words = [part for word in line.split() for part in word.split(",") if part]
+        future = self._ip.user_ns.get("_p2p")
+        if len(words) > 2 and words[-2] == "from":
+            future = self._ip.user_ns.get(words[-1])
+            words = words[:-2]
+        if not words or not all(map(str.isidentifier, words)):
+            raise MagicUsage("%p2p_pull wants names: %p2p_pull score,model or %p2p_pull score from FUTURE")
+        if not isinstance(future, _future.Future):
+            raise MagicUsage("%p2p_pull wants the future of a cell: run one with %%p2p, or say from FUTURE")
+        self._until_over(future)
+        self._ip.push({name: future[name] for name in words})
 
     def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
         from p2p_ipython.task.capture import capture_cell
@@ -246,15 +290,37 @@ class P2PMagics(Magics):
                 automatic=chosen.automatic,
                 include=chosen.include,
                 exclude=chosen.exclude,
+                values_in_strings=self.cluster is not None and not self.cluster.shared,
             )
         except SyntaxError as error:
             raise CellSyntaxError(error, self._ip) from None
 
-    def _submit(self, captured: Captured, label: str, output: CellOutput, *, once: bool, line: bool) -> Future[Any]:
+    def _binding(self, captured: Captured, option: str | None) -> Binding:
+        modules = {name for name in captured.names if isinstance(captured.home.get(name), ModuleType)}
+        return chosen(option, captured.binds, captured.names, modules)
+
+    def _submit(
+        self,
+        captured: Captured,
+        label: str,
+        output: CellOutput,
+        *,
+        once: bool,
+        line: bool,
+        binding: Binding = _NO_BINDING,
+    ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
         cluster = self._connected()
-        task = task_of(captured, cluster._core.store, label=label, once=once, large=cluster.settings.large)
+        task = task_of(
+            captured,
+            cluster._core.store,
+            label=label,
+            once=once,
+            large=cluster.settings.large,
+            names=binding.names,
+            bind=binding.asked,
+        )
         if line:  # before it is submitted, so that the line stands above the task's output
             words = text(plain(task.label, 80), "submitted", 0, over=False)
             output.show(words, html=line_html("waiting", words))
@@ -263,19 +329,23 @@ class P2PMagics(Magics):
         except BaseException:
             cluster._core.store.unpin(task.packed.large)
             raise
+        future._promise.advise(partial(_missing_name, home=captured.home, sent=captured.names))
         self._ip.push({"_p2p": future}, interactive=False)
         return future
 
     def _wait(self, future: Future[Any], shown: threading.Event) -> Any:
         try:
-            while not future.done():  # in steps: on Windows an endless wait can't be interrupted
-                concurrent.futures.wait([future], timeout=0.5)
+            self._until_over(future)
         except KeyboardInterrupt:
             future.cancel()
             raise Interrupted("the task was cancelled") from None
         finally:  # what comes after the cell has ended is lost if no other cell follows
             shown.wait(_SHOWN_WITHIN)
         return future.result()
+
+    def _until_over(self, future: Future[Any]) -> None:
+        while not future.done():  # in steps: on Windows an endless wait can't be interrupted
+            concurrent.futures.wait([future], timeout=0.5)
 
     # -- for the panel, and for the other magics --
 
@@ -354,6 +424,17 @@ class CellSyntaxError(CaptureError):
 
     def _render_traceback_(self) -> list[str]:
         return self._lines
+
+
+def _missing_name(error: BaseException, *, home: dict[str, Any], sent: Container[str]) -> str:
+    """Say how a name travels that the notebook has and the task lacked; "" for other errors."""
+    found = _UNDEFINED.search(str(error))
+    if found is None or found[1] not in home or found[1] in sent:
+        return ""
+    return f"{found[1]} is in this notebook; the cell has it in a string only: --globals +{found[1]} sends it."
+
+
+_UNDEFINED = re.compile(r"(?:name|variable) '(\w+)' is not defined")
 
 
 def _name(word: str | None) -> str | None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Record = Callable[[], "Entry | None"]
 """Returns the record of a task; called on the loop's thread."""
 
+More = Callable[["Future[Any]"], str]
+"""Returns what there is to say besides of a task that is over, in plain words; called on the loop's thread."""
+
 _INTERVAL = 0.3
 """Seconds between two looks at unfinished tasks, if they are few."""
 
@@ -98,8 +101,9 @@ def _coarse(seconds: float) -> str:
 
 
 class _Line:
-    def __init__(self, future: Future[Any], status: Status, record: Record, now: float) -> None:
+    def __init__(self, future: Future[Any], status: Status, record: Record, now: float, more: More) -> None:
         self.future = future
+        self.more = more
         self.status = status
         self.record = record
         self.since = now
@@ -132,6 +136,8 @@ class _Line:
 
     def _show(self, seen: Face, seconds: float, model: str = "") -> None:
         line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error)
+        if seen.over and (more := self.more(self.future)):
+            line += f"; {more}"
         self.status.show(line, html=line_html(seen.state, line), model=model)
 
 
@@ -144,12 +150,14 @@ class StatusLines:
         self._lines: dict[int, _Line] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, future: Future[Any], status: Status, record: Record = lambda: None) -> threading.Event:
+    def add(
+        self, future: Future[Any], status: Status, record: Record = lambda: None, more: More = lambda _future: ""
+    ) -> threading.Event:
         """Keep the line of a task that is submitted now up to date until the task ends.
 
         The event is set when the line says how it ended.
         """
-        line = _Line(future, status, record, self._clock())
+        line = _Line(future, status, record, self._clock(), more)
         future._promise.ends_with(line.said)
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)

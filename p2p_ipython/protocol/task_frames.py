@@ -37,6 +37,9 @@ MAX_REFS = 10_000
 MAX_SEGMENTS = 4096
 """Segments of one task or result."""
 
+MAX_ATTACHED = 200
+"""Names and files that come with one result."""
+
 MAX_SEGMENT = 1 << 36
 """Bytes of one segment (64 GiB)."""
 
@@ -94,6 +97,14 @@ def _read_failure(value: Any) -> TaskFailure:
     return TaskFailure.read(value)
 
 
+def _read_attached(value: Any) -> tuple[Attached, ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_ATTACHED:
+        raise Wrong
+    if not all(isinstance(each, dict) for each in value):
+        raise Wrong
+    return tuple(map(Attached.read, value))
+
+
 ID = text(MAX_ID, 1)
 ATTEMPT = whole(1, MAX_NUMBER)
 REF = text(MAX_REF)
@@ -107,6 +118,8 @@ FLAG = flag()
 SECONDS = number(MAX_SECONDS)
 SEGMENTS = Rule(f"segments 0 to {MAX_SEGMENTS}", _read_segments)
 SOME_SEGMENTS = Rule(f"segments 1 to {MAX_SEGMENTS}", _read_some_segments)
+ATTACHED = Rule(f"objects 0 to {MAX_ATTACHED}", _read_attached, lambda attached: [each.fields() for each in attached])
+NAMES = texts(MAX_ATTACHED, MAX_REF)
 FAILURE = Rule("object", _read_failure, lambda failure: failure.fields())
 
 
@@ -149,7 +162,8 @@ class Task(Frame):
     """Run this. ``run`` is "cell" (``source``, in the namespace that the payload holds) or "call" (the payload).
 
     ``segments`` are the payload's pieces. ``coming`` are the refs whose bytes follow; the worker has the others.
-    ``reply``: "safe" asks for a result that can be read without trust.
+    ``reply``: "safe" asks for a result that can be read without trust. ``names`` are names that the cell binds; their
+    values are to come with the result if they are small and plain data, those of ``bind`` in any case.
     """
 
     kind: ClassVar[str] = "task"
@@ -161,6 +175,8 @@ class Task(Frame):
     coming: tuple[str, ...] = ruled(texts(MAX_SEGMENTS, MAX_REF), default=())
     source: str = ruled(TEXT, default="")
     reply: str = ruled(word("", "safe"), default="")
+    names: tuple[str, ...] = ruled(NAMES, default=())
+    bind: tuple[str, ...] = ruled(NAMES, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +249,30 @@ class ResultChunk(Frame):
 
 
 @dataclass(frozen=True, slots=True)
+class Attached(Fields):
+    """Something that comes with a task's value: ``what`` is "name" (a value that the cell has bound) or "file".
+
+    ``codec`` is "safe", "pickle" or "bytes"; or "left" for a value that stays, with no segment. ``type_name`` and
+    ``at`` are as in ``Result``.
+    """
+
+    kind: ClassVar[str] = "attached"
+    what: str = ruled(WORD)
+    name: str = ruled(REF)
+    codec: str = ruled(WORD)
+    segments: tuple[Segment, ...] = ruled(SEGMENTS)
+    type_name: str = ruled(WORD, name="type", default="")
+    at: str = ruled(WORD, default="")
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Frame):
     """The task is over: ``ok`` with the value that the segments hold, else with ``failure``.
 
     ``seconds``: how long it ran; None if its runner has ended. ``value``: there is one to show. ``codec`` is "safe" or
     "pickle" if the client asked for a safe reply; then ``type_name`` and ``at`` say what is no plain data, and where.
-    The segments of a failure are the pickled exception.
+    The segments of a failure are the pickled exception. ``attached`` is what comes with it: its inline segments follow
+    those of the value, in order.
     """
 
     kind: ClassVar[str] = "result"
@@ -252,20 +286,28 @@ class Result(Frame):
     type_name: str = ruled(WORD, name="type", default="")
     at: str = ruled(WORD, default="")
     failure: TaskFailure | None = ruled(FAILURE, name="error", default=None)  # noqa: RUF009 - _is makes a field
+    attached: tuple[Attached, ...] = ruled(ATTACHED, default=())
 
     def __post_init__(self) -> None:
         if self.ok is not (self.failure is None):
             raise RemoteProtocolError("a frame of kind result is ok and has an error, or is neither")
 
     @property
+    def all_segments(self) -> tuple[Segment, ...]:
+        """The segments of the value or exception, and those of what is attached, in the order of the body."""
+        if not self.attached:
+            return self.segments
+        return (*self.segments, *(segment for each in self.attached for segment in each.segments))
+
+    @property
     def size(self) -> int:
-        """Bytes of the value or exception."""
-        return sum(size for size, _ in self.segments)
+        """Bytes of the value or exception, and of what is attached."""
+        return sum(size for size, _ in self.all_segments)
 
     @property
     def has_chunks(self) -> bool:
         """Whether some of its bytes came in frames of their own."""
-        return any(ref is not None for _, ref in self.segments)
+        return any(ref is not None for _, ref in self.all_segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +481,7 @@ class ResultParts:
     def result(self, result: Result, body_size: int) -> None:
         """Check that all segments of the result are here: in chunks that have come whole, or in its body."""
         inline = 0
-        for size, ref in result.segments:
+        for size, ref in result.all_segments:
             if ref is None:
                 inline += size
             elif self._parts.get(ref) != (size, size):

@@ -29,8 +29,9 @@ import paramiko
 
 from p2p_ipython.board.base import Board, BoardListener, BoardReport
 from p2p_ipython.board.client.new_key import new_ed25519
+from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.bridge import Bridge
-from p2p_ipython.client.future import Arrived, Future
+from p2p_ipython.client.future import Future
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.link.base import Linker

@@ -9,7 +9,9 @@ code. ``_`` and ``_12`` travel like any other name. These don't: IPython's own n
 ``get_ipython``, …), built-ins, and names that the cell certainly sets before it reads them. A finished future
 travels as a finished future, so ``tile.result()`` means there what it means here.
 
-Names in strings (``eval("x")``, ``globals()["x"]``) are not seen; ``include`` adds them.
+Names in strings (``eval("x")``, ``df.query("a > @limit")``) are guessed: a word of a string that is a name of the
+notebook travels if it is a module, or a function or class of the notebook; to machines of one's own also if it is
+small, plain data. ``include`` adds others.
 Modules are imported on the worker, which must have them; files beside the notebook are not sent.
 """
 
@@ -27,14 +29,18 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.bindings import Bindings, bindings_in
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
 from p2p_ipython.task.open_files import refuse_open_file
 from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
-from p2p_ipython.task.reads import Transform, parsed, reads
+from p2p_ipython.task.reads import Transform, parsed, reads_in
 from p2p_ipython.task.shell_names import belongs_to_shell
+from p2p_ipython.task.small import is_small
 
 CELL = "the cell"
+STRING = "a string of the cell"
+"""Readers of names, in ``Captured.used_by``."""
 
 _LOOK_INTO = 100
 """Items of a container that are searched for functions of the notebook; pickling finds the others' globals."""
@@ -45,7 +51,8 @@ class Captured:
     """A cell and the values it needs; nothing is copied yet.
 
     ``names`` is the namespace that travels, ``used_by`` says for each name its reader (the cell, or a
-    function of the notebook), ``left_out`` what must not travel, ``home`` is the notebook's own namespace.
+    function of the notebook), ``left_out`` what must not travel, ``home`` is the notebook's own namespace. ``binds``:
+    which names the cell sets.
     """
 
     source: str
@@ -53,6 +60,7 @@ class Captured:
     used_by: Mapping[str, str]
     left_out: frozenset[str]
     home: dict[str, Any]
+    binds: Bindings
 
     def __repr__(self) -> str:
         return f"<Captured {', '.join(self.names) or 'no names'}>"
@@ -76,19 +84,22 @@ def capture_cell(
     automatic: bool = True,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    values_in_strings: bool = False,
 ) -> Captured:
     """Find what ``source`` uses of ``home``, the notebook's namespace.
 
     ``transform`` is IPython's ``transform_cell``. ``include`` names travel in any case, ``exclude`` names never
-    do; with ``automatic`` False only the included ones do.
+    do; with ``automatic`` False only the included ones do. ``values_in_strings``: small values that strings mention
+    travel, too.
 
     Raises ``CaptureError`` for an empty cell, a missing included name or a future that isn't finished, and
     ``SyntaxError`` with the cell's own line numbers.
     """
     try:
-        if not parsed(source, transform).body:
+        tree = parsed(source, transform)
+        if not tree.body:
             raise CaptureError("the cell is empty", hint="Write some code below %%p2p.")
-        read = reads(source, transform)
+        read = reads_in(tree, transform)
     except SyntaxError as error:
         if not error.text and error.lineno:  # found after parsing: Python then looks for the line in a file
             error.text = _line(source, error.lineno)
@@ -110,13 +121,24 @@ def capture_cell(
                 used_by[name] = by
                 yield name
 
-    todo = list(found((*include, *read.names) if automatic else include, CELL))
-    while automatic and todo:
-        name = todo.pop(0)
-        for label, used in _code_of(home[name], home):
-            todo += found(used, label)
-    names = {name: _travelling(name, home[name], read.dotted) for name in used_by}
-    return Captured(source, names, used_by, left_out, home)
+    def follow(todo: list[str]) -> None:
+        while automatic and todo:
+            name = todo.pop(0)
+            for label, used in _code_of(home[name], home):
+                todo += found(used, label)
+
+    follow(list(found((*include, *read.names) if automatic else include, CELL)))
+    sure = frozenset(used_by)
+    for word in read.words if automatic else ():
+        if word in home and word not in used_by and _guessed(home[word], values=values_in_strings):
+            before = len(used_by)
+            follow(list(found([word], STRING)))
+            added = {name: home[name] for name in list(used_by)[before:]}
+            if isinstance(home[word], FunctionType | type) and not _travels(added, home):
+                for name in added:  # a word in a string must keep no cell from being sent
+                    del used_by[name]
+    names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
+    return Captured(source, names, used_by, left_out, home, bindings_in(tree))
 
 
 def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Packed:
@@ -211,15 +233,37 @@ def _kind(value: object) -> str:
     return f"{text} {shape}" if isinstance(shape, tuple) and shape else text
 
 
-def _travelling(name: str, value: Any, dotted: Iterable[str]) -> Any:
-    """Return what travels under ``name``: the value itself, a module as an import."""
+def _travels(values: dict[str, Any], home: dict[str, Any]) -> bool:
+    try:
+        for value in values.values():
+            refuse_open_file(value)
+        measure(values, (home, values))
+    except Exception:
+        return False
+    return True
+
+
+def _guessed(value: object, *, values: bool) -> bool:
+    """Return whether a value that a string mentions should travel: a module, code of the notebook, small ``values``."""
+    if isinstance(value, ModuleType):
+        return sys.modules.get(value.__name__) is value
+    if isinstance(value, FunctionType | type):
+        return _is_ours(value)
+    return values and is_small(value)
+
+
+def _travelling(name: str, value: Any, dotted: Iterable[str], *, sure: bool) -> Any:
+    """Return what travels under ``name``: the value itself, a module as an import.
+
+    ``sure``: the code uses it; else the module may be missing on the worker.
+    """
     if isinstance(value, Future) and not value.done():
         raise CaptureError(
             f"{name!r} is a future that is not finished, and the cell uses it",
             hint=f"Wait for it before this cell: `await {name}` or {name}.result().",
         )
     if isinstance(value, ModuleType) and sys.modules.get(value.__name__) is value:
-        return _Module(value.__name__, tuple(sorted(_submodules(name, value, dotted))))
+        return _Module(value.__name__, tuple(sorted(_submodules(name, value, dotted))), sure=sure)
     return value
 
 
@@ -238,12 +282,13 @@ def _submodules(name: str, module: ModuleType, dotted: Iterable[str]) -> Iterato
 class _Module:
     """A module on its way: the worker imports it, and the submodules that are used through it."""
 
-    def __init__(self, name: str, submodules: tuple[str, ...]) -> None:
+    def __init__(self, name: str, submodules: tuple[str, ...], *, sure: bool) -> None:
         self.name = name
         self.submodules = submodules
+        self.sure = sure
 
-    def __reduce__(self) -> tuple[Callable[..., ModuleType], tuple[str, tuple[str, ...]]]:
-        return import_module_with, (self.name, self.submodules)
+    def __reduce__(self) -> tuple[Callable[..., ModuleType], tuple[Any, ...]]:
+        return (import_module_with, (self.name, self.submodules)) if self.sure else (import_if_there, (self.name,))
 
 
 def import_module_with(name: str, submodules: tuple[str, ...]) -> ModuleType:
@@ -251,6 +296,14 @@ def import_module_with(name: str, submodules: tuple[str, ...]) -> ModuleType:
     for path in submodules:
         importlib.import_module(path)
     return importlib.import_module(name)
+
+
+def import_if_there(name: str) -> ModuleType:
+    """Import a module that the task may not need; runs on the worker. Without it, return a name without a module."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return ModuleType(name, "It is not installed on this worker.")
 
 
 def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -298,7 +351,7 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
             todo.append(getattr(item, "__wrapped__", None))
 
 
-def _is_ours(cls: type) -> bool:
+def _is_ours(cls: object) -> bool:
     return getattr(cls, "__module__", None) == "__main__"
 
 

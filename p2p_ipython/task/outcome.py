@@ -149,6 +149,16 @@ def with_remote_traceback(error: BaseException, text: str) -> BaseException:
     return error
 
 
+def with_hint(error: BaseException, hint: str) -> BaseException:
+    """Have ``error`` say what to do, wherever it is shown. Returns ``error``."""
+    with contextlib.suppress(Exception):  # as above
+        error.add_note(hint)
+        shown = getattr(error, "_render_traceback_", None)
+        if isinstance(shown, functools.partial) and shown.func is _lines:
+            error._render_traceback_ = functools.partial(_lines, f"{shown.args[0]}\n{hint}")  # type: ignore[attr-defined]
+    return error
+
+
 def _lines(text: str) -> list[str]:
     return text.splitlines()
 

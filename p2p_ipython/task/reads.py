@@ -8,6 +8,8 @@ Scopes inside functions, lambdas and comprehensions are Python's own business: `
 their names are global. They count where the function is made, or, for plain ``def``s, at the first statement
 that could call it, so that functions may call those that are defined below them.
 
+``words`` are apart: what strings mention may be names that ``df.query("a > limit")`` looks for, or just words.
+
 Also seen: the Python inside ``%time``, ``%%time``, ``%%capture`` and the like, and ``{name}`` and ``$name`` in
 a magic's line or a shell command. Not seen: names inside strings that are given to ``eval``, ``getattr`` or
 ``globals()``.
@@ -28,16 +30,24 @@ from typing import TypeVar
 Transform = Callable[[str], str]
 
 _PYTHON_MAGICS = frozenset(["time", "timeit", "prun", "capture", "debug", "memit", "mprun", "lprun", "p2p"])
+_WORD = re.compile(r"\b[^\W\d]\w*")
+_STRINGS = 100_000
+"""Characters of a cell's strings that are looked at."""
+
 _SHELL_WORD = re.compile(r"\$(\w+)")
 _OPTION = re.compile(r"^\s*(-\w+\s+(\d+\s+)?)+")
 
 
 @dataclass(frozen=True)
 class Reads:
-    """``names`` in the order of first use; ``dotted`` has the longest ``a.b.c`` chains that the cell mentions."""
+    """``names`` in the order of first use; ``dotted`` has the longest ``a.b.c`` chains that the cell mentions.
+
+    ``words`` are those in its string constants that could be names.
+    """
 
     names: tuple[str, ...]
     dotted: frozenset[str]
+    words: tuple[str, ...] = ()
 
 
 def reads(source: str, transform: Transform) -> Reads:
@@ -45,14 +55,18 @@ def reads(source: str, transform: Transform) -> Reads:
 
     Raises ``SyntaxError`` with the cell's own line numbers.
     """
-    tree = parsed(source, transform)
+    return reads_in(parsed(source, transform), transform)
+
+
+def reads_in(tree: ast.Module, transform: Transform) -> Reads:
+    """Analyse a cell that is parsed."""
     flow = _Flow(transform)
     try:
         flow.block(tree.body)
         names = tuple(flow.found)
     except RecursionError:  # machine-made code, thousands of terms deep: every name that it mentions
         names = tuple(dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)))
-    return Reads(names, frozenset(_dotted(tree)))
+    return Reads(names, frozenset(_dotted(tree)), tuple(dict.fromkeys(_words(tree))))
 
 
 def parsed(source: str, transform: Transform) -> ast.Module:
@@ -66,6 +80,21 @@ def parsed(source: str, transform: Transform) -> ast.Module:
         compile(text, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     assert isinstance(tree, ast.Module)
     return tree
+
+
+def _words(tree: ast.AST) -> Iterator[str]:
+    """Yield what could be a name in each string that isn't too long, but for docstrings."""
+    left = _STRINGS
+    docstrings: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Module():
+                match node.body:
+                    case [ast.Expr(value=ast.Constant(value=str()) as docstring), *_]:
+                        docstrings.add(docstring)
+            case ast.Constant(value=str(text)) if len(text) <= left and node not in docstrings:
+                left -= len(text)
+                yield from _WORD.findall(text)
 
 
 def _dotted(tree: ast.AST) -> Iterator[str]:

@@ -13,11 +13,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.protocol.frames import MAX_HEADER
+from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_REF
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
 from p2p_ipython.task.open_files import refuse_open_file
@@ -36,7 +37,8 @@ _MAX_LABEL = 80
 @dataclass(frozen=True)
 class Task:
     """``source`` is a cell's (None for a call); ``needs_python`` like "3.11", or None for any; ``once``: never
-    start it a second time, whatever happens to its worker; ``created`` is seconds since the epoch."""
+    start it a second time, whatever happens to its worker; ``created`` is seconds since the epoch. ``names`` and
+    ``bind``: names that a cell binds, whose values come with its result; see ``task_frames.Task``."""
 
     id: str
     kind: Literal["cell", "call"]
@@ -46,6 +48,8 @@ class Task:
     needs_python: str | None
     once: bool
     created: float
+    names: tuple[str, ...] = ()
+    bind: tuple[str, ...] = ()
 
 
 def make_call(
@@ -92,8 +96,20 @@ def make_cell(
     return task_of(captured, store, label=label, once=once, large=large)
 
 
-def task_of(captured: Captured, store: BufferStore, *, label: str = "", once: bool = False, large: int = LARGE) -> Task:
-    """Freeze a captured cell. Raises ``NotPicklable``, or ``CaptureError`` for a source that is too long."""
+def task_of(
+    captured: Captured,
+    store: BufferStore,
+    *,
+    label: str = "",
+    once: bool = False,
+    large: int = LARGE,
+    names: Iterable[str] = (),
+    bind: Iterable[str] = (),
+) -> Task:
+    """Freeze a captured cell. Raises ``NotPicklable``, or ``CaptureError`` for a source that is too long.
+
+    ``names`` and ``bind`` are as in ``Task``; there is room for ``MAX_ATTACHED`` of both.
+    """
     size = len(json.dumps(captured.source, ensure_ascii=False).encode("utf-8", "replace"))
     if size > MAX_SOURCE:
         raise CaptureError(
@@ -102,7 +118,10 @@ def task_of(captured: Captured, store: BufferStore, *, label: str = "", once: bo
         )
     packed = freeze(captured, store, large=large)
     first = next((line.strip() for line in captured.source.splitlines() if line.strip()), "")
-    return _task("cell", label or first, captured.source, packed, once)
+    made = _task("cell", label or first, captured.source, packed, once)
+    bound = tuple(name for name in bind if len(name) <= MAX_REF)[:MAX_ATTACHED]
+    more = tuple(name for name in names if len(name) <= MAX_REF and name not in bound)[: MAX_ATTACHED - len(bound)]
+    return replace(made, names=more, bind=bound) if bound or more else made
 
 
 def _task(kind: Literal["cell", "call"], label: str, source: str | None, packed: Packed, once: bool) -> Task:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from frame_support import read_result
 
-from p2p_ipython.client.future import Arrived, Future
-from p2p_ipython.errors import NotTrusted
+from p2p_ipython.client.arrived import Arrived
+from p2p_ipython.client.future import Future
+from p2p_ipython.errors import NotKept, NotTrusted
+from p2p_ipython.task import safe
 from p2p_ipython.task.outcome import decode
 from p2p_ipython.task.payload import pack_result
 
@@ -66,6 +68,34 @@ def test_a_result_that_needs_trust_is_there_and_stays(cluster: Cluster, future: 
     cluster.trusted.clear()
     assert future.result() == [1, 2]
     assert cluster.decoded == before
+
+
+def test_each_name_that_came_with_it_is_read_alone(cluster: Cluster) -> None:
+    plain, pickled = safe.encode({"a": 1}), pack_result(range(3))
+    entries = [
+        {"what": "name", "name": "plain", "codec": "safe", "segments": plain.segments},
+        {"what": "name", "name": "model", "codec": "pickle", "segments": pickled.segments, "type": "Model"},
+        {"what": "name", "name": "big", "codec": "left", "segments": [], "type": "\x1b[2JFrame"},
+    ]
+    value = pack_result("value")
+    header = {"ok": True, "codec": "pickle", "segments": value.segments, "type": "V", "attached": entries}
+    body = value.inline + plain.inline + pickled.inline
+    future: Future[Any] = Future("t1", "cell", cluster, cluster.decode)
+    future._promise.arrived(Arrived(read_result(header), body, {}, "bob", "SHA256:bob"))
+    assert future.names == ("plain", "model", "big")
+    assert future["plain"] == {"a": 1}
+    with pytest.raises(NotTrusted, match="Model"):
+        future["model"]
+    with pytest.raises(NotKept, match=r"'big', of the type .*Frame, stayed on bob") as caught:
+        future["big"]
+    assert "\x1b" not in str(caught.value)
+    with pytest.raises(KeyError, match="has not bound 'other'"):
+        future["other"]
+    with pytest.raises(TypeError):
+        list(future)  # type: ignore[call-overload]
+    cluster.trusted.add("SHA256:bob")
+    assert future["model"] == range(3)
+    assert future.result() == "value"
 
 
 async def test_awaiting_it_raises_until_the_worker_is_trusted(cluster: Cluster, future: Future[Any]) -> None:

@@ -4,7 +4,7 @@ A row of a table of frames is ``| kind | field | type | meaning |``; an empty ki
 
     text · text ≤ N              whole number N to M · number N to M       refs ≤ N (texts of at most 128)
     "a", "b" or "c"              true · true or false                      segments N to M (pairs [size, ref])
-    object                       … , optional: the field may be missing
+    object · objects N to M      … , optional: the field may be missing
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Field:
                 return value is True or (value is False and self.type == "true or false")
             case "object":
                 return isinstance(value, dict)
+            case "objects":
+                least, most = _numbers(self.type)
+                objects = isinstance(value, list) and all(isinstance(each, dict) for each in value)
+                return objects and least <= len(value) <= most
         return value in re.findall(r'"(\w+)"', self.type)
 
 

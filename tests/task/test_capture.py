@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import sys
 import threading
+import types
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from p2p_ipython.errors import CaptureError, NotPicklable
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import CELL, Captured, capture_cell, freeze, listing
 from p2p_ipython.task.payload import unpack
+from p2p_ipython.task.task import make_cell
 
 transform = TransformerManager().transform_cell
 
@@ -315,3 +318,43 @@ def test_listing_a_cell_copies_and_keeps_nothing() -> None:
     listing(captured)
     assert "a" in repr(captured)
     assert "0." not in repr(captured)
+
+
+# -- names in strings --
+
+
+def _in_strings(cell: str, home: dict[str, Any], *, values: bool = True) -> set[str]:
+    captured = capture_cell(cell, home, transform=transform, values_in_strings=values)
+    return {name for name, by in captured.used_by.items() if by == "a string of the cell"}
+
+
+def test_what_strings_mention_travels_if_it_is_small_or_code() -> None:
+    home: dict[str, Any] = {"lim": 1, "text": "x", "big": bytes(10**6), "math": math, "f": open, "rows": [1, 2]}
+    exec("def lg(v): return other + v\nclass C: pass\nother = 3", home)
+    home["lg"].__module__ = home["C"].__module__ = "__main__"
+    cell = '"""math lim"""\ndf.query("a > @lim and text in rows"); eval("lg(big, C, f) + math.pi")'
+    assert _in_strings(cell, home) == {"lim", "text", "rows", "lg", "C", "math"}
+    assert _in_strings(cell, home, values=False) == {"lg", "C", "math"}, "no value goes to others unasked"
+    assert capture_cell(cell, home, transform=transform).used_by["other"] == "lg", "what that code uses comes along"
+
+
+def test_a_word_in_a_string_keeps_no_cell_from_being_sent() -> None:
+    home: dict[str, Any] = {"lock": threading.Lock()}
+    exec("def f(): return lock", home)
+    home["f"].__module__ = "__main__"
+    assert _in_strings("print('f of lock')", home) == set()
+    assert _in_strings("f'{1} lim'", {"lim": 2}) == {"lim"}
+    assert _in_strings(repr("x " * 60_000), {"x": 2}) == set(), "a long text is data"
+
+
+def test_a_module_that_only_a_string_mentions_may_be_missing_there() -> None:
+    module = types.ModuleType("nowhere_at_all")
+    sys.modules["nowhere_at_all"] = module
+    try:
+        store = BufferStore(1 << 20)
+        packed = make_cell("x = 'nw'", {"nw": module}, store, transform=transform).packed
+    finally:
+        del sys.modules["nowhere_at_all"]
+    there = unpack(packed.segments, packed.inline, {})
+    with pytest.raises(AttributeError):
+        there["nw"].anything

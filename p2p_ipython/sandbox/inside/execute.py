@@ -27,6 +27,7 @@ from typing import Any
 
 from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
 from p2p_ipython.protocol.task_frames import MAX_DETAIL, Result, Spent, Task
+from p2p_ipython.sandbox.inside.attach import Attachment, names_of
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.channel import Channel
@@ -61,6 +62,7 @@ class _Value:
     codec: str = ""
     type_name: str = ""
     at: str = ""
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Executor:
@@ -106,16 +108,21 @@ class Executor:
             _end_fork(failed)
         if failed is None:
             about = (round(value.seconds, 6), value.shown, value.codec, value.type_name, value.at)
-            result = Result(task.id, task.attempt, True, value.packed.segments, *about)
-            answer: tuple[Result, Buffer] = (result, value.packed.inline)
+            attached = tuple(each.entry for each in value.attachments)
+            result = Result(task.id, task.attempt, True, value.packed.segments, *about, attached=attached)
+            inline: Buffer = value.packed.inline
+            if attached:
+                inline = b"".join((inline, *(each.packed.inline for each in value.attachments)))
+            answer: tuple[Result, Buffer] = (result, inline)
         else:
             answer = self._failure(task, failed)
             _without_frames(failed.error)
         if trouble := self._clear_up(task):
             # What it has left is not known, so it must not meet another task: the agent starts another runner.
             self._channel.send(Spent(trouble[:MAX_DETAIL]))
-        for ref, view in value.packed.large.items():
-            self._channel.send_chunks(task, ref, view)
+        for packed in (value.packed, *(each.packed for each in value.attachments)):
+            for ref, view in packed.large.items():
+                self._channel.send_chunks(task, ref, view)
         self._channel.send(*answer)
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         dict.clear(self._namespace)
@@ -177,7 +184,8 @@ class Executor:
             seconds = time.perf_counter() - begun
             del function, arguments, keywords
             has_value = True
-        return self._packed(value, task.reply == "safe", has_value, seconds)
+        made = self._packed(value, task.reply == "safe", has_value, seconds)
+        return replace(made, attachments=self._attachments(task)) if task.names or task.bind else made
 
     def _packed(self, value: object, safely: bool, shown: bool, seconds: float) -> _Value:
         """Pack the task's value. Raises ``_Failed``."""
@@ -197,6 +205,13 @@ class Executor:
             cls = type(value)
             about = TypeError(f"the value is a {cls.__module__}.{cls.__qualname__}, which can't be pickled: {error!r}")
             raise _Failed(about, "unpicklable") from None
+
+    def _attachments(self, task: Task) -> tuple[Attachment, ...]:
+        """Pack what goes with the value. Raises ``_Failed``."""
+        try:
+            return tuple(names_of(task, self._namespace))
+        except BaseException as error:
+            raise _Failed(error, self._kind(error, "unpicklable")) from None
 
     def _kind(self, error: BaseException, otherwise: str) -> str:
         ours = isinstance(error, KeyboardInterrupt) and self._interrupts.raised

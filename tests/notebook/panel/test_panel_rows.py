@@ -14,8 +14,9 @@ from frame_support import read_result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.errands import Visitor
-from p2p_ipython.client.future import Arrived, Future
+from p2p_ipython.client.future import Future
 from p2p_ipython.client.journal import Attempt, Entry
 from p2p_ipython.client.lending import LendingState
 from p2p_ipython.client.status import SANDBOX_HELP

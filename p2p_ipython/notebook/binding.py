@@ -1,0 +1,147 @@
+"""Names that a cell on the cluster has bound: ``--bind`` puts them into the notebook, a line says which stay there."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError as MagicUsage
+
+from p2p_ipython.errors import CaptureError, P2PError
+from p2p_ipython.protocol.plain import plain
+
+if TYPE_CHECKING:
+    from p2p_ipython.client.future import Future
+    from p2p_ipython.task.bindings import Bindings
+
+_SHOWN = 6
+"""Names that a line shows."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What is to become of the names that a cell binds.
+
+    ``asked``: names to put into the notebook, all or none; if they are ``every`` name of the cell, those that can be.
+    ``imported``: those of them that the cell imports, which the notebook imports, too. ``kept``: names of which the
+    line says that they stay with the task; ``changed``: values of the notebook of which the task changes its copy.
+    """
+
+    asked: tuple[str, ...] = ()
+    every: bool = False
+    imported: frozenset[str] = frozenset()
+    kept: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names whose values may come unasked."""
+        return (*self.kept, *self.changed)
+
+    def values(self, future: Future[Any]) -> dict[str, Any]:
+        """Return the values to bind. Raises a ``P2PError`` if one of them can't be had."""
+        found: dict[str, Any] = {}
+        for name in self.asked:
+            try:
+                found[name] = future[name]
+            except P2PError:
+                if not self.every:
+                    raise
+        return found
+
+    def words(self, future: Future[Any]) -> str:
+        """Say in a few words what has become of the names, for the line under the cell; "" for nothing to say."""
+        if not future.done() or future.cancelled() or future._promise.failure:
+            return ""
+        words = []
+        if self.asked:
+            words.append(f"binds {_few(self.asked)}")
+        came = [name for name in self.kept if name in future.names]
+        if came:
+            words.append(f"has bound {_few(came)}, over there (%p2p_pull {came[0]})")
+        if changed := [name for name in self.changed if name in future.names]:
+            words.append(f"has changed its copy of {_few(changed)} (%p2p_pull {changed[0]})")
+        return "; ".join(words)
+
+
+def chosen(option: str | None, binds: Bindings, sent: Container[str], modules: Container[str]) -> Binding:
+    """Decide what ``--bind NAME[,NAME]`` or ``--bind all`` asks for; ``sent`` are the names that travel with the cell.
+
+    Raises ``CaptureError`` for a name that the cell doesn't bind, and IPython's ``UsageError``.
+    """
+    changed = tuple(name for name in binds.changed if name in sent and name not in modules)
+    names = tuple(name for name in binds.bound if not name.startswith("_"))
+    told = tuple(name for name in names if name not in binds.imported)
+    if option is None:
+        return Binding(kept=told, changed=changed)
+    asked = tuple(part.strip() for part in option.split(",") if part.strip())
+    if not asked:
+        raise MagicUsage("--bind wants names, as --bind score,model, or all")
+    if asked == ("all",):
+        return Binding(told + changed, True, frozenset(set(names) & binds.imported))
+    for name in asked:
+        if name not in binds.bound and name not in changed:
+            there = _few((*names, *changed))
+            raise CaptureError(
+                f"the cell doesn't bind {name[:80]!r}, so it can't be bound here",
+                hint=f"It binds {there}." if there else "It binds nothing: assign to a name in it.",
+            )
+    imported = binds.imported & set(asked)
+    rest = tuple(name for name in told if name not in asked)
+    return Binding(
+        tuple(name for name in asked if name not in imported),
+        False,
+        frozenset(imported),
+        rest,
+        tuple(name for name in changed if name not in asked),
+    )
+
+
+def bind(binding: Binding, future: Future[Any], source: str, push: Callable[[dict[str, Any]], object]) -> str:
+    """Bind what was asked for; return what there is to say against it, "" for nothing."""
+    if not (binding.asked or binding.imported):
+        return ""
+    try:
+        values = binding.values(future)
+    except P2PError as error:
+        return f"Nothing was bound. {error}"
+    for name, module in _imports(source, binding.imported):
+        values[name] = module
+    push(values)
+    if binding.every and (missing := [name for name in binding.asked if name not in values]):
+        return f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why."
+    return ""
+
+
+def _imports(source: str, wanted: frozenset[str]) -> Iterable[tuple[str, Any]]:
+    """Import what the cell imports under the ``wanted`` names, as far as it is there."""
+    import ast
+
+    if not wanted:
+        return
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.asname or alias.name.partition(".")[0]
+                if name in wanted and (module := _module(alias.name)) is not None:
+                    yield name, module if alias.asname else _module(name)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                name = alias.asname or alias.name
+                if name in wanted and (module := _module(node.module)) is not None and hasattr(module, alias.name):
+                    yield name, getattr(module, alias.name)
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _few(names: Iterable[str]) -> str:
+    shown = [plain(name, 40) for name in names]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more

@@ -1,0 +1,115 @@
+"""Bindings: the names that a cell sets for the notebook, and those of its values that it changes in place.
+
+Both are decided from the source; nothing is executed. What is bound inside functions and classes is their own, but
+for ``global``. ``changed`` knows assignments to items and attributes, and calls of methods and functions that are known
+to change something in place: it is for a word of advice, so it may miss what only running the cell would show.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_CHANGING = frozenset(
+    (
+        *("append", "extend", "insert", "remove", "pop", "popitem", "clear", "sort", "reverse", "update", "setdefault"),
+        *("add", "discard", "appendleft", "extendleft", "popleft", "rotate", "difference_update"),
+        *("intersection_update", "symmetric_difference_update"),
+        *("fit", "partial_fit", "fit_transform", "fit_predict"),
+        *("fill", "put", "itemset", "setflags", "setfield"),
+        *("add_node", "add_nodes_from", "add_edge", "add_edges_from", "remove_node", "remove_edge"),
+    )
+)
+"""Methods that change their object: of built-in containers, numpy's arrays, scikit-learn's estimators, graphs."""
+
+_CHANGING_FIRST = frozenset(
+    ("shuffle", "heappush", "heappop", "heapify", "heapreplace", "heappushpop", "insort", "insort_left", "insort_right")
+)
+"""Functions that change their first argument."""
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """``bound``: names that the cell sets, in the order of the source; ``imported`` those of them that are imports.
+
+    ``changed``: names whose values it changes in place, and that it doesn't set.
+    """
+
+    bound: tuple[str, ...]
+    imported: frozenset[str]
+    changed: tuple[str, ...]
+
+
+def bindings_in(tree: ast.Module) -> Bindings:
+    """Analyse a cell that is parsed (``reads.parsed``)."""
+    bound = dict.fromkeys(_bound(tree))
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in _outside(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    changed = dict.fromkeys(name for name in _changed(tree) if name not in bound)
+    return Bindings(tuple(bound), frozenset(imported), tuple(changed))
+
+
+def _outside(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk what runs in the notebook's own namespace, in the order of the source."""
+    for child in ast.iter_child_nodes(tree):
+        yield child
+        match child:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield from (node for node in ast.walk(child) if isinstance(node, ast.Global))
+                for part in child.decorator_list:
+                    yield part
+                    yield from _outside(part)
+            case ast.Lambda():
+                pass
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                yield from (node for node in ast.walk(child) if isinstance(node, ast.NamedExpr))
+            case _:
+                yield from _outside(child)
+
+
+def _bound(tree: ast.Module) -> Iterator[str]:
+    for node in _outside(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.NamedExpr(target=ast.Name(id=name)):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                yield name
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from ((alias.asname or alias.name).partition(".")[0] for alias in names if alias.name != "*")
+            case ast.Global(names=names):
+                yield from names
+
+
+def _changed(tree: ast.Module) -> Iterator[str]:
+    for node in _outside(tree):
+        match node:
+            case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
+                yield from _root(node)
+            case ast.Call(func=ast.Attribute(value=of, attr=method), args=arguments, keywords=keywords):
+                if method in _CHANGING or any(_is_inplace(keyword) for keyword in keywords):
+                    yield from _root(of)
+                if method in _CHANGING_FIRST and arguments:
+                    yield from _root(arguments[0])
+            case ast.Call(func=ast.Name(id=function), args=[first, *_]) if function in _CHANGING_FIRST:
+                yield from _root(first)
+            case ast.AugAssign(target=target) if not isinstance(target, ast.Name):
+                yield from _root(target)
+
+
+def _is_inplace(keyword: ast.keyword) -> bool:
+    return keyword.arg == "inplace" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+
+
+def _root(node: ast.expr) -> Iterator[str]:
+    """Yield the name that a chain of attributes and items begins with, if it is one."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
