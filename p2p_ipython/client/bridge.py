@@ -259,7 +259,7 @@ class Bridge:
         if submitted.future.cancelled():
             self._act([Settle(task.id)])
             return
-        refs = {ref: view.nbytes for ref, view in task.packed.large.items()}
+        refs = {ref: view.nbytes for ref, view in task.large.items()}
         kind = f"{task.kind} {hash(task.source or task.label)}"
         spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once, kind=kind)
         self._act(self.machine.submit(spec, self._loop.time()))
@@ -399,14 +399,15 @@ class Bridge:
             "" if self.membership.trusts(worker.certificate.signer) else "safe",
             task.names,
             task.bind,
+            task.around.segments if task.around is not None else (),
         )
-        link.send(frame.header(), task.packed.inline)
+        link.send(frame.header(), task.inline)
         if action.missing:
             self._send_buffers(link, task, action.missing)
 
     def _send_buffers(self, link: WorkerEnd, task: Task, refs: tuple[str, ...]) -> None:
         for ref in refs:
-            view = task.packed.large[ref]
+            view = task.large[ref]
             for start in range(0, view.nbytes, MAX_BODY):
                 chunk = BufferChunk(ref, view.nbytes, start)
                 link.send(chunk.header(), view[start : start + MAX_BODY], bulk=True)
@@ -425,7 +426,7 @@ class Bridge:
     def _settle(self, action: Settle, submitted: _Submission | None) -> None:
         if submitted is None:
             return
-        self._store.unpin(submitted.task.packed.large)
+        self._store.unpin(submitted.task.large)
         self._forget(submitted.task.id)
         if action.error is not None:
             submitted.future._promise.failed(action.error)

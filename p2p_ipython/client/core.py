@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client import future as future_module
@@ -18,6 +18,7 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.future import Future, OutputSink
 from p2p_ipython.client.records import Records
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
+from p2p_ipython.client.surroundings import Surroundings
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import UsageError
 from p2p_ipython.members.way import Way
@@ -66,6 +67,7 @@ class ClusterCore:
         self.progress = progress
         self.pid = os.getpid()
         self.store = BufferStore(settings.client_cache)
+        self.surroundings = Surroundings(os.getcwd() if target is None else "")
         self.bridge: Bridge | None = None
         self.local: LocalCluster | None = None
         self.records = Records(settings)
@@ -80,14 +82,29 @@ class ClusterCore:
 
     # -- tasks --
 
-    def submit_task(self, task: Task, sink: OutputSink | None = None) -> Future[Any]:
+    def submit_task(
+        self,
+        task: Task,
+        sink: OutputSink | None = None,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        modules: bool = True,
+    ) -> Future[Any]:
         """Submit a task that is made already; ``sink`` shows its output.
+
+        ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
 
         Without one it is shown as if it had been printed here; in a notebook, under the cell that submits.
         """
+        task = self.surroundings.around(task, self.store, files=files, modules=modules)
         future: Future[Any] = Future(task.id, task.label, self, self._decode)
         with self.lock:
-            self.check_open()
+            try:
+                self.check_open()
+            except BaseException:
+                if task.around is not None:
+                    self.store.unpin(task.around.large)
+                raise
             self._futures[task.id] = future
         assert self.bridge is not None
         self.bridge.submit(task, future, sink or future_module.default_sink())
@@ -97,6 +114,10 @@ class ClusterCore:
         """For a future's ``cancel``."""
         if self.bridge is not None and self.pid == os.getpid():
             self.bridge.withdraw(task_id)
+
+    def trusts(self, signer: str) -> bool:
+        """Whether the member with this key may run code here."""
+        return self.bridge is not None and self.bridge.membership.trusts(signer)
 
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
+from p2p_ipython.client.left_files import TaskFiles
 from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
@@ -60,6 +61,10 @@ class Owner(Protocol):
     def why(self, task_id: str) -> str:
         """Where the task is, or why it waits, in words."""
 
+    def trusts(self, signer: str) -> bool:
+        """Whether the member with this key may run code here."""
+        ...
+
 
 class Future(concurrent.futures.Future[T]):
     """The future value of a submitted task. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
@@ -92,6 +97,7 @@ class Future(concurrent.futures.Future[T]):
         """Name of the worker that ran it, once it is over."""
         self.outputs: list[OutputMessage] = []
         self._attached: dict[tuple[str, str], Arrived] = {}
+        self._signer = ""
         self._owner = owner
         self._said: threading.Event | None = None
         self._decode = decode
@@ -191,6 +197,17 @@ class Future(concurrent.futures.Future[T]):
         (3, ())
         """
         return tuple(name for kind, name in self._attached if kind == "name")
+
+    @property
+    def files(self) -> TaskFiles:
+        """The files that the task has left in its folder, by name, once it is over: bytes with ``save()``.
+
+        Tasks of a personal cluster on this machine work in the notebook's own folder, and leave their files there.
+
+        >>> dict(cluster.submit(abs, -3).files)
+        {}
+        """
+        return TaskFiles(self._attached, self.label, trusted=lambda: self._owner.trusts(self._signer))
 
     @property
     def state_text(self) -> str:
@@ -356,7 +373,7 @@ class Promise:
 
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""
-        self.future.worker = result.worker
+        self.future.worker, self.future._signer = result.worker, result.signer
         result, self.future._attached = result.taken_apart()
         try:
             if result.result.ok:

@@ -115,6 +115,12 @@ def bind(binding: Binding, future: Future[Any], source: str, push: Callable[[dic
     return ""
 
 
+def left_words(future: Future[Any]) -> str:
+    """Say which files a task has left; "" for none."""
+    words = future.files.words() if future.done() and not future.cancelled() else ""
+    return f"left {words} (future.files)" if words else ""
+
+
 def _imports(source: str, wanted: frozenset[str]) -> Iterable[tuple[str, Any]]:
     """Import what the cell imports under the ``wanted`` names, as far as it is there."""
     import ast

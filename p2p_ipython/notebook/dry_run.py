@@ -13,13 +13,17 @@ from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
     from p2p_ipython.task.capture import Captured, Row
+    from p2p_ipython.task.modules import Modules
 
 
-def show_names(captured: Captured) -> None:
-    """Show under the cell what of a cell's names would travel."""
-    from p2p_ipython.task.capture import listing  # heavy, like all that only tasks need
+def show_names(captured: Captured, *modules: Modules | None) -> None:
+    """Show under the cell what of a cell's names would travel, and which ``modules`` of the notebook's."""
+    from p2p_ipython.task.capture import Row, listing  # heavy, like all that only tasks need
 
     rows = listing(captured)
+    for some in modules:
+        for entry in some.entries if some is not None else ():
+            rows.append(Row(entry.name, f"module: {entry.file}", entry.size, "imports"))
     if not rows:
         say("The cell uses no names of this notebook: only its source would travel.")
         return

@@ -28,6 +28,11 @@ def unquoted(value: Any) -> Any:
     return value
 
 
+def separated(values: list[str] | None) -> list[str]:
+    """Return the values of an option that may be repeated, and may have several with commas between them."""
+    return [part.strip() for value in values or () for part in unquoted(value).split(",") if part.strip()]
+
+
 def without_arguments(magic: str, line: str) -> None:
     """Raise IPython's ``UsageError`` if there is anything in the line of ``magic``."""
     if line.strip():

@@ -12,9 +12,10 @@ from __future__ import annotations
 import ast
 import concurrent.futures
 import keyword
+import os
 import re
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import ModuleType
@@ -27,9 +28,10 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
+from p2p_ipython.client.surroundings import read_files
 from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected
 from p2p_ipython.notebook import completion
-from p2p_ipython.notebook.binding import Binding, bind, chosen
+from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import show_names
@@ -40,6 +42,7 @@ from p2p_ipython.notebook.lines import (
     Interrupted,
     options_of,
     say,
+    separated,
     split_globals,
     unquoted,
     without_arguments,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
     from p2p_ipython.notebook.panel.panels import Panels
     from p2p_ipython.task.capture import Captured
+    from p2p_ipython.task.modules import Modules
 
 _NO_BINDING = Binding()
 
@@ -204,6 +208,8 @@ class P2PMagics(Magics):
     @argument(
         "--bind", metavar="NAMES", help="names that the cell binds, or all: put them into the notebook when it is over"
     )
+    @argument("--file", action="append", metavar="FILES", help="files beside the notebook that the cell reads")
+    @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
     @line_cell_magic
@@ -233,16 +239,30 @@ class P2PMagics(Magics):
         options = parse_argstring(self.p2p, rest)
         name = _name(options.name)
         if options.dry_run:
-            show_names(self._captured(cell, travelling))
+            captured = self._captured(cell, travelling)
+            show_names(captured, *([] if options.no_modules else [self._modules(captured)]))
             return None
         cluster = self._connected()
+        files = read_files(separated(options.file), os.getcwd()) if options.file else {}
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
         label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
         output = self.output()
-        future = self._submit(captured, label, output, once=options.once, line=True, binding=binding)
+        future = self._submit(
+            captured,
+            label,
+            output,
+            once=options.once,
+            line=True,
+            binding=binding,
+            files=files,
+            modules=not options.no_modules,
+        )
         shown = self._status_lines.add(
-            future, output, lambda: cluster._core.record.entries.get(future.task_id), binding.words
+            future,
+            output,
+            lambda: cluster._core.record.entries.get(future.task_id),
+            lambda future: "; ".join(filter(None, (binding.words(future), left_words(future)))),
         )
         if name is not None:
             self._ip.push({name: future})
@@ -295,6 +315,11 @@ class P2PMagics(Magics):
         except SyntaxError as error:
             raise CellSyntaxError(error, self._ip) from None
 
+    def _modules(self, captured: Captured) -> Modules | None:
+        from p2p_ipython.task.local_modules import LocalModules
+
+        return LocalModules(shows_paths=False).needed(captured.modules)
+
     def _binding(self, captured: Captured, option: str | None) -> Binding:
         modules = {name for name in captured.names if isinstance(captured.home.get(name), ModuleType)}
         return chosen(option, captured.binds, captured.names, modules)
@@ -308,6 +333,8 @@ class P2PMagics(Magics):
         once: bool,
         line: bool,
         binding: Binding = _NO_BINDING,
+        files: Mapping[str, bytes] | None = None,
+        modules: bool = True,
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
@@ -325,11 +352,11 @@ class P2PMagics(Magics):
             words = text(plain(task.label, 80), "submitted", 0, over=False)
             output.show(words, html=line_html("waiting", words))
         try:
-            future = cluster._core.submit_task(task, output)
+            future = cluster._core.submit_task(task, output, files=files, modules=modules)
         except BaseException:
-            cluster._core.store.unpin(task.packed.large)
+            cluster._core.store.unpin(task.large)
             raise
-        future._promise.advise(partial(_missing_name, home=captured.home, sent=captured.names))
+        future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
         self._ip.push({"_p2p": future}, interactive=False)
         return future
 
@@ -426,14 +453,19 @@ class CellSyntaxError(CaptureError):
         return self._lines
 
 
-def _missing_name(error: BaseException, *, home: dict[str, Any], sent: Container[str]) -> str:
-    """Say how a name travels that the notebook has and the task lacked; "" for other errors."""
+def _advice(error: BaseException, *, home: dict[str, Any], sent: Container[str], folder: str) -> str:
+    """Say how a name or a file travels that the notebook has and the task lacked; "" for other errors."""
+    if isinstance(error, FileNotFoundError):
+        name = error.filename if isinstance(error.filename, str) else next(iter(_FILE.findall(str(error))), "")
+        there = name and not os.path.isabs(name) and os.path.isfile(os.path.join(folder, name))
+        return f"{name} is beside this notebook, and a worker doesn't have it: --file {name} sends it." if there else ""
     found = _UNDEFINED.search(str(error))
     if found is None or found[1] not in home or found[1] in sent:
         return ""
     return f"{found[1]} is in this notebook; the cell has it in a string only: --globals +{found[1]} sends it."
 
 
+_FILE = re.compile("'([^']+)'")
 _UNDEFINED = re.compile(r"(?:name|variable) '(\w+)' is not defined")
 
 

@@ -163,7 +163,8 @@ class Task(Frame):
 
     ``segments`` are the payload's pieces. ``coming`` are the refs whose bytes follow; the worker has the others.
     ``reply``: "safe" asks for a result that can be read without trust. ``names`` are names that the cell binds; their
-    values are to come with the result if they are small and plain data, those of ``bind`` in any case.
+    values are to come with the result if they are small and plain data, those of ``bind`` in any case. ``around`` are
+    the pieces of a payload that is read before the other: modules, files and settings. Its inline segments follow.
     """
 
     kind: ClassVar[str] = "task"
@@ -177,6 +178,12 @@ class Task(Frame):
     reply: str = ruled(word("", "safe"), default="")
     names: tuple[str, ...] = ruled(NAMES, default=())
     bind: tuple[str, ...] = ruled(NAMES, default=())
+    around: tuple[Segment, ...] = ruled(SEGMENTS, default=())
+
+    @property
+    def all_segments(self) -> tuple[Segment, ...]:
+        """The segments of both payloads, in the order of the body."""
+        return (*self.segments, *self.around) if self.around else self.segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class LaunchOptions:
     ``output_limit``: bytes of output that are sent a task. ``scratch``: where scratch folders are made; None is the
     system's temporary folder. ``path``: folders of modules that tasks may import, after all others. ``extra_env``:
     added to the environment as it is. ``mounts``: for mechanisms with a wall; behind none all is in reach anyway.
+    ``folder``: where tasks work, "" for the scratch folder.
     ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``.
     """
 
@@ -52,6 +53,7 @@ class LaunchOptions:
     output_limit: int = 8 << 20
     scratch: Path | None = None
     path: tuple[str, ...] = ()
+    folder: str = ""
     extra_env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     network: bool = False
@@ -201,6 +203,7 @@ def runner_arguments(
         "disk": options.disk if walled or landlocked else 0,
         "output_limit": options.output_limit,
         "path": list(options.path),
+        "folder": options.folder,
         "landlocked": landlocked,
         "polite": walled or landlocked,
         "filtered": filtered,

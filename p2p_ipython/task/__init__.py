@@ -10,6 +10,8 @@ Map:
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled
+* ``bindings.py``: the names that a cell binds; ``small.py``: what is small and plain
+* ``around.py``: what goes around a task: ``modules.py``, found by ``local_modules.py``, and ``files.py``
 * ``settled.py``: a finished future inside a task
 * ``outcome.py``: a result's bytes as a value, or as the exception to raise
 * ``safe/``: results as plain data, for workers that aren't trusted

@@ -32,6 +32,7 @@ from p2p_ipython.errors import CaptureError, NotPicklable
 from p2p_ipython.task.bindings import Bindings, bindings_in
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
+from p2p_ipython.task.local_modules import imports_of
 from p2p_ipython.task.open_files import refuse_open_file
 from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform, parsed, reads_in
@@ -52,7 +53,7 @@ class Captured:
 
     ``names`` is the namespace that travels, ``used_by`` says for each name its reader (the cell, or a
     function of the notebook), ``left_out`` what must not travel, ``home`` is the notebook's own namespace. ``binds``:
-    which names the cell sets.
+    which names the cell sets; ``modules``: those that it imports or uses.
     """
 
     source: str
@@ -61,6 +62,7 @@ class Captured:
     left_out: frozenset[str]
     home: dict[str, Any]
     binds: Bindings
+    modules: frozenset[str]
 
     def __repr__(self) -> str:
         return f"<Captured {', '.join(self.names) or 'no names'}>"
@@ -138,7 +140,9 @@ def capture_cell(
                 for name in added:  # a word in a string must keep no cell from being sent
                     del used_by[name]
     names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
-    return Captured(source, names, used_by, left_out, home, bindings_in(tree))
+    used = (part for value in names.values() if isinstance(value, _Module) for part in (value.name, *value.submodules))
+    modules = frozenset((*imports_of(tree), *used))
+    return Captured(source, names, used_by, left_out, home, bindings_in(tree), modules)
 
 
 def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Packed:

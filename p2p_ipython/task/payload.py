@@ -17,12 +17,14 @@ Both sides import this module, the runner inside the sandbox: standard library a
 
 from __future__ import annotations
 
+import dis
 import pickle
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import count
-from types import CodeType, FunctionType
+from functools import lru_cache
+from itertools import count, pairwise
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -59,12 +61,16 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Packed:
-    """A value as bytes. ``needs_python``: it holds code, so both sides need the same Python minor version."""
+    """A value as bytes. ``needs_python``: it holds code, so both sides need the same Python minor version.
+
+    ``modules``: names of modules that unpickling it imports, or that functions in it import.
+    """
 
     segments: tuple[Segment, ...]
     inline: bytes
     large: Mapping[str, memoryview]
     needs_python: bool
+    modules: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -80,13 +86,14 @@ def pack_result(value: object) -> Packed:
 
     Raises what pickling raises.
     """
-    return as_result(*_pickled(value))
+    stream, buffers, needs_python, _ = _pickled(value)
+    return as_result(stream, buffers, needs_python)
 
 
 def as_result(stream: Buffer, buffers: list[memoryview], needs_python: bool = False) -> Packed:
     """Make a result of finished bytes: its first segment, and the others. Large ones, r0, r1, …, are not copied."""
     numbers = count()
-    return _pack((stream, buffers, needs_python), LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
+    return _pack(_Pickled(stream, buffers, needs_python), LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
 
 
 def pack_task(
@@ -172,18 +179,25 @@ def _checked(segment: Sequence[Any]) -> Segment:
 
 def measure(value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None) -> int:
     """Count the bytes that ``value`` would take in a task. Raises what ``pack_task`` raises."""
-    stream, buffers, _ = _pickled(value, shared_globals, leaves_home=True)
+    stream, buffers, *_ = _pickled(value, shared_globals, leaves_home=True)
     return len(stream) + sum(view.nbytes for view in buffers)
 
 
+class _Pickled(NamedTuple):
+    stream: Buffer
+    buffers: list[memoryview]
+    needs_python: bool
+    modules: frozenset[str] = frozenset()
+
+
 def _pack(
-    pickled: tuple[Buffer, list[memoryview], bool],
+    pickled: _Pickled,
     large: int,
     keep: Callable[[memoryview, bool], tuple[str, memoryview]],
 ) -> Packed:
-    stream, buffers, needs_python = pickled
+    stream, buffers, needs_python, modules = pickled
     if not buffers and isinstance(stream, bytes) and len(stream) <= INLINE and len(stream) < large:
-        return Packed((Segment(len(stream), None),), stream, {}, needs_python)
+        return Packed((Segment(len(stream), None),), stream, {}, needs_python, modules)
     segments: list[Segment] = []
     inline: list[Buffer] = []
     room = INLINE
@@ -198,7 +212,7 @@ def _pack(
             ref, kept = keep(view, not segments)
             refs[ref] = kept
             segments.append(Segment(size, ref))
-    return Packed(tuple(segments), b"".join(inline), refs, needs_python)
+    return Packed(tuple(segments), b"".join(inline), refs, needs_python, modules)
 
 
 def _pickled(
@@ -207,7 +221,7 @@ def _pickled(
     left_out: Container[str] = (),
     *,
     leaves_home: bool = False,
-) -> tuple[Buffer, list[memoryview], bool]:
+) -> _Pickled:
     written: list[Buffer] = []
     buffers: list[memoryview] = []
 
@@ -223,7 +237,7 @@ def _pickled(
 
     pickler = _Pickler(written, stays_in_band, shared_globals, left_out, leaves_home)
     pickler.dump(value)
-    return _joined(written), buffers, pickler.needs_python
+    return _Pickled(_joined(written), buffers, pickler.needs_python, frozenset(pickler.modules))
 
 
 def _joined(written: list[Buffer]) -> Buffer:
@@ -262,6 +276,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     ) -> None:
         super().__init__(_Writer(written), protocol=5, buffer_callback=stays_in_band)
         self.needs_python = False
+        self.modules: set[str] = set()
         self._shared = shared_globals
         self._left_out = left_out
         self._leaves_home = leaves_home
@@ -277,10 +292,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         refuse_open_file(value)
         reduced = super().reducer_override(value)
         if reduced is NotImplemented:
+            if isinstance(value, type | FunctionType):  # it goes by its name
+                self.modules.add(value.__module__)
             return self._reduce_object(value, kind)
         if len(reduced) > 2:  # built-in types are rebuilt from two items; functions and classes have a state
             self.needs_python = True
             if isinstance(value, FunctionType):
+                self.modules.update(imports_of_code(value.__code__))
                 if by_value.dispatches(value):
                     return by_value.dispatcher_taken_apart(value)
                 by_value.drop_copies_of_dispatcher(reduced[2][0])
@@ -293,6 +311,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _settle(value)
         if isinstance(value, by_value.TAKEN_APART):
             return by_value.taken_apart(value)
+        if isinstance(value, ModuleType):
+            self.modules.add(value.__name__)
         if isinstance(value, CodeType):
             self.needs_python = True
         elif self._leaves_home and _may_go_by_name(kind):
@@ -319,7 +339,21 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                     used[name] = namespace[name]
 
 
-_EACH_ASKED = (type, FunctionType, *FILES)
+@lru_cache(maxsize=512)
+def imports_of_code(code: CodeType) -> tuple[str, ...]:
+    """Return the modules that a function imports, those that functions inside it import among them."""
+    steps = list(dis.get_instructions(code))
+    found = [str(step.argval) for step in steps if step.opname == "IMPORT_NAME"]
+    for name, step in ((step.argval, after) for step, after in pairwise(steps) if step.opname == "IMPORT_NAME"):
+        if step.opname == "IMPORT_FROM":
+            found.append(f"{name}.{step.argval}")
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found += imports_of_code(constant)
+    return tuple(dict.fromkeys(found))
+
+
+_EACH_ASKED = (type, FunctionType, ModuleType, *FILES)
 _DEFAULT: Any = object.__reduce__
 
 

@@ -2,7 +2,7 @@
 
 ``make_cell`` makes one of a cell's source and the names it uses, ``make_call`` one of a function and its
 arguments. Either raises before anything is sent when it can't travel. A task's large buffers are pinned in the
-store it was made with; the code that runs it calls ``store.unpin(task.packed.large)`` when it is over.
+store it was made with; the code that runs it calls ``store.unpin(task.large)`` when it is over.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _MAX_LABEL = 80
 class Task:
     """``source`` is a cell's (None for a call); ``needs_python`` like "3.11", or None for any; ``once``: never
     start it a second time, whatever happens to its worker; ``created`` is seconds since the epoch. ``names`` and
-    ``bind``: names that a cell binds, whose values come with its result; see ``task_frames.Task``."""
+    ``bind``: names that a cell binds, whose values come with its result; ``around``: what the worker reads first. See
+    ``task_frames.Task``. ``modules``: those that it imports, or that its values are of."""
 
     id: str
     kind: Literal["cell", "call"]
@@ -50,6 +51,19 @@ class Task:
     created: float
     names: tuple[str, ...] = ()
     bind: tuple[str, ...] = ()
+    around: Packed | None = None
+    modules: frozenset[str] = frozenset()
+
+    @property
+    def large(self) -> Mapping[str, memoryview]:
+        """The large buffers of all that travels, by ref."""
+        around = self.around
+        return {**self.packed.large, **around.large} if around is not None and around.large else self.packed.large
+
+    @property
+    def inline(self) -> bytes:
+        """The inline segments of all that travels."""
+        return self.packed.inline + self.around.inline if self.around is not None else self.packed.inline
 
 
 def make_call(
@@ -119,6 +133,7 @@ def task_of(
     packed = freeze(captured, store, large=large)
     first = next((line.strip() for line in captured.source.splitlines() if line.strip()), "")
     made = _task("cell", label or first, captured.source, packed, once)
+    made = replace(made, modules=made.modules | captured.modules)
     bound = tuple(name for name in bind if len(name) <= MAX_REF)[:MAX_ATTACHED]
     more = tuple(name for name in names if len(name) <= MAX_REF and name not in bound)[: MAX_ATTACHED - len(bound)]
     return replace(made, names=more, bind=bound) if bound or more else made
@@ -134,6 +149,7 @@ def _task(kind: Literal["cell", "call"], label: str, source: str | None, packed:
         needs_python=PYTHON if packed.needs_python else None,
         once=once,
         created=time.time(),
+        modules=packed.modules,
     )
 
 

@@ -47,6 +47,7 @@ def main() -> int:
         settings=Settings(**first["settings"]),
         key=KeyChoice(paramiko.Ed25519Key.from_private_key(io.StringIO(first.pop("key"))), "made for this cluster"),
         path=tuple(first["path"]),
+        folder=first["folder"],
         sandbox=first["sandbox"],
         mounts=own_folder(first["folder"]) if first["sandbox"] not in ("", NO_WALL) else (),
         listen="127.0.0.1",

@@ -280,7 +280,7 @@ class Agent:
         """
         owner = str(job.link)
         wanted = []
-        for size, ref in arrived.task.segments:
+        for size, ref in arrived.task.all_segments:
             if ref is None or ref in arrived.refs:
                 continue
             source = self._cache.get(owner, ref)

@@ -56,9 +56,10 @@ class WorkerOptions:
 
     ``cluster`` is the title of a shared cluster, whose profile says where its board is, or the name of a personal one
     on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
-    usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``listen``: address
-    that links may come to; None for all. ``only``: names of members, or fingerprints of their keys, for whom the offer
-    is; () for everybody. ``tags``: what the worker is good for, in words. ``sandbox``: see ``sandboxes.choose``.
+    usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``folder``: where tasks work,
+    "" for their scratch folder. ``listen``: address that links may come to; None for all. ``only``: names of members,
+    or fingerprints of their keys, for whom the offer is; () for everybody. ``tags``: what the worker is good for, in
+    words. ``sandbox``: see ``sandboxes.choose``.
     ``mounts``: see ``mounts.py``.
     ``network``: whether tasks have the internet.
     """
@@ -73,6 +74,7 @@ class WorkerOptions:
     settings: Settings = field(default_factory=Settings)
     key: KeyChoice | None = None
     path: tuple[str, ...] = ()
+    folder: str = ""
     listen: str | None = None
     farewell: bool = True
     ssh_options: tuple[str, ...] = ()
@@ -296,6 +298,7 @@ def _launch(options: WorkerOptions) -> LaunchOptions:
         processes=options.settings.task_processes,
         output_limit=options.settings.output_limit,
         path=options.path,
+        folder=options.folder,
         mounts=options.mounts,
         network=options.network,
     )

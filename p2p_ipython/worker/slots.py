@@ -67,7 +67,7 @@ _LOOK = 0.1
 GIB = 1 << 30
 
 _FEW = 256
-"""A result with so few segments and no failure is far below the bound of a header."""
+"""A result with so few segments, no failure and nothing attached is far below the bound of a header."""
 
 
 @dataclass
@@ -399,7 +399,7 @@ class Slot:
                 self._tell(self._listener.on_chunk, frame, body)
             case Result():
                 job.parts.result(frame, len(body))
-                if frame.failure is not None or len(frame.segments) > _FEW:
+                if frame.failure is not None or frame.attached or len(frame.segments) > _FEW:
                     encode(frame.header(), len(body))  # what can't be sent on must not be taken
                 job.stop()
                 self._job = None

@@ -24,6 +24,9 @@ class Cluster:
         self.trusted: set[str] = set()
         self.decoded = 0
 
+    def trusts(self, signer: str) -> bool:
+        return signer in getattr(self, "trusted", ())
+
     def withdraw(self, task_id: str) -> None: ...
 
     def why(self, task_id: str) -> str:

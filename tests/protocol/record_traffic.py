@@ -215,6 +215,9 @@ class Notebook:
         self.bridge.submit(task, future, None)
         return future
 
+    def trusts(self, signer: str) -> bool:
+        return signer in getattr(self, "trusted", ())
+
     def withdraw(self, task_id: str) -> None:
         self.bridge.withdraw(task_id)
 

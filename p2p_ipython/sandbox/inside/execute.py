@@ -26,17 +26,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
-from p2p_ipython.protocol.task_frames import MAX_DETAIL, Result, Spent, Task
+from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_DETAIL, Result, Spent, Task
 from p2p_ipython.sandbox.inside.attach import Attachment, names_of
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
+from p2p_ipython.sandbox.inside.folder import TaskFolder
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
-from p2p_ipython.task import safe
+from p2p_ipython.task import modules, safe
+from p2p_ipython.task.around import Around
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 
 _NOTHING = pack_result(None)
@@ -77,6 +79,7 @@ class Executor:
         interrupts: Interrupts,
         baseline: Baseline,
         cells: Cells,
+        folder: TaskFolder,
     ) -> None:
         self._channel = channel
         self._outlet = outlet
@@ -84,9 +87,12 @@ class Executor:
         self._interrupts = interrupts
         self._baseline = baseline
         self._cells = cells
+        self._folder = folder
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
-        self._steps = (baseline.restore, outlet.capture.restore, _flush_c, self._end_output)
+        self._around = Around()
+        ours = (self._around.leave, modules.forget, baseline.restore, folder.clear)
+        self._steps = (*ours, outlet.capture.restore, _flush_c, self._end_output)
         self._steps_after_cell = (*self._steps, cells.forget)
 
     def perform(self, task: Task, body: Buffer) -> None:
@@ -149,7 +155,12 @@ class Executor:
         """Run the task; return its value, packed. Raises ``_Failed``."""
         enter_main({})
         try:
-            large = {ref: self._buffers.private(ref) for _, ref in task.segments if ref is not None}
+            large = {ref: self._buffers.private(ref) for _, ref in task.all_segments if ref is not None}
+            if task.around:
+                size = sum(size for size, ref in task.segments if ref is None)
+                body, first = memoryview(body)[:size], memoryview(body)[size:]
+                self._around.enter(unpack(task.around, first, large))
+            self._folder.begin()
             payload = unpack(task.segments, body, large)
             del large
         except (ImportError, AttributeError) as error:
@@ -185,7 +196,8 @@ class Executor:
             del function, arguments, keywords
             has_value = True
         made = self._packed(value, task.reply == "safe", has_value, seconds)
-        return replace(made, attachments=self._attachments(task)) if task.names or task.bind else made
+        attachments = self._attachments(task)
+        return replace(made, attachments=attachments) if attachments else made
 
     def _packed(self, value: object, safely: bool, shown: bool, seconds: float) -> _Value:
         """Pack the task's value. Raises ``_Failed``."""
@@ -209,7 +221,8 @@ class Executor:
     def _attachments(self, task: Task) -> tuple[Attachment, ...]:
         """Pack what goes with the value. Raises ``_Failed``."""
         try:
-            return tuple(names_of(task, self._namespace))
+            names = names_of(task, self._namespace) if task.names or task.bind else []
+            return (*names, *self._folder.left())[:MAX_ATTACHED]
         except BaseException as error:
             raise _Failed(error, self._kind(error, "unpicklable")) from None
 

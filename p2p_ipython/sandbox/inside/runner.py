@@ -13,6 +13,7 @@ Until the tasks' own imports it loads the standard library, IPython and the unpi
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -31,6 +32,7 @@ from p2p_ipython.sandbox.inside import limits, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.pipes import FrameInput, enlarge
+from p2p_ipython.task import modules
 
 Queue = SimpleQueue[tuple[Task, Buffer]]
 
@@ -59,12 +61,18 @@ def main(options: dict[str, Any]) -> None:
     channel = Channel(frames_out, interrupts)
     channel.send(Ready(platform.python_version(), sys.platform, os.getpid()))
     # A user's modules beside the notebook come last: they must not hide what this package imports.
-    sys.path.extend(path for path in options["path"] if path not in sys.path)
+    modules.set_up(options["path"])
     sys.path.insert(0, "")
+    scratch: str | None = os.getcwd()
+    with contextlib.suppress(OSError):  # a sandbox may not show it
+        if options["folder"]:
+            os.chdir(options["folder"])
+            scratch = None
     outlet = Outlet(channel, interrupts, options["output_limit"])
 
     # The agent has been told: from here on, what takes time overlaps with its first task on the way here.
     from p2p_ipython.sandbox.inside.execute import Executor
+    from p2p_ipython.sandbox.inside.folder import TaskFolder
     from p2p_ipython.sandbox.inside.shell import Cells
     from p2p_ipython.sandbox.inside.tidy import Baseline
 
@@ -72,7 +80,13 @@ def main(options: dict[str, Any]) -> None:
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
     baseline = Baseline(streams(outlet), interrupts)
     executor = Executor(
-        channel=channel, outlet=outlet, buffers=buffers, interrupts=interrupts, baseline=baseline, cells=cells
+        channel=channel,
+        outlet=outlet,
+        buffers=buffers,
+        interrupts=interrupts,
+        baseline=baseline,
+        cells=cells,
+        folder=TaskFolder(scratch),
     )
 
     def in_child() -> None:
