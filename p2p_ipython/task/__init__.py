@@ -10,6 +10,7 @@ Map:
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled
+* ``inputs.py``: futures among a call's arguments, whose values come after it was frozen
 * ``settled.py``: a finished future inside a task
 * ``outcome.py``: a result's bytes as a value, or as the exception to raise
 * ``safe/``: results as plain data, for workers that aren't trusted
