@@ -42,9 +42,12 @@ test.__path__.append({str(DEBIANS)!r})
 import cloudpickle, concurrent.futures, p2p_ipython
 import {PACKAGE}
 cloudpickle.register_pickle_by_value(sys.modules[{PACKAGE!r}])
-concurrent.futures.PersonalCluster = lambda *_, **__: p2p_ipython.connect(workers={WORKERS})
+concurrent.futures.PersonalCluster = lambda *_, **__: p2p_ipython.connect(workers=1)
 """
-"""What a script of the tests needs above it, to find a cluster among the executors."""
+"""What a script of the tests needs above it, to find a cluster among the executors.
+
+It has one worker: that has run a task when the script ends, and isn't still on its way into the cluster.
+"""
 
 STANDARD = ("ThreadPoolExecutor", "ProcessPoolExecutor")
 
@@ -70,6 +73,9 @@ class PersonalCluster(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         if wait:
             concurrent.futures.wait(self._futures)
+
+    def __reduce__(self) -> Any:
+        return shared().__reduce__()
 
 
 class ProcessPool(PersonalCluster):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.future import Future, OutputSink
-from p2p_ipython.errors import InputFailed
+from p2p_ipython.errors import InputFailed, NotTrusted
 from p2p_ipython.protocol.plain import count, plain
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import not_picklable
@@ -54,6 +54,7 @@ class Waiting:
         self._large = large
         self._submit = submit
         self._held: dict[str, _Held] = {}
+        self._ended = False
 
     def hold(self, task: Task, future: Future[Any], sink: OutputSink, inputs: Sequence[AnyFuture]) -> None:
         """Submit ``task`` once all its ``inputs`` are over; returns at once."""
@@ -64,13 +65,16 @@ class Waiting:
                 one._promise.when_done(look)
             else:
                 one.add_done_callback(look)
+        if self._ended:  # meanwhile
+            self.end()
 
     def drop(self, task_id: str) -> bool:
         """Hold a task no longer; return whether it was held. It is the caller's to end its future."""
         return self._taken(task_id) is not None
 
     def end(self) -> None:
-        """Cancel all tasks that are held, because their cluster ends."""
+        """Cancel all tasks that are held, because their cluster ends; hold none any more."""
+        self._ended = True
         for task_id in list(self._held):
             if (held := self._taken(task_id)) is not None:
                 held.future._promise.withdrawn()
@@ -165,9 +169,11 @@ def _end(future: Future[Any], failure: Exception) -> None:
         return
     else:
         said = f"{type(failure.error).__name__}: {failure.error}".partition("\n")[0]
+        hint = "The error's __cause__ has the whole story. Fix that, and submit both again."
+        if isinstance(failure.error, NotTrusted):
+            hint = f"{failure.error.hint} Then this future's again() runs it."
         error = InputFailed(
-            f"{label} did not run, because {failure.label} among its arguments failed: {plain(said, 300)}",
-            hint="The error's __cause__ is the whole story. Once that is mended, submit both again.",
+            f"{label} did not run, because {failure.label} among its arguments failed: {plain(said, 300)}", hint=hint
         )
         error.__cause__ = failure.error
     future._promise.failed(error)

@@ -117,7 +117,8 @@ class Submitted:
 
     def _filled(self, task: Task, future: Future[Any], sink: OutputSink) -> None:
         """Submit a task whose inputs have come, also after ``shutdown``."""
-        future._frozen = Frozen(task)
+        if not future.done():  # else less of it is kept
+            future._frozen = Frozen(task)
         with self.lock:
             bridge = self._bridge()
             if not self._ended and bridge is not None:

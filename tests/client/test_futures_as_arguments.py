@@ -95,6 +95,19 @@ def test_futures_of_other_executors_are_waited_for_too(cluster: Cluster) -> None
         assert ours.result(PATIENCE) == 20
 
 
+def test_an_async_task_that_runs_can_be_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    async def waits(mark: Path) -> None:
+        import asyncio
+
+        await asyncio.to_thread(mark.touch)
+        await asyncio.sleep(3600)
+
+    future = cluster.submit(waits, tmp_path / "mark")
+    until((tmp_path / "mark").exists)
+    assert future.cancel()
+    assert list(cluster.map(abs, [-1, -2, -3], timeout=PATIENCE)) == [1, 2, 3]
+
+
 def test_map_takes_futures_and_coroutine_functions(cluster: Cluster) -> None:
     async def twice(n: int) -> int:
         return 2 * n
@@ -107,6 +120,16 @@ def test_a_lost_input_names_itself_and_its_error(cluster: Cluster) -> None:
     with pytest.raises(errors.InputFailed, match="max did not run, because int among its arguments failed") as caught:
         future.result(PATIENCE)
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_task_whose_input_needed_trust_runs_again_once_that_is_given(cluster: Cluster) -> None:
+    theirs: concurrent.futures.Future[int] = concurrent.futures.Future()
+    theirs.set_exception(errors.NotTrusted("bob is not trusted", hint="Type: %p2p_trust bob."))
+    future = cluster.submit(abs, theirs)
+    with pytest.raises(errors.InputFailed, match=r"%p2p_trust bob. Then this future's again\(\) runs it"):
+        future.result(PATIENCE)
+    theirs._exception, theirs._result = None, -3
+    assert future.again().result(PATIENCE) == 3
 
 
 def test_the_end_of_a_with_block_waits_for_the_tasks_that_wait(tmp_path: Path) -> None:
