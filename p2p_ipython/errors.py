@@ -5,11 +5,13 @@
     P2PError                      any error below; .hint says what to do next
     ├── UsageError                the caller made a mistake: in the call, the cell or the settings
     │   ├── NotConnected          a task was submitted before %p2p_connect
+    │   ├── ClusterClosed         a task was submitted after close() or shutdown(), or in a fork; a RuntimeError
+    │   ├── TaskForgotten         a task should run again, and its arguments are no longer kept
     │   ├── NotAdmitted           the owner of a shared cluster has not admitted us yet, or has removed us
     │   ├── CaptureError          a cell or a call can't be shipped; nothing was sent
-    │   │   └── NotPicklable      one of its names can't be pickled; .name says which
-    │   ├── NotKept               a name's value, or a file, did not come with the task's result (a KeyError)
-    │   └── ConfigError           a setting or a file of settings is not usable
+    │   │   └── NotPicklable      one of its names can't be pickled; .name says which; a PicklingError
+    │   ├── NotKept               a name's value, or a file, did not come with the task's result; a KeyError
+    │   └── ConfigError           a setting or a file of settings is not usable; a ValueError
     ├── BoardError                the message board can't be used as asked
     │   ├── BoardUnreachable      nothing answers at the board's address
     │   ├── HostKeyUnknown        the board's host key has not been accepted yet
@@ -28,12 +30,16 @@
     │   └── RemoteProtocolError   a peer broke it; .peer names that peer
     └── TaskError                 the task itself failed, not the machinery around it
         ├── RemoteError           the task raised a class that can't be imported here
-        ├── TaskDied              the task ended its process (os._exit, a crash)
-        ├── ResultNotPicklable    the task ran; its value can't travel
+        ├── TaskDied              the task ended its process (os._exit, a crash); a BrokenExecutor
+        ├── ResultNotPicklable    the task ran; its value can't travel; a PicklingError
         ├── NotTrusted            the result has come, as a pickle of a worker that isn't trusted
         ├── PythonMismatch        the task needs another Python minor version
         ├── NameMissing           a module or a name isn't there on the worker
-        └── WorkerLost            its worker went away, after every attempt
+        ├── InputFailed           a future among its arguments failed; that one's error is the cause
+        └── WorkerLost            its worker went away, after every attempt; a BrokenExecutor
+
+The built-in class after a semicolon is a base, too: code that is written for the executors of the standard library
+catches these errors as it catches theirs. In a process that has a cluster, the BrokenExecutor is a BrokenProcessPool.
 
 A task that raises an exception whose class can be imported here raises that same class from
 ``result()``; it is not wrapped in a ``TaskError``.
@@ -41,8 +47,10 @@ A task that raises an exception whose class can be imported here raises that sam
 
 from __future__ import annotations
 
+import pickle
 import re
 import traceback
+from concurrent.futures import BrokenExecutor
 
 _COMMAND = re.compile(r"(?<![%\w])p2p (host|invite|join|members|revoke|leave)\b")
 
@@ -91,6 +99,14 @@ class NotConnected(UsageError):
     """A task was submitted before ``%p2p_connect``."""
 
 
+class ClusterClosed(UsageError, RuntimeError):
+    """A task was submitted to a cluster that is closed, is shut down, or belongs to the process that was forked."""
+
+
+class TaskForgotten(UsageError):
+    """A task should run again that has been over for so long that its arguments are no longer kept."""
+
+
 class NotAdmitted(UsageError):
     """The owner of a shared cluster has not admitted us yet, or has removed us from it."""
 
@@ -99,7 +115,7 @@ class CaptureError(UsageError):
     """A cell or a call can't be shipped. Nothing was sent."""
 
 
-class NotPicklable(CaptureError):
+class NotPicklable(CaptureError, pickle.PicklingError):
     """A name that a cell uses can't be pickled; ``name`` says which. Nothing was sent."""
 
     def __init__(self, message: str, *, name: str, hint: str = "") -> None:
@@ -113,7 +129,7 @@ class NotKept(UsageError, KeyError):
     __str__ = P2PError.__str__
 
 
-class ConfigError(UsageError):
+class ConfigError(UsageError, ValueError):
     """A setting, or a file that holds settings, is not usable."""
 
 
@@ -200,11 +216,11 @@ class RemoteError(TaskError):
         self.class_name = class_name
 
 
-class TaskDied(TaskError):
+class TaskDied(TaskError, BrokenExecutor):
     """The task ended the process that ran it: ``os._exit``, a crash in compiled code, too much memory."""
 
 
-class ResultNotPicklable(TaskError):
+class ResultNotPicklable(TaskError, pickle.PicklingError):
     """The task ran to its end, but its value can't be pickled; its output is kept on the future."""
 
 
@@ -229,5 +245,20 @@ class NameMissing(TaskError):
     """A module or a name that the task needs is not there on the worker."""
 
 
-class WorkerLost(TaskError):
+class InputFailed(TaskError):
+    """A future among the task's arguments failed, so the task did not run; ``__cause__`` is that future's error."""
+
+
+class WorkerLost(TaskError, BrokenExecutor):
     """The task's worker went away, and no attempt is left (or running it again was not allowed)."""
+
+
+def as_of_pools() -> None:
+    """Make the errors of a pool's end those of ``ProcessPoolExecutor``, too.
+
+    Its module takes long to load, for a ``p2p --help`` and for a runner, so only a process with a cluster does this.
+    """
+    from concurrent.futures.process import BrokenProcessPool
+
+    for kind in (TaskDied, WorkerLost):
+        kind.__bases__ = (TaskError, BrokenProcessPool)

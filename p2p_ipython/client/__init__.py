@@ -10,6 +10,9 @@ What users call::
 How it works::
 
     core         what a cluster is made of, for the rest of the package
+    submitted    the futures of what was submitted, between their users and the bridge
+    inputs       tasks that wait for futures among their arguments
+    frozen       tasks that are kept, to run again
     opening      the ways into a cluster: this machine, your own board, friends
     local        a personal cluster: a board and workers as child processes
     knocking     asks to join a shared cluster

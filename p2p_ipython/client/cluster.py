@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +25,7 @@ from p2p_ipython.client.opening import join
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import UsageError
+from p2p_ipython.errors import CaptureError, UsageError
 from p2p_ipython.loop import background
 
 if TYPE_CHECKING:
@@ -120,17 +120,35 @@ class Cluster(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` on a worker; return its ``Future`` at once.
 
-        What the call needs is frozen now: later changes to the arguments don't matter. Raises ``NotPicklable``
-        before anything is sent, and ``UsageError`` after ``close``.
+        What the call needs is frozen now: later changes to the arguments don't matter. A future among the arguments,
+        or in a list, tuple or dict among them, is waited for, and its value is sent. A coroutine function is awaited
+        on the worker. Raises ``NotPicklable`` before anything is sent, and ``ClusterClosed`` after ``close``.
 
         >>> cluster.submit(pow, 2, 10).result()
         1024
+        >>> cluster.submit(pow, cluster.submit(abs, -2), 10).result()
+        1024
         """
-        from p2p_ipython.task.task import make_call
+        return self._core.submit_call(fn, args, kwargs)
 
-        core = self._core
-        core.check_open()
-        return core.submit_task(make_call(fn, args, kwargs, core.store, large=core.settings.large))
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        **options: Any,
+    ) -> Iterator[T]:
+        """Submit ``fn`` for the elements of ``iterables``, as ``submit`` does; yield the values in order.
+
+        ``timeout`` is in seconds, for all of them together. ``chunksize`` means nothing here: each call is a task.
+
+        >>> list(cluster.map(pow, [2, 3], [10, 2]))
+        [1024, 9]
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        return super().map(fn, *iterables, timeout=timeout, **options)
 
     # -- what has become of them --
 
@@ -254,6 +272,13 @@ class Cluster(concurrent.futures.Executor):
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any] | None:
         return views_module.views.mimebundle(self) if views_module.views is not None else None
 
+    def __reduce__(self) -> Any:
+        raise CaptureError(
+            "a cluster can't travel: a task can't submit tasks of its own",
+            hint="Submit from the notebook. A task may get another one's future as its argument, and waits for it: "
+            "cluster.submit(g, cluster.submit(f, x)).",
+        )
+
     # -- the end --
 
     def close(self) -> None:
@@ -270,7 +295,7 @@ class Cluster(concurrent.futures.Executor):
         if core.pid != os.getpid():
             return
         core.closed = True  # nothing more is taken
-        with core.lock:
+        with core.submitted.lock:
             if self._closing is None:
                 self._closing = background().start(core.close())
                 _patience.end(self)
@@ -284,7 +309,7 @@ class Cluster(concurrent.futures.Executor):
         """Take no more tasks, and close once those that there are are over; as for any executor.
 
         ``wait``: return when that has happened; otherwise return at once. ``cancel_futures``: cancel the tasks that
-        no worker runs yet; those that run are finished. ``close`` cancels all of them.
+        no worker has yet, but for as many as there are free slots; the others are finished. ``close`` cancels all.
 
         >>> other = p2p_ipython.connect(workers=1)
         >>> future = other.submit(pow, 2, 10)
@@ -295,13 +320,12 @@ class Cluster(concurrent.futures.Executor):
         core = self._core
         if core.pid != os.getpid():
             return
-        with core.lock:
+        with core.submitted.lock:
             core.shut = True
             futures = core.open_futures()
         if cancel_futures:
-            for future in futures:
-                if not future.running():
-                    future.cancel()
+            for future in core.not_begun():
+                future.cancel()
         over = threading.Event()
         threading.Thread(target=self._finish, args=(futures, over, wait), name="p2p-shutdown", daemon=True).start()
         if wait:

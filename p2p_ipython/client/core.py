@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from p2p_ipython.client import future as future_module
 from p2p_ipython.client.arrived import Arrived
-from p2p_ipython.client.future import Future, OutputSink
+from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.records import Records
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
+from p2p_ipython.client.submitted import Submitted
 from p2p_ipython.client.surroundings import Surroundings
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import UsageError
+from p2p_ipython.errors import ClusterClosed, as_of_pools
 from p2p_ipython.members.way import Way
+from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.roster import is_title
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.outcome import decode
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from p2p_ipython.task.task import Task
 
 log = logging.getLogger(__name__)
+
+as_of_pools()
 
 
 class ClusterCore:
@@ -77,10 +78,22 @@ class ClusterCore:
         self.closed = False
         self.shut = False
         """Whether it takes no more tasks."""
-        self.lock = threading.Lock()
-        self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
+        self.submitted = Submitted(
+            self.store,
+            settings,
+            decode=self._decode,
+            bridge=lambda: self.bridge,
+            check_open=self.check_open,
+            around=lambda task: self.surroundings.around(task, self.store),
+            trusts=self.trusts,
+        )
 
     # -- tasks --
+
+    def submit_call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        """Freeze a call and submit it; futures among its arguments are waited for, and their values sent."""
+        self.check_open()
+        return self.submitted.call(fn, args, kwargs)
 
     def submit_task(
         self,
@@ -97,35 +110,35 @@ class ClusterCore:
         Without one it is shown as if it had been printed here; in a notebook, under the cell that submits.
         """
         task = self.surroundings.around(task, self.store, files=files, modules=modules)
-        future: Future[Any] = Future(task.id, task.label, self, self._decode)
-        with self.lock:
-            try:
-                self.check_open()
-            except BaseException:
-                if task.around is not None:
-                    self.store.unpin(task.around.large)
-                raise
-            self._futures[task.id] = future
-        assert self.bridge is not None
-        self.bridge.submit(task, future, sink or future_module.default_sink())
-        return future
-
-    def withdraw(self, task_id: str) -> None:
-        """For a future's ``cancel``."""
-        if self.bridge is not None and self.pid == os.getpid():
-            self.bridge.withdraw(task_id)
+        try:
+            return self.submitted.take(Frozen(task), sink)
+        except BaseException:
+            if task.around is not None:
+                self.store.unpin(task.around.large)
+            raise
 
     def trusts(self, signer: str) -> bool:
         """Whether the member with this key may run code here."""
         return self.bridge is not None and self.bridge.membership.trusts(signer)
 
-    def why(self, task_id: str) -> str:
-        """Where a task is, or why it waits, in words; "" when it is over."""
-        return self.bridge.why(task_id) if self.bridge is not None else ""
+    def not_begun(self) -> list[Future[Any]]:
+        """Return the futures of tasks that no worker has, but for as many as there are free slots."""
+        assert self.bridge is not None
+        machine, held = self.bridge.machine, self.submitted.waiting
+        begun = 0
+        ready: list[Future[Any]] = []
+        rest: list[Future[Any]] = []
+        for future in self.open_futures():
+            if machine.state(future.task_id) in (TaskState.SENT, TaskState.RUNNING):
+                begun += 1
+            else:
+                (rest if future.task_id in held else ready).append(future)
+        slots = self.workers if self.local is not None else sum(w.terms.slots for w in list(machine.workers.values()))
+        return ready[max(0, slots - begun) :] + rest
 
     def open_futures(self) -> list[Future[Any]]:
         """Return the futures of tasks that aren't over."""
-        return [future for future in self._futures.values() if not future.done()]
+        return [future for future in self.submitted.futures() if not future.done()]
 
     # -- what has become of them --
 
@@ -178,7 +191,7 @@ class ClusterCore:
 
     def shown(self, task_id: str) -> Future[Any] | None:
         """Return the future of a task, if somebody still has it; None otherwise. From any thread."""
-        return self._futures.get(task_id)
+        return self.submitted.future(task_id)
 
     def source_of(self, task_id: str) -> str:
         """Return the source of a task that is a cell; "" for a call, and for one that was long ago. From any thread."""
@@ -187,7 +200,7 @@ class ClusterCore:
     @property
     def idle(self) -> bool:
         """Whether all its tasks are over. From any thread."""
-        return self.bridge is None or not self.bridge.open_tasks(limit=1)
+        return self.bridge is None or not (self.bridge.open_tasks(limit=1) or self.submitted.waiting)
 
     # -- what it looks like --
 
@@ -221,7 +234,8 @@ class ClusterCore:
                 )
             )
         members.sort(key=lambda member: member.name)
-        tasks = tuple(TaskStatus(label, state) for label, state in bridge.open_tasks(limit=20))
+        held = self.submitted.waiting.tasks()
+        tasks = tuple(TaskStatus(label, state) for label, state in [*bridge.open_tasks(limit=20), *held][:20])
         counts = {state.value: number for state, number in bridge.machine.counts().items()}
         report = self.board.report
         return ClusterStatus(
@@ -233,7 +247,7 @@ class ClusterCore:
             name=self._my_name(),
             members=tuple(members),
             tasks=tasks,
-            pending=counts["waiting"],
+            pending=counts["waiting"] + len(held),
             running=counts["sent"] + counts["running"],
             note=bridge.membership.trouble or ("" if members else self._nobody()),
         )
@@ -293,16 +307,19 @@ class ClusterCore:
 
     def check_open(self) -> None:
         if self.pid != os.getpid():
-            raise UsageError(
+            raise ClusterClosed(
                 "this cluster was connected by another process, of which this one is a fork",
                 hint="Connect in this process, with p2p_ipython.connect().",
             )
         if self.closed or self.shut:
             said = "closed" if self.closed else "shut down"
-            raise UsageError(f"this cluster is {said}", hint="Connect again: %p2p_connect, or p2p_ipython.connect().")
+            raise ClusterClosed(
+                f"this cluster is {said}", hint="Connect again: %p2p_connect, or p2p_ipython.connect()."
+            )
 
     async def close(self) -> None:
         try:
+            self.submitted.end()
             if self.bridge is not None:
                 await self.bridge.close(farewell=self.local is None)
         finally:

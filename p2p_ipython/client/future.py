@@ -12,9 +12,10 @@ import concurrent.futures
 import logging
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
@@ -23,6 +24,9 @@ from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.plain import plain
+
+if TYPE_CHECKING:
+    from p2p_ipython.task.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +65,20 @@ class Owner(Protocol):
     def why(self, task_id: str) -> str:
         """Where the task is, or why it waits, in words."""
 
+    def again(self, future: Future[Any]) -> Future[Any]:
+        """Submit the future's task anew."""
+
     def trusts(self, signer: str) -> bool:
         """Whether the member with this key may run code here."""
         ...
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A task, and the futures among its arguments whose values are still to come."""
+
+    task: Task
+    inputs: Sequence[concurrent.futures.Future[Any]] = ()
 
 
 class Future(concurrent.futures.Future[T]):
@@ -99,6 +114,7 @@ class Future(concurrent.futures.Future[T]):
         self._attached: dict[tuple[str, str], Arrived] = {}
         self._signer = ""
         self._owner = owner
+        self._frozen: Frozen | None = None
         self._said: threading.Event | None = None
         self._decode = decode
         self._advice: Callable[[BaseException], str] = lambda _error: ""
@@ -152,6 +168,20 @@ class Future(concurrent.futures.Future[T]):
         self._owner.withdraw(self.task_id)
         self._notify()
         return True
+
+    def again(self) -> Future[T]:
+        """Submit the same task anew, also one that failed, was cancelled or is lost; return its future at once.
+
+        It is the very task: with its arguments and names as they were when it was frozen. Its output is shown in the
+        cell that runs now. Raises ``TaskForgotten`` for a task that has been over for so long that its arguments are
+        no longer kept, and ``ClusterClosed``.
+
+        >>> first = cluster.submit(pow, 2, 10)
+        >>> second = first.again()
+        >>> first.result(), second.result(), first.task_id == second.task_id
+        (1024, 1024, False)
+        """
+        return self._owner.again(self)
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """Call ``fn(future)`` once the task is over, or was cancelled; at once if it is over already.
@@ -362,7 +392,7 @@ class Promise:
         """Log a warning if the task waits for a worker that isn't there."""
         future = self.future
         why = "" if future.done() else future._owner.why(future.task_id)
-        if why.startswith("waiting for a worker"):
+        if "waiting for a worker" in why:  # or the task whose value it needs does
             log.warning("%s is %s", plain(future.label, 40), why)
 
     # -- on the loop's thread --
@@ -390,11 +420,11 @@ class Promise:
         except concurrent.futures.InvalidStateError:
             pass
 
-    def withdrawn(self) -> None:
-        """Cancel the future, because its cluster ends."""
+    def withdrawn(self, why: str = "the cluster was disconnected before it was over") -> None:
+        """Cancel the future; ``why`` says in words by what."""
         future = self.future
         if not future.cancelled():
-            future._why_cancelled = "the cluster was disconnected before it was over"
+            future._why_cancelled = why
         if concurrent.futures.Future.cancel(future):
             future._notify()
 

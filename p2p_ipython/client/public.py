@@ -13,7 +13,7 @@ CLUSTER = frozenset(
 
 FUTURE = frozenset(
     {
-        *("add_done_callback", "cancel", "cancelled", "done", "error_text", "exception", "label", "outputs", "replay"),
-        *("result", "running", "state_text", "task_id", "worker"),
+        *("add_done_callback", "again", "cancel", "cancelled", "done", "error_text", "exception", "files", "label"),
+        *("names", "outputs", "replay", "result", "running", "state_text", "task_id", "worker"),
     }
 )

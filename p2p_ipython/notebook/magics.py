@@ -160,11 +160,15 @@ class P2PMagics(Magics):
         ``%p2p_connect HOST:PORT --cluster NAME`` joins a personal cluster on a board that runs elsewhere.
 
         A cluster that is connected already is left once the new one is connected; while it has unfinished tasks, the
-        magic refuses. The same line again changes nothing.
+        magic refuses. The same line again changes nothing. ``%p2p_connect --as NAME`` without more gives what is
+        connected that name.
         """
-        given = self._way(line)
-        bind = _name(given.pop("bind"))
-        if self.cluster is not None and not self.cluster.closed and given == self._connection.given:
+        given, usual = self._way(line), self._way("")
+        bind = _name(given.pop("bind"), "a cluster")
+        del usual["bind"]
+        if bind is not None and given == usual and self._is_connected():
+            given = self._connection.given
+        if self._is_connected() and given == self._connection.given:
             say(f"Still connected: {where(given)}.")
         else:
             self._join_aloud(given)
@@ -391,6 +395,9 @@ class P2PMagics(Magics):
 
     # -- inside --
 
+    def _is_connected(self) -> bool:
+        return self.cluster is not None and not self.cluster.closed
+
     def _connected(self) -> Cluster:
         if self.cluster is None or self.cluster.closed:
             raise NotConnected(
@@ -469,9 +476,9 @@ _FILE = re.compile("'([^']+)'")
 _UNDEFINED = re.compile(r"(?:name|variable) '(\w+)' is not defined")
 
 
-def _name(word: str | None) -> str | None:
+def _name(word: str | None, of: str = "a future") -> str | None:
     if word is not None and (not word.isidentifier() or keyword.iskeyword(word)):
-        raise MagicUsage(f"{word!r} can't be the name of a future")
+        raise MagicUsage(f"{word!r} can't be the name of {of}")
     return word
 
 

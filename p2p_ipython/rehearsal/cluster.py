@@ -31,7 +31,8 @@ from p2p_ipython.board.base import Board, BoardListener, BoardReport
 from p2p_ipython.board.client.new_key import new_ed25519
 from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.bridge import Bridge
-from p2p_ipython.client.future import Future
+from p2p_ipython.client.future import Frozen, Future, OutputMessage
+from p2p_ipython.client.submitted import Submitted
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.link.base import Linker
@@ -46,7 +47,7 @@ from p2p_ipython.rehearsal.link import MemoryLinker
 from p2p_ipython.rehearsal.slot import MemorySlot
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.outcome import decode
-from p2p_ipython.task.task import Task, make_call
+from p2p_ipython.task.task import Task
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.slot_base import Death, TaskSlot
 
@@ -98,6 +99,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
+def _nowhere(_message: OutputMessage) -> None:
+    """Show no output."""
+
+
 class Participant:
     """One client of a rehearsed cluster; what is submitted here is its member's."""
 
@@ -106,28 +111,22 @@ class Participant:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = BufferStore(settings.client_cache)
+        self.submitted = Submitted(
+            self.store,
+            settings,
+            decode=_decode,
+            bridge=lambda: self.client,
+            check_open=lambda: None,
+            fetch=lambda call: call(),  # threads don't live on virtual time
+        )
 
     def submit(self, function: Callable[..., Any], /, *args: Any, once: bool = False, **kwargs: Any) -> Future[Any]:
         """As ``Cluster.submit``; ``once``: never start it a second time."""
-        return self.submit_task(make_call(function, args, kwargs, self.store, once=once, large=self.settings.large))
+        return self.submitted.call(function, args, kwargs, once=once)
 
     def submit_task(self, task: Task) -> Future[Any]:
         """As ``Cluster.submit_task``."""
-        future: Future[Any] = Future(task.id, task.label, self, _decode)
-        self.client.submit(task, future, None)
-        return future
-
-    def withdraw(self, task_id: str) -> None:
-        """For a future's ``cancel``."""
-        self.client.withdraw(task_id)
-
-    def trusts(self, signer: str) -> bool:
-        """Trust everybody: all is in one process."""
-        return True
-
-    def why(self, task_id: str) -> str:
-        """Where a task is, or why it waits, in words."""
-        return self.client.why(task_id)
+        return self.submitted.take(Frozen(task), _nowhere)
 
 
 class Rehearsal(Participant):

@@ -12,6 +12,7 @@ Map:
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled
 * ``bindings.py``: the names that a cell binds; ``small.py``: what is small and plain
 * ``around.py``: what goes around a task: ``modules.py``, found by ``local_modules.py``, and ``files.py``
+* ``inputs.py``: futures among a call's arguments, whose values come after it was frozen
 * ``settled.py``: a finished future inside a task
 * ``outcome.py``: a result's bytes as a value, or as the exception to raise
 * ``safe/``: results as plain data, for workers that aren't trusted

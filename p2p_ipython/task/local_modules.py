@@ -20,10 +20,10 @@ from pathlib import Path
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.task.modules import Entry, Modules
 
-MAX_MODULES = 500
+MAX_MODULES = 2000
 """Modules that travel with one task."""
 
-MAX_TEXT = 8 << 20
+MAX_TEXT = 16 << 20
 """Bytes of all their sources."""
 
 
@@ -55,7 +55,7 @@ class LocalModules:
         Raises ``CaptureError`` for more than may travel.
         """
         if self._path != sys.path:
-            self._path, self._foreign = list(sys.path), set()
+            self._path, self._foreign = list(sys.path), {"p2p_ipython", "__main__"}
             self._folders = own_folders()
         found: dict[str, _Source] = {}
         todo = [root for root in roots if root.partition(".")[0] not in self._foreign]

@@ -13,7 +13,7 @@ import pytest
 
 import p2p_ipython
 from p2p_ipython import rehearsal
-from p2p_ipython.errors import NotPicklable
+from p2p_ipython.errors import InputFailed, NotPicklable
 
 Check = Callable[[Any], Coroutine[Any, Any, None]]
 Run = Callable[[Check], None]
@@ -146,5 +146,147 @@ def test_waiting_for_the_first_exception_ends_with_the_first_failure(run: Run) -
             assert len(done) == 1
         long.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(check)
+
+
+def test_a_future_among_the_arguments_is_its_value(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        base, exponent = cluster.submit(abs, -2), cluster.submit(abs, -10)
+        assert await cluster.submit(pow, base, exponent) == 1024
+        assert await cluster.submit(pow, base, exponent) == 1024  # now that they are over
+        assert await cluster.submit(sum, [base, 1, exponent, exponent]) == 23
+        assert await cluster.submit(dict, a=base, b={"c": exponent}, d=(1, base)) == {
+            "a": 2,
+            "b": {"c": 10},
+            "d": (1, 2),
+        }
+
+    run(check)
+
+
+def test_a_task_waits_for_the_future_that_it_gets(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        first = cluster.submit(waits, 0.3)
+        second = cluster.submit(repr, first)
+        assert not second.done()
+        assert second.state_text.startswith("waiting for waits")
+        assert await second == "None"
+        assert first.done()
+
+    run(check)
+
+
+def test_a_chain_of_a_hundred_tasks_ends_with_the_last_ones_value(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        future = cluster.submit(abs, 0)
+        for n in range(100):
+            future = cluster.submit(divmod, n, 7) if n % 10 == 0 else cluster.submit(max, future, (n, 0))
+        assert await future == (99, 0)
+
+    run(check)
+
+
+def test_a_future_that_fails_fails_the_tasks_that_get_it(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        failing = cluster.submit(fails_with, "not here")
+        last = cluster.submit(len, cluster.submit(list, failing))
+        with pytest.raises(InputFailed, match="not here") as caught:
+            await last
+        cause: Any = caught.value
+        while isinstance(cause, InputFailed):
+            cause = cause.__cause__
+        assert isinstance(cause, LookupError)
+
+    run(check)
+
+
+def test_one_future_that_fails_is_enough(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        long = cluster.submit(waits, 3600)
+        with pytest.raises(InputFailed, match="at once"):
+            await cluster.submit(max, long, cluster.submit(fails_with, "at once"))
+        assert long.cancel()
+
+    run(check)
+
+
+def test_a_future_that_is_cancelled_cancels_the_tasks_that_get_it(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        long = cluster.submit(waits, 3600)
+        last = cluster.submit(repr, cluster.submit(repr, long))
+        assert long.cancel()
+        await until(last.done)
+        assert last.cancelled()
+        with pytest.raises(concurrent.futures.CancelledError, match="repr, for whose value it waited, was cancelled"):
+            last.result()
+
+    run(check)
+
+
+def test_a_task_that_waits_for_a_future_can_be_cancelled_alone(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        first = cluster.submit(waits, 0.3)
+        second = cluster.submit(repr, first)
+        assert second.cancel()
+        assert second.cancelled()
+        assert await first is None
+
+    run(check)
+
+
+def test_a_value_that_comes_late_cant_be_pickled_for_the_next_task(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            odd = pool.submit(lambda: (n for n in []))
+            with pytest.raises(NotPicklable, match="a future among the arguments of list"):
+                await cluster.submit(list, odd)
+
+    run(check)
+
+
+def test_a_coroutine_function_is_awaited(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        assert await cluster.submit(slowly, 20, b=1) == 21
+
+    run(check)
+
+
+async def slowly(a: int, b: int) -> int:
+    await asyncio.sleep(0.01)
+    return a + b
+
+
+def test_a_task_runs_again(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        block = bytearray(5 << 20)
+        done, failed, cancelled = (
+            cluster.submit(len, block),
+            cluster.submit(fails_with, "x"),
+            cluster.submit(waits, 0.1),
+        )
+        assert cancelled.cancel()
+        block += b"more"
+        assert await done == 5 << 20
+        assert await done.again() == 5 << 20
+        assert done.again().label == done.label
+        with pytest.raises(LookupError):
+            await failed
+        with pytest.raises(LookupError):
+            await failed.again()
+        assert await cancelled.again() is None
+        assert await cancelled.again().again() is None
+
+    run(check)
+
+
+def test_a_task_that_waits_for_a_future_runs_again(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        first = cluster.submit(waits, 0.2)
+        second = cluster.submit(repr, first)
+        assert second.cancel()
+        third = second.again()
+        assert await third == "None"
+        assert await third.again() == "None"
 
     run(check)

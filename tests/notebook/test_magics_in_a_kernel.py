@@ -223,10 +223,13 @@ def test_connecting_ends_with_one_line_that_says_so() -> None:
         assert first["data"]["text/plain"].endswith("…")
 
 
-def test_connecting_again_keeps_the_cluster(nb: Notebook) -> None:
+def test_connecting_again_keeps_the_cluster_and_may_name_it(nb: Notebook) -> None:
     nb.run("before = cluster")
     assert nb.run("%p2p_connect --workers 2 --as after").text.startswith("Still connected")
     assert nb.run("after is before").value == "True"
+    assert nb.run("%p2p_connect --as named").text.startswith("Still connected")
+    assert nb.run("named is before, named.closed").value == "(True, False)"
+    assert "can't be the name of a cluster" in nb.run("%p2p_connect --as 1st").text
 
 
 def test_the_cluster_from_the_magic_takes_calls_too(nb: Notebook) -> None:

@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from types import CoroutineType
 from typing import Any
 
 from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
@@ -34,7 +35,7 @@ from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
 from p2p_ipython.sandbox.inside.folder import TaskFolder
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
-from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
+from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures, run_to_its_end
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import modules, safe
@@ -188,6 +189,8 @@ class Executor:
             begun = time.perf_counter()
             try:
                 value = function(*arguments, **keywords)
+                if isinstance(value, CoroutineType):
+                    value = run_to_its_end(value)
             except BaseException as error:
                 raise _Failed(error, self._kind(error, "exception")) from None
             finally:

@@ -185,7 +185,7 @@ class Cells:
         config.InteractiveShell.cache_size = 0
         # IPython's own methods have no types.
         self._ip: Any = CellShell.instance(outlet=outlet, config=config, user_ns={})
-        self._ip.loop_runner = _run_to_its_end
+        self._ip.loop_runner = run_to_its_end
         self._ip.set_hook("show_in_pager", page.as_hook(_print_page), 99)  # type: ignore[no-untyped-call]
         self._callbacks = {name: list(functions) for name, functions in self._ip.events.callbacks.items()}
         self._transformers = list(self._ip.input_transformers_post), list(self._ip.ast_transformers)
@@ -299,8 +299,8 @@ def flush_figures() -> None:
         inline.flush_figures()
 
 
-def _run_to_its_end(cell: Coroutine[Any, Any, Any]) -> Any:
-    """Run a cell that awaits on a loop of its own, whose leftover tasks are cancelled at its end."""
+def run_to_its_end(cell: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine (or a cell that awaits) on a loop of its own, whose leftover tasks are cancelled at its end."""
     with asyncio.Runner() as runner:
         return runner.run(cell)
 

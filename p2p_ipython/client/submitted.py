@@ -1,0 +1,150 @@
+"""The tasks that somebody has submitted: their futures, those that wait for others, those that may run again.
+
+It owns the futures, and stands between them and the bridge.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from p2p_ipython.client import future as future_module
+from p2p_ipython.client.arrived import Arrived
+from p2p_ipython.client.frozen import FrozenTasks
+from p2p_ipython.client.future import Frozen, Future, OutputSink
+from p2p_ipython.client.inputs import Waiting, aside
+from p2p_ipython.config import Settings
+from p2p_ipython.errors import P2PError
+from p2p_ipython.task.buffer_store import BufferStore
+
+if TYPE_CHECKING:
+    from p2p_ipython.client.bridge import Bridge
+    from p2p_ipython.task.task import Task
+
+
+class Submitted:
+    """See the module. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        store: BufferStore,
+        settings: Settings,
+        *,
+        decode: Callable[[Arrived], Any],
+        bridge: Callable[[], Bridge | None],
+        check_open: Callable[[], None],
+        around: Callable[[Task], Task] = lambda task: task,
+        trusts: Callable[[str], bool] = lambda _signer: True,
+        fetch: Callable[[Callable[[], None]], None] = aside.call,
+    ) -> None:
+        """Take tasks as long as ``check_open`` doesn't raise. ``fetch`` makes calls that decode and pack values.
+
+        ``around`` puts around a call what it needs; it pins that in ``store``. ``trusts``: see ``future.Owner``.
+        """
+        self.lock = threading.Lock()
+        self.waiting = Waiting(store, large=settings.large, submit=self._filled, fetch=fetch)
+        self._store = store
+        self._large = settings.large
+        self._decode = decode
+        self._bridge = bridge
+        self._check_open = check_open
+        self._around = around
+        self.trusts = trusts
+        self._frozen = FrozenTasks(store)
+        self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
+        self._pid = os.getpid()
+        self._ended = False
+
+    def call(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, once: bool = False
+    ) -> Future[Any]:
+        """Freeze a call and take it. Raises as ``make_call`` does."""
+        from p2p_ipython.task.inputs import places  # heavy, as the next one
+        from p2p_ipython.task.task import make_call
+
+        args, kwargs, inputs = places(args, kwargs)
+        task = make_call(fn, args, kwargs, self._store, once=once, large=self._large)
+        return self._take_pinned(Frozen(task if inputs else self._surrounded(task), inputs))
+
+    def again(self, future: Future[Any]) -> Future[Any]:
+        """For a future's ``again``."""
+        self._check_open()
+        return self._take_pinned(self._frozen.thawed(future))
+
+    def take(self, frozen: Frozen, sink: OutputSink | None) -> Future[Any]:
+        """Submit a task, or hold it until its inputs have come; return its future. ``sink`` shows its output."""
+        task = frozen.task
+        future: Future[Any] = Future(task.id, task.label, self, self._decode)
+        future._frozen = frozen
+        future._promise.when_done(self._frozen.over)
+        sink = sink or future_module.default_sink()
+        with self.lock:
+            self._check_open()
+            self._futures[task.id] = future
+        if frozen.inputs:
+            self.waiting.hold(task, future, sink, frozen.inputs)
+        elif (bridge := self._bridge()) is not None:
+            bridge.submit(task, future, sink)
+        return future
+
+    def futures(self) -> list[Future[Any]]:
+        """Return the futures that somebody still has, the oldest first."""
+        return list(self._futures.values())
+
+    def future(self, task_id: str) -> Future[Any] | None:
+        """Return the future of a task, if somebody still has it."""
+        return self._futures.get(task_id)
+
+    def withdraw(self, task_id: str) -> None:
+        """For a future's ``cancel``."""
+        bridge = self._bridge()
+        if bridge is not None and self._pid == os.getpid() and not self.waiting.drop(task_id):
+            bridge.withdraw(task_id)
+
+    def why(self, task_id: str) -> str:
+        """Where a task is, or why it waits, in words; "" when it is over."""
+        bridge = self._bridge()
+        return self.waiting.why(task_id) or (bridge.why(task_id) if bridge is not None else "")
+
+    def end(self) -> None:
+        """Cancel the tasks that wait for others, and submit none of these any more."""
+        with self.lock:
+            self._ended = True
+        self.waiting.end()
+
+    # -- inside --
+
+    def _take_pinned(self, frozen: Frozen) -> Future[Any]:
+        try:
+            return self.take(frozen, None)
+        except BaseException:
+            self._store.unpin(frozen.task.large)
+            raise
+
+    def _surrounded(self, task: Task) -> Task:
+        """Put around a call what it needs, its values among that; unpin it when that can't be."""
+        try:
+            return self._around(task)
+        except BaseException:
+            self._store.unpin(task.large)
+            raise
+
+    def _filled(self, task: Task, future: Future[Any], sink: OutputSink) -> None:
+        """Submit a task whose inputs have come, also after ``shutdown``."""
+        try:
+            task = self._surrounded(task)
+        except P2PError as error:
+            future._promise.failed(error)
+            return
+        if not future.done():  # else less of it is kept
+            future._frozen = Frozen(task)
+        with self.lock:
+            bridge = self._bridge()
+            if not self._ended and bridge is not None:
+                bridge.submit(task, future, sink)
+                return
+        self._store.unpin(task.large)
+        future._promise.withdrawn()
