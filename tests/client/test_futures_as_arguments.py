@@ -70,6 +70,7 @@ def test_submit_returns_at_once_and_freezes_the_other_arguments(cluster: Cluster
     future = cluster.submit(lambda word, rest: (word, rest), gate, others)
     others.append(3)
     assert not gate.done()
+    until(gate.running)  # from here on its state stays the same
     assert ("<lambda>", f"waiting for opened ({gate.state_text})") in [
         (task.label.rpartition(".")[2], task.state) for task in cluster.status().tasks
     ]
