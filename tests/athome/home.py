@@ -2,6 +2,9 @@
 
 A cell that others depend on leaves its names on the worker. So each cell runs at home, too, after it ran away. It finds
 the names, counts and files as they were before.
+
+Of a lesson every other cell goes away in one kernel, the rest in another: what a cell has set on the worker, by chance,
+is no help to the next one.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import ast
 import hashlib
 import json
 import os
+import queue
 import shutil
 import tempfile
 import time
@@ -59,8 +63,12 @@ class Run:
 
 def compare(lesson: Lesson, scratch: Path) -> list[Verdict]:
     """Run a lesson as often as that takes, and judge each cell. ``scratch`` is an empty folder for what it writes."""
-    plain = perform(lesson, scratch, away=False)
-    tried = perform(lesson, scratch, away=True)
+    plain = perform(lesson, scratch, away=set())
+    tried = Run()
+    for some in halves(lesson):
+        half = perform(lesson, scratch, away=some)
+        tried.away |= half.away
+        tried.home |= {cell: seen for cell, seen in half.home.items() if cell in some}
     verdicts = []
     for piece in lesson.cells:
         home, away = plain.home.get(piece.id), tried.away.get(piece.id)
@@ -72,20 +80,26 @@ def compare(lesson: Lesson, scratch: Path) -> list[Verdict]:
             verdict.found = {"hangs": ("", "the kernel has died, or never came so far")}
         else:
             # The same kernel's own run had the same state, random numbers included.
-            beside = tried.home[piece.id]
+            beside = tried.home.get(piece.id, Seen(ended=False))
             verdict.changed, verdict.notes = beside.changed, away.notes
             verdict.found = differences(beside, away)
             if not verdict.found and (again := differences(home, beside)):
                 verdict.found = {f"at home afterwards: {aspect}": both for aspect, both in again.items()}
     if any(verdict.found for verdict in verdicts):
-        again = perform(lesson, scratch, away=False)
+        again = perform(lesson, scratch, away=set())
         for verdict in verdicts:
             if verdict.found and differences(plain.home[verdict.id], again.home.get(verdict.id, Seen(ended=False))):
                 verdict.left_out, verdict.found = "differs between two runs at home", {}
     return verdicts
 
 
-def perform(lesson: Lesson, scratch: Path, *, away: bool) -> Run:
+def halves(lesson: Lesson) -> list[set[str]]:
+    """Return the cells that go away in each kernel: examples together, since all that they build on runs at home."""
+    cells = [piece.id for piece in lesson.cells]
+    return [set(cells[::2]), set(cells[1::2])] if lesson.group == "lessons" else [set(cells)]
+
+
+def perform(lesson: Lesson, scratch: Path, *, away: set[str]) -> Run:
     """Run a lesson in a kernel of its own, in a folder that is new and always has the same name."""
     run, folder = Run(), scratch / "notebook"
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,7 +122,7 @@ def perform(lesson: Lesson, scratch: Path, *, away: bool) -> Run:
             elif piece.quiet:
                 kernel.ask(f"quietly({[piece.source]!r})")
             else:
-                if away:
+                if piece.id in away:
                     with as_before(folder):
                         run.away[piece.id] = kernel.cell(f"%%p2p --wait{option}\n{piece.source}", folder, restore=True)
                         if not option:
@@ -136,7 +150,7 @@ class Inside:
         while True:
             try:
                 reply = nb.client.get_shell_msg(timeout=1)
-            except Exception:
+            except queue.Empty:
                 if not nb.manager.is_alive():
                     return ""
                 if time.monotonic() > deadline:
@@ -150,6 +164,16 @@ class Inside:
                     assert interrupted or what.startswith(("quietly", "fresh")), answer
                     return ""
                 return str(ast.literal_eval(answer["data"]["text/plain"]))
+
+    def _payload(self, cell: str) -> list[dict[str, Any]]:
+        """Return what the kernel's answer to a cell has for the front end besides its messages."""
+        while True:
+            try:
+                reply = self._nb.client.get_shell_msg(timeout=5)
+            except queue.Empty:
+                return []
+            if reply["parent_header"].get("msg_id") == cell:
+                return list(reply["content"].get("payload", []))
 
     def cell(self, source: str, folder: Path, *, restore: bool) -> Seen:
         """Run a cell; return what is seen of it."""
@@ -167,9 +191,10 @@ class Inside:
             ended = False
         else:
             ended = cell.idle
-        state = json.loads(self.ask(f"end({restore})") or "{}")
-        seen = seen_in(cell.messages)
+        pages = [part["data"]["text/plain"] for part in self._payload(cell.id) if part.get("source") == "page"]
+        seen = seen_in(cell.messages, "".join(f"{page}\n" for page in pages))
         seen.ended = ended
+        state = json.loads(self.ask(f"end({restore})") or "{}")
         after = files(folder)
         seen.files = {name: after.get(name, "gone") for name in sorted(before.keys() | after.keys())}
         seen.files = {name: print_ for name, print_ in seen.files.items() if before.get(name) != print_}

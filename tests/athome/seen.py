@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from p2p_ipython.notebook.card import line_html
+from p2p_ipython.notebook.output import _small as small
 
 RULES = [
     (r"\x1b\[[0-9;]*m", ""),  # colours
     (r"\b0x[0-9a-fA-F]{5,}", "0x…"),  # addresses
-    (r"/tmp/ipykernel_\d+/\d+\.py|<ipython-input-[^>]*>|\bCell In ?\[\d+\](?=:\d+: )", "CELL"),  # a cell's file
+    (r"/tmp/ipykernel_\d+/\d+\.py|(?:~/)?<ipython-input-[^>]*>|\bCell In ?\[\d+\](?=:\d+: )", "CELL"),  # a cell's file
+    (r"(?<=\()(?:\d+\.py|<cell>|Cell In ?\[\d+\]|CELL)(?=, line \d+\))", "CELL"),  # of a syntax error
     (r"(?<=CELL:)\d+", "…"),  # a cell's line: below %%p2p it may count from there
     (r"((?:CPU times|Wall time): ).*", r"\1…"),
     (r"\d[\d.]* (?:ns|[µμ]s|us|ms|s|min)(?: [\d.]+ (?:ms|s|min))* ± .*", "… ± …"),  # %timeit
@@ -26,8 +28,8 @@ RULES = [
 ]
 """Patterns and what takes their place."""
 
-OUR_LINE = line_html("", "").partition("<svg")[0]
-"""How the line under a cell that says where its task is begins."""
+OUR_LINES = (line_html("", "").partition("<svg")[0], small("").partition(">")[0])
+"""How the lines under a cell begin that say where its task is, and what else there is to say."""
 
 
 def normal(text: str) -> str:
@@ -67,8 +69,11 @@ class Seen:
         return "\n".join(f"[{one.kind}] " + "\n".join(f"{k}: {v}" for k, v in one.parts.items()) for one in self.shown)
 
 
-def seen_in(messages: Iterable[Mapping[str, Any]]) -> Seen:
-    """Read a cell's messages. Lines of p2p_ipython's own are no part of what the cell shows."""
+def seen_in(messages: Iterable[Mapping[str, Any]], pages: str = "") -> Seen:
+    """Read a cell's messages, and the pages that it opened. Lines of p2p_ipython's own are no part of what it shows.
+
+    A page, of help, is text that a reader sees: it counts as printed.
+    """
     seen, displays, wipe = Seen(), {}, False
     ours: set[str] = set()
     streams: dict[str, str] = {}
@@ -84,7 +89,7 @@ def seen_in(messages: Iterable[Mapping[str, Any]]) -> Seen:
             continue
         display = (content.get("transient") or {}).get("display_id")
         bundle = content.get("data") or {}
-        if display and (display in ours or bundle.get("text/html", "").startswith(OUR_LINE)):
+        if display and (display in ours or bundle.get("text/html", "").startswith(OUR_LINES)):
             ours.add(display)
             seen.notes = bundle.get("text/plain", "")
             continue
@@ -112,6 +117,7 @@ def seen_in(messages: Iterable[Mapping[str, Any]]) -> Seen:
             if display:
                 displays[display] = shown
             seen.shown.append(shown)
+    streams["stdout"] = streams.get("stdout", "") + pages
     flush()
     return seen
 
