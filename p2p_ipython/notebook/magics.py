@@ -227,7 +227,8 @@ class P2PMagics(Magics):
             return None
         cluster = self._connected()
         captured = self._captured(cell, chosen)
-        label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
+        # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
+        label = unquoted(options.label) or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
         future = self._submit(captured, label, output, once=options.once, line=True)
         shown = self._status_lines.add(future, output, lambda: cluster._core.record.entries.get(future.task_id))
