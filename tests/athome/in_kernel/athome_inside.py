@@ -181,5 +181,9 @@ def fresh(module: str) -> str:
     for name in _names():
         del ip.user_ns[name]
     names = {"np": np, "pd": pd, "plt": plt, **vars(importlib.import_module(module))}
-    ip.user_ns.update({n: v for n, v in names.items() if not (n.startswith("__") and n.endswith("__"))})
+    ip.user_ns.update({n: v for n, v in names.items() if not (n.startswith("__") and n.endswith("__")) and n != "_"})
+    # The shell keeps the last values only as long as its own and the notebook's are the same.
+    for under in ("_", "__", "___"):
+        ip.user_ns[under] = ""
+        setattr(ip.displayhook, under, "")
     return ""
