@@ -72,15 +72,15 @@ def compare(lesson: Lesson, scratch: Path) -> list[Verdict]:
     verdicts = []
     for piece in lesson.cells:
         home, away = plain.home.get(piece.id), tried.away.get(piece.id)
+        # The same kernel's own run had the same state, random numbers included.
+        beside = tried.home.get(piece.id)
         verdict = Verdict(piece.id, piece.source)
         verdicts.append(verdict)
-        if home is None or not home.ended:
+        if home is None or not home.ended or (beside is not None and not beside.ended):
             verdict.left_out = "takes too long at home"
-        elif away is None:
+        elif away is None or beside is None:
             verdict.found = {"hangs": ("", "the kernel has died, or never came so far")}
         else:
-            # The same kernel's own run had the same state, random numbers included.
-            beside = tried.home.get(piece.id, Seen(ended=False))
             verdict.changed, verdict.notes = beside.changed, away.notes
             verdict.found = differences(beside, away)
             if not verdict.found and (again := differences(home, beside)):

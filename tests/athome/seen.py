@@ -146,8 +146,12 @@ def error(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell_lines(traceback: str) -> list[str]:
-    """Return, for each frame in a cell, where it is and the line that the arrow points at, without numbers."""
-    found, inside = [], False
+    """Return, for each frame in a cell, where it is and the line that the arrow points at, without numbers.
+
+    Frames that are repeated, of a recursion, count once.
+    """
+    found: list[str] = []
+    inside = False
     for line in traceback.splitlines():
         if head := re.match(r"\s*(Cell In ?\[\d+\])(?:, |:)(?:line )?\d+(.*)", line):
             inside = True
@@ -156,6 +160,8 @@ def cell_lines(traceback: str) -> list[str]:
             inside = False
         elif inside and (arrow := re.match(r"\s*-+> ?\d+ ?(.*)", line)):
             found.append(f"> {arrow[1].strip()}")
+            if found[-2:] == found[-4:-2]:
+                del found[-2:]
     return found
 
 

@@ -10,21 +10,19 @@ from tests.athome import examples, known
 from tests.athome.home import Verdict, compare
 from tests.athome.lessons import FOLDER, Lesson, Piece, lessons, read
 
-SOME = ["13-functions", "15-errors", "23-words"]
-EXAMPLES = 40
+SOME = ["10-text", "12-classes", "23-words"]
+EXAMPLES = 30
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def judge(verdicts: list[Verdict]) -> None:
-    """Fail if too little is the same, or if something differs that isn't known to differ."""
-    same, differ, _ = known.rate(verdicts)
+    """Fail if something differs that isn't known to differ."""
     listed = known.read()
-    # With other versions of the libraries other examples are drawn, and the same ones say other words.
-    comparable = known.made_with() == examples.versions()
     new = [f"{one.id}: {one.found}" for one in verdicts if one.found and one.id not in listed]
-    assert not (comparable and new), "\n".join(new)
-    assert same >= known.FLOOR * (same + differ), known.in_words("some", verdicts)
+    # With other versions of the libraries other examples are drawn, and the same ones say other words.
+    bearable = 0 if known.made_with() == examples.versions() else len(verdicts) // 10
+    assert len(new) <= bearable, "\n".join(new)
 
 
 @pytest.mark.parametrize("name", SOME)

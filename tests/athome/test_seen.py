@@ -82,6 +82,11 @@ def test_a_traceback_is_compared_by_the_lines_of_cells() -> None:
     assert cell_lines(trace) == ["Cell In[2]", "> f(0)", "Cell In[1], in g()", "> y"]
 
 
+def test_frames_of_a_recursion_count_once() -> None:
+    frame = "Cell In[1], line 2, in f(n)\n----> 2 f(n + 1)\n"
+    assert cell_lines(frame * 3) == cell_lines(frame) == ["Cell In[1], in f(n)", "> f(n + 1)"]
+
+
 @pytest.mark.parametrize(
     ("text", "instead"),
     [
