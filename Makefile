@@ -26,7 +26,7 @@ export RUFF_CACHE_DIR := $(CACHE)/ruff
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test attacks oldest lint front screenshot bench setup clean
+.PHONY: help demo lab test athome attacks oldest lint front screenshot bench setup clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -50,6 +50,9 @@ test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all t
 	$(PY) -m pytest -q -n 2 --dist worksteal -o cache_dir=$(CACHE)/pytest $(PYTEST); tests=$$?; \
 	if [ $$checks -ne 0 ]; then echo "make test: linters, type checkers or the front end's tests complain; see above" >&2; fi; \
 	[ $$checks -eq 0 ] && [ $$tests -eq 0 ]
+
+athome: $(READY) ## run 1,400 cells with and without %%p2p; print how many do the same (ATHOME=--show: the others; minutes)
+	@$(PY) -m tests.athome.run $(ATHOME)
 
 attacks: $(READY) ## attack a lender as a friend's task may, under each mechanism; print what succeeds (minutes)
 	@sh .ci/sandboxes.sh

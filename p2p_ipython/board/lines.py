@@ -155,7 +155,8 @@ class Backoff:
 
     first: float = 0.2
     longest: float = 30.0
-    chance: Callable[[], float] = field(default=random.random)
+    # The process's own generator is the notebook's, which may have seeded it.
+    chance: Callable[[], float] = field(default=random.SystemRandom().random)
     tries: int = 0
 
     def next(self) -> float:

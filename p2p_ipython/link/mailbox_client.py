@@ -11,6 +11,7 @@ whose server is gone would try to say goodbye for ever. It gets a few seconds.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -45,8 +46,11 @@ class Visit:
         loops.adopt()
         # Late: they take long to load, and use the reactor that adopt() has installed.
         import wormhole
+        from autobahn.websocket import protocol
         from twisted.internet import reactor
 
+        # It seeds the process's own generator and draws masks from it. That one is the notebook's.
+        protocol.random = random.SystemRandom()
         self._loop = asyncio.get_running_loop()
         self.welcome = False
         """Whether the mailbox has answered."""

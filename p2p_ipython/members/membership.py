@@ -124,7 +124,7 @@ class Membership:
             host=session.certificate.role == "host",
             roster=standing.roster,
             unseal=session.unseal,
-            random=random.random,
+            random=random.SystemRandom().random,  # the process's own generator is the notebook's
         )
         if (trace := trace_file()) is not None:
             traced(self.machine, "member", session.sid, trace.write)

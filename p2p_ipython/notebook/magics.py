@@ -250,7 +250,8 @@ class P2PMagics(Magics):
         files = read_files(separated(options.file), os.getcwd()) if options.file else {}
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
-        label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
+        # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
+        label = unquoted(options.label) or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
         future = self._submit(
             captured,

@@ -8,6 +8,7 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import KernelManager
@@ -151,11 +152,11 @@ class Notebook:
 
 
 @contextlib.contextmanager
-def notebook(environment: Mapping[str, str] | None = None) -> Iterator[Notebook]:
-    """A kernel and its client; ended at the end. ``environment``: another one than the tests'."""
+def notebook(environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[Notebook]:
+    """A kernel and its client; ended at the end. ``environment``, ``cwd``: others than the tests'."""
     # Asked to end it does so in order, however busy the machine is: after 5 s it would be killed.
     manager = KernelManager(kernel_name="python3", shutdown_wait_time=DEADLINE)
-    manager.start_kernel(env=dict(os.environ if environment is None else environment))
+    manager.start_kernel(env=dict(os.environ if environment is None else environment), cwd=str(cwd or Path.cwd()))
     client = manager.client()
     client.start_channels()
     try:

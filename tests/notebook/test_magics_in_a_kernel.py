@@ -55,7 +55,8 @@ def test_the_line_under_a_cell_says_where_its_task_is_and_how_it_ended(nb: Noteb
     assert (cell.status_line or "").startswith("tile: done on worker-")
     failed = nb.run("%%p2p\n1/0")
     nb.until(lambda: "failed" in (failed.status_line or ""))
-    assert (failed.status_line or "").startswith("In[")
+    number = failed.of("execute_input")[0]["execution_count"]
+    assert (failed.status_line or "").startswith(f"In[{number}]: failed")
 
 
 def test_a_label_is_escaped_where_it_is_html(nb: Notebook) -> None:
