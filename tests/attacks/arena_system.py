@@ -29,7 +29,7 @@ PREFIX = "p2pattacks-"
 _YOUNG = 10.0
 """A folder that has changed this recently, seconds, isn't swept: it may be about to be locked."""
 
-PACKAGES = ("ipython", "cloudpickle", "psutil", "platformdirs", "sandlock")
+PACKAGES = ("ipython", "cloudpickle", "psutil", "platformdirs")
 """Distributions that the lender's side needs, with what they require; those that aren't here are left out."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -21,7 +21,6 @@ from slot_support import until, worker
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, Mount, mechanism
 from p2p_ipython.sandbox.mechanisms.python_files import python_files
 
@@ -258,31 +257,3 @@ def test_what_python_needs_is_shown_and_a_project_is_left_out(tmp_path: Path, mo
     assert any(shown in (packages, *packages.parents) for shown in (*files.shown, system))
     assert not any(tmp_path == shown or shown in tmp_path.parents for shown in files.shown)
     assert files.package.name == "p2p_ipython"
-
-
-FILTERED = """
-import ctypes, os, sys, time
-from p2p_ipython.sandbox import seccomp
-seccomp.behind_landlock()
-os.chmod(sys.argv[1], 0o600)
-os.utime(sys.argv[1], (1, 1))
-for call in (lambda: os.memfd_create("x"), lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)):
-    try:
-        call()
-    except OSError as error:
-        print(error.errno, flush=True)
-os.sched_setaffinity(0, os.sched_getaffinity(0))
-"""
-
-
-@pytest.mark.skipif(not seccomp.supported(), reason="there is no filter for this machine's processor")
-def test_the_filter_behind_landlock_leaves_modes_as_they_are_and_others_alone(tmp_path: Path) -> None:
-    import errno
-
-    file = tmp_path / "file"
-    file.touch(0o644)
-    before = file.stat()
-    said = subprocess.run([sys.executable, "-c", FILTERED, str(file)], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == [str(errno.ENOSYS), str(errno.EPERM)]
-    after = file.stat()
-    assert (after.st_mode, after.st_mtime) == (before.st_mode, before.st_mtime)

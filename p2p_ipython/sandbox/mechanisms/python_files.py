@@ -9,6 +9,7 @@ import os
 import site
 import stat
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,14 +86,22 @@ def _modules(options: LaunchOptions) -> list[Path]:
 
 def out_of_reach() -> Missing | None:
     """Return why runners of root's, which are not root, can't reach their Python; None if they can."""
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not (closed := closed_folders(shown := python_files().shown)):
         return None
-    for place in python_files().shown:
-        for folder in place.parents:
+    hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap or landlock."
+    place = next(place for place in shown if closed[0] in place.parents)
+    return Missing(f"Python is at {place}, and only root can enter {closed[0]}", hint)
+
+
+def closed_folders(places: Iterable[Path]) -> list[Path]:
+    """Return the outermost folders over ``places`` that nobody but their owner can enter."""
+    found: list[Path] = []
+    for place in places:
+        for folder in reversed(place.parents):
             if not folder.stat().st_mode & stat.S_IXOTH:
-                hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap."
-                return Missing(f"Python is at {place}, and only root can enter {folder}", hint)
-    return None
+                found += [folder] if folder not in found else []
+                break
+    return found
 
 
 def _refuse_a_home(prefix: Path) -> None:
