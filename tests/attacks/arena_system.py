@@ -106,6 +106,29 @@ def handle_of(path: Path) -> str:
     return room.raw[: 8 + int.from_bytes(room.raw[:4], sys.byteorder)].hex()
 
 
+def attributes_of(path: str) -> tuple[dict[str, bytes], int]:
+    """Return a file's extended attributes, access lists among them, and its flags."""
+    with open(path, "rb") as file:
+        flags = int.from_bytes(_flags(file.fileno(), 0x80086601, bytes(8)), sys.byteorder)
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}, flags
+
+
+def clear_attributes(path: str) -> None:
+    """Remove what ``attributes_of`` tells, as far as an attack sets it."""
+    for name in os.listxattr(path):
+        os.removexattr(path, name)
+    with open(path, "rb") as file:
+        flags = int.from_bytes(_flags(file.fileno(), 0x80086601, bytes(8)), sys.byteorder)
+        _flags(file.fileno(), 0x40086602, (flags & ~0x40).to_bytes(8, sys.byteorder))
+
+
+def _flags(file: int, request: int, value: bytes) -> bytes:
+    """Get or set a file's flags; none if its file system has none."""
+    with contextlib.suppress(OSError):
+        return fcntl.ioctl(file, request, value)
+    return b""
+
+
 def shared_memory() -> int:
     """Return the bytes of shared memory and temporary file systems, of the whole machine."""
     for line in Path("/proc/meminfo").read_text().splitlines():
