@@ -36,7 +36,7 @@ def _sandbox(options: argparse.Namespace) -> int:
 
 async def _test(name: str | None) -> int:
     from p2p_ipython.protocol.messages import NO_WALL
-    from p2p_ipython.worker.sandboxes import test
+    from p2p_ipython.worker.sandboxes import left_out, test
 
     found = await test(name, Settings.load())
     first = next((verdict.name for verdict in found if verdict.holds and verdict.is_automatic), None)
@@ -48,6 +48,9 @@ async def _test(name: str | None) -> int:
             say(f"{'':<14}{verdict.missing.hint}")
         elif verdict.missing is None and verdict.leaves:
             say(textwrap.fill(verdict.leaves, 100, initial_indent=" " * 14, subsequent_indent=" " * 14))
+    if closed := left_out():
+        say("")
+        say(textwrap.fill(closed, 100, break_long_words=False, break_on_hyphens=False))
     if name is None:
         say("")
         say(

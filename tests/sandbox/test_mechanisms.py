@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import subprocess
@@ -22,7 +23,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, Mount, mechanism
-from p2p_ipython.sandbox.mechanisms.python_files import python_files
+from p2p_ipython.sandbox.mechanisms.python_files import named_left_out, python_files
 
 WALLED = [name for name in MECHANISMS if name != NO_WALL]
 
@@ -257,3 +258,15 @@ def test_what_python_needs_is_shown_and_a_project_is_left_out(tmp_path: Path, mo
     assert any(shown in (packages, *packages.parents) for shown in (*files.shown, system))
     assert not any(tmp_path == shown or shown in tmp_path.parents for shown in files.shown)
     assert files.package.name == "p2p_ipython"
+
+
+def test_folders_of_editable_installs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, record = tmp_path / "my project", tmp_path / "site" / "mine-1.0.dist-info"
+    project.mkdir()
+    record.mkdir(parents=True)
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (record / "direct_url.json").write_text(json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}}))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])
+    assert {str(project), str(tmp_path / "site")} <= {*named_left_out()}
+    (record / "direct_url.json").write_text("[]")
+    assert str(project) not in named_left_out()
