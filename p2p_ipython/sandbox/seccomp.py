@@ -224,12 +224,16 @@ def without_namespaces() -> None:
     """
     steps, which = _beginning()
     steps += _modes(which)
-    for numbers in (*_CALLS.values(), *_OF_ALL_USERS.values(), _SOCKET):
+    for numbers in (*_CALLS.values(), *_OF_ALL_USERS.values()):
         steps += _refuse(numbers[which], errno.EPERM)
     for numbers in _ATTRIBUTES.values():
         steps += _refuse(numbers[which], errno.EOPNOTSUPP)
     steps += _refuse(_CLONE3[which], errno.ENOSYS)
     steps += _no_namespaces(which)
+    # To programs it is as if there were no network, which they know how to say.
+    family = [_load(0), *(_step(_EQUAL, each, left, 0) for left, each in zip((2, 1), _FAMILIES[1:3], strict=True))]
+    family += [_step(_RETURN, _ERROR | errno.EPERM), _step(_RETURN, _ERROR | errno.ENETUNREACH)]
+    steps += [_step(_EQUAL, _SOCKET[which], 0, len(family)), *family]
     pair = [_load(0), _step(_EQUAL, _FAMILIES[0], 0, 4), _load(1), _step(_AND, _KIND_OF_SOCKET)]
     pair += _only_these(_CONNECTED, errno.EPERM)
     steps += [_step(_EQUAL, _SOCKETPAIR[which], 0, len(pair)), *pair]

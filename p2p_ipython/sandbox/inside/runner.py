@@ -70,6 +70,10 @@ def main(options: dict[str, Any]) -> None:
     from p2p_ipython.sandbox.inside.shell import Cells
     from p2p_ipython.sandbox.inside.tidy import Baseline
 
+    if walled:
+        from p2p_ipython.sandbox.inside import shared
+
+        shared.provide(os.environ["TMPDIR"])
     cells = Cells(outlet)
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
     baseline = Baseline(streams(outlet), interrupts)

@@ -6,7 +6,8 @@ moment: see ``inside/wall.py``. Its warden stays outside, ends all that it has s
 
 There are no sockets, but connected pairs. Of /proc a runner can read about itself and the machine, and its children
 nothing about themselves: other processes' command lines stay closed, and rules know no files that aren't there yet.
-Modes, owners and times of files seem to change and don't. There is no /dev/shm, which all of the user's programs share.
+Modes, owners and times of files seem to change and don't. /dev/shm, which all of the user's programs share, is closed:
+``inside/shared.py`` stands in for it.
 
 Linux with Landlock's ABI 6 (6.12 or later): before, tasks could send signals to the lender's processes.
 """
@@ -26,12 +27,13 @@ from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import stranger
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, closed_folders, python_files
-from p2p_ipython.sandbox.mechanisms.shown import ETC, roots
+from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, roots
 from p2p_ipython.sandbox.scratch import Scratch
 
 LEAVES = (
-    "Tasks can learn that a path is there, and how large. Modes of files seem to change and don't. There are no sockets"
-    " and no shared memory, so multiprocessing has no locks."
+    "Tasks can learn that a path is there, and how large. Modes of files seem to change and don't. There are no"
+    " sockets, so no multiprocessing.Manager; its other parts work by the start method fork, and joblib runs in one"
+    " process. Processes that a task starts can't look into /proc."
 )
 
 _NAMES = ("passwd", "group", "hosts")
@@ -74,6 +76,9 @@ class LandlockLaunch(ProcessLaunch):
         arguments = runner_arguments(options, str(scratch), walled=True, modeless=False, wall=wall)
         self.command = [sys.executable, *arguments]
         self.env = runner_environment(options, self.folder, temporary, modules)
+        self.env["JOBLIB_MULTIPROCESSING"] = "0"  # it needs named semaphores; without, it says so in each task
+        if other is not None:
+            self.env |= {"USER": NAME, "LOGNAME": NAME}  # nobody has that id, so it has no name
         self._mortality = Mortality()
 
 
