@@ -152,7 +152,7 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "process")
+MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "landrun", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 AUTO = "auto"
@@ -160,13 +160,13 @@ AUTO = "auto"
 
 CHOICES = (AUTO, *MECHANISMS)
 
-BY_NAME = ("seatbelt",)
+BY_NAME = ("seatbelt", "landrun")
 """Those that ``auto`` never tries: a lender has to ask for them."""
 
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""
 
-WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt")
+WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt", "landrun")
 """Those that can share folders and files on purpose."""
 
 HIDING = ("bubblewrap",)

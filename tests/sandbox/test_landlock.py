@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from slot_support import worker
@@ -14,7 +15,9 @@ from p2p_ipython.config import Settings
 from p2p_ipython.sandbox import landlock
 from p2p_ipython.sandbox.inside.shared import SemLock
 from p2p_ipython.sandbox.launch import LaunchOptions, Mount, mechanism, unable
+from p2p_ipython.sandbox.mechanisms import landrun
 from p2p_ipython.sandbox.mechanisms.landlock import wall_of
+from p2p_ipython.worker.sandboxes import Verdict
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Landlock is a part of Linux")
 
@@ -119,6 +122,16 @@ def test_a_folder_without_its_dot_files_is_not_landlocks_to_share() -> None:
     cannot = unable("landlock", options)
     assert cannot is not None
     assert "landlock" not in cannot[1]
+
+
+@linux
+def test_landrun_shows_what_landlock_does_and_gives_no_more_of_the_environment(tmp_path: Path) -> None:
+    words = landrun.command(["/usr", "/proc/self/status", "/no/such"], [str(tmp_path)], ["A"], ["python", "-P"])
+    assert words[1:] == [
+        *("--log-level", "error", "--best-effort", "--ro", "/proc", "--rox", "/usr", "--rwx", str(tmp_path)),
+        *("--rw", "/dev/null", "--env", "A", "--", "python", "-P"),
+    ]
+    assert Verdict("landrun").is_automatic is False
 
 
 @linux

@@ -72,8 +72,8 @@ class LandlockLaunch(ProcessLaunch):
             raise
         own = [str(scratch), *map(str, files.shown), *(each.path for each in options.mounts)]
         written = [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)]
-        wall = wall_of(other, own, written)
-        arguments = runner_arguments(options, str(scratch), walled=True, modeless=False, wall=wall)
+        self.wall = wall_of(other, own, written)
+        arguments = runner_arguments(options, str(scratch), walled=True, wall=self.wall)
         self.command = [sys.executable, *arguments]
         self.env = runner_environment(options, self.folder, temporary, modules)
         self.env["JOBLIB_MULTIPROCESSING"] = "0"  # it needs named semaphores; without, it says so in each task
