@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -132,6 +133,13 @@ def test_landrun_shows_what_landlock_does_and_gives_no_more_of_the_environment(t
         *("--rw", "/dev/null", "--env", "A", "--", "python", "-P"),
     ]
     assert Verdict("landrun").is_automatic is False
+
+
+def test_a_process_that_can_send_signals_to_its_parent_is_not_taken_to_be_alone() -> None:
+    script = "from p2p_ipython.sandbox import processes\nprocesses.alone()"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert said.returncode != 0
+    assert "can send signals to its parent" in said.stderr
 
 
 @linux
