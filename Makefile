@@ -57,6 +57,7 @@ athome: $(READY) ## run 1,400 cells with and without %%p2p; print how many do th
 attacks: $(READY) ## attack a lender as a friend's task may, under each mechanism; print what succeeds (minutes)
 	@sh .ci/sandboxes.sh
 	@$(PY) tests/attacks/run.py $(ATTACKS)
+	@P2P_ALL_INTERPRETERS=1 $(PY) -m pytest -q -o cache_dir=$(CACHE)/pytest tests/attacks/test_interpreters_of_lenders.py
 
 oldest: ## run the sandbox's tests with the oldest dependencies that pyproject.toml allows (minutes)
 	@sh .ci/oldest.sh build/oldest $(PYTEST)

@@ -36,7 +36,7 @@ def _sandbox(options: argparse.Namespace) -> int:
 
 async def _test(name: str | None) -> int:
     from p2p_ipython.protocol.messages import NO_WALL
-    from p2p_ipython.worker.sandboxes import test
+    from p2p_ipython.worker.sandboxes import left_out, test
 
     found = await test(name, Settings.load())
     first = next((verdict.name for verdict in found if verdict.holds and verdict.is_automatic), None)
@@ -48,6 +48,9 @@ async def _test(name: str | None) -> int:
             say(f"{'':<14}{verdict.missing.hint}")
         elif verdict.missing is None and verdict.leaves:
             say(textwrap.fill(verdict.leaves, 100, initial_indent=" " * 14, subsequent_indent=" " * 14))
+    if closed := left_out():
+        say("")
+        say(textwrap.fill(closed, 100, break_long_words=False, break_on_hyphens=False))
     if name is None:
         say("")
         say(
@@ -60,14 +63,17 @@ async def _test(name: str | None) -> int:
 
 
 async def _bench(name: str | None) -> int:
-    from p2p_ipython.worker.sandbox_bench import costs
+    from p2p_ipython.worker.sandbox_bench import compared, costs
     from p2p_ipython.worker.sandboxes import test
 
     holding = [verdict.name for verdict in await test(name, Settings.load()) if verdict.holds]
     say(f"{'':<14}{'start':>10}{'first task':>12}{'warm task':>12}{'open a file':>13}")
-    for cost in await costs(holding):
+    found = await costs(holding)
+    for cost in found:
         times = f"{cost.start_ms:>7.0f} ms{cost.first_task_ms:>9.0f} ms{cost.warm_ms:>9.3f} ms{cost.open_us:>10.0f} µs"
         say(f"{cost.name:<14}{times}")
+        for line in compared(cost, found[0]):
+            say(f"{'':<14}{line}")
     return 0
 
 

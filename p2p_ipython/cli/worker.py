@@ -84,11 +84,14 @@ def _worker(options: argparse.Namespace) -> int:
     from p2p_ipython.worker.hardening import harden
     from p2p_ipython.worker.main import WorkerOptions, run_worker
     from p2p_ipython.worker.mounts import mounts_text, read_mounts
+    from p2p_ipython.worker.sandboxes import left_out
 
     def ready(name: str, _session: bytes, sandbox: str) -> None:
         say(f"{name} lends {slots} to {options.cluster}{whom}, in {sandbox}{shared}; Ctrl-C ends it")
         if sandbox == NO_WALL and options.sandbox:
             say("warning: process is no protection: tasks run as you, with your files in reach")
+        elif sandbox != NO_WALL and (closed := left_out()):
+            say(closed)
 
     settings = Settings.load(
         task_memory=options.memory,

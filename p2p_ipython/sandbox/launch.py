@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from p2p_ipython.errors import ConfigError
 
@@ -154,7 +154,7 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "process")
+MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "landrun", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 AUTO = "auto"
@@ -162,16 +162,16 @@ AUTO = "auto"
 
 CHOICES = (AUTO, *MECHANISMS)
 
-BY_NAME = ("seatbelt",)
+BY_NAME = ("seatbelt", "landrun")
 """Those that ``auto`` never tries: a lender has to ask for them."""
 
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""
 
-WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt")
+WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt", "landrun")
 """Those that can share folders and files on purpose."""
 
-HIDING = ("bubblewrap", "landlock")
+HIDING = ("bubblewrap",)
 """Those that can share a folder without all that is in it."""
 
 
@@ -187,25 +187,32 @@ def unable(name: str, options: LaunchOptions) -> tuple[str, tuple[str, ...]] | N
 
 
 def runner_arguments(
-    options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False, filtered: bool = False
+    options: LaunchOptions,
+    scratch: str,
+    *,
+    walled: bool,
+    modeless: bool = False,
+    filtered: bool = False,
+    wall: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
-    ``landlocked``: the wall is Landlock's, so the runner has to hold what that doesn't. ``filtered``: it has to hold
-    what namespaces leave open, because nothing outside does.
+    ``modeless``: it has to hold calls on modes of files, because the wall doesn't. ``filtered``: it has to hold what
+    namespaces leave open, because nothing outside does. ``wall``: it has to build its wall itself, of this.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {
         "scratch": scratch,
         "memory": options.memory,
         "processes": options.processes if walled else 0,
-        "disk": options.disk if walled or landlocked else 0,
+        "disk": options.disk if walled or modeless else 0,
         "output_limit": options.output_limit,
         "path": list(options.path),
         "folder": options.folder,
-        "landlocked": landlocked,
-        "polite": walled or landlocked,
+        "modeless": modeless,
+        "polite": walled or modeless,
         "filtered": filtered,
+        "wall": dict(wall) if wall is not None else None,
     }
     return ["-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]

@@ -58,6 +58,21 @@ def has_children() -> bool:
     return True
 
 
+_alone = 0
+"""The process that can send signals to its own descendants only, if this is it."""
+
+
+def alone() -> None:
+    """Note that this process can send signals to none but its descendants. Raises ``RuntimeError`` if it isn't so."""
+    global _alone  # noqa: PLW0603 - it is a fact about the process
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        _alone = os.getpid()
+    else:
+        raise RuntimeError("this process can send signals to its parent")
+
+
 def end_descendants(deadline: float = 5.0) -> bool:
     """Kill all descendants of this process and reap its children, for at most ``deadline`` seconds.
 
@@ -66,7 +81,8 @@ def end_descendants(deadline: float = 5.0) -> bool:
     until = time.monotonic() + deadline
     pause = 0.0005
     while True:
-        for pid in descendants(os.getpid()):
+        # -1 is all that this process can send signals to, except itself.
+        for pid in [-1] if _alone == os.getpid() else descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -119,13 +135,27 @@ def _has_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
+def of_this_user() -> int:
+    """Return how many processes and threads this user has now (Linux)."""
+    total, user = 0, b"\nUid:\t%d\t" % os.getuid()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError), open(f"/proc/{name}/status", "rb") as file:
+                said = file.read()
+                total += int(said.partition(b"\nThreads:")[2].split(None, 1)[0]) if user in said else 0
+    return total
+
+
 def _parents() -> list[tuple[int, int]]:
     """All (process id, its parent's) that can be seen."""
     if not os.path.exists("/proc/self/stat"):
         text = subprocess.run(["/bin/ps", "-A", "-o", "pid=,ppid="], capture_output=True, timeout=5, check=False).stdout
         return [(int(pid), int(parent)) for pid, parent in (line.split() for line in text.splitlines())]
-    found = []
-    for name in os.listdir("/proc"):
+    found: list[tuple[int, int]] = []
+    names: list[str] = []
+    with contextlib.suppress(PermissionError):  # a child of a runner's behind Landlock sees nothing there
+        names = os.listdir("/proc")
+    for name in names:
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 # The name of a program may hold spaces and parentheses; the state and the parent follow the last one.

@@ -20,6 +20,12 @@ STRANGERS = range(0x7000_0000, 0x7FFC_0000)
 """User ids that no system gives to anybody (systemd's UIDS-GIDS.md has the ranges that are in use). Root's runners get
 them, and may own their scratch folder."""
 
+DISK_FULL = 99
+"""The exit code that says that a runner's scratch folder held too much."""
+
+_FOLDERS = 1 << 20
+"""Bytes that folders may take beside a file that is as large as one may be."""
+
 _YOUNG = 60.0
 """A folder whose entries have changed this recently, seconds, isn't swept: it may be about to be locked."""
 
@@ -81,3 +87,24 @@ def _swept(folder: Path) -> bool:
 
 def _opened(folder: str | Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def full(scratch: str, disk: int) -> int | None:
+    """Return the code to end with when the scratch folder holds too much."""
+    if _occupied(scratch, disk + _FOLDERS) <= disk + _FOLDERS:
+        return None
+    os.write(2, f"p2p: the scratch folder held more than {disk >> 20} MiB\n".encode())
+    return DISK_FULL
+
+
+def _occupied(folder: str, enough: int) -> int:
+    """Return the bytes that a folder's files occupy; it stops counting beyond ``enough``."""
+    total, waiting = 0, [folder]
+    while waiting and total <= enough:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total

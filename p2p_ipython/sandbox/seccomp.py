@@ -1,4 +1,7 @@
-"""Filters of system calls, as the kernel takes them: ``walls`` for what namespaces leave open, ``behind_landlock``.
+"""Filters of system calls, as the kernel takes them.
+
+``behind_walls`` holds what namespaces leave open, ``without_modes`` what changes files and processes of the same user,
+``without_namespaces`` all that Landlock leaves open.
 
 A filter is a classic BPF program over ``struct seccomp_data`` (number, architecture, arguments); see seccomp(2) and
 the kernel's ``include/uapi/linux/seccomp.h``. A call that it refuses fails with an error, so that programs that probe
@@ -10,12 +13,14 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from collections.abc import Sequence
 
 # linux/bpf_common.h
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+_AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 
 # linux/seccomp.h
@@ -89,8 +94,6 @@ _UNCOUNTED = {
 
 _OF_OTHERS = {
     "prlimit64": (302, 261, 0),
-    "setpriority": (141, 140, 1),
-    "ioprio_set": (251, 30, 1),
     "sched_setparam": (142, 118, 0),
     "sched_setscheduler": (144, 119, 0),
     "sched_setaffinity": (203, 122, 0),
@@ -99,6 +102,12 @@ _OF_OTHERS = {
     "move_pages": (279, 239, 0),
 }
 """Calls that can change other processes of the same user, unless the argument at the third place is 0, "myself"."""
+
+_OF_GROUPS = {
+    "setpriority": (141, 140, 0),
+    "ioprio_set": (251, 30, 1),
+}
+"""The same for the second argument; the first has to be the third number here: else 0 is all processes of the user."""
 
 _FALLOCATE = (285, 47)
 """It fills a disk in no time. Without it the C library writes block by block."""
@@ -119,10 +128,64 @@ _PRETENDED = {
 }
 """Calls that seem to succeed behind Landlock, and change nothing: it can't tell whose files they change."""
 
+_OF_ALL_USERS = {
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    "chroot": (161, 51),
+    "connect": (42, 203),
+    "bind": (49, 200),
+    "listen": (50, 201),
+}
+"""Calls by which one meets the lender's processes and files where there is no namespace: by memory and messages that
+processes share, by the names of files that change, by the list of mounts, by sockets."""
+
+_ATTRIBUTES = {
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "getxattr": (191, 8),
+    "lgetxattr": (192, 9),
+    "fgetxattr": (193, 10),
+    "listxattr": (194, 11),
+    "llistxattr": (195, 12),
+    "flistxattr": (196, 13),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "setxattrat": (463, 463),
+    "getxattrat": (464, 464),
+    "listxattrat": (465, 465),
+    "removexattrat": (466, 466),
+    "file_getattr": (468, 468),
+    "file_setattr": (469, 469),
+}
+"""Calls on attributes of any file, access lists among them, as if the file system had none."""
+
+_IOCTL = (16, 29)
+_HARMLESS = (0x541B, 0x5421, 0x5450, 0x5451)
+"""Of ioctl(2): FIONREAD, FIONBIO, FIONCLEX and FIOCLEX. Others change flags of files that can only be read."""
+
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _SOCKET = (41, 198)
 _SOCKETPAIR = (53, 199)
+_KIND_OF_SOCKET, _CONNECTED = 0xF, (1, 5)
+"""SOCK_STREAM and SOCK_SEQPACKET: others, even of a pair, can send to any address."""
 
 
 def supported() -> bool:
@@ -130,34 +193,59 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def behind_landlock() -> None:
-    """Hold, in this process and its children, what Landlock doesn't: calls on other processes, and on any file's mode.
+def without_modes() -> None:
+    """Hold, in this process and its children, calls on other processes, and on any file's mode.
 
     Modes, owners and times of files stay as they are, as if by success: copying a file sets them, which need not fail.
     Raises ``OSError`` if the kernel refuses the filter, ``ValueError`` unless ``supported()``.
     """
     steps, which = _beginning()
+    _install(b"".join([*steps, *_modes(which), _step(_RETURN, _ALLOW)]))
+
+
+def _modes(which: int) -> list[bytes]:
+    steps = []
     for numbers in _PRETENDED.values():
-        if (number := numbers[which]) is not None:
-            steps += _refuse(number, 0)
+        steps += _refuse(numbers[which], 0)
     for numbers in _UNCOUNTED.values():
         steps += _refuse(numbers[which], errno.ENOSYS)
     steps += _refuse(_FALLOCATE[which], errno.EOPNOTSUPP)
     for *both, place in _OF_OTHERS.values():
-        steps += [
-            _step(_EQUAL, both[which], 0, 4),
-            _step(_LOAD, _FIRST + 8 * place),
-            _step(_EQUAL, 0, 0, 1),
-            _step(_RETURN, _ALLOW),
-            _step(_RETURN, _ERROR | errno.EPERM),
-        ]
+        steps += _only_if(both[which], {place: 0})
+    for *both, kind in _OF_GROUPS.values():
+        steps += _only_if(both[which], {0: kind, 1: 0})
+    return steps
+
+
+def without_namespaces() -> None:
+    """Hold, in this process and its children, all that Landlock leaves open: see the tables. There are no sockets.
+
+    A pair of connected sockets is left. Does what ``without_modes`` does, too. Raises as it does.
+    """
+    steps, which = _beginning()
+    steps += _modes(which)
+    for numbers in (*_CALLS.values(), *_OF_ALL_USERS.values()):
+        steps += _refuse(numbers[which], errno.EPERM)
+    for numbers in _ATTRIBUTES.values():
+        steps += _refuse(numbers[which], errno.EOPNOTSUPP)
+    steps += _refuse(_CLONE3[which], errno.ENOSYS)
+    steps += _no_namespaces(which)
+    # To programs it is as if there were no network, which they know how to say.
+    family = [_load(0), *(_step(_EQUAL, each, left, 0) for left, each in zip((2, 1), _FAMILIES[1:3], strict=True))]
+    family += [_step(_RETURN, _ERROR | errno.EPERM), _step(_RETURN, _ERROR | errno.ENETUNREACH)]
+    steps += [_step(_EQUAL, _SOCKET[which], 0, len(family)), *family]
+    pair = [_load(0), _step(_EQUAL, _FAMILIES[0], 0, 4), _load(1), _step(_AND, _KIND_OF_SOCKET)]
+    pair += _only_these(_CONNECTED, errno.EPERM)
+    steps += [_step(_EQUAL, _SOCKETPAIR[which], 0, len(pair)), *pair]
+    asked = [_load(1), *_only_these(_HARMLESS, errno.ENOTTY)]
+    steps += [_step(_EQUAL, _IOCTL[which], 0, len(asked)), *asked]
     _install(b"".join([*steps, _step(_RETURN, _ALLOW)]))
 
 
 def behind_walls() -> None:
     """Hold, in this process and its children, what namespaces leave open; filters that are there already stay.
 
-    Raises as ``behind_landlock`` does.
+    Raises as ``without_modes`` does.
     """
     _install(walls())
 
@@ -189,17 +277,8 @@ def walls() -> bytes:
     # Flags of clone3 are in memory, where a filter can't look. The C library then uses clone: they are an argument.
     for pair in (*_UNCOUNTED.values(), _CLONE3):
         steps += _refuse(pair[which], errno.ENOSYS)
-    steps += [
-        _step(_EQUAL, _CLONE[which], 0, 4),
-        _step(_LOAD, _FIRST),
-        _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1),
-        _step(_RETURN, _ERROR | errno.EPERM),
-        _step(_RETURN, _ALLOW),
-    ]
-    families = [_step(_LOAD, _FIRST)]
-    for left, family in zip(range(len(_FAMILIES), 0, -1), _FAMILIES, strict=True):
-        families.append(_step(_EQUAL, family, left, 0))
-    families += [_step(_RETURN, _ERROR | errno.EAFNOSUPPORT), _step(_RETURN, _ALLOW)]
+    steps += _no_namespaces(which)
+    families = [_load(0), *_only_these(_FAMILIES, errno.EAFNOSUPPORT)]
     steps += [
         _step(_EQUAL, _SOCKET[which], 1, 0),
         _step(_EQUAL, _SOCKETPAIR[which], 0, len(families)),
@@ -224,9 +303,35 @@ def _beginning() -> tuple[list[bytes], int]:
     return steps, which
 
 
-def _refuse(number: int, error: int) -> list[bytes]:
-    """Return the steps by which a call does nothing and returns ``error``; 0 is success."""
-    return [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR | error)]
+def _refuse(number: int | None, error: int) -> list[bytes]:
+    """Return the steps by which a call does nothing and returns ``error``; 0 is success. None: no such call exists."""
+    return [] if number is None else [_step(_EQUAL, number, 0, 1), _step(_RETURN, _ERROR | error)]
+
+
+def _only_if(number: int, arguments: dict[int, int]) -> list[bytes]:
+    """Return the steps that refuse a call unless its arguments, by place, are these."""
+    steps = []
+    for left, (place, value) in zip(range(len(arguments), 0, -1), arguments.items(), strict=True):
+        steps += [_load(place), _step(_EQUAL, value, 0, 2 * left - 1)]
+    steps += [_step(_RETURN, _ALLOW), _step(_RETURN, _ERROR | errno.EPERM)]
+    return [_step(_EQUAL, number, 0, len(steps)), *steps]
+
+
+def _only_these(values: Sequence[int], error: int) -> list[bytes]:
+    """Return the steps that end with ``error`` unless what is loaded is one of ``values``."""
+    steps = [_step(_EQUAL, value, left, 0) for left, value in zip(range(len(values), 0, -1), values, strict=True)]
+    return [*steps, _step(_RETURN, _ERROR | error), _step(_RETURN, _ALLOW)]
+
+
+def _no_namespaces(which: int) -> list[bytes]:
+    """Return the steps that refuse to make a process in new namespaces."""
+    steps = [_load(0), _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1), _step(_RETURN, _ERROR | errno.EPERM)]
+    return [_step(_EQUAL, _CLONE[which], 0, len(steps) + 1), *steps, _step(_RETURN, _ALLOW)]
+
+
+def _load(place: int) -> bytes:
+    """Return the step that loads an argument's lower half, on these little-endian machines."""
+    return _step(_LOAD, _FIRST + 8 * place)
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -6,7 +6,8 @@
 * ``warm_ms``: such a task on a runner that is there, one after the other.
 * ``open_us``: opening and closing a file, in a task.
 
-A figure is the median of ``REPEATS`` runners, which take turns with those of ``process``.
+A figure is the median of ``REPEATS`` runners, which take turns with those of ``process``. ``compared`` says which ones
+meet their goal.
 """
 
 from __future__ import annotations
@@ -50,6 +51,32 @@ class Cost:
     first_task_ms: float
     warm_ms: float
     open_us: float
+
+
+GOALS = {
+    ("bubblewrap", "start_ms"): 25.0,
+    ("bubblewrap", "warm_ms"): 0.1,
+    ("landlock", "start_ms"): 25.0,
+    ("podman", "start_ms"): 400.0,
+    ("qemu", "first_task_ms"): 1000.0,
+}
+"""What a mechanism may cost at most, in milliseconds: over ``process``, but for a virtual machine's first task."""
+
+_WORDS = {"start_ms": "start-up", "warm_ms": "a warm task", "first_task_ms": "the first task"}
+
+
+def compared(cost: Cost, base: Cost) -> list[str]:
+    """Compare a mechanism's figures with their goals, a line each; ``base`` is what ``process`` costs."""
+    lines = []
+    for (name, figure), goal in GOALS.items():
+        if name == cost.name:
+            whole = figure == "first_task_ms"
+            value = getattr(cost, figure) - (0 if whole else getattr(base, figure))
+            digits = 2 if goal < 1 else 0
+            over = "" if whole else " over process"
+            met = "within" if value <= goal else "MISSES"
+            lines.append(f"{_WORDS[figure]}: {value:.{digits}f} ms{over}, {met} the goal of {goal:g} ms")
+    return lines
 
 
 async def costs(names: Sequence[str]) -> list[Cost]:

@@ -38,6 +38,7 @@ from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import Result, Task
 from p2p_ipython.sandbox.launch import AUTO, BY_NAME, MECHANISMS, LaunchOptions, Missing, mechanism, unable
 from p2p_ipython.sandbox.mechanisms import internet
+from p2p_ipython.sandbox.mechanisms.python_files import named_left_out
 from p2p_ipython.task import safe
 from p2p_ipython.worker import probe
 from p2p_ipython.worker.slot_base import Death, ResultListener, TaskSlot
@@ -151,6 +152,17 @@ _OTHERS = "p2p sandbox shows which ones work here."
 
 def _as_verb(verdict: Verdict) -> str:
     return verdict.words if verdict.missing is None else f"isn't there ({verdict.words})"
+
+
+def left_out() -> str:
+    """Say which of Python's folders tasks in a sandbox can't import from; "" for none. Blocks for a moment."""
+    try:
+        found = named_left_out()
+    except ConfigError:  # no sandbox can show this Python at all, which they say themselves
+        return ""
+    return (
+        f"Tasks can't import what is in {', '.join(found)}: it isn't a part of Python's own folders." if found else ""
+    )
 
 
 async def test(name: str | None, settings: Settings) -> list[Verdict]:

@@ -171,6 +171,7 @@ class Arena:
             "files": {"agent": self._agent_file, "bystander": self._bystander_file, "runner": -1},
             "alice": self._alice,
             "handle": self._handle,
+            "segment": self._segment,
         }
 
     def attack(self, code: str, *, owner: str = "", **facts: Any) -> Ended:
@@ -436,6 +437,7 @@ class Arena:
         self._bystander.say(
             secret=self.secret("bystander"),
             file_secret=self.secret("bystanderfile"),
+            segment_secret=self.secret("segment"),
             host=address_of_host(),
             abstract=self.mark,
             agent=self._agent_socket,
@@ -444,6 +446,7 @@ class Arena:
         line = self._bystander.take(lambda line: "pid" in line)
         assert line is not None, "the bystander didn't start"
         self._sockets, self._bystander_address, self._bystander_file = line["sockets"], line["address"], line["file"]
+        self._segment = line["segment"]
         self._trees[0].take()
 
     def _start_worker(self) -> None:

@@ -29,7 +29,7 @@ PREFIX = "p2pattacks-"
 _YOUNG = 10.0
 """A folder that has changed this recently, seconds, isn't swept: it may be about to be locked."""
 
-PACKAGES = ("ipython", "cloudpickle", "psutil", "platformdirs", "sandlock")
+PACKAGES = ("ipython", "cloudpickle", "psutil", "platformdirs")
 """Distributions that the lender's side needs, with what they require; those that aren't here are left out."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -104,6 +104,29 @@ def handle_of(path: Path) -> str:
     if ctypes.CDLL(None).name_to_handle_at(-100, os.fsencode(path), room, ctypes.byref(mount), 0) < 0:
         return ""
     return room.raw[: 8 + int.from_bytes(room.raw[:4], sys.byteorder)].hex()
+
+
+def attributes_of(path: str) -> tuple[dict[str, bytes], int]:
+    """Return a file's extended attributes, access lists among them, and its flags."""
+    with open(path, "rb") as file:
+        flags = int.from_bytes(_flags(file.fileno(), 0x80086601, bytes(8)), sys.byteorder)
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}, flags
+
+
+def clear_attributes(path: str) -> None:
+    """Remove what ``attributes_of`` tells, as far as an attack sets it."""
+    for name in os.listxattr(path):
+        os.removexattr(path, name)
+    with open(path, "rb") as file:
+        flags = int.from_bytes(_flags(file.fileno(), 0x80086601, bytes(8)), sys.byteorder)
+        _flags(file.fileno(), 0x40086602, (flags & ~0x40).to_bytes(8, sys.byteorder))
+
+
+def _flags(file: int, request: int, value: bytes) -> bytes:
+    """Get or set a file's flags; none if its file system has none."""
+    with contextlib.suppress(OSError):
+        return fcntl.ioctl(file, request, value)
+    return b""
 
 
 def shared_memory() -> int:

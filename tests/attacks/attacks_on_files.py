@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arena import Arena, Ended
+from arena_system import attributes_of, clear_attributes
 from attack import attack, driven, plain
 
 # -- reading --
@@ -189,6 +190,51 @@ for name in (".ssh/id_ed25519", ".bashrc", "Documents"):
     tried(os.chown, path, os.getuid(), 12345)
 """,
 )
+
+_SET_ATTRIBUTES = """
+import fcntl
+readable = struct.pack("<I" + "HHI" * 4, 2, 1, 6, 0xFFFFFFFF, 4, 4, 0xFFFFFFFF, 16, 4, 0xFFFFFFFF, 32, 4, 0xFFFFFFFF)
+for path in (G["home"] + "/.ssh/id_ed25519", G["home"] + "/.bashrc", G["package"] + "/errors.py"):
+    tried(os.setxattr, path, "user.here", b"here")
+    tried(os.setxattr, path, "system.posix_acl_access", readable)
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        fcntl.ioctl(file, 0x40086602, struct.pack("l", 0x40))  # FS_IOC_SETFLAGS: never dumped
+"""
+
+
+@driven("change-attributes", "set access lists, attributes and flags of the user's files", _SET_ATTRIBUTES)
+def _attributes(arena: Arena, code: str) -> str:
+    paths = [str(each) for each in (arena.home / ".ssh/id_ed25519", arena.home / ".bashrc", arena.site)]
+    paths[2] += "/p2p_ipython/errors.py"
+    before = [attributes_of(path) for path in paths]
+    arena.attack(code)
+    changed = [path for path, was in zip(paths, before, strict=True) if attributes_of(path) != was]
+    for path in changed:
+        clear_attributes(path)
+    return f"changed attributes of {', '.join(changed)}" if changed else ""
+
+
+@driven(
+    "watch-home",
+    "learn names of files in the home as they change",
+    """
+watch = checked(libc.inotify_init1(os.O_NONBLOCK))
+checked(libc.inotify_add_watch(watch, os.fsencode(G["home"] + "/Documents"), 0x100))
+print("watching", flush=True)
+time.sleep(1)
+os.read(watch, 4096)
+""",
+)
+def _watch_home(arena: Arena, code: str) -> str:
+    task = arena.begin(code)
+    name = arena.secret("document")
+    if "watching" in arena.says("watching"):
+        (arena.home / "Documents" / name).touch()
+    ended = arena.end(task)
+    (arena.home / "Documents" / name).unlink(missing_ok=True)
+    return arena.leaked(ended, "document") or ("" if not isinstance(ended.value, bytes) else "saw a file change")
+
+
 for _folder in ("/tmp", "/var/tmp", "/dev/shm"):
     plain(
         f"write-{_folder[1:].replace('/', '-')}",

@@ -11,6 +11,7 @@ import re
 import socket
 from pathlib import Path
 
+import psutil
 from arena import Arena, Ended
 from attack import Drive, attack, driven, plain
 
@@ -172,6 +173,35 @@ for _whom, _title in (("agent", "the agent"), ("runner", "another member's runne
     attack(f"limit-{_whom}", f"set limits and priority of {_title}", _for(_LIMIT), drive=_limit_drive(_whom))(
         lambda _a, _e: ""
     )
+
+
+@driven(
+    "renice-user",
+    "let all of the user's programs go last",
+    """
+str([tried(os.setpriority, os.PRIO_USER, 0, 15), tried(system, 30 if ARM else 251, 3, 0, 3 << 13)])
+""",
+)
+def _renice(arena: Arena, code: str) -> str:
+    pids = [pid for name, some in arena.facts()["pids"].items() if name != "runner" for pid in some]
+    before = [(psutil.Process(pid).nice(), psutil.Process(pid).ionice()) for pid in pids]
+    arena.attack(code)
+    after = [(psutil.Process(pid).nice(), psutil.Process(pid).ionice()) for pid in pids]
+    if before != after:
+        arena.restart_worker()
+    return "changed priorities" if before != after else ""
+
+
+plain(
+    "read-shared-memory",
+    "read System V memory of another program",
+    """
+libc.shmat.restype = ctypes.c_void_p
+place = libc.shmat(G["segment"], None, 0o10000)
+sorted(found(ctypes.string_at(place, 100))) if place != ctypes.c_void_p(-1).value else ctypes.get_errno()
+""",
+    secrets=("segment",),
+)
 
 
 # -- sockets --

@@ -28,7 +28,7 @@ from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header
 from p2p_ipython.protocol.task_frames import Cancel, Drop, NewBuffer, Piece, Ready, Task, read_agent
 from p2p_ipython.sandbox import seccomp
-from p2p_ipython.sandbox.inside import limits, warden
+from p2p_ipython.sandbox.inside import limits, wall, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.pipes import FrameInput, enlarge
@@ -41,13 +41,15 @@ def main(options: dict[str, Any]) -> None:
     """Be a runner until the agent is gone. ``options`` are those of ``launch.runner_arguments``."""
     if options["filtered"]:
         seccomp.behind_walls()
-    warden.fork_under_watch(options["scratch"])
+    walled = options["wall"]
+    warden.fork_under_watch(options["scratch"], options["disk"] if walled else 0)
+    others = wall.enter(walled) if walled else 0
     frames_in, frames_out, errors = _take_over_pipes()
     limits.limit_basics()
     if options["polite"]:
         limits.be_polite()
-    if options["landlocked"]:
-        seccomp.behind_landlock()
+    if options["modeless"]:
+        seccomp.without_modes()
     interrupts = Interrupts()
     interrupts.install()
     tasks: Queue = SimpleQueue()
@@ -76,6 +78,10 @@ def main(options: dict[str, Any]) -> None:
     from p2p_ipython.sandbox.inside.shell import Cells
     from p2p_ipython.sandbox.inside.tidy import Baseline
 
+    if walled:
+        from p2p_ipython.sandbox.inside import shared
+
+        shared.provide(os.environ["TMPDIR"])
     cells = Cells(outlet)
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
     baseline = Baseline(streams(outlet), interrupts)
@@ -96,7 +102,7 @@ def main(options: dict[str, Any]) -> None:
 
     os.register_at_fork(after_in_child=in_child)
     limits.limit_memory(options["memory"])
-    limits.limit_processes(options["processes"])
+    limits.limit_processes(options["processes"] and options["processes"] + others)
     limits.limit_files(options["disk"])
     while True:
         executor.perform(*tasks.get())

@@ -18,37 +18,41 @@ import signal
 from typing import NoReturn
 
 from p2p_ipython.sandbox import processes
-from p2p_ipython.sandbox.scratch import lock
+from p2p_ipython.sandbox.scratch import full, lock
 
 _LOOK = 2.0
 """Seconds between two looks at who our parent is."""
 
+_LOOK_AT_DISK = 0.1
+"""The same where each is also one at the scratch folder's size."""
 
-def fork_under_watch(scratch: str) -> None:
+
+def fork_under_watch(scratch: str, disk: int = 0) -> None:
     """Return in a new process, the runner; the calling process becomes its warden and never returns.
 
     Call it before any thread is started. The agent's death is seen at file descriptor 0, a pipe that only the
     agent writes to and that the warden never reads; and, should somebody else hold that pipe open or the system
     not tell, by another process being our parent, within ``_LOOK`` seconds. ``scratch`` is the folder to remove
-    at the end.
+    at the end. When it holds more than ``disk`` bytes, the runner ends; 0 sets no limit.
     """
     processes.become_subreaper()
     agent, warden = os.getppid(), os.getpid()
     runner = os.fork()
     if runner:
         try:
-            _watch(runner, agent, scratch)
+            _watch(runner, agent, scratch, disk)
         finally:
             os._exit(1)
     processes.die_with_parent(warden)
     processes.become_subreaper()
 
 
-def _watch(runner: int, agent: int, scratch: str) -> NoReturn:
-    """Wait for the first of three ends, clear up, and end as the runner did."""
+def _watch(runner: int, agent: int, scratch: str, disk: int) -> NoReturn:
+    """Wait for the first of four ends, clear up, and end as the runner did."""
     with open(os.devnull, "r+b") as null:
         os.dup2(null.fileno(), 1)  # the agent must see the end of the runner's frames
-        os.dup2(null.fileno(), 2)
+        if not disk:
+            os.dup2(null.fileno(), 2)
     with contextlib.suppress(OSError):
         lock(scratch)  # until we end
     alarm, ring = os.pipe()
@@ -62,17 +66,18 @@ def _watch(runner: int, agent: int, scratch: str) -> NoReturn:
     # The hang-up is reported anyway, but macOS looks at nothing without an event; what may be read is the runner's.
     poll.register(0, select.POLLHUP)
     poll.register(alarm, select.POLLIN)
-    status = _ended(runner)
+    status, code = _ended(runner), None
     while status is None:
-        ends = dict(poll.poll(_LOOK * 1000))
+        ends = dict(poll.poll((_LOOK_AT_DISK if disk else _LOOK) * 1000))
         rung = os.read(alarm, 64) if alarm in ends else b""
         status = _ended(runner)
-        if status is None and (0 in ends or signal.SIGTERM in rung or os.getppid() != agent):
+        code = full(scratch, disk) if disk and status is None else None
+        if status is None and (code or 0 in ends or signal.SIGTERM in rung or os.getppid() != agent):
             os.kill(runner, signal.SIGKILL)
             _, status = os.waitpid(runner, 0)
     processes.end_descendants()
     shutil.rmtree(scratch, ignore_errors=True)
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(status) if code is None else code
     if code < 0:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(-code, signal.SIG_DFL)  # SIGKILL's can't be set and needn't be

@@ -2,7 +2,8 @@
 
 ``bubblewrap``   namespaces, and a root that shows what Python needs
 ``podman``, ``apptainer``, ``docker``   containers, without an image
-``landlock``     the kernel's own limits, by the library sandlock; ``landlock_guard`` is outside its wall
+``landlock``     the kernel's own limits, which a runner sets itself
+``landrun``      a program that does the same, around it
 ``firejail``     Linux: a profile for firejail, which a guard starts
 ``seatbelt``     macOS: a profile for sandbox-exec
 ``process``      a plain child process with limits, but no walls

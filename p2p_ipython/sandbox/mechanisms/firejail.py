@@ -90,7 +90,7 @@ class FirejailLaunch(ProcessLaunch):
         except BaseException:
             self._scratch.remove()
             raise
-        arguments = runner_arguments(options, str(scratch), walled=False, landlocked=True)
+        arguments = runner_arguments(options, str(scratch), walled=False, modeless=True)
         firejail = [shutil.which("firejail") or "firejail", "--quiet", f"--profile={told}"]
         firejail += ["--deterministic-exit-code", "--deterministic-shutdown", "--"]
         firejail += ["/bin/sh", "-c", _BEGIN, "sh", sys.executable, *arguments]

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from p2p_ipython.sandbox import processes
-from p2p_ipython.sandbox.mechanisms.guarding import Watch, clear_up, full
+from p2p_ipython.sandbox.mechanisms.guarding import Watch, clear_up
+from p2p_ipython.sandbox.scratch import full
 
 TRIES = 3
 """How often firejail is started at most."""
@@ -29,7 +30,7 @@ def main(options: dict[str, Any]) -> NoReturn:
     processes.become_subreaper()
     watch, scratch = Watch(), options["scratch"]
     # The kernel counts all that the user runs, so the limit has to leave room for what is there already.
-    limit = f"--rlimit-nproc={_running() + options['processes']}"
+    limit = f"--rlimit-nproc={processes.of_this_user() + options['processes']}"
     code = 1
     try:
         firejail, *words = options["command"]
@@ -55,17 +56,6 @@ def _run(command: list[str], *, frames: int) -> int:
             if os.read(begun, 1):
                 break
     return code
-
-
-def _running() -> int:
-    """Return how many processes and threads this user has now."""
-    total = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{name}").st_uid == os.getuid():
-                    total += len(os.listdir(f"/proc/{name}/task"))
-    return total
 
 
 if __name__ == "__main__":

@@ -19,9 +19,6 @@ from p2p_ipython.sandbox import processes
 LOOK = 0.1
 """Seconds between two looks: at who our parent is, and at what the mechanism wants to be looked at."""
 
-DISK_FULL = 99
-"""The exit code that says that the scratch folder held too much."""
-
 
 class Watch:
     """Notes each end that a runner may have. Make it before the runner starts, in the main thread.
@@ -80,24 +77,3 @@ def _end_as(code: int) -> NoReturn:
             signal.signal(-code, signal.SIG_DFL)  # SIGKILL's can't be set and needn't be
         os.kill(os.getpid(), -code)
     os._exit(code & 0xFF)
-
-
-def full(scratch: str, disk: int) -> int | None:
-    """Return the code to end with when the scratch folder holds too much."""
-    if _occupied(scratch, disk) <= disk:
-        return None
-    os.write(2, f"p2p: the scratch folder held more than {disk >> 20} MiB\n".encode())
-    return DISK_FULL
-
-
-def _occupied(folder: str, enough: int) -> int:
-    """Return the bytes that a folder's files occupy; it stops counting beyond ``enough``."""
-    total, waiting = 0, [folder]
-    while waiting and total <= enough:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total

@@ -1,64 +1,56 @@
-"""The mechanism "landlock": the kernel's own limits on files, network and signals, by the library sandlock.
+"""The mechanism "landlock": the kernel's own limits on files, network and signals, and a filter of system calls.
 
-It needs no program of the system and no right: pip brings all of it. A runner can read the system's programs and
-libraries, and its own Python and packages; it can write to its scratch folder, which is bounded; it has no network and
-sees its own processes only. Landlock holds neither modes nor times of files. An ordinary user's runner can't change
-them anywhere: such calls seem to succeed. There is no /dev/shm, which all sandboxes would share, so ``multiprocessing``
-has no locks.
-Each file that is opened costs some 0.3 ms, because a process outside looks at the call.
+It needs no program of the system and no right. A runner can read the system's programs and libraries, and its own
+Python and packages; it can write to its scratch folder, which is bounded. It builds its wall itself, in the first
+moment: see ``inside/wall.py``. Its warden stays outside, ends all that it has started, and looks at its scratch folder.
+
+There are no sockets, but connected pairs. Of /proc a runner can read about itself and the machine, and its children
+nothing about themselves: other processes' command lines stay closed, and rules know no files that aren't there yet.
+Modes, owners and times of files seem to change and don't. /dev/shm, which all of the user's programs share, is closed:
+``inside/shared.py`` stands in for it.
 
 Linux with Landlock's ABI 6 (6.12 or later): before, tasks could send signals to the lender's processes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from importlib.util import find_spec
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from p2p_ipython.sandbox import seccomp
+from p2p_ipython.sandbox import landlock, seccomp
 from p2p_ipython.sandbox.launch import LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
-from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
+from p2p_ipython.sandbox.mechanisms.ids import stranger
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
-from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, out_of_reach, python_files
+from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, closed_folders, python_files
+from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, roots
 from p2p_ipython.sandbox.scratch import Scratch
 
 LEAVES = (
-    "Tasks can learn that a path is there, and how large. Modes of files seem to change and don't. There is no shared"
-    " memory, so multiprocessing has no locks."
+    "Tasks can learn that a path is there, and how large. Modes of files seem to change and don't. There are no"
+    " sockets, so no multiprocessing.Manager; its other parts work by the start method fork, and joblib runs in one"
+    " process. Processes that a task starts can't look into /proc."
 )
 
-LEAST_ABI = 6
+_NAMES = ("passwd", "group", "hosts")
+"""Of /etc, besides what other sandboxes show: there they are others."""
 
-_SHOWN = (
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/etc/ld.so.cache",
-    "/etc/alternatives",
-    "/etc/localtime",
-    "/etc/fonts",
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/hosts",
-    "/etc/ssl/certs",
-    "/etc/ssl/openssl.cnf",
-    "/proc",
-    "/dev/urandom",
-    "/dev/random",
-    "/dev/zero",
+_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
+
+_OF_MACHINE = ("cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "sys", "uptime", "version", "vmstat")
+_OF_ITSELF = (
+    *("auxv", "cmdline", "comm", "environ", "fd", "fdinfo", "io", "limits", "maps", "smaps", "smaps_rollup"),
+    *("stat", "statm", "status"),
 )
-"""Besides ``SYSTEM``: libraries and how they are found, the time zone, fonts, names, whom TLS trusts, randomness."""
+"""Of /proc, and of /proc/self: neither what tells of the network nor of mounts."""
 
 
 class LandlockLaunch(ProcessLaunch):
-    """See ``launch.Launch``. A guard, outside the wall, takes the warden's part."""
+    """See ``launch.Launch``."""
 
     def __init__(self, options: LaunchOptions) -> None:
         self._scratch = Scratch(options.scratch)
@@ -78,25 +70,33 @@ class LandlockLaunch(ProcessLaunch):
         except BaseException:
             self._scratch.remove()
             raise
-        arguments = runner_arguments(options, str(scratch), walled=other is not None, landlocked=True)
-        given = {
-            "scratch": str(scratch),
-            "home": str(self.folder),
-            "written": [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)],
-            "shown": [
-                *(each for each in (str(SYSTEM), *_SHOWN, *map(str, files.shown)) if os.path.exists(each)),
-                *(each.path for each in options.mounts),
-            ],
-            "hidden": [path for each in options.mounts for path in each.hidden],
-            "memory": options.memory,
-            "processes": options.processes,
-            "disk": options.disk,
-            "command": [sys.executable, *arguments],
-        }
-        guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.landlock_guard", json.dumps(given)]
-        self.command = [*as_stranger(other), *guard]
+        own = [str(scratch), *map(str, files.shown), *(each.path for each in options.mounts)]
+        written = [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)]
+        self.wall = wall_of(other, own, written)
+        arguments = runner_arguments(options, str(scratch), walled=True, wall=self.wall)
+        self.command = [sys.executable, *arguments]
         self.env = runner_environment(options, self.folder, temporary, modules)
+        self.env["JOBLIB_MULTIPROCESSING"] = "0"  # it needs named semaphores; without, it says so in each task
+        if other is not None:
+            self.env |= {"USER": NAME, "LOGNAME": NAME}  # nobody has that id, so it has no name
         self._mortality = Mortality()
+
+
+def wall_of(user: int | None, own: Iterable[str], written: Iterable[str]) -> dict[str, Any]:
+    """Return what a runner builds its wall of: the user to become, None for none; paths to read, to write and to use.
+
+    ``closed``: folders over ``own`` that only root can enter.
+    """
+    own = list(own)
+    system = [str(SYSTEM), *(str(place) for place, _ in roots()), *(f"/etc/{name}" for name in (*ETC, *_NAMES))]
+    facts = [f"/proc/{name}" for name in _OF_MACHINE] + [f"/proc/self/{name}" for name in _OF_ITSELF]
+    return {
+        "user": user,
+        "closed": [] if user is None else [str(each) for each in closed_folders(map(Path, own))],
+        "read": [*system, *_DEVICES, *facts, *own],
+        "write": list(written),
+        "use": [os.devnull],
+    }
 
 
 def available() -> Missing | None:
@@ -105,15 +105,10 @@ def available() -> Missing | None:
         return Missing("Landlock is a part of Linux")
     if not seccomp.supported():
         return Missing("there is no filter of system calls for this machine's processor")
-    if find_spec("sandlock") is None:
-        return Missing("the package sandlock is not installed", "Install it: python3 -m pip install sandlock")
-    import sandlock  # heavy
-
-    abi = sandlock.landlock_abi_version()
-    if abi < LEAST_ABI:
+    if (abi := landlock.abi()) < landlock.LEAST_ABI:
         hint = "A kernel from 6.12 on has it; until then bubblewrap is the one to install."
         return Missing(f"this kernel's Landlock (ABI {abi}) doesn't hold signals", hint)
-    return root_lacks() or out_of_reach()
+    return None
 
 
 def prepare(options: LaunchOptions) -> LandlockLaunch:

@@ -5,12 +5,17 @@ POSIX only.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import site
 import stat
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
+from urllib.parse import unquote
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox.launch import LaunchOptions, Missing
@@ -60,15 +65,33 @@ def python_files(options: LaunchOptions | None = None) -> PythonFiles:
         for each in (place, place.resolve()):
             if each.exists() and not _is_below(each, [SYSTEM, *shown]):
                 shown = [kept for kept in shown if not _is_below(kept, [each])] + [each]
+    # The first entry is a script's folder, or the one where we were started, unless -P keeps it out.
     left_out = [
         entry
-        for entry in sys.path
+        for entry in sys.path[not sys.flags.safe_path :]
         if os.path.isdir(entry)
         and not _is_below(Path(entry), [SYSTEM, *shown])
         and not _is_below(Path(entry).resolve(), [SYSTEM, *shown])
         and Path(entry).resolve() != package.resolve().parent
     ]
     return PythonFiles(tuple(shown), package, tuple(left_out))
+
+
+def named_left_out() -> list[str]:
+    """Return the folders of Python's that tasks can't import from, those of editable installs among them.
+
+    Reads the records of all packages, so it takes a moment. Raises as ``python_files`` does.
+    """
+    files = python_files()
+    found = dict.fromkeys(files.left_out)
+    for each in distributions():
+        with contextlib.suppress(ValueError, AttributeError, TypeError):  # a record that is no record
+            told = json.loads(each.read_text("direct_url.json") or "{}")
+            place = unquote(str(told.get("url", "")).removeprefix("file://"))
+            own = Path(place).resolve() in files.package.resolve().parents
+            if told.get("dir_info", {}).get("editable") and os.path.isdir(place) and not own:
+                found[place] = None
+    return list(found)
 
 
 def _modules(options: LaunchOptions) -> list[Path]:
@@ -85,14 +108,22 @@ def _modules(options: LaunchOptions) -> list[Path]:
 
 def out_of_reach() -> Missing | None:
     """Return why runners of root's, which are not root, can't reach their Python; None if they can."""
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not (closed := closed_folders(shown := python_files().shown)):
         return None
-    for place in python_files().shown:
-        for folder in place.parents:
+    hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap or landlock."
+    place = next(place for place in shown if closed[0] in place.parents)
+    return Missing(f"Python is at {place}, and only root can enter {closed[0]}", hint)
+
+
+def closed_folders(places: Iterable[Path]) -> list[Path]:
+    """Return the outermost folders over ``places`` that nobody but their owner can enter."""
+    found: list[Path] = []
+    for place in places:
+        for folder in reversed(place.parents):
             if not folder.stat().st_mode & stat.S_IXOTH:
-                hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap."
-                return Missing(f"Python is at {place}, and only root can enter {folder}", hint)
-    return None
+                found += [folder] if folder not in found else []
+                break
+    return found
 
 
 def _refuse_a_home(prefix: Path) -> None:
