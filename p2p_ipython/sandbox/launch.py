@@ -166,10 +166,10 @@ BY_NAME = ("seatbelt",)
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""
 
-WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt")
+WITH_MOUNTS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt")
 """Those that can share folders and files on purpose."""
 
-HIDING = ("bubblewrap", "landlock")
+HIDING = ("bubblewrap", "podman", "apptainer", "landlock", "docker")
 """Those that can share a folder without all that is in it."""
 
 

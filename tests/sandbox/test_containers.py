@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from docker_engine import docker_engine
 from slot_support import until, worker
 
 from p2p_ipython.config import Settings
-from p2p_ipython.sandbox.launch import LaunchOptions, mechanism, prepare
+from p2p_ipython.sandbox.launch import LaunchOptions, Mount, mechanism, prepare
+from p2p_ipython.sandbox.mechanisms.contents import Shown, shown_in
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.sandboxes import examine
 
@@ -113,6 +115,25 @@ async def test_a_runners_environment_comes_whole_through_an_engine(engine: str) 
     assert names["MINE"] == mine
     assert names["HOME"] == "/scratch/home"
     assert not {name for name in names if name.startswith(("DOCKER", "CONTAINER", "APPTAINER", "SINGULARITY"))}
+
+
+def test_python_in_a_hidden_part_of_a_shared_folder_has_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, folder = tmp_path / "project", tmp_path / "folder"
+    environment, hidden = project / ".tools" / "env", project / ".tools"
+    for each in (environment / "bin", folder):
+        each.mkdir(parents=True)
+    for prefix, kept in ((environment, environment), (hidden, hidden)):
+        monkeypatch.setattr(sys, "prefix", str(prefix))
+        mount = Mount(str(project), writable=True, hidden=(str(hidden),))
+        shown = shown_in(LaunchOptions(mounts=(mount,)), folder, (1, 1))
+        assert len({each.at for each in shown}) == len(shown)  # engines refuse two at one place
+        assert [each for each in shown if each.at == kept] == [Shown(prefix, prefix)]
+        assert [each for each in shown if each.writable] == [Shown(project, project, writable=True)]
+        for cover in (each for each in shown if each.at == hidden and each.place != hidden):
+            assert [str(each.relative_to(cover.place)) for each in cover.place.rglob("*")] == ["env"]
+        shutil.rmtree(folder / "empty")
 
 
 AGENT = """

@@ -85,14 +85,18 @@ def _modules(options: LaunchOptions) -> list[Path]:
 
 def out_of_reach() -> Missing | None:
     """Return why runners of root's, which are not root, can't reach their Python; None if they can."""
+    for place in python_files().shown if os.geteuid() == 0 else ():
+        if (folder := closed_above(place)) is not None:
+            hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap."
+            return Missing(f"Python is at {place}, and only root can enter {folder}", hint)
+    return None
+
+
+def closed_above(place: Path) -> Path | None:
+    """Return the folder by which runners of root's, which are not root, can't reach a place; None if they can."""
     if os.geteuid() != 0:
         return None
-    for place in python_files().shown:
-        for folder in place.parents:
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                hint = "Run the worker as another user, from an environment of theirs; or use bubblewrap."
-                return Missing(f"Python is at {place}, and only root can enter {folder}", hint)
-    return None
+    return next((folder for folder in place.parents if not folder.stat().st_mode & stat.S_IXOTH), None)
 
 
 def _refuse_a_home(prefix: Path) -> None:
