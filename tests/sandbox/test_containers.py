@@ -182,6 +182,13 @@ def sleepers(number: int) -> list[psutil.Process]:
     return found
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def engines(pid: int) -> list[psutil.Process]:
     """Return the processes of engines that an agent's guards have started."""
     found = []
@@ -197,19 +204,26 @@ def folders(pid: int) -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob(f"p2p-{pid}-*"))
 
 
-@pytest.mark.parametrize("killed", ["agent", "command", "agent and guard"])
+@pytest.mark.parametrize("killed", ["agent", "command", "guard", "agent and guard"])
 async def test_a_container_ends_with_whatever_is_killed(engine: str, killed: str) -> None:
     number = secrets.randbelow(10**6) + 10**6
     async with agent(engine, number) as (process, guard):
         await until(lambda: len(sleepers(number)) == 1, "the task's process is seen")
-        victims = {"agent": [process], "command": guard.children()[:1]}.get(killed, [process, guard])
+        victims = {
+            "agent": [process],
+            "command": guard.children()[:1],
+            "guard": [guard],
+            "agent and guard": [process, guard],
+        }[killed]
         assert victims
+        used, theirs = folders(process.pid), engines(process.pid)
         for victim in victims:
             victim.kill()
         await until(lambda: not sleepers(number), "the container ends")
-    # An agent that was killed together with the guard leaves its folder to the next agent.
-    if killed == "agent":
-        await until(lambda: not folders(process.pid), "the scratch folder is removed")
+        await until(lambda: not any(map(runs, theirs)), "the engine's own processes end")
+        # An agent that was killed together with the guard leaves its folder to the next agent.
+        if killed != "agent and guard":
+            await until(lambda: not any(each.exists() for each in used), "the scratch folder is removed")
 
 
 async def test_a_container_whose_warden_does_nothing_is_swept_by_the_next_guard(engine: str) -> None:

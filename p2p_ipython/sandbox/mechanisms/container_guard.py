@@ -2,7 +2,9 @@
 
 Started by a ``ContainerLaunch`` as ``python -m p2p_ipython.sandbox.mechanisms.container_guard OPTIONS``, with the pipes
 of a runner. It is outside the container: ending an engine's command by force leaves its container running. So the guard
-has the engine end it, by name, when the command, the runner or the agent has ended. Options::
+has the engine end it, by name, when the command, the runner or the agent has ended. If the guard itself is killed, the
+agent takes its part. If both are, the runner's input ends, so the runner does, and the engine's command after it.
+Options::
 
     command   the engine's command, which speaks the runner's frames
     end       the command that ends the container and forgets it, however far it has come; empty if its processes are
@@ -40,15 +42,13 @@ _DEADLINE = 4.0
 
 def main(options: dict[str, Any]) -> NoReturn:
     """Guard a container until its end."""
-    import ctypes  # noqa: F401 - die_with_parent needs it: not after the fork
-
     processes.become_subreaper()  # what an engine leaves to the system is below us
-    watch, guard, code = Watch(), os.getpid(), 1
+    watch, code = Watch(), 1
     lock(options["scratch"])  # until we end: an engine keeps there what it needs to end a container
     try:
         if "image" in options:
             _make_image(*options["image"])
-        engine = subprocess.Popen(options["command"], preexec_fn=lambda: processes.die_with_parent(guard))  # noqa: PLW1509 - no thread yet
+        engine = subprocess.Popen(options["command"])
         threading.Thread(target=_end_others, args=(options,), daemon=True).start()
         code = watch.until_ended(engine.wait)
     except (OSError, subprocess.SubprocessError) as error:
