@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from p2p_ipython.sandbox.launch import Death, LaunchOptions
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
@@ -72,7 +73,7 @@ class ContainerLaunch(ProcessLaunch):
             self._scratch.remove()
             raise
         self._engine = made
-        guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.container_guard"]
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("container_start.py"))]
         self.command = [*made.before, *guard, json.dumps(made.guarded | {"scratch": str(self.folder)})]
         ours = {name: value for name in _GUARDS if (value := os.environ.get(name)) is not None}
         self.env = ours | made.environment | {"TMPDIR": str(self.folder / "tmp")}
@@ -102,5 +103,5 @@ class ContainerLaunch(ProcessLaunch):
 
 _END_DEADLINE = 10.0
 
-_GUARDS = ("PATH", "LANG", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH")
+_GUARDS = ("PATH", "LANG", "LD_LIBRARY_PATH")
 """Variables of ours that the guard's Python and the engine need."""

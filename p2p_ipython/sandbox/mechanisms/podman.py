@@ -32,7 +32,7 @@ _CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 _SETTINGS = '[engine]\nlock_type = "file"\nevents_logger = "none"\n'
 """What containers.conf(5) says, in place of the system's and the user's: nothing is kept outside our folder."""
 
-_AND_END = '"$@"; code=$?; kill -9 "$(cat "$0")" 2>/dev/null; exit $code'
+_AND_END = '"$@"; code=$?; { kill -9 "$(cat "$0")"; } 2>/dev/null; exit $code'
 """A shell's words for a command of podman's. Of an ordinary user's, podman leaves a process that keeps the user ids."""
 
 LEAVES = ""
