@@ -80,7 +80,7 @@ _DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
 async def test_a_task_is_interrupted_or_killed(wall: str) -> None:
-    async with worker(Settings(cancel_grace=0.3), mechanism=wall) as it:
+    async with worker(Settings(cancel_grace=2), mechanism=wall) as it:
         task = it.begin({}, run="cell", source="import time\nprint('there', flush=True)\ntime.sleep(600)")
         await it.printed("there")
         it.slot.cancel(task)
