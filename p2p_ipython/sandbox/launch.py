@@ -168,10 +168,10 @@ BY_NAME = ("seatbelt", "landrun")
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""
 
-WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt", "landrun")
+WITH_MOUNTS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "landrun")
 """Those that can share folders and files on purpose."""
 
-HIDING = ("bubblewrap",)
+HIDING = ("bubblewrap", "podman", "apptainer", "docker")
 """Those that can share a folder without all that is in it."""
 
 

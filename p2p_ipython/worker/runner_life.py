@@ -77,6 +77,9 @@ class RunnerLife:
         self.holdings = Holdings(self.writer, room, on_dropped)
         frames = _detached(self.process.stdout)
         self.reader = PipeReader(frames, partial(on_frame, self), self._on_end)
+        self._command_end = _end_of(self.process.pid)
+        if self._command_end >= 0:
+            loop.add_reader(self._command_end, self._on_command_end)
         self._hang_up = select.poll()
         self._hang_up.register(frames, select.POLLIN | select.POLLHUP)  # macOS looks at nothing without an event
 
@@ -114,6 +117,7 @@ class RunnerLife:
         finally:
             self.writer.close()
             os.close(self._errors)
+            self._forget_command()
         return self._doom or death
 
     async def _end(self) -> None:
@@ -148,12 +152,30 @@ class RunnerLife:
         self.stop(Death("protocol", 0, f"The task wrote to its worker's own channel ({reason}).") if reason else None)
         self.replaced = False
 
+    def _on_command_end(self) -> None:
+        """Note that the command has ended; a runner behind a wall may live on, and hold the pipe, if it was killed."""
+        self._forget_command()
+        asyncio.get_running_loop().call_later(_LAST_STEPS, lambda: None if self.over.done() else self._on_end(""))
+
+    def _forget_command(self) -> None:
+        if self._command_end >= 0:
+            asyncio.get_running_loop().remove_reader(self._command_end)
+            os.close(self._command_end)
+            self._command_end = -1
+
     def _death(self) -> Death:
         code, words = self.process.wait(), self._last_words()
         if self.pid is None:
             place = f"\n{words}" if words else ""
             return Death("start", code, f"The runner ended before it was ready (exit code {code}).{place}")
         return self._launch.death(code, words)
+
+
+def _end_of(pid: int) -> int:
+    """Return a descriptor that can be read when a child process has ended; -1 where there are none (macOS)."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.pidfd_open(pid)
+    return -1
 
 
 def _detached(pipe: IO[bytes]) -> int:

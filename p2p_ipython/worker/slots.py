@@ -66,6 +66,9 @@ _LOOK = 0.1
 
 GIB = 1 << 30
 
+_AGAIN = 0.1
+"""Seconds after which a task is interrupted again, for the first time. Each further time it is twice as long."""
+
 _FEW = 256
 """A result with so few segments, no failure and nothing attached is far below the bound of a header."""
 
@@ -84,12 +87,13 @@ class _Job:
     spared: int = 0
     feeding: asyncio.Task[None] | None = None
     killer: asyncio.TimerHandle | None = None
+    reminder: asyncio.TimerHandle | None = None  # when it is interrupted again
     ending: asyncio.TimerHandle | None = None  # when its time is up
 
     def stop(self) -> None:
         if self.feeding is not None:
             self.feeding.cancel()
-        for timer in (self.killer, self.ending):
+        for timer in (self.killer, self.reminder, self.ending):
             if timer is not None:
                 timer.cancel()
 
@@ -179,6 +183,8 @@ class Slot:
     def cancel(self, task_id: str) -> None:
         """Interrupt a task, and kill its runner if that has no effect within ``settings.cancel_grace``.
 
+        It is asked for again until the task is over: see inside/interrupts.py.
+
         The end is told by ``on_result`` (of kind "interrupted", unless the task was over just then) or by
         ``on_died``. Nothing happens when the task isn't here (any more).
         """
@@ -188,10 +194,14 @@ class Slot:
         if not job.sent or runner is None:
             self._give_up(job, "interrupted", "KeyboardInterrupt", "The task was cancelled before it had started.")
             return
-        runner.writer.write(Cancel(task_id))
+        self._interrupt(job, runner, _AGAIN)
         grace = self._settings.cancel_grace
         doom = Death("cancelled", 0, f"The task was interrupted, went on for {grace:g} s, and was killed.")
         job.killer = asyncio.get_running_loop().call_later(grace, runner.stop, doom)
+
+    def _interrupt(self, job: _Job, runner: RunnerLife, again: float) -> None:
+        runner.writer.write(Cancel(job.task.id))
+        job.reminder = asyncio.get_running_loop().call_later(again, self._interrupt, job, runner, 2 * again)
 
     def pause(self) -> None:
         """Take nothing from the runner for now; its task waits when it prints more than a pipe holds."""

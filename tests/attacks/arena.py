@@ -49,6 +49,7 @@ from arena_system import (
     state_of,
     sweep,
 )
+from docker_engine import admit
 
 from p2p_ipython.errors import P2PError
 from p2p_ipython.sandbox import launch
@@ -100,8 +101,8 @@ class Ended:
 class Arena:
     """See the module. Use it as a context manager; raises ``NotOffered`` when it can't be here.
 
-    ``mounts``: the worker shares two folders. ``network``: it is in a network of its own (``lender_network.py``), and
-    gives tasks the internet.
+    ``mounts``: the worker shares two folders, and a project without its dot files. ``network``: it is in a network of
+    its own (``lender_network.py``), and gives tasks the internet.
     """
 
     def __init__(self, mechanism: str, user: str, *, mounts: bool = False, network: bool = False) -> None:
@@ -345,6 +346,8 @@ class Arena:
             self._close.callback(remove_user, name)
             self._run("useradd", "--no-create-home", "--home-dir", str(self.folder / "home" / name), name)
             self._uid, self._gid = (int(self._run("id", flag, name)) for flag in ("-u", "-g"))
+            if self.mechanism == "docker":
+                admit(self._uid)
         self._name = name
         self._close.callback(self._end_all)
         python = python_for(self._uid)
@@ -354,17 +357,22 @@ class Arena:
         self.root_only = self.folder / "root-only"
         self.code = self.folder / "code"
         self.read_only, self.shared = self.folder / "data", self.folder / "shared"
+        self.project = self.folder / 'project "1", of 2'
         self.log = self.folder / "worker.log"
         self.heard = self.folder / "heard.log"
-        folders = (self.home, self.documents, self.scratch, self.root_only, self.code, self.read_only, self.shared)
-        for each in folders:
+        shared = (self.read_only, self.shared, self.project)
+        for each in (self.home, self.documents, self.scratch, self.root_only, self.code, *shared):
             each.mkdir(parents=True)
         self.root_only.chmod(0o700)
         (self.folder / "home").chmod(0o755)
         self.home.chmod(0o700)
         self.scratch.chmod(0o1777)
-        self.shared.chmod(0o777)  # for tasks of root's, too
+        for each in (self.shared, self.project):
+            each.chmod(0o777)  # for tasks of root's, too
         (self.read_only / "table.csv").write_text("1,2\n")
+        (self.project / ".git").mkdir()
+        for name in (".env", ".git/config", "data.txt"):
+            (self.project / name).write_text(self.secret(name))
         for script in ("worker_side.py", "bystander.py", "lender_network.py"):
             shutil.copy(Path(__file__).parent / script, self.code / script)
         self.python, self.site = make_environment(self.folder / "env", python)
@@ -468,6 +476,7 @@ class Arena:
             memory=MEMORY,
             output_limit=OUTPUT_LIMIT,
             mounts=[f"{self.read_only}", f"{self.shared}:rw"] if self._mounts else [],
+            own=str(self.project) if self._mounts and self.mechanism in launch.HIDING else "",
             network=self._network,
         )
         line = self.agent.take(lambda line: line["event"] in ("ready", "refused"), 60)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 from arena import MECHANISMS, USERS, Arena, NotOffered
+from docker_engine import docker_engine
 
-from p2p_ipython.sandbox.launch import WITH_MOUNTS
+from p2p_ipython.sandbox.launch import HIDING, WITH_MOUNTS
+from p2p_ipython.sandbox.scratch import STRANGERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes that share folders need Linux")
 
@@ -21,6 +23,7 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     """Make an arena whose worker shares two folders."""
     with contextlib.ExitStack() as stack:
         try:
+            stack.enter_context(docker_engine() if "docker" in request.param else contextlib.nullcontext())
             made = stack.enter_context(Arena(*request.param, mounts=True))
         except NotOffered as why:
             pytest.skip(f"{' as '.join(request.param)}: {why}")
@@ -51,6 +54,8 @@ def test_what_a_task_writes_where_it_may_stays_and_another_members_task_reads_it
     ended = arena.attack(f"import os\nos.mkdir({str(left.parent)!r})\nopen({str(left)!r}, 'w').write('mine')")
     assert ended.value == 4, ended.failure
     assert left.read_text() == "mine"
+    owner = left.stat().st_uid
+    assert owner in STRANGERS if arena.user == "root" else owner == arena.home.stat().st_uid
     assert arena.next_member(f"open({str(left)!r}).read()").value == "mine"
 
 
@@ -67,3 +72,23 @@ def test_nothing_beside_it_is_shown(arena: Arena) -> None:
         f"import os\nos.symlink({str(arena.home / '.ssh')!r}, {str(link)!r})\nos.listdir({str(link)!r})"
     )
     assert "Error" in ended.failure, ended.value
+
+
+def test_a_project_is_shown_without_its_dot_files_which_stay_as_they_are(arena: Arena) -> None:
+    if arena.mechanism not in HIDING:
+        pytest.skip(f"{arena.mechanism} shares a folder with all that is in it")
+    project, names = arena.project, ("data.txt", ".env", ".git/config")
+    ended = arena.attack(
+        f"import os\nfound = []\nfor name in {names!r}:\n"
+        f"    path = os.path.join({str(project)!r}, name)\n"
+        "    for way in (lambda: found.append(open(path).read()), lambda: open(path, 'a').write('x'),"
+        " lambda: os.unlink(path), lambda: os.rename(path, path + '2'), lambda: os.chmod(path, 0o777)):\n"
+        "        try: way()\n"
+        "        except OSError: pass\n"
+        f"open({str(project / 'made.txt')!r}, 'w').write('made')\nfound"
+    )
+    assert arena.secret("data.txt") in ended.value, ended.failure
+    assert not arena.leaked(ended, ".env", ".git/config")
+    assert (project / ".env").read_text() == arena.secret(".env")
+    assert (project / ".git" / "config").read_text() == arena.secret(".git/config")
+    assert (project / "made.txt").read_text() == "made"

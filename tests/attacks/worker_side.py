@@ -26,7 +26,7 @@ from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import pack_task
 from p2p_ipython.worker.hardening import harden
-from p2p_ipython.worker.mounts import read_mounts
+from p2p_ipython.worker.mounts import own_folder, read_mounts
 from p2p_ipython.worker.slots import Slot
 
 KEPT = 1 << 20
@@ -46,7 +46,7 @@ class Agent:
             memory=told["memory"],
             output_limit=told["output_limit"],
             scratch=Path(told["scratch"]),
-            mounts=read_mounts(told["mounts"]),
+            mounts=read_mounts(told["mounts"]) + (own_folder(told["own"]) if told["own"] else ()),
             network=told["network"],
         )
         settings = Settings(cancel_grace=0.5)

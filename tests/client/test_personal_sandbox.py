@@ -40,12 +40,14 @@ def attempt(folder: str, outside: str) -> dict[str, str]:
     return found
 
 
-def test_tasks_see_the_notebooks_folder_without_dot_files_and_nothing_else(folder: Path) -> None:
-    if all(mechanism(name).available() is not None for name in MECHANISMS if name != NO_WALL):
-        pytest.skip("no sandbox is installed")
+@pytest.mark.parametrize("asked", ["auto", "podman"])
+def test_tasks_see_the_notebooks_folder_without_dot_files_and_nothing_else(folder: Path, asked: str) -> None:
+    names = [name for name in MECHANISMS if name != NO_WALL] if asked == "auto" else [asked]
+    if all(mechanism(name).available() is not None for name in names):
+        pytest.skip("no such sandbox is installed")
     secret = folder.parent / "secret"
     secret.write_text("x")
-    with p2p_ipython.connect(workers=1, sandbox="auto") as cluster:
+    with p2p_ipython.connect(workers=1, sandbox=asked) as cluster:
         found = cluster.submit(attempt, str(folder), str(secret)).result(60)
     assert found.pop("data.txt") == "data"
     assert set(found.values()) <= {"PermissionError", "FileNotFoundError"}

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from docker_engine import docker_engine
 from slot_support import until, worker
 
 from p2p_ipython.config import Settings
-from p2p_ipython.sandbox.launch import LaunchOptions, mechanism, prepare
+from p2p_ipython.sandbox.launch import LaunchOptions, Mount, mechanism, prepare
+from p2p_ipython.sandbox.mechanisms.contents import Shown, shown_in
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.sandboxes import examine
 
@@ -115,6 +117,25 @@ async def test_a_runners_environment_comes_whole_through_an_engine(engine: str) 
     assert not {name for name in names if name.startswith(("DOCKER", "CONTAINER", "APPTAINER", "SINGULARITY"))}
 
 
+def test_python_in_a_hidden_part_of_a_shared_folder_has_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, folder = tmp_path / "project", tmp_path / "folder"
+    environment, hidden = project / ".tools" / "env", project / ".tools"
+    for each in (environment / "bin", folder):
+        each.mkdir(parents=True)
+    for prefix, kept in ((environment, environment), (hidden, hidden)):
+        monkeypatch.setattr(sys, "prefix", str(prefix))
+        mount = Mount(str(project), writable=True, hidden=(str(hidden),))
+        shown = shown_in(LaunchOptions(mounts=(mount,)), folder, (1, 1))
+        assert len({each.at for each in shown}) == len(shown)  # engines refuse two at one place
+        assert [each for each in shown if each.at == kept] == [Shown(prefix, prefix)]
+        assert [each for each in shown if each.writable] == [Shown(project, project, writable=True)]
+        for cover in (each for each in shown if each.at == hidden and each.place != hidden):
+            assert [str(each.relative_to(cover.place)) for each in cover.place.rglob("*")] == ["env"]
+        shutil.rmtree(folder / "empty")
+
+
 AGENT = """
 import asyncio, sys
 sys.path.insert(0, {tests!r})
@@ -161,6 +182,13 @@ def sleepers(number: int) -> list[psutil.Process]:
     return found
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def engines(pid: int) -> list[psutil.Process]:
     """Return the processes of engines that an agent's guards have started."""
     found = []
@@ -176,19 +204,26 @@ def folders(pid: int) -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob(f"p2p-{pid}-*"))
 
 
-@pytest.mark.parametrize("killed", ["agent", "command", "agent and guard"])
+@pytest.mark.parametrize("killed", ["agent", "command", "guard", "agent and guard"])
 async def test_a_container_ends_with_whatever_is_killed(engine: str, killed: str) -> None:
     number = secrets.randbelow(10**6) + 10**6
     async with agent(engine, number) as (process, guard):
         await until(lambda: len(sleepers(number)) == 1, "the task's process is seen")
-        victims = {"agent": [process], "command": guard.children()[:1]}.get(killed, [process, guard])
+        victims = {
+            "agent": [process],
+            "command": guard.children()[:1],
+            "guard": [guard],
+            "agent and guard": [process, guard],
+        }[killed]
         assert victims
+        used, theirs = folders(process.pid), engines(process.pid)
         for victim in victims:
             victim.kill()
         await until(lambda: not sleepers(number), "the container ends")
-    # An agent that was killed together with the guard leaves its folder to the next agent.
-    if killed == "agent":
-        await until(lambda: not folders(process.pid), "the scratch folder is removed")
+        await until(lambda: not any(map(runs, theirs)), "the engine's own processes end")
+        # An agent that was killed together with the guard leaves its folder to the next agent.
+        if killed != "agent and guard":
+            await until(lambda: not any(each.exists() for each in used), "the scratch folder is removed")
 
 
 async def test_a_container_whose_warden_does_nothing_is_swept_by_the_next_guard(engine: str) -> None:

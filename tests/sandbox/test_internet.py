@@ -64,7 +64,8 @@ def test_no_network_is_named_twice() -> None:  # nft refuses sets whose members 
 def test_without_its_filter_nothing_is_started(tmp_path: Path) -> None:
     for name in ("arguments", "filter"):
         (tmp_path / name).write_text(f"of {name}")
-    command = internet.behind(tmp_path, ["sh", "-c", f"cat <&{internet.ARGUMENTS} <&{internet.FILTER}; echo started"])
+    reading = " ".join(f"<&{number}" for number in internet.DESCRIPTORS.values())
+    command = internet.behind(tmp_path, ["sh", "-c", f"cat {reading}; echo started"])
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if "routable interface" in done.stderr:
         pytest.skip("this machine is in no network")

@@ -115,6 +115,41 @@ async def test_a_cancelled_task_is_interrupted_and_its_runner_lives_on(source: s
         assert it.deaths == []
 
 
+LOSE = """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+print("there", flush=True)
+signal.sigwait({signal.SIGINT})  # as a call that is about to block loses it
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+"""
+
+
+async def test_an_interrupt_that_is_lost_comes_again() -> None:
+    async with worker(Settings(cancel_grace=20)) as it:
+        task = it.begin({}, run="cell", source=f"{LOSE}time.sleep(600)")
+        await it.printed("there")
+        it.slot.cancel(task)
+        assert (await it.over()).error.what == "interrupted"
+        assert (await it.cell("1")).value == 1
+        assert it.deaths == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "try:\n    print('there')\n    time.sleep(600)\nexcept KeyboardInterrupt: heard.append(1)",
+        "signal.signal(signal.SIGINT, lambda *_: heard.append(1))\nprint('there')\nwhile not heard: time.sleep(0.01)",
+    ],
+)
+async def test_a_task_that_heeds_an_interrupt_is_not_interrupted_again(source: str) -> None:
+    async with worker(Settings(cancel_grace=20)) as it:
+        more = "end = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nlen(heard)"
+        task = it.begin({}, run="cell", source=f"import signal, time\nheard = []\n{source}\n{more}")
+        await it.printed("there")
+        it.slot.cancel(task)
+        assert (await it.over()).value == 1
+
+
 @pytest.mark.parametrize(
     "stubborn",
     [

@@ -4,6 +4,10 @@ The runner's reading thread hears ``cancel`` and signals the main thread, which 
 raises ``KeyboardInterrupt`` there only while that very task runs, and not while a frame is being written:
 half a frame would end the conversation with the agent. An interrupt that comes then is raised a moment later.
 
+A signal is lost on a call that is about to block, because Python has looked for signals just before. So the agent
+cancels again and again. What comes after the ``KeyboardInterrupt`` is ignored: the task clears up then. So is what
+comes again to a task that has a handler of its own.
+
 Standard library only: the runner imports it inside the sandbox.
 """
 
@@ -51,6 +55,9 @@ class Interrupts:
 
     def request(self, task: str) -> None:
         """Interrupt ``task`` if it runs or when it begins; in the thread that calls ``expect``."""
+        heeded = self.raised and self._running == task
+        if heeded or (self._asked == task and signal.getsignal(signal.SIGINT) != self._on_signal):
+            return
         self._asked = task
         signal.pthread_kill(self._main, signal.SIGINT)
 
@@ -78,8 +85,7 @@ class Interrupts:
             self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
-        if self._asked is not None and self._asked == self._running:
-            self._asked = None
+        if self._asked is not None and self._asked == self._running and not self.raised:
             self.raised = True
             raise KeyboardInterrupt
 

@@ -1,6 +1,6 @@
 """Mechanisms: the ways to start a runner. ``launch`` has their table; nothing here knows what runs inside.
 
-``bubblewrap``   namespaces, and a root that shows what Python needs
+``bubblewrap``   namespaces, and a root that shows what Python needs; ``bubblewrap_ways`` with and without a network
 ``podman``, ``apptainer``, ``docker``   containers, without an image
 ``landlock``     the kernel's own limits, which a runner sets itself
 ``landrun``      a program that does the same, around it
@@ -11,7 +11,7 @@
 ``internet``     the internet for runners, without the lender's own network
 ``environment``  which variables a runner gets that uses this machine's own Python
 ``python_files``, ``shown``   what a sandbox shows: Python with its packages, and of the system
-``contents``, ``containers``, ``container_guard``, ``leftovers``   what the three kinds of container share, start to end
+``contents``, ``containers``, ``container_start``, ``container_guard``, ``leftovers``   what containers share
 ``guarding``     how a guard, a process outside the wall, waits for its runner's end
 ``accounts``     what a runner's processes use, and how the last of them ended
 ``ids``          user ids that nobody has

@@ -13,7 +13,9 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
+from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.launch import LaunchOptions, Missing
 from p2p_ipython.sandbox.mechanisms.accounts import memory_below
@@ -21,14 +23,23 @@ from p2p_ipython.sandbox.mechanisms.containers import ContainerLaunch, Engine
 from p2p_ipython.sandbox.mechanisms.contents import Container
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
 from p2p_ipython.sandbox.mechanisms.install import install_with
-from p2p_ipython.sandbox.mechanisms.python_files import out_of_reach
+from p2p_ipython.sandbox.mechanisms.python_files import closed_above, out_of_reach
 from p2p_ipython.sandbox.mechanisms.shown import FIRST, SCRATCH, SHARED_MEMORY
 
 LEAVES = ""
 
 
 def prepare(options: LaunchOptions) -> ContainerLaunch:
-    """Make what starts a runner in a container. Raises ``OSError``, and ``ConfigError`` as ``python_files`` does."""
+    """Make what starts a runner in a container. Raises ``OSError``, and ``ConfigError`` as ``python_files`` does.
+
+    So it does for a mount that root's runner, which makes the container, can't reach.
+    """
+    for mount in options.mounts:
+        if (closed := closed_above(Path(mount.path))) is not None:
+            raise ConfigError(
+                f"apptainer can't share {mount.path}: only root can enter {closed}",
+                hint="Run the worker as another user, use bubblewrap, or share a folder that all can reach.",
+            )
     return ContainerLaunch(options, stranger(), _engine)
 
 

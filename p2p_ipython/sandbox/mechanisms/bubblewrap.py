@@ -11,7 +11,6 @@ Linux, with bwrap 0.8 or later; see bwrap(1). For root setpriv (util-linux) as w
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -24,11 +23,12 @@ from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
+from p2p_ipython.sandbox.mechanisms.bubblewrap_ways import Plugged, Unplugged
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
 from p2p_ipython.sandbox.mechanisms.install import lacks_program
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
-from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, SCRATCH, SHARED_MEMORY, name_files, roots, write_files
+from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, SCRATCH, SHARED_MEMORY, name_files, roots
 from p2p_ipython.sandbox.scratch import Scratch
 
 LEAVES = ""
@@ -37,52 +37,41 @@ OLDEST = (0, 8)
 """The version of bwrap that can forbid further user namespaces and bound a folder in memory."""
 
 
-_NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
-
-
 class BubblewrapLaunch:
     """See ``launch.Launch``."""
 
     def __init__(self, options: LaunchOptions) -> None:
         self._scratch = Scratch(options.scratch)
         self.folder = self._scratch.path
-        self._info, info = os.pipe()  # bwrap says there which process is the first one of the sandbox
-        os.set_blocking(self._info, False)
-        self._first = 0
-        self.descriptors: tuple[int, ...] = (info,)
+        self._way = Plugged(self.folder) if options.network else Unplugged()
         try:
             home, temporary = SCRATCH / "home", SCRATCH / "tmp"
             other = stranger()
             user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
-            etc = name_files(self._scratch.path, user, group, home)
-            if options.network:
-                texts = {"resolv.conf": f"nameserver {internet.resolver()}\n", "nsswitch.conf": _NSSWITCH}
-                etc |= write_files(self.folder, texts)
-            filters = internet.FILTER if options.network else self._in_memory("p2p-seccomp", seccomp.walls())
-            walls = _walls(other is not None, network=options.network)
-            words = [*walls, "--seccomp", str(filters), *_files(options, etc), "--chdir", str(home)]
-            if not options.network:  # else the process is in a namespace of pasta's, where its number is another one
-                words += ["--info-fd", str(info)]
-            told = b"".join(os.fsencode(word) + b"\0" for word in words)
-            if options.network:
-                (self.folder / "filter").write_bytes(seccomp.walls())
-                (self.folder / "arguments").write_bytes(told)
-            arguments = internet.ARGUMENTS if options.network else self._in_memory("p2p-bwrap", told)
+            etc = name_files(self._scratch.path, user, group, home) | self._way.etc()
+            filters = self._way.keep("filter", seccomp.walls())
+            words = [*_walls(other is not None), *self._way.words, "--seccomp", str(filters)]
+            words += [*_files(options, etc), "--chdir", str(home)]
+            # In the arguments' file they are in no list of processes: they name the lender's folders.
+            arguments = self._way.keep("arguments", b"".join(os.fsencode(word) + b"\0" for word in words))
+            command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other)]
+            command += [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True)]
+            self.command = self._way.command(command)
         except BaseException:
             self.clean()
             raise
-        # In the arguments' file they are in no list of processes: they name the lender's folders.
-        self.command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other)]
-        self.command += [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True)]
-        if options.network:
-            self.command = internet.behind(self.folder, self.command)
         self.env = runner_environment(options, home, temporary)
         self.env |= {"USER": NAME, "LOGNAME": NAME}
         self._mortality = Mortality()
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """See ``launch.Launch``."""
+        return self._way.descriptors
+
     def end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill the first process of the sandbox: it ends when all others there have, and bwrap after it."""
-        if process.poll() is None and (first := self._first_process()):
+        if process.poll() is None and (first := self._way.first_process()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(first, signal.SIGKILL)
         else:
@@ -104,30 +93,11 @@ class BubblewrapLaunch:
     def clean(self) -> None:
         """Wait for the end of the last process, close what was inherited, and remove the scratch folder."""
         # bwrap hears of an end, and may end itself, before the kernel has ended all others.
-        first, until = self._first_process(), time.monotonic() + _ENDING
+        first, until = self._way.first_process(), time.monotonic() + _ENDING
         while first and _lives(first) and time.monotonic() < until:
             time.sleep(0.001)
-        descriptors, self.descriptors, self._info = (*self.descriptors, self._info), (), -1
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        self._way.close()
         self._scratch.remove()
-
-    def _first_process(self) -> int:
-        """Return the id of the sandbox's first process, as this system sees it; 0 if there was none yet."""
-        if not self._first:
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                self._first = int(json.loads(os.read(self._info, 4096))["child-pid"])
-        return self._first
-
-    def _in_memory(self, name: str, data: bytes) -> int:
-        """Return a descriptor of ours at the beginning of a file without a place, which holds ``data``."""
-        descriptor = os.memfd_create(name)
-        self.descriptors += (descriptor,)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return descriptor
 
 
 _ENDING = 5.0
@@ -157,10 +127,9 @@ def prepare(options: LaunchOptions) -> BubblewrapLaunch:
     return BubblewrapLaunch(options)
 
 
-def _walls(root: bool, *, network: bool) -> list[str]:
-    """Return the arguments that part a runner from the rest; with ``network`` it is in a namespace for that already."""
+def _walls(root: bool) -> list[str]:
+    """Return the arguments that part a runner from the rest, but for the network."""
     walls = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    walls += [] if network else ["--unshare-net"]
     walls += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     if root:
         # What setpriv needs to give up the rest.

@@ -1,8 +1,10 @@
 """The guard of a runner in a container: it starts the engine's command, and sees to it that the container ends.
 
-Started by a ``ContainerLaunch`` as ``python -m p2p_ipython.sandbox.mechanisms.container_guard OPTIONS``, with the pipes
-of a runner. It is outside the container: ending an engine's command by force leaves its container running. So the guard
-has the engine end it, by name, when the command, the runner or the agent has ended. Options::
+Started by a ``ContainerLaunch`` as ``container_start.py OPTIONS``, with the pipes of a runner. It is outside the
+container: ending an engine's command by force leaves its container running. So the guard has the engine end it, by
+name, when the command, the runner or the agent has ended. If the guard itself is killed, the agent takes its part. If
+both are, the runner's input ends, so the runner does, and the engine's command after it.
+Options::
 
     command   the engine's command, which speaks the runner's frames
     end       the command that ends the container and forgets it, however far it has come; empty if its processes are
@@ -20,16 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
+import signal
 import subprocess
-import sys
 import tarfile
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.mechanisms import leftovers
 from p2p_ipython.sandbox.mechanisms.guarding import Watch, clear_up
 from p2p_ipython.sandbox.scratch import lock
@@ -38,25 +38,30 @@ _DEADLINE = 4.0
 """Seconds for a command that ends a container."""
 
 
-def main(options: dict[str, Any]) -> NoReturn:
-    """Guard a container until its end."""
-    import ctypes  # noqa: F401 - die_with_parent needs it: not after the fork
-
-    processes.become_subreaper()  # what an engine leaves to the system is below us
-    watch, guard, code = Watch(), os.getpid(), 1
+def main(options: dict[str, Any], engine: int) -> NoReturn:
+    """Guard a container until its end. ``engine``: the process of the engine's command, 0 if it is to be started."""
+    watch, code = Watch(), 1
     lock(options["scratch"])  # until we end: an engine keeps there what it needs to end a container
     try:
         if "image" in options:
             _make_image(*options["image"])
-        engine = subprocess.Popen(options["command"], preexec_fn=lambda: processes.die_with_parent(guard))  # noqa: PLW1509 - no thread yet
+        command = None if engine else subprocess.Popen(options["command"])
         threading.Thread(target=_end_others, args=(options,), daemon=True).start()
-        code = watch.until_ended(engine.wait)
+        code = watch.until_ended(command.wait if command is not None else lambda: _wait(engine))
     except (OSError, subprocess.SubprocessError) as error:
         os.write(2, f"p2p: the runner can't be started: {error}\n".encode())
     finally:
         if options["end"]:
             _run(options["end"])
         clear_up(options["scratch"], code)
+
+
+def _wait(pid: int) -> int:
+    """Return a child process's exit code, negative for a signal."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:  # it was ended with all others
+        return -signal.SIGKILL
 
 
 def _end_others(options: dict[str, Any]) -> None:
@@ -86,7 +91,3 @@ def _make_image(docker: list[str], name: str, root: str) -> None:
             entry.uid = entry.gid = 0
             tar.addfile(entry)
     subprocess.run([*docker, "import", "-", name], input=packed.getvalue(), stdout=2, timeout=60, check=True)
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

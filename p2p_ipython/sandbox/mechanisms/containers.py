@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from p2p_ipython.sandbox.launch import Death, LaunchOptions
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
-from p2p_ipython.sandbox.mechanisms.contents import Container, mounts_of, skeleton
+from p2p_ipython.sandbox.mechanisms.contents import Container, shown_in, skeleton
 from p2p_ipython.sandbox.mechanisms.leftovers import end_processes
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.scratch import Scratch
@@ -41,19 +42,27 @@ class Engine:
 class ContainerLaunch(ProcessLaunch):
     """See ``launch.Launch``. A guard, which has the engine end the container, takes the warden's part.
 
-    ``user``: as whom the runner runs, None for us.
+    ``user``: as whom the runner runs, None for us. ``counted``: whether the processes that count as this user's in the
+    container are the runner's alone.
     """
 
-    def __init__(self, options: LaunchOptions, user: int | None, engine: Callable[[Container], Engine]) -> None:
+    def __init__(
+        self,
+        options: LaunchOptions,
+        user: int | None,
+        engine: Callable[[Container], Engine],
+        *,
+        counted: bool = True,
+    ) -> None:
         # Not where options.scratch says: no task writes there, and podman wants a path of at most 50 characters.
         self._scratch = Scratch()
         self.folder = self._scratch.path
         self.descriptors: tuple[int, ...] = ()
         try:
             ids = (os.getuid(), os.getgid()) if user is None else (user, user)
-            mounts = mounts_of(options, self.folder, ids)
-            root = skeleton(self.folder / "root", mounts)
-            made = engine(Container(options, ids, self.folder, root, tuple(mounts)))
+            shown = shown_in(options if counted else replace(options, processes=0), self.folder, ids)
+            root = skeleton(self.folder / "root", shown)
+            made = engine(Container(options, ids, self.folder, root, tuple(shown), counted))
             (self.folder / "tmp").mkdir()
             if made.owner is not None:  # the folder itself stays ours: who owns it sweeps it
                 os.chown(self.folder, -1, made.owner)
@@ -64,7 +73,7 @@ class ContainerLaunch(ProcessLaunch):
             self._scratch.remove()
             raise
         self._engine = made
-        guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.container_guard"]
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("container_start.py"))]
         self.command = [*made.before, *guard, json.dumps(made.guarded | {"scratch": str(self.folder)})]
         ours = {name: value for name in _GUARDS if (value := os.environ.get(name)) is not None}
         self.env = ours | made.environment | {"TMPDIR": str(self.folder / "tmp")}
@@ -94,5 +103,5 @@ class ContainerLaunch(ProcessLaunch):
 
 _END_DEADLINE = 10.0
 
-_GUARDS = ("PATH", "LANG", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH")
+_GUARDS = ("PATH", "LANG", "LD_LIBRARY_PATH")
 """Variables of ours that the guard's Python and the engine need."""

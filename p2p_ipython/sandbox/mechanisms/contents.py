@@ -1,6 +1,7 @@
-"""What is in a container: a skeleton of empty folders, and what is mounted on it, read-only. No image is needed.
+"""What is in a container: a skeleton of empty folders, and what is mounted on it. No image is needed.
 
-Its network is off, its root read-only, its scratch folder in memory and bounded, in the words of docker and podman.
+All is read-only but for the scratch folder, which is in memory and bounded, and mounts that tasks may write to. Its
+network is off. The words are those of docker and podman.
 Arguments and environment of a runner go there in a script, because the command line of an engine can be read by
 everybody on this machine.
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,22 +38,36 @@ _OWN_PROCESSES = 8
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A folder or file, and where a container shows it."""
+
+    place: Path
+    at: Path
+    writable: bool = False
+
+
+@dataclass(frozen=True)
 class Container:
     """What a mechanism makes its engine's command from. ``user``: as whom its runner runs, and that user's group.
 
-    ``folder``: the scratch folder outside; ``root``: the skeleton in it. ``mounts``: (place, where it is shown).
+    ``folder``: the scratch folder outside; ``root``: the skeleton in it. ``shown``: what covers another comes later.
+    ``counted``: whether that user's processes are the runner's alone, so that their number can be bounded.
     """
 
     options: LaunchOptions
     user: tuple[int, int]
     folder: Path
     root: Path
-    mounts: tuple[tuple[Path, Path], ...]
+    shown: tuple[Shown, ...]
+    counted: bool = True
 
     def mount_words(self) -> list[str]:
-        """Return the arguments that show ``mounts`` read-only."""
-        parts = (f'type=bind,"src={place}","dst={shown}",ro' for place, shown in self.mounts)
-        return [word for part in parts for word in ("--mount", part)]
+        """Return the arguments that show what is ``shown``."""
+        words = []
+        for each in self.shown:
+            source, target = (str(path).replace('"', '""') for path in (each.place, each.at))
+            words += ["--mount", f'type=bind,"src={source}","dst={target}"{"" if each.writable else ",ro"}']
+        return words
 
     def common_words(self) -> list[str]:
         """Return the arguments of ``run`` that docker and podman share: no network, no right, and limits."""
@@ -60,8 +76,10 @@ class Container:
         words += ["--security-opt", "no-new-privileges", "--security-opt", "label=disable"]  # labels of /usr stay
         for folder, size in ((TMP, _TMP), (SCRATCH, self.options.disk)):
             words += ["--tmpfs", f"{folder}:rw,exec,nosuid,nodev,size={size},mode=1777"]
-        processes = self.options.processes + _OWN_PROCESSES
-        for name, most in (("core", 0), ("nofile", _OPEN_FILES), ("nproc", processes)):
+        limits = {"core": 0, "nofile": _OPEN_FILES}
+        if self.counted:
+            limits["nproc"] = self.options.processes + _OWN_PROCESSES
+        for name, most in limits.items():
             words += ["--ulimit", f"{name}={most}:{most}"]
         return [*words, "--shm-size", str(SHARED_MEMORY), *self.mount_words()]
 
@@ -77,7 +95,7 @@ class Container:
         return words
 
 
-def skeleton(root: Path, mounts: list[tuple[Path, Path]]) -> Path:
+def skeleton(root: Path, shown: Sequence[Shown]) -> Path:
     """Make a container's root: its folders and links, and what is mounted over.
 
     If an engine made these, they would belong to the container's root, and could not be removed.
@@ -88,16 +106,16 @@ def skeleton(root: Path, mounts: list[tuple[Path, Path]]) -> Path:
     for place, target in roots():
         if target is not None:
             (root / place.name).symlink_to(target)
-    for place, shown in mounts:
-        if shown.parts[1] not in _WRITTEN:
-            _mount_point(root, shown, folder=place.is_dir())
+    for each in shown:
+        if each.at.parts[1] not in _WRITTEN:
+            _mount_point(root, each.at.relative_to("/"), folder=each.place.is_dir())
     return root
 
 
-def _mount_point(root: Path, shown: Path, *, folder: bool) -> None:
+def _mount_point(root: Path, below: Path, *, folder: bool) -> None:
     """Make an empty folder or file to mount over, unless that led out of ``root``, by a link."""
     point = root
-    for part in shown.parts[1:]:
+    for part in below.parts:
         if point.is_symlink():
             return
         if point != root and not point.exists():
@@ -110,8 +128,8 @@ def _mount_point(root: Path, shown: Path, *, folder: bool) -> None:
         point.touch()
 
 
-def mounts_of(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> list[tuple[Path, Path]]:
-    """Return what a container shows: the system, Python, a few files of /etc, and its first script."""
+def shown_in(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> list[Shown]:
+    """Return what a container shows: the system, Python, a few files of /etc, its first script, and what is shared."""
     home, start = SCRATCH / "home", folder / "start"
     env = runner_environment(options, home, SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME}
     runner = [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True)]
@@ -120,7 +138,32 @@ def mounts_of(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> lis
     start.chmod(0o644)
     etc = [Path("/etc", name) for name in ETC]
     found = [SYSTEM, *(place for place, target in roots() if target is None), *(each for each in etc if each.exists())]
-    found += python_files(options).shown
-    names = name_files(folder, *ids, home)
-    given = [(file, Path("/etc", name)) for name, file in names.items()]
-    return [*((place, place) for place in found), *given, (start, Path(FIRST[1]))]
+    given = [Shown(each, each) for each in found]
+    given += [Shown(file, Path("/etc", name)) for name, file in name_files(folder, *ids, home).items()]
+    python = [Shown(each, each) for each in python_files(options).shown]
+    # Python's own files come last: in a folder that tasks may write to they stay as they are.
+    return [*given, Shown(start, Path(FIRST[1])), *_shared(options, folder, python), *python]
+
+
+def _shared(options: LaunchOptions, folder: Path, python: list[Shown]) -> list[Shown]:
+    """Return the lender's mounts, each with empty folders and closed files over its hidden parts.
+
+    No engine mounts twice at one place, and none can make a place in what is read-only.
+    """
+    places, empty = {each.at for each in python}, folder / "empty"
+    empty.mkdir()
+    found: list[Shown] = []
+    for mount in options.mounts:
+        found.append(Shown(Path(mount.path), Path(mount.path), mount.writable))
+        for hidden in map(Path, mount.hidden):
+            cover = empty / str(len(found))
+            if hidden.is_dir():
+                cover.mkdir()
+                cover.chmod(0o755)
+                for each in python:
+                    if hidden in each.at.parents:
+                        _mount_point(cover, each.at.relative_to(hidden), folder=each.place.is_dir())
+            else:
+                cover.touch(0)  # tasks can't open it
+            found.append(Shown(cover, hidden))
+    return [each for each in found if each.at not in places]

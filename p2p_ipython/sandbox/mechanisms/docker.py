@@ -48,7 +48,9 @@ LEAVES = ""
 
 def prepare(options: LaunchOptions) -> ContainerLaunch:
     """Make what starts a runner in a container. Raises ``OSError``, and ``ConfigError`` as ``python_files`` does."""
-    return ContainerLaunch(options, any_stranger(), _engine)
+    # What tasks write to the lender's own folders is to be the lender's, as behind other mechanisms.
+    own = bool(options.mounts) and os.geteuid() != 0
+    return ContainerLaunch(options, None if own else any_stranger(), _engine, counted=not own)
 
 
 def _engine(container: Container) -> Engine:

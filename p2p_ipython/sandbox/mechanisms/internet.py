@@ -45,7 +45,7 @@ _PASTA = ("--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none
 _STAGE = '"$1" -f "$2/rules" && exec 8<"$2/arguments" 9<"$2/filter" && shift 2 && exec "$@"'
 """No filter, no runner. Descriptors have to be opened here: pasta closes those that it inherits."""
 
-ARGUMENTS, FILTER = 8, 9
+DESCRIPTORS = {"arguments": 8, "filter": 9}
 """The descriptors that a command gets: the files of these names in the folder."""
 
 _NOISE = (

@@ -32,6 +32,9 @@ _CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 _SETTINGS = '[engine]\nlock_type = "file"\nevents_logger = "none"\n'
 """What containers.conf(5) says, in place of the system's and the user's: nothing is kept outside our folder."""
 
+_AND_END = '"$@"; code=$?; { kill -9 "$(cat "$0")"; } 2>/dev/null; exit $code'
+"""A shell's words for a command of podman's. Of an ordinary user's, podman leaves a process that keeps the user ids."""
+
 LEAVES = ""
 
 
@@ -52,9 +55,10 @@ def _engine(container: Container) -> Engine:
     words = [*container.common_words(), "--name", name, "--pidfile", str(pid), "--read-only-tmpfs=false"]
     words += ["--http-proxy=false", "--unsetenv-all", "--detach-keys", "", "--systemd=false", "--no-hosts"]
     words += ["--passwd=false", *_ids(container), *_runtime(container, root=root)]
+    command = [*podman, "run", *words, "--rootfs", str(container.root), *FIRST]
     return Engine(
         guarded={
-            "command": [*podman, "run", *words, "--rootfs", str(container.root), *FIRST],
+            "command": command if root else ["/bin/sh", "-c", _AND_END, str(own / "tmp" / "pause.pid"), *command],
             "end": [*podman, "rm", "--force", "--time", "0", "--ignore", name],
         },
         environment={"HOME": str(own), "XDG_RUNTIME_DIR": str(own), "CONTAINERS_CONF": str(settings)},

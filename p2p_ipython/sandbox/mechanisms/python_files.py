@@ -126,6 +126,11 @@ def closed_folders(places: Iterable[Path]) -> list[Path]:
     return found
 
 
+def closed_above(place: Path) -> Path | None:
+    """Return the folder by which runners of root's, which are not root, can't reach a place; None if they can."""
+    return next(iter(closed_folders([place])), None) if os.geteuid() == 0 else None
+
+
 def _refuse_a_home(prefix: Path) -> None:
     homes = {Path(home).resolve() for home in (os.path.expanduser("~"), os.environ.get("HOME", "")) if home}
     place = prefix.resolve()
