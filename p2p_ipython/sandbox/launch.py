@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.sandbox.graphics import Graphics
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,21 @@ class Mount:
 class LaunchOptions:
     """What runners are to be like.
 
-    ``memory``: bytes a task may use, 0 for no limit. ``disk``: bytes that it may write to its scratch folder.
+    ``memory``: bytes a task may use, 0 for no limit. ``cpus``: cores that it may keep busy, 0.0 for all. ``cores``: on
+    which ones it runs, where nothing but that holds ``cpus``; () for any. ``polite``: whether it leaves processor and
+    disk to others, as it always does behind a wall. ``disk``: bytes that it may write to its scratch folder.
     ``processes``: how many it may have, threads included. Mechanisms with a wall hold ``disk`` and ``processes``.
     ``output_limit``: bytes of output that are sent a task. ``scratch``: where scratch folders are made; None is the
     system's temporary folder. ``path``: folders of modules that tasks may import, after all others. ``extra_env``:
     added to the environment as it is. ``mounts``: for mechanisms with a wall; behind none all is in reach anyway.
-    ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``.
+    ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``. ``graphics``: the cards that tasks
+    may use, for mechanisms in ``WITH_GRAPHICS``, and ``process``, which hides none.
     """
 
     memory: int = 0
+    cpus: float = 0.0
+    cores: tuple[int, ...] = ()
+    polite: bool = False
     disk: int = 512 << 20
     processes: int = 256
     output_limit: int = 8 << 20
@@ -55,6 +62,7 @@ class LaunchOptions:
     extra_env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     network: bool = False
+    graphics: Graphics | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,9 @@ WITH_NETWORK = ("bubblewrap",)
 WITH_MOUNTS = ("bubblewrap", "landlock", "firejail", "seatbelt")
 """Those that can share folders and files on purpose."""
 
+WITH_GRAPHICS = ("bubblewrap", "podman", "apptainer", "landlock", "docker")
+"""Those that can give tasks the lender's graphics cards, and those alone."""
+
 HIDING = ("bubblewrap", "landlock")
 """Those that can share a folder without all that is in it."""
 
@@ -179,19 +190,27 @@ def unable(name: str, options: LaunchOptions) -> tuple[str, tuple[str, ...]] | N
         return "give tasks the internet and keep your own network from them", WITH_NETWORK
     if options.mounts and name not in WITH_MOUNTS:
         return "share files with tasks", WITH_MOUNTS
+    if options.graphics is not None and name not in WITH_GRAPHICS:
+        return "give tasks graphics cards", WITH_GRAPHICS
     if any(each.hidden for each in options.mounts) and name not in HIDING:
         return "share a folder without its dot files", HIDING
     return None
 
 
 def runner_arguments(
-    options: LaunchOptions, scratch: str, *, walled: bool, landlocked: bool = False, filtered: bool = False
+    options: LaunchOptions,
+    scratch: str,
+    *,
+    walled: bool,
+    landlocked: bool = False,
+    filtered: bool = False,
+    held: bool = False,
 ) -> list[str]:
     """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
     ``landlocked``: the wall is Landlock's, so the runner has to hold what that doesn't. ``filtered``: it has to hold
-    what namespaces leave open, because nothing outside does.
+    what namespaces leave open, because nothing outside does. ``held``: a cgroup outside holds ``cpus``.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {
@@ -202,7 +221,9 @@ def runner_arguments(
         "output_limit": options.output_limit,
         "path": list(options.path),
         "landlocked": landlocked,
-        "polite": walled or landlocked,
+        "polite": options.polite or walled or landlocked,
+        "cores": [] if held else list(options.cores),
+        "firmly": walled or landlocked,
         "filtered": filtered,
     }
     return ["-P", "-m", "p2p_ipython.sandbox.inside.runner", json.dumps(arguments)]

@@ -41,6 +41,13 @@ _NICE = 10
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 
 
+def stay_on(cores: list[int]) -> None:
+    """Let this process and its children run on these cores only, where the system has a way to say so."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # one may have been taken offline, or belong to others by now
+            os.sched_setaffinity(0, cores)
+
+
 def limit_memory(memory: int) -> None:
     """Let this process use ``memory`` bytes more than it does now; 0 sets no limit."""
     if memory:

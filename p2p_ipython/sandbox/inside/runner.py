@@ -44,6 +44,10 @@ def main(options: dict[str, Any]) -> None:
     limits.limit_basics()
     if options["polite"]:
         limits.be_polite()
+    if options["cores"]:
+        limits.stay_on(options["cores"])
+        if options["firmly"]:
+            seccomp.on_these_cores()
     if options["landlocked"]:
         seccomp.behind_landlock()
     interrupts = Interrupts()

@@ -41,17 +41,19 @@ class Engine:
 class ContainerLaunch(ProcessLaunch):
     """See ``launch.Launch``. A guard, which has the engine end the container, takes the warden's part.
 
-    ``user``: as whom the runner runs, None for us.
+    ``user``: as whom the runner runs, None for us. ``cgroup``: whether the engine keeps it in a cgroup of its own.
     """
 
-    def __init__(self, options: LaunchOptions, user: int | None, engine: Callable[[Container], Engine]) -> None:
+    def __init__(
+        self, options: LaunchOptions, user: int | None, engine: Callable[[Container], Engine], *, cgroup: bool = False
+    ) -> None:
         # Not where options.scratch says: no task writes there, and podman wants a path of at most 50 characters.
         self._scratch = Scratch()
         self.folder = self._scratch.path
         self.descriptors: tuple[int, ...] = ()
         try:
             ids = (os.getuid(), os.getgid()) if user is None else (user, user)
-            mounts = mounts_of(options, self.folder, ids)
+            mounts = mounts_of(options, self.folder, ids, held=cgroup)
             root = skeleton(self.folder / "root", mounts)
             made = engine(Container(options, ids, self.folder, root, tuple(mounts)))
             (self.folder / "tmp").mkdir()

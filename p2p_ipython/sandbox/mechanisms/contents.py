@@ -63,6 +63,9 @@ class Container:
         processes = self.options.processes + _OWN_PROCESSES
         for name, most in (("core", 0), ("nofile", _OPEN_FILES), ("nproc", processes)):
             words += ["--ulimit", f"{name}={most}:{most}"]
+        # The driver's libraries are this system's own, so engines' hooks for them (CDI) have nothing to do.
+        cards = self.options.graphics.nodes() if self.options.graphics is not None else ()
+        words += [f"--device={node}:{seen}" for node, seen in cards]
         return [*words, "--shm-size", str(SHARED_MEMORY), *self.mount_words()]
 
     def cgroup_words(self) -> list[str]:
@@ -71,6 +74,8 @@ class Container:
         A quarter more than a task may have: the slot, which looks at ``usage``, ends the task first, and says why.
         """
         words = ["--pids-limit", str(self.options.processes + _OWN_PROCESSES)]
+        if self.options.cpus:
+            words += ["--cpus", f"{self.options.cpus:g}"]
         if self.options.memory:
             most = str(self.options.memory * 5 // 4 + self.options.disk + SHARED_MEMORY + _TMP)
             words += ["--memory", most, "--memory-swap", most]
@@ -110,17 +115,24 @@ def _mount_point(root: Path, shown: Path, *, folder: bool) -> None:
         point.touch()
 
 
-def mounts_of(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> list[tuple[Path, Path]]:
-    """Return what a container shows: the system, Python, a few files of /etc, and its first script."""
+def mounts_of(
+    options: LaunchOptions, folder: Path, ids: tuple[int, int], *, held: bool = False
+) -> list[tuple[Path, Path]]:
+    """Return what a container shows: the system, Python, a few files of /etc, and its first script.
+
+    ``held``: a cgroup holds the processor time of its runner.
+    """
     home, start = SCRATCH / "home", folder / "start"
     env = runner_environment(options, home, SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME}
-    runner = [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True)]
+    runner = [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True, held=held)]
     words = ["exec", "env", "-i", *(f"{name}={value}" for name, value in env.items()), *runner]
     start.write_text(f"cd {SCRATCH} && mkdir -p home tmp && cd home || exit 1\n{shlex.join(words)}\n")
     start.chmod(0o644)
     etc = [Path("/etc", name) for name in ETC]
     found = [SYSTEM, *(place for place, target in roots() if target is None), *(each for each in etc if each.exists())]
     found += python_files(options).shown
+    cards = options.graphics.files() if options.graphics is not None else ()
+    libraries = [(file, seen) for file, seen in cards if not seen.is_relative_to("/sys")]
     names = name_files(folder, *ids, home)
     given = [(file, Path("/etc", name)) for name, file in names.items()]
-    return [*((place, place) for place in found), *given, (start, Path(FIRST[1]))]
+    return [*((place, place) for place in found), *libraries, *given, (start, Path(FIRST[1]))]

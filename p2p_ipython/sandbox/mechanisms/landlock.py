@@ -78,14 +78,20 @@ class LandlockLaunch(ProcessLaunch):
         except BaseException:
             self._scratch.remove()
             raise
+        cards = options.graphics
         arguments = runner_arguments(options, str(scratch), walled=other is not None, landlocked=True)
         given = {
             "scratch": str(scratch),
             "home": str(self.folder),
-            "written": [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)],
+            "written": [
+                *(str(self.folder), str(temporary)),
+                *(each.path for each in options.mounts if each.writable),
+                *(str(node) for node, _ in (cards.nodes() if cards is not None else ())),
+            ],
             "shown": [
                 *(each for each in (str(SYSTEM), *_SHOWN, *map(str, files.shown)) if os.path.exists(each)),
                 *(each.path for each in options.mounts),
+                *(str(file) for file, _ in (cards.files() if cards is not None else ())),
             ],
             "hidden": [path for each in options.mounts for path in each.hidden],
             "memory": options.memory,
@@ -94,7 +100,7 @@ class LandlockLaunch(ProcessLaunch):
             "command": [sys.executable, *arguments],
         }
         guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.landlock_guard", json.dumps(given)]
-        self.command = [*as_stranger(other), *guard]
+        self.command = [*as_stranger(other, options), *guard]
         self.env = runner_environment(options, self.folder, temporary, modules)
         self._mortality = Mortality()
 
