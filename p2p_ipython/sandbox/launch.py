@@ -46,7 +46,8 @@ class LaunchOptions:
     ``output_limit``: bytes of output that are sent a task. ``scratch``: where scratch folders are made; None is the
     system's temporary folder. ``path``: folders of modules that tasks may import, after all others. ``extra_env``:
     added to the environment as it is. ``mounts``: for mechanisms with a wall; behind none all is in reach anyway.
-    ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``. ``graphics``: the cards that tasks
+    ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``. ``place``: the worker's name, for
+    words about limits. ``graphics``: the cards that tasks
     may use, for mechanisms in ``WITH_GRAPHICS``, and ``process``, which hides none.
     """
 
@@ -62,6 +63,7 @@ class LaunchOptions:
     extra_env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     network: bool = False
+    place: str = ""
     graphics: Graphics | None = None
 
 
@@ -70,12 +72,13 @@ class Death:
     """How a runner ended, in words that its task's owner can use.
 
     ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
-    system killed it when memory ran out, or it used more than it may), "time" (it ran longer than it may),
+    system killed it when memory ran out, or it used more than it may), "disk" (it wrote more than it may), "processes"
+    (it had more than it may), "time" (it ran longer than it may),
     "cancelled" (it didn't heed an interrupt, so we killed it), "protocol" (it broke the protocol, so we killed it)
     or "start" (it never became ready).
     """
 
-    kind: Literal["exit", "signal", "memory", "time", "cancelled", "protocol", "start"]
+    kind: Literal["exit", "signal", "memory", "disk", "processes", "time", "cancelled", "protocol", "start"]
     code: int
     detail: str
 
@@ -117,6 +120,13 @@ class Launch(Protocol):
         """Return the bytes that the runner and all it has started occupy now.
 
         Memory that several processes share counts in each, unless ``shared_once`` is set, which takes longer.
+        """
+        ...
+
+    def excess(self, process: subprocess.Popen[bytes]) -> Death | None:
+        """Return the end of a task that takes more than it may of what nothing else holds; None for all others.
+
+        Blocks, for as long as it takes to look at its files and processes.
         """
         ...
 
@@ -216,9 +226,11 @@ def runner_arguments(
     arguments = {
         "scratch": scratch,
         "memory": options.memory,
-        "processes": options.processes if walled else 0,
+        "processes": options.processes if walled or landlocked else 0,
+        "counted": walled,
         "disk": options.disk if walled or landlocked else 0,
         "output_limit": options.output_limit,
+        "place": options.place,
         "path": list(options.path),
         "landlocked": landlocked,
         "polite": options.polite or walled or landlocked,

@@ -30,7 +30,7 @@ from p2p_ipython.members.access import given_access, personal_access, shared_acc
 from p2p_ipython.members.operations import find_title
 from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.members.way import Way
-from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, TAG, Terms
+from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, NO_WALL, TAG, Terms
 from p2p_ipython.protocol.roster import is_fingerprint, is_title
 from p2p_ipython.sandbox.graphics import find, kinds
 from p2p_ipython.sandbox.launch import LaunchOptions, Mount
@@ -116,10 +116,12 @@ async def run_worker(
 
     access = await _access(options)
     membership = access.membership(await asyncio.to_thread(access.session, "worker"))
-    launches = await asyncio.to_thread(_launches, options, to_others=membership.standing.shared)
+    launches = await asyncio.to_thread(_launches, options, membership.standing)
     sandbox = await choose(
         options.sandbox, lends_to_others=membership.standing.shared, options=launches[0], settings=options.settings
     )
+    if sandbox == NO_WALL and not membership.standing.shared:
+        launches = [_of_ones_own(each) for each in launches]
     worker = _Worker(options, membership, launches, sandbox, expelled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
@@ -294,12 +296,23 @@ class _Worker:
         self.agent.begin()
 
 
-def _launches(options: WorkerOptions, *, to_others: bool) -> list[LaunchOptions]:
+def _of_ones_own(launch: LaunchOptions) -> LaunchOptions:
+    """Return what one's own tasks without a wall are to be like: bounded only as was asked for."""
+    usual = Settings()
+    return replace(
+        launch,
+        disk=launch.disk if launch.disk != usual.task_disk else 0,
+        processes=launch.processes if launch.processes != usual.task_processes else 0,
+    )
+
+
+def _launches(options: WorkerOptions, standing: Standing) -> list[LaunchOptions]:
     """Return what the runners of each slot are to be like. Raises ``ConfigError``."""
     every = LaunchOptions(
         memory=options.settings.task_memory or _memory() * 3 // 4 // options.slots,
         cpus=min(options.settings.task_cpus, os.cpu_count() or 1),
-        polite=to_others,
+        polite=standing.shared,
+        place=standing.name,
         disk=options.settings.task_disk,
         processes=options.settings.task_processes,
         output_limit=options.settings.output_limit,

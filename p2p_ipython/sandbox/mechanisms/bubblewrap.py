@@ -97,6 +97,9 @@ class BubblewrapLaunch:
         """Add up what the processes in the sandbox occupy."""
         return memory_below(process.pid, shared_once=shared_once)
 
+    def excess(self, process: subprocess.Popen[bytes]) -> None:
+        """Return None: the kernel holds disk and processes."""
+
     def death(self, code: int, words: str) -> Death:
         """Describe an end; bwrap tells a signal's number by 128 more, as a shell does."""
         known = {number.value for number in signal.Signals}

@@ -19,8 +19,11 @@ from p2p_ipython.sandbox import processes
 LOOK = 0.1
 """Seconds between two looks: at who our parent is, and at what the mechanism wants to be looked at."""
 
-DISK_FULL = 99
-"""The exit code that says that the scratch folder held too much."""
+MEMORY_FULL, DISK_FULL = 98, 99
+"""The exit codes that say that the task took too much memory, and that the scratch folder held too much."""
+
+OVER = "The task was ended."
+"""How the words begin that go with them."""
 
 
 class Watch:
@@ -84,13 +87,13 @@ def _end_as(code: int) -> NoReturn:
 
 def full(scratch: str, disk: int) -> int | None:
     """Return the code to end with when the scratch folder holds too much."""
-    if _occupied(scratch, disk) <= disk:
+    if occupied(scratch, disk) <= disk:
         return None
-    os.write(2, f"p2p: the scratch folder held more than {disk >> 20} MiB\n".encode())
+    os.write(2, f"{OVER} It wrote more than the {disk >> 20} MiB that it may write to its scratch folder.\n".encode())
     return DISK_FULL
 
 
-def _occupied(folder: str, enough: int) -> int:
+def occupied(folder: str, enough: int) -> int:
     """Return the bytes that a folder's files occupy; it stops counting beyond ``enough``."""
     total, waiting = 0, [folder]
     while waiting and total <= enough:

@@ -33,6 +33,9 @@ LEAVES = (
 
 LEAST_ABI = 6
 
+_BESIDE = 64 << 20
+"""Bytes for the warden and what a runner itself has, which sandlock counts, too."""
+
 _SHOWN = (
     "/bin",
     "/sbin",
@@ -94,7 +97,8 @@ class LandlockLaunch(ProcessLaunch):
                 *(str(file) for file, _ in (cards.files() if cards is not None else ())),
             ],
             "hidden": [path for each in options.mounts for path in each.hidden],
-            "memory": options.memory,
+            # Those that say why come first: the runner's own limit, and the slot, which looks at ``usage``.
+            "memory": options.memory and options.memory * 5 // 4 + _BESIDE,
             "processes": options.processes,
             "disk": options.disk,
             "command": [sys.executable, *arguments],

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import sandlock
 
 from p2p_ipython.sandbox import processes
-from p2p_ipython.sandbox.mechanisms.guarding import Watch, clear_up, full
+from p2p_ipython.sandbox.mechanisms.guarding import MEMORY_FULL, OVER, Watch, clear_up, full
 
 _OF_ANY_FILE = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat")
 """Calls that Landlock doesn't hold: they would change the lender's files, wherever they are."""
@@ -40,14 +40,20 @@ def main(options: dict[str, Any]) -> NoReturn:
     code = 1
     try:
         runner = box.popen(options["command"])
-        code = watch.until_ended(lambda: _code(runner.wait()), lambda: full(scratch, options["disk"]))
+        code = watch.until_ended(
+            lambda: _code(runner.wait(), options["memory"]), lambda: full(scratch, options["disk"])
+        )
     except RuntimeError as error:
         os.write(2, f"p2p: the runner can't be started: {error}\n".encode())
     finally:
         clear_up(scratch, code)
 
 
-def _code(result: Any) -> int:
+def _code(result: Any, memory: int) -> int:
+    if memory and result.reason == sandlock.ExitReason.KILLED:  # by sandlock, which doesn't say so, or by the task
+        words = "It was killed, as a task is whose processes together want far more memory than they may have."
+        os.write(2, f"{OVER} {words}\n".encode())
+        return MEMORY_FULL
     return -int(result.signal) if result.signal is not None and result.signal > 0 else int(result.exit_code)
 
 
