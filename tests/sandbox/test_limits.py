@@ -76,7 +76,7 @@ async def test_a_task_that_starts_too_many_processes_is_told_so(name: str) -> No
         assert "of the 48 processes and threads that it may have" in words(outcome)
     else:
         assert outcome.error.class_name == "builtins.BlockingIOError"
-        assert "of 48 processes and threads on desk" in words(outcome)
+        assert "all 48 that this task may have on desk" in words(outcome)
 
 
 async def test_an_error_that_no_limit_has_to_do_with_is_told_as_it_is() -> None:

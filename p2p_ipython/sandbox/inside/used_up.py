@@ -5,12 +5,14 @@ Standard library only: the runner imports it inside the sandbox.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.inside.limits import data_now
 
 _DEEP = 10
@@ -18,8 +20,8 @@ _DEEP = 10
 
 _NO_THREAD = "can't start new thread"
 
-_NEARLY = 0.9
-"""The part of a limit from which on an error that may have other reasons is taken for the limit's."""
+_FULL = 0.9
+"""The part of a folder in memory from which on it is full."""
 
 _SHARED = "/dev/shm"  # noqa: S108 - looked at, not written
 
@@ -58,9 +60,13 @@ class Limits:
             return f"disk: this task may write {_size(self.disk)}{on}, and has written a file of that size"
         no_thread = isinstance(error, RuntimeError) and str(error) == _NO_THREAD
         if no_thread or number == errno.EAGAIN:
-            if self.processes and (count := _count()) >= _NEARLY * self.processes:
-                return f"processes: this task has {count} of {self.processes} processes and threads{on}"
-            return self._of_memory(on) if no_thread else ""  # each thread has a stack
+            most = f"{self.processes} that this task may have{on}, threads included"
+            if self.processes and _is_crowded():
+                return f"processes: all {most}, are used"
+            if no_thread:
+                return self._of_memory(on)  # each has a stack
+            # Landlock's library counts processes alone. The error may be a pipe's, too.
+            return f"processes: perhaps all {most}, are used" if self.processes and processes.has_children() else ""
         return ""
 
     def _of_memory(self, on: str) -> str:
@@ -85,15 +91,14 @@ def _is_full(folder: str) -> bool:
     """Return whether there is hardly room in a folder in memory; false for one on a disk, which is the lender's."""
     with contextlib.suppress(OSError):
         room = os.statvfs(folder)
-        return room.f_bavail * room.f_frsize < (1 - _NEARLY) * room.f_blocks * room.f_frsize
+        return room.f_bavail * room.f_frsize < (1 - _FULL) * room.f_blocks * room.f_frsize
     return False
 
 
-def _count() -> int:
-    """Return how many processes and threads of this user can be seen."""
-    found, user = 0, os.getuid()
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            if os.stat(f"/proc/{name}").st_uid == user:
-                found += len(os.listdir(f"/proc/{name}/task"))
-    return found
+def _is_crowded() -> bool:
+    """Return whether no thread can be started now, with some memory to spare."""
+    try:
+        _thread.start_new_thread(int, ())
+    except RuntimeError:
+        return True
+    return False
