@@ -26,7 +26,7 @@ from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.threads import Left, left_by_task
 
 _NEEDED = frozenset({"builtins", "sys", "os", "io", "signal", "codecs", "IPython", "p2p_ipython"})
-"""Packages and modules by whose loss nothing works any more as it should, and nothing needs to say so."""
+"""Modules by whose loss nothing works any more as it should, and nothing needs to say so."""
 
 _LAST = frozenset({"last_type", "last_value", "last_traceback", "last_exc"})
 """What ``sys`` keeps of the last exception that nobody caught."""
@@ -54,7 +54,7 @@ class Baseline:
         self._builtins = dict(builtins.__dict__)
         self._workers = [each for each in threading.enumerate() if each.name.startswith("p2p-")]
         self._modules = sys.modules
-        self._own = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in _NEEDED}
+        self._own = {name: module for name, module in sys.modules.items() if name in _NEEDED}
         self._streams_back()
 
     def restore_builtins(self) -> None:
