@@ -42,6 +42,7 @@ class Settings:
     large: int = _setting(MIB, "bytes", "From this size on a buffer travels by its hash, once a worker.")
     output_limit: int = _setting(8 * MIB, "bytes", "Output of one task that is sent; the rest is counted.")
     task_memory: int = _setting(0, "bytes", "Memory a task may use; 0 is 3/4 of the machine's, shared by all slots.")
+    task_cpus: float = _setting(0.0, "", "Processor cores that a task may keep busy, also 0.5; 0 is all of them.")
     task_disk: int = _setting(512 * MIB, "bytes", "What a task in a sandbox may write to its scratch folder.")
     task_processes: int = _setting(256, "", "Processes and threads that a task in a sandbox may have.")
     task_time: float = _setting(0.0, "s", "How long a task may run before its worker ends it; 0 is for ever.")
@@ -93,6 +94,21 @@ def parse_size(text: str) -> int:
     if found is None or (size := int(float(found[1]) * _SIZES[found[2].upper()])) < 1:
         raise ConfigError(f"{text[:40]!r} is not a size such as 512M or 2G")
     return size
+
+
+def parse_amount(text: str) -> float:
+    """Return an amount of processor cores such as ``2`` or ``0.5``. Raises ``ConfigError``."""
+    found = re.fullmatch(r"\d{1,6}(?:\.\d+)?", text.strip())
+    if found is None or float(text) < 0.01:
+        raise ConfigError(f"{text[:40]!r} is not an amount such as 2 or 0.5, of 0.01 or more")
+    return float(text)
+
+
+def parse_count(text: str) -> int:
+    """Return a whole number of 1 or more. Raises ``ConfigError``."""
+    if not re.fullmatch(r"[1-9]\d{0,8}", text.strip()):
+        raise ConfigError(f"{text[:40]!r} is not a whole number of 1 or more")
+    return int(text)
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

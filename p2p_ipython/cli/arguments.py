@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_ipython.board.client.address import PICO_BOARD as PICO_BOARD  # noqa: PLC0414 - commands take it from here
-from p2p_ipython.config import parse_duration, parse_size
+from p2p_ipython.config import parse_amount, parse_duration, parse_size
 from p2p_ipython.errors import ConfigError
 
 PERSONAL = "personal"
@@ -117,6 +117,14 @@ def size(text: str) -> int:
     """Read a size as bytes; see ``config.parse_size``."""
     try:
         return parse_size(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
+def amount(text: str) -> float:
+    """Read an amount of processor cores; see ``config.parse_amount``."""
+    try:
+        return parse_amount(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(error.message) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 # Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 
-from p2p_ipython.cli.arguments import PERSONAL, Commands, cluster_arguments, count, duration, size
+from p2p_ipython.cli.arguments import PERSONAL, Commands, amount, cluster_arguments, count, duration, size
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import Settings
 
@@ -51,6 +51,12 @@ def add(commands: Commands) -> None:
         help="a word that tells people what this machine is good for, as gpu; may be repeated",
     )
     parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory of a task, as 2G (default: a share)")
+    parser.add_argument(
+        "--cpus",
+        type=amount,
+        metavar="N",
+        help="most cores of a task, as 2 or 0.5: whole ones, but for docker and root's podman (default: all)",
+    )
     parser.add_argument("--disk", type=size, metavar="SIZE", help="most that a task may write, as 1G (default: 512M)")
     parser.add_argument(
         "--processes", type=count, metavar="N", help="processes and threads that a task may have (default: 256)"
@@ -77,6 +83,12 @@ def add(commands: Commands) -> None:
         help="give tasks the internet, as this machine has it, but nothing of your own network: no private address, no"
         " address of this machine; sites see tasks as you (needs bubblewrap, passt and nftables)",
     )
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help="give tasks this machine's graphics cards (NVIDIA, AMD): each slot has whole cards of its own, so there"
+        " are at most as many slots as cards; the offer names them",
+    )
 
 
 def _worker(options: argparse.Namespace) -> int:
@@ -95,13 +107,15 @@ def _worker(options: argparse.Namespace) -> int:
 
     settings = Settings.load(
         task_memory=options.memory,
+        task_cpus=options.cpus,
         task_disk=options.disk,
         task_processes=options.processes,
         task_time=options.task_time,
     )
     harden()
     mounts = read_mounts(options.mount)
-    shares = [text for text in ("the internet" if options.network else "", mounts_text(mounts)) if text]
+    given = ("the internet" if options.network else "", "graphics cards" if options.gpu else "", mounts_text(mounts))
+    shares = [text for text in given if text]
     shared = f", with {' and '.join(shares)}" if shares else ""
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
     slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
@@ -122,6 +136,7 @@ def _worker(options: argparse.Namespace) -> int:
                 sandbox=options.sandbox,
                 mounts=mounts,
                 network=options.network,
+                gpu=options.gpu,
             ),
             ready=ready,
         )

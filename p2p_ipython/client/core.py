@@ -21,6 +21,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import ClusterClosed, as_of_pools
 from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.client_machine import TaskState
+from p2p_ipython.protocol.messages import cards_words
 from p2p_ipython.protocol.roster import is_title
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.outcome import decode
@@ -231,6 +232,7 @@ class ClusterCore:
                     rtt=link.rtt if link is not None else None,
                     done=worker.done,
                     sandbox=sandbox_words(worker.terms),
+                    cards=cards_words(worker.terms.cards),
                 )
             )
         members.sort(key=lambda member: member.name)

@@ -76,7 +76,8 @@ class LendingState:
     its reason in ``words``, which otherwise say what keeps it from the others ("" for nothing). ``busy`` of ``slots``
     run a task; ``until`` is Unix time, seconds, 0 for no end; ``only``: for whom, as it was given, () for everybody.
     ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``mounts``: the files that are shared with
-    tasks, in words, "" for none; ``network``: whether tasks have the internet. ``usage``: tasks and seconds, by the
+    tasks, in words, "" for none; ``network``: whether tasks have the internet; ``cards``: the graphics cards that they
+    have, in words. ``usage``: tasks and seconds, by the
     fingerprint of the member who had them run.
     """
 
@@ -93,6 +94,7 @@ class LendingState:
     sandbox: str = ""
     mounts: str = ""
     network: bool = False
+    cards: str = ""
     usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -158,6 +160,7 @@ class Lender:
         limits: Mapping[str, float] | None = None,
         mounts: Sequence[str] = (),
         network: bool = False,
+        gpu: bool = False,
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
 
@@ -166,7 +169,8 @@ class Lender:
         all). ``tags``: what the machine is good for, in words. ``sandbox``: the mechanism that tasks run behind ("":
         the first that works here for friends, none for one's own tasks). ``limits``: settings such as ``task_memory``
         that bound each task there. ``mounts``: folders and files to share with tasks, as "PATH", "PATH:ro" or
-        "PATH:rw". ``network``: whether tasks have the internet, though never your own network.
+        "PATH:rw". ``network``: whether tasks have the internet, though never your own network. ``gpu``: whether tasks
+        have this machine's graphics cards, which are divided among the slots.
 
         Raises ``UsageError``, ``ConfigError``, ``NoKey`` (also for a key with a passphrase that no agent holds),
         ``NotAdmitted``, or a ``BoardError``.
@@ -179,7 +183,7 @@ class Lender:
             raise ConfigError("that is no time to lend for", hint="Give more than nothing, and a year at most.")
         title, given = _given(where)
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
-        given |= {"sandbox": sandbox, "mounts": list(mounts), "network": network}
+        given |= {"sandbox": sandbox, "mounts": list(mounts), "network": network, "gpu": gpu}
         given["settings"] = asdict(Settings.load({}, **given["settings"] | dict(limits or {})))
         state = LendingState("", title, name or "", "starting", slots=slots, only=tuple(only), tags=tuple(tags))
         state = replace(state, network=network)
@@ -271,6 +275,7 @@ class Lender:
             name=str(said.get("name")),
             sandbox=str(said.get("sandbox")),
             mounts=str(said.get("mounts", "")),
+            cards=str(said.get("cards", "")),
             until=float(until) if isinstance(until, int) else 0.0,
         )
         return lending.state
@@ -425,9 +430,10 @@ def _protection(state: LendingState) -> str:
     if state.sandbox in ("", NO_WALL):
         return "Tasks run as you, with your files in reach: lend to people whom you would lend the machine."
     shared = f", but for {state.mounts}" if state.mounts else ""
-    internet = " They have the internet." if state.network else ""
+    given = [each for each in ("the internet" if state.network else "", state.cards) if each]
+    have = f" They have {' and '.join(given)}." if given else ""
     walled = f"Tasks run in a sandbox ({state.sandbox}): your files, keys and network are out of their reach"
-    return f"{walled}{shared}.{internet}"
+    return f"{walled}{shared}.{have}"
 
 
 def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:

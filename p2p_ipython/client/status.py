@@ -29,6 +29,7 @@ def sandbox_words(terms: Terms) -> str:
 class MemberStatus:
     """A worker.
 
+    ``cards``: the graphics cards of its offer, in words.
     ``link`` is "direct", "relay", "memory" or "" for none; ``rtt`` seconds; ``state`` and ``sandbox`` in words.
     """
 
@@ -42,6 +43,7 @@ class MemberStatus:
     rtt: float | None
     done: int
     sandbox: str
+    cards: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,14 @@ class ClusterStatus:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table of members, its head first."""
-        rows: list[tuple[str, ...]] = [
-            ("worker", "state", "slots", "link", "round trip", "python", "platform", "sandbox", "done")
-        ]
+        cards = any(m.cards for m in self.members)  # a column that most clusters have no need of
+        head = ("worker", "state", "slots", "link", "round trip", "python", "platform", "sandbox")
+        rows: list[tuple[str, ...]] = [(*head, *(["graphics"] if cards else []), "done")]
         for m in self.members:
             rtt = "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms"
             busy = f"{m.busy} of {m.slots} busy"
-            rows.append((m.name, m.state, busy, m.link, rtt, m.python, m.platform, m.sandbox, str(m.done)))
+            about = (m.name, m.state, busy, m.link, rtt, m.python, m.platform, m.sandbox)
+            rows.append((*about, *([m.cards] if cards else []), str(m.done)))
         return rows
 
     def text(self) -> str:

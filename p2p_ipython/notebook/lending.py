@@ -16,7 +16,7 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from p2p_ipython.client.printing import DRAIN, printed
-from p2p_ipython.config import parse_duration, parse_size
+from p2p_ipython.config import parse_amount, parse_count, parse_duration, parse_size
 from p2p_ipython.errors import NotConnected, UsageError, in_notebook
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.connection import Notebook
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 _LIMITS: dict[str, tuple[str, Callable[[str], float]]] = {
     "memory": ("task_memory", parse_size),
+    "cpus": ("task_cpus", parse_amount),
     "disk": ("task_disk", parse_size),
+    "processes": ("task_processes", parse_count),
     "task_time": ("task_time", parse_duration),
 }
 """Options that set a limit: the setting, and what reads it."""
@@ -66,7 +68,9 @@ class LendingMagics(Magics):
     @argument("--duration", metavar="TIME", help="stop after this long: 90s, 30m, 2h (default: with this kernel)")
     @argument("--tag", action="append", metavar="WORD", help="what the machine is good for, as gpu; repeatable")
     @argument("--memory", metavar="SIZE", help="memory that a task may use, as 2G (default: a share of the machine's)")
+    @argument("--cpus", metavar="N", help="cores that a task may keep busy, also 0.5 (default: all)")
     @argument("--disk", metavar="SIZE", help="what a task may write, as 1G (default: 512M)")
+    @argument("--processes", metavar="N", help="processes and threads that a task may have (default: 256)")
     @argument("--task-time", metavar="TIME", help="end a task after this long: 90s, 30m (default: never)")
     @argument(
         "--sandbox",
@@ -83,6 +87,7 @@ class LendingMagics(Magics):
         " lent to); repeatable",
     )
     @argument("--network", action="store_true", help="give tasks the internet, but nothing of your own network")
+    @argument("--gpu", action="store_true", help="give tasks this machine's graphics cards: each slot has its own")
     @argument("--name", help="the name that others see (default: this machine's name)")
     @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
@@ -134,6 +139,7 @@ class LendingMagics(Magics):
                 },
                 mounts=[unquoted(path) for path in given["mount"] or ()],
                 network=given["network"],
+                gpu=given["gpu"],
             )
         except BaseException as error:
             notice.show("Not lent.", "")
@@ -169,7 +175,7 @@ class LendingMagics(Magics):
             say(in_notebook(lending_text(state).partition("\n")[0]))
 
 
-_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount", "network", *_LIMITS)
+_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount", "network", "gpu", *_LIMITS)
 
 
 class _Line:

@@ -11,7 +11,7 @@ import base64
 import enum
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,6 +34,17 @@ MAX_NAME = 64
 MAX_ONLY = 8
 """Keys of the members whom an offer is for; with all its conditions a hello must fit its line (wire.py)."""
 
+MAX_KINDS = 4
+"""Kinds of graphics cards that an offer names."""
+
+MAX_CARDS = 64
+"""Cards of a kind."""
+
+MAX_CARD_NAME = 40
+
+MAX_HELLO = 1136
+"""Bytes of a hello for which a line has room beside the longest certificate (wire.py)."""
+
 MAX_TAGS = 8
 TAG = re.compile(r"[a-z0-9._-]{1,24}")
 """A word that tells people what a worker is good for."""
@@ -50,13 +61,33 @@ class BadMessage(ValueError):
 
 
 @dataclass(frozen=True)
+class CardKind:
+    """The graphics cards of one kind that a worker lends; ``memory``: bytes of each, 0 if unknown."""
+
+    count: int
+    name: str
+    memory: int = 0
+
+
+def cards_words(cards: Iterable[CardKind]) -> str:
+    """Return the kinds of cards in words: "2 × NVIDIA A40 with 45 GiB"; "" for none."""
+    each = (
+        f"{f'{kind.count} × ' if kind.count > 1 else ''}{kind.name}"
+        f"{f' with {kind.memory / (1 << 30):.3g} GiB' if kind.memory else ''}"
+        for kind in cards
+    )
+    return ", ".join(each)
+
+
+@dataclass(frozen=True)
 class Terms:
     """A standing offer of a worker, which lends until ``until`` (Unix time, seconds; 0: open end).
 
     ``slots`` tasks at a time, of which ``free`` are free now; ``python`` is its minor version ("3.11");
     ``memory`` is bytes. ``only``: fingerprints of the members' keys that it is for; () for everybody. The worker's own
     member always may. ``tags`` are words for people. ``paused``: it takes no new tasks for now. ``sandbox``
-    is the mechanism that its tasks run behind, in a word; "process" has no wall.
+    is the mechanism that its tasks run behind, in a word; "process" has no wall. ``cards``: the graphics cards that
+    tasks may use, whole ones for each slot.
     """
 
     slots: int
@@ -70,6 +101,7 @@ class Terms:
     tags: tuple[str, ...] = ()
     paused: bool = False
     sandbox: str = NO_WALL
+    cards: tuple[CardKind, ...] = ()
 
     @property
     def walled(self) -> bool:
@@ -196,6 +228,9 @@ def encode(message: Message) -> bytes:
                 fields["offer"] = _offer(message.offer)
             if message.epoch:
                 fields["epoch"] = message.epoch
+            # Cards are for people. Conditions come first, should all together be too long for a line.
+            while len(_json(fields)) > MAX_HELLO and fields.get("offer", {}).get("cards"):
+                fields["offer"] |= {"cards": fields["offer"]["cards"][:-1]}
         case Request():
             fields = {"v": "request", "python": message.python}
         case Accept():
@@ -212,7 +247,11 @@ def encode(message: Message) -> bytes:
             fields["box"] = base64.b64encode(message.box).decode()
         case Answer():
             fields = {"v": "answer", "to": message.to.hex(), "reply": message.reply.value}
-    # As UTF-8, in which a name of letters that aren't Latin has half the size of its escapes.
+    return _json(fields)
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    """Return JSON as UTF-8, in which a name of letters that aren't Latin has half the size of its escapes."""
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
@@ -308,7 +347,21 @@ def _terms(fields: Any) -> Terms:
         tags=_words(fields, "tags", TAG, MAX_TAGS),
         paused=_flag(fields, "paused"),
         sandbox=_word(fields, "sandbox", TAG, NO_WALL),
+        cards=_cards(fields.get("cards", [])),
     )
+
+
+def _cards(value: Any) -> tuple[CardKind, ...]:
+    if not isinstance(value, list) or len(value) > MAX_KINDS:
+        raise BadMessage(f"cards is not a list of at most {MAX_KINDS} kinds")
+    kinds = []
+    for each in value:
+        if not isinstance(each, dict):
+            raise BadMessage("a kind of cards that is not an object")
+        if not (number := _whole(each, "n", MAX_CARDS)):
+            raise BadMessage("a kind of cards without a card")
+        kinds.append(CardKind(number, _text(each, "name", MAX_CARD_NAME), _whole(each, "memory")))
+    return tuple(kinds)
 
 
 def _offer(terms: Terms) -> dict[str, Any]:
@@ -317,7 +370,14 @@ def _offer(terms: Terms) -> dict[str, Any]:
     fields["only"] = [key.removeprefix(_PRINT) for key in terms.only]
     if terms.sandbox == NO_WALL:
         del fields["sandbox"]
-    return {name: value for name, value in fields.items() if value or name not in ("only", "tags", "paused")}
+    fields["cards"] = [
+        {"n": min(kind.count, MAX_CARDS), "name": plain(kind.name, MAX_CARD_NAME), "memory": kind.memory}
+        for kind in terms.cards[:MAX_KINDS]
+    ]
+    return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
+
+
+_CONDITIONS = ("only", "tags", "paused", "cards")
 
 
 def _object(text: bytes) -> dict[str, Any]:

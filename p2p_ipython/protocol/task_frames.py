@@ -374,6 +374,13 @@ class Ready(Frame):
 
 
 @dataclass(frozen=True, slots=True)
+class Warm(Frame):
+    """The runner has loaded all that tasks need: it begins one at once. Said once, after ``Ready``."""
+
+    kind: ClassVar[str] = "warm"
+
+
+@dataclass(frozen=True, slots=True)
 class Spent(Frame):
     """The runner could not clear up after its task, so that it must not get another one; a result follows."""
 
@@ -417,12 +424,12 @@ class Cancel(Frame):
 ClientFrame = Task | BufferChunk | Recall | Pass
 WorkerFrame = Started | Output | ResultChunk | Result | Nack | Lost | Want | Evicted | Room
 AgentFrame = Task | NewBuffer | Piece | Drop | Cancel
-RunnerFrame = Ready | Output | ResultChunk | Result | Spent
+RunnerFrame = Ready | Warm | Output | ResultChunk | Result | Spent
 
 _CLIENT: tuple[type[Frame], ...] = (Task, BufferChunk, Recall, Pass)
 _WORKER: tuple[type[Frame], ...] = (Started, Output, ResultChunk, Result, Nack, Lost, Want, Evicted, Room)
 _AGENT: tuple[type[Frame], ...] = (Task, NewBuffer, Piece, Drop, Cancel)
-_RUNNER: tuple[type[Frame], ...] = (Ready, Output, ResultChunk, Result, Spent)
+_RUNNER: tuple[type[Frame], ...] = (Ready, Warm, Output, ResultChunk, Result, Spent)
 
 FRAMES: Mapping[Sender, Mapping[str, type[Frame]]] = {
     "client": {each.kind: each for each in _CLIENT},

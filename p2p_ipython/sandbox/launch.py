@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.sandbox.graphics import Graphics
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,22 @@ class Mount:
 class LaunchOptions:
     """What runners are to be like.
 
-    ``memory``: bytes a task may use, 0 for no limit. ``disk``: bytes that it may write to its scratch folder.
+    ``memory``: bytes a task may use, 0 for no limit. ``cpus``: cores that it may keep busy, 0.0 for all. ``cores``: on
+    which ones it runs, where nothing but that holds ``cpus``; () for any. ``polite``: whether it leaves processor and
+    disk to others, as it always does behind a wall. ``disk``: bytes that it may write to its scratch folder.
     ``processes``: how many it may have, threads included. Mechanisms with a wall hold ``disk`` and ``processes``.
     ``output_limit``: bytes of output that are sent a task. ``scratch``: where scratch folders are made; None is the
     system's temporary folder. ``path``: folders of modules that tasks may import, after all others. ``extra_env``:
     added to the environment as it is. ``mounts``: for mechanisms with a wall; behind none all is in reach anyway.
-    ``folder``: where tasks work, "" for the scratch folder.
-    ``network``: whether tasks have the internet, for mechanisms in ``WITH_NETWORK``.
+    ``folder``: where tasks work, "" for the scratch folder. ``network``: whether tasks have the internet, for those in
+    ``WITH_NETWORK``. ``place``: the worker's name, for words about limits. ``graphics``: the cards that tasks may use,
+    for mechanisms in ``WITH_GRAPHICS``, and ``process``, which hides none.
     """
 
     memory: int = 0
+    cpus: float = 0.0
+    cores: tuple[int, ...] = ()
+    polite: bool = False
     disk: int = 512 << 20
     processes: int = 256
     output_limit: int = 8 << 20
@@ -57,6 +64,8 @@ class LaunchOptions:
     extra_env: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     network: bool = False
+    place: str = ""
+    graphics: Graphics | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,13 @@ class Death:
     """How a runner ended, in words that its task's owner can use.
 
     ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
-    system killed it when memory ran out, or it used more than it may), "time" (it ran longer than it may),
+    system killed it when memory ran out, or it used more than it may), "disk" (it wrote more than it may), "processes"
+    (it had more than it may), "time" (it ran longer than it may),
     "cancelled" (it didn't heed an interrupt, so we killed it), "protocol" (it broke the protocol, so we killed it)
     or "start" (it never became ready).
     """
 
-    kind: Literal["exit", "signal", "memory", "time", "cancelled", "protocol", "start"]
+    kind: Literal["exit", "signal", "memory", "disk", "processes", "time", "cancelled", "protocol", "start"]
     code: int
     detail: str
 
@@ -111,6 +121,13 @@ class Launch(Protocol):
         """Return the bytes that the runner and all it has started occupy now.
 
         Memory that several processes share counts in each, unless ``shared_once`` is set, which takes longer.
+        """
+        ...
+
+    def excess(self, process: subprocess.Popen[bytes]) -> Death | None:
+        """Return the end of a task that takes more than it may of what nothing else holds; None for all others.
+
+        Blocks, for as long as it takes to look at its files and processes.
         """
         ...
 
@@ -171,6 +188,9 @@ WITH_NETWORK = ("bubblewrap",)
 WITH_MOUNTS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "landrun")
 """Those that can share folders and files on purpose."""
 
+WITH_GRAPHICS = ("bubblewrap", "podman", "apptainer", "landlock", "docker")
+"""Those that can give tasks the lender's graphics cards, and those alone."""
+
 HIDING = ("bubblewrap", "podman", "apptainer", "docker")
 """Those that can share a folder without all that is in it."""
 
@@ -181,6 +201,8 @@ def unable(name: str, options: LaunchOptions) -> tuple[str, tuple[str, ...]] | N
         return "give tasks the internet and keep your own network from them", WITH_NETWORK
     if options.mounts and name not in WITH_MOUNTS:
         return "share files with tasks", WITH_MOUNTS
+    if options.graphics is not None and name not in WITH_GRAPHICS:
+        return "give tasks graphics cards", WITH_GRAPHICS
     if any(each.hidden for each in options.mounts) and name not in HIDING:
         return "share a folder without its dot files", HIDING
     return None
@@ -193,25 +215,31 @@ def runner_arguments(
     walled: bool,
     modeless: bool = False,
     filtered: bool = False,
+    held: bool = False,
     wall: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return what follows a Python interpreter in a runner's command line; ``scratch`` is as the runner sees it.
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
     ``modeless``: it has to hold calls on modes of files, because the wall doesn't. ``filtered``: it has to hold what
-    namespaces leave open, because nothing outside does. ``wall``: it has to build its wall itself, of this.
+    namespaces leave open, because nothing outside does. ``held``: a cgroup outside holds ``cpus``. ``wall``: it has to
+    build its wall itself, of this.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {
         "scratch": scratch,
         "memory": options.memory,
-        "processes": options.processes if walled else 0,
+        "processes": options.processes if walled or modeless else 0,
+        "counted": walled,
         "disk": options.disk if walled or modeless else 0,
         "output_limit": options.output_limit,
+        "place": options.place,
         "path": list(options.path),
         "folder": options.folder,
         "modeless": modeless,
-        "polite": walled or modeless,
+        "polite": options.polite or walled or modeless,
+        "cores": [] if held else list(options.cores),
+        "firmly": walled or modeless,
         "filtered": filtered,
         "wall": dict(wall) if wall is not None else None,
     }

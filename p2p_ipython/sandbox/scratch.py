@@ -23,6 +23,9 @@ them, and may own their scratch folder."""
 DISK_FULL = 99
 """The exit code that says that a runner's scratch folder held too much."""
 
+OVER = "The task was ended."
+"""How the words begin that go with it."""
+
 _FOLDERS = 1 << 20
 """Bytes that folders may take beside a file that is as large as one may be."""
 
@@ -91,13 +94,13 @@ def _opened(folder: str | Path) -> int:
 
 def full(scratch: str, disk: int) -> int | None:
     """Return the code to end with when the scratch folder holds too much."""
-    if _occupied(scratch, disk + _FOLDERS) <= disk + _FOLDERS:
+    if occupied(scratch, disk + _FOLDERS) <= disk + _FOLDERS:
         return None
-    os.write(2, f"p2p: the scratch folder held more than {disk >> 20} MiB\n".encode())
+    os.write(2, f"{OVER} It wrote more than the {disk >> 20} MiB that it may write to its scratch folder.\n".encode())
     return DISK_FULL
 
 
-def _occupied(folder: str, enough: int) -> int:
+def occupied(folder: str, enough: int) -> int:
     """Return the bytes that a folder's files occupy; it stops counting beyond ``enough``."""
     total, waiting = 0, [folder]
     while waiting and total <= enough:

@@ -250,6 +250,16 @@ def behind_walls() -> None:
     _install(walls())
 
 
+def on_these_cores() -> None:
+    """Keep this process and its children on the cores where they may run now. Raises as ``behind_landlock`` does.
+
+    A program that asks for others gets an error, which libraries that bind their threads ignore.
+    """
+    steps, which = _beginning()
+    steps += _refuse(_OF_OTHERS["sched_setaffinity"][which], errno.EPERM)
+    _install(b"".join([*steps, _step(_RETURN, _ALLOW)]))
+
+
 def _install(program: bytes) -> None:
     import ctypes
 

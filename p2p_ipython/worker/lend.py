@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from p2p_ipython import lifeline
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
+from p2p_ipython.protocol.messages import cards_words
 from p2p_ipython.worker.hardening import harden
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class _Lent:
             sandbox=given["sandbox"],
             mounts=mounts,
             network=given["network"],
+            gpu=given["gpu"],
         )
         looking = loop.create_task(self._look())
         try:
@@ -124,6 +126,7 @@ class _Lent:
         elif self._state == "starting":
             self._state = "lending"
         told = {"name": self._name, "sandbox": self._sandbox, "mounts": self._mounts}
+        told["cards"] = cards_words(agent.machine.terms().cards)
         _say(told | {"until": agent.machine.terms().until})
         self._report()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import platform
 import signal
@@ -16,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ from p2p_ipython.members.access import given_access, personal_access, shared_acc
 from p2p_ipython.members.operations import find_title
 from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.members.way import Way
-from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, TAG, Terms
+from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, NO_WALL, TAG, Terms
 from p2p_ipython.protocol.roster import is_fingerprint, is_title
+from p2p_ipython.sandbox.graphics import find, kinds
 from p2p_ipython.sandbox.launch import LaunchOptions, Mount
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.sandboxes import choose
@@ -61,7 +63,7 @@ class WorkerOptions:
     or fingerprints of their keys, for whom the offer is; () for everybody. ``tags``: what the worker is good for, in
     words. ``sandbox``: see ``sandboxes.choose``.
     ``mounts``: see ``mounts.py``.
-    ``network``: whether tasks have the internet.
+    ``network``: whether tasks have the internet. ``gpu``: whether they have this machine's graphics cards.
     """
 
     board: str | None
@@ -83,6 +85,7 @@ class WorkerOptions:
     sandbox: str = ""
     mounts: tuple[Mount, ...] = ()
     network: bool = False
+    gpu: bool = False
 
 
 def default_name() -> str:
@@ -115,11 +118,13 @@ async def run_worker(
 
     access = await _access(options)
     membership = access.membership(await asyncio.to_thread(access.session, "worker"))
-    launch = _launch(options)
+    launches = await asyncio.to_thread(_launches, options, membership.standing)
     sandbox = await choose(
-        options.sandbox, lends_to_others=membership.standing.shared, options=launch, settings=options.settings
+        options.sandbox, lends_to_others=membership.standing.shared, options=launches[0], settings=options.settings
     )
-    worker = _Worker(options, membership, launch, sandbox, expelled)
+    if sandbox == NO_WALL and not membership.standing.shared:
+        launches = [_of_ones_own(each) for each in launches]
+    worker = _Worker(options, membership, launches, sandbox, expelled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     try:
@@ -256,7 +261,7 @@ class _Worker:
         self,
         options: WorkerOptions,
         membership: Membership,
-        launch: LaunchOptions,
+        launches: Sequence[LaunchOptions],
         sandbox: str,
         expelled: Callable[[str], None],
     ) -> None:
@@ -275,14 +280,16 @@ class _Worker:
             only=only,
             tags=tags,
             sandbox=sandbox,
+            cards=kinds(card for launch in launches if launch.graphics is not None for card in launch.graphics.cards),
         )
+        slots = iter(launches)
         self.agent = Agent(
             settings=settings,
             name=self.name,
             terms=terms,
             membership=membership,
             linker=TLSLinker("worker", settings=settings, listen_host=options.listen),
-            make_slot=lambda agent: Slot(launch, agent, settings, mechanism=sandbox),
+            make_slot=lambda agent: Slot(next(slots), agent, settings, mechanism=sandbox),
             on_expelled=expelled,
         )
 
@@ -291,9 +298,23 @@ class _Worker:
         self.agent.begin()
 
 
-def _launch(options: WorkerOptions) -> LaunchOptions:
-    return LaunchOptions(
+def _of_ones_own(launch: LaunchOptions) -> LaunchOptions:
+    """Return what one's own tasks without a wall are to be like: bounded only as was asked for."""
+    usual = Settings()
+    return replace(
+        launch,
+        disk=launch.disk if launch.disk != usual.task_disk else 0,
+        processes=launch.processes if launch.processes != usual.task_processes else 0,
+    )
+
+
+def _launches(options: WorkerOptions, standing: Standing) -> list[LaunchOptions]:
+    """Return what the runners of each slot are to be like. Raises ``ConfigError``."""
+    every = LaunchOptions(
         memory=options.settings.task_memory or _memory() * 3 // 4 // options.slots,
+        cpus=min(options.settings.task_cpus, os.cpu_count() or 1),
+        polite=standing.shared,
+        place=standing.name,
         disk=options.settings.task_disk,
         processes=options.settings.task_processes,
         output_limit=options.settings.output_limit,
@@ -302,6 +323,26 @@ def _launch(options: WorkerOptions) -> LaunchOptions:
         mounts=options.mounts,
         network=options.network,
     )
+    cards = find().divided(options.slots) if options.gpu else [None] * options.slots
+    cores = shared_out(available_cores(), every.cpus, options.slots)
+    return [replace(every, graphics=its, cores=on) for its, on in zip(cards, cores, strict=True)]
+
+
+def available_cores() -> list[int]:
+    """Return the cores that this process may use, the last ones first: the system itself is fond of the first."""
+    allowed = getattr(os, "sched_getaffinity", None)  # macOS can't say
+    return sorted(allowed(0), reverse=True) if allowed is not None else []
+
+
+def shared_out(cores: Sequence[int], cpus: float, slots: int) -> list[tuple[int, ...]]:
+    """Return the cores of each slot, so many that ``cpus`` fit; no two slots share one unless there are too few.
+
+    All may use any core if ``cpus`` is 0, or no less than there are.
+    """
+    each = math.ceil(cpus)
+    if not 0 < each < len(cores):
+        return [()] * slots
+    return [tuple(cores[(slot * each + number) % len(cores)] for number in range(each)) for slot in range(slots)]
 
 
 def _memory() -> int:

@@ -69,6 +69,7 @@ class RunnerLife:
         self.pid: int | None = None  # once it is ready
         self.over: asyncio.Future[None] = loop.create_future()
         self.replaced = False
+        self.warm = False  # it begins a task as soon as it has come
         self.spent = False  # the result that is under way is its last
         self._doom: Death | None = None
         assert self.process.stdin is not None
@@ -101,6 +102,10 @@ class RunnerLife:
     def usage(self, *, shared_once: bool = False) -> int:
         """Return the bytes that the runner and all it has started occupy now; see ``Launch.usage``."""
         return self._launch.usage(self.process, shared_once=shared_once)
+
+    def excess(self) -> Death | None:
+        """Return the end of a task that takes too much; see ``Launch.excess``."""
+        return self._launch.excess(self.process)
 
     async def ended(self) -> Death:
         """End it if it hasn't ended, wait for the end of all that it started, clear up, and say how it went."""

@@ -126,8 +126,7 @@ async def choose(asked: str, *, lends_to_others: bool, options: LaunchOptions, s
     why = "; ".join(f"{verdict.name}: {verdict.words}" for verdict in verdicts)
     hints = [verdict.missing.hint for verdict in verdicts if verdict.missing is not None and verdict.missing.hint]
     raise ConfigError(
-        f"no sandbox{' that can give the internet' if options.network else ''} works on this system,"
-        f" so it can't be lent to others safely ({why})",
+        f"no sandbox{_that_can(options)} works on this system, so it can't be lent to others safely ({why})",
         hint=f"{hints[0] if hints else 'p2p sandbox shows what each of them lacks.'} Without any,"
         f" --sandbox {NO_WALL} runs tasks as you, with your files in reach.",
     )
@@ -140,6 +139,12 @@ def _refuse_without_walls(options: LaunchOptions) -> None:
                 f"--{option} needs a sandbox: {NO_WALL} has no walls, so all your {what} in reach anyway",
                 hint=f"Leave --{option} out, or ask for a sandbox: --sandbox {AUTO}",
             )
+
+
+def _that_can(options: LaunchOptions) -> str:
+    given = {"the internet": options.network, "graphics cards": options.graphics is not None}
+    what = " and ".join(name for name, is_wanted in given.items() if is_wanted)
+    return f" that can give tasks {what}" if what else ""
 
 
 async def automatic(settings: Settings) -> str:
@@ -177,7 +182,8 @@ async def examined(name: str, options: LaunchOptions, settings: Settings) -> Ver
     missing = _missing(name, options)
     if missing is not None or name == NO_WALL:
         return Verdict(name, missing)
-    known, kind = await asyncio.to_thread(_remembered), name + (" with network" if options.network else "")
+    kind = name + (" with network" if options.network else "") + (" with cards" if options.graphics is not None else "")
+    known = await asyncio.to_thread(_remembered)
     if isinstance(seconds := known.get(kind), float):
         return Verdict(name, seconds=seconds)
     verdict = await examine(name, options, settings)

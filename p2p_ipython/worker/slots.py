@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
@@ -27,7 +28,6 @@ from typing import Concatenate, ParamSpec
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header, encode
-from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import (
     Cancel,
     Output,
@@ -38,6 +38,7 @@ from p2p_ipython.protocol.task_frames import (
     Spent,
     Task,
     TaskFailure,
+    Warm,
     read_runner,
 )
 from p2p_ipython.sandbox.launch import LaunchOptions, prepare
@@ -62,7 +63,10 @@ _SPARED = 2
 may be what they don't survive."""
 
 _LOOK = 0.1
-"""Seconds between two looks at the memory of a task."""
+"""Seconds between two looks at what a task takes, at least."""
+
+_SHARE = 20
+"""The pause between two looks is at least so many times what one takes."""
 
 GIB = 1 << 30
 
@@ -116,7 +120,6 @@ class Slot:
         self._life: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._closed = False
-        self._watches = options.memory > 0 and mechanism != NO_WALL
 
     async def start(self) -> None:
         """Start the runner; returns when it is ready, after ``on_ready``.
@@ -262,13 +265,12 @@ class Slot:
             runner.reader.pause()
         doom = Death("start", 0, f"The runner wasn't ready within {START_DEADLINE:g} s.")
         deadline = loop.call_later(START_DEADLINE, lambda: None if runner.pid else runner.stop(doom))
-        watch = loop.create_task(self._watch_memory(runner), name="p2p-memory") if self._watches else None
+        watch = loop.create_task(self._watch(runner), name="p2p-limits")
         try:
             await runner.over
         finally:
             deadline.cancel()
-            if watch is not None:
-                watch.cancel()
+            watch.cancel()
             if self._job is not None and not runner.replaced:
                 self._job.stop()
             death = await self._ended(runner)
@@ -293,18 +295,28 @@ class Slot:
         finally:
             self._runner = None
 
-    async def _watch_memory(self, runner: RunnerLife) -> None:
-        """End a task whose processes together use more memory than it may have."""
-        most = self._options.memory
+    async def _watch(self, runner: RunnerLife) -> None:
+        """End a task whose processes together take more than it may have."""
+        pause = _LOOK
         while not runner.over.done():
-            await asyncio.sleep(_LOOK)
-            job = self._job
-            if job is None or runner.usage() <= most:
+            await asyncio.sleep(pause)
+            job, begun = self._job, time.monotonic()
+            if job is None:
                 continue
-            used = await asyncio.to_thread(runner.usage, shared_once=True)
-            if used > most and self._job is job:  # else it has ended meanwhile
-                words = f"It used {used / GIB:.2f} of the {most / GIB:.2f} GiB of memory that it may have."
-                runner.stop(Death("memory", 0, f"The task was ended. {words}"))
+            death = self._excess_of_memory(runner) and await asyncio.to_thread(
+                self._excess_of_memory, runner, shared_once=True
+            )
+            death = death or await asyncio.to_thread(runner.excess)
+            if death is not None and self._job is job:  # else it has ended meanwhile
+                runner.stop(death)
+            pause = max(_LOOK, _SHARE * (time.monotonic() - begun))
+
+    def _excess_of_memory(self, runner: RunnerLife, *, shared_once: bool = False) -> Death | None:
+        most = self._options.memory
+        if not most or (used := runner.usage(shared_once=shared_once)) <= most:
+            return None
+        words = f"It used {used / GIB:.2f} of the {most / GIB:.2f} GiB of memory that it may have."
+        return Death("memory", 0, f"The task was ended. {words}")
 
     async def _back_off(self) -> None:
         pause = min(_BACKOFF_MAX, 0.1 * 2.0 ** min(self._failures, 20))
@@ -347,10 +359,17 @@ class Slot:
         """Send the task itself, unless the runner has ended: the task then stays for the next one."""
         if not runner.is_gone():
             job.sent = True
-            if most := self._settings.task_time:
-                doom = Death("time", 0, f"The task ran for {most:g} s, which is as long as it may: it was ended.")
-                job.ending = asyncio.get_running_loop().call_later(most, runner.stop, doom)
+            self._bound_time(runner, job)
             runner.writer.write_encoded(job.head, job.body)
+
+    def _bound_time(self, runner: RunnerLife, job: _Job) -> None:
+        """End the task when its time is up. In a runner that is not warm yet it begins later, and is bounded anew."""
+        if most := self._settings.task_time:
+            if job.ending is not None:
+                job.ending.cancel()
+            doom = Death("time", 0, f"The task ran for {most:g} s, which is as long as it may: it was ended.")
+            wait = most if runner.warm else most + START_DEADLINE
+            job.ending = asyncio.get_running_loop().call_later(wait, runner.stop, doom)
 
     async def _feed(self, runner: RunnerLife, job: _Job) -> None:
         """Send the buffers that the runner lacks, then the task."""
@@ -372,13 +391,17 @@ class Slot:
 
     def _on_frame(self, runner: RunnerLife, header: Header, body: Buffer) -> None:
         job = self._job
-        if header["t"] != Ready.kind and (job is None or not job.sent):
+        if header["t"] not in (Ready.kind, Warm.kind) and (job is None or not job.sent):
             log.debug("a %s frame while no task runs", header["t"][:20])
             return
         try:
             match read_runner(header):
                 case Ready(pid=pid) if runner.pid is None:
                     self._on_runner_ready(runner, pid)
+                case Warm() if runner.pid is not None and not runner.warm:
+                    runner.warm = True
+                    if job is not None and job.sent:
+                        self._bound_time(runner, job)
                 case Spent(why=why):
                     if not runner.spent:
                         log.warning("runner %s can't clear up after a task: %.500r", runner.pid, why)

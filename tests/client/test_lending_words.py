@@ -39,6 +39,8 @@ def test_what_is_shared_is_said_beside_what_is_out_of_reach() -> None:
     shared = lending_text(replace(walled, mounts="/data (to read and write, shared by all who are lent to)"))
     assert "out of their reach, but for /data (to read and write, shared by all who are lent to).\n" in shared
     assert "out of their reach. They have the internet.\n" in lending_text(replace(walled, network=True))
+    both = replace(walled, network=True, cards="2 × NVIDIA A40")
+    assert "out of their reach. They have the internet and 2 × NVIDIA A40.\n" in lending_text(both)
 
 
 def test_what_is_over_says_why() -> None:

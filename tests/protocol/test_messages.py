@@ -16,10 +16,12 @@ from p2p_ipython.protocol.messages import (
     Accept,
     BadMessage,
     Bye,
+    CardKind,
     Hello,
     Rendezvous,
     Request,
     Terms,
+    cards_words,
     decode,
     decode_rendezvous,
     encode,
@@ -55,7 +57,9 @@ TERMS = st.builds(
     tags=st.lists(st.from_regex(r"[a-z0-9._-]{1,24}", fullmatch=True), max_size=8).map(tuple),
     paused=st.booleans(),
 )
+CARDS = st.lists(st.builds(CardKind, st.integers(1, 64), texts(40), wholes()), max_size=4)
 MESSAGES = st.one_of(
+    st.builds(Hello, name=texts(64), time=wholes(), offer=CARDS.map(lambda kinds: Terms(1, 1, "", cards=tuple(kinds)))),
     st.builds(Hello, name=texts(64), time=wholes(), offer=st.none() | TERMS),
     st.builds(Request, python=texts(16)),
     st.builds(Accept, to=st.binary(min_size=16, max_size=16), box=st.binary(min_size=1, max_size=MAX_BOX)),
@@ -149,6 +153,7 @@ def test_hostile_json_is_refused(text: bytes) -> None:
 
 
 KEY = "A" * 43
+CARD: dict[str, Any] = {"n": 1, "name": "NVIDIA A40", "memory": 45 << 30}
 
 
 @pytest.mark.parametrize(
@@ -173,6 +178,16 @@ KEY = "A" * 43
         pytest.param({"paused": 1}, id="paused: one"),
         pytest.param({"paused": "no"}, id="paused: a text"),
         pytest.param({"paused": None}, id="paused: null"),
+        pytest.param({"cards": CARD}, id="cards: one"),
+        pytest.param({"cards": [CARD] * 5}, id="too many kinds of cards"),
+        pytest.param({"cards": [CARD | {"n": 65}]}, id="too many cards"),
+        pytest.param({"cards": [CARD | {"n": 0}]}, id="no cards of a kind"),
+        pytest.param({"cards": [CARD | {"name": "x" * 161}]}, id="a card with a long name"),
+        pytest.param({"cards": [CARD | {"name": ["x"]}]}, id="a card whose name is a list"),
+        pytest.param({"cards": [CARD | {"memory": 1 << 60}]}, id="a card with too much memory to be true"),
+        pytest.param({"cards": [CARD | {"memory": -1}]}, id="a card with less than no memory"),
+        pytest.param({"cards": [{"n": 1}]}, id="a card without a name"),
+        pytest.param({"cards": ["card"]}, id="a card that is a text"),
     ],
 )
 def test_an_offer_with_conditions_that_cant_be_is_refused(condition: dict[str, Any]) -> None:
@@ -182,7 +197,15 @@ def test_an_offer_with_conditions_that_cant_be_is_refused(condition: dict[str, A
 
 def test_an_offer_without_conditions_is_said_as_before_there_were_any() -> None:
     assert set(json.loads(encode(decode(hello())))["offer"]) == set(OFFER)
-    assert decode(hello()) == decode(hello(only=[], tags=[], paused=False))
+    assert decode(hello()) == decode(hello(only=[], tags=[], paused=False, cards=[]))
+
+
+def test_an_offer_names_its_graphics_cards_in_bounded_harmless_text() -> None:
+    heard = decode(hello(cards=[CARD | {"n": 2}, CARD | {"name": "\u202e<b>" + "x" * 90 + "\n", "memory": 0}]))
+    assert isinstance(heard, Hello)
+    assert heard.offer is not None
+    assert cards_words(heard.offer.cards) == "2 × NVIDIA A40 with 45 GiB, <b>" + "x" * 37
+    assert decode(encode(heard)) == heard
 
 
 def test_a_name_that_is_no_text_at_all_is_said_without_it() -> None:

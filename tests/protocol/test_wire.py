@@ -19,10 +19,15 @@ from p2p_ipython.protocol import wire
 from p2p_ipython.protocol.identity import MAX_CERTIFICATE, MAX_LIFE, SESSION_NAMESPACE, Certificate, Session, sign
 from p2p_ipython.protocol.messages import (
     MAX_BOX,
+    MAX_CARD_NAME,
+    MAX_CARDS,
+    MAX_HELLO,
+    MAX_KINDS,
     MAX_ONLY,
     MAX_TAGS,
     Accept,
     Bye,
+    CardKind,
     Grant,
     Hello,
     Message,
@@ -91,11 +96,18 @@ def test_the_largest_hello_of_a_worker_fits_the_board_with_every_condition() -> 
         only=("SHA256:" + "b" * 43,) * MAX_ONLY,
         tags=("t" * 24,) * MAX_TAGS,
         paused=True,
+        sandbox="bubblewrap",
     )
     hello = Hello("\U0001f41f" * 64, 1 << 34, terms, epoch=number)
-    body = 64 + 16 + 8 + 2 + MAX_CERTIFICATE + len(encode(hello))
+    others = 64 + 16 + 8 + 2 + MAX_CERTIFICATE
     assert decode(encode(hello)) == hello
-    assert len(MAGIC) + 4 * -(-(24 + body + 16) // 3) <= MAX_LINE
+    assert len(MAGIC) + 4 * -(-(24 + others + len(encode(hello)) + 16) // 3) <= MAX_LINE
+    # Graphics cards are named as far as there is room for them, which is nearly always.
+    cards = (CardKind(MAX_CARDS, "\U0001f41f" * MAX_CARD_NAME, number),) * MAX_KINDS
+    crowded, usual = replace(terms, cards=cards), replace(terms, only=(), tags=("gpu",), cards=cards[:2])
+    assert decode(encode(replace(hello, offer=crowded))) == hello
+    assert decode(encode(replace(hello, offer=usual))) == replace(hello, offer=usual)
+    assert len(MAGIC) + 4 * -(-(24 + others + MAX_HELLO + 16) // 3) <= MAX_LINE
 
 
 def test_a_message_that_is_too_long_is_our_own_error() -> None:

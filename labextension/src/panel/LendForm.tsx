@@ -21,6 +21,8 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
   const [only, setOnly] = useState<readonly string[]>([]);
   const [tags, setTags] = useState("");
   const [chosen, setChosen] = useState("");
+  const [cpus, setCpus] = useState("");
+  const [gpu, setGpu] = useState(false);
   const [busy, setBusy] = useState(false);
   const own = title === ""; // a cluster of one person, whose tasks are all their own
   const sandbox = chosen || (own ? NO_WALL : "auto");
@@ -36,7 +38,8 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
     setBusy(true);
     const did = await control.perform("lend", {
       title, slots: Number(count), hours: Number(hours), only: only.filter((key) => friends.has(key)),
-      tags: tags.toLowerCase().split(/[\s,]+/).filter((tag) => tag !== ""), sandbox
+      tags: tags.toLowerCase().split(/[\s,]+/).filter((tag) => tag !== ""), sandbox, gpu,
+      cpus: Number(cpus)
     });
     if (alive.current) {
       setBusy(false);
@@ -76,6 +79,16 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
           id={`${id}-tags`} class="p2p-input" value={tags} placeholder={t("gpu, big-memory")} maxLength={200} autocomplete="off" spellcheck={false}
           onInput={(event) => setTags(event.currentTarget.value)}
         />
+        <label for={`${id}-cpus`}>{t("Cores of a task")}</label>
+        <input
+          id={`${id}-cpus`} class="p2p-input" type="number" min="0.1" max={Math.max(1, means.cores)} step="0.1" value={cpus} placeholder={t("all")}
+          onInput={(event) => setCpus(event.currentTarget.value)}
+        />
+        <label for={`${id}-gpu`}>{t("Graphics cards")}</label>
+        <label class="p2p-check">
+          <input id={`${id}-gpu`} type="checkbox" checked={gpu} onChange={(event) => setGpu(event.currentTarget.checked)} />
+          {t("Tasks may use them")}
+        </label>
         <label for={`${id}-sandbox`}>{t("Sandbox")}</label>
         <select id={`${id}-sandbox`} class="p2p-input" aria-describedby={`${id}-about`} value={sandbox} onChange={(event) => setChosen(event.currentTarget.value)}>
           {means.sandboxes.map((each) => (

@@ -18,6 +18,7 @@ export function OfferDetails({ offer, onClose }: { offer: Offer; onClose: () => 
           [t("Slots free"), t("%1 of %2", offer.free, offer.slots)],
           [t("Cores"), offer.cores || ""],
           [t("Memory"), offer.memory > 0 && memory(offer.memory)],
+          [t("Graphics"), offer.cards],
           [t("Python"), offer.python],
           [t("Platform"), offer.platform],
           [t("Sandbox"), <span title={about}>{offer.sandbox || t("no sandbox")}</span>],

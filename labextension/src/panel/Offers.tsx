@@ -69,5 +69,5 @@ function free(offer: Offer, t: Translate): string {
 }
 
 function hardware(offer: Offer, t: Translate): string {
-  return join(" · ", offer.cores > 0 && cores(offer.cores, t), offer.memory > 0 && memory(offer.memory), offer.python && `Python ${offer.python}`);
+  return join(" · ", offer.cores > 0 && cores(offer.cores, t), offer.memory > 0 && memory(offer.memory), offer.cards, offer.python && `Python ${offer.python}`);
 }

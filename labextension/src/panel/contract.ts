@@ -149,6 +149,8 @@ export interface OfferRow {
   mine: boolean;
   /** The sandbox that tasks run in, by name; "" for none. */
   sandbox: string;
+  /** The graphics cards that tasks may use, in words; "" for none. */
+  cards: string;
 }
 
 /** A person who waits for a yes or no. */
@@ -255,8 +257,10 @@ export interface Arguments {
   revoke: { title: string; member: string };
   trust: { member: string };
   distrust: { member: string };
-  /** `hours`: 0 for an open end. `sandbox`: one of `Means.sandboxes`. */
-  lend: { title: string; slots: number; hours: number; only: string[]; tags: string[]; sandbox: string };
+  /** `hours`: 0 for an open end. `sandbox`: one of `Means.sandboxes`. `cpus`: cores of a task, 0 for all. */
+  lend: {
+    title: string; slots: number; hours: number; only: string[]; tags: string[]; sandbox: string; gpu: boolean; cpus: number;
+  };
   pause: { lending: string };
   resume: { lending: string };
   stop: { lending: string };

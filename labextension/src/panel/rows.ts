@@ -27,7 +27,7 @@ export const DEFAULTS: Readonly<Tables> = {
   },
   offers: {
     name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
-    platform: "", only: "", paused: false, mine: false, sandbox: ""
+    platform: "", only: "", paused: false, mine: false, sandbox: "", cards: ""
   },
   visitors: { title: "", name: "", called: "", key: "", invited: false, about: "", note: "" },
   lending: {

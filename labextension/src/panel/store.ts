@@ -201,7 +201,7 @@ export class Store {
       this.tasks.values(),
       (row) => isOver(row.state) && (!onlyFailed || row.state === "failed") && ended(row)
     );
-    const offer = matcher(offers, (row: Offer) => [row.name, row.state, row.platform, row.python, row.only, row.sandbox, ...row.tags]);
+    const offer = matcher(offers, (row: Offer) => [row.name, row.state, row.platform, row.python, row.only, row.sandbox, row.cards, ...row.tags]);
     this.forMe.fill(this.offers.values(), (row) => row.mine && offer(row));
     this.forOthers.fill(this.offers.values(), (row) => !row.mine && offer(row));
   }

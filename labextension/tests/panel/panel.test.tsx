@@ -483,7 +483,7 @@ describe("strangers' text", () => {
         a: { label: HOSTILE, worker: HOSTILE, said: HOSTILE, words: HOSTILE, sent: NOW - 5, tried: [[HOSTILE, NOW - 8, NOW - 7, NOW - 6]] },
         b: { label: HOSTILE, worker: HOSTILE, state: "failed", error: HOSTILE, sent: NOW - 5, ended: NOW }
       },
-      offers: { o: { name: HOSTILE, tags: [HOSTILE], only: HOSTILE, platform: HOSTILE } },
+      offers: { o: { name: HOSTILE, tags: [HOSTILE], only: HOSTILE, platform: HOSTILE, cards: HOSTILE } },
       put: { visitors: { v: { name: HOSTILE, called: HOSTILE, about: HOSTILE, note: HOSTILE, title: HOSTILE } }, lending: { l: { title: HOSTILE, name: HOSTILE, words: HOSTILE } } }
     });
     await mount({ ...world, put: { ...world.put, members: { m: { name: HOSTILE, here: true, roles: [HOSTILE], machine: HOSTILE } } } });
@@ -730,6 +730,8 @@ describe("actions", () => {
     fireEvent.input(element.querySelector("input[type=number]")!, { target: { value: "3" } });
     fireEvent.change(element.querySelectorAll("select")[1]!, { target: { value: "12" } });
     fireEvent.input(element.querySelectorAll("form input.p2p-input")[1]!, { target: { value: "GPU, big" } });
+    fireEvent.input(element.querySelector("input[step]")!, { target: { value: "1.5" } });
+    element.querySelector<HTMLElement>("form input[type=checkbox]")?.click();
     expect([...element.querySelectorAll("fieldset label")].map((label) => label.textContent)).toEqual(["bob"]);
     element.querySelector<HTMLElement>("fieldset input")?.click();
     await settle();
@@ -738,7 +740,7 @@ describe("actions", () => {
     await click("Pause lending to lab/pool");
     await click("Stop lending to lab/pool");
     expect(transport.acts).toEqual([
-      { action: "lend", args: { title: "alice/friends", slots: 3, hours: 12, only: ["kb"], tags: ["gpu", "big"], sandbox: "auto" } },
+      { action: "lend", args: { title: "alice/friends", slots: 3, hours: 12, only: ["kb"], tags: ["gpu", "big"], sandbox: "auto", gpu: true, cpus: 1.5 } },
       { action: "pause", args: { lending: "l" } },
       { action: "stop", args: { lending: "l" } }
     ]);

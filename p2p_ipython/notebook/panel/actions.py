@@ -198,12 +198,21 @@ class Actions:
         only: tuple[str, ...],
         tags: tuple[str, ...],
         sandbox: str,
+        gpu: bool,
+        cpus: float,
     ) -> Done:
         connected = cluster is not None and cluster.target == title  # the cluster knows its own way
         where: Cluster | str = title if title and not connected else _open(cluster)
         with _unattended():
             state = lender().lend(
-                where, slots=slots or 1, seconds=hours * 3600 or None, only=only, tags=tags, sandbox=sandbox
+                where,
+                slots=slots or 1,
+                seconds=hours * 3600 or None,
+                only=only,
+                tags=tags,
+                sandbox=sandbox,
+                limits={"task_cpus": cpus},
+                gpu=gpu,
             )
         return Done(f"{state.name} lends {count(state.slots, 'slot')} to {state.title}.")
 

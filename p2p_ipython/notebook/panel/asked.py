@@ -12,7 +12,7 @@ MAX_TEXT = 500
 MAX_WORDS = 16
 MAX_NUMBER = 1_000_000
 
-TEXT, TEXTS, COUNT, NUMBER = "text", "list of texts", "whole number", "number"
+TEXT, TEXTS, COUNT, NUMBER, FLAG = "text", "list of texts", "whole number", "number", "yes or no"
 
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "cancel": {"task": TEXT},
@@ -25,7 +25,16 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "revoke": {"title": TEXT, "member": TEXT},
     "trust": {"member": TEXT},
     "distrust": {"member": TEXT},
-    "lend": {"title": TEXT, "slots": COUNT, "hours": NUMBER, "only": TEXTS, "tags": TEXTS, "sandbox": TEXT},
+    "lend": {
+        "title": TEXT,
+        "slots": COUNT,
+        "hours": NUMBER,
+        "only": TEXTS,
+        "tags": TEXTS,
+        "sandbox": TEXT,
+        "gpu": FLAG,
+        "cpus": NUMBER,
+    },
     "pause": {"lending": TEXT},
     "resume": {"lending": TEXT},
     "stop": {"lending": TEXT},
@@ -75,7 +84,7 @@ def read(data: object) -> Hello | Code | Do | None:
 def checked(asked: Do) -> dict[str, Any]:
     """Return the arguments of an action, each of its right kind. Raises ``UsageError``.
 
-    Missing arguments become "", 0 or (); unknown ones are left out.
+    Missing arguments become "", 0, () or False; unknown ones are left out.
     """
     wanted = ARGUMENTS.get(asked.action)
     if wanted is None:
@@ -93,6 +102,9 @@ def _argument(name: str, kind: str, value: object) -> Any:
             if len(words) > MAX_WORDS:
                 raise UsageError(f"{name}: {len(words)} are too many", hint=f"Give {MAX_WORDS} at most.")
             return tuple(word.strip() for word in words if word.strip())
+    elif kind is FLAG:
+        if value is None or isinstance(value, bool):
+            return bool(value)
     else:
         number = 0 if value is None else value
         if isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= MAX_NUMBER:

@@ -125,6 +125,7 @@ class OfferRow(TypedDict, total=False):
     paused: bool
     mine: bool
     sandbox: str
+    cards: str
 
 
 class VisitorRow(TypedDict, total=False):

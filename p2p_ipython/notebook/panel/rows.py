@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from p2p_ipython.notebook.panel.contract import LendingRow, MemberRow, OfferRow, TaskRow, VisitorRow
+from p2p_ipython.protocol.messages import cards_words
 
 if TYPE_CHECKING:
     from p2p_ipython.client.errands import Visitor
@@ -143,6 +144,7 @@ def offer(name: str, terms: Terms, *, busy: int, own: bool, state: str, only: st
         paused=terms.paused,
         mine=mine,
         sandbox=terms.sandbox if terms.walled else "",
+        cards=cards_words(terms.cards)[:WORDS],
     )
     return row(made)
 

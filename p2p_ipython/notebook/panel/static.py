@@ -87,7 +87,7 @@ def _members(put: Mapping[str, Any]) -> list[str]:
             "" if row.get("me") else row.get("state", ""),
             f"{row.get('busy', 0)} of {row['slots']} busy" if row.get("slots") else "",
             row.get("python", ""),
-            row.get("machine", ""),
+            ", ".join(filter(None, (row.get("machine", ""), offers.get(id, {}).get("cards", "")))),
             offers[id].get("sandbox", "no sandbox") if id in offers else "",
             row.get("trust", ""),
         )

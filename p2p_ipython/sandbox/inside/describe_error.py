@@ -28,20 +28,21 @@ _OURS = os.path.dirname(os.path.abspath(__file__))
 _PICKLING = os.path.join(os.path.dirname(_OURS), "task")
 
 
-def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str]) -> TaskFailure:
+def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str], note: str = "") -> TaskFailure:
     """Return what a result says of an error.
 
     ``kind`` is "exception" (the task raised it), "interrupted" (it was cancelled), "unpicklable" (its value
     can't travel), "missing" (its payload names a module or a name that isn't here) or "unloadable" (its
-    payload can't be loaded for another reason). ``render`` makes the traceback's text.
+    payload can't be loaded for another reason). ``render`` makes the traceback's text. ``note`` is said after its end.
     """
     missing = getattr(error, "name", None) if kind == "missing" else None
+    below = f"\n{note}" if note else ""
     return TaskFailure(
         kind,
         class_name(type(error)),
         tuple(class_name(base) for base in type(error).__mro__[:_MAX_BASES]),
-        shortened(text_of(error)),
-        shortened(_rendered(error, render)),
+        shortened(text_of(error)) + below,
+        shortened(_rendered(error, render)) + below,
         str(missing or "")[:_MAX_MISSING],
     )
 

@@ -35,9 +35,11 @@ from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
 from p2p_ipython.sandbox.inside.folder import TaskFolder
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.limits import Spare
 from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures, run_to_its_end
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
+from p2p_ipython.sandbox.inside.used_up import Limits
 from p2p_ipython.task import modules, safe
 from p2p_ipython.task.around import Around
 from p2p_ipython.task.payload import Packed, pack_result, unpack
@@ -81,6 +83,7 @@ class Executor:
         baseline: Baseline,
         cells: Cells,
         folder: TaskFolder,
+        limits: Limits,
     ) -> None:
         self._channel = channel
         self._outlet = outlet
@@ -89,6 +92,7 @@ class Executor:
         self._baseline = baseline
         self._cells = cells
         self._folder = folder
+        self._limits = limits
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
         self._around = Around()
@@ -111,8 +115,17 @@ class Executor:
         except BaseException as error:  # an interrupt between two steps, or the shell, which the task has broken
             self._interrupts.end()
             failed = _Failed(error, self._kind(error, "exception"))
+        self._baseline.restore_builtins()
         if os.getpid() != self._process:
             _end_fork(failed)
+        if failed is None:
+            self._end(task, value, None)
+            return
+        with Spare():
+            self._end(task, value, failed)
+
+    def _end(self, task: Task, value: _Value, failed: _Failed | None) -> None:
+        """Tidy up, and send the result."""
         if failed is None:
             about = (round(value.seconds, 6), value.shown, value.codec, value.type_name, value.at)
             attached = tuple(each.entry for each in value.attachments)
@@ -234,7 +247,8 @@ class Executor:
         return "interrupted" if ours else otherwise
 
     def _failure(self, task: Task, failed: _Failed) -> tuple[Result, bytes]:
-        description = describe(failed.error, failed.kind, self._cells.render)
+        note = self._limits.words(failed.error)
+        description = describe(failed.error, failed.kind, self._cells.render, note)
         words = Result(task.id, task.attempt, False, (), 0.0, failure=description)
         if task.reply == "safe":
             return words, b""

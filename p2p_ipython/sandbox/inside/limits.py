@@ -41,10 +41,35 @@ _NICE = 10
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 
 
+def stay_on(cores: list[int]) -> None:
+    """Let this process and its children run on these cores only, where the system has a way to say so."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # one may have been taken offline, or belong to others by now
+            os.sched_setaffinity(0, cores)
+
+
 def limit_memory(memory: int) -> None:
     """Let this process use ``memory`` bytes more than it does now; 0 sets no limit."""
     if memory:
-        _lower(resource.RLIMIT_DATA, memory + _data_now())
+        most = memory + data_now()
+        _lower(resource.RLIMIT_DATA, most, most + _SPARE)
+
+
+_SPARE = 64 << 20
+"""Bytes over the limit that are there to say that it is reached."""
+
+
+class Spare:
+    """A block in which a little more memory is there than tasks may use: a task that has none left can't even fail."""
+
+    def __enter__(self) -> None:
+        self._limits = resource.getrlimit(resource.RLIMIT_DATA)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, (self._limits[1], self._limits[1]))
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, self._limits)
 
 
 def limit_processes(processes: int) -> None:
@@ -59,15 +84,16 @@ def limit_files(size: int) -> None:
         _lower(resource.RLIMIT_FSIZE, size)
 
 
-def _lower(which: int, value: int) -> None:
+def _lower(which: int, value: int, highest: int = 0) -> None:
+    """Set a limit, which the process may raise to ``highest``."""
     _, hard = resource.getrlimit(which)
     if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
+        value, highest = min(value, hard), min(highest, hard)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses some of them
-        resource.setrlimit(which, (value, value))
+        resource.setrlimit(which, (value, max(value, highest)))
 
 
-def _data_now() -> int:
+def data_now() -> int:
     """Return the bytes that count towards ``RLIMIT_DATA`` already; 0 if the system doesn't say."""
     try:
         with open("/proc/self/status", "rb") as file:

@@ -26,7 +26,7 @@ from typing import Any
 
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header
-from p2p_ipython.protocol.task_frames import Cancel, Drop, NewBuffer, Piece, Ready, Task, read_agent
+from p2p_ipython.protocol.task_frames import Cancel, Drop, NewBuffer, Piece, Ready, Task, Warm, read_agent
 from p2p_ipython.sandbox import seccomp
 from p2p_ipython.sandbox.inside import limits, wall, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
@@ -48,6 +48,10 @@ def main(options: dict[str, Any]) -> None:
     limits.limit_basics()
     if options["polite"]:
         limits.be_polite()
+    if options["cores"]:
+        limits.stay_on(options["cores"])
+        if options["firmly"]:
+            seccomp.on_these_cores()
     if options["modeless"]:
         seccomp.without_modes()
     interrupts = Interrupts()
@@ -77,6 +81,7 @@ def main(options: dict[str, Any]) -> None:
     from p2p_ipython.sandbox.inside.folder import TaskFolder
     from p2p_ipython.sandbox.inside.shell import Cells
     from p2p_ipython.sandbox.inside.tidy import Baseline
+    from p2p_ipython.sandbox.inside.used_up import Limits
 
     if walled:
         from p2p_ipython.sandbox.inside import shared
@@ -85,6 +90,7 @@ def main(options: dict[str, Any]) -> None:
     cells = Cells(outlet)
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
     baseline = Baseline(streams(outlet), interrupts)
+    memory, disk, processes = (options[name] for name in ("memory", "disk", "processes"))
     executor = Executor(
         channel=channel,
         outlet=outlet,
@@ -93,6 +99,7 @@ def main(options: dict[str, Any]) -> None:
         baseline=baseline,
         cells=cells,
         folder=TaskFolder(scratch),
+        limits=Limits(memory, limits.data_now(), disk, processes, options["scratch"], options["place"]),
     )
 
     def in_child() -> None:
@@ -101,11 +108,17 @@ def main(options: dict[str, Any]) -> None:
         os.close(frames_in)
 
     os.register_at_fork(after_in_child=in_child)
-    limits.limit_memory(options["memory"])
-    limits.limit_processes(options["processes"] and options["processes"] + others)
-    limits.limit_files(options["disk"])
-    while True:
-        executor.perform(*tasks.get())
+    limits.limit_memory(memory)
+    limits.limit_processes(processes + others if processes and options["counted"] else 0)
+    limits.limit_files(disk)
+    channel.send(Warm())
+    write, end = os.write, os._exit  # as long as nobody has changed them
+    try:
+        while True:
+            executor.perform(*tasks.get())
+    finally:  # a task has broken the interpreter
+        write(errors, b"It broke its own interpreter: its result could not be sent.\n")
+        end(1)
 
 
 def _take_over_pipes() -> tuple[int, int, int]:

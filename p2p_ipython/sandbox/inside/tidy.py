@@ -18,11 +18,15 @@ import warnings
 
 # signal's own looks for the answer in an enum, which takes longer than the rest of ``restore``.
 from _signal import getsignal  # type: ignore[import-not-found]
+from operator import is_
 from typing import TextIO
 
 from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.threads import Left, left_by_task
+
+_NEEDED = frozenset({"builtins", "sys", "os", "io", "signal", "codecs", "IPython", "p2p_ipython"})
+"""Modules by whose loss nothing works any more as it should, and nothing needs to say so."""
 
 _LAST = frozenset({"last_type", "last_value", "last_traceback", "last_exc"})
 """What ``sys`` keeps of the last exception that nobody caught."""
@@ -47,10 +51,25 @@ class Baseline:
         self._recursion = sys.getrecursionlimit()
         self._threads = threading.active_count()
         builtins.input = no_input
+        self._builtins = dict(builtins.__dict__)
+        self._workers = [each for each in threading.enumerate() if each.name.startswith("p2p-")]
+        self._modules = sys.modules
+        self._own = {name: module for name, module in sys.modules.items() if name in _NEEDED}
         self._streams_back()
 
+    def restore_builtins(self) -> None:
+        """Put back what each name of ``builtins`` meant. It needs none of these names itself."""
+        builtins.__dict__.update(self._builtins)
+
     def restore(self) -> None:
-        """Undo what a task did to the process, and end the processes it left. Quick when it did nothing."""
+        """Undo what a task did to the process, and end the processes it left. Quick when it did nothing.
+
+        Raises ``RuntimeError`` when modules that the runner itself needs are other ones, or its threads have ended.
+        """
+        if sys.modules is not self._modules or not all(map(is_, map(sys.modules.get, self._own), self._own.values())):
+            raise RuntimeError("modules that the runner needs are gone")
+        if not all(each.is_alive() for each in self._workers):
+            raise RuntimeError("threads that the runner needs have ended")
         if processes.has_children():
             processes.end_descendants()
         self._streams_back()

@@ -12,6 +12,7 @@ import signal
 import psutil
 
 from p2p_ipython.sandbox.launch import Death
+from p2p_ipython.sandbox.scratch import DISK_FULL, OVER
 
 
 def memory_below(pid: int, *, shared_once: bool = False) -> int:
@@ -29,8 +30,21 @@ def memory_of(pids: list[int], *, shared_once: bool = False) -> int:
     for child in pids:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(child)
-            total += process.memory_full_info().pss if shared_once else process.memory_info().rss
+            if not shared_once:
+                total += process.memory_info().rss
+                continue
+            full = process.memory_full_info()
+            total += getattr(full, "pss", 0) or full.uss  # only Linux counts what is shared in parts
     return total
+
+
+def count_below(pid: int) -> int:
+    """Return how many processes and threads there are below ``pid``."""
+    count = 0
+    for child in _below(pid):
+        with contextlib.suppress(psutil.Error):
+            count += psutil.Process(child).num_threads()
+    return count
 
 
 def _below(pid: int) -> list[int]:
@@ -68,6 +82,8 @@ class Mortality:
     def death(self, code: int, words: str) -> Death:
         """Describe an end by exit code (negative: a signal's number); ``words`` are the last ones on stderr."""
         place = f"\n{words}" if words else ""
+        if OVER in words and code == DISK_FULL:
+            return Death("disk", code, words[words.rindex(OVER) :])
         if code >= 0:
             return Death("exit", code, f"The task ended its Python process with exit code {code}.{place}")
         if -code == signal.SIGKILL and _oom_kills() > self._oom_kills:

@@ -2,7 +2,8 @@
 
 Apptainer can't bound a folder in memory. So its command runs in namespaces that unshare makes before. The scratch
 folder and /dev/shm are mounted there, and shown in the container. Apptainer has no daemon, and its processes are below
-the guard. Root's container is made by a user id that nobody else has, which must be able to reach Python.
+the guard. Root's container is made by a user id that nobody else has, which must be able to reach Python. Its options
+for graphics cards show all of a maker; variables name those of the slot.
 
 Linux, with apptainer 1.2 or later, unshare and mount (util-linux); see apptainer-exec(1). For root setpriv as well.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox import seccomp
+from p2p_ipython.sandbox.graphics import AMD, NVIDIA
 from p2p_ipython.sandbox.launch import LaunchOptions, Missing
 from p2p_ipython.sandbox.mechanisms.accounts import memory_below
 from p2p_ipython.sandbox.mechanisms.containers import ContainerLaunch, Engine
@@ -58,9 +60,11 @@ def _engine(container: Container) -> Engine:
     apptainer += ["--net", "--network", "none", *container.mount_words(), "--pwd", str(SCRATCH)]
     for place, shown in ((disk, str(SCRATCH)), (shared, "/dev/shm")):  # noqa: S108 - in the container
         apptainer += ["--mount", f'type=bind,"src={place}",dst={shown}']
+    makers = {card.maker for card in container.options.graphics.cards} if container.options.graphics is not None else ()
+    apptainer += [option for maker, option in ((NVIDIA, "--nv"), (AMD, "--rocm")) if maker in makers]
     script = " && ".join([*mounts, 'exec "$@"'])
     unshare = [shutil.which("unshare") or "unshare", "--user", "--map-current-user", "--mount", "--keep-caps", "--"]
-    command = [*as_stranger(other), *unshare, "/bin/sh", "-c", script, "sh", *apptainer]
+    command = [*as_stranger(other, container.options), *unshare, "/bin/sh", "-c", script, "sh", *apptainer]
     return Engine(
         guarded={"command": [*command, str(container.root), *FIRST], "end": []},
         environment={"HOME": str(own), "APPTAINER_CONFIGDIR": str(own)},

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from p2p_ipython.sandbox import seccomp
+from p2p_ipython.sandbox.graphics import Graphics
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
@@ -54,7 +55,7 @@ class BubblewrapLaunch:
             words += [*_files(options, etc), "--chdir", str(home)]
             # In the arguments' file they are in no list of processes: they name the lender's folders.
             arguments = self._way.keep("arguments", b"".join(os.fsencode(word) + b"\0" for word in words))
-            command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other)]
+            command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other, options)]
             command += [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True)]
             self.command = self._way.command(command)
         except BaseException:
@@ -84,6 +85,9 @@ class BubblewrapLaunch:
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
         """Add up what the processes in the sandbox occupy."""
         return memory_below(process.pid, shared_once=shared_once)
+
+    def excess(self, process: subprocess.Popen[bytes]) -> None:
+        """Return None: the kernel holds disk and processes."""
 
     def death(self, code: int, words: str) -> Death:
         """Describe an end; bwrap tells a signal's number by 128 more, as a shell does."""
@@ -148,6 +152,8 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
     for name, file in etc.items():
         words += ["--ro-bind", str(file), f"/etc/{name}"]
     words += ["--proc", "/proc", "--dev", "/dev"]
+    if options.graphics is not None:
+        words += _cards(options.graphics)
     words += ["--perms", "1777", "--size", str(SHARED_MEMORY), "--tmpfs", "/dev/shm"]  # noqa: S108 - in the sandbox
     words += ["--perms", "1777", "--size", str(options.disk), "--tmpfs", str(SCRATCH)]
     for name in ("home", "tmp"):
@@ -158,13 +164,36 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
     # Python's own files come last: in a folder that tasks may write to they stay as they are.
     shown += [(each, "--ro-bind", ()) for each in python_files(options).shown]
     for place, binding, hidden in shown:
-        for folder in reversed(place.parents):
-            if folder not in made and folder != Path("/"):  # else only their owner, root, could go through them
-                words += ["--perms", "0755", "--dir", str(folder)]
-                made.add(folder)
+        words += _folders_above(place, made)
         words += [binding, str(place), str(place)]
         for each in hidden:
             is_folder = os.path.isdir(each)
             words += ["--perms", "0000", "--size", "4096", "--tmpfs"] if is_folder else ["--ro-bind", os.devnull]
             words.append(each)
     return [*words, "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def _cards(graphics: Graphics) -> list[str]:
+    """Return the arguments that show graphics cards, and what is needed to use them."""
+    words: list[str] = []
+    made: set[Path] = set()
+    for node, seen in graphics.nodes():
+        words += [*_folders_above(seen, made), "--dev-bind", str(node), str(seen)]
+    for file, seen in graphics.files():
+        words += [*_folders_above(seen, made), "--ro-bind", str(file), str(seen)]
+    for link, target in graphics.links():
+        words += [*_folders_above(link, made), "--symlink", target, str(link)]
+    return words
+
+
+def _folders_above(place: Path, made: set[Path]) -> list[str]:
+    """Return the arguments that make the folders above a place, but for those ``made`` already.
+
+    Otherwise bwrap makes them such that only their owner, root, could go through them.
+    """
+    words = []
+    for folder in reversed(place.parents):
+        if folder not in made and folder != Path("/"):
+            words += ["--perms", "0755", "--dir", str(folder)]
+            made.add(folder)
+    return words

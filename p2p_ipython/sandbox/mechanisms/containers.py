@@ -43,7 +43,7 @@ class ContainerLaunch(ProcessLaunch):
     """See ``launch.Launch``. A guard, which has the engine end the container, takes the warden's part.
 
     ``user``: as whom the runner runs, None for us. ``counted``: whether the processes that count as this user's in the
-    container are the runner's alone.
+    container are the runner's alone. ``cgroup``: whether the engine keeps it in a cgroup of its own.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class ContainerLaunch(ProcessLaunch):
         engine: Callable[[Container], Engine],
         *,
         counted: bool = True,
+        cgroup: bool = False,
     ) -> None:
         # Not where options.scratch says: no task writes there, and podman wants a path of at most 50 characters.
         self._scratch = Scratch()
@@ -60,7 +61,7 @@ class ContainerLaunch(ProcessLaunch):
         self.descriptors: tuple[int, ...] = ()
         try:
             ids = (os.getuid(), os.getgid()) if user is None else (user, user)
-            shown = shown_in(options if counted else replace(options, processes=0), self.folder, ids)
+            shown = shown_in(options if counted else replace(options, processes=0), self.folder, ids, held=cgroup)
             root = skeleton(self.folder / "root", shown)
             made = engine(Container(options, ids, self.folder, root, tuple(shown), counted))
             (self.folder / "tmp").mkdir()

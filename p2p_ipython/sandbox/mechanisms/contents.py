@@ -81,6 +81,9 @@ class Container:
             limits["nproc"] = self.options.processes + _OWN_PROCESSES
         for name, most in limits.items():
             words += ["--ulimit", f"{name}={most}:{most}"]
+        # The driver's libraries are this system's own, so engines' hooks for them (CDI) have nothing to do.
+        cards = self.options.graphics.nodes() if self.options.graphics is not None else ()
+        words += [f"--device={node}:{seen}" for node, seen in cards]
         return [*words, "--shm-size", str(SHARED_MEMORY), *self.mount_words()]
 
     def cgroup_words(self) -> list[str]:
@@ -89,6 +92,8 @@ class Container:
         A quarter more than a task may have: the slot, which looks at ``usage``, ends the task first, and says why.
         """
         words = ["--pids-limit", str(self.options.processes + _OWN_PROCESSES)]
+        if self.options.cpus:
+            words += ["--cpus", f"{self.options.cpus:g}"]
         if self.options.memory:
             most = str(self.options.memory * 5 // 4 + self.options.disk + SHARED_MEMORY + _TMP)
             words += ["--memory", most, "--memory-swap", most]
@@ -128,11 +133,14 @@ def _mount_point(root: Path, below: Path, *, folder: bool) -> None:
         point.touch()
 
 
-def shown_in(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> list[Shown]:
-    """Return what a container shows: the system, Python, a few files of /etc, its first script, and what is shared."""
+def shown_in(options: LaunchOptions, folder: Path, ids: tuple[int, int], *, held: bool = False) -> list[Shown]:
+    """Return what a container shows: the system, Python, a few files of /etc, its first script, and what is shared.
+
+    ``held``: a cgroup holds the processor time of its runner.
+    """
     home, start = SCRATCH / "home", folder / "start"
     env = runner_environment(options, home, SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME}
-    runner = [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True)]
+    runner = [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True, held=held)]
     words = ["exec", "env", "-i", *(f"{name}={value}" for name, value in env.items()), *runner]
     start.write_text(f"cd {SCRATCH} && mkdir -p home tmp && cd home || exit 1\n{shlex.join(words)}\n")
     start.chmod(0o644)
@@ -140,6 +148,8 @@ def shown_in(options: LaunchOptions, folder: Path, ids: tuple[int, int]) -> list
     found = [SYSTEM, *(place for place, target in roots() if target is None), *(each for each in etc if each.exists())]
     given = [Shown(each, each) for each in found]
     given += [Shown(file, Path("/etc", name)) for name, file in name_files(folder, *ids, home).items()]
+    cards = options.graphics.files() if options.graphics is not None else ()
+    given += [Shown(file, seen) for file, seen in cards if not seen.is_relative_to("/sys")]
     python = [Shown(each, each) for each in python_files(options).shown]
     # Python's own files come last: in a folder that tasks may write to they stay as they are.
     return [*given, Shown(start, Path(FIRST[1])), *_shared(options, folder, python), *python]

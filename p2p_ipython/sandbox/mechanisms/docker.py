@@ -50,15 +50,17 @@ def prepare(options: LaunchOptions) -> ContainerLaunch:
     """Make what starts a runner in a container. Raises ``OSError``, and ``ConfigError`` as ``python_files`` does."""
     # What tasks write to the lender's own folders is to be the lender's, as behind other mechanisms.
     own = bool(options.mounts) and os.geteuid() != 0
-    return ContainerLaunch(options, None if own else any_stranger(), _engine, counted=not own)
+    return ContainerLaunch(options, None if own else any_stranger(), _engine, counted=not own, cgroup=True)
 
 
 def _engine(container: Container) -> Engine:
     docker = [shutil.which("docker") or "docker", "--host", _host()]
+    graphics = container.options.graphics
     name, known = f"p2p-{secrets.token_hex(8)}", container.folder / "id"
     entries = sorted((place.name, place.is_symlink() and os.readlink(place)) for place in container.root.iterdir())
     image = f"p2p-ipython-empty:{hashlib.sha256(repr(entries).encode()).hexdigest()[:16]}"
     words = [*container.common_words(), *container.cgroup_words(), "--name", name, "--cidfile", str(known)]
+    words += [f"--group-add={group}" for group in (graphics.groups() if graphics is not None else ())]
     words += ["--label", f"{_LABEL}={mark(container.folder)}", "--user", "{}:{}".format(*container.user)]
     form = f'{{{{.ID}}}} {{{{.Label "{_LABEL}"}}}}'
     return Engine(

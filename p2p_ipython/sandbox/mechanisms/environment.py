@@ -5,6 +5,7 @@ POSIX only.
 
 from __future__ import annotations
 
+import math
 import os
 import site
 from pathlib import Path
@@ -34,9 +35,14 @@ def runner_environment(
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     # Several slots a machine are how its cores are shared, not several threads a slot.
-    env |= dict.fromkeys(_THREADS, "1")
+    most = str(math.ceil(options.cpus) or 1)
+    env |= dict.fromkeys(_THREADS, most)
+    if options.cpus:
+        env["PYTHON_CPU_COUNT"] = most  # from Python 3.13 on
     if modules is not None:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), str(modules))))
+    if options.graphics is not None:
+        env |= options.graphics.variables()
     return env | dict(options.extra_env)
 
 

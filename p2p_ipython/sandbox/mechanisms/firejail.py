@@ -58,6 +58,13 @@ net none
 nogroups
 nonewprivs
 noroot
+no3d
+nodvd
+noinput
+nosound
+notv
+nou2f
+novideo
 private-dev
 private-etc alternatives,fonts,group,hosts,ld.so.cache,localtime,passwd,ssl
 protocol unix,inet,inet6,netlink

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 
-from p2p_ipython.sandbox.launch import Missing
+from p2p_ipython.sandbox.launch import LaunchOptions, Missing
 from p2p_ipython.sandbox.mechanisms.install import install_with
 from p2p_ipython.sandbox.scratch import STRANGERS
 
@@ -21,11 +21,16 @@ def any_stranger() -> int:
     return secrets.choice(STRANGERS)
 
 
-def as_stranger(user: int | None) -> list[str]:
-    """Return the words before a command that give up root for ``user``, and every capability; none for None."""
+def as_stranger(user: int | None, options: LaunchOptions | None = None) -> list[str]:
+    """Return the words before a command that give up root for ``user``, and every capability; none for None.
+
+    ``options``: what else its groups must open, which are graphics cards.
+    """
     if user is None:
         return []
-    ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    groups = options.graphics.groups() if options is not None and options.graphics is not None else ()
+    ids = [f"--reuid={user}", f"--regid={user}"]
+    ids += [f"--groups={','.join(map(str, groups))}"] if groups else ["--clear-groups"]
     none = ["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"]
     return [shutil.which("setpriv") or "setpriv", *ids, *none, "--"]
 

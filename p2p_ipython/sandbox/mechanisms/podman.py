@@ -40,7 +40,7 @@ LEAVES = ""
 
 def prepare(options: LaunchOptions) -> ContainerLaunch:
     """Make what starts a runner in a container. Raises ``OSError``, and ``ConfigError`` as ``python_files`` does."""
-    return ContainerLaunch(options, stranger(), _engine)
+    return ContainerLaunch(options, stranger(), _engine, cgroup=os.geteuid() == 0)
 
 
 def _engine(container: Container) -> Engine:
@@ -54,7 +54,7 @@ def _engine(container: Container) -> Engine:
     pid, name = container.folder / "pid", f"p2p-{secrets.token_hex(8)}"
     words = [*container.common_words(), "--name", name, "--pidfile", str(pid), "--read-only-tmpfs=false"]
     words += ["--http-proxy=false", "--unsetenv-all", "--detach-keys", "", "--systemd=false", "--no-hosts"]
-    words += ["--passwd=false", *_ids(container), *_runtime(container, root=root)]
+    words += ["--passwd=false", *_ids(container), *_groups(container, root=root), *_runtime(container, root=root)]
     command = [*podman, "run", *words, "--rootfs", str(container.root), *FIRST]
     return Engine(
         guarded={
@@ -70,6 +70,15 @@ def _engine(container: Container) -> Engine:
 
 def _ids(container: Container) -> list[str]:
     return ["--userns", "keep-id"] if os.geteuid() else ["--user", "{}:{}".format(*container.user)]
+
+
+def _groups(container: Container, *, root: bool) -> list[str]:
+    """Return the arguments for the groups that may open graphics cards: an ordinary user's container keeps theirs."""
+    graphics = container.options.graphics
+    groups = graphics.groups() if graphics is not None else ()
+    if not root:
+        return ["--group-add", "keep-groups"] if groups else []
+    return [f"--group-add={group}" for group in groups]
 
 
 def _runtime(container: Container, *, root: bool) -> list[str]:

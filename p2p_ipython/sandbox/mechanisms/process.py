@@ -12,10 +12,10 @@ import subprocess
 import sys
 
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
-from p2p_ipython.sandbox.mechanisms.accounts import Mortality, memory_below
+from p2p_ipython.sandbox.mechanisms.accounts import Mortality, count_below, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.processes import descendants, end_those_in
-from p2p_ipython.sandbox.scratch import Scratch
+from p2p_ipython.sandbox.scratch import Scratch, occupied
 
 LEAVES = "Tasks run as you, with your files, keys and network in reach."
 
@@ -23,7 +23,11 @@ LEAVES = "Tasks run as you, with your files, keys and network in reach."
 class ProcessLaunch:
     """See ``launch.Launch``."""
 
+    watched: LaunchOptions | None = None
+    """Whose disk and processes nothing else holds."""
+
     def __init__(self, options: LaunchOptions) -> None:
+        self.watched = options
         self._scratch = Scratch(options.scratch)
         self.folder = self._scratch.path / "home"
         temporary = self._scratch.path / "tmp"
@@ -49,6 +53,18 @@ class ProcessLaunch:
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
         """Add up what the processes below the warden occupy."""
         return memory_below(process.pid, shared_once=shared_once)
+
+    def excess(self, process: subprocess.Popen[bytes]) -> Death | None:
+        """Look at files and processes, unless something else holds them."""
+        if self.watched is None:
+            return None
+        if (most := self.watched.processes) and (count := count_below(process.pid)) > most:
+            words = f"It had {count} of the {most} processes and threads that it may have."
+            return Death("processes", 0, f"The task was ended. {words}")
+        if (most := self.watched.disk) and (written := occupied(str(self._scratch.path), most)) > most:
+            words = f"It wrote {written >> 20} of the {most >> 20} MiB that it may write to its scratch folder."
+            return Death("disk", 0, f"The task was ended. {words}")
+        return None
 
     def death(self, code: int, words: str) -> Death:
         """Tell a task that ran out of the machine's memory from others by the system's own count."""

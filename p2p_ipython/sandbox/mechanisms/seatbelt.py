@@ -53,6 +53,7 @@ class SeatbeltLaunch(ProcessLaunch):
     """See ``launch.Launch``."""
 
     def __init__(self, options: LaunchOptions) -> None:
+        self.watched = options
         self.descriptors: tuple[int, ...] = ()
         self._scratch = Scratch(options.scratch)
         scratch = self._scratch.path.resolve()  # the sandbox compares real paths, and /tmp is a link

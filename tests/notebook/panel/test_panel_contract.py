@@ -13,13 +13,13 @@ from p2p_ipython.board.base import BoardReport, BoardState
 from p2p_ipython.client.lending import LIVE
 from p2p_ipython.client.status import standing
 from p2p_ipython.notebook.panel import comm, contract, hub, static, watch
-from p2p_ipython.notebook.panel.asked import ARGUMENTS, COUNT, NUMBER, TEXT, TEXTS
+from p2p_ipython.notebook.panel.asked import ARGUMENTS, COUNT, FLAG, NUMBER, TEXT, TEXTS
 from p2p_ipython.notebook.panel.shown import IMAGES
 from p2p_ipython.protocol.client_machine import TaskState
 from tests.notebook.panel.contract_support import OBJECTS, SCHEMA
 
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", Any: "unknown"}
-KINDS = {TEXT: "string", TEXTS: "string[]", COUNT: "integer", NUMBER: "number"}
+KINDS = {TEXT: "string", TEXTS: "string[]", COUNT: "integer", NUMBER: "number", FLAG: "boolean"}
 DECLARED = {name: value for name, value in vars(contract).items() if not name.startswith("_")}
 WORDS = {name: value for name, value in DECLARED.items() if get_origin(value) is Annotated}
 ROWS = SCHEMA["rows"].keys()

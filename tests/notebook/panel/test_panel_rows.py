@@ -27,7 +27,7 @@ from p2p_ipython.notebook.panel import rows, static
 from p2p_ipython.notebook.panel.asked import ARGUMENTS, Code, Do, Hello, checked, read
 from p2p_ipython.notebook.panel.shown import CUT, MOST_IMAGES, MOST_OUTPUTS, MOST_TEXT, shown
 from p2p_ipython.protocol.client_machine import TaskState
-from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.messages import CardKind, Terms
 from tests.notebook.panel.contract_support import fits
 
 HOSTILE = '<img src=x onerror="window.pwned=1">\'&'
@@ -118,6 +118,21 @@ def test_an_offer_names_its_sandbox_if_there_is_one() -> None:
 
     assert sandbox(replace(TERMS, sandbox="bubblewrap")) == "bubblewrap"
     assert sandbox(TERMS) is None
+
+
+def test_an_offer_names_its_graphics_cards_if_there_are_some() -> None:
+    def cards(terms: Terms) -> object:
+        return rows.offer("bob", terms, busy=0, own=False, state="up", only="", mine=True).get("cards")
+
+    assert cards(replace(TERMS, cards=(CardKind(2, "NVIDIA A40", 45 << 30),))) == "2 × NVIDIA A40 with 45 GiB"
+    assert cards(TERMS) is None
+
+
+def test_the_static_view_names_graphics_cards_and_escapes_them() -> None:
+    said = snapshot()
+    said["put"]["offers"] = {"0": {"cards": "<b>A40</b>"}}
+    assert "&lt;b&gt;A40&lt;/b&gt;" in static.page(said)
+    assert "<b>A40" not in static.page(said)
 
 
 def test_keys_are_told_by_names_where_they_are_known() -> None:
@@ -379,7 +394,7 @@ def test_arguments_are_of_their_kind_or_refused(action: str, args: dict[str, Any
     except UsageError:
         return
     assert given_.keys() == ARGUMENTS[action].keys()
-    kinds = {"text": str, "list of texts": tuple, "whole number": int, "number": float}
+    kinds = {"text": str, "list of texts": tuple, "whole number": int, "number": float, "yes or no": bool}
     assert all(isinstance(given_[name], kinds[kind]) for name, kind in ARGUMENTS[action].items())
     json.dumps(given_)
 
@@ -400,6 +415,7 @@ def test_arguments_are_of_their_kind_or_refused(action: str, args: dict[str, Any
         ("lend", {"only": "bob"}),
         ("lend", {"only": ["bob"] * 17}),
         ("lend", {"tags": [1]}),
+        ("lend", {"gpu": 1}),
     ],
 )
 def test_arguments_that_can_not_be_are_refused(action: str, args: dict[str, Any]) -> None:
