@@ -152,7 +152,7 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "process")
+MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "qemu", "process")
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 AUTO = "auto"
@@ -160,7 +160,7 @@ AUTO = "auto"
 
 CHOICES = (AUTO, *MECHANISMS)
 
-BY_NAME = ("seatbelt",)
+BY_NAME = ("seatbelt", "qemu")
 """Those that ``auto`` never tries: a lender has to ask for them."""
 
 WITH_NETWORK = ("bubblewrap",)

@@ -2,6 +2,7 @@
 
 ``runner``          the process itself: takes frames in, has tasks executed one after the other
 ``warden``          its parent, which clears up when either has ended
+``machine``         the first process of a virtual machine, above the warden
 ``execute``         one task: unpack, run, pack the value or describe the error, put the process back
 ``shell``           the IPython shell that executes cells
 ``buffers``         the large buffers that the runner keeps

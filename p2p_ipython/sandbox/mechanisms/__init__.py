@@ -5,12 +5,15 @@
 ``landlock``     the kernel's own limits, by the library sandlock; ``landlock_guard`` is outside its wall
 ``firejail``     Linux: a profile for firejail, which a guard starts
 ``seatbelt``     macOS: a profile for sandbox-exec
+``qemu``         a virtual machine
 ``process``      a plain child process with limits, but no walls
 
 ``internet``     the internet for runners, without the lender's own network
 ``environment``  which variables a runner gets that uses this machine's own Python
 ``python_files``, ``shown``   what a sandbox shows: Python with its packages, and of the system
 ``contents``, ``containers``, ``container_guard``, ``leftovers``   what the three kinds of container share, start to end
+``machine_trial``, ``machine_disk``, ``machine_files``, ``machine_kernel``, ``elf``   how a machine's disk is made
+``machine_guard``, ``machine_process``, ``machine_state``, ``machine_command``   a machine from its start to its end
 ``guarding``     how a guard, a process outside the wall, waits for its runner's end
 ``accounts``     what a runner's processes use, and how the last of them ended
 ``ids``          user ids that nobody has

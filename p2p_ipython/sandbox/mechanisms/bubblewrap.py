@@ -29,7 +29,7 @@ from p2p_ipython.sandbox.mechanisms.ids import as_stranger, root_lacks, stranger
 from p2p_ipython.sandbox.mechanisms.install import lacks_program
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, python_files
 from p2p_ipython.sandbox.mechanisms.shown import ETC, NAME, SCRATCH, SHARED_MEMORY, name_files, roots, write_files
-from p2p_ipython.sandbox.scratch import Scratch
+from p2p_ipython.sandbox.scratch import Scratch, in_memory
 
 LEAVES = ""
 
@@ -122,11 +122,8 @@ class BubblewrapLaunch:
 
     def _in_memory(self, name: str, data: bytes) -> int:
         """Return a descriptor of ours at the beginning of a file without a place, which holds ``data``."""
-        descriptor = os.memfd_create(name)
+        descriptor = in_memory(name, data)
         self.descriptors += (descriptor,)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from p2p_ipython.sandbox.launch import Death, LaunchOptions
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.contents import Container, mounts_of, skeleton
+from p2p_ipython.sandbox.mechanisms.environment import guard_environment
 from p2p_ipython.sandbox.mechanisms.leftovers import end_processes
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.scratch import Scratch
@@ -66,8 +67,7 @@ class ContainerLaunch(ProcessLaunch):
         self._engine = made
         guard = [sys.executable, "-P", "-m", "p2p_ipython.sandbox.mechanisms.container_guard"]
         self.command = [*made.before, *guard, json.dumps(made.guarded | {"scratch": str(self.folder)})]
-        ours = {name: value for name in _GUARDS if (value := os.environ.get(name)) is not None}
-        self.env = ours | made.environment | {"TMPDIR": str(self.folder / "tmp")}
+        self.env = guard_environment() | made.environment | {"TMPDIR": str(self.folder / "tmp")}
         self._mortality = Mortality()
 
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
@@ -93,6 +93,3 @@ class ContainerLaunch(ProcessLaunch):
 
 
 _END_DEADLINE = 10.0
-
-_GUARDS = ("PATH", "LANG", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH")
-"""Variables of ours that the guard's Python and the engine need."""
