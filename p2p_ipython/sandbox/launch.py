@@ -163,6 +163,9 @@ CHOICES = (AUTO, *MECHANISMS)
 BY_NAME = ("seatbelt", "qemu")
 """Those that ``auto`` never tries: a lender has to ask for them."""
 
+START_DEADLINES = {"qemu": 300.0}
+"""Seconds that a runner may take to be ready, where they are more than for others: a machine may have to boot."""
+
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""
 

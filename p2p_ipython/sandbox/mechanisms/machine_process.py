@@ -25,7 +25,7 @@ from p2p_ipython.sandbox.mechanisms import machine_state
 from p2p_ipython.sandbox.mechanisms.machine_command import KVM, PROGRAM, Shape, command
 from p2p_ipython.sandbox.scratch import in_memory
 
-_ANSWER = 20.0
+_ANSWER = 60.0
 """Seconds that a machine which is up may take to answer."""
 
 _ENTROPY = 64

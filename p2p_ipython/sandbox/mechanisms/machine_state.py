@@ -26,6 +26,9 @@ KEPT = 4
 PREFIX = "state-"
 _BANDWIDTH = 1 << 40
 _PATIENCE = 60.0
+_OTHERS = 240.0
+"""Seconds that another process may take to make a state."""
+
 _LOOK = 0.01
 _LONGEST = 1 << 20
 
@@ -42,7 +45,7 @@ class State:
         descriptor = self._open()
         if descriptor is None:
             # Another process may be making it just now: its end is worth waiting for.
-            lock = Lock.acquire(self._file.with_name("state.lock"), wait=_PATIENCE)
+            lock = Lock.acquire(self._file.with_name("state.lock"), wait=_OTHERS)
             if lock is not None:
                 with lock:
                     if not self._file.exists():

@@ -36,8 +36,8 @@ LEAVES = "Tasks find Python with its packages as they were when the disk was bui
 
 _BUILD = "Build it: p2p sandbox build qemu"
 _OWN_PROCESSES = 8
-_BOOT = 50.0
-"""Seconds that a machine may take to boot: a slot waits a little longer."""
+_BOOT = 240.0
+"""Seconds that a machine may take to boot; a slot waits a little longer, see ``START_DEADLINES``."""
 
 _ANSWER = 1.0
 """Seconds that a machine may take to say how much memory its task occupies."""
