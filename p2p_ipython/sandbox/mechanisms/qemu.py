@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import platform
+import select
 import socket
 import subprocess
 import sys
@@ -56,6 +57,7 @@ class QemuLaunch:
         self._scratch = Scratch()  # the task's own is in the machine
         self.folder = self._scratch.path
         self._accounts, theirs = socket.socketpair()
+        self._accounts.setblocking(False)
         self.descriptors: tuple[int, ...] = (theirs.detach(),)
         home = SCRATCH / "home"
         given = {
@@ -91,11 +93,9 @@ class QemuLaunch:
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
         """Ask the machine; the answer to the last question is returned, unless ``shared_once`` asks for a new one."""
         with contextlib.suppress(OSError, ValueError):
-            self._accounts.setblocking(False)
             self._hear()
             self._accounts.send(b"?")
-            if shared_once:
-                self._accounts.settimeout(_ANSWER)
+            if shared_once and select.select([self._accounts], [], [], _ANSWER)[0]:
                 self._hear()
         return self._used
 
