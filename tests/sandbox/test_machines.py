@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="virtual machine
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep nothing in the user's cache folder, and use nothing of it."""
     folder = tmp_path / "cache"
+    monkeypatch.setattr(machine_disk, "_found", [])
     monkeypatch.setenv("P2P_CACHE", str(folder))
     return folder
 
@@ -154,9 +155,11 @@ def test_a_disk_is_found_until_the_environment_is_another_one(small: Path, cache
     (small / "__pycache__" / "module.pyc").write_text("compiled, whenever")
     assert machine_disk.find() == disk
     (small / "module.py").write_text("x = 2, and longer\n")
+    assert machine_disk.known() == disk  # a worker that lends with it continues to
     assert machine_disk.find() is None
     new = machine_disk.build(print, nothing)
     assert [each for each in (cache / "machines").iterdir() if each.is_dir()] == [new.folder]
+    assert machine_disk.known() == new
 
 
 def test_a_disk_has_files_at_their_own_paths_for_everybody_to_read(small: Path) -> None:

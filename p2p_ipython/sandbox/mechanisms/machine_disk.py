@@ -70,7 +70,21 @@ def find() -> Disk | None:
     Raises ``ConfigError`` as ``machine_files.fingerprint`` does.
     """
     folder = parent() / f"{machine_files.environment()}-{machine_files.fingerprint()}"
-    return Disk(folder) if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    _found[:] = [Disk(folder)]
+    return _found[0]
+
+
+def known() -> Disk | None:
+    """Return the disk that ``find`` found last in this process; look for one if it is gone, or there was none.
+
+    So a worker keeps its disk, and its runners don't wait until all files have been looked at. Raises as ``find`` does.
+    """
+    return _found[-1] if _found and _found[-1].image.exists() else find()
+
+
+_found: list[Disk] = []
 
 
 def build(say: Callable[[str], None], try_out: Callable[[Disk], None]) -> Disk:

@@ -48,7 +48,7 @@ class QemuLaunch:
     """See ``launch.Launch``. A guard takes the warden's part, outside the machine."""
 
     def __init__(self, options: LaunchOptions) -> None:
-        disk = machine_disk.find()
+        disk = machine_disk.known()
         if disk is None:
             raise ConfigError("there is no disk of this environment for virtual machines", hint=_BUILD)
         self._options = options
