@@ -48,8 +48,10 @@ def main() -> NoReturn:
         _say(orders, {"up": True})
         order = json.loads(_line(orders))
         _renew(order["time"], bytes.fromhex(order["entropy"]))
+        frames = _open_port("frames")
         _say(orders, {"begun": True})
-        _say(orders, _run(order, start["user"], orders, accounts))
+        _line(orders)  # see machine_process.py
+        _say(orders, _run(order, start["user"], (orders, accounts, frames)))
         with contextlib.suppress(OSError):
             os.read(orders, 1)  # what we have said is lost if we are gone before it has been read
     finally:
@@ -144,8 +146,9 @@ def _renew(now: float, entropy: bytes) -> None:
 # --- the runner ----------------------------------------------------------------------------------------------------
 
 
-def _run(order: dict[str, Any], user: int, orders: int, accounts: int) -> dict[str, Any]:
+def _run(order: dict[str, Any], user: int, ports: tuple[int, int, int]) -> dict[str, Any]:
     """Run the runner to its end; return what is to be said of it."""
+    orders, accounts, frames = ports
     _mount("scratch", SCRATCH, "tmpfs", _NOSUID | _NODEV, f"mode=1777,size={order['disk']}")
     _mount("shm", _make(_SHARED, 0o1777), "tmpfs", _NOSUID | _NODEV, f"mode=1777,size={order['shared']}")
     for name in ("home", "tmp"):
@@ -160,7 +163,6 @@ def _run(order: dict[str, Any], user: int, orders: int, accounts: int) -> dict[s
     os.set_blocking(ring, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
-    frames = _open_port("frames")
     if (runner := os.fork()) == 0:
         try:
             (_GROUP / "cgroup.procs").write_text("0")

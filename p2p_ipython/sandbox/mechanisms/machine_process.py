@@ -121,7 +121,11 @@ class Machine:
         told = order | {"time": time.time(), "entropy": secrets.token_hex(_ENTROPY)}
         with contextlib.suppress(OSError):
             self._orders.sendall(json.dumps(told).encode() + b"\n")
-            return self.says("begun", _ANSWER)
+            begun = self.says("begun", _ANSWER)
+            # The port for frames is open now, which QEMU's loop may not have noticed: it waits until something comes in
+            # at another one. Without this a task's frame can lie in the pipe until then.
+            self._orders.sendall(b"\n")
+            return begun
         return False
 
     def says(self, what: str, within: float) -> bool:
