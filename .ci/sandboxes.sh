@@ -2,7 +2,8 @@
 # missing; else say so: what is missing is skipped then. Apptainer is in newer releases than Debian 13 only.
 sh .ci/bubblewrap.sh
 missing=
-for pair in podman:podman crun:crun runc:runc newuidmap:uidmap dockerd:docker.io firejail:firejail; do
+for pair in podman:podman crun:crun runc:runc newuidmap:uidmap dockerd:docker.io firejail:firejail \
+    qemu-system-x86_64:qemu-system-x86 mksquashfs:squashfs-tools busybox:busybox-static; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then

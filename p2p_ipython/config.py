@@ -153,6 +153,21 @@ def data_dir() -> Path:
     return path
 
 
+def cache_dir() -> Path:
+    """Return the folder of what this user can have made again, which need not be there yet; in P2P_CACHE if it is set.
+
+    Raises ``ConfigError`` if this user has no home folder.
+    """
+    import platformdirs
+
+    if given := os.environ.get("P2P_CACHE"):
+        return Path(given)
+    path = Path(os.path.expanduser(platformdirs.user_cache_dir("p2p_ipython", appauthor=False)))
+    if not path.is_absolute():
+        raise ConfigError("this user has no home folder to keep things in", hint="Set P2P_CACHE to a folder of yours.")
+    return path
+
+
 def make_private(folder: Path) -> None:
     """Make a folder, and the one that it is in, with mode 0700 if they are missing. Raises ``OSError``."""
     for each in (folder.parent, folder):

@@ -13,7 +13,7 @@ from typing import Any
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task, TaskFailure
-from p2p_ipython.sandbox.launch import LaunchOptions
+from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import Packed, pack_task, unpack
 from p2p_ipython.worker.cache import Inbound, Source
@@ -173,7 +173,7 @@ async def worker(
     """A slot that is ready; closed at the end."""
     one = Worker(settings or Settings(cancel_grace=20.0), LaunchOptions(**options), mechanism)
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(max(DEADLINE, START_DEADLINES.get(mechanism, 0))):
             await one.slot.start()
         yield one
     finally:

@@ -8,7 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import Commands
-from p2p_ipython.cli.terminal import run, say
+from p2p_ipython.cli.terminal import run, say, wrong_usage
 from p2p_ipython.config import Settings
 
 if TYPE_CHECKING:
@@ -23,15 +23,34 @@ def add(commands: Commands) -> None:
         short="show which sandboxes work on this machine",
         text="Show the sandboxes that tasks of friends can run in on this machine. Each is tested by a task that\n"
         "tries to read, erase and write files of yours, and to reach your network, key agents and other processes.\n"
-        "Give a NAME to test one sandbox; the exit code then is 1 unless it holds.",
-        example="  p2p sandbox\n  p2p sandbox bubblewrap\n  p2p worker --cluster alice/friends --sandbox bubblewrap",
+        "Give a NAME to test one sandbox; the exit code then is 1 unless it holds.\n"
+        "qemu, a virtual machine (quickemu uses the same program), needs a disk first: build qemu packs this\n"
+        "environment and a kernel of Debian's into one, without root. Build it again when the environment changes.",
+        example="  p2p sandbox\n  p2p sandbox bubblewrap\n  p2p worker --cluster alice/friends --sandbox bubblewrap\n"
+        "  p2p sandbox build qemu",
     )
     parser.add_argument("--bench", action="store_true", help="measure what those that hold cost, instead")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the sandbox to test (default: all)")
+    parser.add_argument("name", nargs="*", metavar="NAME", help="the sandbox to test (default: all), or: build qemu")
 
 
 def _sandbox(options: argparse.Namespace) -> int:
-    return run(_bench(options.name) if options.bench else _test(options.name))
+    if options.name[:1] == ["build"]:
+        if options.name[1:] != ["qemu"] or options.bench:
+            wrong_usage("sandbox", "only qemu has something to build: p2p sandbox build qemu")
+        return _build()
+    if len(options.name) > 1:
+        wrong_usage("sandbox", "give one NAME, or none for all")
+    name = options.name[0] if options.name else None
+    return run(_bench(name) if options.bench else _test(name))
+
+
+def _build() -> int:
+    from p2p_ipython.worker.sandboxes import build
+
+    folder = build(say)
+    mib = sum(file.stat().st_size for file in folder.iterdir()) / (1 << 20)
+    say(f"The disk is in {folder} ({mib:.0f} MiB). Lend with it: p2p worker --sandbox qemu")
+    return 0
 
 
 async def _test(name: str | None) -> int:

@@ -171,7 +171,10 @@ def prepare(name: str, options: LaunchOptions) -> Launch:
     return mechanism(name).prepare(options)
 
 
-MECHANISMS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "landrun", "process")
+MECHANISMS = (
+    *("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail"),
+    *("seatbelt", "landrun", "qemu", "process"),
+)
 """Each is a module in mechanisms/. Those with a wall come first, in the order in which ``auto`` tries them."""
 
 AUTO = "auto"
@@ -179,8 +182,11 @@ AUTO = "auto"
 
 CHOICES = (AUTO, *MECHANISMS)
 
-BY_NAME = ("seatbelt", "landrun")
+BY_NAME = ("seatbelt", "landrun", "qemu")
 """Those that ``auto`` never tries: a lender has to ask for them."""
+
+START_DEADLINES = {"qemu": 300.0}
+"""Seconds that a runner may take to be ready, where they are more than for others: a machine may have to boot."""
 
 WITH_NETWORK = ("bubblewrap",)
 """Those that can give tasks the internet without the lender's own network."""

@@ -51,6 +51,15 @@ class Scratch:
             self._lock = -1
 
 
+def in_memory(name: str, data: bytes) -> int:
+    """Return a descriptor at the beginning of a file without a place, which holds ``data`` (Linux)."""
+    descriptor = os.memfd_create(name)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 def lock(folder: str | Path) -> int:
     """Mark a folder as in use until the descriptor that is returned is closed; it isn't inherited.
 

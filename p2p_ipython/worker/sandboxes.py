@@ -24,7 +24,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.task_frames import Result, Task
 from p2p_ipython.sandbox.launch import AUTO, BY_NAME, MECHANISMS, LaunchOptions, Missing, mechanism, unable
-from p2p_ipython.sandbox.mechanisms import internet
+from p2p_ipython.sandbox.mechanisms import internet, machine_trial
 from p2p_ipython.sandbox.mechanisms.python_files import named_left_out
 from p2p_ipython.task import safe
 from p2p_ipython.worker import probe
@@ -175,6 +175,11 @@ async def test(name: str | None, settings: Settings) -> list[Verdict]:
     if name is not None:
         mechanism(name)
     return [await examine(each, LaunchOptions(), settings) for each in ((name,) if name else MECHANISMS)]
+
+
+def build(say: Callable[[str], None]) -> Path:
+    """Make the disk of virtual machines; return its folder. Raises ``ConfigError``, ``OSError``. Takes a minute."""
+    return machine_trial.build(say).folder
 
 
 async def examined(name: str, options: LaunchOptions, settings: Settings) -> Verdict:

@@ -41,7 +41,7 @@ from p2p_ipython.protocol.task_frames import (
     Warm,
     read_runner,
 )
-from p2p_ipython.sandbox.launch import LaunchOptions, prepare
+from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.runner_life import RunnerLife
@@ -263,8 +263,9 @@ class Slot:
             return False
         if self._paused:
             runner.reader.pause()
-        doom = Death("start", 0, f"The runner wasn't ready within {START_DEADLINE:g} s.")
-        deadline = loop.call_later(START_DEADLINE, lambda: None if runner.pid else runner.stop(doom))
+        most = START_DEADLINES.get(self._mechanism, START_DEADLINE)
+        doom = Death("start", 0, f"The runner wasn't ready within {most:g} s.")
+        deadline = loop.call_later(most, lambda: None if runner.pid else runner.stop(doom))
         watch = loop.create_task(self._watch(runner), name="p2p-limits")
         try:
             await runner.over

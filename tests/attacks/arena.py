@@ -36,6 +36,7 @@ from arena_system import (
     PREFIX,
     NotOffered,
     address_of_host,
+    build_machine,
     compile_package,
     end_processes,
     handle_of,
@@ -56,7 +57,7 @@ from p2p_ipython.sandbox import launch
 from p2p_ipython.sandbox.scratch import lock
 from p2p_ipython.task import safe
 
-MECHANISMS = ("process", "bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail")
+MECHANISMS = ("process", "bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "qemu")
 """Those that this suite knows; ``offered`` says which of them there are."""
 
 USERS = ("user", "root")
@@ -124,6 +125,7 @@ class Arena:
         self._secrets: dict[str, str] = {}
         self._alice = ""
         self._mallory = "mallory"
+        self._patience = 8 if mechanism == "qemu" else 1  # where QEMU computes each instruction itself
 
     def __enter__(self) -> Arena:
         try:
@@ -191,7 +193,7 @@ class Arena:
 
     def says(self, words: str, deadline: float = DEADLINE) -> str:
         """Wait until mallory's task has printed ``words``, or is over; return all that it has printed."""
-        end = time.monotonic() + deadline
+        end = time.monotonic() + deadline * self._patience
 
         def ours(line: dict[str, Any]) -> bool:
             return line["event"] in ("output", "over") and line["slot"] == 0
@@ -209,7 +211,7 @@ class Arena:
 
     def end(self, task: str, deadline: float = DEADLINE, slot: int = 0) -> Ended:
         """Wait for a task's end."""
-        line = self.agent.take(lambda line: line["event"] == "over" and line["id"] == task, deadline)
+        line = self.agent.take(lambda line: line["event"] == "over" and line["id"] == task, deadline * self._patience)
         output = "".join(
             each["text"]
             for each in self.agent.take_all(lambda line: line["event"] == "output" and line["slot"] == slot)
@@ -356,10 +358,12 @@ class Arena:
         self.scratch = self.folder / "scratch"
         self.root_only = self.folder / "root-only"
         self.code = self.folder / "code"
+        self.cache = self.folder / "cache"
         self.read_only, self.shared = self.folder / "data", self.folder / "shared"
         self.project = self.folder / 'project "1", of 2'
         self.log = self.folder / "worker.log"
         self.heard = self.folder / "heard.log"
+        self.cache.mkdir()
         shared = (self.read_only, self.shared, self.project)
         for each in (self.home, self.documents, self.scratch, self.root_only, self.code, *shared):
             each.mkdir(parents=True)
@@ -378,7 +382,7 @@ class Arena:
         self.python, self.site = make_environment(self.folder / "env", python)
         self._fill_home()
         compile_package(self.python, self.site / "p2p_ipython")
-        for owned in (self.home, self.documents, self.shared, self.folder / "env"):
+        for owned in (self.home, self.documents, self.shared, self.folder / "env", self.cache):
             for path in (owned, *owned.rglob("*")):
                 os.chown(path, self._uid, self._gid, follow_symlinks=False)
         self.setuid = self.folder / "env" / "bin" / "touch-as-root"
@@ -394,6 +398,8 @@ class Arena:
             Tree(self.site / "p2p_ipython").take(),
             Tree(self.folder / "env" / "bin").take(),
         ]
+        if self.mechanism == "qemu":
+            build_machine(self.python, self._how())
 
     def _fill_home(self) -> None:
         for name, text in {
@@ -419,7 +425,8 @@ class Arena:
             "LANG": "C.UTF-8",
             "HOME": str(self.home),
             "USER": self._name,
-            "SSH_AUTH_SOCK": self._agent_socket,
+            "SSH_AUTH_SOCK": getattr(self, "_agent_socket", ""),
+            "P2P_CACHE": str(self.cache),
             **{name: os.environ[name] for name in ("DOCKER_HOST",) if name in os.environ},
             **environment,
         }
@@ -479,7 +486,7 @@ class Arena:
             own=str(self.project) if self._mounts and self.mechanism in launch.HIDING else "",
             network=self._network,
         )
-        line = self.agent.take(lambda line: line["event"] in ("ready", "refused"), 60)
+        line = self.agent.take(lambda line: line["event"] in ("ready", "refused"), 60 * self._patience)
         if line is None or line["event"] == "refused":
             self.agent.close()
             assert line is not None, (
@@ -492,7 +499,9 @@ class Arena:
     def _start_alice(self) -> bool:
         """Start alice's task; return whether it has begun."""
         self._alice = self.begin(_ALICE, slot=1, owner="alice", hidden=self.secret("alice").encode().hex())
-        line = self.agent.take(lambda line: line.get("slot") == 1 and line["event"] in ("output", "over"), 10)
+        line = self.agent.take(
+            lambda line: line.get("slot") == 1 and line["event"] in ("output", "over"), 10 * self._patience
+        )
         if line is None or line["event"] == "over":
             return False
         self._alice_address = int(line["text"].split()[1])

@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -80,6 +81,27 @@ def make_environment(folder: Path, python: Path) -> tuple[Path, Path]:
         ignore=shutil.ignore_patterns("static", "_labextension"),
     )
     return folder / "bin" / "python", site
+
+
+def build_machine(python: Path, how: dict[str, Any]) -> None:
+    """Build what virtual machines start from, as the lender who has ``python``. Raises ``NotOffered``."""
+    done = subprocess.run([python, "-P", "-c", _BUILD], **how, capture_output=True, text=True, check=False)
+    if done.returncode == _NOT_HERE:
+        raise NotOffered(done.stdout.strip().rpartition("\n")[2])
+    assert done.returncode == 0, f"no disk for machines can be built: {done.stdout}{done.stderr}"
+
+
+_NOT_HERE = 3
+_BUILD = f"""
+import sys
+from p2p_ipython.errors import ConfigError
+from p2p_ipython.sandbox.mechanisms.machine_trial import build
+try:
+    build(print)
+except ConfigError as error:
+    print(error.message)
+    sys.exit({_NOT_HERE})
+"""
 
 
 def compile_package(python: Path, package: Path) -> None:

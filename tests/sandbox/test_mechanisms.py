@@ -48,6 +48,8 @@ async def test_a_cell_runs_as_ever(wall: str) -> None:
 
 
 async def test_modules_beside_a_notebook_are_there_and_can_not_be_changed(wall: str, tmp_path: Path) -> None:
+    if wall == "qemu":
+        pytest.skip("a machine's disk is made before the notebook is known")
     beside = tmp_path / "beside"
     beside.mkdir()
     (beside / "own_module.py").write_text("VALUE = 7\n")

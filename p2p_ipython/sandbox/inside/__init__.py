@@ -4,6 +4,7 @@
 ``warden``          its parent, which clears up when either has ended
 ``wall``            the wall, where nothing outside makes one: Landlock and a filter of system calls
 ``shared``          semaphores and shared memory for multiprocessing behind that wall
+``machine``         the first process of a virtual machine, above the warden
 ``execute``         one task: unpack, run, pack the value or describe the error, put the process back
 ``shell``           the IPython shell that executes cells
 ``buffers``         the large buffers that the runner keeps

@@ -6,12 +6,15 @@
 ``landrun``      a program that does the same, around it
 ``firejail``     Linux: a profile for firejail, which a guard starts
 ``seatbelt``     macOS: a profile for sandbox-exec
+``qemu``         a virtual machine
 ``process``      a plain child process with limits, but no walls
 
 ``internet``     the internet for runners, without the lender's own network
 ``environment``  which variables a runner gets that uses this machine's own Python
 ``python_files``, ``shown``   what a sandbox shows: Python with its packages, and of the system
 ``contents``, ``containers``, ``container_start``, ``container_guard``, ``leftovers``   what containers share
+``machine_trial``, ``machine_disk``, ``machine_files``, ``machine_kernel``, ``elf``   how a machine's disk is made
+``machine_guard``, ``machine_process``, ``machine_state``, ``machine_command``   a machine from its start to its end
 ``guarding``     how a guard, a process outside the wall, waits for its runner's end
 ``accounts``     what a runner's processes use, and how the last of them ended
 ``ids``          user ids that nobody has

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.sandbox.mechanisms.shown import write_files
+from p2p_ipython.sandbox.scratch import in_memory
 
 
 class Unplugged:
@@ -34,11 +35,8 @@ class Unplugged:
 
     def keep(self, name: str, data: bytes) -> int:
         """Return the descriptor, as bwrap sees it, at the beginning of a file without a place, which holds ``data``."""
-        descriptor = os.memfd_create(f"p2p-{name}")
+        descriptor = in_memory(f"p2p-{name}", data)
         self.descriptors += (descriptor,)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
 
     def command(self, command: list[str]) -> list[str]:

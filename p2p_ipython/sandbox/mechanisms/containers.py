@@ -18,6 +18,7 @@ from pathlib import Path
 from p2p_ipython.sandbox.launch import Death, LaunchOptions
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.contents import Container, shown_in, skeleton
+from p2p_ipython.sandbox.mechanisms.environment import guard_environment
 from p2p_ipython.sandbox.mechanisms.leftovers import end_processes
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.sandbox.scratch import Scratch
@@ -76,8 +77,7 @@ class ContainerLaunch(ProcessLaunch):
         self._engine = made
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("container_start.py"))]
         self.command = [*made.before, *guard, json.dumps(made.guarded | {"scratch": str(self.folder)})]
-        ours = {name: value for name in _GUARDS if (value := os.environ.get(name)) is not None}
-        self.env = ours | made.environment | {"TMPDIR": str(self.folder / "tmp")}
+        self.env = guard_environment() | made.environment | {"TMPDIR": str(self.folder / "tmp")}
         self._mortality = Mortality()
 
     def usage(self, process: subprocess.Popen[bytes], *, shared_once: bool = False) -> int:
@@ -103,6 +103,3 @@ class ContainerLaunch(ProcessLaunch):
 
 
 _END_DEADLINE = 10.0
-
-_GUARDS = ("PATH", "LANG", "LD_LIBRARY_PATH")
-"""Variables of ours that the guard's Python and the engine need."""

@@ -46,6 +46,11 @@ def runner_environment(
     return env | dict(options.extra_env)
 
 
+def guard_environment() -> dict[str, str]:
+    """Return the variables of ours that the Python of a guard outside the wall needs, and what it starts."""
+    return {name: value for name in _GUARDS if (value := os.environ.get(name)) is not None}
+
+
 def is_passed(name: str) -> bool:
     """Return whether runners get this variable of our environment."""
     return name in _PASSED or name.startswith(_PASSED_PREFIXES)
@@ -75,6 +80,8 @@ _PASSED = frozenset(
 )
 
 _PASSED_PREFIXES = ("LC_",)
+
+_GUARDS = ("PATH", "LANG", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH")
 
 _THREADS = (
     "OMP_NUM_THREADS",

@@ -59,7 +59,7 @@ def python_files(options: LaunchOptions | None = None) -> PythonFiles:
         _refuse_a_home(prefix)
     if site.ENABLE_USER_SITE:
         wanted.append(Path(site.getusersitepackages()))
-    wanted += [package, *_modules(options or LaunchOptions()), *_links_of(Path(sys.executable))]
+    wanted += [package, *_modules(options or LaunchOptions()), *links_of(Path(sys.executable))]
     shown: list[Path] = []
     for place in wanted:
         for each in (place, place.resolve()):
@@ -141,7 +141,7 @@ def _refuse_a_home(prefix: Path) -> None:
         )
 
 
-def _links_of(program: Path) -> list[Path]:
+def links_of(program: Path) -> list[Path]:
     """Return the places that a program's name leads through, link by link."""
     found = [program]
     while program.is_symlink() and len(found) < 40:

@@ -38,12 +38,16 @@ def roots() -> Iterator[tuple[Path, Path | None]]:
 
 def name_files(folder: Path, user: int, group: int, home: Path) -> dict[str, Path]:
     """Write the few files of /etc that name users and this machine to ``folder``; return them by name."""
-    texts = {
+    return write_files(folder, name_texts(user, group, home))
+
+
+def name_texts(user: int, group: int, home: Path) -> dict[str, str]:
+    """Return the texts of these files by name."""
+    return {
         "passwd": f"root:x:0:0:root:/:/bin/false\n{NAME}:x:{user}:{group}::{home}:/bin/sh\n",
         "group": f"root:x:0:\n{NAME}:x:{group}:\n",
         "hosts": "127.0.0.1 localhost\n::1 localhost\n",
     }
-    return write_files(folder, texts)
 
 
 def write_files(folder: Path, texts: dict[str, str]) -> dict[str, Path]:
