@@ -287,15 +287,20 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
             if _is_ours(item):
                 todo += item.__dict__.values()
                 todo += item.__bases__
-        elif isinstance(item, list | tuple | set | frozenset):
+        elif isinstance(item, list | tuple | set | frozenset) and not _is_proxy(item):
             todo += (part for part, _ in zip(item, range(_LOOK_INTO), strict=False))
-        elif isinstance(item, dict):
+        elif isinstance(item, dict) and not _is_proxy(item):
             todo += (part for part, _ in zip(item.values(), range(_LOOK_INTO), strict=False))
         elif _is_ours(type(item)):
             todo.append(type(item))
             todo += getattr(item, "__dict__", {}).values()
         elif hasattr(type(item), "__wrapped__") or isinstance(item, CachedFunction):
             todo.append(getattr(item, "__wrapped__", None))
+
+
+def _is_proxy(value: object) -> bool:
+    """Whether ``value`` shows another object's class as its own."""
+    return not issubclass(type(value), value.__class__)
 
 
 def _is_ours(cls: type) -> bool:

@@ -34,6 +34,7 @@ from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.task_frames import Result, TaskFailure
 from p2p_ipython.task import safe
+from p2p_ipython.task.objects import chain_of
 from p2p_ipython.task.payload import PayloadError, unpack
 
 _MAX_TEXT = 1 << 18
@@ -143,7 +144,8 @@ def with_remote_traceback(error: BaseException, text: str) -> BaseException:
     if not text:
         return error
     with contextlib.suppress(Exception):  # a class may refuse new attributes: it then shows as any other exception
-        error.__cause__ = RemoteTraceback(_COLOUR.sub("", text))
+        *_, last = error, *chain_of(error)
+        last.__cause__ = RemoteTraceback(_COLOUR.sub("", text))
         # A partial of a module's function: the exception can still be pickled.
         error._render_traceback_ = functools.partial(_lines, text)  # type: ignore[attr-defined]
     return error

@@ -21,6 +21,7 @@ import pickle
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum
 from itertools import count
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value
+from p2p_ipython.task import by_value, classes, objects
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.open_files import FILES, refuse_open_file
 from p2p_ipython.task.settled import settled
@@ -285,6 +286,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                     return by_value.dispatcher_taken_apart(value)
                 by_value.drop_copies_of_dispatcher(reduced[2][0])
                 self._choose_globals(value, reduced[2][1]["__globals__"])
+            else:
+                return classes.class_taken_apart(value, reduced)
         return reduced
 
     def _reduce_object(self, value: Any, kind: type) -> Any:
@@ -293,14 +296,22 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _settle(value)
         if isinstance(value, by_value.TAKEN_APART):
             return by_value.taken_apart(value)
+        if isinstance(value, BaseException):
+            return objects.exception_taken_apart(value)
+        if by_value.is_made_ufunc(value):
+            return by_value.ufunc_taken_apart(value)
         if isinstance(value, CodeType):
             self.needs_python = True
-        elif self._leaves_home and _may_go_by_name(kind):
+        elif isinstance(value, Enum) and classes.is_member(value):
+            return getattr, (kind, value.name)
+        elif _may_go_by_name(kind):
             if getattr(value, "__module__", "") == "__main__":
                 reduced = value.__reduce_ex__(5)
-                if isinstance(reduced, str):
+                if isinstance(reduced, str) and self._leaves_home:
                     raise TypeError(f"its class sends only the name {reduced[:100]!r}, which the worker does not have")
-                return reduced
+                return objects.made_by_base(value, reduced)
+        elif objects.has_hooks(kind) and classes.travels_by_value(kind):
+            return objects.object_taken_apart(value)
         elif not issubclass(kind, _EACH_ASKED):
             self._ordinary[id(kind)] = kind
         return NotImplemented

@@ -36,6 +36,7 @@ from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import safe
+from p2p_ipython.task.classes import forget_classes
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 
 _NOTHING = pack_result(None)
@@ -84,7 +85,7 @@ class Executor:
         self._cells = cells
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
-        self._steps = (baseline.restore, outlet.capture.restore, _flush_c, self._end_output)
+        self._steps = (baseline.restore, outlet.capture.restore, _flush_c, self._end_output, forget_classes)
         self._steps_after_cell = (*self._steps, cells.forget)
 
     def perform(self, task: Task, body: Buffer) -> None:
