@@ -10,6 +10,8 @@ Map:
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled
+* ``classes.py``, ``objects.py``: classes of the notebook and their objects, made anew without running their code
+* ``sources.py``: the text of the cells where code that travels is defined
 * ``settled.py``: a finished future inside a task
 * ``outcome.py``: a result's bytes as a value, or as the exception to raise
 * ``safe/``: results as plain data, for workers that aren't trusted

@@ -31,7 +31,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value, classes, objects
+from p2p_ipython.task import by_value, classes, objects, sources
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.open_files import FILES, refuse_open_file
 from p2p_ipython.task.settled import settled
@@ -119,7 +119,7 @@ def pack_task(
         return ref, frozen
 
     try:
-        return _pack(_pickled(value, shared_globals, left_out, leaves_home=True), large, freeze)
+        return _pack(_pickled(value, shared_globals, left_out, leaves_home=True), large, freeze, once=True)
     except BaseException:
         store.unpin(pinned)
         raise
@@ -181,7 +181,10 @@ def _pack(
     pickled: tuple[Buffer, list[memoryview], bool],
     large: int,
     keep: Callable[[memoryview, bool], tuple[str, memoryview]],
+    *,
+    once: bool = False,
 ) -> Packed:
+    """Sort the pieces of a pickle; with ``once``, texts of cells are under their hash, as what is large."""
     stream, buffers, needs_python = pickled
     if not buffers and isinstance(stream, bytes) and len(stream) <= INLINE and len(stream) < large:
         return Packed((Segment(len(stream), None),), stream, {}, needs_python)
@@ -191,7 +194,7 @@ def _pack(
     refs: dict[str, memoryview] = {}
     for view in (memoryview(stream), *buffers):
         size = view.nbytes
-        if size < large and size <= room:
+        if size < large and size <= room and not (once and isinstance(view.obj, sources.SourceBytes)):
             room -= size
             inline.append(view)
             segments.append(Segment(size, None))
@@ -302,9 +305,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return by_value.ufunc_taken_apart(value)
         if isinstance(value, CodeType):
             self.needs_python = True
-        elif isinstance(value, Enum) and classes.is_member(value):
+            return sources.code_taken_apart(value, self.dispatch_table[CodeType](value))
+        if isinstance(value, Enum) and classes.is_member(value):
             return getattr, (kind, value.name)
-        elif _may_go_by_name(kind):
+        if _may_go_by_name(kind):
             if getattr(value, "__module__", "") == "__main__":
                 reduced = value.__reduce_ex__(5)
                 if isinstance(reduced, str) and self._leaves_home:

@@ -27,7 +27,9 @@ from typing import TypeVar
 
 Transform = Callable[[str], str]
 
-_PYTHON_MAGICS = frozenset(["time", "timeit", "prun", "capture", "debug", "memit", "mprun", "lprun", "p2p"])
+_PYTHON_MAGICS = frozenset(
+    "time timeit prun capture debug memit mprun lprun p2p pinfo pinfo2 psource pdef pdoc pfile".split()  # noqa: SIM905
+)
 _SHELL_WORD = re.compile(r"\$(\w+)")
 _OPTION = re.compile(r"^\s*(-\w+\s+(\d+\s+)?)+")
 

@@ -25,7 +25,7 @@ _MAX_NAME = 500
 _MAX_BASES = 50
 _MAX_MISSING = 200
 _OURS = os.path.dirname(os.path.abspath(__file__))
-_PICKLING = os.path.join(os.path.dirname(_OURS), "task")
+_PICKLING = os.path.join(os.path.dirname(os.path.dirname(_OURS)), "task")
 
 
 def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str]) -> TaskFailure:
@@ -88,7 +88,10 @@ def own_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _is_ours(trace: TracebackType) -> bool:
-    return os.path.dirname(trace.tb_frame.f_code.co_filename) in (_OURS, _PICKLING)
+    frame = trace.tb_frame
+    if os.path.dirname(frame.f_code.co_filename) in (_OURS, _PICKLING):
+        return True
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "cloudpickle"
 
 
 def _rendered(error: BaseException, render: Callable[[BaseException], str]) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
 from p2p_ipython.protocol.task_frames import MAX_DETAIL, Result, Spent, Task
 from p2p_ipython.sandbox.inside.buffers import Buffers
+from p2p_ipython.sandbox.inside.call_line import show_call
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
@@ -38,6 +39,7 @@ from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import safe
 from p2p_ipython.task.classes import forget_classes
 from p2p_ipython.task.payload import Packed, pack_result, unpack
+from p2p_ipython.task.sources import forget_sources
 
 _NOTHING = pack_result(None)
 _SAFE_NOTHING = safe.encode(None)
@@ -85,7 +87,14 @@ class Executor:
         self._cells = cells
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
-        self._steps = (baseline.restore, outlet.capture.restore, _flush_c, self._end_output, forget_classes)
+        self._steps = (
+            baseline.restore,
+            outlet.capture.restore,
+            _flush_c,
+            self._end_output,
+            forget_classes,
+            forget_sources,
+        )
         self._steps_after_cell = (*self._steps, cells.forget)
 
     def perform(self, task: Task, body: Buffer) -> None:
@@ -172,6 +181,7 @@ class Executor:
             try:
                 value = function(*arguments, **keywords)
             except BaseException as error:
+                show_call(error, task.label, function, arguments, keywords)
                 raise _Failed(error, self._kind(error, "exception")) from None
             finally:
                 flush_figures()
