@@ -27,6 +27,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
+from p2p_ipython.task.blame import Part, culprit
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
 from p2p_ipython.task.open_files import refuse_open_file
@@ -128,7 +129,14 @@ def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Pac
     try:
         for value in names.values():
             refuse_open_file(value)
-        return pack_task(names, store, large=large, shared_globals=(captured.home, names), left_out=captured.left_out)
+        return pack_task(
+            names,
+            store,
+            large=large,
+            shared_globals=(captured.home, names),
+            left_out=captured.left_out,
+            source=captured.source,
+        )
     except Exception as error:
         raise _blamed(captured, error) from error
 
@@ -151,7 +159,7 @@ def _measured(captured: Captured, name: str) -> int:
     refuse_open_file(captured.names[name])
     alone = {name: captured.names[name]}
     others = dict.fromkeys(captured.names)
-    return measure(alone, (captured.home, others | alone))
+    return measure(alone, (captured.home, others | alone), captured.source)
 
 
 def _blamed(captured: Captured, error: Exception) -> CaptureError:
@@ -162,8 +170,11 @@ def _blamed(captured: Captured, error: Exception) -> CaptureError:
             where = f"{name!r} ({_kind(value)}, used by {captured.used_by[name]})"
             if isinstance(own, CaptureError):
                 return CaptureError(f"{where}: {own.message}", hint=own.hint)
+            part = culprit(name, value, functools.partial(_travels, (captured.home, dict.fromkeys(captured.names))))
             return NotPicklable(
-                f"{where} can't be pickled: {_reason(own)}", name=name, hint=_advice(value, name, "cell")
+                f"{where} can't be pickled: {_of_part(part, name)}{_reason(own)}",
+                name=name,
+                hint=_advice(value, name, "cell"),
             )
     if isinstance(error, CaptureError):
         return error
@@ -176,11 +187,25 @@ def not_picklable(name: str, value: object, error: Exception) -> CaptureError:
     """Return the error that says why ``name`` of a call can't travel, and what to do; pickling it raised ``error``."""
     if isinstance(error, CaptureError):
         return error
+    part = culprit(name, value, functools.partial(_travels, None))
     return NotPicklable(
-        f"{name} ({_kind(value)}) can't be pickled: {_reason(error)}",
+        f"{name} ({_kind(value)}) can't be pickled: {_of_part(part, name)}{_reason(error)}",
         name=name,
         hint=_advice(value, name, "function"),
     )
+
+
+def _travels(shared_globals: tuple[dict[str, Any], dict[str, Any]] | None, value: object) -> bool:
+    try:
+        refuse_open_file(value)
+        measure(value, shared_globals)
+    except Exception:
+        return False
+    return True
+
+
+def _of_part(part: Part, name: str) -> str:
+    return "" if part.path == name else f"{part.path} ({_kind(part.value)}): "
 
 
 def _advice(value: object, name: str, inside: Literal["cell", "function"]) -> str:

@@ -33,6 +33,7 @@ from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
 from p2p_ipython.task import by_value, classes, objects, sources
 from p2p_ipython.task.buffer_store import STEP, BufferStore
+from p2p_ipython.task.leaving import Leave
 from p2p_ipython.task.open_files import FILES, refuse_open_file
 from p2p_ipython.task.settled import settled
 from p2p_ipython.task.shell_names import belongs_to_shell
@@ -76,12 +77,12 @@ class Packed:
         return f"<Packed {len(self.segments)} segments, {self.size} bytes>"
 
 
-def pack_result(value: object) -> Packed:
+def pack_result(value: object, *, error: bool = False) -> Packed:
     """Pickle a result; its large segments are called r0, r1, … and are views of ``value``, not copies.
 
-    Raises what pickling raises.
+    Of an ``error`` that the task raised, what can't travel is left out. Raises what pickling raises.
     """
-    return as_result(*_pickled(value))
+    return as_result(*_pickled(value, error=error))
 
 
 def as_result(stream: Buffer, buffers: list[memoryview], needs_python: bool = False) -> Packed:
@@ -97,6 +98,7 @@ def pack_task(
     large: int = LARGE,
     shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
     left_out: Container[str] = (),
+    source: str = "",
 ) -> Packed:
     """Pickle and freeze what a task needs; its large segments are in ``store``, pinned, called by their hash.
 
@@ -104,7 +106,8 @@ def pack_task(
     (the notebook's namespace, the part of it inside ``value`` that travels): functions defined in the first
     have the second as their globals when they are unpickled, so a cell's assignments are seen by them.
     Names in ``left_out`` don't travel with these functions either, nor do those of the shell itself.
-    Segments of ``large`` bytes or more are never inline.
+    Segments of ``large`` bytes or more are never inline. An attribute of a function that can't travel stays here,
+    unless code that travels mentions it, ``source`` among it.
 
     Raises what pickling raises, and ``CaptureError`` for a future that isn't over.
     """
@@ -119,7 +122,9 @@ def pack_task(
         return ref, frozen
 
     try:
-        return _pack(_pickled(value, shared_globals, left_out, leaves_home=True), large, freeze, once=True)
+        return _pack(
+            _pickled(value, shared_globals, left_out, leaves_home=True, source=source), large, freeze, once=True
+        )
     except BaseException:
         store.unpin(pinned)
         raise
@@ -171,9 +176,11 @@ def _checked(segment: Sequence[Any]) -> Segment:
     return Segment(size, ref)
 
 
-def measure(value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None) -> int:
+def measure(
+    value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None, source: str = ""
+) -> int:
     """Count the bytes that ``value`` would take in a task. Raises what ``pack_task`` raises."""
-    stream, buffers, _ = _pickled(value, shared_globals, leaves_home=True)
+    stream, buffers, _ = _pickled(value, shared_globals, leaves_home=True, source=source)
     return len(stream) + sum(view.nbytes for view in buffers)
 
 
@@ -211,6 +218,8 @@ def _pickled(
     left_out: Container[str] = (),
     *,
     leaves_home: bool = False,
+    source: str = "",
+    error: bool = False,
 ) -> tuple[Buffer, list[memoryview], bool]:
     written: list[Buffer] = []
     buffers: list[memoryview] = []
@@ -225,8 +234,25 @@ def _pickled(
         buffers.append(view)
         return False
 
+    def travels(part: object) -> bool:
+        try:
+            _pickled(part, shared_globals, left_out, leaves_home=leaves_home)
+        except Exception:
+            return False
+        return True
+
     pickler = _Pickler(written, stays_in_band, shared_globals, left_out, leaves_home)
-    pickler.dump(value)
+    try:
+        pickler.dump(value)
+    except Exception:
+        if not pickler.adorned and not error:
+            raise
+        written.clear()
+        buffers.clear()
+        pickler = _Pickler(written, stays_in_band, shared_globals, left_out, leaves_home)
+        pickler.leave = Leave(travels, errors=error)
+        pickler.dump(value)
+        pickler.leave.check(source)
     return _joined(written), buffers, pickler.needs_python
 
 
@@ -266,6 +292,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     ) -> None:
         super().__init__(_Writer(written), protocol=5, buffer_callback=stays_in_band)
         self.needs_python = False
+        self.adorned = False
+        """Whether a function has attributes, which may be left out."""
+        self.leave: Leave | None = None
         self._shared = shared_globals
         self._left_out = left_out
         self._leaves_home = leaves_home
@@ -288,6 +317,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 if by_value.dispatches(value):
                     return by_value.dispatcher_taken_apart(value)
                 by_value.drop_copies_of_dispatcher(reduced[2][0])
+                self._adorned(reduced[2][0], value)
                 self._choose_globals(value, reduced[2][1]["__globals__"])
             else:
                 return classes.class_taken_apart(value, reduced)
@@ -298,9 +328,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, Future):
             return _settle(value)
         if isinstance(value, by_value.TAKEN_APART):
-            return by_value.taken_apart(value)
+            reduced = by_value.taken_apart(value)
+            if isinstance(value, by_value.CachedFunction) and len(reduced) > 2:
+                self._adorned(reduced[2])
+            return reduced
         if isinstance(value, BaseException):
-            return objects.exception_taken_apart(value)
+            reduced = objects.exception_taken_apart(value)
+            if self.leave is not None and reduced is not NotImplemented:
+                self.leave.of_exception(reduced)
+            return reduced
         if by_value.is_made_ufunc(value):
             return by_value.ufunc_taken_apart(value)
         if isinstance(value, CodeType):
@@ -319,6 +355,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         elif not issubclass(kind, _EACH_ASKED):
             self._ordinary[id(kind)] = kind
         return NotImplemented
+
+    def _adorned(self, attributes: dict[str, Any], function: FunctionType | None = None) -> None:
+        """Take note of a function's attributes, and remove those that stay behind."""
+        self.adorned = self.adorned or bool(attributes)
+        if self.leave is not None:
+            self.leave.of_function(attributes, function)
 
     def _choose_globals(self, function: FunctionType, used: dict[str, Any]) -> None:
         """Change ``used``, the globals that cloudpickle would send with a function, to what should travel."""

@@ -22,6 +22,8 @@ _MAX_TEXT = 1 << 20
 """Longest text that travels, bytes. The code of a longer one arrives without."""
 
 _UNNAMED = "<dynamic-code>"
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _INLINE = 4 << 10
 """From this size on a text is a buffer of its own, bytes."""
 
@@ -58,7 +60,7 @@ def source_of(name: str) -> Source | None:
         return known[1]
     if (there := _arrived.get(name)) is not None:
         return there
-    text = "".join(linecache.getlines(name)).encode("utf-8", "surrogatepass")
+    text = b"" if _is_library(name) else "".join(linecache.getlines(name)).encode("utf-8", "surrogatepass")
     entry = linecache.cache.get(name)
     found = None
     if 0 < len(text) <= _MAX_TEXT:
@@ -112,6 +114,11 @@ def name_for_people(name: str) -> tuple[str, str] | None:
     """Return how a traceback calls the file ``name``, as ``("Cell", "In[3]")``, if it has arrived with such a name."""
     source = _arrived.get(name)
     return (source.kind, source.label) if source is not None and source.label else None
+
+
+def _is_library(name: str) -> bool:
+    """Whether the worker has the file itself, if it has the library; a function of one may travel with the task."""
+    return name.startswith(_STDLIB) or not _INSTALLED.isdisjoint(name.replace("\\", "/").split("/"))
 
 
 def _for_people(name: str) -> tuple[str, str]:

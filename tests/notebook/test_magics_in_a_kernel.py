@@ -153,6 +153,14 @@ def test_a_function_of_the_notebook_has_its_lines_on_the_worker(nb: Notebook) ->
     assert call.partition("Cell In")[2] == at_home.partition("Cell In")[2].partition("Cell In")[2]
 
 
+def test_a_function_that_interact_shows_travels(nb: Notebook) -> None:
+    nb.run("import ipywidgets\n@ipywidgets.interact(x=(0, 10))\ndef f(x=3): return x * 2")
+    assert nb.run("%%p2p --wait\nf(4)").value == "8"
+    used = nb.run("%%p2p --wait\nf.widget").error
+    assert used is not None
+    assert "'widget' (interactive) can't travel, and the code mentions it" in used["evalue"]
+
+
 def test_help_doctests_and_questions_work_on_the_worker(nb: Notebook) -> None:
     nb.run('import doctest, inspect\ndef f(x):\n    """Twice.\n\n    >>> f(2)\n    5\n    """\n    return x * 2')
     for code in ("help(f)", "doctest.run_docstring_examples(f, globals())", "print(inspect.getsource(f))"):

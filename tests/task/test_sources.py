@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import linecache
 from collections.abc import Iterator
@@ -100,6 +101,12 @@ def test_a_script_says_its_name_and_not_its_folder(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in packed.inline
     function = unpack(packed.segments, packed.inline, {})
     assert (function.__code__.co_filename, inspect.getsource(function)) == ("mine.py", CELL)
+
+
+def test_the_text_of_a_library_stays() -> None:
+    packed = pack_result(contextlib.contextmanager(cell("<cell 5>")["f"]))  # type: ignore[arg-type]
+    assert b"# a comment" in packed.inline
+    assert len(packed.inline) < 4000
 
 
 def test_a_cell_that_has_been_run_again_travels_as_it_is_now() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from p2p_ipython.protocol.task_frames import TaskFailure
+from p2p_ipython.task.loading import raised_in
 
 Kind = str
 """exception, unpicklable, missing, interrupted or unloadable; see ``describe``."""
@@ -33,9 +34,12 @@ def describe(error: BaseException, kind: Kind, render: Callable[[BaseException],
 
     ``kind`` is "exception" (the task raised it), "interrupted" (it was cancelled), "unpicklable" (its value
     can't travel), "missing" (its payload names a module or a name that isn't here) or "unloadable" (its
-    payload can't be loaded for another reason). ``render`` makes the traceback's text.
+    payload can't be loaded for another reason). The name said is that of the module that isn't here, or of the one
+    whose code raised the error while it was loaded. ``render`` makes the traceback's text.
     """
-    missing = getattr(error, "name", None) if kind == "missing" else None
+    missing = getattr(error, "name", None) if kind == "missing" and isinstance(error, ImportError) else None
+    if kind == "unloadable":
+        missing = raised_in(error)
     return TaskFailure(
         kind,
         class_name(type(error)),

@@ -38,6 +38,7 @@ from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import safe
 from p2p_ipython.task.classes import forget_classes
+from p2p_ipython.task.loading import is_absent
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 from p2p_ipython.task.sources import forget_sources
 
@@ -155,10 +156,9 @@ class Executor:
             large = {ref: self._buffers.private(ref) for _, ref in task.segments if ref is not None}
             payload = unpack(task.segments, body, large)
             del large
-        except (ImportError, AttributeError) as error:
-            raise _Failed(error, "missing") from None
         except BaseException as error:
-            raise _Failed(error, self._kind(error, "unloadable")) from None
+            kind = "missing" if is_absent(error) else "unloadable"
+            raise _Failed(error, self._kind(error, kind)) from None
         if task.run == "cell":
             # Functions in the payload have that very dict as their globals.
             if not isinstance(payload, dict):
@@ -219,7 +219,7 @@ class Executor:
         if task.reply == "safe":
             return words, b""
         try:
-            packed = pack_result(failed.error)
+            packed = pack_result(failed.error, error=True)
         except BaseException:
             return words, b""
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
