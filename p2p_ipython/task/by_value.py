@@ -18,7 +18,9 @@ import functools
 import gc
 import importlib
 import re
+import struct
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from operator import attrgetter
@@ -28,9 +30,13 @@ from typing import Any, NewType, ParamSpec, TypeVarTuple
 from cloudpickle.cloudpickle import list_registry_pickle_by_value
 
 from p2p_ipython.errors import CaptureError
+from p2p_ipython.task.objects import blank
 
 CachedFunction = functools._lru_cache_wrapper
-TAKEN_APART = (CachedFunction, functools.cached_property, NewType, ParamSpec, TypeVarTuple, ContextVar, re.Match)
+TAKEN_APART = (
+    *(CachedFunction, functools.cached_property, property, NewType, ParamSpec, TypeVarTuple, ContextVar, re.Match),
+    *(struct.Struct, weakref.ref, weakref.WeakValueDictionary, weakref.WeakKeyDictionary, weakref.WeakSet),
+)
 """The types that ``taken_apart`` knows. A function that dispatches on a type is a plain one: see ``dispatches``."""
 
 _NAMES = frozenset(functools.WRAPPER_ASSIGNMENTS) - {"__annotate__"}
@@ -52,6 +58,10 @@ def taken_apart(value: Any) -> Any:
     if isinstance(value, functools.cached_property):
         state = {name: part for name, part in vars(value).items() if name != "lock"}
         return type(value).__new__, (type(value),), state, None, None, complete_property
+    if (small := _SMALL.get(type(value))) is not None:
+        return small(value)
+    if isinstance(value, property):  # of a subclass: pickle would call its __init__
+        return blank, (type(value), property, (value.fget, value.fset, value.fdel, value.__doc__)), vars(value) or None
     if isinstance(value, re.Match):
         return _match_taken_apart(value)
     if isinstance(value, ContextVar):
@@ -147,6 +157,41 @@ def complete_dispatcher(
     vars(function).update(attributes)
     for cls, implementation in implementations.items():
         function.register(cls, implementation)
+
+
+_held: list[Any] | None = None
+
+
+def hold_referents() -> None:
+    """Keep what weak references that arrive refer to, from now on and until this is called again.
+
+    At home something else holds it. A task may not have been sent that.
+    """
+    global _held  # noqa: PLW0603 - the process's one list
+    _held = []
+
+
+def weak(kind: Callable[..., Any], *arguments: Any) -> Any:
+    """Return a weak reference or dictionary of ``kind``."""
+    if _held is not None:
+        _held.append(arguments)
+    return kind(*arguments)
+
+
+def dead_reference() -> Any:
+    """Return a weak reference to nothing any more."""
+    return weakref.ref(set())
+
+
+_SMALL: Mapping[type, Callable[[Any], Any]] = {
+    property: lambda value: NotImplemented,
+    struct.Struct: lambda value: (struct.Struct, (value.format,)),
+    weakref.ref: lambda value: (dead_reference, ()) if value() is None else (weak, (weakref.ref, value())),
+    weakref.WeakValueDictionary: lambda value: (weak, (weakref.WeakValueDictionary, dict(value))),
+    weakref.WeakKeyDictionary: lambda value: (weak, (weakref.WeakKeyDictionary, dict(value))),
+    weakref.WeakSet: lambda value: (weak, (weakref.WeakSet, list(value))),
+}
+"""How objects of exactly these types are reduced."""
 
 
 def _cached_taken_apart(value: Any) -> Any:

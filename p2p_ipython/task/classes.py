@@ -17,8 +17,8 @@ import contextlib
 import enum
 import types
 import typing
-from collections.abc import Mapping
-from itertools import product
+from _thread import get_ident
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -27,7 +27,7 @@ from cloudpickle import cloudpickle
 _unfilled: WeakValueDictionary[int, type] = WeakValueDictionary()
 """Classes that were made and have no attributes yet, by their id."""
 
-_HARMLESS = (object, typing.Generic, typing.Protocol)
+_HARMLESS = (typing.Generic, typing.Protocol)
 """Bases whose ``__init_subclass__`` sets attributes of the class only; those travel."""
 
 _OF_MEMBERS = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
@@ -37,8 +37,7 @@ _OF_MEMBERS = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 class ClassPlan(NamedTuple):
     """How to make a class again. ``tracker`` names it wherever it travels.
 
-    ``maker`` is the metaclass that makes it, in place of ``kind`` if that is the notebook's. ``shielded`` keeps it
-    from ``__init_subclass__``; then that of ``library`` alone is called.
+    ``maker`` is the metaclass that makes it, in place of ``kind`` if that is the notebook's.
     """
 
     tracker: str
@@ -47,8 +46,6 @@ class ClassPlan(NamedTuple):
     name: str
     bases: tuple[type, ...]
     namespace: Mapping[str, Any]
-    shielded: bool
-    library: type | None
 
 
 class EnumerationPlan(NamedTuple):
@@ -75,6 +72,13 @@ def travels_by_value(cls: type) -> bool:
     return not cloudpickle._should_pickle_by_reference(cls)
 
 
+def may_travel_by_value(cls: type) -> bool:
+    """Answer quickly: whether ``cls`` is not certainly importable where it arrives."""
+    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
+        return True
+    return bool(cloudpickle._PICKLE_BY_VALUE_MODULES) and travels_by_value(cls)
+
+
 def class_taken_apart(cls: type, reduced: Any) -> Any:
     """Change ``reduced``, as cloudpickle takes a class of the notebook apart, to what makes it without effects."""
     _, arguments, (attributes, _), *_ = reduced
@@ -86,11 +90,8 @@ def class_taken_apart(cls: type, reduced: Any) -> Any:
         if body in attributes:
             namespace[body] = attributes[body]
     attributes = {key: value for key, value in attributes.items() if key not in namespace and not _is_slot(value, cls)}
-    maker = next(each for each in kind.__mro__ if not travels_by_value(each))
-    hooks = [each for each in cls.__mro__[1:] if "__init_subclass__" in vars(each) and each not in _HARMLESS]
-    library = next((each for each in hooks if not travels_by_value(each)), None)
-    shielded = any(map(travels_by_value, hooks))
-    plan = ClassPlan(tracker, kind, maker, name, cls.__bases__, namespace, shielded, library)
+    maker = kind if kind is type else next(each for each in kind.__mro__ if not travels_by_value(each))
+    plan = ClassPlan(tracker, kind, maker, name, cls.__bases__, namespace)
     return blank_class, (plan,), attributes, None, None, complete_class
 
 
@@ -103,17 +104,12 @@ def blank_class(plan: ClassPlan) -> type:
     """Return the class that ``plan`` describes: one that is there, or a new one without attributes."""
     if (known := cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(plan.tracker)) is not None:
         return known  # type: ignore[no-any-return]
-    made: Any
-    if not plan.shielded:
-        try:
-            made = _made(plan, plan.bases)
-        except TypeError:  # a library's hook may want keywords, which Python forgets
-            made = _made_shielded(plan)
-    else:
-        made = _made_shielded(plan)
-        if plan.library is not None:
-            with contextlib.suppress(TypeError):
-                vars(plan.library)["__init_subclass__"].__get__(None, made)()
+    try:
+        with _quiet(plan.bases, travels_by_value):
+            made = _made(plan)
+    except TypeError:  # a library's hook may want keywords, which Python forgets
+        with _quiet(plan.bases, lambda _each: True):
+            made = _made(plan)
     _unfilled[id(made)] = made
     return cloudpickle._lookup_class_or_track(plan.tracker, made)  # type: ignore[no-any-return]
 
@@ -123,9 +119,10 @@ def complete_class(cls: Any, attributes: Mapping[str, Any]) -> None:
     if _unfilled.pop(id(cls), None) is None:
         return
     registered = attributes.get("_abc_impl", ())
+    put: Any = next(each for each in type(cls).__mro__ if not travels_by_value(each)).__setattr__
     # Python deletes __firstlineno__ when other attributes are set.
     for name in sorted(attributes.keys() - {"_abc_impl"}, key=lambda each: each == "__firstlineno__"):
-        type.__setattr__(cls, name, attributes[name])
+        put(cls, name, attributes[name])
     for each in registered:
         abc.ABCMeta.register(cls, each)
 
@@ -203,8 +200,8 @@ def _is_slot(value: object, cls: type) -> bool:
     return isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls
 
 
-def _made(plan: ClassPlan, bases: tuple[type, ...]) -> Any:
-    kind, maker, name = plan.kind, plan.maker, plan.name
+def _made(plan: ClassPlan) -> Any:
+    kind, maker, name, bases = plan.kind, plan.maker, plan.name, plan.bases
     if maker is kind:
         return types.new_class(name, bases, {"metaclass": kind}, lambda body: body.update(plan.namespace))
     made = maker.__new__(kind, name, bases, dict(plan.namespace))
@@ -212,23 +209,28 @@ def _made(plan: ClassPlan, bases: tuple[type, ...]) -> Any:
     return made
 
 
-def _made_shielded(plan: ClassPlan) -> Any:
-    """Make a class whose first base, for that moment, answers the call of ``__init_subclass__``."""
-    bases = plan.bases
-    shield = _SHIELDS[any(base.__dictoffset__ for base in bases), any(base.__weakrefoffset__ for base in bases)]
-    made = _made(plan, (shield, *bases))
-    with contextlib.suppress(TypeError):  # then it keeps the shield: Python won't exchange bases whose memory differs
-        type.__setattr__(made, "__bases__", bases)
-    return made
+@contextlib.contextmanager
+def _quiet(bases: Iterable[type], hushed: Callable[[type], bool]) -> Iterator[None]:
+    """Let ``__init_subclass__`` of those ``bases`` that are ``hushed`` do nothing in this thread meanwhile."""
+    lineage = {each for base in bases for each in base.__mro__ if each is not object}
+    hooks = {each: vars(each)["__init_subclass__"] for each in lineage if "__init_subclass__" in vars(each)}
+    hooks = {each: hook for each, hook in hooks.items() if each not in _HARMLESS and hushed(each)}
+    for each, hook in hooks.items():
+        type.__setattr__(each, "__init_subclass__", _quiet_hook(each, hook))
+    try:
+        yield
+    finally:
+        for each, hook in hooks.items():
+            type.__setattr__(each, "__init_subclass__", hook)
 
 
-def _shield(*slots: str) -> type:
-    def quiet(cls: type) -> None: ...
+def _quiet_hook(owner: Any, hook: Any) -> Any:
+    thread = get_ident()
 
-    return type("_Shield", (), {"__slots__": slots, "__init_subclass__": classmethod(quiet)})
+    def quiet(cls: Any, /, **keywords: Any) -> None:
+        if get_ident() != thread:
+            hook.__get__(None, cls)(**keywords)
+        else:
+            super(owner, cls).__init_subclass__()
 
-
-_SHIELDS = {
-    (has_dict, has_weak): _shield(*["__dict__"] * has_dict, *["__weakref__"] * has_weak)
-    for has_dict, has_weak in product((False, True), repeat=2)
-}
+    return classmethod(quiet)

@@ -298,7 +298,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._shared = shared_globals
         self._left_out = left_out
         self._leaves_home = leaves_home
-        self._ordinary: dict[int, type] = {}  # classes, by their id, whose objects need nothing of ours
+        # Classes, by their id, whose objects need nothing of ours.
+        self._ordinary: dict[int, type] = {id(sources.Source): sources.Source}
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
@@ -306,6 +307,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         kind = type(value)
         if id(kind) in self._ordinary:
+            return NotImplemented
+        if kind in _CODE and value.__module__ in _OURS:  # cloudpickle would look for them in all modules
             return NotImplemented
         refuse_open_file(value)
         reduced = super().reducer_override(value)
@@ -350,7 +353,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 if isinstance(reduced, str) and self._leaves_home:
                     raise TypeError(f"its class sends only the name {reduced[:100]!r}, which the worker does not have")
                 return objects.made_by_base(value, reduced)
-        elif objects.has_hooks(kind) and classes.travels_by_value(kind):
+        elif classes.may_travel_by_value(kind) and objects.has_hooks(kind):
             return objects.object_taken_apart(value)
         elif not issubclass(kind, _EACH_ASKED):
             self._ordinary[id(kind)] = kind
@@ -375,6 +378,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 elif name in namespace:  # it may hold a stand-in for the value: functions get it, too
                     used[name] = namespace[name]
 
+
+_CODE = (FunctionType, type)
+_OURS = frozenset(module.__name__ for module in (by_value, classes, objects, sources))
+"""Modules of what puts values together where they arrive."""
 
 _EACH_ASKED = (type, FunctionType, *FILES)
 _DEFAULT: Any = object.__reduce__

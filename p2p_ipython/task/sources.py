@@ -4,7 +4,8 @@ Python keeps a cell's text in ``linecache``, under a name that its code carries.
 pickle, and is put there on the other side: tracebacks and warnings show lines, and ``inspect`` finds sources. Only the
 texts of what is sent travel. Larger ones are buffers, which go to a worker once.
 
-The text is forgotten when the task ends. A name that is there already keeps its text: a result doesn't change it.
+On a worker the text is forgotten when the task ends. A name that is there already keeps its text: a result doesn't
+change it.
 
 Standard library only: the runner imports this inside the sandbox.
 """
@@ -20,6 +21,9 @@ from typing import Any
 
 _MAX_TEXT = 1 << 20
 """Longest text that travels, bytes. The code of a longer one arrives without."""
+
+_MAX_ARRIVED = 32 << 20
+"""Longest texts that are kept in all, bytes. A client's stay until others take their place."""
 
 _UNNAMED = "<dynamic-code>"
 _STDLIB = os.path.dirname(os.__file__) + os.sep
@@ -99,6 +103,10 @@ def arrive(name: str, kind: str, label: str, text: Any) -> Source:
         lines = source.text.decode("utf-8", "surrogatepass").splitlines(keepends=True)
         linecache.cache[name] = (len(source.text), None, lines, name)
         _arrived[name] = source
+        while sum(len(each.text) for each in _arrived.values()) > _MAX_ARRIVED:
+            oldest = next(iter(_arrived))
+            linecache.cache.pop(oldest, None)
+            del _arrived[oldest]
     return source
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -162,3 +163,18 @@ class _Silent:
         raise RuntimeError("this is the task's code")
 
     def method(self) -> None: ...
+
+
+class _Held:
+    pass
+
+
+async def test_what_a_weak_reference_refers_to_lives_as_long_as_the_task() -> None:
+    held = [_Held(), _Held()]
+    _Held.__module__ = "__main__"
+    names = {"w": weakref.ref(held[0]), "d": weakref.WeakValueDictionary(k=held[1]), "s": weakref.WeakSet(held)}
+    async with worker() as it:
+        outcome = await it.cell("import gc; gc.collect(); w() is not None, 'k' in d, len(s)", names)
+        assert outcome.value == (True, True, 2)
+        code = "import gc; gc.collect(); [type(each).__name__ for each in gc.get_objects()].count('_Held')"
+        assert (await it.cell(code)).value == 0

@@ -167,6 +167,17 @@ OBJECTS = [
         "  def __array_finalize__(s, other): s.tag = getattr(other, 'tag', '')\nm = M([1, 2], 'hi')",
         "m.tag, type(m).__name__, m.sum().item()",
     ),
+    ("import struct\ns = struct.Struct('<i')\ndef f(x): return s.pack(x)", "f(1), s.format"),
+    (
+        "class Own(property):\n  def __init__(s, f): super().__init__(f)\nclass A:\n  @Own\n  def x(s): return 4",
+        "A().x",
+    ),
+    (
+        "import weakref\nclass N:\n  def __init__(s, up=None):\n"
+        "    s.up = up and weakref.ref(up); s.down = N(s) if not up else 0\nn = N()",
+        "n.down.up() is n",
+    ),
+    ("import weakref\nw = weakref.ref(set())", "w()"),
     ("import re\nms = list(re.finditer(r'(?P<k>\\w)=(\\d)', 'a=1 b=2'))", "[m.groupdict() for m in ms], ms[1].span()"),
     ("import re\nm = re.fullmatch('a|ab', 'ab')", "m, m.span(), m.re"),
     ("import contextvars\nv = contextvars.ContextVar('v')\nv.set(4)\ndef f(): return v.get()", "f()"),

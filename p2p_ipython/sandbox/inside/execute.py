@@ -37,6 +37,7 @@ from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import safe
+from p2p_ipython.task.by_value import hold_referents
 from p2p_ipython.task.classes import forget_classes
 from p2p_ipython.task.loading import is_absent
 from p2p_ipython.task.payload import Packed, pack_result, unpack
@@ -95,7 +96,9 @@ class Executor:
             self._end_output,
             forget_classes,
             forget_sources,
+            hold_referents,
         )
+        hold_referents()
         self._steps_after_cell = (*self._steps, cells.forget)
 
     def perform(self, task: Task, body: Buffer) -> None:
