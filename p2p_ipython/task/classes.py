@@ -203,6 +203,8 @@ def _is_slot(value: object, cls: type) -> bool:
 def _made(plan: ClassPlan) -> Any:
     kind, maker, name, bases = plan.kind, plan.maker, plan.name, plan.bases
     if maker is kind:
+        if kind is not type:  # the one of TypedDict wants them as they were written
+            bases = plan.namespace.get("__orig_bases__", bases)
         return types.new_class(name, bases, {"metaclass": kind}, lambda body: body.update(plan.namespace))
     made = maker.__new__(kind, name, bases, dict(plan.namespace))
     maker.__init__(made, name, bases, dict(plan.namespace))

@@ -103,6 +103,12 @@ SHAPES = [
         "class P(typing.NamedTuple):\n  x: int\n  y: int = 2\n  def s(self): return self.x + self.y\np = P(1)",
         "p, p.s()",
     ),
+    ("class T(typing.TypedDict, total=False):\n  a: int\nt: T = {'a': 1}", "t, T.__annotations__, T.__total__, T(a=2)"),
+    ("class N(typing.Generic[typing.T], abc.ABC):\n  x = 1\nclass M(N[int]): pass", "M().x, M.__orig_bases__, N[str]"),
+    (
+        "class P(typing.Protocol):\n  def f(self): ...\nclass A(P):\n  def f(self): return 3",
+        "A().f(), A.__mro__[1] is P",
+    ),
     (PLANET, "Planet.EARTH.pull, Planet.MARS.radius, Planet((1, 3)), list(Planet.__members__)"),
     (PLANET, "Planet.TERRA is Planet.EARTH, len(Planet), Planet['TERRA'], Planet.EARTH"),
     (
