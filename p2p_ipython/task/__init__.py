@@ -13,8 +13,12 @@ Map:
 * ``bindings.py``: the names that a cell binds; ``small.py``: what is small and plain
 * ``around.py``: what goes around a task: ``modules.py``, found by ``local_modules.py``, and ``files.py``
 * ``inputs.py``: futures among a call's arguments, whose values come after it was frozen
+* ``classes.py``, ``objects.py``: classes of the notebook and their objects, made anew without running their code
+* ``sources.py``: the text of the cells where code that travels is defined
+* ``leaving.py``, ``blame.py``: attributes that stay behind, and which part of a value is to blame if it can't travel
 * ``settled.py``: a finished future inside a task
 * ``outcome.py``: a result's bytes as a value, or as the exception to raise
+* ``loading.py``: why a pickle could not be loaded, and what to do
 * ``safe/``: results as plain data, for workers that aren't trusted
 * ``images.py``: the dimensions of a picture, before a front end decodes it
 

@@ -1,9 +1,10 @@
-"""Things of a notebook that pickle would send by their name, or not at all, taken apart so that they travel.
+"""Functions and the like that pickle would send by their name, or not at all, taken apart so that they travel.
 
 A name finds something in a module that the worker can import, but nothing of the notebook. Pickle knows only the name
 of a function under ``lru_cache`` or ``cache``, and of a ``NewType``. It can't send what ``cached_property`` and
 ``singledispatch`` keep for themselves: a lock and weak references. The worker decorates the functions inside anew, so
-a cache arrives empty.
+a cache arrives empty. What ``numpy.frompyfunc`` has made is made anew, too. A match is searched again, and a context
+variable arrives with the value that it has.
 
 A decorated function may refer to itself. Pickle then meets it again before the first one is complete, and keeps the
 copy that is complete first. So the functions that put something together here take parts that are not complete yet.
@@ -15,8 +16,13 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
+import re
+import struct
 import sys
+import weakref
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from operator import attrgetter
 from types import FunctionType
 from typing import Any, NewType, ParamSpec, TypeVarTuple
@@ -24,9 +30,13 @@ from typing import Any, NewType, ParamSpec, TypeVarTuple
 from cloudpickle.cloudpickle import list_registry_pickle_by_value
 
 from p2p_ipython.errors import CaptureError
+from p2p_ipython.task.objects import blank
 
 CachedFunction = functools._lru_cache_wrapper
-TAKEN_APART = (CachedFunction, functools.cached_property, NewType, ParamSpec, TypeVarTuple)
+TAKEN_APART = (
+    *(CachedFunction, functools.cached_property, property, NewType, ParamSpec, TypeVarTuple, ContextVar, re.Match),
+    *(struct.Struct, weakref.ref, weakref.WeakValueDictionary, weakref.WeakKeyDictionary, weakref.WeakSet),
+)
 """The types that ``taken_apart`` knows. A function that dispatches on a type is a plain one: see ``dispatches``."""
 
 _NAMES = frozenset(functools.WRAPPER_ASSIGNMENTS) - {"__annotate__"}
@@ -48,6 +58,14 @@ def taken_apart(value: Any) -> Any:
     if isinstance(value, functools.cached_property):
         state = {name: part for name, part in vars(value).items() if name != "lock"}
         return type(value).__new__, (type(value),), state, None, None, complete_property
+    if (small := _SMALL.get(type(value))) is not None:
+        return small(value)
+    if isinstance(value, property):  # of a subclass: pickle would call its __init__
+        return blank, (type(value), property, (value.fget, value.fset, value.fdel, value.__doc__)), vars(value) or None
+    if isinstance(value, re.Match):
+        return _match_taken_apart(value)
+    if isinstance(value, ContextVar):
+        return _variable_taken_apart(value)
     if _is_importable(value):
         return value.__reduce__()
     if isinstance(value, CachedFunction):
@@ -55,6 +73,33 @@ def taken_apart(value: Any) -> Any:
     if isinstance(value, NewType):
         return NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
     return type(value), (value.__name__,)
+
+
+def is_made_ufunc(value: object) -> bool:
+    """Whether ``numpy.frompyfunc`` made ``value``."""
+    kind = type(value)
+    return kind.__name__ == "ufunc" and kind.__module__ == "numpy" and bool(_calls(value))
+
+
+def ufunc_taken_apart(ufunc: Any) -> Any:
+    """Reduce a ufunc for which ``is_made_ufunc`` is true to the Python function that it calls."""
+    return made_ufunc, (_calls(ufunc)[0], ufunc.nin, ufunc.nout, ufunc.identity)
+
+
+def made_ufunc(function: Callable[..., Any], nin: int, nout: int, identity: object) -> Any:
+    """Return a ufunc that calls ``function``."""
+    given = {} if identity is None else {"identity": identity}
+    return importlib.import_module("numpy").frompyfunc(function, nin, nout, **given)
+
+
+def again_matched(pattern: re.Pattern[Any], how: str, arguments: tuple[Any, ...]) -> Any:
+    """Return the match that ``pattern`` finds ``how`` it was found before."""
+    return getattr(pattern, how)(*arguments)
+
+
+def variable(name: str, value: tuple[Any, ...]) -> ContextVar[Any]:
+    """Return a context variable that has ``value``, or none, where nothing else is set."""
+    return ContextVar(name, default=value[0]) if value else ContextVar(name)
 
 
 def dispatches(function: FunctionType) -> bool:
@@ -114,6 +159,41 @@ def complete_dispatcher(
         function.register(cls, implementation)
 
 
+_held: list[Any] | None = None
+
+
+def hold_referents() -> None:
+    """Keep what weak references that arrive refer to, from now on and until this is called again.
+
+    At home something else holds it. A task may not have been sent that.
+    """
+    global _held  # noqa: PLW0603 - the process's one list
+    _held = []
+
+
+def weak(kind: Callable[..., Any], *arguments: Any) -> Any:
+    """Return a weak reference or dictionary of ``kind``."""
+    if _held is not None:
+        _held.append(arguments)
+    return kind(*arguments)
+
+
+def dead_reference() -> Any:
+    """Return a weak reference to nothing any more."""
+    return weakref.ref(set())
+
+
+_SMALL: Mapping[type, Callable[[Any], Any]] = {
+    property: lambda value: NotImplemented,
+    struct.Struct: lambda value: (struct.Struct, (value.format,)),
+    weakref.ref: lambda value: (dead_reference, ()) if value() is None else (weak, (weakref.ref, value())),
+    weakref.WeakValueDictionary: lambda value: (weak, (weakref.WeakValueDictionary, dict(value))),
+    weakref.WeakKeyDictionary: lambda value: (weak, (weakref.WeakKeyDictionary, dict(value))),
+    weakref.WeakSet: lambda value: (weak, (weakref.WeakSet, list(value))),
+}
+"""How objects of exactly these types are reduced."""
+
+
 def _cached_taken_apart(value: Any) -> Any:
     function = vars(value).get("__wrapped__")
     if not any(part is function for part in gc.get_referents(value)):
@@ -124,6 +204,29 @@ def _cached_taken_apart(value: Any) -> Any:
     # cache_parameters() of a cache around another one are those of the inner one.
     maxsize, typed = value.cache_info().maxsize, value.cache_parameters()["typed"]
     return cached, (function, maxsize, typed), _without(_OF_CACHES, vars(value))
+
+
+def _calls(ufunc: object) -> list[Any]:
+    return [each for each in gc.get_referents(ufunc) if callable(each)]
+
+
+def _match_taken_apart(match: re.Match[Any]) -> Any:
+    """Reduce a match to the search that finds it again. Raises ``TypeError`` if none does."""
+    begin, end = match.pos, match.endpos
+    for how, start in (("search", begin), ("fullmatch", begin), ("match", match.start())):
+        arguments = (match.string, start, end)
+        found = getattr(match.re, how)(*arguments)
+        if found is not None and found.regs == match.regs:
+            return again_matched, (match.re, how, arguments)
+    raise TypeError("a match that no search finds again can't be pickled")
+
+
+def _variable_taken_apart(variable_: ContextVar[Any]) -> Any:
+    try:
+        value: tuple[Any, ...] = (variable_.get(),)
+    except LookupError:
+        value = ()
+    return variable, (variable_.name, value)
 
 
 def _without(names: frozenset[str], attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
 from p2p_ipython.task.bindings import Bindings, bindings_in
+from p2p_ipython.task.blame import Part, culprit
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
 from p2p_ipython.task.local_modules import imports_of
@@ -136,7 +137,7 @@ def capture_cell(
             before = len(used_by)
             follow(list(found([word], STRING)))
             added = {name: home[name] for name in list(used_by)[before:]}
-            if isinstance(home[word], FunctionType | type) and not _travels(added, home):
+            if isinstance(home[word], FunctionType | type) and not _all_travel(added, home):
                 for name in added:  # a word in a string must keep no cell from being sent
                     del used_by[name]
     names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
@@ -154,7 +155,14 @@ def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Pac
     try:
         for value in names.values():
             refuse_open_file(value)
-        return pack_task(names, store, large=large, shared_globals=(captured.home, names), left_out=captured.left_out)
+        return pack_task(
+            names,
+            store,
+            large=large,
+            shared_globals=(captured.home, names),
+            left_out=captured.left_out,
+            source=captured.source,
+        )
     except Exception as error:
         raise _blamed(captured, error) from error
 
@@ -177,7 +185,7 @@ def _measured(captured: Captured, name: str) -> int:
     refuse_open_file(captured.names[name])
     alone = {name: captured.names[name]}
     others = dict.fromkeys(captured.names)
-    return measure(alone, (captured.home, others | alone))
+    return measure(alone, (captured.home, others | alone), captured.source)
 
 
 def _blamed(captured: Captured, error: Exception) -> CaptureError:
@@ -188,8 +196,11 @@ def _blamed(captured: Captured, error: Exception) -> CaptureError:
             where = f"{name!r} ({_kind(value)}, used by {captured.used_by[name]})"
             if isinstance(own, CaptureError):
                 return CaptureError(f"{where}: {own.message}", hint=own.hint)
+            part = culprit(name, value, functools.partial(_travels, (captured.home, dict.fromkeys(captured.names))))
             return NotPicklable(
-                f"{where} can't be pickled: {_reason(own)}", name=name, hint=_advice(value, name, "cell")
+                f"{where} can't be pickled: {_of_part(part, name)}{_reason(own)}",
+                name=name,
+                hint=_advice(value, name, "cell"),
             )
     if isinstance(error, CaptureError):
         return error
@@ -202,11 +213,25 @@ def not_picklable(name: str, value: object, error: Exception) -> CaptureError:
     """Return the error that says why ``name`` of a call can't travel, and what to do; pickling it raised ``error``."""
     if isinstance(error, CaptureError):
         return error
+    part = culprit(name, value, functools.partial(_travels, None))
     return NotPicklable(
-        f"{name} ({_kind(value)}) can't be pickled: {_reason(error)}",
+        f"{name} ({_kind(value)}) can't be pickled: {_of_part(part, name)}{_reason(error)}",
         name=name,
         hint=_advice(value, name, "function"),
     )
+
+
+def _travels(shared_globals: tuple[dict[str, Any], dict[str, Any]] | None, value: object) -> bool:
+    try:
+        refuse_open_file(value)
+        measure(value, shared_globals)
+    except Exception:
+        return False
+    return True
+
+
+def _of_part(part: Part, name: str) -> str:
+    return "" if part.path == name else f"{part.path} ({_kind(part.value)}): "
 
 
 def _advice(value: object, name: str, inside: Literal["cell", "function"]) -> str:
@@ -237,7 +262,7 @@ def _kind(value: object) -> str:
     return f"{text} {shape}" if isinstance(shape, tuple) and shape else text
 
 
-def _travels(values: dict[str, Any], home: dict[str, Any]) -> bool:
+def _all_travel(values: dict[str, Any], home: dict[str, Any]) -> bool:
     try:
         for value in values.values():
             refuse_open_file(value)
@@ -344,15 +369,20 @@ def _code_of(value: object, home: dict[str, Any]) -> Iterator[tuple[str, tuple[s
             if _is_ours(item):
                 todo += item.__dict__.values()
                 todo += item.__bases__
-        elif isinstance(item, list | tuple | set | frozenset):
+        elif isinstance(item, list | tuple | set | frozenset) and not _is_proxy(item):
             todo += (part for part, _ in zip(item, range(_LOOK_INTO), strict=False))
-        elif isinstance(item, dict):
+        elif isinstance(item, dict) and not _is_proxy(item):
             todo += (part for part, _ in zip(item.values(), range(_LOOK_INTO), strict=False))
         elif _is_ours(type(item)):
             todo.append(type(item))
             todo += getattr(item, "__dict__", {}).values()
         elif hasattr(type(item), "__wrapped__") or isinstance(item, CachedFunction):
             todo.append(getattr(item, "__wrapped__", None))
+
+
+def _is_proxy(value: object) -> bool:
+    """Whether ``value`` shows another object's class as its own."""
+    return not issubclass(type(value), value.__class__)
 
 
 def _is_ours(cls: object) -> bool:

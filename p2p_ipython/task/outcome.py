@@ -34,6 +34,8 @@ from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.task_frames import Result, TaskFailure
 from p2p_ipython.task import safe
+from p2p_ipython.task.loading import advice, advice_on_name, raised_in
+from p2p_ipython.task.objects import chain_of
 from p2p_ipython.task.payload import PayloadError, unpack
 
 _MAX_TEXT = 1 << 18
@@ -124,7 +126,7 @@ def raised(description: Description, original: BaseException | None = None) -> B
         case "unloadable":
             error = TaskError(
                 f"the task's values could not be loaded {d.where}: {d}",
-                hint="The package they belong to may have another version there.",
+                hint=advice(d.class_name, d.message, d.missing, "there", named=d.trusted),
             )
         case "died":
             error = TaskDied(
@@ -143,7 +145,8 @@ def with_remote_traceback(error: BaseException, text: str) -> BaseException:
     if not text:
         return error
     with contextlib.suppress(Exception):  # a class may refuse new attributes: it then shows as any other exception
-        error.__cause__ = RemoteTraceback(_COLOUR.sub("", text))
+        *_, last = error, *chain_of(error)
+        last.__cause__ = RemoteTraceback(_COLOUR.sub("", text))
         # A partial of a module's function: the exception can still be pickled.
         error._render_traceback_ = functools.partial(_lines, text)  # type: ignore[attr-defined]
     return error
@@ -178,7 +181,7 @@ def _unpacked(result: Result, inline: Buffer, large: Mapping[str, Buffer], worke
     except Exception as error:
         raise ResultNotPicklable(
             f"the result came, but can't be unpickled here: {type(error).__name__}: {error}",
-            hint="Its package may have another version on the worker; return plain data.",
+            hint=advice(type(error).__name__, str(error), raised_in(error), "here"),
         ) from error
 
 
@@ -269,7 +272,7 @@ def _missing(d: Description) -> NameMissing:
         )
     return NameMissing(
         f"the task needs something that is not there {d.where}: {d.message}",
-        hint="The package may have another version there; a module beside your notebook is not sent.",
+        hint=advice_on_name(d.message, "there"),
     )
 
 

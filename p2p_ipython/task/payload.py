@@ -22,6 +22,7 @@ import pickle
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from itertools import count, pairwise
 from types import CodeType, FunctionType, ModuleType
@@ -32,8 +33,9 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value
+from p2p_ipython.task import by_value, classes, objects, sources
 from p2p_ipython.task.buffer_store import STEP, BufferStore
+from p2p_ipython.task.leaving import Leave
 from p2p_ipython.task.open_files import FILES, refuse_open_file
 from p2p_ipython.task.settled import settled
 from p2p_ipython.task.shell_names import belongs_to_shell
@@ -81,13 +83,13 @@ class Packed:
         return f"<Packed {len(self.segments)} segments, {self.size} bytes>"
 
 
-def pack_result(value: object) -> Packed:
+def pack_result(value: object, *, error: bool = False) -> Packed:
     """Pickle a result; its large segments are called r0, r1, … and are views of ``value``, not copies.
 
-    Raises what pickling raises.
+    Of an ``error`` that the task raised, what can't travel is left out. Raises what pickling raises.
     """
-    stream, buffers, needs_python, _ = _pickled(value)
-    return as_result(stream, buffers, needs_python)
+    pickled = _pickled(value, error=error)
+    return as_result(pickled.stream, pickled.buffers, pickled.needs_python)
 
 
 def as_result(stream: Buffer, buffers: list[memoryview], needs_python: bool = False) -> Packed:
@@ -103,6 +105,7 @@ def pack_task(
     large: int = LARGE,
     shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
     left_out: Container[str] = (),
+    source: str = "",
 ) -> Packed:
     """Pickle and freeze what a task needs; its large segments are in ``store``, pinned, called by their hash.
 
@@ -110,7 +113,8 @@ def pack_task(
     (the notebook's namespace, the part of it inside ``value`` that travels): functions defined in the first
     have the second as their globals when they are unpickled, so a cell's assignments are seen by them.
     Names in ``left_out`` don't travel with these functions either, nor do those of the shell itself.
-    Segments of ``large`` bytes or more are never inline.
+    Segments of ``large`` bytes or more are never inline. An attribute of a function that can't travel stays here,
+    unless code that travels mentions it, ``source`` among it.
 
     Raises what pickling raises, and ``CaptureError`` for a future that isn't over.
     """
@@ -125,7 +129,9 @@ def pack_task(
         return ref, frozen
 
     try:
-        return _pack(_pickled(value, shared_globals, left_out, leaves_home=True), large, freeze)
+        return _pack(
+            _pickled(value, shared_globals, left_out, leaves_home=True, source=source), large, freeze, once=True
+        )
     except BaseException:
         store.unpin(pinned)
         raise
@@ -177,9 +183,11 @@ def _checked(segment: Sequence[Any]) -> Segment:
     return Segment(size, ref)
 
 
-def measure(value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None) -> int:
+def measure(
+    value: object, shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None, source: str = ""
+) -> int:
     """Count the bytes that ``value`` would take in a task. Raises what ``pack_task`` raises."""
-    stream, buffers, *_ = _pickled(value, shared_globals, leaves_home=True)
+    stream, buffers, *_ = _pickled(value, shared_globals, leaves_home=True, source=source)
     return len(stream) + sum(view.nbytes for view in buffers)
 
 
@@ -194,7 +202,10 @@ def _pack(
     pickled: _Pickled,
     large: int,
     keep: Callable[[memoryview, bool], tuple[str, memoryview]],
+    *,
+    once: bool = False,
 ) -> Packed:
+    """Sort the pieces of a pickle; with ``once``, texts of cells are under their hash, as what is large."""
     stream, buffers, needs_python, modules = pickled
     if not buffers and isinstance(stream, bytes) and len(stream) <= INLINE and len(stream) < large:
         return Packed((Segment(len(stream), None),), stream, {}, needs_python, modules)
@@ -204,7 +215,7 @@ def _pack(
     refs: dict[str, memoryview] = {}
     for view in (memoryview(stream), *buffers):
         size = view.nbytes
-        if size < large and size <= room:
+        if size < large and size <= room and not (once and isinstance(view.obj, sources.SourceBytes)):
             room -= size
             inline.append(view)
             segments.append(Segment(size, None))
@@ -221,6 +232,8 @@ def _pickled(
     left_out: Container[str] = (),
     *,
     leaves_home: bool = False,
+    source: str = "",
+    error: bool = False,
 ) -> _Pickled:
     written: list[Buffer] = []
     buffers: list[memoryview] = []
@@ -235,8 +248,25 @@ def _pickled(
         buffers.append(view)
         return False
 
+    def travels(part: object) -> bool:
+        try:
+            _pickled(part, shared_globals, left_out, leaves_home=leaves_home)
+        except Exception:
+            return False
+        return True
+
     pickler = _Pickler(written, stays_in_band, shared_globals, left_out, leaves_home)
-    pickler.dump(value)
+    try:
+        pickler.dump(value)
+    except Exception:
+        if not pickler.adorned and not error:
+            raise
+        written.clear()
+        buffers.clear()
+        pickler = _Pickler(written, stays_in_band, shared_globals, left_out, leaves_home)
+        pickler.leave = Leave(travels, errors=error)
+        pickler.dump(value)
+        pickler.leave.check(source)
     return _Pickled(_joined(written), buffers, pickler.needs_python, frozenset(pickler.modules))
 
 
@@ -277,10 +307,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(_Writer(written), protocol=5, buffer_callback=stays_in_band)
         self.needs_python = False
         self.modules: set[str] = set()
+        self.adorned = False
+        """Whether a function has attributes, which may be left out."""
+        self.leave: Leave | None = None
         self._shared = shared_globals
         self._left_out = left_out
         self._leaves_home = leaves_home
-        self._ordinary: dict[int, type] = {}  # classes, by their id, whose objects need nothing of ours
+        # Classes, by their id, whose objects need nothing of ours.
+        self._ordinary: dict[int, type] = {id(sources.Source): sources.Source}
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
@@ -288,6 +322,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         kind = type(value)
         if id(kind) in self._ordinary:
+            return NotImplemented
+        if kind in _CODE and value.__module__ in _OURS:  # cloudpickle would look for them in all modules
             return NotImplemented
         refuse_open_file(value)
         reduced = super().reducer_override(value)
@@ -302,7 +338,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 if by_value.dispatches(value):
                     return by_value.dispatcher_taken_apart(value)
                 by_value.drop_copies_of_dispatcher(reduced[2][0])
+                self._adorned(reduced[2][0], value)
                 self._choose_globals(value, reduced[2][1]["__globals__"])
+            else:
+                return classes.class_taken_apart(value, reduced)
         return reduced
 
     def _reduce_object(self, value: Any, kind: type) -> Any:
@@ -310,20 +349,41 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, Future):
             return _settle(value)
         if isinstance(value, by_value.TAKEN_APART):
-            return by_value.taken_apart(value)
+            reduced = by_value.taken_apart(value)
+            if isinstance(value, by_value.CachedFunction) and len(reduced) > 2:
+                self._adorned(reduced[2])
+            return reduced
+        if isinstance(value, BaseException):
+            reduced = objects.exception_taken_apart(value)
+            if self.leave is not None and reduced is not NotImplemented:
+                self.leave.of_exception(reduced)
+            return reduced
+        if by_value.is_made_ufunc(value):
+            return by_value.ufunc_taken_apart(value)
         if isinstance(value, ModuleType):
             self.modules.add(value.__name__)
         if isinstance(value, CodeType):
             self.needs_python = True
-        elif self._leaves_home and _may_go_by_name(kind):
+            return sources.code_taken_apart(value, self.dispatch_table[CodeType](value))
+        if isinstance(value, Enum) and classes.is_member(value):
+            return getattr, (kind, value.name)
+        if _may_go_by_name(kind):
             if getattr(value, "__module__", "") == "__main__":
                 reduced = value.__reduce_ex__(5)
-                if isinstance(reduced, str):
+                if isinstance(reduced, str) and self._leaves_home:
                     raise TypeError(f"its class sends only the name {reduced[:100]!r}, which the worker does not have")
-                return reduced
+                return objects.made_by_base(value, reduced)
+        elif classes.may_travel_by_value(kind) and objects.has_hooks(kind):
+            return objects.object_taken_apart(value)
         elif not issubclass(kind, _EACH_ASKED):
             self._ordinary[id(kind)] = kind
         return NotImplemented
+
+    def _adorned(self, attributes: dict[str, Any], function: FunctionType | None = None) -> None:
+        """Take note of a function's attributes, and remove those that stay behind."""
+        self.adorned = self.adorned or bool(attributes)
+        if self.leave is not None:
+            self.leave.of_function(attributes, function)
 
     def _choose_globals(self, function: FunctionType, used: dict[str, Any]) -> None:
         """Change ``used``, the globals that cloudpickle would send with a function, to what should travel."""
@@ -352,6 +412,10 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
             found += imports_of_code(constant)
     return tuple(dict.fromkeys(found))
 
+
+_CODE = (FunctionType, type)
+_OURS = frozenset(module.__name__ for module in (by_value, classes, objects, sources))
+"""Modules of what puts values together where they arrive."""
 
 _EACH_ASKED = (type, FunctionType, ModuleType, *FILES)
 _DEFAULT: Any = object.__reduce__

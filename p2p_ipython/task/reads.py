@@ -29,7 +29,9 @@ from typing import TypeVar
 
 Transform = Callable[[str], str]
 
-_PYTHON_MAGICS = frozenset(["time", "timeit", "prun", "capture", "debug", "memit", "mprun", "lprun", "p2p"])
+_PYTHON_MAGICS = frozenset(
+    "time timeit prun capture debug memit mprun lprun p2p pinfo pinfo2 psource pdef pdoc pfile".split()  # noqa: SIM905
+)
 _WORD = re.compile(r"\b[^\W\d]\w*")
 _STRINGS = 100_000
 """Characters of a cell's strings that are looked at."""

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.notebook.kernels import DEADLINE, Notebook, notebook
+from tests.notebook.kernels import DEADLINE, Cell, Notebook, notebook
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,40 @@ def test_a_remote_error_shows_the_remote_cell_and_not_the_machinery(nb: Notebook
         assert "p2p_ipython" not in shown
         assert "concurrent" not in shown
     assert nb.run("try: _p2p.result()\nexcept ZeroDivisionError as e: print(e)").text == "division by zero\n"
+
+
+def test_a_function_of_the_notebook_has_its_lines_on_the_worker(nb: Notebook) -> None:
+    nb.run("def inner(x):\n    # a comment\n    return 1 / x\nclass A:\n    def m(self):\n        return inner(0)")
+    at_home = plain_traceback(nb.run("A().m()"))
+    assert re.search(r"Cell In\[\d+\], line 3, in inner\(x\)\n.*\n.*\n----> 3     return 1 / x", at_home)
+    away = plain_traceback(nb.run("%%p2p --wait\nA().m()"))
+    assert re.sub(r"In\[\d+\]", "In[]", away) == re.sub(r"In\[\d+\]", "In[]", at_home)
+    call = plain_traceback(nb.run("cluster.submit(A().m).result()"))
+    assert "Task A.m, line 1\n----> 1 m()\n" in call
+    assert call.partition("Cell In")[2] == at_home.partition("Cell In")[2].partition("Cell In")[2]
+
+
+def test_a_function_that_interact_shows_travels(nb: Notebook) -> None:
+    nb.run("import ipywidgets\n@ipywidgets.interact(x=(0, 10))\ndef f(x=3): return x * 2")
+    assert nb.run("%%p2p --wait\nf(4)").value == "8"
+    used = nb.run("%%p2p --wait\nf.widget").error
+    assert used is not None
+    assert "'widget' (interactive) can't travel, and the code mentions it" in used["evalue"]
+
+
+def test_help_doctests_and_questions_work_on_the_worker(nb: Notebook) -> None:
+    nb.run('import doctest, inspect\ndef f(x):\n    """Twice.\n\n    >>> f(2)\n    5\n    """\n    return x * 2')
+    for code in ("help(f)", "doctest.run_docstring_examples(f, globals())", "print(inspect.getsource(f))"):
+        assert nb.run(f"%%p2p --wait\n{code}").text == nb.run(code).text != ""
+    assert "Twice." in nb.run("%%p2p --wait\nf?").text
+    assert "return" in nb.run("%%p2p --wait\nf??").text
+    own = "import doctest\ndef g():\n    '''\n    >>> g()\n    1\n    '''\n    return 1\ndoctest.testmod()"
+    assert nb.run(f"%%p2p --wait\n{own}").value == "TestResults(failed=0, attempted=1)"
+
+
+def plain_traceback(cell: Cell) -> str:
+    assert cell.error is not None
+    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"]))
 
 
 def test_interrupting_a_wait_cancels_the_task(nb: Notebook) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import operator
+import re
+import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from slot_support import worker
 
 from p2p_ipython.sandbox.inside.buffers import MAPPED
+from p2p_ipython.sandbox.inside.call_line import call_line
 from p2p_ipython.sandbox.launch import mechanism
 
 
@@ -127,3 +132,49 @@ async def test_a_large_buffer_comes_and_goes_whole_through_a_wall(name: str) -> 
     data = bytes(range(256)) * (MAPPED // 256 + 1)
     async with worker(mechanism=name) as it:
         assert (await it.call(bytes.upper, data)).value == data.upper()
+
+
+async def test_the_traceback_of_a_call_begins_with_the_call() -> None:
+    async with worker() as it:
+        failed = await it.call(operator.truediv, 1, 0)
+        assert "truediv(1, 0)" in re.sub(r"\x1b\[[\d;]*m", "", failed.error.traceback)
+        bound = await it.call(int, "x", base=np.zeros((3, 2)))
+        assert "int('x', base=<ndarray (3, 2)>)" in re.sub(r"\x1b\[[\d;]*m", "", bound.error.traceback)
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: call_line(max, [list(range(9)), "x" * 99], {}), "max([0, 1, 2, 3, ...], 'xxxxxxxxxxxxxxxxx..."),
+        (lambda: call_line(functools.partial(pow, 2), [3], {"mod": None}), "pow(2, 3, mod=None)"),
+        (lambda: call_line(_Silent(), [_Silent()], {"key": len}), "<_Silent>(<_Silent>, key=len)"),
+        (lambda: call_line(_Silent.method, [{"a": _Silent()}], {}), "method({'a': <_Silent>})"),
+        (lambda: call_line(len, range(1000), {}), f"len({', '.join(map(str, range(20)))}, …)"),
+        (lambda: call_line(len, ["y" * 30] * 1000, {})[-5:], "yyy…)"),
+    ],
+)
+def test_a_call_is_one_short_line_that_runs_no_code_of_the_task(call: Callable[[], str], line: str) -> None:
+    assert call().startswith(line) or call() == line
+    assert len(call()) <= 200
+
+
+class _Silent:
+    def __repr__(self) -> str:
+        raise RuntimeError("this is the task's code")
+
+    def method(self) -> None: ...
+
+
+class _Held:
+    pass
+
+
+async def test_what_a_weak_reference_refers_to_lives_as_long_as_the_task() -> None:
+    held = [_Held(), _Held()]
+    _Held.__module__ = "__main__"
+    names = {"w": weakref.ref(held[0]), "d": weakref.WeakValueDictionary(k=held[1]), "s": weakref.WeakSet(held)}
+    async with worker() as it:
+        outcome = await it.cell("import gc; gc.collect(); w() is not None, 'k' in d, len(s)", names)
+        assert outcome.value == (True, True, 2)
+        code = "import gc; gc.collect(); [type(each).__name__ for each in gc.get_objects()].count('_Held')"
+        assert (await it.cell(code)).value == 0

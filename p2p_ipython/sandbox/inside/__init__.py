@@ -11,6 +11,7 @@
 ``capture_output``  what a task prints and displays, in order
 ``channel``         frames to the agent
 ``describe_error``  an error in bounded words
+``call_line``       the call of a task, as the first line of its traceback
 ``interrupts``      interrupts the task that is meant, and never the machinery
 ``limits``          resource limits
 ``threads``         which threads are amid the work of a task that is over

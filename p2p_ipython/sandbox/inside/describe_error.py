@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from p2p_ipython.protocol.task_frames import TaskFailure
+from p2p_ipython.task.loading import raised_in
 
 Kind = str
 """exception, unpicklable, missing, interrupted or unloadable; see ``describe``."""
@@ -25,7 +26,7 @@ _MAX_NAME = 500
 _MAX_BASES = 50
 _MAX_MISSING = 200
 _OURS = os.path.dirname(os.path.abspath(__file__))
-_PICKLING = os.path.join(os.path.dirname(_OURS), "task")
+_PICKLING = os.path.join(os.path.dirname(os.path.dirname(_OURS)), "task")
 
 
 def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str], note: str = "") -> TaskFailure:
@@ -33,9 +34,13 @@ def describe(error: BaseException, kind: Kind, render: Callable[[BaseException],
 
     ``kind`` is "exception" (the task raised it), "interrupted" (it was cancelled), "unpicklable" (its value
     can't travel), "missing" (its payload names a module or a name that isn't here) or "unloadable" (its
-    payload can't be loaded for another reason). ``render`` makes the traceback's text. ``note`` is said after its end.
+    payload can't be loaded for another reason). The name said is that of the module that isn't here, or of the one
+    whose code raised the error while it was loaded. ``render`` makes the traceback's text. ``note`` is said after its
+    end.
     """
-    missing = getattr(error, "name", None) if kind == "missing" else None
+    missing = getattr(error, "name", None) if kind == "missing" and isinstance(error, ImportError) else None
+    if kind == "unloadable":
+        missing = raised_in(error)
     below = f"\n{note}" if note else ""
     return TaskFailure(
         kind,
@@ -89,7 +94,10 @@ def own_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _is_ours(trace: TracebackType) -> bool:
-    return os.path.dirname(trace.tb_frame.f_code.co_filename) in (_OURS, _PICKLING)
+    frame = trace.tb_frame
+    if os.path.dirname(frame.f_code.co_filename) in (_OURS, _PICKLING):
+        return True
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "cloudpickle"
 
 
 def _rendered(error: BaseException, render: Callable[[BaseException], str]) -> str:

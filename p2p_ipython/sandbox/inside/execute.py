@@ -30,6 +30,7 @@ from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
 from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_DETAIL, Result, Spent, Task
 from p2p_ipython.sandbox.inside.attach import Attachment, names_of
 from p2p_ipython.sandbox.inside.buffers import Buffers
+from p2p_ipython.sandbox.inside.call_line import show_call
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
@@ -42,7 +43,11 @@ from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.sandbox.inside.used_up import Limits
 from p2p_ipython.task import modules, safe
 from p2p_ipython.task.around import Around
+from p2p_ipython.task.by_value import hold_referents
+from p2p_ipython.task.classes import forget_classes
+from p2p_ipython.task.loading import is_absent
 from p2p_ipython.task.payload import Packed, pack_result, unpack
+from p2p_ipython.task.sources import forget_sources
 
 _NOTHING = pack_result(None)
 _SAFE_NOTHING = safe.encode(None)
@@ -96,8 +101,19 @@ class Executor:
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
         self._around = Around()
-        ours = (self._around.leave, modules.forget, baseline.restore, folder.clear)
-        self._steps = (*ours, outlet.capture.restore, _flush_c, self._end_output)
+        self._steps = (
+            self._around.leave,
+            modules.forget,
+            baseline.restore,
+            folder.clear,
+            outlet.capture.restore,
+            _flush_c,
+            self._end_output,
+            forget_classes,
+            forget_sources,
+            hold_referents,
+        )
+        hold_referents()
         self._steps_after_cell = (*self._steps, cells.forget)
 
     def perform(self, task: Task, body: Buffer) -> None:
@@ -177,10 +193,9 @@ class Executor:
             self._folder.begin()
             payload = unpack(task.segments, body, large)
             del large
-        except (ImportError, AttributeError) as error:
-            raise _Failed(error, "missing") from None
         except BaseException as error:
-            raise _Failed(error, self._kind(error, "unloadable")) from None
+            kind = "missing" if is_absent(error) else "unloadable"
+            raise _Failed(error, self._kind(error, kind)) from None
         if task.run == "cell":
             # Functions in the payload have that very dict as their globals.
             if not isinstance(payload, dict):
@@ -205,6 +220,7 @@ class Executor:
                 if isinstance(value, CoroutineType):
                     value = run_to_its_end(value)
             except BaseException as error:
+                show_call(error, task.label, function, arguments, keywords)
                 raise _Failed(error, self._kind(error, "exception")) from None
             finally:
                 flush_figures()
@@ -253,7 +269,7 @@ class Executor:
         if task.reply == "safe":
             return words, b""
         try:
-            packed = pack_result(failed.error)
+            packed = pack_result(failed.error, error=True)
         except BaseException:
             return words, b""
         if packed.large or len(packed.inline) > MAX_HEADER // 4:

@@ -85,7 +85,10 @@ class TaskFolder:
 
     def _changed_at(self) -> int:
         """Return when entries of the folder were last made or removed, so that nothing more is done if none were."""
-        return os.stat(self._folder).st_mtime_ns if self._folder is not None else 0
+        try:
+            return os.stat(self._folder).st_mtime_ns if self._folder is not None else 0
+        except OSError:  # the task has removed the folder itself
+            return -1
 
 
 def _files(folder: str) -> Iterator[tuple[str, _Mark]]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import importlib
 import linecache
 import os
 import subprocess
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from IPython.core import page, pylabtools
@@ -29,6 +31,7 @@ from traitlets.config import Config
 
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.describe_error import own_frames, text_of
+from p2p_ipython.task.sources import name_for_people
 
 _INLINE = ("inline", "module://matplotlib_inline.backend_inline")
 
@@ -93,7 +96,7 @@ class _Compiler(CachingCompiler):
     def format_code_name(self, name: str) -> tuple[str, str] | None:
         if self.label and name in self._filename_map:
             return ("Cell", self.label)
-        return super().format_code_name(name)
+        return name_for_people(name) or super().format_code_name(name)
 
     def forget(self) -> None:
         """Drop the sources of cells that have been run."""
@@ -103,23 +106,46 @@ class _Compiler(CachingCompiler):
         self.reset_compiler_flags()
 
 
-class _Main:
+class _Main(ModuleType):
     """What stands for ``__main__`` while a task runs; its ``__dict__`` is the task's namespace.
 
-    Not a module: a module can't be given a dict, and functions need this very one as their globals.
+    A module can't be given a dict, and functions need this very one as their globals. So its own stays empty.
     """
 
-    __spec__ = None
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        super().__init__("__main__")
+        object.__setattr__(self, "_namespace", namespace)
+
+    def __getattribute__(self, name: str) -> Any:
+        namespace = object.__getattribute__(self, "_namespace")
+        if name == "__dict__":
+            return namespace
+        if name in namespace:
+            return namespace[name]
+        if name.startswith("__"):
+            return super().__getattribute__(name)
+        raise AttributeError(f"module '__main__' has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__getattribute__(self, "_namespace")[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del object.__getattribute__(self, "_namespace")[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __reduce__(self) -> Any:
+        return importlib.import_module, ("__main__",)
 
 
 def enter_main(namespace: dict[str, Any]) -> None:
     """Make ``namespace`` the ``__main__`` of this process."""
-    main = _Main()
     namespace.setdefault("__name__", "__main__")
     namespace.setdefault("__doc__", None)
+    namespace.setdefault("__spec__", None)
     namespace.setdefault("__builtins__", builtins)
-    main.__dict__ = namespace
-    sys.modules["__main__"] = main  # type: ignore[assignment]
+    sys.modules["__main__"] = _Main(namespace)
 
 
 class CellShell(InteractiveShell):

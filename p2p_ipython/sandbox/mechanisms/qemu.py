@@ -104,6 +104,9 @@ class QemuLaunch:
             if said := self._accounts.recv(4096).split():
                 self._used = min(int(said[-1]), 1 << 60)
 
+    def excess(self, process: subprocess.Popen[bytes]) -> None:
+        """Return None: the machine holds disk and processes."""
+
     def death(self, code: int, words: str) -> Death:
         """Tell a task that ran out of its machine's memory by what the guard says."""
         if code == MEMORY_FULL and words.endswith(FULL):
