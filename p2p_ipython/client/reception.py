@@ -51,6 +51,7 @@ GOING = 180.0
 DECIDING = 15.0
 """Seconds that a yes or no may take to reach who waits for it."""
 
+
 class Reception:
     """See the module. One a notebook."""
 

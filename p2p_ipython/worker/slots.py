@@ -381,9 +381,7 @@ class Slot:
             # The task stays the slot's until its runner has ended: its listener hears of a death, and nothing else.
             runner.stop(Death("protocol", 0, f"The task's process broke the worker's protocol: {error}."))
 
-    def _on_task_frame(
-        self, runner: RunnerLife, job: _Job, frame: Output | ResultChunk | Result, body: Buffer
-    ) -> None:
+    def _on_task_frame(self, runner: RunnerLife, job: _Job, frame: Output | ResultChunk | Result, body: Buffer) -> None:
         """Check a frame against the task that runs, and pass it on. Raises ``RemoteProtocolError``."""
         if (frame.id, frame.attempt) != (job.task.id, job.task.attempt):
             other = f"{frame.id[:40]!r}, attempt {frame.attempt}"

@@ -116,11 +116,7 @@ def test_a_day_of_friends_shows_no_secret_anywhere(here: Village) -> None:
     for notebook in notebooks:
         notebook.run("f = c.submit(pow, 2, 10); answer = f.result(60), repr(c), str(c), repr(f), repr(c.members())")
     notebooks[0].run(
-        "def wait():\n"
-        "    import time\n"
-        "    print('it runs', flush=True)\n"
-        "    time.sleep(60)\n"
-        "long = c.submit(wait)"
+        "def wait():\n    import time\n    print('it runs', flush=True)\n    time.sleep(60)\nlong = c.submit(wait)"
     )
     eventually(lambda: "it runs" in notebooks[0].run("answer = long.outputs"), "a task that runs")
     listed |= process_list(here)

@@ -69,6 +69,7 @@ def test_each_field_has_a_rule_and_what_it_says_is_short() -> None:
 
 # --- wrong: each must be one error, whatever else is right ------------------------------------------------------------
 
+
 @pytest.mark.parametrize(
     ("sender", "kind", "name", "least_wrong"),
     [

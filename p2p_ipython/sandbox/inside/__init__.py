@@ -12,4 +12,7 @@
 ``limits``          resource limits
 ``threads``         which threads are amid the work of a task that is over
 ``tidy``            puts the process back as it was before a task
+``process_state``   its state that a call can change: signals, locale, time zone, built-ins, …
+``shell_state``     the shell's: formatters, traits, magics; and matplotlib's in it
+``library_state``   that of other libraries: pandas, loggers, random generators
 """

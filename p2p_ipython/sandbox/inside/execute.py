@@ -19,7 +19,9 @@ The runner imports it inside the sandbox: standard library, IPython and the unpi
 
 from __future__ import annotations
 
+import contextvars
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -32,6 +34,7 @@ from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.library_state import LibraryState
 from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
@@ -82,6 +85,7 @@ class Executor:
         self._interrupts = interrupts
         self._baseline = baseline
         self._cells = cells
+        self._libraries = LibraryState()
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
         self._steps = (baseline.restore, outlet.capture.restore, _flush_c, self._end_output)
@@ -94,7 +98,8 @@ class Executor:
         try:
             try:
                 self._interrupts.begin(task.id)
-                value = self._attempt(task, body)
+                # In a context of its own: numpy's print options, decimal's precision and the like are undone by that.
+                value = contextvars.copy_context().run(self._attempt, task, body)
             finally:
                 self._interrupts.end()
         except _Failed as failure:
@@ -119,6 +124,16 @@ class Executor:
         self._channel.send(*answer)
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         dict.clear(self._namespace)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Put back what can be put back in any case, while the next task is on its way here."""
+        try:
+            self._cells.restore()
+            self._libraries.restore()
+        except BaseException:
+            # As with ``Spent``, but the result is on its way. The agent starts another runner.
+            os.kill(self._process, signal.SIGKILL)
 
     def _clear_up(self, task: Task) -> str:
         """Take each step, whatever becomes of the others; return what went wrong. The task may have broken anything."""

@@ -68,19 +68,18 @@ def main(options: dict[str, Any]) -> None:
     from p2p_ipython.sandbox.inside.shell import Cells
     from p2p_ipython.sandbox.inside.tidy import Baseline
 
-    cells = Cells(outlet)
-    warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
-    baseline = Baseline(streams(outlet), interrupts)
-    executor = Executor(
-        channel=channel, outlet=outlet, buffers=buffers, interrupts=interrupts, baseline=baseline, cells=cells
-    )
-
     def in_child() -> None:
         channel.mute()
         outlet.after_fork_in_child()
         os.close(frames_in)
 
     os.register_at_fork(after_in_child=in_child)
+    cells = Cells(outlet)
+    warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
+    baseline = Baseline(streams(outlet), interrupts)
+    executor = Executor(
+        channel=channel, outlet=outlet, buffers=buffers, interrupts=interrupts, baseline=baseline, cells=cells
+    )
     limits.limit_memory(options["memory"])
     limits.limit_processes(options["processes"])
     limits.limit_files(options["disk"])

@@ -29,8 +29,7 @@ from traitlets.config import Config
 
 from p2p_ipython.sandbox.inside.capture_output import Outlet
 from p2p_ipython.sandbox.inside.describe_error import own_frames, text_of
-
-_INLINE = ("inline", "module://matplotlib_inline.backend_inline")
+from p2p_ipython.sandbox.inside.shell_state import ShellState
 
 
 @dataclass
@@ -188,7 +187,7 @@ class Cells:
         self._ip.loop_runner = _run_to_its_end
         self._ip.set_hook("show_in_pager", page.as_hook(_print_page), 99)  # type: ignore[no-untyped-call]
         self._callbacks = {name: list(functions) for name, functions in self._ip.events.callbacks.items()}
-        self._transformers = list(self._ip.input_transformers_post), list(self._ip.ast_transformers)
+        self._state = ShellState(self._ip)
 
     def run(self, source: str, namespace: dict[str, Any], label: str, *, silent: bool = False) -> Outcome:
         """Execute ``source`` in ``namespace``, which is ``__main__`` already; ``label`` names it in tracebacks.
@@ -224,20 +223,15 @@ class Cells:
         ip.last_execution_result = None
         ip.history_manager.reset(new_session=False)
         ip.compile.forget()
-        self._back_to_inline()
         for name, functions in self._callbacks.items():
             ip.events.callbacks[name] = list(functions)
-        ip.input_transformers_post, ip.ast_transformers = (list(each) for each in self._transformers)
         for path in ip.tempfiles:
             path.unlink(missing_ok=True)
         ip.tempfiles.clear()
 
-    def _back_to_inline(self) -> None:
-        """Have the next cell's figures shown again when the last one chose that its own are not."""
-        pyplot = sys.modules.get("matplotlib.pyplot")
-        if pyplot is not None and pyplot.get_backend() not in _INLINE:
-            pyplot.close("all")
-            self._ip.enable_matplotlib("inline")
+    def restore(self) -> None:
+        """Put back what a task has changed of the shell, and of matplotlib in it."""
+        self._state.restore()
 
     def render(self, error: BaseException) -> str:
         """Return an error as a cell would show it, with ANSI colours and without our frames."""
