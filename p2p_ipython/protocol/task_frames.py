@@ -238,7 +238,7 @@ class Result(Frame):
 
     ``seconds``: how long it ran; None if its runner has ended. ``value``: there is one to show. ``codec`` is "safe" or
     "pickle" if the client asked for a safe reply; then ``type_name`` and ``at`` say what is no plain data, and where.
-    The segments of a failure are the pickled exception.
+    The segments of a failure are the pickled exception or, if ``codec`` is "safe", what it consists of.
     """
 
     kind: ClassVar[str] = "result"

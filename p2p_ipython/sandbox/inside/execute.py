@@ -39,6 +39,7 @@ from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.task import safe
+from p2p_ipython.task.error_facts import facts
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 
 _NOTHING = pack_result(None)
@@ -220,15 +221,14 @@ class Executor:
     def _failure(self, task: Task, failed: _Failed) -> tuple[Result, bytes]:
         description = describe(failed.error, failed.kind, self._cells.render)
         words = Result(task.id, task.attempt, False, (), 0.0, failure=description)
-        if task.reply == "safe":
-            return words, b""
+        safely = task.reply == "safe"
         try:
-            packed = pack_result(failed.error)
+            packed = safe.encode(facts(failed.error)) if safely else pack_result(failed.error)
         except BaseException:
             return words, b""
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
-        return replace(words, segments=packed.segments), packed.inline
+        return replace(words, segments=packed.segments, codec="safe" if safely else ""), packed.inline
 
 
 def _without_frames(error: BaseException) -> None:
