@@ -89,7 +89,9 @@ class ClusterCore:
             self.check_open()
             self._futures[task.id] = future
         assert self.bridge is not None
-        self.bridge.submit(task, future, sink or future_module.default_sink())
+        sink = sink or future_module.default_sink()
+        future._promise.shown_by(sink)
+        self.bridge.submit(task, future, sink)
         return future
 
     def withdraw(self, task_id: str) -> None:

@@ -24,7 +24,7 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.client import future
 from p2p_ipython.client.printing import printed
-from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected
+from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
@@ -43,6 +43,7 @@ from p2p_ipython.notebook.lines import (
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
 from p2p_ipython.notebook.status_line import StatusLines, text
+from p2p_ipython.notebook.syntax_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.reads import parsed
 
@@ -63,6 +64,7 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     unload(ip)
     magics = P2PMagics(ip, connect)
     ip.register_magics(magics)
+    show_as_at_home(ip)
     friends = FriendsMagics(ip, magics)
     ip.register_magics(friends)
 
@@ -80,6 +82,7 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
 def unload(ip: InteractiveShell) -> None:
     """End this kernel's cluster, hosting and lending, and forget the magics' state."""
     completion.unload(ip)
+    show_as_ever(ip)
     with ExitStack() as ending:  # the last first, and each whatever becomes of the others
         for name in (P2PMagics.__name__, FriendsMagics.__name__, LendingMagics.__name__):
             magics = ip.magics_manager.registry.pop(name, None)
@@ -229,6 +232,8 @@ class P2PMagics(Magics):
         captured = self._captured(cell, chosen)
         label = unquoted(options.label) or name or f"In[{self._ip.execution_count}]"
         output = self.output()
+        if options.wait:
+            output.end_last()
         future = self._submit(captured, label, output, once=options.once, line=True)
         shown = self._status_lines.add(future, output, lambda: cluster._core.record.entries.get(future.task_id))
         if name is not None:
@@ -247,8 +252,9 @@ class P2PMagics(Magics):
                 include=chosen.include,
                 exclude=chosen.exclude,
             )
-        except SyntaxError as error:
-            raise CellSyntaxError(error, self._ip) from None
+        except SyntaxError:
+            pass
+        raise as_at_home(source, self._ip)
 
     def _submit(self, captured: Captured, label: str, output: CellOutput, *, once: bool, line: bool) -> Future[Any]:
         from p2p_ipython.task.task import task_of
@@ -275,7 +281,15 @@ class P2PMagics(Magics):
             raise Interrupted("the task was cancelled") from None
         finally:  # what comes after the cell has ended is lost if no other cell follows
             shown.wait(_SHOWN_WITHIN)
-        return future.result()
+        try:
+            return future.result()
+        except (NotTrusted, ResultNotPicklable) as error:
+            value = future._shown_value
+            if value is None:
+                raise
+            publish_display_data(value["content"]["data"], value["content"].get("metadata") or {})
+            say(f"({error.message}. {error.hint})")
+            return None
 
     # -- for the panel, and for the other magics --
 
@@ -342,18 +356,6 @@ class P2PMagics(Magics):
     def computes(self) -> bool:
         """Whether a cell runs."""
         return self._current.runs
-
-
-class CellSyntaxError(CaptureError):
-    """A cell has a syntax error, so nothing was sent. IPython shows it like an error of the notebook's own."""
-
-    def __init__(self, error: SyntaxError, ip: InteractiveShell) -> None:
-        super().__init__(f"{type(error).__name__}: {error}", hint="Nothing was sent.")
-        shown: Any = ip.SyntaxTB  # its types say otherwise
-        self._lines: list[str] = shown.structured_traceback(type(error), error, [])
-
-    def _render_traceback_(self) -> list[str]:
-        return self._lines
 
 
 def _name(word: str | None) -> str | None:

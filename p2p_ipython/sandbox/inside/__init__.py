@@ -10,6 +10,7 @@
 ``describe_error``  an error in bounded words
 ``interrupts``      interrupts the task that is meant, and never the machinery
 ``limits``          resource limits
+``text_bars``       tqdm's bar for notebooks, as text
 ``threads``         which threads are amid the work of a task that is over
 ``tidy``            puts the process back as it was before a task
 ``process_state``   its state that a call can change: signals, locale, time zone, built-ins, …

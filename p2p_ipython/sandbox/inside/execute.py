@@ -193,10 +193,10 @@ class Executor:
             seconds = time.perf_counter() - begun
             del function, arguments, keywords
             has_value = True
-        return self._packed(value, task.reply == "safe", has_value, seconds)
+        return self._packed(value, task.reply == "safe", has_value, seconds, cell=task.run == "cell")
 
-    def _packed(self, value: object, safely: bool, shown: bool, seconds: float) -> _Value:
-        """Pack the task's value. Raises ``_Failed``."""
+    def _packed(self, value: object, safely: bool, shown: bool, seconds: float, *, cell: bool) -> _Value:
+        """Pack the task's value; show it if it is one of a cell that can't be read everywhere. Raises ``_Failed``."""
         if value is None:
             return _Value(_SAFE_NOTHING if safely else _NOTHING, shown, seconds, "safe" if safely else "")
         codec = type_name = at = ""
@@ -205,11 +205,16 @@ class Executor:
                 try:
                     return _Value(safe.encode(value), shown, seconds, "safe")
                 except safe.Unsupported as error:
+                    if cell:
+                        self._cells.show_value(value)
+                        cell = False
                     codec, type_name, at = "pickle", error.type_name, error.at
             return _Value(pack_result(value), shown, seconds, codec, type_name, at)
         except BaseException as error:
             if self._kind(error, "") == "interrupted":
                 raise _Failed(error, "interrupted") from None
+            if cell:
+                self._cells.show_value(value)
             cls = type(value)
             about = TypeError(f"the value is a {cls.__module__}.{cls.__qualname__}, which can't be pickled: {error!r}")
             raise _Failed(about, "unpicklable") from None

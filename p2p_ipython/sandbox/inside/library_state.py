@@ -52,6 +52,31 @@ class LibraryState:
         _numpy_anew()
 
 
+_TRACKERS = (
+    "multiprocessing.resource_tracker",
+    "joblib.externals.loky.backend.resource_tracker",
+    "loky.backend.resource_tracker",
+)
+_POOLS = ("joblib.externals.loky.reusable_executor", "loky.reusable_executor")
+
+
+def forget_helpers() -> None:
+    """Have libraries start their helping processes anew: those of the last task end with it."""
+    for name in _TRACKERS:
+        tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
+        if tracker is not None and tracker._fd is not None:
+            os.close(tracker._fd)
+            tracker._fd = tracker._pid = None
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    if server is not None and server._forkserver_pid is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
+    for name in _POOLS:
+        pools: Any = sys.modules.get(name)
+        if pools is not None and pools._executor is not None:
+            pools._executor = pools._executor_kwargs = None
+
+
 def _numpy_anew() -> None:
     """Seed numpy's global generator anew if it has been used."""
     module = sys.modules.get("numpy.random.mtrand")

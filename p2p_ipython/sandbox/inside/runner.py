@@ -66,7 +66,10 @@ def main(options: dict[str, Any]) -> None:
     # The agent has been told: from here on, what takes time overlaps with its first task on the way here.
     from p2p_ipython.sandbox.inside.execute import Executor
     from p2p_ipython.sandbox.inside.shell import Cells
+    from p2p_ipython.sandbox.inside.text_bars import TextBars
     from p2p_ipython.sandbox.inside.tidy import Baseline
+
+    sys.meta_path.insert(0, TextBars())
 
     def in_child() -> None:
         channel.mute()

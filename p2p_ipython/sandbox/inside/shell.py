@@ -14,6 +14,7 @@ import linecache
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
-from p2p_ipython.sandbox.inside.capture_output import Outlet
+from p2p_ipython.sandbox.inside.capture_output import AT_END, VALUE, Outlet
 from p2p_ipython.sandbox.inside.describe_error import own_frames, text_of
 from p2p_ipython.sandbox.inside.shell_state import ShellState
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @dataclass
@@ -57,9 +60,13 @@ class _Publisher(DisplayPublisher):
     ) -> None:
         if not isinstance(data, dict):
             raise TypeError(f"data to display must be a dict of representations, not {data!r}")
+        transient = dict(transient or {})
+        if self.shell.at_end:
+            transient[AT_END] = True
+        shown = {kind: each for kind, each in data.items() if kind != _WIDGET}  # its model isn't where it is shown
         self.shell.outlet.display(
             "update_display_data" if update else "display_data",
-            {"data": data, "metadata": metadata or {}, "transient": transient or {}},
+            {"data": shown, "metadata": metadata or {}, "transient": transient},
         )
 
     def clear_output(self, wait: bool = False) -> None:
@@ -127,6 +134,9 @@ class CellShell(InteractiveShell):
     compiler_class = _Compiler
     display_pub_class = Type(_Publisher)
     displayhook_class = Type(_ValueHook)
+
+    at_end = False
+    """Whether the task is over, and shows its figures."""
 
     def __init__(self, outlet: Outlet, **given: Any) -> None:
         self.outlet = outlet
@@ -209,8 +219,12 @@ class Cells:
             result = self._drive(source)
         finally:
             ip.displayhook.outcome = None
-            ip.events.trigger("post_execute")
-            flush_figures()
+            ip.at_end = True
+            try:
+                ip.events.trigger("post_execute")
+                flush_figures()
+            finally:
+                ip.at_end = False
         ip.events.trigger("post_run_cell", result)
         outcome.error = result.error_before_exec or result.error_in_exec
         return outcome
@@ -228,6 +242,15 @@ class Cells:
         for path in ip.tempfiles:
             path.unlink(missing_ok=True)
         ip.tempfiles.clear()
+
+    def show_value(self, value: object) -> None:
+        """Send the text and the picture of a value that may not be readable where it goes."""
+        try:
+            data, metadata = self._ip.display_formatter.format(value, include=("text/plain", "image/png", "image/jpeg"))
+        except Exception:  # its own __repr__
+            return
+        if data:
+            self._ip.outlet.display("display_data", {"data": data, "metadata": metadata, "transient": {VALUE: True}})
 
     def restore(self) -> None:
         """Put back what a task has changed of the shell, and of matplotlib in it."""
@@ -276,7 +299,10 @@ def render(ip: Any, error: BaseException) -> str:
         return f"UsageError: {text_of(error)}"
     trace = own_frames(error.__traceback__)
     if isinstance(error, SyntaxError):
-        lines = ip.SyntaxTB.structured_traceback(type(error), error, [])
+        inside = trace
+        if inside is not None and os.path.basename(inside.tb_frame.f_code.co_filename) == "interactiveshell.py":
+            inside = inside.tb_next
+        lines = ip.SyntaxTB.structured_traceback(type(error), error, traceback.extract_tb(inside))
     elif trace is None:
         lines = ip.InteractiveTB.get_exception_only(type(error), error)
     else:

@@ -23,6 +23,7 @@ from typing import TextIO
 
 from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.library_state import forget_helpers
 from p2p_ipython.sandbox.inside.process_state import ProcessState
 from p2p_ipython.sandbox.inside.threads import Left, left_by_task
 
@@ -57,7 +58,9 @@ class Baseline:
     def restore(self) -> None:
         """Undo what a task did to the process, and end the processes it left. Quick when it did nothing."""
         if processes.has_children():
+            forget_helpers()  # before, so that no thread of a pool writes to one that has ended
             processes.end_descendants()
+            forget_helpers()
         self._streams_back()
         sys.modules["__main__"] = self._main
         if getsignal(signal.SIGINT) != self._handler:
