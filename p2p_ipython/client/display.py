@@ -51,6 +51,9 @@ _KINDS = {
     "image/jpeg": "a JPEG image",
 }
 
+_BARE = re.compile(r"<IPython\.(core|lib)\.display\.\w+ object>")
+"""The text of what has no text: its source says more."""
+
 _CONTROL = re.compile(
     r"(?P<colour>\x1b\[[0-9;:]{0,60}m)"
     r"|\x1b\[[0-?]{0,60}[ -/]{0,10}[@-~]"  # CSI: moves, erases
@@ -116,6 +119,8 @@ def _data(data: object, metadata: object, name: str) -> tuple[dict[str, str], di
     dropped = [kind for kind in parts if kind != "text/plain" and kind not in _IMAGES]
     text = parts.get("text/plain")
     source = next((parts[kind] for kind in _SOURCES if isinstance(parts.get(kind), str)), "")
+    if isinstance(text, str) and source and _BARE.fullmatch(text):
+        text = None
     if not isinstance(text, str) and not shown:
         text = source if len(source) <= MAX_SOURCE else f"{source[:MAX_SOURCE]}…"
     if dropped:

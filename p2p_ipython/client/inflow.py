@@ -33,8 +33,8 @@ from p2p_ipython.protocol.task_frames import (
     read_worker,
 )
 
-MOST_MESSAGES = 100_000
-"""Messages of output of one task: an empty one occupies 256 bytes or so. A runner sends half as many."""
+MESSAGES, EACH = 1000, 64
+"""Messages of output of one task: so many, and one more for each ``EACH`` bytes of the limit. A runner sends half."""
 
 
 class Receiver(Protocol):
@@ -184,6 +184,7 @@ class TaskOutput:
 
     def __init__(self, limit: int) -> None:
         self._most = 2 * limit + MAX_BODY
+        self._most_messages = MESSAGES + limit // EACH
         self._size = self._count = 0
         self._partial = bytearray()
         self.line = ""
@@ -197,7 +198,7 @@ class TaskOutput:
         """Return the message that a frame completes, if it does."""
         self._size += len(body)
         self._count += 1
-        if self._size > self._most or self._count > MOST_MESSAGES:
+        if self._size > self._most or self._count > self._most_messages:
             return None
         if output.more:
             self._partial += body

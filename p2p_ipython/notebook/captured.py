@@ -20,9 +20,11 @@ Message = Mapping[str, Any]
 class Captured:
     """What is captured where this is made, and the messages that are kept for it."""
 
-    def __init__(self, ip: Any) -> None:
-        self._names = {name for name in ("stdout", "stderr") if _is_replaced(getattr(sys, name))}
-        self.displays = type(ip.display_pub).__name__ == "CapturingDisplayPublisher"
+    def __init__(self, ip: Any, usual: tuple[Any, Any]) -> None:
+        """``usual`` are the streams where nothing is captured."""
+        streams = zip(("stdout", "stderr"), (sys.stdout, sys.stderr), usual, strict=True)
+        self._names = {name for name, now, before in streams if now is not before and _is_replaced(now)}
+        self.displays = type(getattr(ip, "display_pub", None)).__name__ == "CapturingDisplayPublisher"
         self.active = bool(self._names or self.displays)
         """Whether anything is captured."""
         self._lock = threading.Lock()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import threading
 import time
 import uuid
@@ -43,6 +44,7 @@ class CurrentCell:
         self._ip = ip
         self._lock = threading.Lock()
         self.streams = Streams()
+        self.usual = sys.stdout, sys.stderr
         self._ending: list[Callable[[], None]] = []
         self._runs = True  # made while a cell runs
         self._parent = self._message()
@@ -120,7 +122,7 @@ class CellOutput:
     def __init__(self, ip: Any, current: CurrentCell, *, rich: bool = True) -> None:
         self._streams = current.streams
         self._send = _sender(ip, current)
-        self._captured = Captured(ip) if self._send is not None else None
+        self._captured = Captured(ip, current.usual) if self._send is not None else None
         if self._captured is not None and self._captured.active:
             current.at_end(self._release)
         self._late: list[Message] | None = None

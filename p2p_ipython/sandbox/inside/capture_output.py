@@ -36,8 +36,8 @@ _GATHER = 8 << 10
 _OFTEN = 0.01
 """Seconds between two frames for a task that flushes each line: what comes meanwhile waits ``_LATE`` at most."""
 
-_MOST_FRAMES = 50_000
-"""Frames of output of a task: ten thousand figures, or two streams that take turns. The client takes twice as many."""
+_FRAMES, _EACH = 500, 128
+"""Frames of output of a task: so many, and one more for each ``_EACH`` bytes of the limit. A client takes twice."""
 
 _LATE = 0.05
 _READ = 64 << 10
@@ -68,6 +68,7 @@ class Outlet:
     def __init__(self, channel: Channel, interrupts: Interrupts, limit: int) -> None:
         self._channel = channel
         self._limit = limit
+        self._most_frames = _FRAMES + limit // _EACH
         self._lock = interrupts.guard(threading.RLock())
         self._task: Task | None = None
         self._name = "stdout"
@@ -148,7 +149,7 @@ class Outlet:
             if self._left and not self._noted and self._is_late():
                 self._note_late()
             self._frames += 1
-            if self._unsent or self._sent + len(body) > self._limit or self._frames > _MOST_FRAMES:
+            if self._unsent or self._sent + len(body) > self._limit or self._frames > self._most_frames:
                 self._unsent += len(body)
                 return
             self._sent += len(body)
@@ -172,7 +173,7 @@ class Outlet:
             body = text.encode("utf-8", "replace")
             self._sent_at = time.monotonic()
             self._frames += 1
-            room = self._limit - self._sent if self._frames <= _MOST_FRAMES else 0
+            room = self._limit - self._sent if self._frames <= self._most_frames else 0
             if len(body) > room:
                 self._unsent += len(body) - room
                 body = body[:room].decode("utf-8", "ignore").encode()
@@ -221,7 +222,7 @@ class Outlet:
     def _notice(self) -> str:
         return (
             f"\n[{self._unsent:,} more bytes of output were not sent: this worker sends {self._limit:,} bytes a task, "
-            f"in {_MOST_FRAMES:,} pieces. "
+            f"in {self._most_frames:,} pieces. "
             "Print less, write to a value that the cell returns, or start the worker with a larger P2P_OUTPUT_LIMIT.]\n"
         )
 

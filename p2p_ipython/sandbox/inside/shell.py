@@ -32,6 +32,9 @@ from p2p_ipython.sandbox.inside.capture_output import AT_END, VALUE, Outlet
 from p2p_ipython.sandbox.inside.describe_error import own_frames, text_of
 from p2p_ipython.sandbox.inside.shell_state import ShellState
 
+_SHOWN = ("text/plain", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/html")
+"""What is sent of a value that may not be readable where it goes."""
+
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -246,7 +249,7 @@ class Cells:
     def show_value(self, value: object) -> None:
         """Send the text and the picture of a value that may not be readable where it goes."""
         try:
-            data, metadata = self._ip.display_formatter.format(value, include=("text/plain", "image/png", "image/jpeg"))
+            data, metadata = self._ip.display_formatter.format(value, include=_SHOWN)
         except Exception:  # its own __repr__
             return
         if data:
