@@ -241,6 +241,17 @@ async def test_an_error_whose_class_is_frozen_ends_its_own_cell_only() -> None:
         assert it.deaths == []
 
 
+async def test_an_endless_recursion_is_described_by_few_of_its_frames() -> None:
+    async with worker() as it:
+        source = "import sys\nsys.setrecursionlimit(20_000)\ndef f(): f()\nf()"
+        error = (await it.cell(source)).error
+        assert error.class_name == "builtins.RecursionError"
+        text = _plain(error.traceback)
+        assert "----> 4 f()" in text
+        assert "maximum recursion depth exceeded" in text
+        assert "similar frames" in text
+
+
 async def test_a_class_defined_in_the_cell_comes_back() -> None:
     async with worker() as it:
         outcome = await it.cell("class Point:\n    def __init__(self, x):\n        self.x = x\nPoint(3)")

@@ -29,7 +29,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from p2p_ipython.sandbox.inside.capture_output import AT_END, VALUE, Outlet
-from p2p_ipython.sandbox.inside.describe_error import own_frames, text_of
+from p2p_ipython.sandbox.inside.describe_error import cut_middle, own_frames, text_of
 from p2p_ipython.sandbox.inside.shell_state import ShellState
 
 _SHOWN = ("text/plain", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/html")
@@ -300,6 +300,7 @@ def render(ip: Any, error: BaseException) -> str:
     """See ``Cells.render``."""
     if isinstance(error, UsageError):
         return f"UsageError: {text_of(error)}"
+    cut_middle(error)
     trace = own_frames(error.__traceback__)
     if isinstance(error, SyntaxError):
         inside = trace
