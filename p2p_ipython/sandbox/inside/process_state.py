@@ -86,7 +86,7 @@ def _pieces() -> Iterator[Piece]:
     yield _attributes(threading, "_trace_hook", "_profile_hook", "excepthook")
     yield _attributes(sys, "excepthook", "displayhook", "unraisablehook", "breakpointhook")
     yield _attributes(sys, "stdin", "__stdin__", "dont_write_bytecode", "meta_path", "path_hooks", "ps1", "ps2")
-    yield Piece("traceback limit", lambda: getattr(sys, "tracebacklimit", None), _set_traceback_limit)
+    yield Piece("traceback limit", lambda: vars(sys).get("tracebacklimit"), _set_traceback_limit)
     yield _own_entries("list of finders", sys.meta_path)
     yield _own_entries("list of path hooks", sys.path_hooks)
     yield Piece("switch interval", sys.getswitchinterval, sys.setswitchinterval)
@@ -114,7 +114,7 @@ def _pieces() -> Iterator[Piece]:
     yield from _logs()
     yield Piece("fault handler", faulthandler.is_enabled, lambda _: None)
     yield Piece("tracing of memory", tracemalloc.is_tracing, lambda _: tracemalloc.stop())
-    yield Piece("folder of temporary files", _temporary, lambda _: setattr(tempfile, "tempdir", None))
+    yield _temporary()
     yield _builtins()
 
 
@@ -140,10 +140,12 @@ def _attributes(module: ModuleType, *names: str) -> Piece:
 def _own_entries(name: str, entries: list[Any]) -> Piece:
     """Return a piece for a list that libraries add to, for good; entries of a task's own code are removed."""
 
-    def write(_before: Any) -> None:
-        entries[:] = [entry for entry in entries if not is_of_task(entry)]
+    kept = list(entries)
 
-    return Piece(name, lambda: any(map(is_of_task, entries)), write)
+    def write(_before: Any) -> None:
+        entries[:] = kept[:] = [entry for entry in entries if not is_of_task(entry)]
+
+    return Piece(name, lambda: entries != kept and any(map(is_of_task, entries)), write)
 
 
 def is_of_task(value: object) -> bool:
@@ -170,8 +172,11 @@ def _signals() -> Iterator[Piece]:
 
     yield Piece("signal handlers", handlers, write)
 
+    real, virtual, profile = _TIMERS
+    ring = _signal.getitimer
+
     def timers() -> bool:
-        return any(_signal.getitimer(timer)[0] for timer in _TIMERS)
+        return bool(ring(real)[0] or ring(virtual)[0] or ring(profile)[0])
 
     def stop(_before: bool) -> None:
         for timer in _TIMERS:
@@ -219,9 +224,12 @@ def _collector() -> Iterator[Piece]:
     yield _own_entries("collector's callbacks", gc.callbacks)
 
 
-def _temporary() -> bool:
-    """Whether the folder of temporary files is another one than the environment says."""
-    return tempfile.tempdir not in (None, os.environ.get("TMPDIR"))
+def _temporary() -> Piece:
+    usual = (None, os.environ.get("TMPDIR"))
+    space = vars(tempfile)
+    return Piece(
+        "folder of temporary files", lambda: space["tempdir"] in usual, lambda _: setattr(tempfile, "tempdir", None)
+    )
 
 
 def _builtins() -> Piece:

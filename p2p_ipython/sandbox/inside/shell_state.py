@@ -18,8 +18,8 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-_VOLATILE = frozenset({"execution_count", "last_execution_result", "last_execution_succeeded", "exit_now", "config"})
-"""Traits that each cell changes, or that hold others."""
+_VOLATILE = ("execution_count", "last_execution_result", "last_execution_succeeded", "exit_now")
+"""Traits that each cell changes."""
 
 _TRACEBACKS = ("mode", "call_pdb", "include_vars", "long_header", "tb_offset", "skip_hidden", "_theme_name")
 
@@ -58,11 +58,14 @@ class ShellState:
         ip = self._ip
         if ip.extension_manager.loaded != self._loaded:
             self._unload_extensions()
-        if ip._trait_values != self._traits:
+        traits, before = ip._trait_values, self._traits
+        for name in _VOLATILE:
+            traits[name] = before[name]
+        if traits != before:
             self._traits_back()
-        for entries, before in self._lists:
-            if entries != before:
-                entries[:] = before
+        for entries, usual in self._lists:
+            if entries != usual:
+                entries[:] = usual
         for magics, known in self._magics:
             if magics != known:
                 _magics_back(magics, known)
@@ -91,14 +94,11 @@ class ShellState:
     def _traits_back(self) -> None:
         ip = self._ip
         for name, value in list(ip._trait_values.items()):
-            if name in _VOLATILE:
-                continue
             if name not in self._traits:
                 del ip._trait_values[name]
             elif value is not self._traits[name]:
                 setattr(ip, name, self._traits[name])
-        # Those that each cell changes, and those that observers of the others have set.
-        ip._trait_values.update({name: value for name, value in self._traits.items() if name not in _VOLATILE})
+        ip._trait_values.update(self._traits)  # also those that observers of the others have set
         self._traits = dict(ip._trait_values)
 
     def _attributes_back(self) -> None:

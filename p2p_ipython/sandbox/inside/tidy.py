@@ -84,8 +84,9 @@ class Baseline:
         if sys.getrecursionlimit() != self._recursion:
             sys.setrecursionlimit(self._recursion)
         self._state.restore()
-        for name in _LAST & vars(sys).keys():
-            delattr(sys, name)
+        for name in _LAST:
+            if name in vars(sys):
+                delattr(sys, name)
 
     def threads_left(self) -> dict[int, Left]:
         """Return the threads that are amid the work of the task that has just ended, by identifier."""
