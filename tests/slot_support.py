@@ -95,7 +95,7 @@ class Worker:
 
     def on_result(self, slot: Slot, result: Result, body: Buffer) -> None:
         outcome = self._outcome(result)
-        if result.segments:
+        if result.segments and result.codec != "safe":
             outcome.value = unpack(result.segments, body, self._chunks)
         self._end(outcome)
 

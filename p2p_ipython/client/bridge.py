@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.client.arrived import Arrived
-from p2p_ipython.client.display import harmless
-from p2p_ipython.client.future import Future, OutputSink
+from p2p_ipython.client.display import harmless, is_value
+from p2p_ipython.client.future import Future, OutputMessage, OutputSink
 from p2p_ipython.client.inflow import TaskOutput, WorkerEnd
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
@@ -52,6 +52,8 @@ from p2p_ipython.task.task import Task
 from p2p_ipython.tracing import trace_file
 
 log = logging.getLogger(__name__)
+
+_ANEW = "\n[The task begins anew: its worker was lost. What stands above is of the attempt before.]\n"
 
 
 class BufferSource(Protocol):
@@ -292,7 +294,7 @@ class Bridge:
                     if submitted is not None:
                         submitted.future._promise.started(state is TaskState.RUNNING)
                         if state is TaskState.WAITING:
-                            submitted.output.restart()
+                            self._restart(submitted)
                             self._forget(task_id)
                 case Send():
                     self._send(action)
@@ -449,9 +451,22 @@ class Bridge:
             message = harmless(message, self.membership.machine.name_of(worker.certificate.signer) or worker.name)
         if message is None:
             return
+        if message["kind"] == "display_data" and is_value(message):
+            submitted.future._shown_value = message
+            return
         if message["kind"] == "stream":
             unfinished = submitted.output.line
             submitted.output.line = self.records.printed(output.id, message["text"], unfinished)
+        self._show(submitted, message)
+
+    def _restart(self, submitted: _Submission) -> None:
+        """Drop what has come of an attempt that came to nothing; what it has printed stands, and a line says so."""
+        submitted.output.restart()
+        outputs = submitted.future.outputs
+        if outputs and outputs[-1].get("text") != _ANEW:
+            self._show(submitted, {"kind": "stream", "name": "stderr", "text": _ANEW})
+
+    def _show(self, submitted: _Submission, message: OutputMessage) -> None:
         submitted.future.outputs.append(message)
         if submitted.sink is not None:
             try:

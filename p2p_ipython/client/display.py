@@ -24,6 +24,12 @@ Message = dict[str, Any]
 MAX_SOURCE = 10_000
 """Characters of HTML or the like that are shown in place of what it would show."""
 
+AT_END = "p2p_at_end"
+"""Marks, in a display's ``transient``, what a task shows at its end without being asked: its figures."""
+
+VALUE = "p2p_value"
+"""Marks the text and picture of a value that may not be readable here: it is no display of the task's."""
+
 _MAX_NAME = 100
 _MAX_LENGTH = 20_000
 """Width and height, in points, that a picture may be shown with."""
@@ -44,6 +50,9 @@ _KINDS = {
     "image/png": "a PNG image",
     "image/jpeg": "a JPEG image",
 }
+
+_BARE = re.compile(r"<IPython\.(core|lib)\.display\.\w+ object>")
+"""The text of what has no text: its source says more."""
 
 _CONTROL = re.compile(
     r"(?P<colour>\x1b\[[0-9;:]{0,60}m)"
@@ -71,8 +80,16 @@ def harmless(message: Mapping[str, Any], worker: str) -> Message | None:
     transient = _transient(content.get("transient"), name)
     if kind == "update_display_data" and not transient:
         return None
+    given = content.get("transient")
+    marks = {mark: True for mark in (AT_END, VALUE) if isinstance(given, Mapping) and given.get(mark) is True}
     data, metadata = _data(content.get("data"), content.get("metadata"), name)
-    return {"kind": kind, "content": {"data": data, "metadata": metadata, "transient": transient}}
+    return {"kind": kind, "content": {"data": data, "metadata": metadata, "transient": {**transient, **marks}}}
+
+
+def is_value(message: Mapping[str, Any]) -> bool:
+    """Whether a display message is the text of a task's value."""
+    transient = message["content"].get("transient")
+    return isinstance(transient, Mapping) and transient.get(VALUE) is True
 
 
 def clean(text: object) -> str:
@@ -102,6 +119,8 @@ def _data(data: object, metadata: object, name: str) -> tuple[dict[str, str], di
     dropped = [kind for kind in parts if kind != "text/plain" and kind not in _IMAGES]
     text = parts.get("text/plain")
     source = next((parts[kind] for kind in _SOURCES if isinstance(parts.get(kind), str)), "")
+    if isinstance(text, str) and source and _BARE.fullmatch(text):
+        text = None
     if not isinstance(text, str) and not shown:
         text = source if len(source) <= MAX_SOURCE else f"{source[:MAX_SOURCE]}…"
     if dropped:

@@ -116,6 +116,8 @@ class Future(concurrent.futures.Future[T]):
         self._owner = owner
         self._frozen: Frozen | None = None
         self._said: threading.Event | None = None
+        self._deliver: Callable[[], None] | None = None
+        self._shown_value: OutputMessage | None = None
         self._decode = decode
         self._advice: Callable[[BaseException], str] = lambda _error: ""
         self._runs = False
@@ -329,6 +331,8 @@ class Future(concurrent.futures.Future[T]):
             raise Cancelled(self.label, self._why_cancelled) from None
         if not background().is_current():
             printed.drain()  # the task's output comes before its value
+            if self._deliver is not None:
+                self._deliver()
             if self._said is not None:  # what comes after the last cell of a notebook is lost where it is executed
                 self._said.wait(SAID_WITHIN)
         with self._decoding:
@@ -374,6 +378,10 @@ class Promise:
     def ends_with(self, said: threading.Event) -> None:
         """Have a value wait for ``said``, which is set once the line under its cell says how the task ended."""
         self.future._said = said
+
+    def shown_by(self, sink: OutputSink) -> None:
+        """Have each wait for the task end with its output where ``sink`` puts it."""
+        self.future._deliver = getattr(sink, "deliver", None)
 
     def when_done(self, call: Callable[[Any], object]) -> None:
         """Call ``call(future)`` as ``add_done_callback`` does, but on the loop's thread: it must not block."""

@@ -33,8 +33,8 @@ from p2p_ipython.protocol.task_frames import (
     read_worker,
 )
 
-MESSAGE = 256
-"""Bytes that a message of output counts for besides its text: about what an empty one occupies here."""
+MESSAGES, EACH = 1000, 64
+"""Messages of output of one task: so many, and one more for each ``EACH`` bytes of the limit. A runner sends half."""
 
 
 class Receiver(Protocol):
@@ -184,7 +184,8 @@ class TaskOutput:
 
     def __init__(self, limit: int) -> None:
         self._most = 2 * limit + MAX_BODY
-        self._size = 0
+        self._most_messages = MESSAGES + limit // EACH
+        self._size = self._count = 0
         self._partial = bytearray()
         self.line = ""
         """The last line of it, if that is unfinished."""
@@ -195,8 +196,9 @@ class TaskOutput:
 
     def take(self, output: Output, body: Buffer) -> OutputMessage | None:
         """Return the message that a frame completes, if it does."""
-        self._size += len(body) + MESSAGE
-        if self._size > self._most:
+        self._size += len(body)
+        self._count += 1
+        if self._size > self._most or self._count > self._most_messages:
             return None
         if output.more:
             self._partial += body

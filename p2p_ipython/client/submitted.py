@@ -81,6 +81,7 @@ class Submitted:
         future._frozen = frozen
         future._promise.when_done(self._frozen.over)
         sink = sink or future_module.default_sink()
+        future._promise.shown_by(sink)
         with self.lock:
             self._check_open()
             self._futures[task.id] = future

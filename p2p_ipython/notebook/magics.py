@@ -29,7 +29,7 @@ from IPython.display import publish_display_data
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.surroundings import read_files
-from p2p_ipython.errors import CaptureError, NotAdmitted, NotConnected
+from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
 from p2p_ipython.notebook.card import Cards, line_html
@@ -50,6 +50,7 @@ from p2p_ipython.notebook.lines import (
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
 from p2p_ipython.notebook.status_line import StatusLines, text
+from p2p_ipython.notebook.syntax_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.reads import parsed
 
@@ -73,6 +74,7 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     unload(ip)
     magics = P2PMagics(ip, connect)
     ip.register_magics(magics)
+    show_as_at_home(ip)
     friends = FriendsMagics(ip, magics)
     ip.register_magics(friends)
 
@@ -90,6 +92,7 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
 def unload(ip: InteractiveShell) -> None:
     """End this kernel's cluster, hosting and lending, and forget the magics' state."""
     completion.unload(ip)
+    show_as_ever(ip)
     with ExitStack() as ending:  # the last first, and each whatever becomes of the others
         for name in (P2PMagics.__name__, FriendsMagics.__name__, LendingMagics.__name__):
             magics = ip.magics_manager.registry.pop(name, None)
@@ -253,6 +256,8 @@ class P2PMagics(Magics):
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
         label = unquoted(options.label) or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
+        if options.wait:
+            output.end_last()
         future = self._submit(
             captured,
             label,
@@ -317,8 +322,9 @@ class P2PMagics(Magics):
                 exclude=chosen.exclude,
                 values_in_strings=self.cluster is not None and not self.cluster.shared,
             )
-        except SyntaxError as error:
-            raise CellSyntaxError(error, self._ip) from None
+        except SyntaxError:
+            pass
+        raise as_at_home(source, self._ip)
 
     def _modules(self, captured: Captured) -> Modules | None:
         from p2p_ipython.task.local_modules import LocalModules
@@ -373,7 +379,15 @@ class P2PMagics(Magics):
             raise Interrupted("the task was cancelled") from None
         finally:  # what comes after the cell has ended is lost if no other cell follows
             shown.wait(_SHOWN_WITHIN)
-        return future.result()
+        try:
+            return future.result()
+        except (NotTrusted, ResultNotPicklable) as error:
+            value = future._shown_value
+            if value is None:
+                raise
+            publish_display_data(value["content"]["data"], value["content"].get("metadata") or {})
+            say(f"({error.message}. {error.hint})")
+            return None
 
     def _until_over(self, future: Future[Any]) -> None:
         while not future.done():  # in steps: on Windows an endless wait can't be interrupted
@@ -447,18 +461,6 @@ class P2PMagics(Magics):
     def computes(self) -> bool:
         """Whether a cell runs."""
         return self._current.runs
-
-
-class CellSyntaxError(CaptureError):
-    """A cell has a syntax error, so nothing was sent. IPython shows it like an error of the notebook's own."""
-
-    def __init__(self, error: SyntaxError, ip: InteractiveShell) -> None:
-        super().__init__(f"{type(error).__name__}: {error}", hint="Nothing was sent.")
-        shown: Any = ip.SyntaxTB  # its types say otherwise
-        self._lines: list[str] = shown.structured_traceback(type(error), error, [])
-
-    def _render_traceback_(self) -> list[str]:
-        return self._lines
 
 
 def _advice(error: BaseException, *, home: dict[str, Any], sent: Container[str], folder: str) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import threading
 import time
 import uuid
@@ -25,7 +26,10 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, Protocol
 
+from p2p_ipython.client.display import AT_END
 from p2p_ipython.client.printing import printed
+from p2p_ipython.notebook.captured import Captured
+from p2p_ipython.notebook.streams import Streams
 
 Message = Mapping[str, Any]
 """The same as ``client.future.OutputMessage``."""
@@ -39,6 +43,9 @@ class CurrentCell:
     def __init__(self, ip: Any) -> None:
         self._ip = ip
         self._lock = threading.Lock()
+        self.streams = Streams()
+        self.usual = sys.stdout, sys.stderr
+        self._ending: list[Callable[[], None]] = []
         self._runs = True  # made while a cell runs
         self._parent = self._message()
         self._held: list[Callable[[Any], None]] = []
@@ -63,6 +70,10 @@ class CurrentCell:
                 return
             show(self._parent)
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call ``call`` once, when the cell that runs now is over."""
+        self._ending.append(call)
+
     def _begins(self, _info: object) -> None:
         with self._lock:
             self._runs = True
@@ -79,6 +90,9 @@ class CurrentCell:
         return self._ip.get_parent() if getattr(self._ip, "kernel", None) is not None else None
 
     def _ends(self, _result: object) -> None:
+        ending, self._ending = self._ending, []
+        for call in ending:
+            call()
         with self._lock:
             self._runs = False
 
@@ -106,7 +120,13 @@ class CellOutput:
     """
 
     def __init__(self, ip: Any, current: CurrentCell, *, rich: bool = True) -> None:
+        self._streams = current.streams
         self._send = _sender(ip, current)
+        self._captured = Captured(ip, current.usual) if self._send is not None else None
+        if self._captured is not None and self._captured.active:
+            current.at_end(self._release)
+        self._late: list[Message] | None = None
+        self._current = current
         self._rich = rich
         self._display_id = uuid.uuid4().hex
         self._status = self._html = self.model = ""
@@ -130,7 +150,12 @@ class CellOutput:
     @property
     def has_status(self) -> bool:
         """Whether there is a status line. A terminal has none: a line there can't be replaced."""
-        return self._send is not None
+        return self._send is not None and not self._is_quiet
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether displays of this cell are captured: then there is no status line."""
+        return self._captured is not None and self._captured.displays
 
     def show(self, text: str, *, html: str = "", model: str = "") -> None:
         """Replace the status line's text; the first one makes the line. Does nothing in a terminal.
@@ -139,7 +164,7 @@ class CellOutput:
         that replaces the line in front ends with widgets; all others show the text.
         """
         html = html or _small(text)
-        if self._send is None or (text, html, model) == (self._status, self._html, self.model):
+        if self._send is None or self._is_quiet or (text, html, model) == (self._status, self._html, self.model):
             return
         first, self._status, self._html, self.model = not self._status, text, html, model
         self._send("display_data" if first else "update_display_data", self._status_content())
@@ -164,9 +189,35 @@ class CellOutput:
         self._send("update_display_data" if self._viewed else "display_data", content)
         self._viewed = True
 
+    def end_last(self) -> None:
+        """Show what comes at the task's own end, its figures, after the value that the cell is about to show."""
+        if self._send is not None and self._captured is not None and not self._captured.active:
+            self._late = []
+            self._current.at_end(self._show_late)
+
+    def _show_late(self) -> None:
+        late, self._late = self._late or [], None
+        for message in late:
+            self(message)
+
+    def deliver(self) -> None:
+        """Have all output so far where it belongs. Called by a thread that has waited for the task."""
+        self._streams.flush()
+        if self._captured is not None:
+            self._captured.deliver()
+
+    def _release(self) -> None:
+        if self._captured is not None:
+            self._captured.release(self)
+
     def __call__(self, message: Message) -> None:
         """Show a message of the task."""
         kind = message["kind"]
+        if self._captured is not None and self._captured.keep(message):
+            return
+        if self._late is not None and kind != "stream" and message["content"].get("transient", {}).get(AT_END):
+            self._late.append(message)
+            return
         if self._send is None:
             printed(dict(message))
         elif kind == "clear_output":
@@ -182,7 +233,7 @@ class CellOutput:
                 self._clear_later = False
                 self._status_again()
             if kind == "stream":
-                self._send("stream", {"name": message["name"], "text": message["text"]})
+                self._streams.write(self._send, message["name"], message["text"])
             else:
                 self._send(kind, _display(message["content"], self._rich))
 
@@ -212,9 +263,15 @@ def _sender(ip: Any, current: CurrentCell) -> Send | None:
     def send_to(parent: Any, kind: str, content: dict[str, Any]) -> None:
         kernel.session.send(kernel.iopub_socket, kind, content, parent=parent, ident=kernel._topic(kind))
 
-    if has_cell:
-        return lambda kind, content: send_to(origin, kind, content)
-    return lambda kind, content: current.when_running(lambda parent: send_to(parent, kind, content))
+    def send(kind: str, content: dict[str, Any]) -> None:
+        if kind != "stream":
+            current.streams.flush()  # it comes after what was printed before
+        if has_cell:
+            send_to(origin, kind, content)
+        else:
+            current.when_running(lambda parent: send_to(parent, kind, content))
+
+    return send
 
 
 def _cell_id(ip: Any) -> Any:

@@ -278,8 +278,8 @@ class Result(Frame):
 
     ``seconds``: how long it ran; None if its runner has ended. ``value``: there is one to show. ``codec`` is "safe" or
     "pickle" if the client asked for a safe reply; then ``type_name`` and ``at`` say what is no plain data, and where.
-    The segments of a failure are the pickled exception. ``attached`` is what comes with it: its inline segments follow
-    those of the value, in order.
+    The segments of a failure are the pickled exception or, if ``codec`` is "safe", what it consists of. ``attached`` is
+    what comes with it: its inline segments follow those of the value, in order.
     """
 
     kind: ClassVar[str] = "result"

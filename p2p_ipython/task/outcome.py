@@ -12,7 +12,6 @@ cause elsewhere.
 from __future__ import annotations
 
 import asyncio
-import builtins
 import concurrent.futures
 import contextlib
 import functools
@@ -24,6 +23,7 @@ from typing import Any
 from p2p_ipython.errors import (
     NameMissing,
     NotTrusted,
+    P2PError,
     RemoteError,
     RemoteProtocolError,
     ResultNotPicklable,
@@ -33,13 +33,16 @@ from p2p_ipython.errors import (
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.task_frames import Result, TaskFailure
-from p2p_ipython.task import safe
+from p2p_ipython.task import error_facts, safe
+from p2p_ipython.task.error_facts import built_in
 from p2p_ipython.task.loading import advice, advice_on_name, raised_in
 from p2p_ipython.task.objects import chain_of
 from p2p_ipython.task.payload import PayloadError, unpack
 
 _MAX_TEXT = 1 << 18
 _MAX_NAME = 500
+_MAX_FACTS = 16 << 20
+"""Bytes of memory that what an error consists of may take."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _UNSAFE = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
@@ -86,6 +89,8 @@ def decode(
             hint="It may have another version of p2p_ipython there.",
         )
     description = Description(result.failure, worker, trusted=trusted)
+    if result.codec == "safe":
+        raise raised(description, facts=_facts(result, inline, large))
     raise raised(description, _exception(result, inline, large, description) if trusted else None)
 
 
@@ -111,8 +116,11 @@ class Description:
         return f"{short}: {self.message}" if self.message else short
 
 
-def raised(description: Description, original: BaseException | None = None) -> BaseException:
-    """Return the exception that tells what happened; ``original`` is the task's own, if it is at hand and trusted."""
+def raised(description: Description, original: BaseException | None = None, facts: object = None) -> BaseException:
+    """Return the exception that tells what happened.
+
+    ``original`` is the task's own, if it is at hand and trusted; ``facts`` are what it consists of (error_facts.py).
+    """
     d = description
     error: BaseException
     match d.kind:
@@ -136,7 +144,7 @@ def raised(description: Description, original: BaseException | None = None) -> B
         case "interrupted":
             error = TaskDied(f"the task was interrupted {d.where}", hint="Submit it again.")
         case _:
-            error = original if original is not None and _may_be_raised(original) else _rebuilt(d)
+            error = original if original is not None and _may_be_raised(original) else _rebuilt(d, facts)
     return with_remote_traceback(error, d.traceback)
 
 
@@ -197,6 +205,16 @@ def _exception(
     return error if isinstance(error, BaseException) else None
 
 
+def _facts(result: Result, inline: Buffer, large: Mapping[str, Buffer]) -> object:
+    """Return what a failure says beside its words; None if that can't be read: the words will do."""
+    if not result.segments:
+        return None
+    try:
+        return safe.decode(result.segments, inline, large, budget=_MAX_FACTS)
+    except (P2PError, ValueError):
+        return None
+
+
 def _not_trusted(result: Result, worker: str) -> NotTrusted:
     kind, at = plain(result.type_name, 200), plain(result.at, 200)
     name = plain(worker, 100)
@@ -223,36 +241,45 @@ def _may_be_raised(error: BaseException) -> bool:
     return not isinstance(error, control)
 
 
-def _rebuilt(d: Description) -> BaseException:
+def _rebuilt(d: Description, facts: object = None) -> BaseException:
     """Make the exception from its words: of its own class if that is loaded here, of a built-in base, or a stand-in.
 
     In the words of a worker that isn't trusted only built-in classes count, and of them only errors: SystemExit would
-    end the reader's program.
+    end the reader's program. A stand-in has the attributes.
     """
     for name in [d.class_name, *d.bases]:
         module, _, attribute = name.rpartition(".")
         own = name == d.class_name
         if module != "builtins" and not (own and d.trusted):
             continue
-        cls = getattr(builtins if module == "builtins" else sys.modules.get(module), attribute, None)
-        error = _instance(cls, d.message if own else str(d))
+        cls = built_in(attribute) if module == "builtins" else getattr(sys.modules.get(module), attribute, None)
+        error = _instance(cls, d, facts) if own or cls not in (Exception, BaseException) else None
         if error is not None and _may_be_raised(error) and (d.trusted or isinstance(error, Exception)):
             return error
-    return RemoteError(
+    stand_in = RemoteError(
         f"the task raised {d} {d.where}",
         class_name=d.class_name,
         hint="Its class can't be used here; the remote traceback says where it was raised.",
     )
+    error_facts.set_attributes(stand_in, facts)
+    return stand_in
 
 
-def _instance(cls: object, message: str) -> BaseException | None:
-    """Make an exception of ``cls`` that says ``message``, without its ``__init__``, which may want anything."""
-    if not (isinstance(cls, type) and issubclass(cls, BaseException)) or cls in (Exception, BaseException):
+def _instance(cls: object, d: Description, facts: object) -> BaseException | None:
+    """Make an exception of ``cls``: of its facts if it is built in, or of its words, without its ``__init__``."""
+    if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         return None
+    own = f"{cls.__module__}.{cls.__qualname__}" == d.class_name
+    if own and cls.__module__ == "builtins" and (error := error_facts.with_facts(cls, facts)) is not None:
+        return error
     try:
         error = cls.__new__(cls)
-        error.args = (message,)
-        return error if str(error) and repr(error) else None
+        error.args = (d.message if own else str(d),) if d.message or not own else ()
+        if not own:
+            error_facts.set_attributes(error, facts)
+        if isinstance(error, SyntaxError):
+            error.msg = error.args[0] if error.args else ""
+        return error if (str(error) or not error.args) and repr(error) else None
     except Exception:
         return None
 

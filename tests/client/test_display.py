@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from p2p_ipython.client.display import MAX_SOURCE, harmless
+from p2p_ipython.client.display import AT_END, MAX_SOURCE, VALUE, harmless
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -241,3 +241,21 @@ def test_a_picture_that_is_none_or_too_large_is_not_shown_and_that_is_said(pictu
     assert shown.keys() == {"text/plain"}
     assert shown["text/plain"].startswith("<Figure>\n(a ")
     assert "from bob is not shown: " in shown["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("text/markdown", "Markdown"), ("text/latex", "Latex"), ("text/html", "HTML")]
+)
+def test_what_has_no_text_but_its_source_is_shown_as_its_source(kind: str, name: str) -> None:
+    data = {"text/plain": f"<IPython.core.display.{name} object>", kind: "**a** $x$ <b>"}
+    shown = harmless({"kind": "display_data", "content": {"data": data}}, "bob")
+    assert shown is not None
+    assert list(shown["content"]["data"]) == ["text/plain"]
+    assert shown["content"]["data"]["text/plain"].startswith("**a** $x$ <b>\n(")
+
+
+def test_what_marks_a_display_stays_and_nothing_else_does() -> None:
+    transient = {AT_END: True, VALUE: "yes", "other": True}
+    shown = harmless({"kind": "display_data", "content": {"data": {}, "transient": transient}}, "bob")
+    assert shown is not None
+    assert shown["content"]["transient"] == {AT_END: True}

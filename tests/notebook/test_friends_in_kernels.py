@@ -117,7 +117,12 @@ def test_the_whole_story(people: People) -> None:
     assert alice.run("%%p2p --wait\nsum(range(10))").value == "45"
     assert "I am:     alice\n" in alice.run("%p2p_status").shown
 
-    # What only a pickle can carry is kept until bob is trusted.
+    # What only a pickle can carry is shown, and kept until bob is trusted.
+    source = "class Strange:\n    def __repr__(self): return 'a strange thing'\nStrange()"
+    seen = alice.run(f"%%p2p --wait\n{source}")
+    assert (seen.error, "a strange thing" in seen.shown, "%p2p_trust bob" in seen.text) == (None, True, True)
+    assert alice.run("%%p2p --wait\n{}['k']").error is not None
+    assert alice.run("_p2p.exception().args").value == "('k',)"
     alice.run("%%p2p strange\nprint('it ran')\nclass Strange:\n    pass\nStrange")
     refused = alice.run("strange.result()")
     assert refused.error is not None

@@ -193,7 +193,7 @@ def test_what_can_not_travel_is_said_before_anything_is_sent(nb: Notebook) -> No
     expected = {
         "%%p2p\nlock": ("NotPicklable", "'lock'"),
         "%%p2p\n# nothing": ("CaptureError", "empty"),
-        "%%p2p\nx = = 1": ("CellSyntaxError", "x = = 1"),
+        "%%p2p\nx = = 1": ("SyntaxError", "invalid syntax"),
         "%%p2p --globals +nowhere\n1": ("CaptureError", "'nowhere'"),
         "%%p2p 3x\n1": ("UsageError", "3x"),
         "%%p2p a b\n1": ("UsageError", "b"),

@@ -71,6 +71,22 @@ def test_tasks_of_a_worker_whose_link_is_lost_go_to_another() -> None:
     run(work())
 
 
+def test_a_task_that_begins_anew_says_so_where_its_output_stands() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            future = cluster.submit(naps, 1000, 1)
+            await asyncio.sleep(10)
+            header = {"t": "output", "id": future.task_id, "attempt": 1, "kind": "stream", "name": "stdout"}
+            some_link(cluster).on_frame(header, b"half")
+            cluster.kill_runner(0)
+            assert await future == 1
+            texts = [message["text"] for message in future.outputs]
+            assert texts[0] == "half"
+            assert [text for text in texts if "begins anew" in text] == [texts[1]]
+
+    run(work())
+
+
 def test_a_runner_that_is_killed_three_times_loses_the_task_with_the_reason() -> None:
     async def work() -> None:
         async with Rehearsal(workers=1) as cluster:

@@ -210,18 +210,17 @@ async def test_nothing_leaks_from_one_cell_to_the_next() -> None:
         "get_ipython().compile.forget = None",
         "import os, shutil\nshutil.rmtree(os.getcwd())",
         "import sys\nsys.path = None",
-        "import os\nos.environ = {}",
         "import logging\nlogging.root.handlers = None",
         "import threading\nthreading.active_count = None",
     ],
 )
 async def test_a_runner_that_can_not_be_put_back_answers_and_is_replaced(broken: str) -> None:
     async with worker() as it:
-        await it.cell("import builtins\nbuiltins.left = 1")
+        await it.cell("import json\njson.left = 1")
         outcome = await it.cell(f"print('ran')\n{broken}\n7")
         assert (outcome.value, outcome.text(), outcome.death) == (7, "ran\n", None)
         for _ in range(2):
-            after = await it.cell("print('next')\nimport builtins\nhasattr(builtins, 'left')")
+            after = await it.cell("print('next')\nimport json\nhasattr(json, 'left')")
             assert (after.value, after.text(), after.death) == (False, "next\n", None)
         assert it.deaths == []
 
@@ -240,6 +239,17 @@ async def test_an_error_whose_class_is_frozen_ends_its_own_cell_only() -> None:
             assert (await it.cell(source, reply="safe")).error.class_name == "__main__.E"
         assert (await it.cell("1")).value == 1
         assert it.deaths == []
+
+
+async def test_an_endless_recursion_is_described_by_few_of_its_frames() -> None:
+    async with worker() as it:
+        source = "import sys\nsys.setrecursionlimit(20_000)\ndef f(): f()\nf()"
+        error = (await it.cell(source)).error
+        assert error.class_name == "builtins.RecursionError"
+        text = _plain(error.traceback)
+        assert "----> 4 f()" in text
+        assert "maximum recursion depth exceeded" in text
+        assert "similar frames" in text
 
 
 async def test_a_class_defined_in_the_cell_comes_back() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from slot_support import worker
 
 
@@ -72,7 +73,7 @@ async def test_a_hundred_megabytes_of_output_are_cut_with_one_notice() -> None:
             assert (await it.cell("print('next')")).text() == "next\n"
 
 
-async def test_what_a_thread_of_an_earlier_task_prints_is_not_this_ones(tmp_path: Path) -> None:
+async def test_what_a_thread_of_an_earlier_task_prints_is_shown_with_a_note(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     async with worker() as it:
@@ -82,7 +83,23 @@ async def test_what_a_thread_of_an_earlier_task_prints_is_not_this_ones(tmp_path
             "threading.Thread(target=late, daemon=True).start()"
         )
         outcome = await it.cell(f"open({str(gate)!r}, 'w').write('print!')\nprint(open({str(gate)!r}).read())")
-        assert outcome.text() == "printed\n"
+        assert outcome.text() == "late\nprinted\n"
+        assert outcome.text("stderr").count("A thread of an earlier task prints here") == 1
+
+
+async def test_ten_thousand_small_texts_arrive_in_few_frames() -> None:
+    async with worker() as it:
+        outcome = await it.cell("for i in range(10_000): print(i, flush=True)")
+        assert outcome.text() == "".join(f"{i}\n" for i in range(10_000))
+        assert len(outcome.outputs) < 2000
+
+
+async def test_what_a_task_prints_in_its_last_step_arrives_whatever_that_step_is() -> None:
+    async with worker() as it:
+        for step in ("1 / 0", "raise SystemExit", "import ctypes\nctypes.CDLL(None).puts(b'C')\n1 / 0"):
+            assert (await it.cell(f"print('last')\n{step}")).text().startswith("last\n")
+        printing = "class Loud:\n    def __reduce__(self): print('packed'); return (int, ())\nLoud()"
+        assert (await it.cell(printing)).text() == "packed\n"
 
 
 async def test_each_script_cells_output_arrives() -> None:
@@ -117,11 +134,12 @@ async def test_what_a_librarys_thread_prints_for_a_task_is_that_tasks(tmp_path: 
             "import asyncio\n"
             "asyncio.run_coroutine_threadsafe(fourth(), loop).result()"
         )
-        assert (second.text(), second.displays()) == ("second\nthird\nfourth\n", [])
-        assert second.text("stderr") == ""
+        texts = second.text().split("\n")
+        assert [text for text in texts if text != "late"] == ["second", "third", "fourth", ""]
+        assert texts.count("late") == 1
 
 
-async def test_what_a_timer_of_an_earlier_task_prints_is_not_this_ones() -> None:
+async def test_what_a_timer_of_an_earlier_task_prints_is_shown_with_a_note() -> None:
     async with worker() as it:
         await it.cell(
             "import builtins, threading, types\n"
@@ -130,7 +148,9 @@ async def test_what_a_timer_of_an_earlier_task_prints_is_not_this_ones() -> None
             "timer.finished = types.SimpleNamespace(wait=go.wait, is_set=bool, set=bool)  # it rings when we say so\n"
             "timer.start()"
         )
-        assert (await it.cell("go.set(); timer.join()\nprint('now')")).text() == "now\n"
+        outcome = await it.cell("go.set(); timer.join()\nprint('now')")
+        assert outcome.text() == "late\nnow\n"
+        assert "earlier task" in outcome.text("stderr")
 
 
 async def test_a_thread_that_outlives_its_task_is_named_once() -> None:
@@ -159,3 +179,33 @@ async def test_a_finalizer_that_prints_at_any_time_does_no_harm() -> None:
         assert outcome.text().count("line") == 2000
         assert outcome.text().count("x") == 2000 * 10_000
         assert outcome.text().count("\n") == 4000
+
+
+async def test_pools_of_processes_are_quiet_in_each_task() -> None:
+    pytest.importorskip("joblib")
+    async with worker() as it:
+        for source in (
+            "from joblib import Parallel, delayed\nParallel(n_jobs=2)(delayed(abs)(i) for i in range(-3, 0))",
+            "from multiprocessing import shared_memory\n"
+            "m = shared_memory.SharedMemory(create=True, size=9); m.close(); m.unlink()\n[3, 2, 1]",
+        ):
+            for _ in range(2):
+                outcome = await it.cell(source)
+                assert (outcome.value, outcome.text(), outcome.text("stderr")) == ([3, 2, 1], "", "")
+
+
+async def test_a_bar_for_notebooks_is_a_bar_of_text_that_moves() -> None:
+    pytest.importorskip("tqdm")
+    async with worker() as it:
+        for module in ("notebook", "auto"):
+            outcome = await it.cell(f"from tqdm.{module} import tqdm, trange\nfor i in tqdm(range(2)): pass")
+            assert outcome.displays() == []
+            assert "2/2" in outcome.text("stderr")
+
+
+async def test_a_widget_comes_as_its_text_and_never_as_a_view() -> None:
+    pytest.importorskip("ipywidgets")
+    async with worker() as it:
+        ((_, content),) = (await it.cell("import ipywidgets\ndisplay(ipywidgets.IntSlider(3))")).displays()
+        assert list(content["data"]) == ["text/plain"]
+        assert "IntSlider(value=3)" in content["data"]["text/plain"]

@@ -176,6 +176,13 @@ class Pair(NamedTuple):
     one: int
 
 
+class Triple(NamedTuple):
+    one: int
+
+    def three_times(self) -> int:
+        return 3 * self.one
+
+
 class Colour(enum.IntEnum):
     RED = 1
 
@@ -194,12 +201,13 @@ UNSUPPORTED: list[tuple[Any, str, str]] = [
     (object(), "object", ""),
     ([0, 1, {"x": object()}], "object", "[2]['x']"),
     ({"a": {3: [Mine(3)]}}, "test_safe.Mine", "['a'][3][0]"),
-    ((1, (Pair(1),)), "test_safe.Pair", "[1][0]"),
+    ((1, (Triple(1),)), "test_safe.Triple", "[1][0]"),
     ({"a": Colour.RED}, "test_safe.Colour", "['a']"),
     ({Mine(3): 1}, "test_safe.Mine", " (key 1)"),
     ({(1, Mine(3))}, "test_safe.Mine", " (an element)[1]"),
     ({(1, 2): Mine(3)}, "test_safe.Mine", "[…]"),
-    (collections.OrderedDict(), "collections.OrderedDict", ""),
+    (collections.defaultdict(lambda: 1), "collections.defaultdict", ""),
+    (collections.ChainMap(), "collections.ChainMap", ""),
     (pathlib.PurePosixPath("x"), "pathlib.PurePosixPath", ""),
     (len, "builtin_function_or_method", ""),
     (FAKE(), "decimal.Decimal", ""),
@@ -223,6 +231,37 @@ def test_what_is_not_plain_data_is_named_with_its_place(value: Any, name: str, a
         safe.encode(value)
     assert caught.value.type_name.removeprefix("tests.task.") == name
     assert caught.value.at == at
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        collections.Counter("aab"),
+        collections.Counter({(1, 2): 3}),
+        collections.OrderedDict([("b", 1), ((1,), [2])]),
+        collections.defaultdict(list, {1: [2]}),
+        collections.defaultdict(None, {"a": collections.defaultdict(int)}),
+        collections.deque([1, "x"], 3),
+        collections.deque(),
+    ],
+    ids=repr,
+)
+def test_a_container_of_the_standard_library_keeps_what_it_is(value: Any) -> None:
+    back = again([value])[0]
+    assert (type(back), repr(back)) == (type(value), repr(value))
+
+
+def test_a_named_tuple_keeps_its_name_and_fields_in_a_class_of_nothing_else() -> None:
+    back = again({"p": [Pair(1), Pair(2)]})["p"]
+    assert (back, repr(back[0]), back[1].one) == ([(1,), (2,)], "Pair(one=1)", 2)
+    assert type(back[0]) is type(back[1]) is not Pair
+
+
+def test_views_of_a_dict_are_views_again() -> None:
+    made = {"a": 1, (2,): [3]}
+    for view in (made.keys(), made.values(), made.items()):
+        back = again(view)
+        assert (type(back), list(back)) == (type(view), list(view))
 
 
 def test_a_value_that_contains_itself_is_named_and_so_is_one_that_is_too_deep() -> None:

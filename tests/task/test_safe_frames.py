@@ -30,6 +30,12 @@ FRAME = pd.DataFrame(
         "offset": pd.to_datetime(["2020-01-01", None, "2021-01-01"]).tz_localize(dt.timezone(dt.timedelta(hours=2))),
         "seconds": np.array(["2020", "2021", "NaT"], "M8[s]"),
         "duration": pd.to_timedelta([1, None, 3], unit="h"),
+        "whole or missing": pd.array([1, None, 3], dtype="Int64"),
+        "small or missing": pd.array([1, None, 3], dtype="UInt8"),
+        "float or missing": pd.array([1.5, None, 3], dtype="Float32"),
+        "true or missing": pd.array([True, None, False], dtype="boolean"),
+        "month": pd.PeriodIndex(["2020-01", None, "2021-03"], freq="M"),
+        "interval": pd.arrays.IntervalArray.from_breaks([0, 1, 2, 3]),
         3: [1j, 2j, 3j],
     },
     index=pd.date_range("2021", periods=3, freq="h", tz="UTC", name="when"),
@@ -92,6 +98,9 @@ INDEXES = {
     "days of Berlin": pd.date_range("2020-10-20", periods=9, freq="D", tz=BERLIN),
     "moments": pd.DatetimeIndex(["2020-01-01", None]),
     "durations": pd.timedelta_range("1h", periods=3, freq="h"),
+    "weeks": pd.period_range("2020", periods=3, freq="W", name="w"),
+    "whole or missing": pd.Index([1, None], dtype="Int64"),
+    "intervals": pd.interval_range(0, 3),
     "levels": pd.MultiIndex.from_tuples([("a", 1), ("b", None), ("a", 2)], names=["x", None]),
 }
 
@@ -111,6 +120,9 @@ def test_an_index_comes_back(kind: str) -> None:
         pd.Timestamp("2020-10-25 00:30", tz="UTC").tz_convert(BERLIN),
         pd.Timestamp("2020-10-25 01:30", tz="UTC").tz_convert(BERLIN),
         pd.Timedelta("1h 3ns"),
+        pd.Period("2020Q2"),
+        pd.Period("2020-02-03 04:05", freq="min"),
+        pd.Interval(0, 1.5, closed="both"),
         pd.NaT,
         pd.NA,
     ],
@@ -152,10 +164,8 @@ class Frame(pd.DataFrame):  # type: ignore[misc]
 @pytest.mark.parametrize(
     ("value", "name", "at"),
     [
-        (FRAME.assign(bad=pd.array([1, None, 2], dtype="Int64")), "pandas column of Int64", "['bad']"),
+        (FRAME.assign(bad=pd.arrays.SparseArray([0, 0, 1])), "pandas column of Sparse[int64, 0]", "['bad']"),
         (FRAME.assign(bad=[1, 2, object()]), "object", "['bad'][2]"),
-        (pd.Period("2020"), "pandas.Period", ""),
-        (pd.interval_range(0, 3), "pandas.IntervalIndex", ""),
         (Frame({"a": [1]}), "Frame", ""),
     ],
 )

@@ -14,6 +14,10 @@
 ``call_line``       the call of a task, as the first line of its traceback
 ``interrupts``      interrupts the task that is meant, and never the machinery
 ``limits``          resource limits
+``text_bars``       tqdm's bar for notebooks, as text
 ``threads``         which threads are amid the work of a task that is over
 ``tidy``            puts the process back as it was before a task
+``process_state``   its state that a call can change: signals, locale, time zone, built-ins, …
+``shell_state``     the shell's: formatters, traits, magics; and matplotlib's in it
+``library_state``   that of other libraries: pandas, loggers, random generators
 """

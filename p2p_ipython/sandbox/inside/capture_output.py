@@ -33,34 +33,50 @@ from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.threads import Left
 
 _GATHER = 8 << 10
+_OFTEN = 0.01
+"""Seconds between two frames for a task that flushes each line: what comes meanwhile waits ``_LATE`` at most."""
+
+_FRAMES, _EACH = 500, 128
+"""Frames of output of a task: so many, and one more for each ``_EACH`` bytes of the limit. A client takes twice."""
+
 _LATE = 0.05
 _READ = 64 << 10
 _DRAIN = 64
 """Reads of ``_READ`` bytes at a task's end: more than a pipe holds, and still an end to it."""
 
 
+AT_END, VALUE = "p2p_at_end", "p2p_value"
+"""Marks in a display's ``transient``; client/display.py says of what."""
+
 _LEFT = (
-    "\n[{} thread of this task is still running; what it prints from now on is not shown. Join it in the task.]\n",
-    "\n[{} threads of this task are still running; what they print from now on is not shown. Join them in the task.]\n",
+    "\n[{} thread of this task is still running; what it prints from now on is shown under the task that runs then. "
+    "Join it in the task.]\n",
+    "\n[{} threads of this task are still running; what they print from now on is shown under the task that runs then. "
+    "Join them in the task.]\n",
 )
+_LATE_THREAD = "\n[A thread of an earlier task prints here.]\n"
 
 
 class Outlet:
     """Where all output of the task that runs comes together. Used from any thread.
 
-    What is written while no task runs is dropped, and so is what a thread writes amid the work of an earlier
-    task. In a forked child, text goes to the inherited descriptors 1 and 2, where ``FdCapture`` finds it.
+    What is written while no task runs is dropped. What a thread writes amid the work of an earlier task belongs to the
+    task that runs, with a note. In a forked child, text goes to the inherited descriptors 1 and 2, where ``FdCapture``
+    finds it.
     """
 
     def __init__(self, channel: Channel, interrupts: Interrupts, limit: int) -> None:
         self._channel = channel
         self._limit = limit
+        self._most_frames = _FRAMES + limit // _EACH
         self._lock = interrupts.guard(threading.RLock())
         self._task: Task | None = None
         self._name = "stdout"
         self._parts: list[str] = []
         self._size = 0
-        self._sent = self._unsent = 0
+        self._sent = self._unsent = self._frames = 0
+        self._sent_at = 0.0
+        self._noted = False
         self._left: dict[int, Left] = {}
         self._forked = False
         self._written = threading.Event()
@@ -71,10 +87,11 @@ class Outlet:
         """Take what is written from now on for the output of ``task``."""
         with self._lock:
             self._task = task
-            self._sent = self._unsent = 0
+            self._sent = self._unsent = self._frames = 0
+            self._noted = False
 
     def end(self, left: dict[int, Left]) -> None:
-        """Send what the task has written and end its output; what ``left`` threads write amid its work is dropped.
+        """Send what the task has written and end its output; ``left`` threads are amid its work.
 
         Those of them that count, and are new, are named to the user.
         """
@@ -101,8 +118,10 @@ class Outlet:
 
     def append(self, name: str, text: str) -> None:
         """Append text whose turn it is; for ``write`` and for ``FdCapture``, under the lock."""
-        if self._task is None or (self._left and self._is_late()):
+        if self._task is None:
             return
+        if self._left and not self._noted and self._is_late():
+            self._note_late()
         if self._unsent:
             self._unsent += len(text)
             return
@@ -125,15 +144,23 @@ class Outlet:
         with self._lock:
             self.capture.pull(1)
             self.flush()
-            if self._task is None or (self._left and self._is_late()):
+            if self._task is None:
                 return
-            if self._unsent or self._sent + len(body) > self._limit:
+            if self._left and not self._noted and self._is_late():
+                self._note_late()
+            self._frames += 1
+            if self._unsent or self._sent + len(body) > self._limit or self._frames > self._most_frames:
                 self._unsent += len(body)
                 return
             self._sent += len(body)
             for start in range(0, len(body), MAX_BODY):
                 frame = Output(self._task.id, self._task.attempt, kind, more=start + MAX_BODY < len(body))
                 self._channel.send(frame, body[start : start + MAX_BODY])
+
+    def flush_soon(self) -> None:
+        """Send what has been gathered, unless something was sent a moment ago: then it is sent in a moment."""
+        if time.monotonic() - self._sent_at > _OFTEN:
+            self.flush()
 
     def flush(self) -> None:
         """Send what has been gathered."""
@@ -144,7 +171,9 @@ class Outlet:
             if self._task is None:
                 return
             body = text.encode("utf-8", "replace")
-            room = self._limit - self._sent
+            self._sent_at = time.monotonic()
+            self._frames += 1
+            room = self._limit - self._sent if self._frames <= self._most_frames else 0
             if len(body) > room:
                 self._unsent += len(body) - room
                 body = body[:room].decode("utf-8", "ignore").encode()
@@ -156,6 +185,12 @@ class Outlet:
         self._forked = True
         self._lock.lock = threading.RLock()
         self._parts = []
+
+    def _note_late(self) -> None:
+        """Say, once a task, that another one's thread prints."""
+        self._noted = True
+        self.flush()
+        self._send_text("stderr", _LATE_THREAD)
 
     def _is_late(self) -> bool:
         """Whether the calling thread is amid the work of an earlier task."""
@@ -186,7 +221,8 @@ class Outlet:
 
     def _notice(self) -> str:
         return (
-            f"\n[{self._unsent:,} more bytes of output were not sent: this worker sends {self._limit:,} bytes a task. "
+            f"\n[{self._unsent:,} more bytes of output were not sent: this worker sends {self._limit:,} bytes a task, "
+            f"in {self._most_frames:,} pieces. "
             "Print less, write to a value that the cell returns, or start the worker with a larger P2P_OUTPUT_LIMIT.]\n"
         )
 
@@ -219,7 +255,7 @@ class Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        self._outlet.flush()
+        self._outlet.flush_soon()
 
     def fileno(self) -> int:
         """Return a descriptor that ends up in the same place, for subprocesses."""

@@ -25,6 +25,10 @@ MAX_TEXT = 64 << 10
 _MAX_NAME = 500
 _MAX_BASES = 50
 _MAX_MISSING = 200
+_MAX_FRAMES = 40
+"""Frames at each end of a traceback that are shown."""
+
+_MAX_CHAIN = 20
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _PICKLING = os.path.join(os.path.dirname(os.path.dirname(_OURS)), "task")
 
@@ -91,6 +95,25 @@ def own_frames(trace: TracebackType | None) -> TracebackType | None:
     if last is not None:
         last.tb_next = None
     return trace
+
+
+def cut_middle(error: BaseException) -> None:
+    """Cut the middle out of long tracebacks of an error and of those that it comes from.
+
+    IPython looks at each frame of them among all modules, and then shows few. It would take seconds.
+    """
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen and len(seen) < _MAX_CHAIN:
+        seen.add(id(each))
+        frames = []
+        trace = each.__traceback__
+        while trace is not None:
+            frames.append(trace)
+            trace = trace.tb_next
+        if len(frames) > 2 * _MAX_FRAMES:
+            frames[_MAX_FRAMES - 1].tb_next = frames[-_MAX_FRAMES]
+        each = each.__cause__ or each.__context__
 
 
 def _is_ours(trace: TracebackType) -> bool:

@@ -19,7 +19,9 @@ The runner imports it inside the sandbox: standard library, IPython and the unpi
 
 from __future__ import annotations
 
+import contextvars
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -36,6 +38,7 @@ from p2p_ipython.sandbox.inside.channel import Channel
 from p2p_ipython.sandbox.inside.describe_error import class_name, describe, text_of
 from p2p_ipython.sandbox.inside.folder import TaskFolder
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.library_state import LibraryState
 from p2p_ipython.sandbox.inside.limits import Spare
 from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures, run_to_its_end
 from p2p_ipython.sandbox.inside.threads import Left
@@ -45,6 +48,7 @@ from p2p_ipython.task import modules, safe
 from p2p_ipython.task.around import Around
 from p2p_ipython.task.by_value import hold_referents
 from p2p_ipython.task.classes import forget_classes
+from p2p_ipython.task.error_facts import facts
 from p2p_ipython.task.loading import is_absent
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 from p2p_ipython.task.sources import forget_sources
@@ -98,6 +102,7 @@ class Executor:
         self._cells = cells
         self._folder = folder
         self._limits = limits
+        self._libraries = LibraryState()
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
         self._around = Around()
@@ -123,7 +128,8 @@ class Executor:
         try:
             try:
                 self._interrupts.begin(task.id)
-                value = self._attempt(task, body)
+                # In a context of its own: numpy's print options, decimal's precision and the like are undone by that.
+                value = contextvars.copy_context().run(self._attempt, task, body)
             finally:
                 self._interrupts.end()
         except _Failed as failure:
@@ -162,6 +168,16 @@ class Executor:
         self._channel.send(*answer)
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         dict.clear(self._namespace)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Put back what can be put back in any case, while the next task is on its way here."""
+        try:
+            self._cells.restore()
+            self._libraries.restore()
+        except BaseException:
+            # As with ``Spent``, but the result is on its way. The agent starts another runner.
+            os.kill(self._process, signal.SIGKILL)
 
     def _clear_up(self, task: Task) -> str:
         """Take each step, whatever becomes of the others; return what went wrong. The task may have broken anything."""
@@ -227,12 +243,12 @@ class Executor:
             seconds = time.perf_counter() - begun
             del function, arguments, keywords
             has_value = True
-        made = self._packed(value, task.reply == "safe", has_value, seconds)
+        made = self._packed(value, task.reply == "safe", has_value, seconds, cell=task.run == "cell")
         attachments = self._attachments(task)
         return replace(made, attachments=attachments) if attachments else made
 
-    def _packed(self, value: object, safely: bool, shown: bool, seconds: float) -> _Value:
-        """Pack the task's value. Raises ``_Failed``."""
+    def _packed(self, value: object, safely: bool, shown: bool, seconds: float, *, cell: bool) -> _Value:
+        """Pack the task's value; show it if it is one of a cell that can't be read everywhere. Raises ``_Failed``."""
         if value is None:
             return _Value(_SAFE_NOTHING if safely else _NOTHING, shown, seconds, "safe" if safely else "")
         codec = type_name = at = ""
@@ -241,11 +257,16 @@ class Executor:
                 try:
                     return _Value(safe.encode(value), shown, seconds, "safe")
                 except safe.Unsupported as error:
+                    if cell:
+                        self._cells.show_value(value)
+                        cell = False
                     codec, type_name, at = "pickle", error.type_name, error.at
             return _Value(pack_result(value), shown, seconds, codec, type_name, at)
         except BaseException as error:
             if self._kind(error, "") == "interrupted":
                 raise _Failed(error, "interrupted") from None
+            if cell:
+                self._cells.show_value(value)
             cls = type(value)
             about = TypeError(f"the value is a {cls.__module__}.{cls.__qualname__}, which can't be pickled: {error!r}")
             raise _Failed(about, "unpicklable") from None
@@ -266,15 +287,14 @@ class Executor:
         note = self._limits.words(failed.error)
         description = describe(failed.error, failed.kind, self._cells.render, note)
         words = Result(task.id, task.attempt, False, (), 0.0, failure=description)
-        if task.reply == "safe":
-            return words, b""
+        safely = task.reply == "safe"
         try:
-            packed = pack_result(failed.error, error=True)
+            packed = safe.encode(facts(failed.error)) if safely else pack_result(failed.error, error=True)
         except BaseException:
             return words, b""
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
-        return replace(words, segments=packed.segments), packed.inline
+        return replace(words, segments=packed.segments, codec="safe" if safely else ""), packed.inline
 
 
 def _without_frames(error: BaseException) -> None:

@@ -80,6 +80,7 @@ def main(options: dict[str, Any]) -> None:
     from p2p_ipython.sandbox.inside.execute import Executor
     from p2p_ipython.sandbox.inside.folder import TaskFolder
     from p2p_ipython.sandbox.inside.shell import Cells
+    from p2p_ipython.sandbox.inside.text_bars import TextBars
     from p2p_ipython.sandbox.inside.tidy import Baseline
     from p2p_ipython.sandbox.inside.used_up import Limits
 
@@ -87,6 +88,14 @@ def main(options: dict[str, Any]) -> None:
         from p2p_ipython.sandbox.inside import shared
 
         shared.provide(os.environ["TMPDIR"])
+    sys.meta_path.insert(0, TextBars())
+
+    def in_child() -> None:
+        channel.mute()
+        outlet.after_fork_in_child()
+        os.close(frames_in)
+
+    os.register_at_fork(after_in_child=in_child)
     cells = Cells(outlet)
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
     baseline = Baseline(streams(outlet), interrupts)
@@ -101,13 +110,6 @@ def main(options: dict[str, Any]) -> None:
         folder=TaskFolder(scratch),
         limits=Limits(memory, limits.data_now(), disk, processes, options["scratch"], options["place"]),
     )
-
-    def in_child() -> None:
-        channel.mute()
-        outlet.after_fork_in_child()
-        os.close(frames_in)
-
-    os.register_at_fork(after_in_child=in_child)
     limits.limit_memory(memory)
     limits.limit_processes(processes + others if processes and options["counted"] else 0)
     limits.limit_files(disk)

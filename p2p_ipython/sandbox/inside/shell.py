@@ -15,6 +15,7 @@ import linecache
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from types import ModuleType
@@ -29,11 +30,15 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
-from p2p_ipython.sandbox.inside.capture_output import Outlet
-from p2p_ipython.sandbox.inside.describe_error import own_frames, text_of
+from p2p_ipython.sandbox.inside.capture_output import AT_END, VALUE, Outlet
+from p2p_ipython.sandbox.inside.describe_error import cut_middle, own_frames, text_of
+from p2p_ipython.sandbox.inside.shell_state import ShellState
 from p2p_ipython.task.sources import name_for_people
 
-_INLINE = ("inline", "module://matplotlib_inline.backend_inline")
+_SHOWN = ("text/plain", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/html")
+"""What is sent of a value that may not be readable where it goes."""
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @dataclass
@@ -61,9 +66,13 @@ class _Publisher(DisplayPublisher):
     ) -> None:
         if not isinstance(data, dict):
             raise TypeError(f"data to display must be a dict of representations, not {data!r}")
+        transient = dict(transient or {})
+        if self.shell.at_end:
+            transient[AT_END] = True
+        shown = {kind: each for kind, each in data.items() if kind != _WIDGET}  # its model isn't where it is shown
         self.shell.outlet.display(
             "update_display_data" if update else "display_data",
-            {"data": data, "metadata": metadata or {}, "transient": transient or {}},
+            {"data": shown, "metadata": metadata or {}, "transient": transient},
         )
 
     def clear_output(self, wait: bool = False) -> None:
@@ -155,6 +164,9 @@ class CellShell(InteractiveShell):
     display_pub_class = Type(_Publisher)
     displayhook_class = Type(_ValueHook)
 
+    at_end = False
+    """Whether the task is over, and shows its figures."""
+
     def __init__(self, outlet: Outlet, **given: Any) -> None:
         self.outlet = outlet
         super().__init__(**given)  # type: ignore[no-untyped-call]
@@ -214,7 +226,7 @@ class Cells:
         self._ip.loop_runner = run_to_its_end
         self._ip.set_hook("show_in_pager", page.as_hook(_print_page), 99)  # type: ignore[no-untyped-call]
         self._callbacks = {name: list(functions) for name, functions in self._ip.events.callbacks.items()}
-        self._transformers = list(self._ip.input_transformers_post), list(self._ip.ast_transformers)
+        self._state = ShellState(self._ip)
 
     def run(self, source: str, namespace: dict[str, Any], label: str, *, silent: bool = False) -> Outcome:
         """Execute ``source`` in ``namespace``, which is ``__main__`` already; ``label`` names it in tracebacks.
@@ -236,8 +248,12 @@ class Cells:
             result = self._drive(source)
         finally:
             ip.displayhook.outcome = None
-            ip.events.trigger("post_execute")
-            flush_figures()
+            ip.at_end = True
+            try:
+                ip.events.trigger("post_execute")
+                flush_figures()
+            finally:
+                ip.at_end = False
         ip.events.trigger("post_run_cell", result)
         outcome.error = result.error_before_exec or result.error_in_exec
         return outcome
@@ -250,20 +266,24 @@ class Cells:
         ip.last_execution_result = None
         ip.history_manager.reset(new_session=False)
         ip.compile.forget()
-        self._back_to_inline()
         for name, functions in self._callbacks.items():
             ip.events.callbacks[name] = list(functions)
-        ip.input_transformers_post, ip.ast_transformers = (list(each) for each in self._transformers)
         for path in ip.tempfiles:
             path.unlink(missing_ok=True)
         ip.tempfiles.clear()
 
-    def _back_to_inline(self) -> None:
-        """Have the next cell's figures shown again when the last one chose that its own are not."""
-        pyplot = sys.modules.get("matplotlib.pyplot")
-        if pyplot is not None and pyplot.get_backend() not in _INLINE:
-            pyplot.close("all")
-            self._ip.enable_matplotlib("inline")
+    def show_value(self, value: object) -> None:
+        """Send the text and the picture of a value that may not be readable where it goes."""
+        try:
+            data, metadata = self._ip.display_formatter.format(value, include=_SHOWN)
+        except Exception:  # its own __repr__
+            return
+        if data:
+            self._ip.outlet.display("display_data", {"data": data, "metadata": metadata, "transient": {VALUE: True}})
+
+    def restore(self) -> None:
+        """Put back what a task has changed of the shell, and of matplotlib in it."""
+        self._state.restore()
 
     def render(self, error: BaseException) -> str:
         """Return an error as a cell would show it, with ANSI colours and without our frames."""
@@ -306,9 +326,13 @@ def render(ip: Any, error: BaseException) -> str:
     """See ``Cells.render``."""
     if isinstance(error, UsageError):
         return f"UsageError: {text_of(error)}"
+    cut_middle(error)
     trace = own_frames(error.__traceback__)
     if isinstance(error, SyntaxError):
-        lines = ip.SyntaxTB.structured_traceback(type(error), error, [])
+        inside = trace
+        if inside is not None and os.path.basename(inside.tb_frame.f_code.co_filename) == "interactiveshell.py":
+            inside = inside.tb_next
+        lines = ip.SyntaxTB.structured_traceback(type(error), error, traceback.extract_tb(inside))
     elif trace is None:
         lines = ip.InteractiveTB.get_exception_only(type(error), error)
     else:

@@ -1,7 +1,7 @@
 """Put the runner's process back as it was before a task: nothing leaks into the next one.
 
 What can't be put back (a module that a task imported or patched, memory it lost, a thread it left) stays, which
-is why a runner serves one owner, and is replaced for another.
+is why a runner serves one owner, and is replaced for another. For what a call can set, see process_state.py.
 
 Standard library only: the runner imports it inside the sandbox.
 """
@@ -9,6 +9,7 @@ Standard library only: the runner imports it inside the sandbox.
 from __future__ import annotations
 
 import builtins
+import getpass
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ from typing import TextIO
 
 from p2p_ipython.sandbox import processes
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
+from p2p_ipython.sandbox.inside.library_state import forget_helpers
+from p2p_ipython.sandbox.inside.process_state import ProcessState
 from p2p_ipython.sandbox.inside.threads import Left, left_by_task
 
 _NEEDED = frozenset({"builtins", "sys", "os", "io", "signal", "codecs", "IPython", "p2p_ipython"})
@@ -43,6 +46,7 @@ class Baseline:
         self._environ = dict(os.environ)
         self._encoded = dict(_encoded_environ())
         self._path = list(sys.path)
+        self._variables = os.environ
         self._filters = list(warnings.filters)
         self._main = sys.modules["__main__"]
         self._argv = list(sys.argv)
@@ -55,7 +59,9 @@ class Baseline:
         self._workers = [each for each in threading.enumerate() if each.name.startswith("p2p-")]
         self._modules = sys.modules
         self._own = {name: module for name, module in sys.modules.items() if name in _NEEDED}
+        getpass.getpass = no_input
         self._streams_back()
+        self._state = ProcessState()
 
     def restore_builtins(self) -> None:
         """Put back what each name of ``builtins`` meant. It needs none of these names itself."""
@@ -71,13 +77,16 @@ class Baseline:
         if not all(each.is_alive() for each in self._workers):
             raise RuntimeError("threads that the runner needs have ended")
         if processes.has_children():
+            forget_helpers()  # before, so that no thread of a pool writes to one that has ended
             processes.end_descendants()
+            forget_helpers()
         self._streams_back()
         sys.modules["__main__"] = self._main
         if getsignal(signal.SIGINT) != self._handler:
             self._interrupts.install()
         if _folder_now() != self._folder:
             os.chdir(self._folder)
+        os.environ = self._variables  # noqa: B003 - the same object
         if _encoded_environ() != self._encoded:
             os.environ.clear()
             os.environ.update(self._environ)
@@ -87,16 +96,16 @@ class Baseline:
             sys.argv[:] = self._argv
         if warnings.filters != self._filters:
             warnings.filters[:] = self._filters  # type: ignore[index]
-            warnings._filters_mutated()  # type: ignore[attr-defined]
         if logging.root.handlers != self._handlers:
             logging.root.handlers[:] = self._handlers
         if logging.root.level != self._log_level:
             logging.root.setLevel(self._log_level)
         if sys.getrecursionlimit() != self._recursion:
             sys.setrecursionlimit(self._recursion)
-        builtins.input = no_input
-        for name in _LAST & vars(sys).keys():
-            delattr(sys, name)
+        self._state.restore()
+        for name in _LAST:
+            if name in vars(sys):
+                delattr(sys, name)
 
     def threads_left(self) -> dict[int, Left]:
         """Return the threads that are amid the work of the task that has just ended, by identifier."""
@@ -107,7 +116,7 @@ class Baseline:
         sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc,assignment]
 
 
-def no_input(prompt: object = "") -> str:
+def no_input(prompt: object = "", *_: object, **__: object) -> str:
     """Take the place of ``input``: nobody sits at a worker."""
     raise EOFError("input() can't ask anybody: this code runs on a worker. Give it the value as a variable instead.")
 

@@ -35,7 +35,7 @@ from typing import Any
 from p2p_ipython.errors import P2PError, RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.task.payload import Packed, PayloadError, as_result, in_pieces
-from p2p_ipython.task.safe import arrays, frames, times
+from p2p_ipython.task.safe import arrays, containers, extensions, frames, times
 from p2p_ipython.task.safe.parts import (
     INT_MAX,
     INT_MIN,
@@ -148,7 +148,7 @@ class _Encoder:
             encoder = _late_encoder(cls)
         if encoder is None:
             raise Unsupported(value)
-        if cls not in _CONTAINERS:
+        if cls not in _CONTAINERS and encoder is not containers.encode_named:
             return encoder(self, value, depth)
         if id(value) in self._open:
             raise Unsupported(value, "it contains itself")
@@ -174,6 +174,20 @@ class _Encoder:
         except Unsupported as error:
             raise error.inside(f"[{number}]") from None
         return encoded
+
+    def pairs(self, value: dict[Any, Any], depth: int) -> list[list[Any]]:
+        """Each key of ``value`` with what it has."""
+        keys = list(value)
+        try:
+            values = self.elements(list(value.values()), depth + 2)
+        except Unsupported as error:
+            # elements() has said which of them; here they are known by their keys.
+            raise error.renamed(lambda number: step(keys[number])) from None
+        try:
+            encoded = self.elements(keys, depth + 2)
+        except Unsupported as error:
+            raise error.renamed(lambda number: f" (key {number + 1})") from None
+        return [list(pair) for pair in zip(encoded, values, strict=True)]
 
     def _spend(self, value: object, items: int, text: int) -> None:
         self._items += items
@@ -204,20 +218,15 @@ def _encode_float(_encoder: _Encoder, value: float, _depth: int) -> Any:
 def _encode_dict(encoder: _Encoder, value: dict[Any, Any], depth: int) -> Any:
     keys = list(value)
     plain = set(map(type, keys)) <= {str} and not (len(keys) == 1 and keys[0][:1] == "!")
+    if not plain:
+        return {"!dict": encoder.pairs(value, depth + 1)}
     before = list(value.values())
     try:
-        values = encoder.elements(before, depth + (1 if plain else 3))
+        values = encoder.elements(before, depth + 1)
     except Unsupported as error:
-        # elements() has said which of them; here they are known by their keys.
         raise error.renamed(lambda number: step(keys[number])) from None
-    if plain:
-        encoder._spend(value, len(keys), sum(map(len, keys)))
-        return value if values is before else dict(zip(keys, values, strict=True))
-    try:
-        keys = encoder.elements(keys, depth + 3)
-    except Unsupported as error:
-        raise error.renamed(lambda number: f" (key {number + 1})") from None
-    return {"!dict": [list(pair) for pair in zip(keys, values, strict=True)]}
+    encoder._spend(value, len(keys), sum(map(len, keys)))
+    return value if values is before else dict(zip(keys, values, strict=True))
 
 
 def _encode_set(kind: str) -> Callable[[_Encoder, Any, int], Any]:
@@ -267,9 +276,10 @@ _ENCODERS: dict[type, Callable[[_Encoder, Any, int], Any]] = {
     date: lambda _encoder, value, _depth: times.encode_date(value),
     time: lambda _encoder, value, _depth: times.encode_time(value),
     timedelta: lambda _encoder, value, _depth: times.encode_timedelta(value),
+    **containers.ENCODERS,
 }
 
-_CONTAINERS = {list, dict, tuple, set, frozenset, slice}
+_CONTAINERS = {list, dict, tuple, set, frozenset, slice, *containers.ENCODERS}
 
 _LATE: dict[str, Callable[[_Encoder, Any, int], Any]] = {
     "decimal.Decimal": _encode_decimal,
@@ -292,6 +302,8 @@ def _late_encoder(cls: type) -> Callable[[_Encoder, Any, int], Any] | None:
     if name in _LATE:
         module, _, attribute = name.rpartition(".")
         return _LATE[name] if getattr(sys.modules.get(module), attribute, None) is cls else None
+    if containers.is_named_tuple(cls):
+        return containers.encode_named
     if kind := arrays.numpy_type(cls):
         return _NUMPY[kind]
     return frames.encode_pandas if frames.pandas_type(cls) else None
@@ -439,4 +451,7 @@ _DECODERS: dict[str, Callable[[Incoming, Any], Any]] = {
     "!timestamp": frames.decode_timestamp,
     "!pandas.timedelta": frames.decode_timedelta,
     "!missing": frames.decode_missing,
+    "!period": extensions.decode_period,
+    "!interval": extensions.decode_interval,
+    **containers.decoders(_decode_dict),
 }

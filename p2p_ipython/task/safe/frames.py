@@ -17,6 +17,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from p2p_ipython.task.safe.arrays import encode_array, imported
+from p2p_ipython.task.safe.extensions import (
+    decode_extension,
+    encode_extension,
+    encode_interval,
+    encode_period,
+)
 from p2p_ipython.task.safe.parts import (
     Encode,
     Incoming,
@@ -44,11 +50,11 @@ _MAX_UNSORTED = 1 << 12
 """Most categories, or labels of a level, that need not be in order. Pandas looks whether one is there twice; where they
 are not in order it does so by a table whose places everybody can aim at."""
 
-_INDEXES = ("Index", "DatetimeIndex", "TimedeltaIndex", "CategoricalIndex")
+_INDEXES = ("Index", "DatetimeIndex", "TimedeltaIndex", "CategoricalIndex", "PeriodIndex", "IntervalIndex")
 
 
 def pandas_type(cls: type) -> str:
-    """ "frame", "series", "index", "ranged", "many", "timestamp", "timedelta", "missing", or "" for any other class."""
+    """ "frame", "series", "index", "ranged", "many", "timestamp", "period", …, or "" for any other class."""
     pd = sys.modules.get("pandas")
     if pd is None or package_of(cls) != "pandas":
         return ""
@@ -57,6 +63,7 @@ def pandas_type(cls: type) -> str:
             return "index"
         found = {pd.DataFrame: "frame", pd.Series: "series", pd.RangeIndex: "ranged", pd.MultiIndex: "many"}
         found |= {pd.Timestamp: "timestamp", pd.Timedelta: "timedelta", type(pd.NaT): "missing", type(pd.NA): "missing"}
+        found |= {pd.Period: "period", pd.Interval: "interval"}
         return found.get(cls, "")
     return ""
 
@@ -85,6 +92,10 @@ def encode_pandas(encode: Encode, value: Any, depth: int) -> dict[str, Any]:
             return {"!timestamp": [str(value.asm8.astype("i8")), value.unit, encode_zone(value.tzinfo), value.fold]}
         case "timedelta":
             return {"!pandas.timedelta": [str(value.asm8.astype("i8")), value.unit]}
+        case "period":
+            return encode_period(encode, value)
+        case "interval":
+            return encode_interval(encode, value, depth)
         case "missing":
             return {"!missing": "NaT" if value is pd.NaT else "NA"}
         case _:
@@ -207,6 +218,8 @@ def _encode_vector(encode: Encode, column: Any, depth: int) -> Any:
         texts = values.to_numpy(dtype=object, na_value=None).tolist()
         na = "NA" if dtype.na_value is pd.NA else "nan"
         return ["text", dtype.storage, na, encode.elements(texts, depth)]
+    if (extension := encode_extension(encode, dtype, values, depth)) is not None:
+        return extension
     raise Unsupported(f"pandas column of {dtype}"[:100])
 
 
@@ -245,6 +258,8 @@ def _decode_vector(pd: Any, incoming: Incoming, parts: Any) -> Any:
                 storage = "python"
             missing = {} if na == "NA" else {"na_value": math.nan}  # pandas 2.2 knows NA only
             return pd.array(items, dtype=pd.StringDtype(storage, **missing))
+        case [*several] if (extension := decode_extension(incoming, several)) is not None:
+            return extension
     raise Unreadable("a column in it is of an unknown type")
 
 
@@ -260,11 +275,14 @@ def _encode_index(encode: Encode, index: Any, depth: int) -> dict[str, Any]:
             codes = [encode_array(encode, sys.modules["numpy"].asarray(codes)) for codes in index.codes]
             return {"!index.many": [levels, codes, names]}
         case "index":
-            frequency = getattr(index, "freqstr", None)
-            if frequency and not (_FREQUENCY.fullmatch(frequency) and len(index) <= _MAX_LABELS):
-                frequency = None
+            frequency = None if isinstance(index.dtype, sys.modules["pandas"].PeriodDtype) else _frequency(index)
             return {"!index": [_encode_vector(encode, index, depth + 2), *names, frequency]}
     raise Unsupported(index)
+
+
+def _frequency(index: Any) -> str | None:
+    frequency = getattr(index, "freqstr", None)
+    return frequency if frequency and _FREQUENCY.fullmatch(frequency) and len(index) <= _MAX_LABELS else None
 
 
 def _check_extras(value: Any) -> None:

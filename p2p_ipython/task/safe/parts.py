@@ -65,6 +65,9 @@ class Encode(Protocol):
     def elements(self, items: list[Any], depth: int) -> list[Any]:
         """Return each of ``items`` as JSON will have it. Raises ``Unsupported``."""
 
+    def pairs(self, value: dict[Any, Any], depth: int) -> list[list[Any]]:
+        """Return each key and value of a dict as JSON will have them. Raises ``Unsupported``."""
+
 
 def class_name(cls: type) -> str:
     """``package.module.Class``, for any class at all."""

@@ -1,0 +1,146 @@
+"""A built-in error of a worker that isn't trusted has its class, arguments and attributes, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from frame_support import read_result
+
+from p2p_ipython.errors import RemoteError
+from p2p_ipython.task import safe
+from p2p_ipython.task.error_facts import facts
+from p2p_ipython.task.outcome import decode
+
+
+class Mine(ValueError):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+        self.one = one
+
+
+def read(error: BaseException, found: Any) -> Any:
+    """The exception that the words of ``error`` and some facts become."""
+    names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__]
+    words = {"kind": "exception", "class": names[0], "bases": names, "message": str(error)}
+    packed = safe.encode(found)
+    header = {"ok": False, "codec": "safe", "segments": packed.segments, "error": words}
+    with pytest.raises(BaseException) as caught:
+        decode(read_result(header), packed.inline, packed.large, worker="bob", trusted=False)
+    return caught.value
+
+
+def back(error: BaseException) -> Any:
+    """An error after its way."""
+    return read(error, facts(error))
+
+
+def syntax_error() -> SyntaxError:
+    with pytest.raises(SyntaxError) as caught:
+        compile("1 +", "f.py", "exec")
+    return caught.value
+
+
+ERRORS: list[BaseException] = [
+    AssertionError(),
+    ValueError(),
+    Exception(),
+    Exception("plain"),
+    MemoryError(),
+    KeyError("k"),
+    KeyError((1, "k")),
+    ValueError("a", 2, [3]),
+    UnicodeDecodeError("utf8", b"x\xff", 1, 2, "why"),
+    UnicodeEncodeError("ascii", "\xe9", 0, 1, "why"),
+    FileNotFoundError(2, "No such file", "name"),
+    OSError(2, "moved", "one", None, "two"),
+    OSError("text"),
+    ImportError("no x", name="x", path="/p"),
+    NameError("no y", name="y"),
+    AttributeError("no z", name="z"),
+    syntax_error(),
+    TimeoutError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_a_built_in_error_comes_back_as_it_was(error: BaseException) -> None:
+    got = back(error)
+    assert (type(got), got.args, str(got)) == (type(error), error.args, str(error))
+    for name in (
+        "errno",
+        "strerror",
+        "filename",
+        "filename2",
+        "name",
+        "path",
+        "lineno",
+        "offset",
+        "text",
+        "msg",
+        "start",
+    ):
+        assert getattr(got, name, None) == getattr(error, name, None), name
+
+
+def test_what_a_task_has_noted_on_its_error_comes_with_it() -> None:
+    error = ValueError("x")
+    error.code, error.what = 7, object()  # type: ignore[attr-defined]
+    error.add_note("mind the gap")
+    got = back(error)
+    assert (got.code, got.__notes__) == (7, ["mind the gap"])
+    assert got.what.startswith("<object object")
+
+
+def test_an_error_of_a_class_of_the_tasks_own_has_its_attributes() -> None:
+    got = back(Mine("a", "b"))
+    assert (type(got), got.one) == (ValueError, "a")
+    assert "Mine: a b" in str(got)
+
+
+def test_what_would_steer_the_reader_is_reported_with_what_it_says() -> None:
+    ended, left = back(StopIteration(5)), back(SystemExit(3))
+    assert (type(ended), ended.value) == (RemoteError, 5)
+    assert (type(left), left.code) == (RemoteError, 3)
+
+
+def test_a_group_has_its_errors() -> None:
+    group = ExceptionGroup("g", [ValueError(1), Mine("a", "b"), ExceptionGroup("in", [KeyError("k")])])
+    got = back(group)
+    assert type(got) is ExceptionGroup
+    first, second, third = got.exceptions
+    assert (first.args, type(second), third.exceptions[0].args) == ((1,), ValueError, ("k",))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"args": ("utf8", b"x", -5, 1 << 62, "why")},
+        {"args": ("utf8", "text", 0, 1, "why")},
+        {"args": ("utf8", b"", 0, 0, "why")},
+        {"args": [1]},
+        {"args": 5, "attributes": 5, "notes": 5},
+        {"args": (), "attributes": [1]},
+        [],
+        None,
+    ],
+    ids=repr,
+)
+def test_facts_that_make_no_sense_leave_the_words(lie: Any) -> None:
+    got = read(UnicodeDecodeError("utf8", b"x", 0, 1, "why"), lie)
+    assert type(got) is UnicodeError  # its own class can't be made of words
+    assert "why" in str(got)
+
+
+def test_attributes_that_mean_something_to_others_are_not_set() -> None:
+    names = ("_render_traceback_", "__class__", "__cause__", "with_traceback", "add_note", "args", "no name")
+    got = read(ValueError("x"), {"args": ("x",), "attributes": dict.fromkeys(names, "evil")})
+    assert (type(got), got.args, got.__cause__) == (ValueError, ("x",), None)
+    assert not hasattr(got, "_render_traceback_")
+    assert callable(got.with_traceback)
+
+
+def test_a_syntax_error_can_neither_fill_the_screen_nor_have_a_file_read() -> None:
+    found = {"args": ("m",), "attributes": {"offset": 1 << 40, "end_offset": 1 << 40, "filename": "/dev/zero"}}
+    got = read(SyntaxError("m"), found)
+    assert (got.offset, got.end_offset, got.filename) == (None, None, "zero")
