@@ -28,7 +28,6 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
-from p2p_ipython.client.surroundings import read_files
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
@@ -250,7 +249,7 @@ class P2PMagics(Magics):
             show_names(captured, *([] if options.no_modules else [self._modules(captured)]))
             return None
         cluster = self._connected()
-        files = read_files(separated(options.file), os.getcwd()) if options.file else {}
+        files = _files(separated(options.file))
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
@@ -461,6 +460,12 @@ class P2PMagics(Magics):
     def computes(self) -> bool:
         """Whether a cell runs."""
         return self._current.runs
+
+
+def _files(names: list[str]) -> dict[str, bytes]:
+    from p2p_ipython.client.surroundings import read_files  # heavy, like all that only tasks need
+
+    return read_files(names, os.getcwd()) if names else {}
 
 
 def _advice(error: BaseException, *, home: dict[str, Any], sent: Container[str], folder: str) -> str:
