@@ -472,7 +472,8 @@ def _advice(error: BaseException, *, home: dict[str, Any], sent: Container[str],
     """Say how a name or a file travels that the notebook has and the task lacked; "" for other errors."""
     if isinstance(error, FileNotFoundError):
         name = error.filename if isinstance(error.filename, str) else next(iter(_FILE.findall(str(error))), "")
-        there = name and not os.path.isabs(name) and os.path.isfile(os.path.join(folder, name))
+        within = name.isprintable() and not os.path.isabs(name) and ".." not in name.split("/")  # a worker's words
+        there = name and within and os.path.isfile(os.path.join(folder, name))
         return f"{name} is beside this notebook, and a worker doesn't have it: --file {name} sends it." if there else ""
     found = _UNDEFINED.search(str(error))
     if found is None or found[1] not in home or found[1] in sent:
