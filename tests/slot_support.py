@@ -96,7 +96,8 @@ class Worker:
     def on_result(self, slot: Slot, result: Result, body: Buffer) -> None:
         outcome = self._outcome(result)
         if result.segments:
-            outcome.value = unpack(result.segments, body, self._chunks)
+            inline = sum(size for size, ref in result.segments if ref is None)  # the files that it left come after it
+            outcome.value = unpack(result.segments, body[:inline], self._chunks)
         self._end(outcome)
 
     def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:

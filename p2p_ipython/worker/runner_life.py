@@ -69,7 +69,6 @@ class RunnerLife:
         self.pid: int | None = None  # once it is ready
         self.over: asyncio.Future[None] = loop.create_future()
         self.replaced = False
-        self.spent = False  # the result that is under way is its last
         self._doom: Death | None = None
         assert self.process.stdin is not None
         assert self.process.stdout is not None
