@@ -1,9 +1,9 @@
 """Things of a notebook that pickle would send by their name, or not at all, taken apart so that they travel.
 
 A name finds something in a module that the worker can import, but nothing of the notebook. Pickle knows only the name
-of a function under ``lru_cache`` or ``cache``, and of a ``NewType``. It can't send what ``cached_property`` and
-``singledispatch`` keep for themselves: a lock and weak references. The worker decorates the functions inside anew, so
-a cache arrives empty.
+of a function under ``lru_cache`` or ``cache``, and of a ``NewType``. It can't send what ``cached_property``,
+``singledispatch`` and ``singledispatchmethod`` keep for themselves: a lock and weak references. The worker decorates
+the functions inside anew, so a cache arrives empty.
 
 A decorated function may refer to itself. Pickle then meets it again before the first one is complete, and keeps the
 copy that is complete first. So the functions that put something together here take parts that are not complete yet.
@@ -26,7 +26,8 @@ from cloudpickle.cloudpickle import list_registry_pickle_by_value
 from p2p_ipython.errors import CaptureError
 
 CachedFunction = functools._lru_cache_wrapper
-TAKEN_APART = (CachedFunction, functools.cached_property, NewType, ParamSpec, TypeVarTuple)
+_DESCRIPTORS = (functools.cached_property, functools.singledispatchmethod)
+TAKEN_APART = (CachedFunction, *_DESCRIPTORS, NewType, ParamSpec, TypeVarTuple)
 """The types that ``taken_apart`` knows. A function that dispatches on a type is a plain one: see ``dispatches``."""
 
 _NAMES = frozenset(functools.WRAPPER_ASSIGNMENTS) - {"__annotate__"}
@@ -35,6 +36,9 @@ _NAMES = frozenset(functools.WRAPPER_ASSIGNMENTS) - {"__annotate__"}
 _BLANK: Any = functools.singledispatch(lambda _value: None)
 _OF_DISPATCHERS = frozenset(vars(_BLANK)) - {"__wrapped__"}
 """Attributes of a function that dispatches, each made for that one function."""
+
+_OF_DESCRIPTORS = frozenset({"lock", "_method_cache"})
+"""Attributes of a descriptor, made for that one; of Python 3.11's ``cached_property``, and since 3.13 of the other."""
 
 _OF_CACHES = _OF_DISPATCHERS | {"cache_parameters", "__wrapped__", "__annotate__"}
 """Attributes that a cached function gets where it is made: its own, and those of a function that dispatches."""
@@ -45,9 +49,8 @@ def taken_apart(value: Any) -> Any:
 
     Raises ``CaptureError`` for a cached function that hides the function that it calls.
     """
-    if isinstance(value, functools.cached_property):
-        state = {name: part for name, part in vars(value).items() if name != "lock"}
-        return type(value).__new__, (type(value),), state, None, None, complete_property
+    if isinstance(value, _DESCRIPTORS):
+        return type(value).__new__, (type(value),), _without(_OF_DESCRIPTORS, vars(value)), None, None, complete
     if _is_importable(value):
         return value.__reduce__()
     if isinstance(value, CachedFunction):
@@ -76,6 +79,32 @@ def dispatcher_taken_apart(function: Any) -> Any:
     )
 
 
+def is_dispatch(function: FunctionType) -> bool:
+    """Whether ``function`` is a dispatcher's own ``dispatch``: bound methods of ``singledispatchmethod`` have it inside."""
+    return function.__code__ is _BLANK.dispatch.__code__
+
+
+def dispatch_taken_apart(function: FunctionType) -> Any:
+    """Reduce a function for which ``is_dispatch`` is true to the implementations that it chooses from."""
+    return blank_dispatch, (), dict(_registry(function)), None, None, complete_dispatch
+
+
+def blank_dispatch() -> Any:
+    """Return a ``dispatch`` that has nothing to choose from yet."""
+    return blank_dispatcher("dispatch").dispatch
+
+
+def complete_dispatch(function: FunctionType, implementations: Mapping[type, Callable[..., Any]]) -> None:
+    """Give a blank ``dispatch`` its implementations."""
+    _registry(function).update(implementations)
+
+
+def _registry(dispatch: FunctionType) -> dict[type, Callable[..., Any]]:
+    cells = dict(zip(dispatch.__code__.co_freevars, dispatch.__closure__ or (), strict=True))
+    registry: dict[type, Callable[..., Any]] = cells["registry"].cell_contents
+    return registry
+
+
 def drop_copies_of_dispatcher(attributes: dict[str, Any]) -> None:
     """Remove from a function's attributes those that ``functools.wraps`` has copied from one that dispatches."""
     if getattr(attributes.get("register"), "__code__", None) is _BLANK.register.__code__:
@@ -88,9 +117,10 @@ def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> An
     return functools.lru_cache(maxsize, typed)(function)
 
 
-def complete_property(prop: Any, state: Mapping[str, Any]) -> None:
-    """Give a blank ``cached_property`` its state, and a lock if those of this Python have one."""
-    vars(prop).update(vars(functools.cached_property(state["func"])) | dict(state))
+def complete(descriptor: Any, state: Mapping[str, Any]) -> None:
+    """Give a blank descriptor its state, and a lock or a cache if those of this Python have one."""
+    made = next(kind for kind in _DESCRIPTORS if isinstance(descriptor, kind))
+    vars(descriptor).update(vars(made(state["func"])) | dict(state))
 
 
 def blank_dispatcher(name: str) -> Any:

@@ -200,7 +200,7 @@ UNSUPPORTED: list[tuple[Any, str, str]] = [
     ({(1, Mine(3))}, "test_safe.Mine", " (an element)[1]"),
     ({(1, 2): Mine(3)}, "test_safe.Mine", "[…]"),
     (collections.OrderedDict(), "collections.OrderedDict", ""),
-    (pathlib.PurePosixPath("x"), "pathlib.PurePosixPath", ""),
+    (pathlib.PurePosixPath("x"), f"{pathlib.PurePosixPath.__module__}.PurePosixPath", ""),
     (len, "builtin_function_or_method", ""),
     (FAKE(), "decimal.Decimal", ""),
     ([Strange()], "Strange", "[0]"),
