@@ -80,7 +80,7 @@ def dispatcher_taken_apart(function: Any) -> Any:
 
 
 def is_dispatch(function: FunctionType) -> bool:
-    """Whether ``function`` is a dispatcher's own ``dispatch``: bound methods of ``singledispatchmethod`` have it inside."""
+    """Whether ``function`` is a dispatcher's ``dispatch``; bound methods of ``singledispatchmethod`` hold it."""
     return function.__code__ is _BLANK.dispatch.__code__
 
 
