@@ -26,10 +26,10 @@ export RUFF_CACHE_DIR := $(CACHE)/ruff
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test athome attacks oldest lint front screenshot bench setup clean
+.PHONY: help demo lab test athome attacks test-versions lint front screenshot bench setup clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 demo: $(READY) ## run the first notebook; says where the result and its picture are
 	@$(PY) notebooks/execute.py notebooks/01-first-steps.ipynb --to build/demo --picture mandelbrot.png
@@ -59,8 +59,8 @@ attacks: $(READY) ## attack a lender as a friend's task may, under each mechanis
 	@$(PY) tests/attacks/run.py $(ATTACKS)
 	@P2P_ALL_INTERPRETERS=1 $(PY) -m pytest -q -o cache_dir=$(CACHE)/pytest tests/attacks/test_interpreters_of_lenders.py
 
-oldest: ## run the sandbox's tests with the oldest dependencies that pyproject.toml allows (minutes)
-	@sh .ci/oldest.sh build/oldest $(PYTEST)
+test-versions: $(READY) ## a short suite with the oldest and newest dependencies, for each Python here (VERSIONS=--lowest; minutes)
+	@$(PY) .ci/versions.py $(VERSIONS)
 
 lint: $(READY) $(MODULES) ## linters and type checkers only
 	@$(PY) -m ruff check .

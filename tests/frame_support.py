@@ -33,7 +33,7 @@ GOOD: dict[tuple[Sender, str], Header] = {
     ("agent", "drop"): {"t": "drop", "refs": ["r"]},
     ("agent", "cancel"): {"t": "cancel", "id": "t"},
     ("runner", "ready"): {"t": "ready", "python": "3.11.7", "platform": "linux", "pid": 7},
-    ("runner", "spent"): {"t": "spent", "why": "no idea"},
+    ("runner", "cleared"): {"t": "cleared", "why": "no idea"},
 }
 for _kind in ("output", "chunk", "result"):
     GOOD["runner", _kind] = GOOD["worker", _kind]

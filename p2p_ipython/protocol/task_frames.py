@@ -386,10 +386,13 @@ class Warm(Frame):
 
 
 @dataclass(frozen=True, slots=True)
-class Spent(Frame):
-    """The runner could not clear up after its task, so that it must not get another one; a result follows."""
+class Cleared(Frame):
+    """The runner has cleared up after the task whose result it has sent.
 
-    kind: ClassVar[str] = "spent"
+    ``why`` is "", or says what could not be put back: then it must not get another task.
+    """
+
+    kind: ClassVar[str] = "cleared"
     why: str = ruled(DETAIL)
 
 
@@ -429,12 +432,12 @@ class Cancel(Frame):
 ClientFrame = Task | BufferChunk | Recall | Pass
 WorkerFrame = Started | Output | ResultChunk | Result | Nack | Lost | Want | Evicted | Room
 AgentFrame = Task | NewBuffer | Piece | Drop | Cancel
-RunnerFrame = Ready | Warm | Output | ResultChunk | Result | Spent
+RunnerFrame = Ready | Warm | Output | ResultChunk | Result | Cleared
 
 _CLIENT: tuple[type[Frame], ...] = (Task, BufferChunk, Recall, Pass)
 _WORKER: tuple[type[Frame], ...] = (Started, Output, ResultChunk, Result, Nack, Lost, Want, Evicted, Room)
 _AGENT: tuple[type[Frame], ...] = (Task, NewBuffer, Piece, Drop, Cancel)
-_RUNNER: tuple[type[Frame], ...] = (Ready, Warm, Output, ResultChunk, Result, Spent)
+_RUNNER: tuple[type[Frame], ...] = (Ready, Warm, Output, ResultChunk, Result, Cleared)
 
 FRAMES: Mapping[Sender, Mapping[str, type[Frame]]] = {
     "client": {each.kind: each for each in _CLIENT},

@@ -55,21 +55,21 @@ def bindings_in(tree: ast.Module) -> Bindings:
 
 
 def _outside(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk what runs in the notebook's own namespace, in the order of the source."""
-    for child in ast.iter_child_nodes(tree):
+    """Walk what runs in the notebook's own namespace, in the order of the source, however deep it is nested."""
+    todo = [*ast.iter_child_nodes(tree)][::-1]
+    while todo:
+        child = todo.pop()
         yield child
         match child:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield from (node for node in ast.walk(child) if isinstance(node, ast.Global))
-                for part in child.decorator_list:
-                    yield part
-                    yield from _outside(part)
+                todo += reversed(child.decorator_list)
             case ast.Lambda():
                 pass
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 yield from (node for node in ast.walk(child) if isinstance(node, ast.NamedExpr))
             case _:
-                yield from _outside(child)
+                todo += reversed([*ast.iter_child_nodes(child)])
 
 
 def _bound(tree: ast.Module) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """Functions and the like that pickle would send by their name, or not at all, taken apart so that they travel.
 
 A name finds something in a module that the worker can import, but nothing of the notebook. Pickle knows only the name
-of a function under ``lru_cache`` or ``cache``, and of a ``NewType``. It can't send what ``cached_property`` and
-``singledispatch`` keep for themselves: a lock and weak references. The worker decorates the functions inside anew, so
-a cache arrives empty. What ``numpy.frompyfunc`` has made is made anew, too. A match is searched again, and a context
-variable arrives with the value that it has.
+of a function under ``lru_cache`` or ``cache``, and of a ``NewType``. It can't send what ``cached_property``,
+``singledispatch`` and ``singledispatchmethod`` keep for themselves: a lock and weak references. The worker decorates
+the functions inside anew, so a cache arrives empty. What ``numpy.frompyfunc`` has made is made anew, too. A match is
+searched again, and a context variable arrives with the value that it has.
 
 A decorated function may refer to itself. Pickle then meets it again before the first one is complete, and keeps the
 copy that is complete first. So the functions that put something together here take parts that are not complete yet.
@@ -33,8 +33,9 @@ from p2p_ipython.errors import CaptureError
 from p2p_ipython.task.objects import blank
 
 CachedFunction = functools._lru_cache_wrapper
+_DESCRIPTORS = (functools.cached_property, functools.singledispatchmethod)
 TAKEN_APART = (
-    *(CachedFunction, functools.cached_property, property, NewType, ParamSpec, TypeVarTuple, ContextVar, re.Match),
+    *(CachedFunction, *_DESCRIPTORS, property, NewType, ParamSpec, TypeVarTuple, ContextVar, re.Match),
     *(struct.Struct, weakref.ref, weakref.WeakValueDictionary, weakref.WeakKeyDictionary, weakref.WeakSet),
 )
 """The types that ``taken_apart`` knows. A function that dispatches on a type is a plain one: see ``dispatches``."""
@@ -46,6 +47,9 @@ _BLANK: Any = functools.singledispatch(lambda _value: None)
 _OF_DISPATCHERS = frozenset(vars(_BLANK)) - {"__wrapped__"}
 """Attributes of a function that dispatches, each made for that one function."""
 
+_OF_DESCRIPTORS = frozenset({"lock", "_method_cache"})
+"""Attributes of a descriptor, made for that one; of Python 3.11's ``cached_property``, and since 3.13 of the other."""
+
 _OF_CACHES = _OF_DISPATCHERS | {"cache_parameters", "__wrapped__", "__annotate__"}
 """Attributes that a cached function gets where it is made: its own, and those of a function that dispatches."""
 
@@ -55,9 +59,8 @@ def taken_apart(value: Any) -> Any:
 
     Raises ``CaptureError`` for a cached function that hides the function that it calls.
     """
-    if isinstance(value, functools.cached_property):
-        state = {name: part for name, part in vars(value).items() if name != "lock"}
-        return type(value).__new__, (type(value),), state, None, None, complete_property
+    if isinstance(value, _DESCRIPTORS):
+        return type(value).__new__, (type(value),), _without(_OF_DESCRIPTORS, vars(value)), None, None, complete
     if (small := _SMALL.get(type(value))) is not None:
         return small(value)
     if isinstance(value, property):  # of a subclass: pickle would call its __init__
@@ -121,6 +124,32 @@ def dispatcher_taken_apart(function: Any) -> Any:
     )
 
 
+def is_dispatch(function: FunctionType) -> bool:
+    """Whether ``function`` is a dispatcher's ``dispatch``; bound methods of ``singledispatchmethod`` hold it."""
+    return function.__code__ is _BLANK.dispatch.__code__
+
+
+def dispatch_taken_apart(function: FunctionType) -> Any:
+    """Reduce a function for which ``is_dispatch`` is true to the implementations that it chooses from."""
+    return blank_dispatch, (), dict(_registry(function)), None, None, complete_dispatch
+
+
+def blank_dispatch() -> Any:
+    """Return a ``dispatch`` that has nothing to choose from yet."""
+    return blank_dispatcher("dispatch").dispatch
+
+
+def complete_dispatch(function: FunctionType, implementations: Mapping[type, Callable[..., Any]]) -> None:
+    """Give a blank ``dispatch`` its implementations."""
+    _registry(function).update(implementations)
+
+
+def _registry(dispatch: FunctionType) -> dict[type, Callable[..., Any]]:
+    cells = dict(zip(dispatch.__code__.co_freevars, dispatch.__closure__ or (), strict=True))
+    registry: dict[type, Callable[..., Any]] = cells["registry"].cell_contents
+    return registry
+
+
 def drop_copies_of_dispatcher(attributes: dict[str, Any]) -> None:
     """Remove from a function's attributes those that ``functools.wraps`` has copied from one that dispatches."""
     if getattr(attributes.get("register"), "__code__", None) is _BLANK.register.__code__:
@@ -133,9 +162,10 @@ def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> An
     return functools.lru_cache(maxsize, typed)(function)
 
 
-def complete_property(prop: Any, state: Mapping[str, Any]) -> None:
-    """Give a blank ``cached_property`` its state, and a lock if those of this Python have one."""
-    vars(prop).update(vars(functools.cached_property(state["func"])) | dict(state))
+def complete(descriptor: Any, state: Mapping[str, Any]) -> None:
+    """Give a blank descriptor its state, and a lock or a cache if those of this Python have one."""
+    made = next(kind for kind in _DESCRIPTORS if isinstance(descriptor, kind))
+    vars(descriptor).update(vars(made(state["func"])) | dict(state))
 
 
 def blank_dispatcher(name: str) -> Any:

@@ -337,6 +337,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 self.modules.update(imports_of_code(value.__code__))
                 if by_value.dispatches(value):
                     return by_value.dispatcher_taken_apart(value)
+                if by_value.is_dispatch(value):
+                    return by_value.dispatch_taken_apart(value)
                 by_value.drop_copies_of_dispatcher(reduced[2][0])
                 self._adorned(reduced[2][0], value)
                 self._choose_globals(value, reduced[2][1]["__globals__"])

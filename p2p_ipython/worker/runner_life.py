@@ -70,7 +70,6 @@ class RunnerLife:
         self.over: asyncio.Future[None] = loop.create_future()
         self.replaced = False
         self.warm = False  # it begins a task as soon as it has come
-        self.spent = False  # the result that is under way is its last
         self._doom: Death | None = None
         assert self.process.stdin is not None
         assert self.process.stdout is not None

@@ -10,6 +10,9 @@ The slot starts its runner again whenever it dies, before it serves another owne
 back as it was: what one owner's tasks did to the process must not meet another's. It knows which large buffers its
 runner holds and sends the others. It promises that nothing of a runner, process or folder, outlives ``close``.
 
+A task is over when its runner has cleared up after it. A runner that ends or takes too long at that takes no result
+along: the slot has it already.
+
 A runner may end while it has nothing to do: a thread that an earlier task left can end it at any time. A task that
 it has not been sent, or that was given to the slot when it had ended already, is the next runner's.
 
@@ -30,12 +33,12 @@ from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header, encode
 from p2p_ipython.protocol.task_frames import (
     Cancel,
+    Cleared,
     Output,
     Ready,
     Result,
     ResultChunk,
     ResultParts,
-    Spent,
     Task,
     TaskFailure,
     Warm,
@@ -53,6 +56,9 @@ P = ParamSpec("P")
 
 START_DEADLINE = 60.0
 """How long a runner may take to say that it is ready, seconds."""
+
+CLEAR_DEADLINE = 30.0
+"""How long a runner may take to clear up after a task, seconds."""
 
 _BACKOFF_MAX = 30.0
 _QUICK = 1.0
@@ -93,11 +99,13 @@ class _Job:
     killer: asyncio.TimerHandle | None = None
     reminder: asyncio.TimerHandle | None = None  # when it is interrupted again
     ending: asyncio.TimerHandle | None = None  # when its time is up
+    clearing: asyncio.TimerHandle | None = None  # when its runner must have cleared up
+    held: tuple[Result, Buffer] | None = None  # its result, while its runner clears up
 
     def stop(self) -> None:
         if self.feeding is not None:
             self.feeding.cancel()
-        for timer in (self.killer, self.reminder, self.ending):
+        for timer in (self.killer, self.reminder, self.ending, self.clearing):
             if timer is not None:
                 timer.cancel()
 
@@ -333,6 +341,10 @@ class Slot:
         if job is not None and not job.sent and job.spared < _SPARED:
             job.spared += 1  # nothing is told: it waits for the next runner, as it would for another owner's
             return
+        if job is not None and job.held is not None and death.kind != "protocol":
+            log.warning("the runner ended while it cleared up after a task")
+            self._over(job)
+            return
         self._job = None
         if job is not None:
             job.stop()
@@ -403,10 +415,11 @@ class Slot:
                     runner.warm = True
                     if job is not None and job.sent:
                         self._bound_time(runner, job)
-                case Spent(why=why):
-                    if not runner.spent:
+                case Cleared(why=why) if job is not None and job.held is not None:
+                    if why:
                         log.warning("runner %s can't clear up after a task: %.500r", runner.pid, why)
-                    runner.spent = True
+                        runner.stop(None)
+                    self._over(job)
                 case Output() | ResultChunk() | Result() as frame if job is not None:
                     self._on_task_frame(runner, job, frame, body)
                 case _:
@@ -420,6 +433,8 @@ class Slot:
         if (frame.id, frame.attempt) != (job.task.id, job.task.attempt):
             other = f"{frame.id[:40]!r}, attempt {frame.attempt}"
             raise RemoteProtocolError(f"a frame of kind {frame.kind} of another task ({other})")
+        if job.held is not None and not isinstance(frame, Output):
+            raise RemoteProtocolError("more of a result that was complete")
         match frame:
             case Output():
                 job.printed += len(body)
@@ -433,11 +448,17 @@ class Slot:
                 job.parts.result(frame, len(body))
                 if frame.failure is not None or frame.attached or len(frame.segments) > _FEW:
                     encode(frame.header(), len(body))  # what can't be sent on must not be taken
-                job.stop()
-                self._job = None
-                if runner.spent:
-                    runner.stop(None)
-                self._tell(self._listener.on_result, frame, body)
+                job.held = frame, body
+                doom = Death("exit", 0, f"The runner cleared up for more than {CLEAR_DEADLINE:g} s.")
+                loop = asyncio.get_running_loop()
+                job.clearing = loop.call_later(CLEAR_DEADLINE, runner.stop, doom)
+
+    def _over(self, job: _Job) -> None:
+        """Tell the result of a task that its runner has sent."""
+        assert job.held is not None
+        job.stop()
+        self._job = None
+        self._tell(self._listener.on_result, *job.held)
 
     def _on_runner_ready(self, runner: RunnerLife, pid: int) -> None:
         runner.pid = pid

@@ -7,6 +7,7 @@ import pytest
 from slot_support import worker
 
 from p2p_ipython.task.payload import pack_task
+from p2p_ipython.worker import slots
 
 
 async def test_the_value_is_that_of_the_last_expression() -> None:
@@ -223,6 +224,39 @@ async def test_a_runner_that_can_not_be_put_back_answers_and_is_replaced(broken:
             after = await it.cell("print('next')\nimport json\nhasattr(json, 'left')")
             assert (after.value, after.text(), after.death) == (False, "next\n", None)
         assert it.deaths == []
+
+
+DIES = """
+import os, signal, sys
+class Dies:
+    def __del__(self, os=os, signal=signal):  # the cell's own names are gone by then
+        {death}
+"""
+
+
+@pytest.mark.parametrize("death", ["os._exit(7)", "os.kill(os.getpid(), signal.SIGKILL)"])
+@pytest.mark.parametrize("last", ["kept = Dies()\n'value'", "sys.argv = [Dies()]\n'value'", "kept = Dies()\n1 / 0"])
+async def test_a_runner_that_dies_while_it_clears_up_takes_no_result_along(last: str, death: str) -> None:
+    async with worker() as it:
+        outcome = await it.cell(DIES.format(death=death) + last)
+        if "1 / 0" in last:
+            assert outcome.error.class_name == "builtins.ZeroDivisionError"
+        else:
+            assert outcome.value == "value"
+        for number in range(3):  # nor is it said of a task that comes next
+            assert (await it.cell(f"{number}")).value == number
+        assert it.deaths == []
+
+
+async def test_a_runner_that_hangs_while_it_clears_up_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "CLEAR_DEADLINE", 0.5)
+    hangs = "def __del__(self, never=threading.Event()): never.wait()"
+    source = f"import threading\nclass Hangs:\n    {hangs}\nkept = Hangs()\n'value'"
+    async with worker() as it:
+        pid = it.slot.pid
+        assert (await it.cell(source)).value == "value"
+        assert (await it.cell("1")).value == 1
+        assert it.slot.pid != pid
 
 
 async def test_a_shell_that_a_cell_has_broken_is_the_cells_error() -> None:

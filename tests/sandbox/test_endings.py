@@ -197,8 +197,8 @@ async def test_closing_leaves_no_process_descriptor_or_folder(tmp_path: Path) ->
         await it.cell("1")
     before = set(os.listdir("/dev/fd"))
     async with worker(scratch=tmp_path) as it:
-        await it.cell("open('file', 'w').write('in scratch')")
-        assert len(below(tmp_path, "p2p-*/home/file")) == 1
+        await it.cell("open('.file', 'w').write('in scratch')")
+        assert len(below(tmp_path, "p2p-*/home/.file")) == 1
     assert len(os.listdir("/dev/fd")) <= len(before)
     assert below(tmp_path) == []
     assert set(psutil.Process().children(recursive=True)) <= children

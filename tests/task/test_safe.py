@@ -208,7 +208,7 @@ UNSUPPORTED: list[tuple[Any, str, str]] = [
     ({(1, 2): Mine(3)}, "test_safe.Mine", "[…]"),
     (collections.defaultdict(lambda: 1), "collections.defaultdict", ""),
     (collections.ChainMap(), "collections.ChainMap", ""),
-    (pathlib.PurePosixPath("x"), "pathlib.PurePosixPath", ""),
+    (pathlib.PurePosixPath("x"), f"{pathlib.PurePosixPath.__module__}.PurePosixPath", ""),
     (len, "builtin_function_or_method", ""),
     (FAKE(), "decimal.Decimal", ""),
     ([Strange()], "Strange", "[0]"),

@@ -20,7 +20,7 @@ from strange_frames import Said, each_way
 from p2p_ipython import loop as loops
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
-from p2p_ipython.protocol.task_frames import FRAMES, Output, Ready, Result, ResultChunk, Task
+from p2p_ipython.protocol.task_frames import FRAMES, Cleared, Output, Ready, Result, ResultChunk, Task
 from p2p_ipython.sandbox import launch
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
@@ -75,7 +75,7 @@ def in_turn(frame: Said) -> Said:
         return frame.about(id="t", attempt=1)
     if frame.header["t"] == ResultChunk.kind:
         frame = replace(frame.about(size=9, off=0), body=b"abc")
-    return frame.about(id="t", attempt=1, segments=[[len(frame.body), None]])
+    return frame.about(id="t", attempt=1, segments=[[len(frame.body), None]], attached=[])
 
 
 @pytest.mark.parametrize("kind", FRAMES["runner"])
@@ -93,7 +93,10 @@ def test_a_frame_that_is_wrong_ends_the_runner_and_fields_of_a_later_version_are
         frame = in_turn(frame)
         # The runner is of its agent's own version, and was ready before: another kind comes from a task.
         ends = frame.wrong or frame.header["t"] not in {*FRAMES["runner"]} - {Ready.kind}
-        says.write_bytes(frame.head + frame.body + Said(last.header(), b"").head)
+        said = frame.head + frame.body
+        result, cleared = (Said(one.header(), b"").head for one in (last, Cleared("")))
+        in_order = {Result.kind: said + cleared, Cleared.kind: result + said}
+        says.write_bytes(in_order.get(frame.header.get("t"), said + result + cleared))
 
         async def work() -> None:
             slot = Slot(options, listener := Listener(), Settings(), mechanism="hijacked")
@@ -104,7 +107,7 @@ def test_a_frame_that_is_wrong_ends_the_runner_and_fields_of_a_later_version_are
                 if ends:
                     assert [isinstance(one, Death) and one.kind for one in listener.told] == ["protocol"]
                 else:
-                    read = {} if kind in ("spent", "warm") else {kind: FRAMES["runner"][kind].read(frame.header)}
+                    read = {} if kind in ("cleared", "warm") else {kind: FRAMES["runner"][kind].read(frame.header)}
                     assert listener.told == list(({**read, "result": read.get("result", last)}).values())
                 assert slot.state is not SlotState.BUSY
             finally:

@@ -11,8 +11,9 @@ by task/safe.py, and if that can't be, the result says so and what of it was in 
 The large segments of a result are sent first, as ``chunk`` frames; the ``result`` frame completes it. Whatever
 the task raises, one ``result`` frame is sent.
 
-Before the result goes out, the process is put back as it was. If that fails, a ``spent`` frame goes before the
-result, and the agent gives this runner no further task.
+After that the process is put back as it was, and a ``cleared`` frame says so; until then the agent keeps the result.
+So the output of clearing up still comes before it, and a runner that dies meanwhile takes no result along. If something
+can't be put back, the agent gives this runner no further task.
 
 The runner imports it inside the sandbox: standard library, IPython and the unpickler only.
 """
@@ -29,7 +30,7 @@ from types import CoroutineType
 from typing import Any
 
 from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
-from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_DETAIL, Result, Spent, Task
+from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_DETAIL, Cleared, Result, Task
 from p2p_ipython.sandbox.inside.attach import Attachment, names_of
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.call_line import show_call
@@ -159,15 +160,15 @@ class Executor:
         else:
             answer = self._failure(task, failed)
             _without_frames(failed.error)
-        if trouble := self._clear_up(task):
-            # What it has left is not known, so it must not meet another task: the agent starts another runner.
-            self._channel.send(Spent(trouble[:MAX_DETAIL]))
         for packed in (value.packed, *(each.packed for each in value.attachments)):
             for ref, view in packed.large.items():
                 self._channel.send_chunks(task, ref, view)
         self._channel.send(*answer)
+        trouble = self._clear_up(task)
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         dict.clear(self._namespace)
+        # What a trouble has left is not known, so it must not meet another task: the agent starts another runner.
+        self._channel.send(Cleared(trouble[:MAX_DETAIL]))
         self._prepare()
 
     def _prepare(self) -> None:
@@ -176,7 +177,7 @@ class Executor:
             self._cells.restore()
             self._libraries.restore()
         except BaseException:
-            # As with ``Spent``, but the result is on its way. The agent starts another runner.
+            # As with a trouble, but ``Cleared`` is on its way. The agent starts another runner.
             os.kill(self._process, signal.SIGKILL)
 
     def _clear_up(self, task: Task) -> str:

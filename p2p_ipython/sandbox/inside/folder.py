@@ -47,7 +47,9 @@ class TaskFolder:
 
     def left(self) -> list[Attachment]:
         """Return what the task has left: new files, and those that it has changed."""
-        if self._folder is None or (not self._brought and self._changed_at() == self._changed):
+        if self._folder is None or not os.path.isdir(self._folder):  # a task may have removed it
+            return []
+        if not self._brought and self._changed_at() == self._changed:
             return []
         made: list[Attachment] = []
         room, inline = MAX_FILE_BYTES, INLINE // 4
@@ -101,7 +103,10 @@ def _files(folder: str) -> Iterator[tuple[str, _Mark]]:
             if looked > _LOOKED_AT:
                 return
             path = os.path.join(place, name)
-            found = os.lstat(path)
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:  # a process that the task has left still works here
+                continue
             relative = Path(path).relative_to(folder).as_posix()
             if stat.S_ISREG(found.st_mode) and not name.startswith(".") and len(relative) <= MAX_REF:
                 yield relative, (found.st_size, found.st_mtime_ns, found.st_ino)
