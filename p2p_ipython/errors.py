@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 import traceback
 from concurrent.futures import BrokenExecutor
 
@@ -67,7 +68,8 @@ class P2PError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n{self.hint}" if self.hint else self.message
+        words = f"{self.message}\n{self.hint}" if self.hint else self.message
+        return as_calls(words) if _in_marimo() else words
 
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows: message and hint. The frames of this package would not help."""
@@ -81,6 +83,29 @@ class P2PError(Exception):
 def in_notebook(words: str) -> str:
     """Return ``words`` with magics in place of those commands that have one: ``p2p join`` is ``%p2p_join``."""
     return _COMMAND.sub(r"%p2p_\1", words)
+
+
+_CALLS = (
+    (r"%p2p_connect, or p2p_ipython\.connect\(\)", "p2p_ipython.connect()"),
+    (r"%p2p_connect ([\w.-]+[/:][\w.-]*\w)", r'p2p_ipython.connect("\1")'),
+    (r"%p2p_connect", "p2p_ipython.connect()"),
+    (r"%p2p_trust (\w+)", r'cluster.trust("\1")'),
+    (r"%p2p_status", "print(cluster.status())"),
+    (r"%p2p_disconnect", "cluster.close()"),
+    (r"%p2p_(\w+)", r"p2p \1"),
+)
+
+
+def _in_marimo() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return "marimo" in sys.modules and shell() is None
+
+
+def as_calls(words: str) -> str:
+    """Return ``words`` with calls, or commands, in place of magics: marimo's notebooks have none."""
+    for magic, call in _CALLS:
+        words = re.sub(magic, call, words)
+    return words
 
 
 def _rebuild(cls: type[P2PError], message: str, state: dict[str, object]) -> P2PError:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from p2p_ipython.client import ending
 from p2p_ipython.client import views as views_module
 from p2p_ipython.client.ending import Turn, at_end, in_kernel, was_interrupted
 from p2p_ipython.client.future import NOTICE, Future, callbacks
@@ -56,6 +57,8 @@ class Cluster(concurrent.futures.Executor):
         self._core = core
         self._closing: concurrent.futures.Future[None] | None = None
         self._hurries = in_kernel()
+        loop = background().loop
+        weakref.finalize(self, loop.call_soon_threadsafe, _end_forgotten, core, self._hurries).atexit = False
 
     @property
     def target(self) -> str | None:
@@ -382,6 +385,10 @@ class _Patience:
             sys.setswitchinterval(min(SWITCH_INTERVAL, self._before))
         self._clusters.add(cluster)
 
+    def inherit(self, cluster: Cluster) -> None:
+        """Count another object of a cluster that is gone already."""
+        self._clusters.add(cluster)
+
     def end(self, cluster: Cluster) -> None:
         if cluster in self._clusters:
             self._clusters.discard(cluster)
@@ -392,6 +399,17 @@ class _Patience:
 _patience = _Patience()
 
 _open: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+def _end_forgotten(core: ClusterCore, hurries: bool) -> None:
+    """Shut down a cluster that nobody has any more, as for any executor; on the loop's thread."""
+    if core.closed or core.shut or core.pid != os.getpid():
+        return
+    again = Cluster(core)
+    again._hurries = hurries
+    _open.add(again)
+    _patience.inherit(again)
+    again.shutdown(wait=False)
 
 
 def _finish_all() -> None:
@@ -407,6 +425,8 @@ def _finish_all() -> None:
         for cluster in patient:
             cluster.shutdown()
         notice.cancel()
+        hurried = [future for cluster in clusters if cluster._hurries for future in cluster._core.open_futures()]
+        concurrent.futures.wait(hurried, ending.kernel_waits)
     except KeyboardInterrupt:
         log.warning("tasks that are not over are cancelled")
     finally:

@@ -1,8 +1,8 @@
 """The one ending of what the client's side has started, in order, when the interpreter ends.
 
 A script's end finishes the tasks of its clusters, as ``ProcessPoolExecutor`` does. A notebook kernel's end cancels
-them: its front end has asked it to end, and kills a kernel that takes its time. What is lent and hosted here goes on
-until the tasks are over.
+them: its front end has asked it to end, and kills a kernel that takes its time. If a program executes the notebook, the
+kernel waits a moment for them. What is lent and hosted here goes on until the tasks are over.
 
 This isn't ``atexit``: by then the interpreter lets no thread be started any more, and leaving a board needs some.
 ``concurrent.futures`` ends its pools by the same call, the last registered first. Its module is imported above the
@@ -28,6 +28,9 @@ class Turn(IntEnum):
     RECEPTIONS = 3
     LENDER = 4
 
+
+kernel_waits = 0.0
+"""Seconds that a kernel's end waits for unfinished tasks. The magics set it if a program executes the notebook."""
 
 _calls: dict[Turn, Callable[[], None]] = {}
 

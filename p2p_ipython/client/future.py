@@ -121,6 +121,8 @@ class Future(concurrent.futures.Future[T]):
         self._decode = decode
         self._advice: Callable[[BaseException], str] = lambda _error: ""
         self._runs = False
+        self._asked = False
+        """Whether somebody has asked how it ended."""
         self._why_cancelled = "its cancel() was called"
         self._decoding = threading.Lock()
 
@@ -329,6 +331,7 @@ class Future(concurrent.futures.Future[T]):
             self._wait_aloud(timeout)
         except concurrent.futures.CancelledError:
             raise Cancelled(self.label, self._why_cancelled) from None
+        self._asked = True
         if not background().is_current():
             printed.drain()  # the task's output comes before its value
             if self._deliver is not None:

@@ -25,7 +25,9 @@ from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import publish_display_data
+from traitlets import Bool, Float
 
+from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
@@ -34,6 +36,7 @@ from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import show_names
+from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import (
@@ -48,7 +51,7 @@ from p2p_ipython.notebook.lines import (
 )
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
-from p2p_ipython.notebook.status_line import StatusLines, text
+from p2p_ipython.notebook.status_line import StatusLines, first_text
 from p2p_ipython.notebook.syntax_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.reads import parsed
@@ -109,6 +112,13 @@ def unload(ip: InteractiveShell) -> None:
 class P2PMagics(Magics):
     """Magics to share Python compute; ``%p2p_connect`` first."""
 
+    stable = Bool(False, help="Keep times out of the lines under cells: each run gives the same.").tag(config=True)
+    wait_at_end = Float(
+        2.0,
+        help="Seconds that a kernel's end waits for unfinished tasks, if a program executes the notebook. "
+        "Jupyter ends a kernel by force after 2.5 s, unless shutdown_wait_time says otherwise.",
+    ).tag(config=True)
+
     def __init__(self, shell: InteractiveShell, connect: Connect | None = None) -> None:
         super().__init__(shell, parent=shell)
         self._ip = shell
@@ -116,13 +126,15 @@ class P2PMagics(Magics):
         self.registration: Registration | None = None
         self._current = CurrentCell(shell)
         self._cards = Cards()
-        self._status_lines = StatusLines(self._cards)
+        self._status_lines = StatusLines(self._cards, stable=lambda: bool(self.stable))
+        self._failures = Failures(shell)
         # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         _future.default_sink = self.output
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
+        self._failures.close()
         _future.default_sink = lambda: printed
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
@@ -359,7 +371,7 @@ class P2PMagics(Magics):
             bind=binding.asked,
         )
         if line:  # before it is submitted, so that the line stands above the task's output
-            words = text(plain(task.label, 80), "submitted", 0, over=False)
+            words = first_text(plain(task.label, 80), interactive=output.interactive)
             output.show(words, html=line_html("waiting", words))
         try:
             future = cluster._core.submit_task(task, output, files=files, modules=modules)
@@ -368,6 +380,8 @@ class P2PMagics(Magics):
             raise
         future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
         self._ip.push({"_p2p": future}, interactive=False)
+        if not output.has_status:
+            self._failures.follow(future)
         return future
 
     def _wait(self, future: Future[Any], shown: threading.Event) -> Any:
@@ -454,7 +468,9 @@ class P2PMagics(Magics):
 
     def output(self) -> CellOutput:
         """Return the output area of the cell that runs now."""
-        return CellOutput(self._ip, self._current)
+        made = CellOutput(self._ip, self._current)
+        ending.kernel_waits = 0.0 if made.interactive else float(self.wait_at_end)
+        return made
 
     @property
     def computes(self) -> bool:

@@ -87,7 +87,7 @@ class CurrentCell:
 
         The message is kept: a thread or a task that a cell has started would get that cell's, whichever cell runs.
         """
-        return self._ip.get_parent() if getattr(self._ip, "kernel", None) is not None else None
+        return self._ip.get_parent() if kernel_of(self._ip) is not None else None
 
     def _ends(self, _result: object) -> None:
         ending, self._ending = self._ending, []
@@ -252,9 +252,18 @@ class CellOutput:
         }
 
 
+def kernel_of(ip: Any) -> Any:
+    """Return the kernel of a shell, if cells can be told apart there; else None, as in a terminal.
+
+    A shell of xeus-python has a kernel, but doesn't know the message that asked for its cell.
+    """
+    kernel = getattr(ip, "kernel", None)
+    return kernel if hasattr(ip, "get_parent") and hasattr(kernel, "session") else None
+
+
 def _sender(ip: Any, current: CurrentCell) -> Send | None:
     """Return a function that sends messages to the cell that runs now; None in a terminal."""
-    kernel = getattr(ip, "kernel", None)
+    kernel = kernel_of(ip)
     if kernel is None:
         return None
     origin = ip.get_parent()

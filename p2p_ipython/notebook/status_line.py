@@ -49,8 +49,22 @@ _CARDS_AT_ONCE = 5
 """Cards that are made in one look, at most: each takes the loop about a millisecond."""
 
 
-def text(label: str, state: str, seconds: float, *, over: bool, error: str = "") -> str:
-    """Return a status line: ``seconds`` since the task was submitted; ``over`` if it has ended."""
+UNWATCHED = "; what isn't waited for is lost when the notebook ends (%%p2p --wait, or its result())"
+"""Ends the line of an unfinished task where a notebook may be executed by a program, which saves what it says then."""
+
+
+def first_text(label: str, *, interactive: bool) -> str:
+    """Return the line of a task that is submitted now. A front end that can't update outputs keeps it."""
+    return f"{label}: submitted{' (%p2p_status says what becomes of it)' if interactive else UNWATCHED}"
+
+
+def text(label: str, state: str, seconds: float, *, over: bool, error: str = "", stable: bool = False) -> str:
+    """Return a status line: ``seconds`` since the task was submitted; ``over`` if it has ended.
+
+    A ``stable`` one is the same in each run: it has no times, and of a task that is over no worker.
+    """
+    if stable:
+        return f"{label}: {state.partition(' on ')[0] if over else state}{f' – {error}' if error else ''}"
     if over:
         took = f"{label}: {state} {'after' if state == 'cancelled' else 'in'} {_exact(seconds)}"
         return f"{took} – {error}" if error else took
@@ -101,8 +115,11 @@ def _coarse(seconds: float) -> str:
 
 
 class _Line:
-    def __init__(self, future: Future[Any], status: Status, record: Record, now: float, more: More) -> None:
+    def __init__(
+        self, future: Future[Any], status: Status, record: Record, now: float, more: More, *, stable: bool
+    ) -> None:
         self.future = future
+        self.stable = stable
         self.more = more
         self.status = status
         self.record = record
@@ -135,17 +152,25 @@ class _Line:
             self.awaited = True
 
     def _show(self, seen: Face, seconds: float, model: str = "") -> None:
-        line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error)
+        line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error, stable=self.stable)
         if seen.over and (more := self.more(self.future)):
             line += f"; {more}"
+        elif not (seen.over or self.status.interactive):
+            line += UNWATCHED
         self.status.show(line, html=line_html(seen.state, line), model=model)
 
 
 class StatusLines:
     """All status lines of a notebook. ``add`` from any thread; the rest happens on the loop's."""
 
-    def __init__(self, cards: Cards | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        cards: Cards | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        stable: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._cards = cards
+        self._stable = stable
         self._clock = clock
         self._lines: dict[int, _Line] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -157,7 +182,7 @@ class StatusLines:
 
         The event is set when the line says how it ended.
         """
-        line = _Line(future, status, record, self._clock(), more)
+        line = _Line(future, status, record, self._clock(), more, stable=self._stable())
         future._promise.ends_with(line.said)
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import gc
 import itertools
 import math
 import os
@@ -758,3 +759,14 @@ def test_a_fork_connects_anew_and_leaves_its_parents_cluster_alone() -> None:
     assert "of which this one is a fork\nConnect in this process, with p2p_ipython.connect()." in done.stdout
     assert "the child's own: 27\n" in done.stdout
     assert done.stdout.endswith("the parent's: 32\n")
+
+
+def test_a_cluster_that_is_forgotten_finishes_its_tasks_and_ends() -> None:
+    cluster = p2p_ipython.connect(workers=1)
+    processes = [psutil.Process(pid) for pid in cluster.pids]
+    future = cluster.submit(pow, 2, 10)
+    del cluster
+    gc.collect()
+    assert future.result(timeout=60) == 1024
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert alive == []

@@ -35,7 +35,7 @@ MOST_PLACES = 8
 """Cells whose HTML is refreshed, at most: those that showed the panel last."""
 
 NO_WIDGET = (
-    "This is a picture of that moment. The live panel needs anywidget (pip install anywidget) and the built front end: "
+    "The live panel needs anywidget (pip install anywidget) and the built front end: "
     "run make front in the sources, or install a wheel."
 )
 

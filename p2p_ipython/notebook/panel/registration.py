@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from p2p_ipython.client import views
 from p2p_ipython.errors import UsageError
 from p2p_ipython.loop import background
+from p2p_ipython.notebook.output import kernel_of
 from p2p_ipython.notebook.panel.comm import Targets
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Registration:
     """See the module. ``make`` makes the panels, of the kernel and its clusters; ``close`` when unloading."""
 
     def __init__(self, ip: InteractiveShell, notebook: Notebook, make: Callable[[Any, Opened], Panels]) -> None:
-        self._kernel: Any = getattr(ip, "kernel", None)
+        self._kernel: Any = kernel_of(ip)
         self._opened: Opened = []
         self._notebook = notebook
         self._make = make

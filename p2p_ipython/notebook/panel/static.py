@@ -44,6 +44,7 @@ def text(snapshot: Mapping[str, Any]) -> str:
     lines = [
         f"{cluster.get('title', 'p2p')}: {cluster.get('words', 'not connected')}",
         f"{count(len(workers), 'worker')}, {count(pending, 'task')} pending, {_ended(cluster)}",
+        _moment(snapshot),
     ]
     return "\n".join(lines)
 
@@ -58,9 +59,13 @@ def page(snapshot: Mapping[str, Any], note: str = "") -> str:
     tasks = _rows(snapshot, "tasks")
     parts += _pending([row for row in tasks if row.get("state") not in _OVER], cluster)
     parts += _over([row for row in tasks if row.get("state") in _OVER], cluster)
-    when = time.strftime("%d %b %Y, %H:%M", time.localtime(snapshot.get("now", 0)))
-    parts.append(f'<div style="{_QUIET}">As it was on {when}.{f" {escape(note)}" if note else ""}</div>')
+    parts.append(f'<div style="{_QUIET}">{_moment(snapshot)}{f" {escape(note)}" if note else ""}</div>')
     return f'<div class="{CLASS}" style="{_BLOCK}">{"".join(parts)}</div>'
+
+
+def _moment(snapshot: Mapping[str, Any]) -> str:
+    when = time.strftime("%d %b %Y, %H:%M", time.localtime(snapshot.get("now", 0)))
+    return f"As it was on {when}: a picture of that moment."
 
 
 def _facts(cluster: Row) -> list[str]:
