@@ -15,7 +15,7 @@ import keyword
 import os
 import re
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import ModuleType
@@ -28,13 +28,13 @@ from IPython.display import publish_display_data
 
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
-from p2p_ipython.client.surroundings import read_files
+from p2p_ipython.client.seeded import checked, seed_of
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
-from p2p_ipython.notebook.dry_run import show_names
+from p2p_ipython.notebook.dry_run import dry_environment, show_names
 from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import (
@@ -49,6 +49,7 @@ from p2p_ipython.notebook.lines import (
 )
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
+from p2p_ipython.notebook.seed_advice import seed_advice
 from p2p_ipython.notebook.status_line import StatusLines, text
 from p2p_ipython.notebook.syntax_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.protocol.plain import plain
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from p2p_ipython.notebook.panel.panels import Panels
     from p2p_ipython.task.capture import Captured
     from p2p_ipython.task.modules import Modules
+    from p2p_ipython.task.seeds import Seed
 
 _NO_BINDING = Binding()
 
@@ -216,6 +218,8 @@ class P2PMagics(Magics):
         "--bind", metavar="NAMES", help="names that the cell binds, or all: put them into the notebook when it is over"
     )
     @argument("--file", action="append", metavar="FILES", help="files beside the notebook that the cell reads")
+    @argument("--seed", type=int, metavar="N", help="begin its random numbers with this seed (default: nobody's)")
+    @argument("--env", action="append", metavar="NAMES", help="environment entries to send, to others' machines, too")
     @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
@@ -247,10 +251,15 @@ class P2PMagics(Magics):
         name = _name(options.name)
         if options.dry_run:
             captured = self._captured(cell, travelling)
-            show_names(captured, *([] if options.no_modules else [self._modules(captured)]))
+            env = dry_environment(self.cluster, separated(options.env))
+            show_names(captured, *([] if options.no_modules else [self._modules(captured)]), env=env)
             return None
+        from p2p_ipython.client.surroundings import read_files  # heavy
+
         cluster = self._connected()
         files = read_files(separated(options.file), os.getcwd()) if options.file else {}
+        env = separated(options.env)
+        seed = None if options.seed is None else seed_of(checked(options.seed), 0)
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
@@ -267,7 +276,11 @@ class P2PMagics(Magics):
             binding=binding,
             files=files,
             modules=not options.no_modules,
+            seed=seed,
+            env=env,
         )
+        if seed is None and (words := seed_advice(captured, self._ip)):
+            say(words)
         shown = self._status_lines.add(
             future,
             output,
@@ -346,6 +359,8 @@ class P2PMagics(Magics):
         binding: Binding = _NO_BINDING,
         files: Mapping[str, bytes] | None = None,
         modules: bool = True,
+        seed: Seed | None = None,
+        env: Iterable[str] = (),
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
@@ -363,7 +378,7 @@ class P2PMagics(Magics):
             words = text(plain(task.label, 80), "submitted", 0, over=False)
             output.show(words, html=line_html("waiting", words))
         try:
-            future = cluster._core.submit_task(task, output, files=files, modules=modules)
+            future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
         except BaseException:
             cluster._core.store.unpin(task.large)
             raise
