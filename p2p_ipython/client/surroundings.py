@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -12,13 +13,15 @@ from pathlib import Path
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.task.around import Folder, Part
 from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.capture import Captured, freeze
 from p2p_ipython.task.environment import Environment, EnvironmentChanges, named
 from p2p_ipython.task.files import MAX_FILE_BYTES, MAX_FILES, Files
 from p2p_ipython.task.local_modules import LocalModules
-from p2p_ipython.task.payload import IN_BAND, Packed, pack_task
+from p2p_ipython.task.payload import IN_BAND, Packed, in_pieces, pack_task
 from p2p_ipython.task.seeds import Seed
 from p2p_ipython.task.settings import Collector
-from p2p_ipython.task.task import Task
+from p2p_ipython.task.setup import Setup
+from p2p_ipython.task.task import PYTHON, Task
 
 
 class Surroundings:
@@ -34,6 +37,8 @@ class Surroundings:
         self._lock = threading.Lock()
         self._settings = Collector()
         self._environment = None if shared else EnvironmentChanges(same_machine=bool(folder))
+        self._setup: Setup | None = None
+        self._setup_needs: tuple[frozenset[str], bool] = frozenset(), False
         self._last: tuple[list[Part], Packed] | None = None
 
     def parts(self, *, seed: Seed | None = None, env: Iterable[str] = ()) -> tuple[Part, ...]:
@@ -43,8 +48,27 @@ class Surroundings:
         """
         with self._lock:
             changes = self._environment.collect() if self._environment is not None else None
-            found: tuple[Part | None, ...] = (changes, named(env), self._settings.collect(), seed)
+            found: tuple[Part | None, ...] = (changes, named(env), self._setup, self._settings.collect(), seed)
         return tuple(part for part in found if part is not None)
+
+    def set_up(self, captured: Captured | None, store: BufferStore) -> None:
+        """Have a cell run in each new runner before its first task of this notebook; none any more without one.
+
+        Raises as ``freeze`` does.
+        """
+        if captured is None:
+            self._setup = None
+            return
+        packed = freeze(captured, store)
+        try:
+            names = tuple(map(bytes, in_pieces(packed.segments, packed.inline, packed.large)))
+        finally:
+            store.unpin(packed.large)
+        digest = hashlib.sha256(captured.source.encode("utf-8", "replace"))
+        for piece in names:
+            digest.update(hashlib.sha256(piece).digest())
+        self._setup_needs = captured.modules | packed.modules, packed.needs_python
+        self._setup = Setup(digest.hexdigest(), captured.source, names)
 
     def around(
         self, task: Task, store: BufferStore, *, files: Mapping[str, bytes] | None = None, modules: bool = True
@@ -53,7 +77,12 @@ class Surroundings:
         parts: list[Part] = [part for part in task.parts if isinstance(part, Environment)]
         if self._folder and (folder := os.getcwd()) != self._folder:
             parts.append(Folder(folder))
-        if modules and task.modules and (needed := self._modules.needed(task.modules)) is not None:
+        imported = task.modules
+        if any(isinstance(part, Setup) for part in task.parts):
+            also, needs_python = self._setup_needs
+            imported = imported | also
+            task = replace(task, needs_python=PYTHON) if needs_python else task
+        if modules and imported and (needed := self._modules.needed(imported)) is not None:
             parts.append(needed)
         if files:
             parts.append(Files(tuple(files), tuple(files.values())))

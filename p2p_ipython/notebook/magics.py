@@ -220,6 +220,7 @@ class P2PMagics(Magics):
     @argument("--file", action="append", metavar="FILES", help="files beside the notebook that the cell reads")
     @argument("--seed", type=int, metavar="N", help="begin its random numbers with this seed (default: nobody's)")
     @argument("--env", action="append", metavar="NAMES", help="environment entries to send, to others' machines, too")
+    @argument("--setup", action="store_true", help="run this cell in each new runner before your first task there")
     @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
@@ -233,6 +234,9 @@ class P2PMagics(Magics):
         expression, and gives the future. Names in strings (``df.query("a > @x")``) are found if
         they are functions or modules, or small values on machines of your own: else ``--globals +x``.
 
+        ``%%p2p --setup``: the cell is no task. Each new runner runs it before your first task there, also on workers
+        that come later, and tasks are undone to the state after it. ``%p2p --setup`` ends that.
+
         In ``%p2p EXPRESSION`` there are no options.
         """
         if cell is None:
@@ -240,6 +244,9 @@ class P2PMagics(Magics):
                 raise MagicUsage("%p2p wants an expression; or write %%p2p on top of a cell")
             if line.strip() == "--help":
                 raise MagicUsage("for help, type %p2p? in a cell of its own")
+            if line.strip() == "--setup":  # IPython has no cell magic with an empty cell
+                self._set_up(self._connected(), None, GlobalsOption(True, (), ()))
+                return None
             captured = self._captured(line, GlobalsOption(True, (), ()))
             if not _is_expression(line, self._ip.transform_cell):
                 raise MagicUsage("%p2p wants one expression; for statements, write %%p2p on top of a cell")
@@ -257,6 +264,11 @@ class P2PMagics(Magics):
         from p2p_ipython.client.surroundings import read_files  # heavy
 
         cluster = self._connected()
+        if options.setup:
+            if options.name or options.wait or options.bind or options.file or options.seed is not None or options.env:
+                raise MagicUsage("%%p2p --setup takes no other option but --globals: it is no task, and has no future")
+            self._set_up(cluster, cell, travelling)
+            return None
         files = read_files(separated(options.file), os.getcwd()) if options.file else {}
         env = separated(options.env)
         seed = None if options.seed is None else seed_of(checked(options.seed), 0)
@@ -321,6 +333,15 @@ class P2PMagics(Magics):
             raise MagicUsage("%p2p_pull wants the future of a cell: run one with %%p2p, or say from FUTURE")
         self._until_over(future)
         self._ip.push({name: future[name] for name in words})
+
+    def _set_up(self, cluster: Cluster, cell: str | None, travelling: GlobalsOption) -> None:
+        """Have a cell run before the first task in each runner, or none any more if it is empty."""
+        captured = self._captured(cell, travelling) if cell and cell.strip() else None
+        cluster._core.surroundings.set_up(captured, cluster._core.store)
+        if captured is None:
+            say("No cell runs before your tasks any more.")
+        else:
+            say("This cell will run in each runner before your first task there. %p2p --setup alone ends that.")
 
     def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
         from p2p_ipython.task.capture import capture_cell
