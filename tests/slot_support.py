@@ -96,7 +96,7 @@ class Worker:
     def on_result(self, slot: Slot, result: Result, body: Buffer) -> None:
         outcome = self._outcome(result)
         if result.segments and result.codec != "safe":
-            outcome.value = unpack(result.segments, body, self._chunks)
+            outcome.value = unpack(result.segments, result.inline(body), self._chunks)
         self._end(outcome)
 
     def on_died(self, slot: Slot, task_id: str | None, death: Death) -> None:

@@ -261,15 +261,13 @@ class P2PMagics(Magics):
             env = dry_environment(self.cluster, separated(options.env))
             show_names(captured, *([] if options.no_modules else [self._modules(captured)]), env=env)
             return None
-        from p2p_ipython.client.surroundings import read_files  # heavy
-
         cluster = self._connected()
         if options.setup:
             if options.name or options.wait or options.bind or options.file or options.seed is not None or options.env:
                 raise MagicUsage("%%p2p --setup takes no other option but --globals: it is no task, and has no future")
             self._set_up(cluster, cell, travelling)
             return None
-        files = read_files(separated(options.file), os.getcwd()) if options.file else {}
+        files = _files(separated(options.file))
         env = separated(options.env)
         seed = None if options.seed is None else seed_of(checked(options.seed), 0)
         captured = self._captured(cell, travelling)
@@ -499,11 +497,18 @@ class P2PMagics(Magics):
         return self._current.runs
 
 
+def _files(names: list[str]) -> dict[str, bytes]:
+    from p2p_ipython.client.surroundings import read_files  # heavy, like all that only tasks need
+
+    return read_files(names, os.getcwd()) if names else {}
+
+
 def _advice(error: BaseException, *, home: dict[str, Any], sent: Container[str], folder: str) -> str:
     """Say how a name or a file travels that the notebook has and the task lacked; "" for other errors."""
     if isinstance(error, FileNotFoundError):
         name = error.filename if isinstance(error.filename, str) else next(iter(_FILE.findall(str(error))), "")
-        there = name and not os.path.isabs(name) and os.path.isfile(os.path.join(folder, name))
+        within = name.isprintable() and not os.path.isabs(name) and ".." not in name.split("/")  # a worker's words
+        there = name and within and os.path.isfile(os.path.join(folder, name))
         return f"{name} is beside this notebook, and a worker doesn't have it: --file {name} sends it." if there else ""
     found = _UNDEFINED.search(str(error))
     if found is None or found[1] not in home or found[1] in sent:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.protocol.frames import Header
+from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.rules import Fields, Rule, Wrong, flag, number, ruled, text, texts, whole, word
 
 MAX_ID = 64
@@ -305,6 +305,11 @@ class Result(Frame):
         if not self.attached:
             return self.segments
         return (*self.segments, *(segment for each in self.attached for segment in each.segments))
+
+    def inline(self, body: Buffer) -> Buffer:
+        """Return the part of the frame's body that the value or exception has."""
+        size = sum(size for size, ref in self.segments if ref is None)
+        return memoryview(body)[:size] if self.attached else body
 
     @property
     def size(self) -> int:

@@ -130,7 +130,7 @@ class _Listener(ResultListener):
 
     def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
         plain = result.codec == "safe"
-        self._results.put_nowait(safe.decode(result.segments, body, {}) if plain else None)
+        self._results.put_nowait(safe.decode(result.segments, result.inline(body), {}) if plain else None)
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
         self._results.put_nowait(float("nan"))

@@ -251,7 +251,7 @@ class _Watch(ResultListener):
             self._end([f"the self-test failed: {result.failure.message[:200]}"])
             return
         try:
-            reached = safe.decode(result.segments, body, {})
+            reached = safe.decode(result.segments, result.inline(body), {})
         except P2PError as error:
             reached = [f"the self-test's result can't be read: {error.message}"]
         self._end([str(each) for each in reached] if isinstance(reached, list) else ["the self-test gave no list"])

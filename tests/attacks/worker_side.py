@@ -77,7 +77,7 @@ class Agent:
 
     def on_result(self, slot: Slot, result: Result, body: Buffer) -> None:
         header = result.header()
-        packed = base64.b64encode(bytes(body[:KEPT])).decode()
+        packed = base64.b64encode(bytes(result.inline(body)[:KEPT])).decode()
         self._over(slot, result.id, ok=result.ok, codec=result.codec, error=header.get("error"),
                    segments=[list(each) for each in result.segments], body=packed)  # fmt: skip
 

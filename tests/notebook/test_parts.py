@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic_arguments import parse_argstring
 from traitlets.config import Config
 
 from p2p_ipython.client.errands import Visitor
@@ -529,3 +531,17 @@ def test_magics_for_friends_refuse_what_makes_no_sense(ip: InteractiveShell, tmp
         friends.p2p_leave("friends")
     with pytest.raises(UsageError, match=r"%p2p_host\?"):
         friends.p2p_host("--help")
+
+
+# -- options --
+
+
+@pytest.mark.parametrize("action", P2PMagics.p2p.parser._actions, ids=lambda action: action.dest)
+def test_no_option_takes_the_name_of_the_future(action: argparse.Action) -> None:
+    if not action.option_strings or action.dest == "help":
+        return
+    value = "+x" if action.dest == "globals" else "7" if action.type is int else "value"
+    given = action.option_strings[-1] + ("" if action.nargs == 0 else f" {value}")
+    for line in (f"{given} tile", f"tile {given}", f"{given} {given} tile" if action.nargs != 0 else f"{given} tile"):
+        rest, _ = split_globals(line)
+        assert parse_argstring(P2PMagics.p2p, rest).name == "tile", line
