@@ -24,6 +24,7 @@ from p2p_ipython.client.ending import Turn, at_end, in_kernel, was_interrupted
 from p2p_ipython.client.future import NOTICE, Future, callbacks
 from p2p_ipython.client.opening import join
 from p2p_ipython.client.printing import DRAIN, printed
+from p2p_ipython.client.seeded import Seeded
 from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import CaptureError, UsageError
@@ -133,6 +134,19 @@ class Cluster(concurrent.futures.Executor):
         1024
         """
         return self._core.submit_call(fn, args, kwargs)
+
+    def seeded(self, seed: int) -> Seeded:
+        """Return an executor for this cluster whose tasks draw random numbers that follow from ``seed``.
+
+        Its task n begins with child n of ``numpy.random.SeedSequence(seed)``: the results are the same on any number of
+        workers. ``seed`` is a whole number, 0 or more. Without it each task has numbers of its own.
+
+        >>> import random
+        >>> once, again = (list(cluster.seeded(7).map(random.randint, [1, 1], [6, 6])) for _ in range(2))
+        >>> once == again
+        True
+        """
+        return Seeded(self._core, seed)
 
     def map(
         self,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client.arrived import Arrived
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.journal import Journal
     from p2p_ipython.client.local import LocalCluster
     from p2p_ipython.protocol.presence import Presence
+    from p2p_ipython.task.seeds import Seed
     from p2p_ipython.task.task import Task
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class ClusterCore:
         self.progress = progress
         self.pid = os.getpid()
         self.store = BufferStore(settings.client_cache)
-        self.surroundings = Surroundings(os.getcwd() if target is None else "")
+        self.surroundings = Surroundings(os.getcwd() if target is None else "", shared=self.shared)
         self.bridge: Bridge | None = None
         self.local: LocalCluster | None = None
         self.records = Records(settings)
@@ -91,10 +93,12 @@ class ClusterCore:
 
     # -- tasks --
 
-    def submit_call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+    def submit_call(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, seed: Seed | None = None
+    ) -> Future[Any]:
         """Freeze a call and submit it; futures among its arguments are waited for, and their values sent."""
         self.check_open()
-        return self.submitted.call(fn, args, kwargs)
+        return self.submitted.call(fn, args, kwargs, parts=self.surroundings.parts(seed=seed))
 
     def submit_task(
         self,
@@ -103,13 +107,17 @@ class ClusterCore:
         *,
         files: Mapping[str, bytes] | None = None,
         modules: bool = True,
+        seed: Seed | None = None,
+        env: Iterable[str] = (),
     ) -> Future[Any]:
         """Submit a task that is made already; ``sink`` shows its output.
 
-        ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
+        ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs. ``seed`` and
+        ``env`` are as in ``Surroundings.parts``.
 
         Without one it is shown as if it had been printed here; in a notebook, under the cell that submits.
         """
+        task = replace(task, parts=self.surroundings.parts(seed=seed, env=env))
         task = self.surroundings.around(task, self.store, files=files, modules=modules)
         try:
             return self.submitted.take(Frozen(task), sink)

@@ -6,7 +6,7 @@ with an underscore may change at any time.
 
 CLUSTER = frozenset(
     {
-        *("cancel_task", "close", "closed", "cluster", "journal", "map", "members", "name", "panel", "pids"),
+        *("cancel_task", "close", "closed", "cluster", "journal", "map", "seeded", "members", "name", "panel", "pids"),
         *("settings", "shared", "shutdown", "status", "submit", "target", "timeline", "trust"),
     }
 )

@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client import future as future_module
@@ -22,6 +23,7 @@ from p2p_ipython.task.buffer_store import BufferStore
 
 if TYPE_CHECKING:
     from p2p_ipython.client.bridge import Bridge
+    from p2p_ipython.task.around import Part
     from p2p_ipython.task.task import Task
 
 
@@ -59,14 +61,22 @@ class Submitted:
         self._ended = False
 
     def call(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, once: bool = False
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        once: bool = False,
+        parts: tuple[Part, ...] = (),
     ) -> Future[Any]:
-        """Freeze a call and take it. Raises as ``make_call`` does."""
+        """Freeze a call and take it; ``parts`` go around it. Raises as ``make_call`` does."""
         from p2p_ipython.task.inputs import places  # heavy, as the next one
         from p2p_ipython.task.task import make_call
 
         args, kwargs, inputs = places(args, kwargs)
         task = make_call(fn, args, kwargs, self._store, once=once, large=self._large)
+        if parts:
+            task = replace(task, parts=parts)
         return self._take_pinned(Frozen(task if inputs else self._surrounded(task), inputs))
 
     def again(self, future: Future[Any]) -> Future[Any]:

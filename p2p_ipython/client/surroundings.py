@@ -1,44 +1,103 @@
-"""What goes around a task of this process: the notebook's modules and files, and the folder that it works in."""
+"""What goes around a task of this process: the notebook's modules, files and settings, and its folder."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from operator import is_
 from pathlib import Path
 
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.task.around import Folder, Part
 from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.capture import Captured, freeze
+from p2p_ipython.task.environment import Environment, EnvironmentChanges, named
 from p2p_ipython.task.files import MAX_FILE_BYTES, MAX_FILES, Files
 from p2p_ipython.task.local_modules import LocalModules
-from p2p_ipython.task.payload import IN_BAND, pack_task
-from p2p_ipython.task.task import Task
+from p2p_ipython.task.payload import IN_BAND, Packed, in_pieces, pack_task
+from p2p_ipython.task.seeds import Seed
+from p2p_ipython.task.settings import Collector
+from p2p_ipython.task.setup import Setup
+from p2p_ipython.task.task import PYTHON, Task
 
 
 class Surroundings:
     """What goes around this process's tasks on one cluster. From any thread.
 
     ``folder``: where the tasks of a personal cluster on this machine work unless they are told; "" elsewhere.
+    ``shared``: its machines are other people's.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, shared: bool = False) -> None:
         self._folder = folder
         self._modules = LocalModules(shows_paths=bool(folder))
+        self._lock = threading.Lock()
+        self._settings = Collector()
+        self._environment = None if shared else EnvironmentChanges(same_machine=bool(folder))
+        self._setup: Setup | None = None
+        self._setup_needs: tuple[frozenset[str], bool] = frozenset(), False
+        self._last: tuple[list[Part], Packed] | None = None
+
+    def parts(self, *, seed: Seed | None = None, env: Iterable[str] = ()) -> tuple[Part, ...]:
+        """Return the notebook's settings as they are now, for a task that is submitted now.
+
+        ``env``: names of environment entries to send wherever it runs. Raises ``CaptureError``.
+        """
+        with self._lock:
+            changes = self._environment.collect() if self._environment is not None else None
+            found: tuple[Part | None, ...] = (changes, named(env), self._setup, self._settings.collect(), seed)
+        return tuple(part for part in found if part is not None)
+
+    def set_up(self, captured: Captured | None, store: BufferStore) -> None:
+        """Have a cell run in each new runner before its first task of this notebook; none any more without one.
+
+        Raises as ``freeze`` does.
+        """
+        if captured is None:
+            self._setup = None
+            return
+        packed = freeze(captured, store)
+        try:
+            names = tuple(map(bytes, in_pieces(packed.segments, packed.inline, packed.large)))
+        finally:
+            store.unpin(packed.large)
+        digest = hashlib.sha256(captured.source.encode("utf-8", "replace"))
+        for piece in names:
+            digest.update(hashlib.sha256(piece).digest())
+        self._setup_needs = captured.modules | packed.modules, packed.needs_python
+        self._setup = Setup(digest.hexdigest(), captured.source, names)
 
     def around(
         self, task: Task, store: BufferStore, *, files: Mapping[str, bytes] | None = None, modules: bool = True
     ) -> Task:
         """Return a task with what goes around it; its buffers are in ``store``, pinned. Raises ``CaptureError``."""
-        parts: list[Part] = []
+        parts: list[Part] = [part for part in task.parts if isinstance(part, Environment)]
         if self._folder and (folder := os.getcwd()) != self._folder:
             parts.append(Folder(folder))
-        if modules and task.modules and (needed := self._modules.needed(task.modules)) is not None:
+        imported = task.modules
+        if any(isinstance(part, Setup) for part in task.parts):
+            also, needs_python = self._setup_needs
+            imported = imported | also
+            task = replace(task, needs_python=PYTHON) if needs_python else task
+        if modules and imported and (needed := self._modules.needed(imported)) is not None:
             parts.append(needed)
         if files:
             parts.append(Files(tuple(files), tuple(files.values())))
+        parts += (part for part in task.parts if not isinstance(part, Environment))
+        return replace(task, around=self._packed(parts, store)) if parts else task
+
+    def _packed(self, parts: list[Part], store: BufferStore) -> Packed:
+        last = self._last
+        if last is not None and len(parts) == len(last[0]) and all(map(is_, parts, last[0])):
+            return last[1]
         # Apart from the rest, and by hash if it isn't small: what stays the same goes once to each worker.
-        return replace(task, around=pack_task(parts, store, large=IN_BAND)) if parts else task
+        packed = pack_task(parts, store, large=IN_BAND)
+        if not packed.large:  # else it has to be pinned each time
+            self._last = parts, packed
+        return packed
 
 
 def read_files(names: list[str], folder: str) -> dict[str, bytes]:

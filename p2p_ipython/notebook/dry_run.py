@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from IPython.display import publish_display_data
@@ -12,23 +12,37 @@ from p2p_ipython.notebook.output import table
 from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
+    from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.task.capture import Captured, Row
     from p2p_ipython.task.modules import Modules
 
 
-def show_names(captured: Captured, *modules: Modules | None) -> None:
-    """Show under the cell what of a cell's names would travel, and which ``modules`` of the notebook's."""
+def show_names(captured: Captured, *modules: Modules | None, env: Iterable[str] = ()) -> None:
+    """Show under the cell what of a cell's names would travel, which ``modules`` of the notebook's, and which entries.
+
+    Of entries of the environment (``env``) no value is shown.
+    """
     from p2p_ipython.task.capture import Row, listing  # heavy, like all that only tasks need
 
     rows = listing(captured)
     for some in modules:
         for entry in some.entries if some is not None else ():
             rows.append(Row(entry.name, f"module: {entry.file}", entry.size, "imports"))
+    rows += (Row(name, "environment entry", 0, "--env, or set here") for name in env)
     if not rows:
         say("The cell uses no names of this notebook: only its source would travel.")
         return
     head = ("name", "type", "size", "used by")
     publish_display_data(table(head, [_cells(row) for row in rows], caption([row.size for row in rows])))
+
+
+def dry_environment(cluster: Cluster | None, asked: Iterable[str]) -> list[str]:
+    """Return the names of environment entries that would travel to ``cluster``. Raises ``CaptureError``."""
+    from p2p_ipython.task.environment import Environment, named
+
+    surroundings = cluster._core.surroundings if cluster is not None else None
+    parts = surroundings.parts(env=asked) if surroundings is not None else (named(asked),)
+    return [name for part in parts if isinstance(part, Environment) for name, _ in part.entries]
 
 
 def caption(sizes: Sequence[int | None]) -> str:

@@ -15,7 +15,7 @@ import keyword
 import os
 import re
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import ModuleType
@@ -30,12 +30,13 @@ from traitlets import Bool, Float
 from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
+from p2p_ipython.client.seeded import checked, seed_of
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
-from p2p_ipython.notebook.dry_run import show_names
+from p2p_ipython.notebook.dry_run import dry_environment, show_names
 from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.lending import LendingMagics
@@ -51,6 +52,7 @@ from p2p_ipython.notebook.lines import (
 )
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
+from p2p_ipython.notebook.seed_advice import seed_advice
 from p2p_ipython.notebook.status_line import StatusLines, first_text
 from p2p_ipython.notebook.syntax_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.protocol.plain import plain
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from p2p_ipython.notebook.panel.panels import Panels
     from p2p_ipython.task.capture import Captured
     from p2p_ipython.task.modules import Modules
+    from p2p_ipython.task.seeds import Seed
 
 _NO_BINDING = Binding()
 
@@ -227,6 +230,9 @@ class P2PMagics(Magics):
         "--bind", metavar="NAMES", help="names that the cell binds, or all: put them into the notebook when it is over"
     )
     @argument("--file", action="append", metavar="FILES", help="files beside the notebook that the cell reads")
+    @argument("--seed", type=int, metavar="N", help="begin its random numbers with this seed (default: nobody's)")
+    @argument("--env", action="append", metavar="NAMES", help="environment entries to send, to others' machines, too")
+    @argument("--setup", action="store_true", help="run this cell in each new runner before your first task there")
     @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
@@ -240,6 +246,9 @@ class P2PMagics(Magics):
         expression, and gives the future. Names in strings (``df.query("a > @x")``) are found if
         they are functions or modules, or small values on machines of your own: else ``--globals +x``.
 
+        ``%%p2p --setup``: the cell is no task. Each new runner runs it before your first task there, also on workers
+        that come later, and tasks are undone to the state after it. ``%p2p --setup`` ends that.
+
         In ``%p2p EXPRESSION`` there are no options.
         """
         if cell is None:
@@ -247,6 +256,9 @@ class P2PMagics(Magics):
                 raise MagicUsage("%p2p wants an expression; or write %%p2p on top of a cell")
             if line.strip() == "--help":
                 raise MagicUsage("for help, type %p2p? in a cell of its own")
+            if line.strip() == "--setup":  # IPython has no cell magic with an empty cell
+                self._set_up(self._connected(), None, GlobalsOption(True, (), ()))
+                return None
             captured = self._captured(line, GlobalsOption(True, (), ()))
             if not _is_expression(line, self._ip.transform_cell):
                 raise MagicUsage("%p2p wants one expression; for statements, write %%p2p on top of a cell")
@@ -258,10 +270,18 @@ class P2PMagics(Magics):
         name = _name(options.name)
         if options.dry_run:
             captured = self._captured(cell, travelling)
-            show_names(captured, *([] if options.no_modules else [self._modules(captured)]))
+            env = dry_environment(self.cluster, separated(options.env))
+            show_names(captured, *([] if options.no_modules else [self._modules(captured)]), env=env)
             return None
         cluster = self._connected()
+        if options.setup:
+            if options.name or options.wait or options.bind or options.file or options.seed is not None or options.env:
+                raise MagicUsage("%%p2p --setup takes no other option but --globals: it is no task, and has no future")
+            self._set_up(cluster, cell, travelling)
+            return None
         files = _files(separated(options.file))
+        env = separated(options.env)
+        seed = None if options.seed is None else seed_of(checked(options.seed), 0)
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
@@ -278,7 +298,11 @@ class P2PMagics(Magics):
             binding=binding,
             files=files,
             modules=not options.no_modules,
+            seed=seed,
+            env=env,
         )
+        if seed is None and (words := seed_advice(captured, self._ip)):
+            say(words)
         shown = self._status_lines.add(
             future,
             output,
@@ -320,6 +344,15 @@ class P2PMagics(Magics):
         self._until_over(future)
         self._ip.push({name: future[name] for name in words})
 
+    def _set_up(self, cluster: Cluster, cell: str | None, travelling: GlobalsOption) -> None:
+        """Have a cell run before the first task in each runner, or none any more if it is empty."""
+        captured = self._captured(cell, travelling) if cell and cell.strip() else None
+        cluster._core.surroundings.set_up(captured, cluster._core.store)
+        if captured is None:
+            say("No cell runs before your tasks any more.")
+        else:
+            say("This cell will run in each runner before your first task there. %p2p --setup alone ends that.")
+
     def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
         from p2p_ipython.task.capture import capture_cell
 
@@ -357,6 +390,8 @@ class P2PMagics(Magics):
         binding: Binding = _NO_BINDING,
         files: Mapping[str, bytes] | None = None,
         modules: bool = True,
+        seed: Seed | None = None,
+        env: Iterable[str] = (),
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
@@ -374,7 +409,7 @@ class P2PMagics(Magics):
             words = first_text(plain(task.label, 80), interactive=output.interactive)
             output.show(words, html=line_html("waiting", words))
         try:
-            future = cluster._core.submit_task(task, output, files=files, modules=modules)
+            future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
         except BaseException:
             cluster._core.store.unpin(task.large)
             raise

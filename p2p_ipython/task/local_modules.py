@@ -99,6 +99,8 @@ class LocalModules:
         path = spec.origin if spec is not None else self._beside(name)
         if path is None or not path.endswith(".py") or not any(_is_below(path, folder) for folder in self._folders):
             return None
+        if any(_is_below(path, folder) for folder in _of_the_environment()[0]):  # an environment beside the notebook
+            return None
         return _read(path)
 
     def _beside(self, name: str) -> str | None:

@@ -33,7 +33,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value, classes, objects, sources
+from p2p_ipython.task import by_value, classes, objects, seeds, sources
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.leaving import Leave
 from p2p_ipython.task.open_files import FILES, refuse_open_file
@@ -369,6 +369,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return sources.code_taken_apart(value, self.dispatch_table[CodeType](value))
         if isinstance(value, Enum) and classes.is_member(value):
             return getattr, (kind, value.name)
+        if seeds.may_be_hidden(kind):
+            return seeds.hidden_taken_apart(value) if seeds.is_hidden(value) else NotImplemented
         if _may_go_by_name(kind):
             if getattr(value, "__module__", "") == "__main__":
                 reduced = value.__reduce_ex__(5)

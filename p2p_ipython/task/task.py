@@ -19,6 +19,7 @@ from typing import Any, Literal
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.protocol.frames import MAX_HEADER
 from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_REF
+from p2p_ipython.task.around import Part
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
 from p2p_ipython.task.open_files import refuse_open_file
@@ -39,7 +40,8 @@ class Task:
     """``source`` is a cell's (None for a call); ``needs_python`` like "3.11", or None for any; ``once``: never
     start it a second time, whatever happens to its worker; ``created`` is seconds since the epoch. ``names`` and
     ``bind``: names that a cell binds, whose values come with its result; ``around``: what the worker reads first. See
-    ``task_frames.Task``. ``modules``: those that it imports, or that its values are of."""
+    ``task_frames.Task``. ``modules``: those that it imports, or that its values are of.
+    ``parts``: what of ``around`` was taken when it was submitted."""
 
     id: str
     kind: Literal["cell", "call"]
@@ -53,6 +55,7 @@ class Task:
     bind: tuple[str, ...] = ()
     around: Packed | None = None
     modules: frozenset[str] = frozenset()
+    parts: tuple[Part, ...] = ()
 
     @property
     def large(self) -> Mapping[str, memoryview]:

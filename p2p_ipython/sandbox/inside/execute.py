@@ -45,7 +45,7 @@ from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures, r
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.sandbox.inside.used_up import Limits
-from p2p_ipython.task import modules, safe
+from p2p_ipython.task import modules, safe, setup
 from p2p_ipython.task.around import Around
 from p2p_ipython.task.by_value import hold_referents
 from p2p_ipython.task.classes import forget_classes
@@ -119,6 +119,7 @@ class Executor:
             forget_sources,
             hold_referents,
         )
+        setup.runner.run_cell = self._run_setup
         hold_referents()
         self._steps_after_cell = (*self._steps, cells.forget)
 
@@ -210,6 +211,8 @@ class Executor:
             self._folder.begin()
             payload = unpack(task.segments, body, large)
             del large
+        except setup.SetupFailed as failed:
+            raise _Failed(failed.error, self._kind(failed.error, "exception")) from None
         except BaseException as error:
             kind = "missing" if is_absent(error) else "unloadable"
             raise _Failed(error, self._kind(error, kind)) from None
@@ -247,6 +250,14 @@ class Executor:
         made = self._packed(value, task.reply == "safe", has_value, seconds, cell=task.run == "cell")
         attachments = self._attachments(task)
         return replace(made, attachments=attachments) if attachments else made
+
+    def _run_setup(self, source: str, namespace: dict[str, Any]) -> BaseException | None:
+        """Run the cell that a notebook wants run before its first task; return its error."""
+        enter_main(namespace)
+        try:
+            return self._cells.run(source, namespace, "setup", silent=True).error
+        finally:
+            enter_main({})
 
     def _packed(self, value: object, safely: bool, shown: bool, seconds: float, *, cell: bool) -> _Value:
         """Pack the task's value; show it if it is one of a cell that can't be read everywhere. Raises ``_Failed``."""

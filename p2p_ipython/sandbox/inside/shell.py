@@ -27,6 +27,7 @@ from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
 from traitlets import Type
 from traitlets.config import Config
 
@@ -87,6 +88,8 @@ class _ValueHook(DisplayHook):
 
     def __call__(self, result: object = None) -> None:
         if self.outcome is not None and result is not None and not self.quiet():
+            if self.outcome.has_value:  # the notebook shows each expression's
+                display(self.outcome.value)  # type: ignore[no-untyped-call]
             self.outcome.value = result
             self.outcome.has_value = True
 

@@ -1,0 +1,156 @@
+"""The notebook's settings, its environment and its random numbers, in tasks of a real kernel's personal cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.notebook.kernels import Cell, Notebook, notebook
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Notebook]:
+    with notebook() as one:
+        assert one.run("import os; os.environ['EARLY'] = 'before loading'").error is None
+        assert one.run("%load_ext p2p_ipython").error is None
+        assert one.run("%p2p_connect --workers 2 --as cluster").error is None
+        yield one
+
+
+@pytest.fixture
+def nb(shared: Notebook) -> Notebook:
+    shared.run("%reset_selective -f ^(?!cluster$|_).*")
+    return shared
+
+
+def done(cell: Cell) -> Cell:
+    assert cell.error is None, cell.error
+    return cell
+
+
+def test_what_libraries_were_told_holds_in_tasks_and_no_longer_when_it_is_told_back(nb: Notebook) -> None:
+    done(nb.run(
+        "import numpy as np, pandas as pd, decimal, warnings\n"
+        "np.set_printoptions(precision=3); pd.set_option('display.precision', 2); decimal.getcontext().prec = 5\n"
+        "warnings.filterwarnings('ignore', 'old'); a = np.array([1 / 3]); df = pd.DataFrame({'x': [1 / 3]})"
+    ))  # fmt: skip
+    cell = done(nb.run(
+        "%%p2p --wait\nimport decimal, warnings\nprint(a, df.x.to_string(), decimal.Decimal(1) / 3)\n"
+        "warnings.warn('old'); warnings.warn('new')"
+    ))  # fmt: skip
+    assert "[0.333] 0    0.33 0.33333" in cell.text
+    assert "UserWarning: new" in cell.text
+    assert "UserWarning: old" not in cell.text
+    done(nb.run(
+        "np.set_printoptions(precision=8); pd.reset_option('display.precision'); \n"
+        "decimal.setcontext(decimal.Context()); warnings.filters.pop(0)"
+    ))  # fmt: skip
+    usual = done(nb.run("print(a, df.x.to_string())")).text
+    assert usual in done(nb.run("%%p2p --wait\nprint(a, df.x.to_string())")).text
+
+
+def size(cell: Cell) -> tuple[str, int, int]:
+    [data] = [c["data"] for c in cell.of("display_data") if "image/png" in c["data"] or "image/svg+xml" in c["data"]]
+    if "image/svg+xml" in data:
+        return "svg", 0, 0
+    import base64
+
+    png = base64.b64decode(data["image/png"])
+    return "png", int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+
+
+def test_figures_have_the_notebook_s_style_and_format(nb: Notebook) -> None:
+    done(nb.run("import matplotlib.pyplot as plt\nplt.style.use('ggplot'); plt.rcParams['figure.figsize'] = 3, 2"))
+    draw = "plt.plot([1, 2]); plt.show()"
+    there, here = done(nb.run(f"%%p2p --wait\n{draw}")), done(nb.run(draw))
+    assert size(there) == size(here)
+    done(nb.run("%config InlineBackend.figure_format = 'svg'"))
+    assert size(done(nb.run(f"%%p2p --wait\n{draw}")))[0] == "svg"
+    done(nb.run("%config InlineBackend.figure_format = 'png'\nplt.rcdefaults()"))
+    assert size(done(nb.run(f"%%p2p --wait\n{draw}"))) == size(done(nb.run(draw)))
+
+
+def test_the_shell_s_settings_aliases_and_line_magics_hold_in_tasks(nb: Notebook) -> None:
+    done(nb.run(
+        "from __future__ import annotations\nfrom IPython.core.magic import register_line_magic\n"
+        "factor = 2\n@register_line_magic\ndef double(line): return factor * int(line)\n"
+        "%alias greet echo hello %s\n%precision 2\n%xmode Minimal"
+    ))  # fmt: skip
+    cell = done(nb.run(
+        "%%p2p --wait\ndef f(x: Missing): pass\nprint(f.__annotations__)\nx = %double 21\nprint(x)\n%greet you\n"
+        "display(1 / 3)"
+    ))  # fmt: skip
+    assert "{'x': 'Missing'}\n42\nhello you" in cell.text
+    assert "0.33" in [c["data"]["text/plain"] for c in cell.of("display_data")]
+    done(nb.run("factor = 3"))
+    assert "63" in done(nb.run("%%p2p --wait\nx = %double 21\nprint(x)")).text
+    failed = nb.run("%%p2p --wait\n1 / 0")
+    assert failed.error is not None
+    assert "Traceback" not in "".join(failed.error["traceback"])
+    done(nb.run(
+        "%xmode Context\n%precision\n%unalias greet\nip = get_ipython()\n"
+        "del ip.magics_manager.magics['line']['double']\n"
+        "ip.ast_node_interactivity = 'all'"
+    ))  # fmt: skip
+    cell = done(nb.run("%%p2p --wait\n11\n12"))
+    assert {"11", "12"} <= {
+        c["data"]["text/plain"] for kind in ("display_data", "execute_result") for c in cell.of(kind)
+    }
+    done(nb.run("ip.ast_node_interactivity = 'last_expr'"))
+
+
+def test_the_environment_is_the_notebook_s_and_its_values_are_not_shown(nb: Notebook) -> None:
+    done(nb.run("import os\nos.environ['LATE'] = 'hush-1234'"))
+    ask = "import os\nprint(os.environ.get('EARLY'), os.environ.get('LATE'))"
+    assert "before loading hush-1234" in done(nb.run(f"%%p2p --wait\n{ask}")).text
+    shown = done(nb.run(f"%%p2p --dry-run --env LATE\n{ask}")).shown
+    assert "LATE" in shown
+    assert "EARLY" in shown
+    assert "hush" not in shown
+    done(nb.run("del os.environ['LATE']"))
+    assert "before loading None" in done(nb.run(f"%%p2p --wait\n{ask}")).text
+    missing = nb.run(f"%%p2p --env LATE\n{ask}")
+    assert missing.error is not None
+    assert "LATE" in missing.error["evalue"]
+
+
+def test_a_seed_gives_the_same_numbers_and_without_one_no_two_tasks_are_alike(nb: Notebook) -> None:
+    done(nb.run("import random, numpy as np\ndef draw(_=0): return random.random(), float(np.random.rand())"))
+    ask = "print(draw())"
+    assert done(nb.run(f"%%p2p --wait --seed 5\n{ask}")).text == done(nb.run(f"%%p2p --wait --seed 5\n{ask}")).text
+    same = "list(cluster.seeded(5).map(draw, range(6)))"
+    assert done(nb.run(f"once, again = {same}, {same}\nonce == again, len(set(once))")).value == "(True, 6)"
+    assert done(nb.run("len(set(cluster.map(draw, range(12))))")).value == "12"
+    assert done(nb.run(
+        "random.seed(1); np.random.seed(1)\n"
+        "futures = [cluster.submit(f) for f in [random.random, np.random.rand] * 6]\n"
+        "len({f.result() for f in futures})"
+    )).value == "12"  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", ["np.random.rand(3)", "numpy.random.rand(3)", "mine()", "rand(3)", "random.random()"])
+def test_a_seed_that_stays_here_is_said(nb: Notebook, draw: str) -> None:
+    begin = "import numpy, numpy as np, random\nfrom numpy.random import rand\ndef mine(): return np.random.rand()"
+    done(nb.run(f"{begin}\nnp.random.seed(42); random.seed(42)"))
+    assert "stays in this notebook; --seed N" in done(nb.run(f"%%p2p --wait\n{draw}")).text
+    assert "stays in this notebook" not in done(nb.run(f"%%p2p --wait --seed 3\n{draw}")).text
+    assert "stays in this notebook" not in done(nb.run("%%p2p --wait\nnp.random.default_rng(3).normal()")).text
+
+
+OPTIONS = (
+    "--file a.txt,b.txt", "--file a.txt --file b.txt", "--env HERE", "--env HERE,ALSO", "--seed 3", "--globals +np,+a",
+    "--bind x", "--bind x,y", "--label some", "--once", "--no-modules",
+)  # fmt: skip
+
+
+def test_no_option_swallows_the_future_s_name(nb: Notebook, tmp_path: Path) -> None:
+    done(nb.run(f"%cd -q {tmp_path}"))
+    done(nb.run("import os\nfor name in 'ab': open(name + '.txt', 'w').close()\nos.environ.update(HERE='1', ALSO='2')"))
+    done(nb.run("np = a = 1"))
+    lines = [line for options in OPTIONS for line in (f"{options} NAME", f"NAME {options}")]
+    for line in lines:
+        done(nb.run(f"%%p2p {line}\nx = y = 3"))
+        assert done(nb.run("kind = type(NAME).__name__; del NAME; kind")).value == "'Future'", line
+    done(nb.run("%cd -q -"))
