@@ -99,6 +99,9 @@ class LocalModules:
         path = spec.origin if spec is not None else self._beside(name)
         if path is None or not path.endswith(".py") or not any(_is_below(path, folder) for folder in self._folders):
             return None
+        packages, _named = _of_the_environment()  # which may be in a folder below the notebook's
+        if any(_is_below(path, folder) for folder in packages):
+            return None
         return _read(path)
 
     def _beside(self, name: str) -> str | None:
