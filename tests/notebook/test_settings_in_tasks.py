@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -137,20 +136,3 @@ def test_a_seed_that_stays_here_is_said(nb: Notebook, draw: str) -> None:
     assert "stays in this notebook; --seed N" in done(nb.run(f"%%p2p --wait\n{draw}")).text
     assert "stays in this notebook" not in done(nb.run(f"%%p2p --wait --seed 3\n{draw}")).text
     assert "stays in this notebook" not in done(nb.run("%%p2p --wait\nnp.random.default_rng(3).normal()")).text
-
-
-OPTIONS = (
-    "--file a.txt,b.txt", "--file a.txt --file b.txt", "--env HERE", "--env HERE,ALSO", "--seed 3", "--globals +np,+a",
-    "--bind x", "--bind x,y", "--label some", "--once", "--no-modules",
-)  # fmt: skip
-
-
-def test_no_option_swallows_the_future_s_name(nb: Notebook, tmp_path: Path) -> None:
-    done(nb.run(f"%cd -q {tmp_path}"))
-    done(nb.run("import os\nfor name in 'ab': open(name + '.txt', 'w').close()\nos.environ.update(HERE='1', ALSO='2')"))
-    done(nb.run("np = a = 1"))
-    lines = [line for options in OPTIONS for line in (f"{options} NAME", f"NAME {options}")]
-    for line in lines:
-        done(nb.run(f"%%p2p {line}\nx = y = 3"))
-        assert done(nb.run("kind = type(NAME).__name__; del NAME; kind")).value == "'Future'", line
-    done(nb.run("%cd -q -"))

@@ -1,0 +1,54 @@
+"""What goes around tasks: to machines of others nothing of the environment, unless it is named."""
+
+from __future__ import annotations
+
+import decimal
+import os
+from dataclasses import replace
+
+import pytest
+
+import p2p_ipython
+from p2p_ipython.client.surroundings import Surroundings
+from p2p_ipython.errors import CaptureError
+from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.environment import Environment
+from p2p_ipython.task.task import make_call
+
+
+def values(surroundings: Surroundings, *names: str) -> list[tuple[str, str]]:
+    parts = surroundings.parts(env=names)
+    return [entry for part in parts if isinstance(part, Environment) for entry in part.entries]
+
+
+def test_of_the_environment_nothing_goes_to_others_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "hush-1234")
+    monkeypatch.setenv("ANOTHER", "hush-5678")
+    assert values(Surroundings("", shared=True)) == []
+    assert values(Surroundings("", shared=True), "ANOTHER") == [("ANOTHER", "hush-5678")]
+    assert ("A_TOKEN", "hush-1234") in values(Surroundings(""))
+    store = BufferStore(1 << 20)
+    task = replace(make_call(abs, (1,), {}, store), parts=Surroundings("", shared=True).parts())
+    around = Surroundings("", shared=True).around(task, store).around
+    assert around is None or b"hush" not in around.inline
+    assert "hush" not in repr(replace(task, parts=Surroundings("").parts()))
+
+
+def test_a_call_that_waits_for_a_future_has_the_settings_of_when_it_was_submitted() -> None:
+    def third(_: object) -> str:
+        import decimal
+
+        return str(decimal.Decimal(1) / 3)
+
+    with p2p_ipython.connect(workers=1) as cluster, decimal.localcontext() as context:
+        context.prec = 4
+        waits = cluster.submit(third, cluster.submit(os.getpid))
+        context.prec = 6
+        assert waits.result(timeout=60) == "0.3333"
+
+
+def test_a_seed_is_a_whole_number() -> None:
+    with p2p_ipython.connect(workers=1) as cluster:
+        for wrong in (-1, 1.5, "a", None):
+            with pytest.raises(CaptureError, match="no seed"):
+                cluster.seeded(wrong)  # type: ignore[arg-type]
