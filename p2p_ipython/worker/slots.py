@@ -312,13 +312,13 @@ class Slot:
             job, begun = self._job, time.monotonic()
             if job is None:
                 continue
-            death = self._excess_of_memory(runner) and await asyncio.to_thread(
-                self._excess_of_memory, runner, shared_once=True
-            )
+            death = near = self._excess_of_memory(runner)
+            if near is not None:  # at first sight: what is shared counts once in the second look, which takes longer
+                death = await asyncio.to_thread(self._excess_of_memory, runner, shared_once=True)
             death = death or await asyncio.to_thread(runner.excess)
             if death is not None and self._job is job:  # else it has ended meanwhile
                 runner.stop(death)
-            pause = max(_LOOK, _SHARE * (time.monotonic() - begun))
+            pause = _LOOK if near is not None else max(_LOOK, _SHARE * (time.monotonic() - begun))
 
     def _excess_of_memory(self, runner: RunnerLife, *, shared_once: bool = False) -> Death | None:
         most = self._options.memory
