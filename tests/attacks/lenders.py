@@ -156,7 +156,7 @@ def task(home: Home, python: list[str], mechanism: str, source: str, **names: An
     agent = Side([*python, "-P", "-c", script], stderr=subprocess.DEVNULL, **how)
     try:
         agent.say(mechanism=mechanism, secret="", file_secret="", scratch=str(home.scratch), memory=0,
-                  output_limit=1 << 20, mounts=[], network=False)  # fmt: skip
+                  output_limit=1 << 20, mounts=[], own="", network=False)  # fmt: skip
         line = agent.take(lambda line: line["event"] in ("ready", "refused"), 3 * DEADLINE)
         assert line is not None, f"no worker starts with {python}"
         if line["event"] == "refused":
