@@ -44,14 +44,14 @@ def test_files_and_modules_go_along_and_files_come_back(alice: Notebook) -> None
     assert alice.run("answer = dict(f.files)") == "{}", "what it brought along is not what it has left"
     assert alice.run("f = cell('', 'import beside; beside.f()'); answer = f.result(60)") == "('beside', 'beside.py')"
     alice.run(
-        'f = cell(\'\', \'import os; os.makedirs("d"); open("d/x.bin", "wb").write(bytes(300_000)); '
+        'f = cell(\'--label tile\', \'import os; os.makedirs("d"); open("d/x.bin", "wb").write(bytes(300_000)); '
         'open("run.py", "w").write("1"); open(".hidden", "w").write("1"); os.symlink("/etc/passwd", "link")\')'
     )
     assert (
         alice.run("f.result(60); answer = sorted(f.files), len(f.files['d/x.bin'])")
         == "(['d/x.bin', 'run.py'], 300000)"
     )
-    assert alice.run("answer = str(f.files['d/x.bin'].save())") == repr("p2p-files/In_1/d/x.bin")
+    assert alice.run("answer = str(f.files['d/x.bin'].save())") == repr("p2p-files/tile/d/x.bin")
     assert "FileExistsError" in alice.fails("f.files['d/x.bin'].save()")
     assert "is not saved unasked" in alice.fails("f.files['run.py'].save()")
     assert alice.run("answer = str(f.files['run.py'].save('here.py')), open('here.py').read()") == "('here.py', '1')"
