@@ -135,7 +135,7 @@ def test_what_was_typed_before_a_question_is_no_answer_to_it() -> None:
 
 def test_letters_that_the_output_has_not_are_said_in_other_ones() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from p2p_ipython.cli.terminal import say; say('\\u0431ob \\xfc knocks')"],
+        [sys.executable, "-c", "from p2p_ipython.cli.terminal import *; any_encoding(); say('\\u0431ob \\xfc knocks')"],
         env={**os.environ, "PYTHONIOENCODING": "latin-1"},
         capture_output=True,
         timeout=DEADLINE,

@@ -20,12 +20,7 @@ from p2p_ipython.rehearsal.board import MemoryBoard, MemoryBoardHub
 
 
 class World(Protocol):
-    """A board, the members who may join it, and the means to cut them off.
-
-    ``names_users``: it says who one is there, which pico's ``pipe`` service doesn't.
-    """
-
-    names_users: bool
+    """A board, the members who may join it, and the means to cut them off."""
 
     def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
         """A session of ``alice``'s, ``bob``'s, or of a key without an account (``public``)."""
@@ -35,8 +30,6 @@ class World(Protocol):
 
 
 class MemoryWorld:
-    names_users = True
-
     def __init__(self) -> None:
         self.hub = MemoryBoardHub()
 
@@ -51,7 +44,6 @@ class MemoryWorld:
 class SSHWorld:
     def __init__(self, server: BoardServer, keys: dict[str, Key], folder: Path) -> None:
         self.server, self.keys, self.folder = server, keys, folder
-        self.names_users = server.has_services
 
     def member(self, listener: Recorder, topic: str = "alice/t", *, user: str = "alice", public: bool = False) -> Board:
         return client(self.server, topic, listener, self.keys[user], self.folder, public=public)
@@ -163,7 +155,7 @@ async def test_the_board_says_who_we_are(world):
         for user in ("alice", "bob", "public"):
             member = board.member(Recorder(), user=user)
             await member.open()
-            assert member.user == (user if board.names_users else "")
+            assert member.user == user
             await member.close()
 
 
