@@ -81,7 +81,7 @@ def test_a_task_whose_worker_is_lost_says_so_while_it_waits_and_keeps_the_attemp
             assert (tried.worker, found.worker) == ("me (worker-1)", "")
             assert cluster.client.reasons() == {"": "waiting for a worker: none is here"}
             # What is said of the one task is the reason that all have, and what is peculiar to it.
-            assert cluster.why(future.task_id) == f"waiting for a worker: none is here, {found.words}"
+            assert cluster.submitted.why(future.task_id) == f"waiting for a worker: none is here, {found.words}"
             await cluster.add_worker()
             await future
             assert found.attempt == 2

@@ -68,7 +68,8 @@ def main(options: dict[str, Any]) -> None:
     channel.send(Ready(platform.python_version(), sys.platform, os.getpid()))
     # A user's modules beside the notebook come last: they must not hide what this package imports.
     modules.set_up(options["path"])
-    sys.path.insert(0, "")
+    # In a scratch folder there is nothing but a task's own; in the notebook's there may be a secrets.py.
+    sys.path.insert(len(sys.path) if options["folder"] else 0, "")
     scratch: str | None = os.getcwd()
     with contextlib.suppress(OSError):  # a sandbox may not show it
         if options["folder"]:
