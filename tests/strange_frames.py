@@ -165,6 +165,8 @@ def right_fields(draw: st.DrawFn, frame_class: type[Fields]) -> dict[str, Any]:
         header["t"] = frame_class.kind
     if frame_class is Output:
         return _agreeing(header, "name", "stdout" if header["kind"] == "stream" else None)
+    if frame_class is Attached and header["codec"] in ("bytes", "left"):
+        return _agreeing(header, "segments", [[3, None]] if header["codec"] == "bytes" else [])
     if frame_class is Result:
         return _agreeing(header, "error", None if header["ok"] else {"kind": "exception"})
     return header

@@ -79,10 +79,8 @@ class TaskFiles(Mapping[str, TaskFile]):
                 f"{plain(name, 100)!r} stayed behind, and is gone: a task may leave 100 files, of 256 MB in all",
                 hint="Have the task write less, or return what you need.",
             )
-        content = b"".join(
-            bytes(arrived.inline) if ref is None else bytes(arrived.large[ref]) for _, ref in arrived.result.segments
-        )
-        made = TaskFile(content)
+        ((_, ref),) = arrived.result.segments
+        made = TaskFile(bytes(arrived.inline if ref is None else arrived.large[ref]))
         made.name, made._folder, made._trusted = name, self._label, self._trusted()
         return made
 

@@ -259,17 +259,22 @@ class ResultChunk(Frame):
 class Attached(Fields):
     """Something that comes with a task's value: ``what`` is "name" (a value that the cell has bound) or "file".
 
-    ``codec`` is "safe", "pickle" or "bytes"; or "left" for a value that stays, with no segment. ``type_name`` and
-    ``at`` are as in ``Result``.
+    ``codec`` is "safe", "pickle" or "bytes", which are one segment; or "left" for a value that stays, with none.
+    ``type_name`` and ``at`` are as in ``Result``.
     """
 
     kind: ClassVar[str] = "attached"
-    what: str = ruled(WORD)
+    what: str = ruled(word("name", "file"))
     name: str = ruled(REF)
-    codec: str = ruled(WORD)
+    codec: str = ruled(word("safe", "pickle", "bytes", "left"))
     segments: tuple[Segment, ...] = ruled(SEGMENTS)
     type_name: str = ruled(WORD, name="type", default="")
     at: str = ruled(WORD, default="")
+
+    def __post_init__(self) -> None:
+        # A segment that counts twice would make a few bytes as many as one likes.
+        if self.codec in ("bytes", "left") and len(self.segments) != (self.codec == "bytes"):
+            raise RemoteProtocolError(f"what is attached as {self.codec} has {len(self.segments)} segments")
 
 
 @dataclass(frozen=True, slots=True)
