@@ -83,19 +83,21 @@ class Packed:
         return f"<Packed {len(self.segments)} segments, {self.size} bytes>"
 
 
-def pack_result(value: object, *, error: bool = False) -> Packed:
+def pack_result(value: object, *, error: bool = False, room: int = INLINE) -> Packed:
     """Pickle a result; its large segments are called r0, r1, … and are views of ``value``, not copies.
 
-    Of an ``error`` that the task raised, what can't travel is left out. Raises what pickling raises.
+    Of an ``error`` that the task raised, what can't travel is left out. ``room``: bytes that may be inline. Raises what
+    pickling raises.
     """
     pickled = _pickled(value, error=error)
-    return as_result(pickled.stream, pickled.buffers, pickled.needs_python)
+    return as_result(pickled.stream, pickled.buffers, pickled.needs_python, room=room)
 
 
-def as_result(stream: Buffer, buffers: list[memoryview], needs_python: bool = False) -> Packed:
+def as_result(stream: Buffer, buffers: list[memoryview], needs_python: bool = False, *, room: int = INLINE) -> Packed:
     """Make a result of finished bytes: its first segment, and the others. Large ones, r0, r1, …, are not copied."""
     numbers = count()
-    return _pack(_Pickled(stream, buffers, needs_python), LARGE, lambda view, _ours: (f"r{next(numbers)}", view))
+    pickled = _Pickled(stream, buffers, needs_python)
+    return _pack(pickled, LARGE, lambda view, _ours: (f"r{next(numbers)}", view), room=room)
 
 
 def pack_task(
@@ -204,14 +206,17 @@ def _pack(
     keep: Callable[[memoryview, bool], tuple[str, memoryview]],
     *,
     once: bool = False,
+    room: int = INLINE,
 ) -> Packed:
-    """Sort the pieces of a pickle; with ``once``, texts of cells are under their hash, as what is large."""
+    """Sort the pieces of a pickle; with ``once``, texts of cells are under their hash, as what is large.
+
+    ``room``: bytes that may be inline.
+    """
     stream, buffers, needs_python, modules = pickled
-    if not buffers and isinstance(stream, bytes) and len(stream) <= INLINE and len(stream) < large:
+    if not buffers and isinstance(stream, bytes) and len(stream) <= room and len(stream) < large:
         return Packed((Segment(len(stream), None),), stream, {}, needs_python, modules)
     segments: list[Segment] = []
     inline: list[Buffer] = []
-    room = INLINE
     refs: dict[str, memoryview] = {}
     for view in (memoryview(stream), *buffers):
         size = view.nbytes

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from p2p_ipython.protocol.frames import INLINE
 from p2p_ipython.protocol.task_frames import MAX_WORD, Attached, Task
 from p2p_ipython.task import safe
 from p2p_ipython.task.payload import Packed, Segment, pack_result
@@ -17,6 +18,9 @@ from p2p_ipython.task.small import SMALL, is_small
 
 ALL_SMALL = 256 << 10
 """Bytes of all values of a task that nobody has asked for."""
+
+_MAX_PIECES = 2048
+"""Segments of all values that were asked for: those of a result are in its header."""
 
 
 @dataclass(frozen=True)
@@ -27,46 +31,54 @@ class Attachment:
     packed: Packed
 
 
-_EMPTY = Packed((), b"", {}, False)
+EMPTY = Packed((), b"", {}, False)
 
 
 def names_of(task: Task, namespace: Mapping[str, Any]) -> list[Attachment]:
-    """Pack the names that a task was asked for, as they are in ``namespace`` now; absent ones are left out."""
+    """Pack the names that a task was asked for, as they are in ``namespace`` now; absent ones are left out.
+
+    Inline are at most ``INLINE`` bytes of those that the client wants in any case, and ``ALL_SMALL`` of the others:
+    with the value and the files, that fits in one frame.
+    """
     made: list[Attachment] = []
-    room = ALL_SMALL
+    inline, room, pieces = INLINE, ALL_SMALL, _MAX_PIECES
     for name in dict.fromkeys((*task.bind, *task.names)):
         if name not in namespace:
             continue
         value, asked = namespace[name], name in task.bind
         kind = _kind(value)
         entry = Attached("name", name, "left", (), kind)
-        packed = _EMPTY
+        packed = EMPTY
         try:
             if asked:
-                entry, packed = _asked(entry, value, safely=task.reply == "safe")
+                entry, packed = _asked(entry, value, safely=task.reply == "safe", room=inline)
+                inline -= len(packed.inline)
+                pieces -= len(packed.segments)
+                if pieces < 0:
+                    raise ValueError(f"it and the names before it are of more than {_MAX_PIECES} pieces")
             elif is_small(value):
                 packed = safe.encode(value)
                 if packed.size <= min(room, SMALL):
                     room -= packed.size
                     entry = replace(entry, codec="safe")
                 else:
-                    packed = _EMPTY
+                    packed = EMPTY
         except safe.Unsupported:
             pass
         except Exception as error:
             entry = replace(entry, codec="left", at=f"{type(error).__name__}: {error}"[:MAX_WORD])
-            packed = _EMPTY
+            packed = EMPTY
         made.append(_numbered(len(made), entry, packed))
     return made
 
 
-def _asked(entry: Attached, value: object, *, safely: bool) -> tuple[Attached, Packed]:
+def _asked(entry: Attached, value: object, *, safely: bool, room: int) -> tuple[Attached, Packed]:
     if safely:
         try:
-            return replace(entry, codec="safe"), safe.encode(value)
+            return replace(entry, codec="safe"), safe.encode(value, room=room)
         except safe.Unsupported as error:
             entry = replace(entry, type_name=error.type_name[:MAX_WORD], at=error.at[:MAX_WORD])
-    return replace(entry, codec="pickle"), pack_result(value)
+    return replace(entry, codec="pickle"), pack_result(value, room=room)
 
 
 def _numbered(number: int, entry: Attached, packed: Packed) -> Attachment:

@@ -13,12 +13,13 @@ import mmap
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from p2p_ipython.protocol.frames import INLINE
 from p2p_ipython.protocol.task_frames import MAX_REF, Attached
-from p2p_ipython.sandbox.inside.attach import Attachment
+from p2p_ipython.sandbox.inside.attach import EMPTY, Attachment
 from p2p_ipython.task.files import MAX_FILE_BYTES, MAX_FILES
 from p2p_ipython.task.payload import Packed, Segment
 
@@ -38,18 +39,19 @@ class TaskFolder:
         """``folder``: the scratch folder; None if tasks work in one that isn't."""
         self._folder = folder
         self._brought: dict[str, _Mark] = {}
-        self._changed = self._changed_at()
+        self._changed = self._dated_back()
 
     def begin(self) -> None:
         """Note what is there when a task begins: what it has brought along."""
-        if self._folder is not None and self._changed_at() != self._changed:
-            self._brought = dict(_files(self._folder))
+        if self._folder is None or self._changed_at() == self._changed:
+            return
+        for name, _ in _files(self._folder):
+            _date_back(os.path.join(self._folder, name))
+        self._brought = dict(_files(self._folder))
 
     def left(self) -> list[Attachment]:
         """Return what the task has left: new files, and those that it has changed."""
-        if self._folder is None or not os.path.isdir(self._folder):  # a task may have removed it
-            return []
-        if not self._brought and self._changed_at() == self._changed:
+        if self._folder is None or (not self._brought and self._changed_at() == self._changed):
             return []
         made: list[Attachment] = []
         room, inline = MAX_FILE_BYTES, INLINE // 4
@@ -58,7 +60,7 @@ class TaskFolder:
                 continue
             size = mark[0]
             entry = Attached("file", name, "left", (), at=str(size))
-            packed = Packed((), b"", {}, False)
+            packed = EMPTY
             if len(made) < MAX_FILES and size <= room:
                 with contextlib.suppress(OSError, ValueError):
                     small = size <= min(_SMALL, inline)
@@ -83,7 +85,13 @@ class TaskFolder:
                         shutil.rmtree(entry.path, ignore_errors=True)
                     else:
                         os.unlink(entry.path)
-        self._changed = self._changed_at()
+        self._changed = self._dated_back()
+
+    def _dated_back(self) -> int:
+        """Return what ``_changed_at`` will say until an entry is made or removed."""
+        if self._folder is not None:
+            _date_back(self._folder)
+        return self._changed_at()
 
     def _changed_at(self) -> int:
         """Return when entries of the folder were last made or removed, so that nothing more is done if none were."""
@@ -91,6 +99,17 @@ class TaskFolder:
             return os.stat(self._folder).st_mtime_ns if self._folder is not None else 0
         except OSError:  # the task has removed the folder itself
             return -1
+
+
+def _date_back(path: str) -> None:
+    """Give what is at ``path`` an older time of change, so that the next change gives it another one.
+
+    The system's clock of changes ticks every few milliseconds, and some file systems keep whole seconds. A task may be
+    quicker than that.
+    """
+    then = time.time_ns() - 10 * 10**9
+    with contextlib.suppress(OSError):
+        os.utime(path, ns=(then, then), follow_symlinks=False)
 
 
 def _files(folder: str) -> Iterator[tuple[str, _Mark]]:

@@ -33,7 +33,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from p2p_ipython.errors import P2PError, RemoteProtocolError
-from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.protocol.frames import INLINE, Buffer
 from p2p_ipython.task.payload import Packed, PayloadError, as_result, in_pieces
 from p2p_ipython.task.safe import arrays, containers, extensions, frames, times
 from p2p_ipython.task.safe.parts import (
@@ -73,8 +73,11 @@ _MAX_FRACTION = 1 << 16
 _AS_JSON = {str, bool, type(None)}
 
 
-def encode(value: object) -> Packed:
-    """Encode ``value``; its large arrays are views, not copies. Raises ``Unsupported`` for what is not pure data."""
+def encode(value: object, *, room: int = INLINE) -> Packed:
+    """Encode ``value``; its large arrays are views, not copies. Raises ``Unsupported`` for what is not pure data.
+
+    ``room``: bytes that may be inline.
+    """
     encoder = _Encoder()
     try:
         text = _dumps(encoder.value(value, 0)).encode("utf-8", "surrogatepass")
@@ -84,7 +87,7 @@ def encode(value: object) -> Packed:
         raise Unsupported(value, "it is nested too deeply") from None
     except Exception as error:  # arrays and frames of versions and kinds that nobody has seen here
         raise Unsupported(value, f"{type(error).__name__}: {error}"[:200]) from error
-    return as_result(text, encoder.data.buffers)
+    return as_result(text, encoder.data.buffers, room=room)
 
 
 def decode(
