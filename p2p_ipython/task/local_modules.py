@@ -11,8 +11,9 @@ import ast
 import importlib.util
 import os
 import site
+import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,11 +30,44 @@ MAX_TEXT = 16 << 20
 
 @dataclass(frozen=True)
 class _Source:
+    """A module's text. ``package``: it is in a folder; ``path`` is its file, or the folder if that has no file."""
+
     package: bool
     path: str
     text: bytes
     imports: tuple[str, ...]
     """Names that it imports: of modules, or of what may be one."""
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.path) if self.path.endswith(".py") else self.path
+
+
+class _Search:
+    """Where modules are looked for. It holds as long as ``place``, the current folder and ``sys.path``, is the same."""
+
+    def __init__(self, place: tuple[str, ...]) -> None:
+        self.place = place
+        self.folders = own_folders()
+        self.foreign = {"p2p_ipython", "__main__"}
+        """Names of loaded packages that are none of the notebook's."""
+        self._own: dict[str, bool] = {}
+
+    def holds(self, path: str) -> bool:
+        """Whether a module's file or folder is the notebook's own."""
+        own = self._own.get(path)
+        if own is None:
+            real = os.path.realpath(path)
+            own = any(_is_below(real, folder) for folder in self.folders)
+            # an environment may lie beside the notebook
+            own = self._own[path] = own and not any(_is_below(real, folder) for folder in _of_the_environment()[0])
+        return own
+
+    def shown(self, path: str) -> str:
+        """Return a file's place in the folder of the notebook's that holds it."""
+        real = os.path.realpath(path)
+        folder = max((folder for folder in self.folders if _is_below(real, folder)), key=len, default="")
+        return os.path.relpath(real, folder) if folder else os.path.basename(path)
 
 
 class LocalModules:
@@ -44,80 +78,93 @@ class LocalModules:
 
     def __init__(self, *, shows_paths: bool) -> None:
         self._shows_paths = shows_paths
-        self._foreign: set[str] = set()
-        """Names of packages that are none of the notebook's, for the ``sys.path`` of now."""
-        self._path: list[str] = []
-        self._folders: list[str] = []
+        self._search: _Search | None = None
+        self._last: tuple[_Search, dict[str, _Source], Modules] | None = None
 
     def needed(self, roots: Iterable[str]) -> Modules | None:
         """Return the notebook's own modules among ``roots`` and what they import; None if there are none.
 
-        Raises ``CaptureError`` for more than may travel.
+        As long as they don't change it is the same object. Raises ``CaptureError`` for more than may travel.
         """
-        if self._path != sys.path:
-            self._path, self._foreign = list(sys.path), {"p2p_ipython", "__main__"}
-            self._folders = own_folders()
+        search, place = self._search, (os.getcwd(), *sys.path)
+        if search is None or search.place != place:
+            search = self._search = _Search(place)
         found: dict[str, _Source] = {}
-        todo = [root for root in roots if root.partition(".")[0] not in self._foreign]
+        todo = [root for root in roots if root.partition(".")[0] not in search.foreign]
         while todo:
             name = todo.pop()
             for each in _with_parents(name):
-                if each in found or each.partition(".")[0] in self._foreign:
+                if each in found:
                     continue
-                source = self._source(each)
+                path = None if each in search.foreign else _path_of(each, found)
+                if path is None or not search.holds(path):
+                    # One that isn't loaded may be another one by the next task: a file may be written here.
+                    if path is not None and "." not in each and each in sys.modules:
+                        search.foreign.add(each)
+                    break
+                source = _read(path)
                 if source is None:
-                    if "." not in each:
-                        self._foreign.add(each)
                     break
                 found[each] = source
                 todo += _absolute(each, source)
                 if "." not in each:  # what it has loaded by other means than imports that can be seen
                     todo += [other for other in list(sys.modules) if other.startswith(f"{each}.")]
             if len(found) > MAX_MODULES or sum(len(source.text) for source in found.values()) > MAX_TEXT:
-                raise CaptureError(
-                    f"the modules beside the notebook that this needs are more than {MAX_MODULES} files "
-                    f"or {MAX_TEXT >> 20} MiB",
-                    hint="Install them as a package where the workers run, or leave them at home: %%p2p --no-modules.",
-                )
+                raise _too_much()
+        found = {name: source for name, source in found.items() if source.path.endswith(".py") or _holds(name, found)}
         if not found:
             return None
+        last = self._last
+        if last is not None and last[0] is search and last[1] == found:
+            return last[2]
         names = sorted(found)
         entries = [
-            Entry(name, found[name].package, self._shown(found[name].path), len(found[name].text)) for name in names
+            Entry(
+                name,
+                found[name].package,
+                found[name].path if self._shows_paths else search.shown(found[name].path),
+                len(found[name].text),
+            )
+            for name in names
         ]
-        return Modules(tuple(entries), b"".join(found[name].text for name in names))
+        made = Modules(tuple(entries), b"".join(found[name].text for name in names))
+        self._last = search, found, made
+        return made
 
-    def _source(self, name: str) -> _Source | None:
-        """Return a module's source if it is the notebook's own."""
-        module = sys.modules.get(name)
-        spec = getattr(module, "__spec__", None)
-        if spec is None and "." not in name:
-            try:
-                spec = importlib.util.find_spec(name)
-            except (ImportError, ValueError, AttributeError):
-                return None
-        path = spec.origin if spec is not None else self._beside(name)
-        if path is None or not path.endswith(".py") or not any(_is_below(path, folder) for folder in self._folders):
-            return None
-        if any(_is_below(path, folder) for folder in _of_the_environment()[0]):  # an environment beside the notebook
-            return None
-        return _read(path)
 
-    def _beside(self, name: str) -> str | None:
-        """Return the file of a module in a package of the notebook's that hasn't been imported here."""
-        parent, _, last = name.rpartition(".")
-        package = self._source(parent) if parent else None
-        if package is None or not package.package:
-            return None
-        folder = os.path.dirname(package.path)
-        choices = (os.path.join(folder, f"{last}.py"), os.path.join(folder, last, "__init__.py"))
-        return next((path for path in choices if os.path.isfile(path)), None)
+def _too_much() -> CaptureError:
+    return CaptureError(
+        f"the modules beside the notebook that this needs are more than {MAX_MODULES} files or {MAX_TEXT >> 20} MiB",
+        hint="Install them as a package where the workers run, or leave them at home: %%p2p --no-modules.",
+    )
 
-    def _shown(self, path: str) -> str:
-        if self._shows_paths:
-            return path
-        folder = max((folder for folder in self._folders if _is_below(path, folder)), key=len, default="")
-        return os.path.relpath(path, folder) if folder else os.path.basename(path)
+
+def _path_of(name: str, found: Mapping[str, _Source]) -> str | None:
+    """Return a module's Python file, or the folder of a package without one, imported or not; None if it has neither.
+
+    ``found`` holds the package that it is in.
+    """
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    parent, _, last = name.rpartition(".")
+    if spec is None and parent:
+        path = os.path.join(found[parent].folder, last) if found[parent].package else ""
+        choices = (f"{path}.py", os.path.join(path, "__init__.py"))
+        return next(filter(os.path.isfile, choices), path if os.path.isdir(path) else None)
+    if spec is None:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError, AttributeError):
+            return None
+    if spec is None:
+        return None
+    if spec.origin is None:
+        return next(iter(spec.submodule_search_locations or ()), None)
+    return str(spec.origin)
+
+
+def _holds(package: str, found: Iterable[str]) -> bool:
+    """Whether a folder holds a module that is needed; else it is nothing but a folder of that name."""
+    return any(name.startswith(f"{package}.") for name in found)
 
 
 def own_folders() -> list[str]:
@@ -148,7 +195,7 @@ def _of_the_environment() -> tuple[tuple[str, ...], frozenset[str]]:
 
 
 def _is_below(path: str, folder: str) -> bool:
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    """Whether ``path`` is ``folder`` or below it; both without links."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
@@ -175,14 +222,21 @@ def _absolute(name: str, source: _Source) -> list[str]:
 
 
 def _read(path: str) -> _Source | None:
+    """Read a module; None if it is no Python source, or is gone. Raises ``CaptureError`` for one that is too large."""
     try:
         state = os.stat(path)
-        return _read_as(path, state.st_mtime_ns, state.st_size) if state.st_size <= MAX_TEXT else None
+        if stat.S_ISDIR(state.st_mode):
+            return _Source(True, path, b"", ())
+        if not path.endswith(".py"):
+            return None
+        if state.st_size > MAX_TEXT:
+            raise _too_much()
+        return _read_as(path, state.st_mtime_ns, state.st_size)
     except OSError:
         return None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=MAX_MODULES)
 def _read_as(path: str, _mtime_ns: int, _size: int) -> _Source:
     text = Path(path).read_bytes()
     try:

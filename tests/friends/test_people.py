@@ -402,9 +402,13 @@ def _roster(person: Person):
 def test_the_bench_measures_a_cluster_of_friends(here: Village) -> None:
     here.found("bob")
     here.person("bob").worker(TITLE)
-    measured = here.person("alice").notebook("from p2p_ipython.bench import Effort, measure").run(
-        "effort = Effort(warm_up=2, roundtrips=3, tasks=5, transfers=1, size=10_000)\n"
-        f"answer = measure({TITLE!r}, repeats=1, effort=effort).as_json()"
+    measured = (
+        here.person("alice")
+        .notebook("from p2p_ipython.bench import Effort, measure")
+        .run(
+            "effort = Effort(warm_up=2, roundtrips=3, tasks=5, transfers=1, size=10_000)\n"
+            f"answer = measure({TITLE!r}, repeats=1, effort=effort).as_json()"
+        )
     )
     assert "'tasks_per_s':" in measured
     assert "'workers': 1" in measured

@@ -30,6 +30,10 @@ def needed(*roots: str) -> dict[str, str]:
     return {entry.name: entry.file for entry in found.entries} if found is not None else {}
 
 
+def text_of(found: Modules | None) -> bytes | None:
+    return bytes(found.text) if found is not None else None
+
+
 def test_what_a_module_imports_comes_along_and_nothing_else(home: Path) -> None:
     (home / "one_of_ours.py").write_text("import two_of_ours, json\nfrom os import path\n")
     (home / "two_of_ours.py").write_text("def f():\n    from pack_of_ours.sub import part\n")
@@ -57,6 +61,43 @@ def test_folders_that_were_put_on_the_path_are_the_notebooks_own(home: Path) -> 
     assert needed("far_module") == {"far_module": "far_module.py"}
 
 
+def test_the_folder_is_that_of_now_and_so_are_its_modules(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = LocalModules(shows_paths=False)
+    assert one.needed(["late_of_ours"]) is None
+    (home / "late_of_ours.py").write_text("value = 1\n")
+    found = one.needed(["late_of_ours"])
+    assert text_of(found) == b"value = 1\n", "it was written after the first task"
+    assert one.needed(["late_of_ours"]) is found, "nothing is packed anew"
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "there_of_ours.py").write_text("value = 2\n")
+    assert one.needed(["there_of_ours"]) is None
+    monkeypatch.chdir(elsewhere)
+    assert text_of(one.needed(["there_of_ours"])) == b"value = 2\n", "the notebook works in another folder now"
+
+
+def test_a_folder_without_a_file_of_its_own_is_a_package_if_a_module_of_it_is_needed(home: Path) -> None:
+    (home / "plain_of_ours" / "deep").mkdir(parents=True)
+    (home / "plain_of_ours" / "part.py").write_text("from .deep import more")
+    (home / "plain_of_ours" / "deep" / "more.py").write_text("value = 3")
+    (home / "data_of_ours").mkdir()
+    assert set(needed("plain_of_ours.part", "data_of_ours")) == {
+        *("plain_of_ours", "plain_of_ours.part", "plain_of_ours.deep", "plain_of_ours.deep.more")
+    }
+    assert needed("plain_of_ours", "data_of_ours") == {}
+    importlib.invalidate_caches()
+    importlib.import_module("plain_of_ours.part")
+    assert "plain_of_ours.part" in needed("plain_of_ours"), "what is loaded comes along"
+    found = LocalModules(shows_paths=False).needed(["plain_of_ours"])
+    assert found is not None
+    leave = found.enter()
+    for name in [name for name in sys.modules if name.startswith("plain_of_ours")]:
+        del sys.modules[name]
+    (home / "plain_of_ours" / "part.py").unlink()
+    assert importlib.import_module("plain_of_ours.deep.more").value == 3
+    leave()
+
+
 def test_more_than_may_travel_is_refused_in_words(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_modules, "MAX_TEXT", 10)
     (home / "large_one.py").write_text("a = 1\n")
@@ -65,6 +106,8 @@ def test_more_than_may_travel_is_refused_in_words(home: Path, monkeypatch: pytes
     with pytest.raises(CaptureError, match="more than") as caught:
         needed("large_one", "large_two")
     assert "--no-modules" in caught.value.hint
+    with pytest.raises(CaptureError, match="more than"):
+        needed("large_all")
 
 
 def modules(**texts: str) -> Modules:
