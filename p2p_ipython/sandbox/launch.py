@@ -194,7 +194,7 @@ WITH_NETWORK = ("bubblewrap",)
 WITH_MOUNTS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "landrun")
 """Those that can share folders and files on purpose."""
 
-WITH_GRAPHICS = ("bubblewrap", "podman", "apptainer", "landlock", "docker")
+WITH_GRAPHICS = ("bubblewrap", "podman", "apptainer", "docker")
 """Those that can give tasks the lender's graphics cards, and those alone."""
 
 HIDING = ("bubblewrap", "podman", "apptainer", "docker")
