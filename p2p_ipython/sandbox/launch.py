@@ -228,8 +228,8 @@ def runner_arguments(
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
     ``modeless``: it has to hold calls on modes of files, because the wall doesn't. ``filtered``: it has to hold what
-    namespaces leave open, because nothing outside does. ``held``: a cgroup outside holds ``cpus``. ``wall``: it has to
-    build its wall itself, of this.
+    namespaces leave open, because nothing outside does. ``held``: a cgroup outside holds ``cpus``, or a
+    machine that has no more cores. ``wall``: it has to build its wall itself, of this.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {

@@ -93,6 +93,13 @@ def test_a_machines_memory_has_room_for_a_task_and_its_files() -> None:
     assert 2 << 30 < made.memory < 3 << 30
 
 
+def test_a_machine_has_as_many_cores_as_its_task_may_run_on_whatever_their_numbers_are() -> None:
+    assert shape(LaunchOptions(cores=(95, 94)), fast=False).cores == 2
+    every = len(os.sched_getaffinity(0))
+    assert shape(LaunchOptions(), fast=False).cores == min(every, 8)
+    assert shape(LaunchOptions(cores=tuple(range(96))), fast=False).cores == 8
+
+
 def test_what_a_machine_can_not_do_is_said() -> None:
     assert unable("qemu", LaunchOptions(network=True)) is not None
 
@@ -100,10 +107,18 @@ def test_what_a_machine_can_not_do_is_said() -> None:
 # --- a launch --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def an_empty_disk() -> Path:
+    """Have a disk that launches take, and that no machine starts from."""
+    folder = machine_disk.parent() / f"{machine_files.environment()}-{machine_files.fingerprint()}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.usefixtures("an_empty_disk")
 def test_no_command_line_or_environment_holds_what_a_runner_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = secrets.token_hex(16)
     monkeypatch.setenv("GITHUB_TOKEN", secret)
-    (machine_disk.parent() / f"{machine_files.environment()}-{machine_files.fingerprint()}").mkdir(parents=True)
     launch = qemu.prepare(LaunchOptions(extra_env={"MINE": secret}, memory=1 << 30))
     try:
         assert secret not in json.dumps([launch.command, launch.env])
@@ -121,6 +136,18 @@ def test_no_command_line_or_environment_holds_what_a_runner_is_given(monkeypatch
     for descriptor in held:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
+
+
+@pytest.mark.usefixtures("an_empty_disk")
+def test_a_runner_in_a_machine_is_given_no_numbers_of_cores_of_this_one() -> None:
+    launch = qemu.prepare(LaunchOptions(cores=(95, 94), cpus=1.5))
+    try:
+        with os.fdopen(os.dup(launch.descriptors[-1]), "rb") as told:
+            given = json.load(told)
+        assert json.loads(given["order"]["command"][-1])["cores"] == []
+        assert given["shape"]["cores"] == 2
+    finally:
+        launch.clean()
 
 
 def test_without_a_disk_it_is_said_how_to_build_one() -> None:

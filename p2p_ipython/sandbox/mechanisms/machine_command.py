@@ -76,10 +76,14 @@ PORTS = ("orders", "accounts", "frames")
 
 
 def shape(options: LaunchOptions, *, fast: bool) -> Shape:
-    """Return what a runner's machine is like: with room for what its task may have, and for the machine's own."""
+    """Return what a runner's machine is like: with room for what its task may have, and for the machine's own.
+
+    It has as many cores as its task may run on, so it holds ``cpus``: their numbers in it are others than here.
+    """
     task = options.memory or min(psutil.virtual_memory().total // 2, _UNBOUNDED)
     memory = task_memory(task, options) + _OWN
-    return Shape(-(-memory >> 20) << 20, min(len(os.sched_getaffinity(0)), _MOST_CORES), fast)
+    cores = min(len(options.cores) or len(os.sched_getaffinity(0)), _MOST_CORES)
+    return Shape(-(-memory >> 20) << 20, cores, fast)
 
 
 def task_memory(memory: int, options: LaunchOptions) -> int:

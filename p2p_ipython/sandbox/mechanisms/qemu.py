@@ -60,6 +60,7 @@ class QemuLaunch:
         self._accounts.setblocking(False)
         self.descriptors: tuple[int, ...] = (theirs.detach(),)
         home = SCRATCH / "home"
+        arguments = runner_arguments(options, str(SCRATCH), walled=True, filtered=True, held=True)
         given = {
             "folder": str(disk.folder),
             "shape": asdict(self._shape),
@@ -68,7 +69,7 @@ class QemuLaunch:
             "accounts": self.descriptors[0],
             "patience": _BOOT,
             "order": {
-                "command": [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True)],
+                "command": [sys.executable, *arguments],
                 "env": runner_environment(options, home, SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME},
                 "memory": task_memory(options.memory, options) if options.memory else 0,
                 "disk": options.disk,
