@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,22 @@ def test_a_runner_in_a_machine_is_given_no_numbers_of_cores_of_this_one() -> Non
         assert given["shape"]["cores"] == 2
     finally:
         launch.clean()
+
+
+@pytest.mark.usefixtures("an_empty_disk")
+def test_a_launch_that_can_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_name: str, _data: bytes) -> int:
+        raise OSError(24, "Too many open files")
+
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(qemu, "in_memory", fails)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Too many open files"):
+        qemu.prepare(LaunchOptions())
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not list(temporary.iterdir())
 
 
 def test_without_a_disk_it_is_said_how_to_build_one() -> None:

@@ -67,12 +67,12 @@ class LandlockLaunch(ProcessLaunch):
                     os.chown(folder, other, other)
             files = python_files(options)
             files.link_package(modules)
+            own = [str(scratch), *map(str, files.shown), *(each.path for each in options.mounts)]
+            written = [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)]
+            self.wall = wall_of(other, own, written)
         except BaseException:
             self._scratch.remove()
             raise
-        own = [str(scratch), *map(str, files.shown), *(each.path for each in options.mounts)]
-        written = [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)]
-        self.wall = wall_of(other, own, written)
         arguments = runner_arguments(options, str(scratch), walled=True, wall=self.wall)
         self.command = [sys.executable, *arguments]
         self.env = runner_environment(options, self.folder, temporary, modules)

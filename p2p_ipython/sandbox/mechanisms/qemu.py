@@ -54,31 +54,34 @@ class QemuLaunch:
         self._options = options
         self._used = 0
         self._shape = shape(options, fast=has_kvm() and not disk.without_kvm.exists())
-        self._scratch = Scratch()  # the task's own is in the machine
-        self.folder = self._scratch.path
-        self._accounts, theirs = socket.socketpair()
-        self._accounts.setblocking(False)
-        self.descriptors: tuple[int, ...] = (theirs.detach(),)
-        home = SCRATCH / "home"
         arguments = runner_arguments(options, str(SCRATCH), walled=True, filtered=True, held=True)
-        given = {
-            "folder": str(disk.folder),
-            "shape": asdict(self._shape),
-            "scratch": str(self.folder),
-            "user": stranger(),
-            "accounts": self.descriptors[0],
-            "patience": _BOOT,
-            "order": {
-                "command": [sys.executable, *arguments],
-                "env": runner_environment(options, home, SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME},
-                "memory": task_memory(options.memory, options) if options.memory else 0,
-                "disk": options.disk,
-                "shared": SHARED_MEMORY,
-                "processes": options.processes + _OWN_PROCESSES,
-            },
+        order = {
+            "command": [sys.executable, *arguments],
+            "env": runner_environment(options, SCRATCH / "home", SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME},
+            "memory": task_memory(options.memory, options) if options.memory else 0,
+            "disk": options.disk,
+            "shared": SHARED_MEMORY,
+            "processes": options.processes + _OWN_PROCESSES,
         }
-        told = in_memory("p2p-machine", json.dumps(given).encode())
-        self.descriptors += (told,)
+        with contextlib.ExitStack() as made:
+            scratch = Scratch()  # the task's own is in the machine
+            made.callback(scratch.remove)
+            self.folder = scratch.path
+            self._accounts, theirs = map(made.enter_context, socket.socketpair())
+            self._accounts.setblocking(False)
+            given = {
+                "folder": str(disk.folder),
+                "shape": asdict(self._shape),
+                "scratch": str(self.folder),
+                "user": stranger(),
+                "accounts": theirs.fileno(),
+                "patience": _BOOT,
+                "order": order,
+            }
+            told = in_memory("p2p-machine", json.dumps(given).encode())
+            made.callback(os.close, told)
+            self.descriptors = (theirs.fileno(), told)
+            self._made = made.pop_all()
         self.command = [sys.executable, "-P", "-m", f"{__package__}.machine_guard", str(told)]
         self.env = guard_environment()
         self._mortality = Mortality()
@@ -118,11 +121,7 @@ class QemuLaunch:
 
     def clean(self) -> None:
         """Close what was inherited, and remove the scratch folder."""
-        descriptors, self.descriptors = self.descriptors, ()
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._accounts.close()
-        self._scratch.remove()
+        self._made.close()
 
 
 def available() -> Missing | None:
