@@ -17,7 +17,14 @@ import pytest
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox.launch import LaunchOptions, unable
-from p2p_ipython.sandbox.mechanisms import machine_disk, machine_files, machine_kernel, machine_trial, qemu
+from p2p_ipython.sandbox.mechanisms import (
+    machine_command,
+    machine_disk,
+    machine_files,
+    machine_kernel,
+    machine_trial,
+    qemu,
+)
 from p2p_ipython.sandbox.mechanisms.elf import libraries, needed
 from p2p_ipython.sandbox.mechanisms.machine_command import PORTS, Shape, command, shape
 from p2p_ipython.sandbox.mechanisms.machine_guard import FULL, MEMORY_FULL
@@ -159,7 +166,7 @@ def test_a_launch_that_can_not_be_made_leaves_nothing(tmp_path: Path, monkeypatc
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(qemu, "in_memory", fails)
+    monkeypatch.setattr(machine_command, "in_memory", fails)
     before = sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="Too many open files"):
         qemu.prepare(LaunchOptions())

@@ -6,22 +6,19 @@ KVM that starts no kernel of Debian's. Linux only.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import asdict
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms import machine_disk
 from p2p_ipython.sandbox.mechanisms.environment import guard_environment
-from p2p_ipython.sandbox.mechanisms.ids import stranger
 from p2p_ipython.sandbox.mechanisms.install import lacks_program
-from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, has_kvm, shape
+from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, guard_command, has_kvm, shape
 from p2p_ipython.sandbox.mechanisms.machine_disk import Disk
-from p2p_ipython.sandbox.scratch import Scratch, in_memory
+from p2p_ipython.sandbox.scratch import Scratch
 
 _FAST, _SLOW = 30.0, 300.0
 """Seconds that a machine may take to boot, with KVM and without."""
@@ -51,20 +48,13 @@ def try_out(disk: Disk, say: Callable[[str], None]) -> None:
 
 def _save(disk: Disk, *, fast: bool) -> str:
     """Save a state, if there is none; return why that doesn't work, "" if it does."""
-    scratch = Scratch()
-    given = {
-        "folder": str(disk.folder),
-        "shape": asdict(shape(LaunchOptions(), fast=fast)),
-        "scratch": str(scratch.path),
-        "user": stranger(),
-        "accounts": -1,
-        "order": None,
-        "patience": _FAST if fast else _SLOW,
-    }
-    told = in_memory("p2p-machine", json.dumps(given).encode())
-    command = [sys.executable, "-P", "-m", f"{__package__}.machine_guard", str(told)]
-    pipe = subprocess.PIPE
-    try:
+    machine, pipe = shape(LaunchOptions(), fast=fast), subprocess.PIPE
+    with contextlib.ExitStack() as made:
+        scratch = Scratch()
+        made.callback(scratch.remove)
+        patience = _FAST if fast else _SLOW
+        command, told = guard_command(disk.folder, machine, scratch.path, None, accounts=-1, patience=patience)
+        made.callback(os.close, told)
         guard = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, env=guard_environment(), pass_fds=[told]
         )
@@ -73,7 +63,4 @@ def _save(disk: Disk, *, fast: bool) -> str:
             assert guard.stderr is not None
             said = guard.stderr.read().decode("utf-8", "replace")  # to its end: stdin stays open until then
             code = guard.wait()
-        return "" if code == 0 else " ".join(said.split())[-500:] or f"the guard ends with {code}"
-    finally:
-        os.close(told)
-        scratch.remove()
+    return "" if code == 0 else " ".join(said.split())[-500:] or f"the guard ends with {code}"

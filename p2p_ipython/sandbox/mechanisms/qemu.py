@@ -11,27 +11,24 @@ each instruction itself.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import select
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms import machine_disk
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.environment import guard_environment, runner_environment
-from p2p_ipython.sandbox.mechanisms.ids import stranger
 from p2p_ipython.sandbox.mechanisms.install import lacks_program
-from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, has_kvm, shape, task_memory
+from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, guard_command, has_kvm, shape, task_memory
 from p2p_ipython.sandbox.mechanisms.machine_guard import FULL, MEMORY_FULL
 from p2p_ipython.sandbox.mechanisms.process import kill_tree
 from p2p_ipython.sandbox.mechanisms.shown import NAME, SCRATCH, SHARED_MEMORY
-from p2p_ipython.sandbox.scratch import Scratch, in_memory
+from p2p_ipython.sandbox.scratch import Scratch
 
 LEAVES = "Tasks find Python with its packages as they were when the disk was built, and of the system's programs a few."
 
@@ -69,20 +66,13 @@ class QemuLaunch:
             self.folder = scratch.path
             self._accounts, theirs = map(made.enter_context, socket.socketpair())
             self._accounts.setblocking(False)
-            given = {
-                "folder": str(disk.folder),
-                "shape": asdict(self._shape),
-                "scratch": str(self.folder),
-                "user": stranger(),
-                "accounts": theirs.fileno(),
-                "patience": _BOOT,
-                "order": order,
-            }
-            told = in_memory("p2p-machine", json.dumps(given).encode())
+            accounts = theirs.fileno()
+            self.command, told = guard_command(
+                disk.folder, self._shape, self.folder, order, accounts=accounts, patience=_BOOT
+            )
             made.callback(os.close, told)
-            self.descriptors = (theirs.fileno(), told)
+            self.descriptors = (accounts, told)
             self._made = made.pop_all()
-        self.command = [sys.executable, "-P", "-m", f"{__package__}.machine_guard", str(told)]
         self.env = guard_environment()
         self._mortality = Mortality()
 
