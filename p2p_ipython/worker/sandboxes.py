@@ -177,9 +177,12 @@ async def test(name: str | None, settings: Settings) -> list[Verdict]:
     return [await examine(each, LaunchOptions(), settings) for each in ((name,) if name else MECHANISMS)]
 
 
-def build(say: Callable[[str], None]) -> Path:
-    """Make the disk of virtual machines; return its folder. Raises ``ConfigError``, ``OSError``. Takes a minute."""
-    return machine_trial.build(say).folder
+def build(options: LaunchOptions, say: Callable[[str], None]) -> Path:
+    """Make the disk of virtual machines, and save one for ``options``; return the disk's folder. Takes a minute.
+
+    Raises ``ConfigError``, ``OSError``.
+    """
+    return machine_trial.build(options, say).folder
 
 
 async def examined(name: str, options: LaunchOptions, settings: Settings) -> Verdict:

@@ -15,7 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from p2p_ipython.cli.sandbox import _build
+from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.members.membership import Standing
+from p2p_ipython.protocol.identity import ClusterSecret
 from p2p_ipython.sandbox.launch import LaunchOptions, unable
 from p2p_ipython.sandbox.mechanisms import (
     machine_command,
@@ -29,6 +33,7 @@ from p2p_ipython.sandbox.mechanisms.elf import libraries, needed
 from p2p_ipython.sandbox.mechanisms.machine_command import PORTS, Shape, command, shape
 from p2p_ipython.sandbox.mechanisms.machine_guard import FULL, MEMORY_FULL
 from p2p_ipython.sandbox.mechanisms.machine_state import KEPT, State
+from p2p_ipython.worker.main import WorkerOptions, _launches
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="virtual machines need Linux")
 
@@ -186,12 +191,30 @@ def test_without_a_disk_it_is_said_how_to_build_one() -> None:
 def test_what_is_not_installed_is_named_with_the_command_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="qemu-system-x86_64 is not installed") as caught:
-        machine_trial.build(print)
+        machine_trial.build(LaunchOptions(), print)
     assert "qemu-system-x86" in caught.value.hint
     monkeypatch.setattr(machine_trial, "lacks_program", lambda *_: None)
     with pytest.raises(ConfigError, match="mksquashfs is not installed") as caught:
-        machine_trial.build(print)
+        machine_trial.build(LaunchOptions(), print)
     assert "squashfs-tools" in caught.value.hint
+
+
+@pytest.mark.usefixtures("small")
+def test_the_state_that_is_saved_with_a_disk_is_for_the_tasks_of_a_worker_that_is_given_no_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved = []
+
+    def note(_disk: Path, made: Shape, *_: object, **__: object) -> tuple[list[str], int]:
+        saved.append(made)
+        return ["true"], os.open(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr(machine_trial, "lacks_program", lambda *_: None)
+    monkeypatch.setattr(machine_trial, "guard_command", note)
+    assert _build() == 0
+    standing = Standing(ClusterSecret("friends", "p2p-topic", bytes(32)), "me", "bob", shared=True)
+    (launch,) = _launches(WorkerOptions("board.example.org", "friends", settings=Settings.load()), standing)
+    assert saved == [shape(launch, fast=saved[0].fast)]
 
 
 # --- the disk --------------------------------------------------------------------------------------------------------

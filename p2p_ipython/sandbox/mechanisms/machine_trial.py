@@ -16,7 +16,7 @@ from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms import machine_disk
 from p2p_ipython.sandbox.mechanisms.environment import guard_environment
 from p2p_ipython.sandbox.mechanisms.install import lacks_program
-from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, guard_command, has_kvm, shape
+from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, Shape, guard_command, has_kvm, shape
 from p2p_ipython.sandbox.mechanisms.machine_disk import Disk
 from p2p_ipython.sandbox.scratch import Scratch
 
@@ -24,35 +24,38 @@ _FAST, _SLOW = 30.0, 300.0
 """Seconds that a machine may take to boot, with KVM and without."""
 
 
-def build(say: Callable[[str], None]) -> Disk:
-    """Make the disk of this environment as it is now, and try it out. Raises ``ConfigError``, ``OSError``."""
+def build(options: LaunchOptions, say: Callable[[str], None]) -> Disk:
+    """Make the disk of this environment as it is now, and try it out. Raises ``ConfigError``, ``OSError``.
+
+    ``options``: those of the tasks that are to start from the state that is saved.
+    """
     missing = lacks_program(PROGRAM, "qemu-system-x86", OLDEST)
     if missing is not None:
         raise ConfigError(missing.why, hint=missing.hint)
-    return machine_disk.build(say, lambda disk: try_out(disk, say))
+    return machine_disk.build(say, lambda disk: try_out(disk, options, say))
 
 
-def try_out(disk: Disk, say: Callable[[str], None]) -> None:
-    """Save the state of a machine of the default shape. Raises ``ConfigError`` if none comes up, ``OSError``."""
+def try_out(disk: Disk, options: LaunchOptions, say: Callable[[str], None]) -> None:
+    """Save the state of a machine for ``options``. Raises ``ConfigError`` if none comes up, ``OSError``."""
     disk.without_kvm.unlink(missing_ok=True)
     if has_kvm():
         say("starting a machine, by KVM")
-        if not (why := _save(disk, fast=True)):
+        if not (why := _save(disk, shape(options, fast=True))):
             return
         say(f"no machine starts by KVM here, so QEMU computes each instruction itself, which is slow ({why})")
         disk.without_kvm.touch()
     say("starting a machine, without KVM")
-    if why := _save(disk, fast=False):
+    if why := _save(disk, shape(options, fast=False)):
         raise ConfigError(f"no virtual machine starts here: {why}")
 
 
-def _save(disk: Disk, *, fast: bool) -> str:
+def _save(disk: Disk, machine: Shape) -> str:
     """Save a state, if there is none; return why that doesn't work, "" if it does."""
-    machine, pipe = shape(LaunchOptions(), fast=fast), subprocess.PIPE
+    pipe = subprocess.PIPE
     with contextlib.ExitStack() as made:
         scratch = Scratch()
         made.callback(scratch.remove)
-        patience = _FAST if fast else _SLOW
+        patience = _FAST if machine.fast else _SLOW
         command, told = guard_command(disk.folder, machine, scratch.path, None, accounts=-1, patience=patience)
         made.callback(os.close, told)
         guard = subprocess.Popen(
