@@ -28,7 +28,7 @@ from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, guar
 from p2p_ipython.sandbox.mechanisms.machine_guard import FULL, MEMORY_FULL
 from p2p_ipython.sandbox.mechanisms.process import kill_tree
 from p2p_ipython.sandbox.mechanisms.shown import NAME, SCRATCH, SHARED_MEMORY
-from p2p_ipython.sandbox.scratch import Scratch
+from p2p_ipython.sandbox.scratch import OVER, Scratch
 
 LEAVES = "Tasks find Python with its packages as they were when the disk was built, and of the system's programs a few."
 
@@ -106,7 +106,7 @@ class QemuLaunch:
         if code == MEMORY_FULL and words.endswith(FULL):
             limit = task_memory(self._options.memory, self._options) if self._options.memory else self._shape.memory
             detail = f"It used up the {limit / (1 << 30):.2f} GiB of its virtual machine, files included."
-            return Death("memory", 0, f"The task was ended. {detail}")
+            return Death("memory", 0, f"{OVER} {detail}")
         return self._mortality.death(code, words)
 
     def clean(self) -> None:
