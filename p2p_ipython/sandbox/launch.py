@@ -148,7 +148,10 @@ class Mechanism(Protocol):
     LEAVES: str
 
     def available(self) -> Missing | None:
-        """Return why the mechanism can't be used here; None if it may be tried. Quick: it starts nothing."""
+        """Return why the mechanism can't be used here; None if it may be tried.
+
+        It starts no runner, but may ask programs for their versions, and look at all files of Python's: it blocks.
+        """
         ...
 
     def prepare(self, options: LaunchOptions) -> Launch:
