@@ -45,9 +45,10 @@ def _sandbox(options: argparse.Namespace) -> int:
 
 
 def _build() -> int:
+    from p2p_ipython.worker.main import bounded
     from p2p_ipython.worker.sandboxes import build
 
-    folder = build(say)
+    folder = build(bounded(Settings.load(), 1)[0], say)  # for p2p worker without an option
     mib = sum(file.stat().st_size for file in folder.iterdir()) / (1 << 20)
     say(f"The disk is in {folder} ({mib:.0f} MiB). Lend with it: p2p worker --sandbox qemu")
     return 0

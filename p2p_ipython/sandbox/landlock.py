@@ -42,9 +42,6 @@ WRITE = _ALL & ~(_MAKE_CHAR | _MAKE_SOCK | _MAKE_BLOCK | _IOCTL_DEV)
 USE = _READ_FILE | _WRITE_FILE
 """Reading and writing a device."""
 
-DRIVE = USE | _IOCTL_DEV
-"""That, and every other request to its driver."""
-
 _NETWORK = 0b11
 """Binding and connecting TCP sockets."""
 

@@ -148,7 +148,10 @@ class Mechanism(Protocol):
     LEAVES: str
 
     def available(self) -> Missing | None:
-        """Return why the mechanism can't be used here; None if it may be tried. Quick: it starts nothing."""
+        """Return why the mechanism can't be used here; None if it may be tried.
+
+        It starts no runner, but may ask programs for their versions, and look at all files of Python's: it blocks.
+        """
         ...
 
     def prepare(self, options: LaunchOptions) -> Launch:
@@ -194,7 +197,7 @@ WITH_NETWORK = ("bubblewrap",)
 WITH_MOUNTS = ("bubblewrap", "podman", "apptainer", "landlock", "docker", "firejail", "seatbelt", "landrun")
 """Those that can share folders and files on purpose."""
 
-WITH_GRAPHICS = ("bubblewrap", "podman", "apptainer", "landlock", "docker")
+WITH_GRAPHICS = ("bubblewrap", "podman", "apptainer", "docker")
 """Those that can give tasks the lender's graphics cards, and those alone."""
 
 HIDING = ("bubblewrap", "podman", "apptainer", "docker")
@@ -228,8 +231,8 @@ def runner_arguments(
 
     ``walled``: the runner's user id counts this runner's processes alone, so that their number can be bounded.
     ``modeless``: it has to hold calls on modes of files, because the wall doesn't. ``filtered``: it has to hold what
-    namespaces leave open, because nothing outside does. ``held``: a cgroup outside holds ``cpus``. ``wall``: it has to
-    build its wall itself, of this.
+    namespaces leave open, because nothing outside does. ``held``: a cgroup outside holds ``cpus``, or a
+    machine that has no more cores. ``wall``: it has to build its wall itself, of this.
     ``-P``: what lies in the runner's folder can't pass for a module of ours.
     """
     arguments = {

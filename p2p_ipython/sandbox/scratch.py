@@ -24,7 +24,7 @@ DISK_FULL = 99
 """The exit code that says that a runner's scratch folder held too much."""
 
 OVER = "The task was ended."
-"""How the words begin that go with it."""
+"""How the words begin that go with it, and those about any other limit."""
 
 _FOLDERS = 1 << 20
 """Bytes that folders may take beside a file that is as large as one may be."""
@@ -102,11 +102,21 @@ def _opened(folder: str | Path) -> int:
 
 
 def full(scratch: str, disk: int) -> int | None:
-    """Return the code to end with when the scratch folder holds too much."""
-    if occupied(scratch, disk + _FOLDERS) <= disk + _FOLDERS:
+    """Say so, and return the code to end with, when the scratch folder holds too much."""
+    if not over(scratch, disk):
         return None
-    os.write(2, f"{OVER} It wrote more than the {disk >> 20} MiB that it may write to its scratch folder.\n".encode())
+    os.write(2, f"{OVER} {wrote_too_much(disk)}\n".encode())
     return DISK_FULL
+
+
+def over(scratch: str, disk: int) -> bool:
+    """Return whether a scratch folder holds more than a file of ``disk`` bytes, and folders beside it."""
+    return occupied(scratch, disk + _FOLDERS) > disk + _FOLDERS
+
+
+def wrote_too_much(disk: int) -> str:
+    """Return the sentence about a task whose scratch folder is ``over``."""
+    return f"It wrote more than the {disk >> 20} MiB that it may write to its scratch folder."
 
 
 def occupied(folder: str, enough: int) -> int:

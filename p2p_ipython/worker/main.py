@@ -310,22 +310,32 @@ def _of_ones_own(launch: LaunchOptions) -> LaunchOptions:
 
 def _launches(options: WorkerOptions, standing: Standing) -> list[LaunchOptions]:
     """Return what the runners of each slot are to be like. Raises ``ConfigError``."""
-    every = LaunchOptions(
-        memory=options.settings.task_memory or _memory() * 3 // 4 // options.slots,
-        cpus=min(options.settings.task_cpus, os.cpu_count() or 1),
-        polite=standing.shared,
-        place=standing.name,
-        disk=options.settings.task_disk,
-        processes=options.settings.task_processes,
-        output_limit=options.settings.output_limit,
-        path=options.path,
-        folder=options.folder,
-        mounts=options.mounts,
-        network=options.network,
-    )
     cards = find().divided(options.slots) if options.gpu else [None] * options.slots
-    cores = shared_out(available_cores(), every.cpus, options.slots)
-    return [replace(every, graphics=its, cores=on) for its, on in zip(cards, cores, strict=True)]
+    return [
+        replace(
+            each,
+            polite=standing.shared,
+            place=standing.name,
+            path=options.path,
+            folder=options.folder,
+            mounts=options.mounts,
+            network=options.network,
+            graphics=its,
+        )
+        for each, its in zip(bounded(options.settings, options.slots), cards, strict=True)
+    ]
+
+
+def bounded(settings: Settings, slots: int) -> list[LaunchOptions]:
+    """Return what bounds the tasks of each slot."""
+    every = LaunchOptions(
+        memory=settings.task_memory or _memory() * 3 // 4 // slots,
+        cpus=min(settings.task_cpus, os.cpu_count() or 1),
+        disk=settings.task_disk,
+        processes=settings.task_processes,
+        output_limit=settings.output_limit,
+    )
+    return [replace(every, cores=cores) for cores in shared_out(available_cores(), every.cpus, slots)]
 
 
 def available_cores() -> list[int]:

@@ -177,21 +177,24 @@ async def test(name: str | None, settings: Settings) -> list[Verdict]:
     return [await examine(each, LaunchOptions(), settings) for each in ((name,) if name else MECHANISMS)]
 
 
-def build(say: Callable[[str], None]) -> Path:
-    """Make the disk of virtual machines; return its folder. Raises ``ConfigError``, ``OSError``. Takes a minute."""
-    return machine_trial.build(say).folder
+def build(options: LaunchOptions, say: Callable[[str], None]) -> Path:
+    """Make the disk of virtual machines, and save one for ``options``; return the disk's folder. Takes a minute.
+
+    Raises ``ConfigError``, ``OSError``.
+    """
+    return machine_trial.build(options, say).folder
 
 
 async def examined(name: str, options: LaunchOptions, settings: Settings) -> Verdict:
     """Return the verdict on a mechanism: the remembered one if it passed, else that of a self-test now."""
-    missing = _missing(name, options)
+    missing = await asyncio.to_thread(_missing, name, options)
     if missing is not None or name == NO_WALL:
         return Verdict(name, missing)
     kind = name + (" with network" if options.network else "") + (" with cards" if options.graphics is not None else "")
     known = await asyncio.to_thread(_remembered)
     if isinstance(seconds := known.get(kind), float):
         return Verdict(name, seconds=seconds)
-    verdict = await examine(name, options, settings)
+    verdict = await _tested(name, options, settings)
     if verdict.holds:
         await asyncio.to_thread(_remember, kind, verdict.seconds)
     return verdict
@@ -199,9 +202,12 @@ async def examined(name: str, options: LaunchOptions, settings: Settings) -> Ver
 
 async def examine(name: str, options: LaunchOptions, settings: Settings) -> Verdict:
     """Run a mechanism's self-test, whatever is remembered; takes a second or so."""
-    missing = _missing(name, options)
-    if missing is not None:
-        return Verdict(name, missing)
+    missing = await asyncio.to_thread(_missing, name, options)
+    return Verdict(name, missing) if missing is not None else await _tested(name, options, settings)
+
+
+async def _tested(name: str, options: LaunchOptions, settings: Settings) -> Verdict:
+    """Run the self-test of a mechanism that lacks nothing."""
     watch = _Watch()
     slot = Slot(options, watch, settings, mechanism=name)
     begun = time.monotonic()
@@ -232,6 +238,7 @@ async def examine(name: str, options: LaunchOptions, settings: Settings) -> Verd
 
 
 def _missing(name: str, options: LaunchOptions) -> Missing | None:
+    """Return what the system lacks for a mechanism and what is asked of it; blocks."""
     missing = mechanism(name).available()
     return missing or (internet.lacks() if options.network else None)
 

@@ -45,7 +45,7 @@ from p2p_ipython.protocol.task_frames import (
     read_runner,
 )
 from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, prepare
-from p2p_ipython.sandbox.scratch import sweep
+from p2p_ipython.sandbox.scratch import OVER, sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.runner_life import RunnerLife
 from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
@@ -325,7 +325,7 @@ class Slot:
         if not most or (used := runner.usage(shared_once=shared_once)) <= most:
             return None
         words = f"It used {used / GIB:.2f} of the {most / GIB:.2f} GiB of memory that it may have."
-        return Death("memory", 0, f"The task was ended. {words}")
+        return Death("memory", 0, f"{OVER} {words}")
 
     async def _back_off(self) -> None:
         pause = min(_BACKOFF_MAX, 0.1 * 2.0 ** min(self._failures, 20))

@@ -95,9 +95,10 @@ _NOT_HERE = 3
 _BUILD = f"""
 import sys
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms.machine_trial import build
 try:
-    build(print)
+    build(LaunchOptions(), print)
 except ConfigError as error:
     print(error.message)
     sys.exit({_NOT_HERE})

@@ -56,8 +56,9 @@ async def test_a_task_runs_on_the_cores_of_its_slot_and_behind_a_wall_on_no_othe
     own = tuple(every[:1])
     async with worker(mechanism=wall, cpus=0.5, cores=own, polite=True) as it:
         before, after, threads, count, nice = (await it.cell(TRY)).value
-    assert before == [*own]
-    assert after == ([*own] if wall != NO_WALL else sorted(every))
+    there = [*own] if wall != "qemu" else [0]  # a machine has cores of its own, and no more of them
+    assert before == there
+    assert after == (there if wall != NO_WALL else sorted(every))
     assert (threads, count, nice >= 10) == ("1", "1", True)
 
 

@@ -16,6 +16,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.sandbox import landlock
 from p2p_ipython.sandbox.inside.shared import SemLock
 from p2p_ipython.sandbox.launch import LaunchOptions, Mount, mechanism, unable
+from p2p_ipython.sandbox.mechanisms import landlock as landlock_mechanism
 from p2p_ipython.sandbox.mechanisms import landrun
 from p2p_ipython.sandbox.mechanisms.landlock import wall_of
 from p2p_ipython.worker.sandboxes import Verdict
@@ -116,6 +117,19 @@ def test_a_wall_of_roots_opens_the_folders_that_only_root_can_enter(tmp_path_fac
     assert any(each in (folder, *folder.parents) for each in map(type(folder), wall["closed"]))
     assert wall_of(None, [str(folder / "python")], [])["closed"] == []
     assert "/proc" not in wall["read"]
+
+
+@linux
+def test_a_launch_whose_wall_can_not_be_told_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(landlock_mechanism, "wall_of", fails)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Input/output error"):
+        landlock_mechanism.prepare(LaunchOptions(scratch=tmp_path))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_without_its_dot_files_is_not_landlocks_to_share() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from slot_support import Outcome, until, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.sandbox.launch import MECHANISMS, mechanism
+from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, mechanism, prepare
+from p2p_ipython.sandbox.scratch import DISK_FULL, full
 
 MIB = 1 << 20
 
@@ -66,6 +68,22 @@ async def test_a_task_that_fills_its_scratch_folder_is_told_so(name: str) -> Non
         assert outcome.death is not None
         assert outcome.death.kind == "disk"
         assert "16 MiB that it may write to its scratch folder" in words(outcome)
+
+
+def test_one_file_as_large_as_a_task_may_write_is_not_too_much_whoever_looks(tmp_path: Path) -> None:
+    launch, disk = prepare(NO_WALL, LaunchOptions(disk=4 * MIB, processes=0, scratch=tmp_path)), 4 * MIB
+    try:
+        (launch.folder / "large").write_bytes(bytes(disk))
+        with subprocess.Popen(["true"]) as process:
+            assert launch.excess(process) is None
+            assert full(str(launch.folder.parent), disk) is None
+            (launch.folder / "beside").write_bytes(bytes(2 * MIB))
+            death = launch.excess(process)
+        assert death is not None
+        assert death.kind == "disk"
+        assert full(str(launch.folder.parent), disk) == DISK_FULL
+    finally:
+        launch.clean()
 
 
 async def test_a_task_that_starts_too_many_processes_is_told_so(name: str) -> None:

@@ -10,17 +10,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from p2p_ipython.cli.sandbox import _build
+from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.members.membership import Standing
+from p2p_ipython.protocol.identity import ClusterSecret
 from p2p_ipython.sandbox.launch import LaunchOptions, unable
-from p2p_ipython.sandbox.mechanisms import machine_disk, machine_files, machine_kernel, machine_trial, qemu
+from p2p_ipython.sandbox.mechanisms import (
+    machine_command,
+    machine_disk,
+    machine_files,
+    machine_kernel,
+    machine_trial,
+    qemu,
+)
 from p2p_ipython.sandbox.mechanisms.elf import libraries, needed
 from p2p_ipython.sandbox.mechanisms.machine_command import PORTS, Shape, command, shape
 from p2p_ipython.sandbox.mechanisms.machine_guard import FULL, MEMORY_FULL
 from p2p_ipython.sandbox.mechanisms.machine_state import KEPT, State
+from p2p_ipython.worker.main import WorkerOptions, _launches
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="virtual machines need Linux")
 
@@ -93,6 +106,13 @@ def test_a_machines_memory_has_room_for_a_task_and_its_files() -> None:
     assert 2 << 30 < made.memory < 3 << 30
 
 
+def test_a_machine_has_as_many_cores_as_its_task_may_run_on_whatever_their_numbers_are() -> None:
+    assert shape(LaunchOptions(cores=(95, 94)), fast=False).cores == 2
+    every = len(os.sched_getaffinity(0))
+    assert shape(LaunchOptions(), fast=False).cores == min(every, 8)
+    assert shape(LaunchOptions(cores=tuple(range(96))), fast=False).cores == 8
+
+
 def test_what_a_machine_can_not_do_is_said() -> None:
     assert unable("qemu", LaunchOptions(network=True)) is not None
 
@@ -100,10 +120,18 @@ def test_what_a_machine_can_not_do_is_said() -> None:
 # --- a launch --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def an_empty_disk() -> Path:
+    """Have a disk that launches take, and that no machine starts from."""
+    folder = machine_disk.parent() / f"{machine_files.environment()}-{machine_files.fingerprint()}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.usefixtures("an_empty_disk")
 def test_no_command_line_or_environment_holds_what_a_runner_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = secrets.token_hex(16)
     monkeypatch.setenv("GITHUB_TOKEN", secret)
-    (machine_disk.parent() / f"{machine_files.environment()}-{machine_files.fingerprint()}").mkdir(parents=True)
     launch = qemu.prepare(LaunchOptions(extra_env={"MINE": secret}, memory=1 << 30))
     try:
         assert secret not in json.dumps([launch.command, launch.env])
@@ -123,6 +151,34 @@ def test_no_command_line_or_environment_holds_what_a_runner_is_given(monkeypatch
             os.fstat(descriptor)
 
 
+@pytest.mark.usefixtures("an_empty_disk")
+def test_a_runner_in_a_machine_is_given_no_numbers_of_cores_of_this_one() -> None:
+    launch = qemu.prepare(LaunchOptions(cores=(95, 94), cpus=1.5))
+    try:
+        with os.fdopen(os.dup(launch.descriptors[-1]), "rb") as told:
+            given = json.load(told)
+        assert json.loads(given["order"]["command"][-1])["cores"] == []
+        assert given["shape"]["cores"] == 2
+    finally:
+        launch.clean()
+
+
+@pytest.mark.usefixtures("an_empty_disk")
+def test_a_launch_that_can_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_name: str, _data: bytes) -> int:
+        raise OSError(24, "Too many open files")
+
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(machine_command, "in_memory", fails)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Too many open files"):
+        qemu.prepare(LaunchOptions())
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not list(temporary.iterdir())
+
+
 def test_without_a_disk_it_is_said_how_to_build_one() -> None:
     with pytest.raises(ConfigError, match="no disk") as caught:
         qemu.prepare(LaunchOptions())
@@ -135,12 +191,30 @@ def test_without_a_disk_it_is_said_how_to_build_one() -> None:
 def test_what_is_not_installed_is_named_with_the_command_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="qemu-system-x86_64 is not installed") as caught:
-        machine_trial.build(print)
+        machine_trial.build(LaunchOptions(), print)
     assert "qemu-system-x86" in caught.value.hint
     monkeypatch.setattr(machine_trial, "lacks_program", lambda *_: None)
     with pytest.raises(ConfigError, match="mksquashfs is not installed") as caught:
-        machine_trial.build(print)
+        machine_trial.build(LaunchOptions(), print)
     assert "squashfs-tools" in caught.value.hint
+
+
+@pytest.mark.usefixtures("small")
+def test_the_state_that_is_saved_with_a_disk_is_for_the_tasks_of_a_worker_that_is_given_no_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved = []
+
+    def note(_disk: Path, made: Shape, *_: object, **__: object) -> tuple[list[str], int]:
+        saved.append(made)
+        return ["true"], os.open(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr(machine_trial, "lacks_program", lambda *_: None)
+    monkeypatch.setattr(machine_trial, "guard_command", note)
+    assert _build() == 0
+    standing = Standing(ClusterSecret("friends", "p2p-topic", bytes(32)), "me", "bob", shared=True)
+    (launch,) = _launches(WorkerOptions("board.example.org", "friends", settings=Settings.load()), standing)
+    assert saved == [shape(launch, fast=saved[0].fast)]
 
 
 # --- the disk --------------------------------------------------------------------------------------------------------

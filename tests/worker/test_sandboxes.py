@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, mechanism
+from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, Missing, mechanism
 from p2p_ipython.worker import sandboxes
 from p2p_ipython.worker.sandboxes import Verdict, choose, examine, examined
 
@@ -94,7 +96,7 @@ async def test_one_that_fails_its_test_is_never_taken(monkeypatch: pytest.Monkey
     async def fails(name: str, _options: LaunchOptions, _settings: Settings) -> Verdict:
         return Verdict(name, holes=("a task can erase files",), seconds=0.1)
 
-    monkeypatch.setattr(sandboxes, "examine", fails)
+    monkeypatch.setattr(sandboxes, "_tested", fails)
     monkeypatch.setattr(sandboxes, "MECHANISMS", ("bubblewrap", NO_WALL))
     if mechanism("bubblewrap").available() is not None:
         pytest.skip("bubblewrap is not installed")
@@ -115,7 +117,7 @@ async def test_a_passed_test_is_remembered_until_something_has_changed(
     async def again(name: str, _options: LaunchOptions, _settings: Settings) -> Verdict:
         return Verdict(name, holes=("it was tested again",))
 
-    monkeypatch.setattr(sandboxes, "examine", again)
+    monkeypatch.setattr(sandboxes, "_tested", again)
     assert (await examined(name, LaunchOptions(), Settings())).holds
     file = own_data / "sandboxes.json"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -123,6 +125,28 @@ async def test_a_passed_test_is_remembered_until_something_has_changed(
     assert (await examined(name, LaunchOptions(), Settings())).holes == ("it was tested again",)
     file.write_text("nonsense")
     assert (await examined(name, LaunchOptions(), Settings())).holes == ("it was tested again",)
+
+
+@pytest.mark.parametrize("ask", [examined, examine])
+async def test_what_a_mechanism_lacks_is_asked_once_and_beside_the_event_loop(
+    ask: Callable[[str, LaunchOptions, Settings], Awaitable[Verdict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, missing = [], sandboxes._missing
+
+    def note(name: str, options: LaunchOptions) -> Missing | None:
+        asked.append(threading.get_ident())
+        return missing(name, options)
+
+    async def holds(name: str, _options: LaunchOptions, _settings: Settings) -> Verdict:
+        return Verdict(name, seconds=0.1)
+
+    monkeypatch.setattr(sandboxes, "_missing", note)
+    monkeypatch.setattr(sandboxes, "_tested", holds)
+    for name in MECHANISMS:
+        asked.clear()
+        await ask(name, LaunchOptions(), Settings())
+        assert len(asked) == 1
+        assert threading.get_ident() not in asked
 
 
 async def test_without_a_place_to_remember_the_test_runs_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,9 @@ def enter(told: dict[str, Any]) -> int:
     else:
         others = 0
         _uncover(told["closed"], places)
-        _become(user, told["groups"])
+        _become(user)
         processes.die_with_parent(warden)  # the kernel has forgotten it
-    rights = {"read": landlock.READ, "write": landlock.WRITE, "use": landlock.USE, "drive": landlock.DRIVE}
+    rights = {"read": landlock.READ, "write": landlock.WRITE, "use": landlock.USE}
     landlock.restrict((path, right) for name, right in rights.items() for path in told[name])
     seccomp.without_namespaces()
     processes.alone()
@@ -73,12 +73,12 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, data: 
     _checked(call(*words[:3], ctypes.c_ulong(flags), words[3]), f"{target} can't be mounted")
 
 
-def _become(user: int, groups: list[int]) -> None:
-    """Become another user, in a group of the same number and in ``groups``, without any capability."""
+def _become(user: int) -> None:
+    """Become another user, in a group of the same number and in no other, without any capability."""
     control = ctypes.CDLL(None).prctl
     for capability in range(64):
         control(_DROP_CAPABILITY, capability, 0, 0, 0)
-    os.setgroups(groups)
+    os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
     control(_DUMPABLE, 1, 0, 0, 0)  # else /proc/self is root's

@@ -67,16 +67,12 @@ class LandlockLaunch(ProcessLaunch):
                     os.chown(folder, other, other)
             files = python_files(options)
             files.link_package(modules)
+            own = [str(scratch), *map(str, files.shown), *(each.path for each in options.mounts)]
+            written = [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)]
+            self.wall = wall_of(other, own, written)
         except BaseException:
             self._scratch.remove()
             raise
-        cards = options.graphics
-        nodes = [str(node) for node, _ in (cards.nodes() if cards is not None else ())]
-        libraries = [str(file) for file, _ in (cards.files() if cards is not None else ())]
-        own = [str(scratch), *map(str, files.shown), *(each.path for each in options.mounts), *libraries]
-        written = [str(self.folder), str(temporary), *(each.path for each in options.mounts if each.writable)]
-        groups = cards.groups() if cards is not None else ()
-        self.wall = wall_of(other, own, written, nodes, groups)
         arguments = runner_arguments(options, str(scratch), walled=True, wall=self.wall)
         self.command = [sys.executable, *arguments]
         self.env = runner_environment(options, self.folder, temporary, modules)
@@ -86,28 +82,20 @@ class LandlockLaunch(ProcessLaunch):
         self._mortality = Mortality()
 
 
-def wall_of(
-    user: int | None,
-    own: Iterable[str],
-    written: Iterable[str],
-    devices: Iterable[str] = (),
-    groups: Iterable[int] = (),
-) -> dict[str, Any]:
+def wall_of(user: int | None, own: Iterable[str], written: Iterable[str]) -> dict[str, Any]:
     """Return what a runner builds its wall of: the user to become, None for none; paths to read, to write and to use.
 
-    ``groups``: those that the user is in. ``closed``: folders over ``own`` that only root can enter.
+    ``closed``: folders over ``own`` that only root can enter.
     """
     own = list(own)
     system = [str(SYSTEM), *(str(place) for place, _ in roots()), *(f"/etc/{name}" for name in (*ETC, *_NAMES))]
     facts = [f"/proc/{name}" for name in _OF_MACHINE] + [f"/proc/self/{name}" for name in _OF_ITSELF]
     return {
         "user": user,
-        "groups": list(groups),
         "closed": [] if user is None else [str(each) for each in closed_folders(map(Path, own))],
         "read": [*system, *_DEVICES, *facts, *own],
         "write": list(written),
         "use": [os.devnull],
-        "drive": list(devices),
     }
 
 

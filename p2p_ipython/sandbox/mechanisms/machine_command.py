@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from p2p_ipython.sandbox.launch import LaunchOptions
+from p2p_ipython.sandbox.mechanisms.ids import stranger
 from p2p_ipython.sandbox.mechanisms.shown import SHARED_MEMORY
+from p2p_ipython.sandbox.scratch import in_memory
 
 PROGRAM = "qemu-system-x86_64"
 OLDEST = (7, 2)
@@ -76,10 +81,14 @@ PORTS = ("orders", "accounts", "frames")
 
 
 def shape(options: LaunchOptions, *, fast: bool) -> Shape:
-    """Return what a runner's machine is like: with room for what its task may have, and for the machine's own."""
+    """Return what a runner's machine is like: with room for what its task may have, and for the machine's own.
+
+    It has as many cores as its task may run on, so it holds ``cpus``: their numbers in it are others than here.
+    """
     task = options.memory or min(psutil.virtual_memory().total // 2, _UNBOUNDED)
     memory = task_memory(task, options) + _OWN
-    return Shape(-(-memory >> 20) << 20, min(len(os.sched_getaffinity(0)), _MOST_CORES), fast)
+    cores = min(len(options.cores) or len(os.sched_getaffinity(0)), _MOST_CORES)
+    return Shape(-(-memory >> 20) << 20, cores, fast)
 
 
 def task_memory(memory: int, options: LaunchOptions) -> int:
@@ -88,6 +97,23 @@ def task_memory(memory: int, options: LaunchOptions) -> int:
     A quarter more than a task may have: the slot, which looks at ``usage``, ends the task first, and says why.
     """
     return memory * 5 // 4 + options.disk + SHARED_MEMORY
+
+
+def guard_command(
+    disk: Path, shape: Shape, scratch: Path, order: dict[str, Any] | None, *, accounts: int, patience: float
+) -> tuple[list[str], int]:
+    """Return what starts a machine's guard, and the descriptor that it inherits; machine_guard.py has the words."""
+    given = {
+        "folder": str(disk),
+        "shape": asdict(shape),
+        "scratch": str(scratch),
+        "user": stranger(),
+        "accounts": accounts,
+        "order": order,
+        "patience": patience,
+    }
+    told = in_memory("p2p-machine", json.dumps(given).encode())
+    return [sys.executable, "-P", "-m", f"{__package__}.machine_guard", str(told)], told
 
 
 def has_kvm() -> bool:

@@ -6,65 +6,58 @@ KVM that starts no kernel of Debian's. Linux only.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import asdict
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms import machine_disk
 from p2p_ipython.sandbox.mechanisms.environment import guard_environment
-from p2p_ipython.sandbox.mechanisms.ids import stranger
 from p2p_ipython.sandbox.mechanisms.install import lacks_program
-from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, has_kvm, shape
+from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, Shape, guard_command, has_kvm, shape
 from p2p_ipython.sandbox.mechanisms.machine_disk import Disk
-from p2p_ipython.sandbox.scratch import Scratch, in_memory
+from p2p_ipython.sandbox.scratch import Scratch
 
 _FAST, _SLOW = 30.0, 300.0
 """Seconds that a machine may take to boot, with KVM and without."""
 
 
-def build(say: Callable[[str], None]) -> Disk:
-    """Make the disk of this environment as it is now, and try it out. Raises ``ConfigError``, ``OSError``."""
+def build(options: LaunchOptions, say: Callable[[str], None]) -> Disk:
+    """Make the disk of this environment as it is now, and try it out. Raises ``ConfigError``, ``OSError``.
+
+    ``options``: those of the tasks that are to start from the state that is saved.
+    """
     missing = lacks_program(PROGRAM, "qemu-system-x86", OLDEST)
     if missing is not None:
         raise ConfigError(missing.why, hint=missing.hint)
-    return machine_disk.build(say, lambda disk: try_out(disk, say))
+    return machine_disk.build(say, lambda disk: try_out(disk, options, say))
 
 
-def try_out(disk: Disk, say: Callable[[str], None]) -> None:
-    """Save the state of a machine of the default shape. Raises ``ConfigError`` if none comes up, ``OSError``."""
+def try_out(disk: Disk, options: LaunchOptions, say: Callable[[str], None]) -> None:
+    """Save the state of a machine for ``options``. Raises ``ConfigError`` if none comes up, ``OSError``."""
     disk.without_kvm.unlink(missing_ok=True)
     if has_kvm():
         say("starting a machine, by KVM")
-        if not (why := _save(disk, fast=True)):
+        if not (why := _save(disk, shape(options, fast=True))):
             return
         say(f"no machine starts by KVM here, so QEMU computes each instruction itself, which is slow ({why})")
         disk.without_kvm.touch()
     say("starting a machine, without KVM")
-    if why := _save(disk, fast=False):
+    if why := _save(disk, shape(options, fast=False)):
         raise ConfigError(f"no virtual machine starts here: {why}")
 
 
-def _save(disk: Disk, *, fast: bool) -> str:
+def _save(disk: Disk, machine: Shape) -> str:
     """Save a state, if there is none; return why that doesn't work, "" if it does."""
-    scratch = Scratch()
-    given = {
-        "folder": str(disk.folder),
-        "shape": asdict(shape(LaunchOptions(), fast=fast)),
-        "scratch": str(scratch.path),
-        "user": stranger(),
-        "accounts": -1,
-        "order": None,
-        "patience": _FAST if fast else _SLOW,
-    }
-    told = in_memory("p2p-machine", json.dumps(given).encode())
-    command = [sys.executable, "-P", "-m", f"{__package__}.machine_guard", str(told)]
     pipe = subprocess.PIPE
-    try:
+    with contextlib.ExitStack() as made:
+        scratch = Scratch()
+        made.callback(scratch.remove)
+        patience = _FAST if machine.fast else _SLOW
+        command, told = guard_command(disk.folder, machine, scratch.path, None, accounts=-1, patience=patience)
+        made.callback(os.close, told)
         guard = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, env=guard_environment(), pass_fds=[told]
         )
@@ -73,7 +66,4 @@ def _save(disk: Disk, *, fast: bool) -> str:
             assert guard.stderr is not None
             said = guard.stderr.read().decode("utf-8", "replace")  # to its end: stdin stays open until then
             code = guard.wait()
-        return "" if code == 0 else " ".join(said.split())[-500:] or f"the guard ends with {code}"
-    finally:
-        os.close(told)
-        scratch.remove()
+    return "" if code == 0 else " ".join(said.split())[-500:] or f"the guard ends with {code}"

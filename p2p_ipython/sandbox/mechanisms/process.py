@@ -15,7 +15,7 @@ from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arg
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality, count_below, memory_below
 from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.processes import descendants, end_those_in
-from p2p_ipython.sandbox.scratch import Scratch, occupied
+from p2p_ipython.sandbox.scratch import OVER, Scratch, over, wrote_too_much
 
 LEAVES = "Tasks run as you, with your files, keys and network in reach."
 
@@ -60,10 +60,9 @@ class ProcessLaunch:
             return None
         if (most := self.watched.processes) and (count := count_below(process.pid)) > most:
             words = f"It had {count} of the {most} processes and threads that it may have."
-            return Death("processes", 0, f"The task was ended. {words}")
-        if (most := self.watched.disk) and (written := occupied(str(self._scratch.path), most)) > most:
-            words = f"It wrote {written >> 20} of the {most >> 20} MiB that it may write to its scratch folder."
-            return Death("disk", 0, f"The task was ended. {words}")
+            return Death("processes", 0, f"{OVER} {words}")
+        if (most := self.watched.disk) and over(str(self._scratch.path), most):
+            return Death("disk", 0, f"{OVER} {wrote_too_much(most)}")
         return None
 
     def death(self, code: int, words: str) -> Death:

@@ -11,27 +11,24 @@ each instruction itself.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import select
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
 
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, Missing, runner_arguments
 from p2p_ipython.sandbox.mechanisms import machine_disk
 from p2p_ipython.sandbox.mechanisms.accounts import Mortality
 from p2p_ipython.sandbox.mechanisms.environment import guard_environment, runner_environment
-from p2p_ipython.sandbox.mechanisms.ids import stranger
 from p2p_ipython.sandbox.mechanisms.install import lacks_program
-from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, has_kvm, shape, task_memory
+from p2p_ipython.sandbox.mechanisms.machine_command import OLDEST, PROGRAM, guard_command, has_kvm, shape, task_memory
 from p2p_ipython.sandbox.mechanisms.machine_guard import FULL, MEMORY_FULL
 from p2p_ipython.sandbox.mechanisms.process import kill_tree
 from p2p_ipython.sandbox.mechanisms.shown import NAME, SCRATCH, SHARED_MEMORY
-from p2p_ipython.sandbox.scratch import Scratch, in_memory
+from p2p_ipython.sandbox.scratch import OVER, Scratch
 
 LEAVES = "Tasks find Python with its packages as they were when the disk was built, and of the system's programs a few."
 
@@ -54,31 +51,28 @@ class QemuLaunch:
         self._options = options
         self._used = 0
         self._shape = shape(options, fast=has_kvm() and not disk.without_kvm.exists())
-        self._scratch = Scratch()  # the task's own is in the machine
-        self.folder = self._scratch.path
-        self._accounts, theirs = socket.socketpair()
-        self._accounts.setblocking(False)
-        self.descriptors: tuple[int, ...] = (theirs.detach(),)
-        home = SCRATCH / "home"
-        given = {
-            "folder": str(disk.folder),
-            "shape": asdict(self._shape),
-            "scratch": str(self.folder),
-            "user": stranger(),
-            "accounts": self.descriptors[0],
-            "patience": _BOOT,
-            "order": {
-                "command": [sys.executable, *runner_arguments(options, str(SCRATCH), walled=True, filtered=True)],
-                "env": runner_environment(options, home, SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME},
-                "memory": task_memory(options.memory, options) if options.memory else 0,
-                "disk": options.disk,
-                "shared": SHARED_MEMORY,
-                "processes": options.processes + _OWN_PROCESSES,
-            },
+        arguments = runner_arguments(options, str(SCRATCH), walled=True, filtered=True, held=True)
+        order = {
+            "command": [sys.executable, *arguments],
+            "env": runner_environment(options, SCRATCH / "home", SCRATCH / "tmp") | {"USER": NAME, "LOGNAME": NAME},
+            "memory": task_memory(options.memory, options) if options.memory else 0,
+            "disk": options.disk,
+            "shared": SHARED_MEMORY,
+            "processes": options.processes + _OWN_PROCESSES,
         }
-        told = in_memory("p2p-machine", json.dumps(given).encode())
-        self.descriptors += (told,)
-        self.command = [sys.executable, "-P", "-m", f"{__package__}.machine_guard", str(told)]
+        with contextlib.ExitStack() as made:
+            scratch = Scratch()  # the task's own is in the machine
+            made.callback(scratch.remove)
+            self.folder = scratch.path
+            self._accounts, theirs = map(made.enter_context, socket.socketpair())
+            self._accounts.setblocking(False)
+            accounts = theirs.fileno()
+            self.command, told = guard_command(
+                disk.folder, self._shape, self.folder, order, accounts=accounts, patience=_BOOT
+            )
+            made.callback(os.close, told)
+            self.descriptors = (accounts, told)
+            self._made = made.pop_all()
         self.env = guard_environment()
         self._mortality = Mortality()
 
@@ -112,16 +106,12 @@ class QemuLaunch:
         if code == MEMORY_FULL and words.endswith(FULL):
             limit = task_memory(self._options.memory, self._options) if self._options.memory else self._shape.memory
             detail = f"It used up the {limit / (1 << 30):.2f} GiB of its virtual machine, files included."
-            return Death("memory", 0, f"The task was ended. {detail}")
+            return Death("memory", 0, f"{OVER} {detail}")
         return self._mortality.death(code, words)
 
     def clean(self) -> None:
         """Close what was inherited, and remove the scratch folder."""
-        descriptors, self.descriptors = self.descriptors, ()
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._accounts.close()
-        self._scratch.remove()
+        self._made.close()
 
 
 def available() -> Missing | None:
