@@ -313,14 +313,14 @@ class P2PMagics(Magics):
             self._ip.push({name: future})
 
         def bound(_future: object) -> None:
-            if not future._promise.failure and (trouble := bind(binding, future, cell, self._ip.push)):
+            if not future._promise.failure and (trouble := bind(binding, future, self._ip.push)):
                 output({"kind": "stream", "name": "stderr", "text": f"{trouble}\n"})
 
         if options.wait:
             value = self._wait(future, shown)
             bound(future)
             return value
-        if binding.asked or binding.imported:
+        if binding.asked or binding.imports:
             future.add_done_callback(bound)
         return None
 
