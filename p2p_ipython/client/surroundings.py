@@ -87,7 +87,11 @@ class Surroundings:
         if files:
             parts.append(Files(tuple(files), tuple(files.values())))
         parts += (part for part in task.parts if not isinstance(part, Environment))
-        return replace(task, around=self._packed(parts, store)) if parts else task
+        if not parts:
+            return task
+        packed = self._packed(parts, store)
+        store.unpin(ref for ref in packed.large if ref in task.packed.large)  # one pin a task
+        return replace(task, around=packed)
 
     def _packed(self, parts: list[Part], store: BufferStore) -> Packed:
         last = self._last

@@ -408,11 +408,7 @@ class P2PMagics(Magics):
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), interactive=output.interactive)
             output.show(words, html=line_html("waiting", words))
-        try:
-            future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
-        except BaseException:
-            cluster._core.store.unpin(task.large)
-            raise
+        future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
         future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
         self._ip.push({"_p2p": future}, interactive=False)
         if not output.has_status:

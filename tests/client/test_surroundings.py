@@ -6,6 +6,7 @@ import decimal
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import p2p_ipython
@@ -52,3 +53,34 @@ def test_a_seed_is_a_whole_number() -> None:
         for wrong in (-1, 1.5, "a", None):
             with pytest.raises(CaptureError, match="no seed"):
                 cluster.seeded(wrong)  # type: ignore[arg-type]
+
+
+def pins(store: BufferStore) -> int:
+    return sum(entry.pins for entry in list(store._entries.values()))
+
+
+def test_a_buffer_of_a_task_and_of_what_goes_around_it_is_pinned_once() -> None:
+    store = BufferStore(1 << 30)
+    array = np.zeros(2 << 20, np.uint8)
+    task = make_call(np.sum, (array,), {}, store)
+    whole = Surroundings("").around(task, store, files={"zeros": array.tobytes()})
+    assert whole.around is not None
+    assert set(whole.around.large) & set(task.large)
+    store.unpin(whole.large)
+    assert pins(store) == 0
+
+
+def test_a_task_that_is_refused_pins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise CaptureError("not now", hint="Later.")
+
+    with p2p_ipython.connect(workers=1) as cluster:
+        core = cluster._core
+        for refuses in ("parts", "around"):
+            task = make_call(np.sum, (np.ones(2 << 20),), {}, core.store)
+            assert pins(core.store) == 1
+            with monkeypatch.context() as patch:
+                patch.setattr(core.surroundings, refuses, refuse)
+                with pytest.raises(CaptureError, match="not now"):
+                    core.submit_task(task)
+            assert pins(core.store) == 0
