@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client.arrived import Arrived
@@ -98,7 +98,7 @@ class ClusterCore:
     ) -> Future[Any]:
         """Freeze a call and submit it; futures among its arguments are waited for, and their values sent."""
         self.check_open()
-        return self.submitted.call(fn, args, kwargs, parts=self.surroundings.parts(seed=seed))
+        return self.submitted.call(fn, args, kwargs, noted=partial(self.surroundings.noted, seed=seed))
 
     def submit_task(
         self,
@@ -117,7 +117,7 @@ class ClusterCore:
         ``seed`` and ``env`` are as in ``Surroundings.parts``.
         """
         try:
-            task = replace(task, parts=self.surroundings.parts(seed=seed, env=env))
+            task = self.surroundings.noted(task, seed=seed, env=env)
             task = self.surroundings.around(task, self.store, files=files, modules=modules)
             return self.submitted.take(Frozen(task), sink)
         except BaseException:
