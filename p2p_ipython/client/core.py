@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client.arrived import Arrived
@@ -98,7 +98,7 @@ class ClusterCore:
     ) -> Future[Any]:
         """Freeze a call and submit it; futures among its arguments are waited for, and their values sent."""
         self.check_open()
-        return self.submitted.call(fn, args, kwargs, parts=self.surroundings.parts(seed=seed))
+        return self.submitted.call(fn, args, kwargs, noted=partial(self.surroundings.noted, seed=seed))
 
     def submit_task(
         self,
@@ -110,20 +110,18 @@ class ClusterCore:
         seed: Seed | None = None,
         env: Iterable[str] = (),
     ) -> Future[Any]:
-        """Submit a task that is made already; ``sink`` shows its output.
+        """Submit a task that is made already, or raise; its pins in ``store`` are the cluster's from now on.
 
-        ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs. ``seed`` and
-        ``env`` are as in ``Surroundings.parts``.
-
-        Without one it is shown as if it had been printed here; in a notebook, under the cell that submits.
+        ``sink`` shows its output. Without one it is shown as if it had been printed here; in a notebook, under the cell
+        that submits. ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
+        ``seed`` and ``env`` are as in ``Surroundings.parts``.
         """
-        task = replace(task, parts=self.surroundings.parts(seed=seed, env=env))
-        task = self.surroundings.around(task, self.store, files=files, modules=modules)
         try:
+            task = self.surroundings.noted(task, seed=seed, env=env)
+            task = self.surroundings.around(task, self.store, files=files, modules=modules)
             return self.submitted.take(Frozen(task), sink)
         except BaseException:
-            if task.around is not None:
-                self.store.unpin(task.around.large)
+            self.store.unpin(task.large)
             raise
 
     def trusts(self, signer: str) -> bool:

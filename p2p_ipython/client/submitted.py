@@ -9,7 +9,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client import future as future_module
@@ -23,7 +22,6 @@ from p2p_ipython.task.buffer_store import BufferStore
 
 if TYPE_CHECKING:
     from p2p_ipython.client.bridge import Bridge
-    from p2p_ipython.task.around import Part
     from p2p_ipython.task.task import Task
 
 
@@ -67,22 +65,32 @@ class Submitted:
         kwargs: dict[str, Any],
         *,
         once: bool = False,
-        parts: tuple[Part, ...] = (),
+        noted: Callable[[Task], Task] = lambda task: task,
     ) -> Future[Any]:
-        """Freeze a call and take it; ``parts`` go around it. Raises as ``make_call`` does."""
+        """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does."""
         from p2p_ipython.task.inputs import places  # heavy, as the next one
         from p2p_ipython.task.task import make_call
 
         args, kwargs, inputs = places(args, kwargs)
         task = make_call(fn, args, kwargs, self._store, once=once, large=self._large)
-        if parts:
-            task = replace(task, parts=parts)
-        return self._take_pinned(Frozen(task if inputs else self._surrounded(task), inputs))
+        try:
+            task = noted(task)
+            if not inputs:
+                task = self._around(task)
+            return self.take(Frozen(task, inputs), None)
+        except BaseException:
+            self._store.unpin(task.large)
+            raise
 
     def again(self, future: Future[Any]) -> Future[Any]:
         """For a future's ``again``."""
         self._check_open()
-        return self._take_pinned(self._frozen.thawed(future))
+        frozen = self._frozen.thawed(future)
+        try:
+            return self.take(frozen, None)
+        except BaseException:
+            self._store.unpin(frozen.task.large)
+            raise
 
     def take(self, frozen: Frozen, sink: OutputSink | None) -> Future[Any]:
         """Submit a task, or hold it until its inputs have come; return its future. ``sink`` shows its output."""
@@ -128,26 +136,14 @@ class Submitted:
 
     # -- inside --
 
-    def _take_pinned(self, frozen: Frozen) -> Future[Any]:
-        try:
-            return self.take(frozen, None)
-        except BaseException:
-            self._store.unpin(frozen.task.large)
-            raise
-
-    def _surrounded(self, task: Task) -> Task:
-        """Put around a call what it needs, its values among that; unpin it when that can't be."""
-        try:
-            return self._around(task)
-        except BaseException:
-            self._store.unpin(task.large)
-            raise
-
     def _filled(self, task: Task, future: Future[Any], sink: OutputSink) -> None:
         """Submit a task whose inputs have come, also after ``shutdown``."""
         try:
-            task = self._surrounded(task)
-        except P2PError as error:
+            task = self._around(task)
+        except BaseException as error:
+            self._store.unpin(task.large)
+            if not isinstance(error, P2PError):
+                raise
             future._promise.failed(error)
             return
         if not future.done():  # else less of it is kept

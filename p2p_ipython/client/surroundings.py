@@ -34,7 +34,7 @@ class Surroundings:
     def __init__(self, folder: str, *, shared: bool = False) -> None:
         self._folder = folder
         self._modules = LocalModules(shows_paths=bool(folder))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._settings = Collector()
         self._environment = None if shared else EnvironmentChanges(same_machine=bool(folder))
         self._setup: Setup | None = None
@@ -51,13 +51,22 @@ class Surroundings:
             found: tuple[Part | None, ...] = (changes, named(env), self._setup, self._settings.collect(), seed)
         return tuple(part for part in found if part is not None)
 
+    def noted(self, task: Task, *, seed: Seed | None = None, env: Iterable[str] = ()) -> Task:
+        """Return a task that is submitted now with the ``parts`` of now, and with what its set-up cell needs."""
+        with self._lock:
+            parts = self.parts(seed=seed, env=env)
+            modules, needs_python = self._setup_needs
+        python = PYTHON if needs_python else task.needs_python
+        return replace(task, parts=parts, modules=task.modules | modules, needs_python=python)
+
     def set_up(self, captured: Captured | None, store: BufferStore) -> None:
         """Have a cell run in each new runner before its first task of this notebook; none any more without one.
 
         Raises as ``freeze`` does.
         """
         if captured is None:
-            self._setup = None
+            with self._lock:
+                self._setup, self._setup_needs = None, (frozenset(), False)
             return
         packed = freeze(captured, store)
         try:
@@ -67,27 +76,27 @@ class Surroundings:
         digest = hashlib.sha256(captured.source.encode("utf-8", "replace"))
         for piece in names:
             digest.update(hashlib.sha256(piece).digest())
-        self._setup_needs = captured.modules | packed.modules, packed.needs_python
-        self._setup = Setup(digest.hexdigest(), captured.source, names)
+        with self._lock:
+            self._setup = Setup(digest.hexdigest(), captured.source, names)
+            self._setup_needs = captured.modules | packed.modules, packed.needs_python
 
     def around(
         self, task: Task, store: BufferStore, *, files: Mapping[str, bytes] | None = None, modules: bool = True
     ) -> Task:
-        """Return a task with what goes around it; its buffers are in ``store``, pinned. Raises ``CaptureError``."""
+        """Return a noted task with what goes around it, whose buffers are pinned, too. Raises ``CaptureError``."""
         parts: list[Part] = [part for part in task.parts if isinstance(part, Environment)]
         if self._folder and (folder := os.getcwd()) != self._folder:
             parts.append(Folder(folder))
-        imported = task.modules
-        if any(isinstance(part, Setup) for part in task.parts):
-            also, needs_python = self._setup_needs
-            imported = imported | also
-            task = replace(task, needs_python=PYTHON) if needs_python else task
-        if modules and imported and (needed := self._modules.needed(imported)) is not None:
+        if modules and task.modules and (needed := self._modules.needed(task.modules)) is not None:
             parts.append(needed)
         if files:
             parts.append(Files(tuple(files), tuple(files.values())))
         parts += (part for part in task.parts if not isinstance(part, Environment))
-        return replace(task, around=self._packed(parts, store)) if parts else task
+        if not parts:
+            return task
+        packed = self._packed(parts, store)
+        store.unpin(ref for ref in packed.large if ref in task.packed.large)  # one pin a task
+        return replace(task, around=packed)
 
     def _packed(self, parts: list[Part], store: BufferStore) -> Packed:
         last = self._last

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
-    from p2p_ipython.task.bindings import Bindings
+    from p2p_ipython.task.bindings import Bindings, Import
 
 _SHOWN = 6
 """Names that a line shows."""
@@ -25,13 +24,13 @@ class Binding:
     """What is to become of the names that a cell binds.
 
     ``asked``: names to put into the notebook, all or none; if they are ``every`` name of the cell, those that can be.
-    ``imported``: those of them that the cell imports, which the notebook imports, too. ``kept``: names of which the
+    ``imports``: those of them that the cell imports, which the notebook imports, too. ``kept``: names of which the
     line says that they stay with the task; ``changed``: values of the notebook of which the task changes its copy.
     """
 
     asked: tuple[str, ...] = ()
     every: bool = False
-    imported: frozenset[str] = frozenset()
+    imports: tuple[Import, ...] = ()
     kept: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
 
@@ -80,7 +79,7 @@ def chosen(option: str | None, binds: Bindings, sent: Container[str], modules: C
     if not asked:
         raise MagicUsage("--bind wants names, as --bind score,model, or all")
     if asked == ("all",):
-        return Binding(told + changed, True, frozenset(set(names) & binds.imported))
+        return Binding(told + changed, True, tuple(each for each in binds.imports if each.name in names))
     for name in asked:
         if name not in binds.bound and name not in changed:
             there = _few((*names, *changed))
@@ -88,27 +87,25 @@ def chosen(option: str | None, binds: Bindings, sent: Container[str], modules: C
                 f"the cell doesn't bind {name[:80]!r}, so it can't be bound here",
                 hint=f"It binds {there}." if there else "It binds nothing: assign to a name in it.",
             )
-    imported = binds.imported & set(asked)
     rest = tuple(name for name in told if name not in asked)
     return Binding(
-        tuple(name for name in asked if name not in imported),
+        tuple(name for name in asked if name not in binds.imported),
         False,
-        frozenset(imported),
+        tuple(each for each in binds.imports if each.name in asked),
         rest,
         tuple(name for name in changed if name not in asked),
     )
 
 
-def bind(binding: Binding, future: Future[Any], source: str, push: Callable[[dict[str, Any]], object]) -> str:
+def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]], object]) -> str:
     """Bind what was asked for; return what there is to say against it, "" for nothing."""
-    if not (binding.asked or binding.imported):
+    if not (binding.asked or binding.imports):
         return ""
     try:
         values = binding.values(future)
     except P2PError as error:
         return f"Nothing was bound. {error}"
-    for name, module in _imports(source, binding.imported):
-        values[name] = module
+    values.update(_imported(binding.imports))
     push(values)
     if binding.every and (missing := [name for name in binding.asked if name not in values]):
         return f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why."
@@ -121,30 +118,14 @@ def left_words(future: Future[Any]) -> str:
     return f"left {words} (future.files)" if words else ""
 
 
-def _imports(source: str, wanted: frozenset[str]) -> Iterable[tuple[str, Any]]:
-    """Import what the cell imports under the ``wanted`` names, as far as it is there."""
-    import ast
-
-    if not wanted:
-        return
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                name = alias.asname or alias.name.partition(".")[0]
-                if name in wanted and (module := _module(alias.name)) is not None:
-                    yield name, module if alias.asname else _module(name)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                name = alias.asname or alias.name
-                if name in wanted and (module := _module(node.module)) is not None and hasattr(module, alias.name):
-                    yield name, getattr(module, alias.name)
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
+def _imported(imports: Iterable[Import]) -> Iterator[tuple[str, Any]]:
+    """Import what the cell imports, as far as it is there."""
+    for name, module, attribute in imports:
+        try:
+            found = __import__(module, fromlist=[attribute] if attribute else [])
+            yield name, getattr(found, attribute) if attribute else found
+        except (ImportError, AttributeError):
+            pass
 
 
 def _few(names: Iterable[str]) -> str:

@@ -313,14 +313,14 @@ class P2PMagics(Magics):
             self._ip.push({name: future})
 
         def bound(_future: object) -> None:
-            if not future._promise.failure and (trouble := bind(binding, future, cell, self._ip.push)):
+            if not future._promise.failure and (trouble := bind(binding, future, self._ip.push)):
                 output({"kind": "stream", "name": "stderr", "text": f"{trouble}\n"})
 
         if options.wait:
             value = self._wait(future, shown)
             bound(future)
             return value
-        if binding.asked or binding.imported:
+        if binding.asked or binding.imports:
             future.add_done_callback(bound)
         return None
 
@@ -408,11 +408,7 @@ class P2PMagics(Magics):
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), interactive=output.interactive)
             output.show(words, html=line_html("waiting", words))
-        try:
-            future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
-        except BaseException:
-            cluster._core.store.unpin(task.large)
-            raise
+        future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
         future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
         self._ip.push({"_p2p": future}, interactive=False)
         if not output.has_status:

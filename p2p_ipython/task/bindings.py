@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _CHANGING = frozenset(
     (
@@ -29,29 +30,36 @@ _CHANGING_FIRST = frozenset(
 """Functions that change their first argument."""
 
 
+class Import(NamedTuple):
+    """What a cell imports under a name: an attribute of a module; with "" the package that the module is in."""
+
+    name: str
+    module: str
+    attribute: str
+
+
 @dataclass(frozen=True)
 class Bindings:
-    """``bound``: names that the cell sets, in the order of the source; ``imported`` those of them that are imports.
+    """``bound``: names that the cell sets, and ``imports`` those of them that it imports, in the order of the source.
 
     ``changed``: names whose values it changes in place, and that it doesn't set.
     """
 
     bound: tuple[str, ...]
-    imported: frozenset[str]
+    imports: tuple[Import, ...]
     changed: tuple[str, ...]
+
+    @property
+    def imported(self) -> frozenset[str]:
+        """The names that are imports."""
+        return frozenset(each.name for each in self.imports)
 
 
 def bindings_in(tree: ast.Module) -> Bindings:
     """Analyse a cell that is parsed (``reads.parsed``)."""
     bound = dict.fromkeys(_bound(tree))
-    imported = {
-        (alias.asname or alias.name).partition(".")[0]
-        for node in _outside(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
     changed = dict.fromkeys(name for name in _changed(tree) if name not in bound)
-    return Bindings(tuple(bound), frozenset(imported), tuple(changed))
+    return Bindings(tuple(bound), tuple(_imports(tree)), tuple(changed))
 
 
 def _outside(tree: ast.AST) -> Iterator[ast.AST]:
@@ -85,6 +93,22 @@ def _bound(tree: ast.Module) -> Iterator[str]:
                 yield from ((alias.asname or alias.name).partition(".")[0] for alias in names if alias.name != "*")
             case ast.Global(names=names):
                 yield from names
+
+
+def _imports(tree: ast.Module) -> Iterator[Import]:
+    for node in _outside(tree):
+        match node:
+            case ast.Import(names=names):
+                for alias in names:
+                    package, _, last = alias.name.rpartition(".")
+                    if alias.asname and package:
+                        yield Import(alias.asname, package, last)
+                    else:
+                        yield Import(alias.asname or alias.name.partition(".")[0], alias.name, "")
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                for alias in names:
+                    if alias.name != "*":
+                        yield Import(alias.asname or alias.name, module, alias.name)
 
 
 def _changed(tree: ast.Module) -> Iterator[str]:

@@ -112,3 +112,13 @@ def test_large_values_travel_beside_the_value(nb: Notebook) -> None:
 def test_pull_says_what_it_wants(nb: Notebook) -> None:
     for line in ("%p2p_pull", "%p2p_pull x from nothing", "%p2p_pull 1x"):
         assert "UsageError: %p2p_pull wants" in nb.run(line).text
+
+
+def test_imports_are_bound_beside_the_syntax_of_ipython(nb: Notebook) -> None:
+    cell = nb.run(
+        "%%p2p --wait --bind all\nimport math, xml.dom\nimport xml.sax as sax\nfrom json import tool, loads as read\n"
+        "%time 1\nfiles = !echo a"
+    )
+    assert cell.error is None, cell.error
+    found = "list(files), math.floor(1.5), xml.dom.__name__, sax.__name__, tool.__name__, read('2')"
+    assert nb.run(found).value == "(['a'], 1, 'xml.dom', 'xml.sax', 'json.tool', 2)"

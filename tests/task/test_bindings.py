@@ -57,3 +57,20 @@ def test_the_values_of_the_notebook_that_a_cell_changes(cell: str, changed: str)
 def test_imports_are_told_apart() -> None:
     found = bindings_in(parsed("import numpy as np\nimport os.path\nx = 1", transform))
     assert found.imported == {"np", "os"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "imports"),
+    [
+        ("import a", [("a", "a", "")]),
+        ("import a.b, a.c", [("a", "a.b", ""), ("a", "a.c", "")]),
+        ("import a as x, a.b.c as y", [("x", "a", ""), ("y", "a.b", "c")]),
+        ("from a.b import c, d as e", [("c", "a.b", "c"), ("e", "a.b", "d")]),
+        ("%matplotlib inline\nimport a", [("a", "a", "")]),
+        ("from a import *", []),
+        ("from . import a\nfrom .b import c", []),
+        ("def f(): import a", []),
+    ],
+)
+def test_what_a_cell_imports(cell: str, imports: list[tuple[str, str, str]]) -> None:
+    assert list(bindings_in(parsed(cell, transform)).imports) == imports
