@@ -43,7 +43,7 @@ class FrozenTasks:
         task = frozen.task
         around = replace(task.around, large={}) if task.around is not None else None
         future._frozen = replace(frozen, task=replace(task, packed=replace(task.packed, large={}), around=around))
-        size = EACH + len(task.inline) + len(task.source or "")
+        size = EACH + task.inline_size + len(task.source or "")
         with self._lock:
             self._over.append((weakref.ref(future), size))
             self._size += size
@@ -58,19 +58,16 @@ class FrozenTasks:
         frozen = future._frozen
         if frozen is None:
             raise _forgotten(future)
-        task, large = frozen.task, {}
+        task = frozen.task
         around = task.around
         segments = (*task.packed.segments, *(around.segments if around is not None else ()))
         refs = dict.fromkeys(ref for _, ref in segments if ref is not None)
         try:
-            for ref in refs:
-                self._store.pin((ref,))
-                large[ref] = self._store.get(ref)
+            self._store.pin(refs)
         except KeyError:
-            self._store.unpin(large)
             raise _forgotten(future) from None
         # All of them, wherever they belong: ``Task.large`` has both.
-        packed = replace(task.packed, large=large)
+        packed = replace(task.packed, large={ref: self._store.get(ref) for ref in refs})
         return replace(frozen, task=replace(task, id=uuid.uuid4().hex, packed=packed, created=time.time()))
 
 

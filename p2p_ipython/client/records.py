@@ -55,7 +55,7 @@ class Records:
             time.time(),
             cell=getattr(sink, "cell", ""),
             needs=task.needs_python or "",
-            size_in=task.packed.size + len(source),
+            size_in=task.size,
             source=source,
         )
         self.feed.facts()  # a reason to wait may be the first of its kind

@@ -6,8 +6,8 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from operator import is_
 from pathlib import Path
 
 from p2p_ipython.errors import CaptureError
@@ -96,15 +96,17 @@ class Surroundings:
             return task
         packed = self._packed(parts, store)
         store.unpin(ref for ref in packed.large if ref in task.packed.large)  # one pin a task
-        return replace(task, around=packed)
+        return replace(task, around=packed, parts=())
 
     def _packed(self, parts: list[Part], store: BufferStore) -> Packed:
         last = self._last
-        if last is not None and len(parts) == len(last[0]) and all(map(is_, parts, last[0])):
-            return last[1]
+        if last is not None and parts == last[0]:
+            with suppress(KeyError):  # forgotten
+                store.pin(last[1].large)
+                return last[1]
         # Apart from the rest, and by hash if it isn't small: what stays the same goes once to each worker.
         packed = pack_task(parts, store, large=IN_BAND)
-        if not packed.large:  # else it has to be pinned each time
+        if not any(isinstance(part, Files) for part in parts):  # these may take much memory
             self._last = parts, packed
         return packed
 

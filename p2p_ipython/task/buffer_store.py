@@ -67,10 +67,16 @@ class BufferStore:
             return self._entries[ref].view
 
     def pin(self, refs: Iterable[str]) -> None:
-        """Keep ``refs`` until they are unpinned as often as they were pinned. Raises ``KeyError``."""
+        """Keep ``refs`` until they are unpinned as often as they were pinned.
+
+        Raises ``KeyError`` if one isn't there; none is pinned then.
+        """
+        pinned: list[str] = []
         for ref in refs:
             if self._pinned(ref) is None:
+                self.unpin(pinned)
                 raise KeyError(ref)
+            pinned.append(ref)
 
     def unpin(self, refs: Iterable[str]) -> None:
         """Unpin each of ``refs`` once; those that ``clear`` has forgotten are passed over."""

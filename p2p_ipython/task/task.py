@@ -68,6 +68,16 @@ class Task:
         """The inline segments of all that travels."""
         return self.packed.inline + self.around.inline if self.around is not None else self.packed.inline
 
+    @property
+    def inline_size(self) -> int:
+        """Bytes of ``inline``."""
+        return len(self.packed.inline) + (len(self.around.inline) if self.around is not None else 0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that travels, its source among them, each ref counted once."""
+        return self.inline_size + sum(view.nbytes for view in self.large.values()) + len(self.source or "")
+
 
 def make_call(
     function: Callable[..., Any],

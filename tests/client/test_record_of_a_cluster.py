@@ -154,3 +154,12 @@ def test_the_extension_decides_what_a_cluster_looks_like(cluster: Cluster, monke
     assert cluster.panel() == ("the panel of", cluster)
     data, _ = DisplayFormatter().format(cluster)  # type: ignore[no-untyped-call]
     assert data["text/html"] == "<p>the panel</p>"
+
+
+@pytest.mark.parametrize("size", [1000, 2 << 20])
+def test_the_size_of_a_task_is_that_of_all_that_goes_with_it(cluster: Cluster, size: int) -> None:
+    made = cell(cluster, "'a source'")
+    future = cluster._core.submit_task(made, files={"zeros": bytes(size)})
+    future.result(PATIENCE)
+    entry = cluster._core.record.entries[future.task_id]
+    assert entry.size_in >= size + made.packed.size + len("'a source'")
