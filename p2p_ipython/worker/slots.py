@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
@@ -45,10 +44,11 @@ from p2p_ipython.protocol.task_frames import (
     read_runner,
 )
 from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, prepare
-from p2p_ipython.sandbox.scratch import OVER, sweep
+from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.runner_life import RunnerLife
 from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
+from p2p_ipython.worker.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +67,6 @@ _QUICK = 1.0
 _SPARED = 2
 """Runners that may end before a task could be sent to them. With the next one the task is given up: its buffers
 may be what they don't survive."""
-
-_LOOK = 0.1
-"""Seconds between two looks at what a task takes, at least."""
-
-_SHARE = 20
-"""The pause between two looks is at least so many times what one takes."""
-
-GIB = 1 << 30
 
 _AGAIN = 0.1
 """Seconds after which a task is interrupted again, for the first time. Each further time it is twice as long."""
@@ -121,6 +113,8 @@ class Slot:
         self._settings = settings
         self._mechanism = mechanism
         self._runner: RunnerLife | None = None
+        self._watch: Watch
+        """The runner's."""
         self._owner: str | None = None
         self._job: _Job | None = None
         self._paused = False
@@ -274,7 +268,8 @@ class Slot:
         most = START_DEADLINES.get(self._mechanism, START_DEADLINE)
         doom = Death("start", 0, f"The runner wasn't ready within {most:g} s.")
         deadline = loop.call_later(most, lambda: None if runner.pid else runner.stop(doom))
-        watch = loop.create_task(self._watch(runner), name="p2p-limits")
+        self._watch = Watch(runner, self._options.memory)
+        watch = loop.create_task(self._watch.run(), name="p2p-watch")
         try:
             await runner.over
         finally:
@@ -303,29 +298,6 @@ class Slot:
             raise
         finally:
             self._runner = None
-
-    async def _watch(self, runner: RunnerLife) -> None:
-        """End a task whose processes together take more than it may have."""
-        pause = _LOOK
-        while not runner.over.done():
-            await asyncio.sleep(pause)
-            job, begun = self._job, time.monotonic()
-            if job is None:
-                continue
-            death = near = self._excess_of_memory(runner)
-            if near is not None:  # at first sight: what is shared counts once in the second look, which takes longer
-                death = await asyncio.to_thread(self._excess_of_memory, runner, shared_once=True)
-            death = death or await asyncio.to_thread(runner.excess)
-            if death is not None and self._job is job:  # else it has ended meanwhile
-                runner.stop(death)
-            pause = _LOOK if near is not None else max(_LOOK, _SHARE * (time.monotonic() - begun))
-
-    def _excess_of_memory(self, runner: RunnerLife, *, shared_once: bool = False) -> Death | None:
-        most = self._options.memory
-        if not most or (used := runner.usage(shared_once=shared_once)) <= most:
-            return None
-        words = f"It used {used / GIB:.2f} of the {most / GIB:.2f} GiB of memory that it may have."
-        return Death("memory", 0, f"{OVER} {words}")
 
     async def _back_off(self) -> None:
         pause = min(_BACKOFF_MAX, 0.1 * 2.0 ** min(self._failures, 20))
@@ -373,6 +345,7 @@ class Slot:
         if not runner.is_gone():
             job.sent = True
             self._bound_time(runner, job)
+            self._watch.begin(job)
             runner.writer.write_encoded(job.head, job.body)
 
     def _bound_time(self, runner: RunnerLife, job: _Job) -> None:
@@ -457,6 +430,7 @@ class Slot:
         """Tell the result of a task that its runner has sent."""
         assert job.held is not None
         job.stop()
+        self._watch.end()
         self._job = None
         self._tell(self._listener.on_result, *job.held)
 
