@@ -13,6 +13,7 @@ sandbox.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import os
 import random
@@ -65,8 +66,9 @@ def forget_helpers() -> None:
     for name in _TRACKERS:
         tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
         if tracker is not None and tracker._fd is not None:
-            os.close(tracker._fd)
-            tracker._fd = tracker._pid = None
+            tracker._send = functools.partial(_send_to_one_that_knows, tracker)
+            fd, tracker._fd, tracker._pid = tracker._fd, None, None
+            os.close(fd)
     server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
     if server is not None and server._forkserver_pid is not None:
         os.close(server._forkserver_alive_fd)
@@ -75,6 +77,16 @@ def forget_helpers() -> None:
         pools: Any = sys.modules.get(name)
         if pools is not None and pools._executor is not None:
             pools._executor = pools._executor_kwargs = None
+
+
+def _send_to_one_that_knows(tracker: Any, command: str, name: str, kind: str) -> None:
+    """Send a command to a resource tracker. One that isn't running knows of nothing, and isn't started to forget it.
+
+    Locks of a pool unregister themselves when they are collected, which may be while its processes are being ended, or
+    in the next task.
+    """
+    if command != "UNREGISTER" or tracker._fd is not None:
+        type(tracker)._send(tracker, command, name, kind)
 
 
 def _numpy_anew() -> None:
