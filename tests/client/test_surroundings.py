@@ -99,6 +99,7 @@ def test_a_call_that_waits_for_a_future_has_what_the_set_up_cell_of_its_submissi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "beside_it.py").write_text("mark = 'set up'")
+
     def mark(_: object) -> object:
         import math
 

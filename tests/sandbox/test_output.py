@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from slot_support import worker
 
+from p2p_ipython.config import Settings
+
 
 async def test_output_arrives_while_the_task_still_runs(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
@@ -51,6 +53,33 @@ async def test_what_subprocesses_c_code_and_forks_print_is_the_tasks_output() ->
         )
         assert sorted(outcome.text().split("\n")) == sorted(["out", "to our stdout", "from C", "from a fork", ""])
         assert outcome.text("stderr") == "err\n"
+
+
+async def test_a_child_of_a_fork_keeps_its_files_and_says_nothing_of_its_own() -> None:
+    source = """
+import os, tempfile
+if os.fork() == 0:
+    files = [tempfile.TemporaryFile() for _ in range(20)]
+    numbers = {file.fileno() for file in files}
+    if os.fork() == 0:
+        print(all(os.fstat(number) for number in numbers), flush=True)
+        os._exit(0)
+    os._exit(os.wait()[1])
+os.wait()[1]
+"""
+    async with worker() as it:
+        outcome = await it.cell(source)
+        assert (outcome.value, outcome.text(), outcome.text("stderr")) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize("before", [0, 20])
+async def test_what_a_task_flushes_is_sent_before_it_computes_without_letting_go(before: int) -> None:
+    async with worker(Settings(cancel_grace=0)) as it:
+        source = f"for n in range({before}): print(n, flush=True)\nprint('there', flush=True)\nsum(range(10 ** 14))"
+        task = it.begin({}, run="cell", source=source)
+        await it.printed("there")
+        it.slot.cancel(task)
+        assert (await it.over()).death is not None
 
 
 async def test_a_fork_that_comes_back_from_the_task_does_not_speak_for_it() -> None:

@@ -33,8 +33,9 @@ from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.threads import Left
 
 _GATHER = 8 << 10
-_OFTEN = 0.01
-"""Seconds between two frames for a task that flushes each line: what comes meanwhile waits ``_LATE`` at most."""
+_AT_ONCE, _OFTEN = 200, 0.01
+"""A task that flushes has so many frames sent at once, and one more each ``_OFTEN`` seconds. What it flushes beyond
+that waits ``_LATE``, or as long as the task lets no other thread run: a frame a line would cost more than the line."""
 
 _FRAMES, _EACH = 500, 128
 """Frames of output of a task: so many, and one more for each ``_EACH`` bytes of the limit. A client takes twice."""
@@ -75,7 +76,7 @@ class Outlet:
         self._parts: list[str] = []
         self._size = 0
         self._sent = self._unsent = self._frames = 0
-        self._sent_at = 0.0
+        self._at_once, self._asked_at = 0.0, 0.0
         self._noted = False
         self._left: dict[int, Left] = {}
         self._forked = False
@@ -158,9 +159,14 @@ class Outlet:
                 self._channel.send(frame, body[start : start + MAX_BODY])
 
     def flush_soon(self) -> None:
-        """Send what has been gathered, unless something was sent a moment ago: then it is sent in a moment."""
-        if time.monotonic() - self._sent_at > _OFTEN:
-            self.flush()
+        """Send what has been gathered, unless much was sent a moment ago: then it is sent in a moment."""
+        with self._lock:
+            now = time.monotonic()
+            self._at_once = min(self._at_once + (now - self._asked_at) / _OFTEN, _AT_ONCE)
+            self._asked_at = now
+            if self._at_once >= 1 and self._parts:
+                self._at_once -= 1
+                self.flush()
 
     def flush(self) -> None:
         """Send what has been gathered."""
@@ -171,7 +177,6 @@ class Outlet:
             if self._task is None:
                 return
             body = text.encode("utf-8", "replace")
-            self._sent_at = time.monotonic()
             self._frames += 1
             room = self._limit - self._sent if self._frames <= self._most_frames else 0
             if len(body) > room:

@@ -51,10 +51,16 @@ class Channel:
         for start in range(0, len(data), MAX_BODY):
             self.send(ResultChunk(task.id, task.attempt, ref, len(data), start), data[start : start + MAX_BODY])
 
-    def mute(self) -> None:
-        """For a forked child: close the descriptor and say nothing from now on."""
+    def mute(self) -> bool:
+        """For a forked child: close the descriptor and say nothing from now on.
+
+        Returns False in a child's child, where nothing is left to close: the number may be another file's by now.
+        """
+        if self._mute:
+            return False
         self._mute = True
         os.close(self._fd)
+        return True
 
     def _write(self) -> None:
         while self._queue:

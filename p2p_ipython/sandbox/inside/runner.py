@@ -92,9 +92,9 @@ def main(options: dict[str, Any]) -> None:
     sys.meta_path.insert(0, TextBars())
 
     def in_child() -> None:
-        channel.mute()
+        if channel.mute():
+            os.close(frames_in)
         outlet.after_fork_in_child()
-        os.close(frames_in)
 
     os.register_at_fork(after_in_child=in_child)
     cells = Cells(outlet)
