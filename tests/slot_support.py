@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task, TaskFailure
-from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions
+from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, mechanism
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import Packed, pack_task, unpack
 from p2p_ipython.worker.cache import Inbound, Source
@@ -21,6 +23,12 @@ from p2p_ipython.worker.slot_base import Death
 from p2p_ipython.worker.slots import Slot
 
 DEADLINE = 30.0
+
+
+def needs(name: str) -> None:
+    """Skip a test where the mechanism ``name`` can't be used."""
+    if (missing := mechanism(name).available()) is not None:
+        pytest.skip(f"{name}: {missing.why}")
 
 
 @dataclass

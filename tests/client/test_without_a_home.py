@@ -13,7 +13,7 @@ import pytest
 from p2p_ipython.config import data_dir
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.members.profiles import Profiles
-from tests.notebook.kernels import notebook
+from tests.notebook.kernels import connected
 
 CLUSTER = """
 import p2p_ipython
@@ -83,9 +83,7 @@ def test_a_personal_cluster_reads_no_ssh_configuration_and_leaves_the_home_as_it
 
 
 def test_a_notebook_connects_without_a_home() -> None:
-    with notebook({"HOME": "/dev/null/none", "PATH": os.environ["PATH"]}) as book:
-        assert book.run("%load_ext p2p_ipython").error is None
-        assert book.run("%p2p_connect --workers 1 --as cluster").error is None
+    with connected(environment={"HOME": "/dev/null/none", "PATH": os.environ["PATH"]}) as book:
         assert book.run("%%p2p --wait\n6 * 7").value == "42"
 
 

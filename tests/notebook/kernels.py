@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,12 @@ class Cell:
     @property
     def error(self) -> dict[str, Any] | None:
         return next(iter(self.of("error")), None)
+
+    @property
+    def traceback(self) -> str:
+        """Its error's traceback, without colours."""
+        assert self.error is not None, self.shown
+        return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(self.error["traceback"]))
 
     @property
     def idle(self) -> bool:
@@ -109,6 +116,16 @@ class Notebook:
         self.until(lambda: cell.idle)
         return cell
 
+    def done(self, code: str, **options: Any) -> Cell:
+        """Run a cell that raises nothing."""
+        cell = self.run(code, **options)
+        assert cell.error is None, cell.error
+        return cell
+
+    def forget(self) -> None:
+        """Forget all names that cells have bound but ``cluster``."""
+        self.done("%reset_selective -f ^(?!cluster$|_).*")
+
     def say(self, comm: str, data: dict[str, Any], *, subshell: str | None = None) -> None:
         """Send a comm's message, as JupyterLab does: by a subshell, so that it needn't wait for cells."""
         message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
@@ -134,12 +151,16 @@ class Notebook:
         """Take in messages until something holds."""
         deadline = time.monotonic() + DEADLINE
         while not holds():
-            assert time.monotonic() < deadline, {cell.id[-4:]: cell.messages for cell in self.cells.values()}
+            assert time.monotonic() < deadline, self._seen()
             with contextlib.suppress(queue.Empty):
                 message = self.client.get_iopub_msg(timeout=0.5)
                 if (cell := self.cells.get(message["parent_header"].get("msg_id", ""))) is not None:
                     cell.messages.append(message)
                 self._take(message)
+
+    def _seen(self) -> object:
+        """The messages of all cells, for the error of a wait that took too long."""
+        return {cell.id[-4:]: cell.messages for cell in self.cells.values()}
 
     def _take(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
@@ -152,8 +173,15 @@ class Notebook:
 
 
 @contextlib.contextmanager
-def notebook(environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[Notebook]:
-    """A kernel and its client; ended at the end. ``environment``, ``cwd``: others than the tests'."""
+def notebook(
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    kind: type[Notebook] = Notebook,
+) -> Iterator[Any]:
+    """A kernel and its client; ended at the end.
+
+    ``environment``, ``cwd``: others than the tests'. ``kind``: the class of the front end.
+    """
     # Asked to end it does so in order, however busy the machine is: after 5 s it would be killed.
     manager = KernelManager(kernel_name="python3", shutdown_wait_time=DEADLINE)
     manager.start_kernel(env=dict(os.environ if environment is None else environment), cwd=str(cwd or Path.cwd()))
@@ -161,9 +189,31 @@ def notebook(environment: Mapping[str, str] | None = None, cwd: Path | None = No
     client.start_channels()
     try:
         client.wait_for_ready(timeout=DEADLINE)
-        yield Notebook(manager, client)
+        yield kind(manager, client)
     finally:
         client.stop_channels()
         if manager.has_kernel:
             manager.shutdown_kernel()
         manager.cleanup_resources()
+
+
+@contextlib.contextmanager
+def connected(workers: int = 1, *, first: str = "", name: str = "cluster", **kernel: Any) -> Iterator[Any]:
+    """A notebook with a personal cluster, called ``name`` there. ``first``: a cell before the extension is loaded."""
+    with notebook(**kernel) as one:
+        if first:
+            one.done(first)
+        one.done("%load_ext p2p_ipython")
+        one.done(f"%p2p_connect --workers {workers}" + (f" --as {name}" if name else ""))
+        yield one
+
+
+def executed(folder: Path, *cells: str) -> list[list[Any]]:
+    """Execute a notebook as nbconvert and papermill do; return the outputs of its cells."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    options: dict[str, Any] = {"timeout": DEADLINE, "iopub_timeout": DEADLINE, "kernel_name": "python3"}
+    NotebookClient(book, **options, resources={"metadata": {"path": str(folder)}}).execute()
+    return [cell.outputs for cell in book.cells]

@@ -6,20 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.notebook.kernels import Notebook, notebook
+from tests.notebook.kernels import Notebook, connected
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Notebook]:
-    with notebook() as one:
-        assert one.run("%load_ext p2p_ipython").error is None
-        assert one.run("%p2p_connect --workers 1 --as cluster").error is None
+    with connected() as one:
         yield one
 
 
 @pytest.fixture
 def nb(shared: Notebook) -> Notebook:
-    shared.run("%reset_selective -f ^(?!cluster$|_).*")
+    shared.forget()
     return shared
 
 

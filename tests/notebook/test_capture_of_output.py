@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from kernels import Notebook, notebook
 
-
-def plain(error: dict[str, Any]) -> str:
-    """An error's traceback without its colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+from tests.notebook.kernels import Notebook, connected
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Notebook]:
-    with notebook() as it:
-        it.run("%load_ext p2p_ipython")
-        assert it.run("%p2p_connect --workers 1 --as cluster").error is None
+    with connected() as it:
         yield it
 
 
@@ -73,22 +65,21 @@ def test_a_value_stands_above_the_figure(kernel: Notebook) -> None:
 
 @pytest.mark.parametrize("source", ["x = (1,\n", "def f():\n  return 1\n   y", "1 +"])
 def test_a_syntax_error_looks_as_at_home(kernel: Notebook, source: str) -> None:
-    home, away = kernel.run(source).error, kernel.run(f"%%p2p --wait\n{source}").error
+    at_home, cell = kernel.run(source), kernel.run(f"%%p2p --wait\n{source}")
+    home, away = at_home.error, cell.error
     assert home is not None
     assert away is not None
     assert (away["ename"], away["evalue"].partition(" (")[0]) == (home["ename"], home["evalue"].partition(" (")[0])
-    text = plain(away)
-    assert "Cell In[" in text
-    assert "p2p_ipython" not in text
+    assert "Cell In[" in cell.traceback
+    assert "p2p_ipython" not in cell.traceback
 
 
 def test_a_syntax_error_that_a_task_raises_shows_no_frame_of_ours(kernel: Notebook) -> None:
-    error = kernel.run("%%p2p --wait\neval('1 +')").error
-    assert error is not None
-    assert error["ename"] == "SyntaxError"
-    text = plain(error)
-    assert "eval('1 +')" in text
-    assert "p2p_ipython" not in text
+    cell = kernel.run("%%p2p --wait\neval('1 +')")
+    assert cell.error is not None
+    assert cell.error["ename"] == "SyntaxError"
+    assert "eval('1 +')" in cell.traceback
+    assert "p2p_ipython" not in cell.traceback
     assert kernel.run("try: _p2p.result()\nexcept SyntaxError as error: print(error.msg)").text == "invalid syntax\n"
 
 

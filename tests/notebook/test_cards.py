@@ -16,7 +16,7 @@ from p2p_ipython.notebook import card as card_module
 from p2p_ipython.notebook.card import ANSWERS_WITHIN, KEPT, MOST, UNANSWERED, Card, Cards, Face, line_html
 from p2p_ipython.notebook.status_line import _CARD_AFTER, text
 from p2p_ipython.protocol.client_machine import TaskState
-from tests.notebook.kernels import Comm, Notebook, notebook
+from tests.notebook.kernels import Comm, Notebook, connected
 
 built = (Path(p2p_ipython.__file__).parent / "static" / "card.js").exists()
 pytestmark = pytest.mark.skipif(not built, reason="the front end is not built: run `make front`")
@@ -203,10 +203,7 @@ async def test_a_page_that_comes_later_is_told_what_time_it_is_now() -> None:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Notebook]:
-    with notebook() as one:
-        assert one.run("%load_ext p2p_ipython").error is None
-        connected = one.run("%p2p_connect --workers 2 --as cluster")
-        assert connected.error is None, connected.error
+    with connected(2) as one:
         assert one.run("%%p2p --wait\n1").value == "1"  # from now on tasks needn't wait for a worker
         yield one
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import pytest
@@ -21,12 +21,6 @@ from tests.notebook.kernels import DEADLINE, Cell, Notebook, notebook
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 FINGERPRINT = r"SHA256:[A-Za-z0-9+/]{43}"
-
-
-class Runs(Protocol):
-    """A notebook, or one that is looked at."""
-
-    def run(self, code: str) -> Cell: ...
 
 
 @dataclass
@@ -51,18 +45,16 @@ class People:
             self.homes[name] = Home(self.folder / name)
         return self.homes[name]
 
-    def notebook(self, name: str) -> Notebook:
-        made = self.stack.enter_context(notebook({**self.home(name).environment, "LOGNAME": name}))
-        assert made.run("%load_ext p2p_ipython").error is None
+    def notebook(self, name: str, kind: type[Notebook] = Notebook) -> Any:
+        made = self.stack.enter_context(notebook({**self.home(name).environment, "LOGNAME": name}, kind=kind))
+        made.done("%load_ext p2p_ipython")
         return made
 
-    def host(self, who: Runs, *options: str) -> Cell:
-        cell = who.run(
+    def host(self, who: Notebook, *options: str) -> Cell:
+        return who.done(
             f"%p2p_host friends --owner alice --board {self.address} --accept-host-key {self.host_key} "
             + " ".join(options)
         )
-        assert cell.error is None, cell.error
-        return cell
 
     def worker(self, name: str) -> subprocess.Popen[str]:
         process = self.stack.enter_context(self.home(name).running("worker", "--cluster", "alice/friends"))
@@ -84,11 +76,6 @@ def code_of(cell: Cell) -> str:
     found = re.search(r"%p2p_join (.+)", cell.shown)
     assert found is not None, cell.shown
     return found[1]
-
-
-def shown_error(cell: Cell) -> str:
-    assert cell.error is not None, cell.shown
-    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"]))
 
 
 def test_the_whole_story(people: People) -> None:
@@ -127,7 +114,7 @@ def test_the_whole_story(people: People) -> None:
     refused = alice.run("strange.result()")
     assert refused.error is not None
     assert refused.error["ename"] == "NotTrusted"
-    assert "%p2p_trust bob" in shown_error(refused)
+    assert "%p2p_trust bob" in refused.traceback
     assert "may be of any type now" in alice.run("%p2p_trust bob").text
     assert alice.run("strange.result().__name__").value == "'Strange'"
     assert alice.run("''.join(o['text'] for o in strange.outputs if o['kind'] == 'stream')").value == r"'it ran\n'"
@@ -142,7 +129,7 @@ def test_the_whole_story(people: People) -> None:
     assert "bob is removed from alice/friends" in out.text
     bob.until(lambda: bob.run("'revoked your membership' in str(cluster.status().note)").value == "True")
     late = bob.run("cluster.submit(pow, 2, 3).result(60)")
-    assert "revoked your membership" in shown_error(late)
+    assert "revoked your membership" in late.traceback
 
 
 def knocking(people: People, who: Notebook, name: str, *options: str) -> Cell:
@@ -163,12 +150,12 @@ def test_a_knock_is_shown_under_the_hosts_cell_and_answered_there_or_by_a_button
     second = knocking(people, carol, "bob", "--owner", owner[0])
     alice.until(lambda: hosting.shown.count("%p2p_approve") == 2)
     both = alice.run("%p2p_approve bob")
-    assert "2 of those who wait are called 'bob'" in shown_error(both)
+    assert "2 of those who wait are called 'bob'" in both.traceback
     key = re.search(FINGERPRINT, people.home("carol").run("whoami").stdout)
     assert key is not None
     assert f"{key[0]}, is refused" in alice.run(f"%p2p_refuse {key[0][:15]}").text
     carol.until(lambda: second.idle)
-    assert "does not want you" in shown_error(second)
+    assert "does not want you" in second.traceback
 
     # The front end has buttons for who is left: one widget a button, whose click counts while a cell computes, too.
     (button,) = [
@@ -199,7 +186,7 @@ def test_a_host_in_another_process_is_respected_and_the_end_of_a_kernel_ends_its
     process = psutil.Process(kernel_pid(alice))
     other = people.notebook("alice")
     refused = other.run("%p2p_host friends")
-    assert "another process of yours hosts alice/friends already" in shown_error(refused)
+    assert "another process of yours hosts alice/friends already" in refused.traceback
     # Inviting and removing need no host of this kernel's own.
     elsewhere = other.run("%p2p_invite friends carol --yes")
     joined = people.home("carol").run("join", *code_of(elsewhere).split(), "--name", "carol")
@@ -239,17 +226,17 @@ def test_waiting_for_a_guest_or_for_a_yes_can_be_interrupted_and_leaves_nothing(
     bob.until(lambda: "Waiting for the owner's yes" in joining.shown)
     bob.manager.interrupt_kernel()
     bob.until(lambda: joining.idle)
-    assert "the code is used up" in shown_error(joining)
+    assert "the code is used up" in joining.traceback
     bob.until(lambda: bob.run(tasks).value == "0")
     # The guest has left before anybody had answered; here is no front end that could ask.
     alice.until(lambda: waiting.idle)
-    assert any(words in shown_error(waiting) for words in ("has left before the end", "nobody to answer here"))
+    assert any(words in waiting.traceback for words in ("has left before the end", "nobody to answer here"))
 
     waiting = alice.start("%p2p_invite friends bob --wait")
     alice.until(lambda: "%p2p_join" in waiting.shown)
     alice.manager.interrupt_kernel()
     alice.until(lambda: waiting.idle)
-    assert "the invitation was withdrawn" in shown_error(waiting)
+    assert "the invitation was withdrawn" in waiting.traceback
     alice.until(lambda: alice.run(tasks).value == before)
 
 
@@ -263,7 +250,7 @@ def test_a_guest_without_a_key_is_told_how_to_have_one_made_and_a_wrong_code_bur
     keyless = bob.run(f"%p2p_join {right}")
     assert keyless.error is not None
     assert keyless.error["ename"] == "NoKey"
-    assert "--make-key" in shown_error(keyless)
+    assert "--make-key" in keyless.traceback
     word = right.split()[0].rpartition("-")[2]
     wrong = right.replace(word, next(other for other in sorted(odd_words_lowercase) if other != word), 1)
     burnt = bob.run(f"%p2p_join {wrong} --make-key")
@@ -297,9 +284,9 @@ def test_connecting_to_a_cluster_that_one_is_not_in_knocks_and_says_what_comes_o
     assert "robert is in alice/friends" in alice.run("%p2p_approve bob --as robert").text
     bob.until(lambda: "alice/friends lets you in: run the line again" in first.shown)
     unsure = bob.run(line)  # whoever answered is to be confirmed, unless it was said before who must
-    assert f"--owner {owner[0]}" in shown_error(unsure)
+    assert f"--owner {owner[0]}" in unsure.traceback
     wrong = bob.run(f"{line} --owner SHA256:{'A' * 43}")
-    assert owner[0] in shown_error(wrong)
+    assert owner[0] in wrong.traceback
     right = bob.run(f"{line} --owner {owner[0]}")
     assert (right.status_line or "").startswith("Connected: alice/friends")
 
@@ -310,7 +297,7 @@ def test_a_machine_of_ones_own_is_invited_into_a_personal_cluster(people: People
     inviting = alice.run(f"%p2p_invite mine {where}")
     joining = laptop.start(f"%p2p_join {code_of(inviting)} --name laptop --wait")
     alice.until(lambda: "as a machine of your own?" in inviting.shown)
-    assert "Leave --as out" in shown_error(alice.run("%p2p_approve laptop --as other"))
+    assert "Leave --as out" in alice.run("%p2p_approve laptop --as other").traceback
     assert "as a machine of your own, with the key" in alice.run("%p2p_approve laptop").text
     laptop.until(lambda: joining.idle)
     assert joining.error is None, joining.error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from tests.cli_support import Terminal
 from tests.friends.friends_support import Village, village
-from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.notebook.kernels import Notebook, notebook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -38,19 +37,14 @@ def workers_of(kernel: Notebook) -> list[psutil.Process]:
     return [child for child in children if "p2p_ipython.worker.lend" in child.cmdline()]
 
 
-def shown_error(cell: Cell) -> str:
-    assert cell.error is not None, cell.shown
-    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"]))
-
-
 def test_the_line_under_the_cell_that_lends_is_kept_true_to_the_end(here: Village) -> None:
     with notebook(here.person("bob").environment) as bob:
-        assert bob.run("%load_ext p2p_ipython").error is None
-        assert "%p2p_lend alice/friends" in shown_error(bob.run("%p2p_lend"))
-        assert "Nothing is lent by this notebook" in shown_error(bob.run("%p2p_lend --stop"))
+        bob.done("%load_ext p2p_ipython")
+        assert "%p2p_lend alice/friends" in bob.run("%p2p_lend").traceback
+        assert "Nothing is lent by this notebook" in bob.run("%p2p_lend --stop").traceback
         assert "don't go together" in bob.run("%p2p_lend --pause --stop").text
         failed = bob.run("%p2p_lend alice/friends --for zoe")
-        assert "nobody in alice/friends is called 'zoe'" in shown_error(failed)
+        assert "nobody in alice/friends is called 'zoe'" in failed.traceback
         assert failed.status_line == "Not lent."
 
         lend = "%p2p_lend alice/friends --for carol --slots 2 --duration 2h --tag gpu --name desk"
@@ -59,7 +53,7 @@ def test_the_line_under_the_cell_that_lends_is_kept_true_to_the_end(here: Villag
         line = lending.status_line or ""
         assert line.startswith("desk (gpu) lends 2 slots to alice/friends, to carol only, until ")
         assert WALL in line
-        assert "lends to alice/friends already" in shown_error(bob.run(lend))
+        assert "lends to alice/friends already" in bob.run(lend).traceback
         assert "desk (gpu) lends 2 slots to alice/friends" in bob.run("%p2p_lend friends").text
 
         friend = here.person("carol").notebook(CONNECTED)

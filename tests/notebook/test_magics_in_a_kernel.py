@@ -7,25 +7,20 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
-from tests.notebook.kernels import DEADLINE, Cell, Notebook, notebook
+from tests.notebook.kernels import Notebook, connected, executed, notebook
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Notebook]:
-    with notebook() as one:
-        assert one.run("%load_ext p2p_ipython").error is None
-        connected = one.run("%p2p_connect --workers 2 --as cluster")
-        assert connected.error is None, connected.error
+    with connected(2) as one:
         yield one
 
 
 @pytest.fixture
 def nb(shared: Notebook) -> Notebook:
-    shared.run("%reset_selective -f ^(?!cluster$|_).*")
+    shared.forget()
     return shared
 
 
@@ -127,7 +122,7 @@ def test_waiting_shows_its_line_above_the_output_with_the_time_since_the_submiss
 def test_a_syntax_error_shows_its_line(nb: Notebook) -> None:
     cell = nb.run("%%p2p\nif 1:\n    return 5")
     assert cell.error is not None
-    assert "return 5" in "".join(re.sub(r"\x1b\[[\d;]*m", "", line) for line in cell.error["traceback"])
+    assert "return 5" in cell.traceback
 
 
 def test_a_remote_error_shows_the_remote_cell_and_not_the_machinery(nb: Notebook) -> None:
@@ -145,11 +140,11 @@ def test_a_remote_error_shows_the_remote_cell_and_not_the_machinery(nb: Notebook
 
 def test_a_function_of_the_notebook_has_its_lines_on_the_worker(nb: Notebook) -> None:
     nb.run("def inner(x):\n    # a comment\n    return 1 / x\nclass A:\n    def m(self):\n        return inner(0)")
-    at_home = plain_traceback(nb.run("A().m()"))
+    at_home = nb.run("A().m()").traceback
     assert re.search(r"Cell In\[\d+\], line 3, in inner\(x\)\n.*\n.*\n----> 3     return 1 / x", at_home)
-    away = plain_traceback(nb.run("%%p2p --wait\nA().m()"))
+    away = nb.run("%%p2p --wait\nA().m()").traceback
     assert re.sub(r"In\[\d+\]", "In[]", away) == re.sub(r"In\[\d+\]", "In[]", at_home)
-    call = plain_traceback(nb.run("cluster.submit(A().m).result()"))
+    call = nb.run("cluster.submit(A().m).result()").traceback
     assert "Task A.m, line 1\n----> 1 m()\n" in call
     assert call.partition("Cell In")[2] == at_home.partition("Cell In")[2].partition("Cell In")[2]
 
@@ -170,11 +165,6 @@ def test_help_doctests_and_questions_work_on_the_worker(nb: Notebook) -> None:
     assert "return" in nb.run("%%p2p --wait\nf??").text
     own = "import doctest\ndef g():\n    '''\n    >>> g()\n    1\n    '''\n    return 1\ndoctest.testmod()"
     assert nb.run(f"%%p2p --wait\n{own}").value == "TestResults(failed=0, attempted=1)"
-
-
-def plain_traceback(cell: Cell) -> str:
-    assert cell.error is not None
-    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"]))
 
 
 def test_interrupting_a_wait_cancels_the_task(nb: Notebook) -> None:
@@ -289,22 +279,13 @@ def test_before_connecting_it_says_how_to_and_after_unloading_all_is_gone(tmp_pa
 
 
 def test_a_notebook_that_is_executed_shows_output_where_it_waits_and_the_final_line(tmp_path: Path) -> None:
-    cells = [
+    _, (line,), waiting = executed(
+        tmp_path,
         "%load_ext p2p_ipython\n%p2p_connect --workers 1",
         "%%p2p tile\nimport time\ntime.sleep(1)\nprint('from afar')\n42",
         # What the loop does between the value and the line: there is no other cell in which the line could come.
         "import time\ntile.add_done_callback(lambda _future: time.sleep(0.5))\ntile.result()",
-    ]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    NotebookClient(
-        book,
-        timeout=DEADLINE,
-        iopub_timeout=DEADLINE,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(tmp_path)}},
-    ).execute()
-    waiting = book.cells[2].outputs
+    )
     assert "".join(o["text"] for o in waiting if o["output_type"] == "stream") == "from afar\n"
     assert [o["data"]["text/plain"] for o in waiting if o["output_type"] == "execute_result"] == ["42"]
-    (line,) = book.cells[1].outputs
     assert line["data"]["text/plain"].startswith("tile: done on worker-1 in ")

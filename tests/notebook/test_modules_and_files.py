@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.notebook.kernels import Notebook, notebook
+from tests.notebook.kernels import Notebook, connected
 
 
 @pytest.fixture
@@ -25,11 +25,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def nb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebook]:
-    monkeypatch.chdir(folder)
-    with notebook() as one:
-        one.run("%load_ext p2p_ipython")
-        assert one.run("%p2p_connect --workers 1").error is None
+def nb(folder: Path) -> Iterator[Notebook]:
+    with connected(cwd=folder) as one:
         yield one
 
 
@@ -50,15 +47,7 @@ def test_modules_are_the_newest_in_each_task(nb: Notebook, folder: Path) -> None
     trace = nb.run("%%p2p --wait\nmymod.nothing()\n").error
     assert trace is not None
     (folder / "mymod.py").write_text("def f():\n    return 1 / 0  # here\n")
-    trace = nb.run("%%p2p --wait\nmymod.f()").error
-    assert trace is not None
-    assert "return 1 / 0" in nb_text(trace)
-
-
-def nb_text(error: dict[str, list[str]]) -> str:
-    import re
-
-    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+    assert "return 1 / 0" in nb.run("%%p2p --wait\nmymod.f()").traceback
 
 
 def test_the_notebooks_folder_is_the_tasks(nb: Notebook, folder: Path) -> None:
@@ -69,7 +58,4 @@ def test_the_notebooks_folder_is_the_tasks(nb: Notebook, folder: Path) -> None:
     assert "data.csv" in nb.run("%%p2p --wait\n!ls").text
     nb.run("import os\nos.chdir('src')")
     assert nb.run("%%p2p --wait\nimport os\nos.listdir()").value == "['pack']"
-    nb.run("p2p = get_ipython().find_line_magic('p2p_status').__self__.cluster")
-    assert nb.run(
-        "cl = get_ipython().find_line_magic('p2p_status').__self__.cluster\ncl.submit(os.getcwd).result()"
-    ).value == (repr(str(folder / "src")))
+    assert nb.run("cluster.submit(os.getcwd).result()").value == repr(str(folder / "src"))

@@ -6,48 +6,40 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.notebook.kernels import Cell, Notebook, connected
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Notebook]:
-    with notebook() as one:
-        assert one.run("import os; os.environ['EARLY'] = 'before loading'").error is None
-        assert one.run("%load_ext p2p_ipython").error is None
-        assert one.run("%p2p_connect --workers 2 --as cluster").error is None
+    with connected(2, first="import os; os.environ['EARLY'] = 'before loading'") as one:
         yield one
 
 
 @pytest.fixture
 def nb(shared: Notebook) -> Notebook:
-    shared.run("%reset_selective -f ^(?!cluster$|_).*")
+    shared.forget()
     return shared
 
 
-def done(cell: Cell) -> Cell:
-    assert cell.error is None, cell.error
-    return cell
-
-
 def test_what_libraries_were_told_holds_in_tasks_and_no_longer_when_it_is_told_back(nb: Notebook) -> None:
-    done(nb.run(
+    nb.done(
         "import numpy as np, pandas as pd, decimal, warnings\n"
         "np.set_printoptions(precision=3); pd.set_option('display.precision', 2); decimal.getcontext().prec = 5\n"
         "warnings.filterwarnings('ignore', 'old'); a = np.array([1 / 3]); df = pd.DataFrame({'x': [1 / 3]})"
-    ))  # fmt: skip
-    cell = done(nb.run(
+    )
+    cell = nb.done(
         "%%p2p --wait\nimport decimal, warnings\nprint(a, df.x.to_string(), decimal.Decimal(1) / 3)\n"
         "warnings.warn('old'); warnings.warn('new')"
-    ))  # fmt: skip
+    )
     assert "[0.333] 0    0.33 0.33333" in cell.text
     assert "UserWarning: new" in cell.text
     assert "UserWarning: old" not in cell.text
-    done(nb.run(
+    nb.done(
         "np.set_printoptions(precision=8); pd.reset_option('display.precision'); \n"
         "decimal.setcontext(decimal.Context()); warnings.filters.pop(0)"
-    ))  # fmt: skip
-    usual = done(nb.run("print(a, df.x.to_string())")).text
-    assert usual in done(nb.run("%%p2p --wait\nprint(a, df.x.to_string())")).text
+    )
+    usual = nb.done("print(a, df.x.to_string())").text
+    assert usual in nb.done("%%p2p --wait\nprint(a, df.x.to_string())").text
 
 
 def size(cell: Cell) -> tuple[str, int, int]:
@@ -61,78 +53,79 @@ def size(cell: Cell) -> tuple[str, int, int]:
 
 
 def test_figures_have_the_notebook_s_style_and_format(nb: Notebook) -> None:
-    done(nb.run("import matplotlib.pyplot as plt\nplt.style.use('ggplot'); plt.rcParams['figure.figsize'] = 3, 2"))
+    nb.done("import matplotlib.pyplot as plt\nplt.style.use('ggplot'); plt.rcParams['figure.figsize'] = 3, 2")
     draw = "plt.plot([1, 2]); plt.show()"
-    there, here = done(nb.run(f"%%p2p --wait\n{draw}")), done(nb.run(draw))
+    there, here = nb.done(f"%%p2p --wait\n{draw}"), nb.done(draw)
     assert size(there) == size(here)
-    done(nb.run("%config InlineBackend.figure_format = 'svg'"))
-    assert size(done(nb.run(f"%%p2p --wait\n{draw}")))[0] == "svg"
-    done(nb.run("%config InlineBackend.figure_format = 'png'\nplt.rcdefaults()"))
-    assert size(done(nb.run(f"%%p2p --wait\n{draw}"))) == size(done(nb.run(draw)))
+    nb.done("%config InlineBackend.figure_format = 'svg'")
+    assert size(nb.done(f"%%p2p --wait\n{draw}"))[0] == "svg"
+    nb.done("%config InlineBackend.figure_format = 'png'\nplt.rcdefaults()")
+    assert size(nb.done(f"%%p2p --wait\n{draw}")) == size(nb.done(draw))
 
 
 def test_the_shell_s_settings_aliases_and_line_magics_hold_in_tasks(nb: Notebook) -> None:
-    done(nb.run(
+    nb.done(
         "from __future__ import annotations\nfrom IPython.core.magic import register_line_magic\n"
         "factor = 2\n@register_line_magic\ndef double(line): return factor * int(line)\n"
         "%alias greet echo hello %s\n%precision 2\n%xmode Minimal"
-    ))  # fmt: skip
-    cell = done(nb.run(
+    )
+    cell = nb.done(
         "%%p2p --wait\ndef f(x: Missing): pass\nprint(f.__annotations__)\nx = %double 21\nprint(x)\n%greet you\n"
         "display(1 / 3)"
-    ))  # fmt: skip
+    )
     assert "{'x': 'Missing'}\n42\nhello you" in cell.text
     assert "0.33" in [c["data"]["text/plain"] for c in cell.of("display_data")]
-    done(nb.run("factor = 3"))
-    assert "63" in done(nb.run("%%p2p --wait\nx = %double 21\nprint(x)")).text
+    nb.done("factor = 3")
+    assert "63" in nb.done("%%p2p --wait\nx = %double 21\nprint(x)").text
     failed = nb.run("%%p2p --wait\n1 / 0")
     assert failed.error is not None
     assert "Traceback" not in "".join(failed.error["traceback"])
-    done(nb.run(
+    nb.done(
         "%xmode Context\n%precision\n%unalias greet\nip = get_ipython()\n"
         "del ip.magics_manager.magics['line']['double']\n"
         "ip.ast_node_interactivity = 'all'"
-    ))  # fmt: skip
-    cell = done(nb.run("%%p2p --wait\n11\n12"))
+    )
+    cell = nb.done("%%p2p --wait\n11\n12")
     assert {"11", "12"} <= {
         c["data"]["text/plain"] for kind in ("display_data", "execute_result") for c in cell.of(kind)
     }
-    done(nb.run("ip.ast_node_interactivity = 'last_expr'"))
+    nb.done("ip.ast_node_interactivity = 'last_expr'")
 
 
 def test_the_environment_is_the_notebook_s_and_its_values_are_not_shown(nb: Notebook) -> None:
-    done(nb.run("import os\nos.environ['LATE'] = 'hush-1234'"))
+    nb.done("import os\nos.environ['LATE'] = 'hush-1234'")
     ask = "import os\nprint(os.environ.get('EARLY'), os.environ.get('LATE'))"
-    assert "before loading hush-1234" in done(nb.run(f"%%p2p --wait\n{ask}")).text
-    shown = done(nb.run(f"%%p2p --dry-run --env LATE\n{ask}")).shown
+    assert "before loading hush-1234" in nb.done(f"%%p2p --wait\n{ask}").text
+    shown = nb.done(f"%%p2p --dry-run --env LATE\n{ask}").shown
     assert "LATE" in shown
     assert "EARLY" in shown
     assert "hush" not in shown
-    done(nb.run("del os.environ['LATE']"))
-    assert "before loading None" in done(nb.run(f"%%p2p --wait\n{ask}")).text
+    nb.done("del os.environ['LATE']")
+    assert "before loading None" in nb.done(f"%%p2p --wait\n{ask}").text
     missing = nb.run(f"%%p2p --env LATE\n{ask}")
     assert missing.error is not None
     assert "LATE" in missing.error["evalue"]
 
 
 def test_a_seed_gives_the_same_numbers_and_without_one_no_two_tasks_are_alike(nb: Notebook) -> None:
-    done(nb.run("import random, numpy as np\ndef draw(_=0): return random.random(), float(np.random.rand())"))
+    nb.done("import random, numpy as np\ndef draw(_=0): return random.random(), float(np.random.rand())")
     ask = "print(draw())"
-    assert done(nb.run(f"%%p2p --wait --seed 5\n{ask}")).text == done(nb.run(f"%%p2p --wait --seed 5\n{ask}")).text
+    assert nb.done(f"%%p2p --wait --seed 5\n{ask}").text == nb.done(f"%%p2p --wait --seed 5\n{ask}").text
     same = "list(cluster.seeded(5).map(draw, range(6)))"
-    assert done(nb.run(f"once, again = {same}, {same}\nonce == again, len(set(once))")).value == "(True, 6)"
-    assert done(nb.run("len(set(cluster.map(draw, range(12))))")).value == "12"
-    assert done(nb.run(
+    assert nb.done(f"once, again = {same}, {same}\nonce == again, len(set(once))").value == "(True, 6)"
+    assert nb.done("len(set(cluster.map(draw, range(12))))").value == "12"
+    different = nb.done(
         "random.seed(1); np.random.seed(1)\n"
         "futures = [cluster.submit(f) for f in [random.random, np.random.rand] * 6]\n"
         "len({f.result() for f in futures})"
-    )).value == "12"  # fmt: skip
+    )
+    assert different.value == "12"
 
 
 @pytest.mark.parametrize("draw", ["np.random.rand(3)", "numpy.random.rand(3)", "mine()", "rand(3)", "random.random()"])
 def test_a_seed_that_stays_here_is_said(nb: Notebook, draw: str) -> None:
     begin = "import numpy, numpy as np, random\nfrom numpy.random import rand\ndef mine(): return np.random.rand()"
-    done(nb.run(f"{begin}\nnp.random.seed(42); random.seed(42)"))
-    assert "stays in this notebook; --seed N" in done(nb.run(f"%%p2p --wait\n{draw}")).text
-    assert "stays in this notebook" not in done(nb.run(f"%%p2p --wait --seed 3\n{draw}")).text
-    assert "stays in this notebook" not in done(nb.run("%%p2p --wait\nnp.random.default_rng(3).normal()")).text
+    nb.done(f"{begin}\nnp.random.seed(42); random.seed(42)")
+    assert "stays in this notebook; --seed N" in nb.done(f"%%p2p --wait\n{draw}").text
+    assert "stays in this notebook" not in nb.done(f"%%p2p --wait --seed 3\n{draw}").text
+    assert "stays in this notebook" not in nb.done("%%p2p --wait\nnp.random.default_rng(3).normal()").text

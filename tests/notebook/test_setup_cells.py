@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.notebook.kernels import Notebook, connected
 
 
 @pytest.fixture(scope="module")
 def nb() -> Iterator[Notebook]:
-    with notebook() as one:
-        assert one.run("%load_ext p2p_ipython").error is None
-        assert one.run("%p2p_connect --workers 2 --as cluster").error is None
+    with connected(2) as one:
         yield one
-
-
-def done(cell: Cell) -> Cell:
-    assert cell.error is None, cell.error
-    return cell
 
 
 LOOK = """
@@ -35,35 +28,35 @@ def look(_=0):
 
 
 def test_it_runs_once_in_each_runner_and_what_tasks_change_is_undone_to_it(nb: Notebook, tmp_path: Path) -> None:
-    done(nb.run(f"{LOOK}\nplace, digits = {str(tmp_path)!r}, 4"))
-    said = done(nb.run(
+    nb.done(f"{LOOK}\nplace, digits = {str(tmp_path)!r}, 4")
+    said = nb.done(
         "%%p2p --setup\nimport decimal, os, math, tempfile\nos.environ['SET_UP'] = 'yes'\n"
         "decimal.getcontext().prec = digits\nmath.marked = 'too'\ntempfile.mkstemp(dir=place)"
-    )).text  # fmt: skip
+    ).text
     assert "before your first task there" in said
-    done(nb.run("found = list(cluster.map(look, range(8)))"))
-    assert done(nb.run("{each[:3] for each in found}")).value == "{('yes', '0.3333', 'too')}"
-    assert done(nb.run("len({each[3] for each in found})")).value == str(len(list(tmp_path.iterdir())))
+    nb.done("found = list(cluster.map(look, range(8)))")
+    assert nb.done("{each[:3] for each in found}").value == "{('yes', '0.3333', 'too')}"
+    assert nb.done("len({each[3] for each in found})").value == str(len(list(tmp_path.iterdir())))
     assert (
         "yes 0.3333"
-        in done(nb.run("%%p2p --wait\nimport os, decimal\nprint(os.environ['SET_UP'], decimal.Decimal(1) / 3)")).text
+        in nb.done("%%p2p --wait\nimport os, decimal\nprint(os.environ['SET_UP'], decimal.Decimal(1) / 3)").text
     )
-    done(nb.run("import os; found = cluster.submit(os.abort)"))
-    done(nb.run("found.exception(); found = list(cluster.map(look, range(8)))"))  # in new runners, too
-    assert done(nb.run("{each[:3] for each in found}")).value == "{('yes', '0.3333', 'too')}"
-    assert "any more" in done(nb.run("%p2p --setup")).text
-    assert done(nb.run("{each[:2] for each in cluster.map(look, range(8))}")).value == f"{{(None, '0.{'3' * 28}')}}"
+    nb.done("import os; found = cluster.submit(os.abort)")
+    nb.done("found.exception(); found = list(cluster.map(look, range(8)))")  # in new runners, too
+    assert nb.done("{each[:3] for each in found}").value == "{('yes', '0.3333', 'too')}"
+    assert "any more" in nb.done("%p2p --setup").text
+    assert nb.done("{each[:2] for each in cluster.map(look, range(8))}").value == f"{{(None, '0.{'3' * 28}')}}"
 
 
 def test_tasks_fail_with_its_error_until_there_is_another(nb: Notebook) -> None:
-    done(nb.run("%%p2p --setup\n{}['the key']"))
+    nb.done("%%p2p --setup\n{}['the key']")
     failed = nb.run("%%p2p --wait\n1")
     assert failed.error is not None
     assert failed.error["ename"] == "KeyError"
     assert "--setup" in "".join(failed.error["traceback"])
-    assert done(nb.run("type(cluster.submit(abs, -1).exception()).__name__")).value == "'KeyError'"
-    done(nb.run("%%p2p --setup\n\n"))
-    assert done(nb.run("cluster.submit(abs, -1).result()")).value == "1"
+    assert nb.done("type(cluster.submit(abs, -1).exception()).__name__").value == "'KeyError'"
+    nb.done("%%p2p --setup\n\n")
+    assert nb.done("cluster.submit(abs, -1).result()").value == "1"
 
 
 def test_it_takes_no_future_s_name(nb: Notebook) -> None:

@@ -10,24 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from nbclient import NotebookClient
 
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.status_line import UNWATCHED
-from tests.notebook.kernels import DEADLINE, Notebook, notebook
+from tests.notebook.kernels import DEADLINE, Notebook, connected, executed
 
 CONNECT = "%load_ext p2p_ipython\n%p2p_connect --workers 1"
-
-
-def executed(folder: Path, *cells: str) -> list[list[Any]]:
-    """Execute a notebook as nbconvert and papermill do; return the outputs of its cells."""
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    options = {"timeout": DEADLINE, "iopub_timeout": DEADLINE, "kernel_name": "python3"}
-    NotebookClient(book, **options, resources={"metadata": {"path": str(folder)}}).execute()
-    return [cell.outputs for cell in book.cells]
 
 
 def line_of(outputs: list[Any]) -> str:
@@ -55,8 +45,7 @@ def test_the_wait_can_be_turned_off(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def nb() -> Iterator[Notebook]:
-    with notebook() as one:
-        assert one.run(CONNECT).error is None
+    with connected() as one:
         yield one
 
 
@@ -81,7 +70,8 @@ def test_a_terminal_names_a_failed_task_at_the_next_prompt_unless_it_was_asked_f
     script = (
         "%load_ext p2p_ipython\n%p2p_connect --workers 1\n"
         "tile = %p2p 1 / 0\nimport concurrent.futures\n_ = concurrent.futures.wait([tile])\nprint('next', 'prompt')\n"
-        "asked = %p2p 1 / 0\n_ = asked.exception()\nprint('the', 'end')\n"
+        # Asked for before the next prompt.
+        "asked = get_ipython().run_line_magic('p2p', '1 / 0'); _ = asked.exception()\nprint('the', 'end')\n"
     )
     typed = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"]
     shown = subprocess.run(typed, input=script, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout

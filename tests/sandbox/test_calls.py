@@ -10,11 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from slot_support import worker
+from slot_support import needs, worker
 
 from p2p_ipython.sandbox.inside.buffers import MAPPED
 from p2p_ipython.sandbox.inside.call_line import call_line
-from p2p_ipython.sandbox.launch import mechanism
 
 
 async def test_a_call_returns_its_value() -> None:
@@ -127,8 +126,7 @@ async def test_too_much_memory_is_a_memory_error_of_the_task() -> None:
 
 @pytest.mark.parametrize("name", ["process", "bubblewrap", "landlock"])
 async def test_a_large_buffer_comes_and_goes_whole_through_a_wall(name: str) -> None:
-    if (missing := mechanism(name).available()) is not None:
-        pytest.skip(f"{name}: {missing.why}")
+    needs(name)
     data = bytes(range(256)) * (MAPPED // 256 + 1)
     async with worker(mechanism=name) as it:
         assert (await it.call(bytes.upper, data)).value == data.upper()

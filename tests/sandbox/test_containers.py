@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 from docker_engine import docker_engine
-from slot_support import until, worker
+from slot_support import needs, until, worker
 
 from p2p_ipython.config import Settings
-from p2p_ipython.sandbox.launch import LaunchOptions, Mount, mechanism, prepare
+from p2p_ipython.sandbox.launch import LaunchOptions, Mount, prepare
 from p2p_ipython.sandbox.mechanisms.contents import Shown, shown_in
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.sandboxes import examine
@@ -34,8 +34,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers need
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Return the name of a mechanism that is here."""
     with docker_engine() if request.param == "docker" else contextlib.nullcontext():
-        if (missing := mechanism(request.param).available()) is not None:
-            pytest.skip(f"{request.param}: {missing.why}")
+        needs(request.param)
         yield request.param
 
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 from docker_engine import docker_engine
-from slot_support import worker
+from slot_support import needs, worker
 
 from p2p_ipython.config import parse_amount, parse_count
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.sandbox.launch import MECHANISMS, mechanism
+from p2p_ipython.sandbox.launch import MECHANISMS
 from p2p_ipython.worker.main import available_cores, shared_out
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says on which cores a process runs")
@@ -49,9 +49,7 @@ before, sorted(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"], os.envir
 
 @pytest.mark.parametrize("wall", BY_CORES)
 async def test_a_task_runs_on_the_cores_of_its_slot_and_behind_a_wall_on_no_other(wall: str) -> None:
-    missing = mechanism(wall).available()
-    if missing is not None:
-        pytest.skip(f"{wall}: {missing.why}")
+    needs(wall)
     every = available_cores()
     own = tuple(every[:1])
     async with worker(mechanism=wall, cpus=0.5, cores=own, polite=True) as it:
@@ -66,9 +64,7 @@ async def test_a_task_runs_on_the_cores_of_its_slot_and_behind_a_wall_on_no_othe
 @pytest.mark.parametrize("name", ["podman", "docker"])
 async def test_an_engine_with_a_cgroup_holds_fractions_of_a_core(name: str) -> None:
     with docker_engine() if name == "docker" else contextlib.nullcontext():
-        missing = mechanism(name).available()
-        if missing is not None:
-            pytest.skip(f"{name}: {missing.why}")
+        needs(name)
         async with worker(mechanism=name, cpus=0.3, cores=(0,)) as it:
             source = "import time\nbegun, used = time.monotonic(), time.process_time()\n"
             source += "while time.monotonic() < begun + 2: pass\n(time.process_time() - used) / 2"

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from card_support import GIB, amd, node, nvidia, text, uuid
 from docker_engine import docker_engine
-from slot_support import worker
+from slot_support import needs, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.messages import CardKind
 from p2p_ipython.sandbox.graphics import Graphics, find, kinds
-from p2p_ipython.sandbox.launch import MECHANISMS, WITH_GRAPHICS, LaunchOptions, mechanism, unable
+from p2p_ipython.sandbox.launch import MECHANISMS, WITH_GRAPHICS, LaunchOptions, unable
 from p2p_ipython.worker.sandboxes import choose
 
 A40, RTX = "NVIDIA A40", "NVIDIA GeForce RTX 4090"
@@ -136,14 +136,8 @@ async def look(wall: str, graphics: Graphics, opened: list[str]) -> Any:
         return (await it.cell(LOOK, {"opened": opened})).value
 
 
-def can(name: str) -> None:
-    missing = mechanism(name).available()
-    if missing is not None:
-        pytest.skip(f"{name}: {missing.why}")
-
-
 async def test_bubblewrap_shows_a_slots_own_cards_and_nothing_beside_them(tmp_path: Path) -> None:
-    can("bubblewrap")
+    needs("bubblewrap")
     nvidia(tmp_path, A40, RTX)
     amd(tmp_path, GIB)
     async with worker(mechanism="bubblewrap") as it:
@@ -162,7 +156,7 @@ async def test_bubblewrap_shows_a_slots_own_cards_and_nothing_beside_them(tmp_pa
 
 
 async def test_bubblewrap_shows_an_amd_card_with_its_topology(tmp_path: Path) -> None:
-    can("bubblewrap")
+    needs("bubblewrap")
     amd(tmp_path, GIB, GIB)
     seen = await look("bubblewrap", found(tmp_path).divided(2)[1], ["/dev/kfd", "/dev/dri/renderD129"])
     assert seen["opened"] == [["/dev/kfd", True, 1], ["/dev/dri/renderD129", True, 1]]
@@ -190,7 +184,7 @@ found
 async def test_a_container_shows_a_slots_own_cards_and_no_other(name: str, tmp_path: Path) -> None:
     nvidia(tmp_path, A40, RTX)
     with docker_engine() if name == "docker" else contextlib.nullcontext():
-        can(name)
+        needs(name)
         seen = await look(name, found(tmp_path).divided(2)[1], ["/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia0"])
     assert seen["opened"] == [["/dev/nvidia1", True, 1], ["/dev/nvidiactl", True, 1], ["/dev/nvidia0", 2, 0]]
     assert seen["env"]["CUDA_VISIBLE_DEVICES"] == uuid(1)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from slot_support import worker
+from slot_support import needs, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.sandbox import landlock
@@ -26,8 +26,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="Landlock is a part o
 
 @pytest.fixture
 def offered() -> None:
-    if (missing := mechanism("landlock").available()) is not None:
-        pytest.skip(missing.why)
+    needs("landlock")
 
 
 MANY = {

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slot_support import Outcome, until, worker
+from slot_support import Outcome, needs, until, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, mechanism, prepare
+from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import DISK_FULL, full
 
 MIB = 1 << 20
@@ -24,9 +24,7 @@ HELD = ("bubblewrap", "podman", "docker", "apptainer")
 @pytest.fixture(params=MECHANISMS)
 def name(request: pytest.FixtureRequest) -> str:
     """A mechanism that can be used here."""
-    missing = mechanism(request.param).available()
-    if missing is not None:
-        pytest.skip(f"{request.param}: {missing.why}")
+    needs(request.param)
     return str(request.param)
 
 

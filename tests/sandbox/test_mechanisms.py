@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from slot_support import until, worker
+from slot_support import needs, until, worker
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, Mount, mechanism
+from p2p_ipython.sandbox.launch import MECHANISMS, LaunchOptions, Mount
 from p2p_ipython.sandbox.mechanisms.python_files import named_left_out, python_files
 
 WALLED = [name for name in MECHANISMS if name != NO_WALL]
@@ -31,9 +31,7 @@ WALLED = [name for name in MECHANISMS if name != NO_WALL]
 @pytest.fixture(params=WALLED)
 def wall(request: pytest.FixtureRequest) -> str:
     """A mechanism that can be used here."""
-    missing = mechanism(request.param).available()
-    if missing is not None:
-        pytest.skip(f"{request.param}: {missing.why}")
+    needs(request.param)
     return str(request.param)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -14,37 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import KernelManager
 
-from tests.notebook.kernels import Cell, Notebook, notebook
+from tests.notebook.kernels import DEADLINE, Cell, Notebook, connected, notebook
 from tests.notebook.panel.contract_support import keeps
 from tests.notebook.panel.test_panel_hub import Reader
 
-DEADLINE = 60.0
 HERE, PANEL = "p2p_ipython:here", "p2p_ipython:panel"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-class Browser:
-    """A front end: it has comms, and reads all that the kernel publishes."""
+class Browser(Notebook):
+    """A front end that has comms of its own, and reads those of the kernel."""
 
-    def __init__(self, book: Notebook) -> None:
-        self.book = book
+    def __init__(self, manager: KernelManager, client: Any) -> None:
+        super().__init__(manager, client)
         self.messages: list[dict[str, Any]] = []  # of comms
         self.readers: dict[str, Reader] = {}
 
-    def read(self, holds: Callable[[], object]) -> None:
-        end = time.monotonic() + DEADLINE
-        while not holds():
-            assert time.monotonic() < end, [m["content"] for m in self.messages[-3:]]
-            with contextlib.suppress(queue.Empty):
-                message = self.book.client.get_iopub_msg(timeout=0.2)
-                if (cell := self.book.cells.get(message["parent_header"].get("msg_id", ""))) is not None:
-                    cell.messages.append(message)
-                if message["msg_type"].startswith("comm_"):
-                    self.messages.append(message)
-                    self._take(message["content"])
+    def _take(self, message: dict[str, Any]) -> None:
+        super()._take(message)
+        if message["msg_type"].startswith("comm_"):
+            self.messages.append(message)
+            self._hear(message["content"])
 
-    def _take(self, content: dict[str, Any]) -> None:
+    def _hear(self, content: dict[str, Any]) -> None:
         data = content.get("data", {})
         said = data.get("content") if data.get("method") == "custom" else data
         if isinstance(said, dict) and "t" in said:
@@ -54,27 +45,25 @@ class Browser:
         elif isinstance(said, dict) and said.get("t") == "delta":
             self.readers[content["comm_id"]].read(said)
 
-    def run(self, code: str, *, cell: str = "some-cell") -> Cell:
-        made = self.book.start(code, cell_id=cell)
-        self.read(lambda: made.idle)
-        return made
+    def _seen(self) -> object:
+        return [message["content"] for message in self.messages[-3:]]
 
-    def say(self, kind: str, content: dict[str, Any]) -> None:
-        self.book.client.shell_channel.send(self.book.client.session.msg(kind, content))
+    def send(self, kind: str, content: dict[str, Any]) -> None:
+        self.client.shell_channel.send(self.client.session.msg(kind, content))
 
     def open(self, target: str = PANEL, **data: Any) -> str:
         comm = uuid.uuid4().hex
-        self.say("comm_open", {"comm_id": comm, "target_name": target, "data": data})
+        self.send("comm_open", {"comm_id": comm, "target_name": target, "data": data})
         return comm
 
     def tell(self, comm: str, *, custom: bool = False, **data: Any) -> None:
-        self.say("comm_msg", {"comm_id": comm, "data": {"method": "custom", "content": data} if custom else data})
+        self.send("comm_msg", {"comm_id": comm, "data": {"method": "custom", "content": data} if custom else data})
 
     def sidebar(self) -> str:
         """Open one, and wait for what there is to see."""
         comm = self.open()
         self.tell(comm, t="hello", v=1, view="sidebar")
-        self.read(lambda: comm in self.readers)
+        self.until(lambda: comm in self.readers)
         return comm
 
     def do(
@@ -94,15 +83,15 @@ class Browser:
                     found.append(said)
             return bool(found)
 
-        self.read(answered)
+        self.until(answered)
         return found[0]
 
-    def comms(self, target: str) -> list[str]:
+    def comms_of(self, target: str) -> list[str]:
         """Those that the kernel says it has."""
-        request = self.book.client.session.msg("comm_info_request", {"target_name": target})
-        self.book.client.shell_channel.send(request)
+        request = self.client.session.msg("comm_info_request", {"target_name": target})
+        self.client.shell_channel.send(request)
         while True:
-            reply = self.book.client.get_shell_msg(timeout=DEADLINE)
+            reply = self.client.get_shell_msg(timeout=DEADLINE)
             if reply["parent_header"].get("msg_id") == request["header"]["msg_id"]:
                 return list(reply["content"]["comms"])
 
@@ -117,10 +106,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     key.parent.mkdir(mode=0o700)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "a secret", "-f", str(key)], check=True)
     environment = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
-    with notebook({**environment, "HOME": home, "P2P_DATA": home}) as book:
-        browser = Browser(book)
-        assert browser.run("%load_ext p2p_ipython").error is None
-        assert browser.run("%p2p_connect --workers 2").error is None
+    with connected(2, name="", environment={**environment, "HOME": home, "P2P_DATA": home}, kind=Browser) as browser:
         yield browser
 
 
@@ -132,13 +118,13 @@ def browser(loaded: Browser) -> Browser:
 
 
 def test_the_kernel_says_that_the_extension_is_loaded(browser: Browser) -> None:
-    assert len(browser.comms(HERE)) == 1
+    assert len(browser.comms_of(HERE)) == 1
 
 
 def test_a_sidebar_sees_a_task_from_its_beginning_to_its_end_and_can_look_into_it(browser: Browser) -> None:
     panel = browser.readers[browser.sidebar()]
-    browser.run("%%p2p tile --wait\nprint('hello')", cell="the-cell")
-    browser.read(
+    browser.run("%%p2p tile --wait\nprint('hello')", cell_id="the-cell")
+    browser.until(
         lambda: any(row["label"] == "tile" and row["state"] == "done" for row in panel.tables["tasks"].values())
     )
     task, row = next((id, row) for id, row in panel.tables["tasks"].items() if row["label"] == "tile")
@@ -155,20 +141,20 @@ def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(brows
     panel = browser.readers[comm]
     browser.run("%%p2p long\nimport time\ntime.sleep(120)")
     free = tmp_path / "free"
-    busy = browser.book.start(f"import pathlib, time\nwhile not pathlib.Path({str(free)!r}).exists(): time.sleep(0.01)")
+    busy = browser.start(f"import pathlib, time\nwhile not pathlib.Path({str(free)!r}).exists(): time.sleep(0.01)")
 
     def running() -> list[str]:
         return [id for id, row in panel.tables["tasks"].items() if row["label"] == "long" and row["state"] == "running"]
 
-    browser.read(running)
+    browser.until(running)
     assert not busy.idle  # the panel hears of it all the same
     task = running()[0]
     cancelled = browser.do(comm, "cancel", task=task, then=free.touch)  # without a subshell it is heard only then
     assert cancelled["say"] == "Cancelled."
-    browser.read(lambda: panel.tables["tasks"][task]["state"] == "cancelled")
+    browser.until(lambda: panel.tables["tasks"][task]["state"] == "cancelled")
     again = browser.do(comm, "cancel", task=task)
     assert (again["ok"], again["say"].split("\n")[0]) == (False, "the task has ended already")
-    browser.read(lambda: busy.idle)
+    browser.until(lambda: busy.idle)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +184,10 @@ def test_nonsense_from_the_browser_changes_nothing(browser: Browser) -> None:
     comm = browser.sidebar()
     for data in ({}, {"t": "do"}, {"t": "do", "id": "x", "action": "cancel", "args": {}}, {"t": "bye"}):
         browser.tell(comm, **data)
-    browser.say("comm_msg", {"comm_id": comm, "data": [1]})
+    browser.send("comm_msg", {"comm_id": comm, "data": [1]})
     browser.tell(comm, t="hello", v=1)
     count = len(browser.messages)
-    browser.read(lambda: any(m["content"]["data"].get("t") == "snapshot" for m in browser.messages[count:]))
+    browser.until(lambda: any(m["content"]["data"].get("t") == "snapshot" for m in browser.messages[count:]))
 
 
 def test_a_panel_leaves_and_joins_a_cluster_as_the_magics_do(browser: Browser) -> None:
@@ -212,7 +198,7 @@ def test_a_panel_leaves_and_joins_a_cluster_as_the_magics_do(browser: Browser) -
     assert "1 task is unfinished" in refused["say"]
     did = browser.do(comm, "disconnect")
     assert did["say"] == "Disconnected. 1 unfinished task is cancelled."
-    browser.read(lambda: panel.parts["cluster"]["state"] == "closed")
+    browser.until(lambda: panel.parts["cluster"]["state"] == "closed")
     assert "Not connected" in browser.run("%p2p_disconnect\nimport gc\ngc.collect();").shown
     another = browser.readers[browser.sidebar()]
     assert [row["state"] for row in another.tables["tasks"].values()][-1] == "cancelled"  # what there was is kept
@@ -222,7 +208,7 @@ def test_a_panel_leaves_and_joins_a_cluster_as_the_magics_do(browser: Browser) -
     assert "id_ed25519 has a passphrase" in failed["say"]  # which nobody can type here
     assert "ssh-add" in failed["say"]
     assert browser.do(comm, "connect", target="")["say"].startswith("Connected: a personal cluster")
-    browser.read(lambda: panel.parts["cluster"]["state"] == "connected")
+    browser.until(lambda: panel.parts["cluster"]["state"] == "connected")
     assert "Still connected" in browser.run("%p2p_connect").shown
     assert browser.run("%p2p 6 * 7\n_p2p.result()").error is None
     browser.run("%p2p_disconnect")
@@ -233,9 +219,9 @@ def test_a_cluster_that_was_opened_by_python_is_seen_when_there_is_no_other(brow
     comm = browser.sidebar()
     panel = browser.readers[comm]
     browser.run("import p2p_ipython\nmine = p2p_ipython.connect(workers=1)")
-    browser.read(lambda: panel.parts["cluster"]["state"] == "connected")
+    browser.until(lambda: panel.parts["cluster"]["state"] == "connected")
     browser.run("mine.close()")
-    browser.read(lambda: panel.parts["cluster"]["state"] == "closed")
+    browser.until(lambda: panel.parts["cluster"]["state"] == "closed")
 
 
 def widget_of(cell: Cell) -> str:
@@ -248,23 +234,23 @@ def widget_of(cell: Cell) -> str:
 
 def test_the_widget_hears_what_the_sidebar_hears_and_can_do_the_same(browser: Browser) -> None:
     comm = browser.sidebar()
-    model = widget_of(browser.run("%p2p_panel", cell="panel-cell"))
+    model = widget_of(browser.run("%p2p_panel", cell_id="panel-cell"))
     browser.tell(model, custom=True, t="hello", v=1, view="widget")
-    browser.read(lambda: model in browser.readers)
+    browser.until(lambda: model in browser.readers)
     browser.run("%%p2p long\nimport time\ntime.sleep(120)")
     widget, sidebar = browser.readers[model], browser.readers[comm]
 
     def running() -> list[str]:
         return [id for id, row in widget.tables["tasks"].items() if row["state"] == "running"]
 
-    browser.read(running)
+    browser.until(running)
     assert browser.do(model, "cancel", custom=True, task=running()[0])["ok"]
-    browser.read(lambda: not running() and widget.state() == sidebar.state())
+    browser.until(lambda: not running() and widget.state() == sidebar.state())
 
 
 def test_a_widget_gets_the_text_of_its_second_module_and_of_nothing_else_and_a_sidebar_none(browser: Browser) -> None:
     comm = browser.sidebar()
-    model = widget_of(browser.run("%p2p_panel", cell="panel-cell"))
+    model = widget_of(browser.run("%p2p_panel", cell_id="panel-cell"))
 
     def sent(to: str) -> list[Any]:
         said = [m["content"]["data"] for m in browser.messages if m["content"].get("comm_id") == to]
@@ -272,7 +258,7 @@ def test_a_widget_gets_the_text_of_its_second_module_and_of_nothing_else_and_a_s
 
     browser.tell(comm, t="more")
     browser.tell(model, custom=True, t="more", name="../../pyproject.toml", file="widget.js")
-    browser.read(lambda: sent(model))
+    browser.until(lambda: sent(model))
     browser.run("'what was asked of the sidebar before that is answered by now'")
     more = files("p2p_ipython") / "static" / "more.js"
     assert sent(model) == [{"t": "more", "code": more.read_text("utf-8")}]
@@ -289,8 +275,8 @@ def test_a_cell_has_html_and_text_besides_the_widget_and_nothing_of_the_cluster_
     browser: Browser,
 ) -> None:
     panel = browser.readers[browser.sidebar()]
-    browser.read(lambda: any(row["name"] == "worker-1" for row in panel.tables["members"].values()))
-    cell = browser.run("%p2p_panel", cell="panel-cell")
+    browser.until(lambda: any(row["name"] == "worker-1" for row in panel.tables["members"].values()))
+    cell = browser.run("%p2p_panel", cell_id="panel-cell")
     assert [data["data"].keys() for data in cell.of("display_data")] == [
         {VIEW, "text/plain"},
         {"text/html", "text/plain"},
@@ -309,31 +295,31 @@ def test_a_cell_has_html_and_text_besides_the_widget_and_nothing_of_the_cluster_
 
 def test_a_panel_of_one_cluster_is_shown_like_that_of_the_notebooks(browser: Browser) -> None:
     browser.run("from IPython import get_ipython\nthis = get_ipython().magics_manager.registry['P2PMagics'].cluster")
-    cell = browser.run("this.panel()", cell="another-cell")
+    cell = browser.run("this.panel()", cell_id="another-cell")
     assert cell.value is None
     model = widget_of(cell)
     browser.tell(model, custom=True, t="hello", v=1, view="widget")
-    browser.read(lambda: model in browser.readers)
+    browser.until(lambda: model in browser.readers)
     browser.run("%p2p_disconnect\n%p2p_connect --workers 1")
-    browser.read(lambda: browser.readers[model].parts["cluster"]["state"] == "closed")
+    browser.until(lambda: browser.readers[model].parts["cluster"]["state"] == "closed")
     assert browser.readers[browser.sidebar()].parts["cluster"]["state"] == "connected"
     browser.run("del this\n%p2p_disconnect")
 
 
 def test_after_the_user_has_closed_all_widgets_the_panel_has_a_new_one(browser: Browser) -> None:
-    before = widget_of(browser.run("%p2p_panel", cell="closed"))
+    before = widget_of(browser.run("%p2p_panel", cell_id="closed"))
     browser.run("import ipywidgets\nipywidgets.Widget.close_all()")
-    model = widget_of(browser.run("%p2p_panel", cell="closed"))
+    model = widget_of(browser.run("%p2p_panel", cell_id="closed"))
     assert model not in (before, "None")
     browser.tell(model, custom=True, t="hello", v=1, view="widget")
-    browser.read(lambda: model in browser.readers)
+    browser.until(lambda: model in browser.readers)
 
 
 def test_the_saved_html_of_a_cluster_that_is_forgotten_stays_as_it_was(browser: Browser) -> None:
     cell = browser.run(
         "import gc, p2p_ipython\nfrom IPython.display import display\n"
         "other = p2p_ipython.connect(workers=1)\nprint(other.submit(pow, 2, 3).result(60))\ndisplay(other.panel())",
-        cell="forgotten",
+        cell_id="forgotten",
     )
     assert "1 done" in html_of(cell)["text/plain"]
     browser.run(
@@ -342,92 +328,86 @@ def test_the_saved_html_of_a_cluster_that_is_forgotten_stays_as_it_was(browser: 
         "    gc.collect()\n    time.sleep(0.01)"
     )
     browser.run("%p2p_disconnect\n%p2p_connect --workers 2")  # all that is shown is saved
-    browser.run("get_ipython().magics_manager.registry['P2PMagics'].cluster.panel()", cell="next")
-    browser.read(lambda: cell.of("update_display_data")[-1]["data"] == {})  # the widget is gone
+    browser.run("get_ipython().magics_manager.registry['P2PMagics'].cluster.panel()", cell_id="next")
+    browser.until(lambda: cell.of("update_display_data")[-1]["data"] == {})  # the widget is gone
     assert "1 done" in html_of(cell)["text/plain"]
     assert "No cluster" not in html_of(cell)["text/html"]
 
 
 def test_the_saved_html_says_how_a_hostile_task_ended_and_that_the_cluster_is_closed(browser: Browser) -> None:
-    cell = browser.run("%p2p_panel", cell="panel-cell")
+    cell = browser.run("%p2p_panel", cell_id="panel-cell")
     model = widget_of(cell)
     browser.tell(model, custom=True, t="hello", v=1, view="widget")
-    browser.read(lambda: model in browser.readers)
+    browser.until(lambda: model in browser.readers)
     browser.run("%%p2p x --label '<img src=x onerror=alert(1)>'\nprint('<script>alert(2)</script>')\n1/0")
 
-    browser.read(lambda: "&lt;img src=x onerror=alert(1)&gt;" in html_of(cell)["text/html"])
-    browser.read(lambda: "1 failed" in html_of(cell)["text/html"])
+    browser.until(lambda: "&lt;img src=x onerror=alert(1)&gt;" in html_of(cell)["text/html"])
+    browser.until(lambda: "1 failed" in html_of(cell)["text/html"])
     assert "<img" not in html_of(cell)["text/html"]
     assert "<script" not in html_of(cell)["text/html"]
     views = [content for content in cell.of("update_display_data") if VIEW in content["data"]]
     assert views == []  # the view that the user looks at is left alone
     browser.run("%p2p_disconnect")
-    browser.read(lambda: "closed" in html_of(cell)["text/plain"])
+    browser.until(lambda: "closed" in html_of(cell)["text/plain"])
 
 
 def test_a_notebook_without_a_person_gets_no_widget(browser: Browser) -> None:
-    cell = browser.book.start("%p2p_panel", cell_id=None)
-    browser.read(lambda: cell.idle)
+    cell = browser.run("%p2p_panel", cell_id=None)
     assert cell.of("display_data")[-1]["data"].keys() == {"text/html", "text/plain"}
 
 
 def test_pages_that_were_closed_without_a_word_are_forgotten_in_the_end(browser: Browser) -> None:
     comms = [browser.sidebar() for _ in range(9)]
-    browser.read(lambda: browser.closed(comms[0]))
+    browser.until(lambda: browser.closed(comms[0]))
     assert not browser.closed(comms[-1])
-    browser.say("comm_close", {"comm_id": comms[-1], "data": {}})
-    assert comms[-1] not in browser.comms(PANEL)
+    browser.send("comm_close", {"comm_id": comms[-1], "data": {}})
+    assert comms[-1] not in browser.comms_of(PANEL)
 
 
 def test_a_front_end_that_closes_the_presence_comm_does_not_hide_it_from_others(browser: Browser) -> None:
-    here = browser.comms(HERE)
+    here = browser.comms_of(HERE)
     for comm in here:  # as a front end does that has no such target
-        browser.say("comm_close", {"comm_id": comm, "data": {}})
-    assert browser.comms(HERE) == here
+        browser.send("comm_close", {"comm_id": comm, "data": {}})
+    assert browser.comms_of(HERE) == here
     browser.run("%unload_ext p2p_ipython")
-    browser.read(lambda: all(browser.closed(comm) for comm in here))
-    assert browser.comms(HERE) == []
+    browser.until(lambda: all(browser.closed(comm) for comm in here))
+    assert browser.comms_of(HERE) == []
     browser.run("%load_ext p2p_ipython")
     browser.run("%p2p_connect --workers 2")
 
 
 def test_unloading_closes_the_comms_and_leaves_html_and_loading_again_begins_anew(browser: Browser) -> None:
     comm = browser.sidebar()
-    here = browser.comms(HERE)
-    cell = browser.run("%p2p_panel", cell="panel-cell")
+    here = browser.comms_of(HERE)
+    cell = browser.run("%p2p_panel", cell_id="panel-cell")
     model = widget_of(cell)
     browser.run("%unload_ext p2p_ipython")
-    browser.read(lambda: all(browser.closed(one) for one in (comm, model, *here)))
-    assert browser.comms(HERE) == browser.comms(PANEL) == []
+    browser.until(lambda: all(browser.closed(one) for one in (comm, model, *here)))
+    assert browser.comms_of(HERE) == browser.comms_of(PANEL) == []
     assert cell.of("update_display_data")[-1]["data"] == {}  # where the widget was
     assert "As it was on" in html_of(cell)["text/html"]
     threads = browser.run("import threading\n[t.name for t in threading.enumerate() if 'panel' in t.name]")
     assert threads.value == "[]"
     browser.run("%load_ext p2p_ipython")
-    assert browser.comms(HERE) != here
+    assert browser.comms_of(HERE) != here
     assert browser.readers[browser.sidebar()].parts["cluster"]["state"] == "none"
 
 
 def test_what_a_panel_needs_is_imported_once_a_cluster_is_joined_and_nothing_runs() -> None:
     look = "import sys\n[name in sys.modules for name in ('anywidget', 'p2p_ipython.notebook.panel.widget')]"
-    with notebook() as book:
-        browser = Browser(book)
+    with notebook(kind=Browser) as browser:
         browser.run("%load_ext p2p_ipython")
         assert browser.run(look).value == "[False, False]"
         browser.run("%p2p_connect --workers 1")
-        end = time.monotonic() + DEADLINE
-        while browser.run(look).value != "[True, True]":
-            assert time.monotonic() < end
-            time.sleep(0.2)
+        browser.until(lambda: browser.run(look).value == "[True, True]")
 
 
 def test_the_end_of_the_kernel_leaves_html_in_the_cell() -> None:
-    with notebook() as book:
-        browser = Browser(book)
+    with notebook(kind=Browser) as browser:
         browser.run("%load_ext p2p_ipython\n%p2p_connect --workers 1")
-        cell = browser.run("%p2p_panel", cell="panel-cell")
+        cell = browser.run("%p2p_panel", cell_id="panel-cell")
         assert VIEW in cell.of("display_data")[0]["data"]
         browser.run("%p2p 1\n_p2p.result()")
-        book.client.shutdown()
-        browser.read(lambda: any(content["data"] == {} for content in cell.of("update_display_data")))
+        browser.client.shutdown()
+        browser.until(lambda: any(content["data"] == {} for content in cell.of("update_display_data")))
         assert "1 done" in html_of(cell)["text/plain"]
