@@ -90,11 +90,14 @@ class Tab:
         return until(lambda: self.page.evaluate(what, *arguments), what)
 
     def settled(self) -> None:
-        """Wait until the application is there and what covers it at the start is gone."""
+        """Wait until the application is there, what covers it at the start is gone, and its address's file is open.
+
+        The file browser opens that file, in its own time. It would otherwise come to the front of a later test.
+        """
         self.until("""async () => {
             if (!('jupyterapp' in window)) return false;
             await jupyterapp.restored;
-            return !document.getElementById('jupyterlab-splash');
+            return !document.querySelector('#jupyterlab-splash, .jp-mod-restoring');
         }""")
 
     def clear(self, keep: set[str]) -> None:
