@@ -149,6 +149,18 @@ async def test_a_seed_of_one_task_is_none_of_the_next() -> None:
         assert len({value for pair in (seeded, *drawn) for value in pair}) == 6
 
 
+@pytest.mark.parametrize("name", ["AS", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK"])
+async def test_a_limit_that_a_task_has_lowered_is_as_before_for_the_next_one(name: str) -> None:
+    look = f"import resource\nresource.getrlimit(resource.RLIMIT_{name})"
+    async with worker(memory=1 << 30) as it:
+        before = (await it.cell(look)).value
+        lower = 800 << 20 if name in ("AS", "DATA") else before[0] // 2 if before[0] > 0 else 1000
+        lowered = await it.cell(f"{look}\nresource.setrlimit(resource.RLIMIT_{name}, ({lower}, {before[1]}))\n7")
+        assert lowered.value == 7
+        assert (await it.cell(look)).value == before
+        assert it.deaths == []
+
+
 async def test_each_task_is_warned_anew() -> None:
     async with worker() as it:
         source = "import warnings\nwarnings.warn_explicit('mind', UserWarning, 'f.py', 1, registry=warnings.__dict__)"

@@ -44,7 +44,11 @@ from typing import Any, NamedTuple
 _LOOPS = frozenset({"asyncio", "concurrent", "threading"})
 """Packages whose objects in ``builtins`` stay: pools and loops have threads, which stay, too."""
 
-_LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_STACK)
+_LIMITS = tuple(
+    getattr(resource, f"RLIMIT_{name}")
+    for name in ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
+    if hasattr(resource, f"RLIMIT_{name}")
+)
 _TIMERS = tuple(map(int, (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)))
 _SIGNALS = tuple(sorted(int(number) for number in signal.valid_signals() if number < 32 and number != signal.SIGINT))
 
@@ -90,8 +94,7 @@ def _pieces() -> Iterator[Piece]:
     yield _own_entries("list of finders", sys.meta_path)
     yield _own_entries("list of path hooks", sys.path_hooks)
     yield Piece("switch interval", sys.getswitchinterval, sys.setswitchinterval)
-    if hasattr(sys, "get_int_max_str_digits"):
-        yield Piece("longest number as text", sys.get_int_max_str_digits, sys.set_int_max_str_digits)
+    yield Piece("longest number as text", sys.get_int_max_str_digits, sys.set_int_max_str_digits)
     yield Piece(
         "hooks of asynchronous generators", sys.get_asyncgen_hooks, lambda hooks: sys.set_asyncgen_hooks(*hooks)
     )
@@ -300,7 +303,7 @@ class _Noted:
         self.calls: list[tuple[str, Callable[..., Any] | None, tuple[Any, ...]]] = []
         environment = dict(os.environb)
         self._watch(atexit, "register", atexit.unregister)
-        self._watch(codecs, "register", getattr(codecs, "unregister", None))
+        self._watch(codecs, "register", codecs.unregister)
         self._watch(codecs, "register_error", None)
         self._watch(os, "register_at_fork", None)
         self._watch(sys, "addaudithook", None)

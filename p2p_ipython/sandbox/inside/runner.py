@@ -99,8 +99,12 @@ def main(options: dict[str, Any]) -> None:
     os.register_at_fork(after_in_child=in_child)
     cells = Cells(outlet)
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
-    baseline = Baseline(streams(outlet), interrupts)
     memory, disk, processes = (options[name] for name in ("memory", "disk", "processes"))
+    used = limits.data_now()
+    limits.limit_memory(memory)
+    limits.limit_processes(processes + others if processes and options["counted"] else 0)
+    limits.limit_files(disk)
+    baseline = Baseline(streams(outlet), interrupts)  # of these limits, too: a task may lower them
     executor = Executor(
         channel=channel,
         outlet=outlet,
@@ -109,11 +113,8 @@ def main(options: dict[str, Any]) -> None:
         baseline=baseline,
         cells=cells,
         folder=TaskFolder(scratch),
-        limits=Limits(memory, limits.data_now(), disk, processes, options["scratch"], options["place"]),
+        limits=Limits(memory, used, disk, processes, options["scratch"], options["place"]),
     )
-    limits.limit_memory(memory)
-    limits.limit_processes(processes + others if processes and options["counted"] else 0)
-    limits.limit_files(disk)
     channel.send(Warm())
     write, end = os.write, os._exit  # as long as nobody has changed them
     try:

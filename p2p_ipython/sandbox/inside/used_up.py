@@ -23,6 +23,9 @@ _NO_THREAD = "can't start new thread"
 _FULL = 0.9
 """The part of a folder in memory from which on it is full."""
 
+_SLACK = 2
+"""A scratch folder's own file system has at most so many times the bytes that a task may write there."""
+
 _SHARED = "/dev/shm"  # noqa: S108 - looked at, not written
 
 
@@ -53,7 +56,7 @@ class Limits:
         if isinstance(error, MemoryError) or number == errno.ENOMEM:
             return self._of_memory(on)
         if number in (errno.ENOSPC, errno.EDQUOT):
-            if self.disk and _is_full(self.scratch):
+            if self.disk and _is_full(self.scratch, self.disk):
                 return f"disk: {_size(self.disk)} of scratch{on} are used up"
             return f"shared memory: all of {_SHARED}{on} is used up" if _is_full(_SHARED) else ""
         if number == errno.EFBIG and self.disk:
@@ -87,10 +90,12 @@ def _size(number: int) -> str:
     return f"{number / (1 << 30):.3g} GiB" if number >= 1 << 30 else f"{number / (1 << 20):.3g} MiB"
 
 
-def _is_full(folder: str) -> bool:
-    """Return whether there is hardly room in a folder in memory; false for one on a disk, which is the lender's."""
+def _is_full(folder: str, most: int = 0) -> bool:
+    """Return whether there is hardly room in a folder. A file system of over ``most`` bytes is the lender's: false."""
     with contextlib.suppress(OSError):
         room = os.statvfs(folder)
+        if most and room.f_blocks * room.f_frsize > _SLACK * most:
+            return False
         return room.f_bavail * room.f_frsize < (1 - _FULL) * room.f_blocks * room.f_frsize
     return False
 
