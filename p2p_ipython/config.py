@@ -132,39 +132,37 @@ def parse_duration(text: str) -> float:
 
 
 def data_dir() -> Path:
-    """Return the folder of this user's p2p_ipython data, which need not be there yet.
+    """Return the folder of this user's p2p_ipython data, which need not be there yet; P2P_DATA if it is set.
 
     Raises ``ConfigError`` if this user has no home folder and P2P_DATA is not set, or P2P_DATA is no folder.
     """
-    import platformdirs  # late: most programs that read settings have no need of it
-
-    if given := os.environ.get("P2P_DATA"):
-        if os.path.exists(given) and not os.path.isdir(given):
-            raise ConfigError(
-                f"P2P_DATA is {given[:200]}, which is no folder", hint="Set it to a folder; it need not exist yet."
-            )
-        return Path(given)
-    try:
-        path = Path(platformdirs.user_data_dir("p2p_ipython", appauthor=False))
-    except RuntimeError:  # its older versions return a path from "~" on
-        path = Path()
-    if not path.is_absolute():
-        raise ConfigError("this user has no home folder to keep things in", hint="Set P2P_DATA to a folder of yours.")
-    return path
+    return _folder_of_this_user("user_data_dir", "P2P_DATA")
 
 
 def cache_dir() -> Path:
-    """Return the folder of what this user can have made again, which need not be there yet; in P2P_CACHE if it is set.
+    """Return the folder of what this user can have made again, which need not be there yet; P2P_CACHE if it is set.
 
-    Raises ``ConfigError`` if this user has no home folder.
+    Raises ``ConfigError`` as ``data_dir`` does.
     """
-    import platformdirs
+    return _folder_of_this_user("user_cache_dir", "P2P_CACHE")
 
-    if given := os.environ.get("P2P_CACHE"):
+
+def _folder_of_this_user(name: str, variable: str) -> Path:
+    import platformdirs  # late: most programs that read settings have no need of it
+
+    if given := os.environ.get(variable):
+        if os.path.exists(given) and not os.path.isdir(given):
+            raise ConfigError(
+                f"{variable} is {given[:200]}, which is no folder", hint="Set it to a folder; it need not exist yet."
+            )
         return Path(given)
-    path = Path(os.path.expanduser(platformdirs.user_cache_dir("p2p_ipython", appauthor=False)))
+    try:
+        path = Path(getattr(platformdirs, name)("p2p_ipython", appauthor=False))
+    except RuntimeError:  # its older versions return a path from "~" on
+        path = Path()
     if not path.is_absolute():
-        raise ConfigError("this user has no home folder to keep things in", hint="Set P2P_CACHE to a folder of yours.")
+        words = "this user has no home folder to keep things in"
+        raise ConfigError(words, hint=f"Set {variable} to a folder of yours.")
     return path
 
 

@@ -105,6 +105,18 @@ def test_what_must_be_kept_needs_a_place_and_says_so(
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.parametrize(("name", "variable"), [("data_dir", "P2P_DATA"), ("cache_dir", "P2P_CACHE")])
+@as_nobody
+def test_each_folder_of_a_user_without_a_home_is_asked_for_by_its_variable(
+    name: str, variable: str, temporary: Path
+) -> None:
+    look = (
+        f"from p2p_ipython import config\ntry: config.{name}()\nexcept config.ConfigError as error: print(error.hint)"
+    )
+    done = run(*AS_NOBODY, sys.executable, "-c", look, home=None, temporary=temporary)
+    assert (done.stdout, done.stderr) == (f"Set {variable} to a folder of yours.\n", "")
+
+
 def test_the_data_folder_is_made_when_something_is_kept_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2P_DATA", str(tmp_path / "data"))
     assert data_dir() == tmp_path / "data"
