@@ -85,6 +85,9 @@ class ProcessState:
 
 
 def _pieces() -> Iterator[Piece]:
+    yield _list_of(sys, "path")
+    yield _list_of(sys, "argv")
+    yield Piece("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit)
     yield Piece("trace function", sys.gettrace, sys.settrace)
     yield Piece("profile function", sys.getprofile, sys.setprofile)
     yield _attributes(threading, "_trace_hook", "_profile_hook", "excepthook")
@@ -113,6 +116,7 @@ def _pieces() -> Iterator[Piece]:
     yield Piece("default timeout of sockets", _socket.getdefaulttimeout, _socket.setdefaulttimeout)
     yield from _collector()
     yield _attributes(warnings, "showwarning", "formatwarning", "_showwarnmsg_impl", "_showwarning_orig")
+    yield _list_of(warnings, "filters")
     yield Piece("warnings shown once", lambda: len(warnings.onceregistry), lambda _: warnings.onceregistry.clear())  # type: ignore[attr-defined]
     yield from _logs()
     yield Piece("fault handler", faulthandler.is_enabled, lambda _: None)
@@ -138,6 +142,16 @@ def _attributes(module: ModuleType, *names: str) -> Piece:
     return Piece(
         f"attributes of {module.__name__}", found, lambda before: space.update(zip(names, before, strict=True))
     )
+
+
+def _list_of(module: ModuleType, name: str) -> Piece:
+    """Return a piece for a list of a module's, which may be another list by now."""
+    space = vars(module)
+
+    def write(before: list[Any]) -> None:
+        space[name][:] = before
+
+    return Piece(f"list {module.__name__}.{name}", lambda: list(space[name]), write)
 
 
 def _own_entries(name: str, entries: list[Any]) -> Piece:
@@ -269,7 +283,7 @@ def _logs() -> Iterator[Piece]:
     manager = logging.root.manager
     yield Piece("level of all loggers", lambda: manager.disable, functools.partial(setattr, manager, "disable"))
     root = logging.root
-    yield Piece("root logger", lambda: (list(root.filters), root.disabled), _set_root)
+    yield Piece("root logger", lambda: (list(root.handlers), list(root.filters), root.level, root.disabled), _set_root)
 
 
 def _refill(table: Any, before: dict[Any, Any]) -> None:
@@ -277,8 +291,10 @@ def _refill(table: Any, before: dict[Any, Any]) -> None:
     table.update(before)
 
 
-def _set_root(before: tuple[list[Any], bool]) -> None:
-    logging.root.filters[:], logging.root.disabled = before
+def _set_root(before: tuple[list[Any], list[Any], int, bool]) -> None:
+    root = logging.root
+    root.handlers[:], root.filters[:], level, root.disabled = before
+    root.setLevel(level)  # other loggers keep what they have found there
 
 
 def _filters_changed() -> None:

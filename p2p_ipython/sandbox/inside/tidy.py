@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import builtins
 import getpass
-import logging
 import os
 import signal
 import sys
 import threading
-import warnings
 
 # signal's own looks for the answer in an enum, which takes longer than the rest of ``restore``.
 from _signal import getsignal  # type: ignore[import-not-found]
@@ -45,14 +43,8 @@ class Baseline:
         self._folder = os.getcwd()
         self._environ = dict(os.environ)
         self._encoded = dict(_encoded_environ())
-        self._path = list(sys.path)
         self._variables = os.environ
-        self._filters = list(warnings.filters)
         self._main = sys.modules["__main__"]
-        self._argv = list(sys.argv)
-        self._handlers = list(logging.root.handlers)
-        self._log_level = logging.root.level
-        self._recursion = sys.getrecursionlimit()
         self._threads = threading.active_count()
         builtins.input = no_input
         self._builtins = dict(builtins.__dict__)
@@ -90,18 +82,6 @@ class Baseline:
         if _encoded_environ() != self._encoded:
             os.environ.clear()
             os.environ.update(self._environ)
-        if sys.path != self._path:
-            sys.path[:] = self._path
-        if sys.argv != self._argv:
-            sys.argv[:] = self._argv
-        if warnings.filters != self._filters:
-            warnings.filters[:] = self._filters  # type: ignore[index]
-        if logging.root.handlers != self._handlers:
-            logging.root.handlers[:] = self._handlers
-        if logging.root.level != self._log_level:
-            logging.root.setLevel(self._log_level)
-        if sys.getrecursionlimit() != self._recursion:
-            sys.setrecursionlimit(self._recursion)
         self._state.restore()
         for name in _LAST:
             if name in vars(sys):
