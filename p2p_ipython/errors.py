@@ -151,8 +151,6 @@ class NotPicklable(CaptureError, pickle.PicklingError):
 class NotKept(UsageError, KeyError):
     """The value of a name that a task has bound, or a file that it has left, did not come with its result."""
 
-    __str__ = P2PError.__str__
-
 
 class ConfigError(UsageError, ValueError):
     """A setting, or a file that holds settings, is not usable."""

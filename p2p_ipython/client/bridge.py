@@ -408,8 +408,9 @@ class Bridge:
             self._send_buffers(link, task, action.missing)
 
     def _send_buffers(self, link: WorkerEnd, task: Task, refs: tuple[str, ...]) -> None:
+        large = task.large
         for ref in refs:
-            view = task.large[ref]
+            view = large[ref]
             for start in range(0, view.nbytes, MAX_BODY):
                 chunk = BufferChunk(ref, view.nbytes, start)
                 link.send(chunk.header(), view[start : start + MAX_BODY], bulk=True)

@@ -34,7 +34,7 @@ def raised_in(error: BaseException) -> str:
     return found
 
 
-def advice(class_name: str, message: str, module: str, there: str, *, named: bool = True) -> str:
+def advice(class_name: str, module: str, there: str, *, named: bool = True) -> str:
     """Return what to do about an error of ``class_name`` that code of ``module`` raised ``there``, as values came.
 
     With ``named`` False the module's name is a stranger's word, and is not repeated.

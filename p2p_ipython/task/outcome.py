@@ -134,7 +134,7 @@ def raised(description: Description, original: BaseException | None = None, fact
         case "unloadable":
             error = TaskError(
                 f"the task's values could not be loaded {d.where}: {d}",
-                hint=advice(d.class_name, d.message, d.missing, "there", named=d.trusted),
+                hint=advice(d.class_name, d.missing, "there", named=d.trusted),
             )
         case "died":
             error = TaskDied(
@@ -189,7 +189,7 @@ def _unpacked(result: Result, inline: Buffer, large: Mapping[str, Buffer], worke
     except Exception as error:
         raise ResultNotPicklable(
             f"the result came, but can't be unpickled here: {type(error).__name__}: {error}",
-            hint=advice(type(error).__name__, str(error), raised_in(error), "here"),
+            hint=advice(type(error).__name__, raised_in(error), "here"),
         ) from error
 
 

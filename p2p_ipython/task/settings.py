@@ -366,7 +366,7 @@ class Settings:
 
 
 class _Writing:
-    """Writes settings that have travelled, when their library is there. It is called once or twice."""
+    """Writes settings that have travelled. It is called when their library is there."""
 
     def __init__(self, kind: Kind, data: bytes) -> None:
         self._kind = kind

@@ -115,4 +115,4 @@ def test_the_code_that_raised_it_is_found(call: Callable[[], object], absent: bo
 
 def test_bytes_that_are_not_those_sent_are_sent_again() -> None:
     for kind in ("_pickle.UnpicklingError", "builtins.EOFError", "p2p_ipython.task.payload.PayloadError"):
-        assert advice(kind, "", "", "there") == "What arrived is not what was sent: submit it again."
+        assert advice(kind, "", "there") == "What arrived is not what was sent: submit it again."

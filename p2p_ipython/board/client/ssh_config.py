@@ -20,7 +20,7 @@ ASK_WITHIN = 10.0
 """Seconds that ``ssh -G`` may take: a ``Match exec`` line runs a command of the user's."""
 
 MAX_ANSWER = 1 << 20
-"""Bytes of ``ssh -G``'s answer that are read."""
+"""Bytes of ``ssh -G``'s answer that are looked at."""
 
 
 @dataclass(frozen=True)
