@@ -29,6 +29,8 @@ class Arrived:
         """Return something that was attached as if it were a result of its own."""
         own = replace(
             self.result,
+            ok=True,
+            failure=None,
             segments=entry.segments,
             codec=entry.codec,
             type_name=entry.type_name,

@@ -206,10 +206,11 @@ class Future(concurrent.futures.Future[T]):
         return asyncio.wrap_future(self).__await__()
 
     def __getitem__(self, name: str) -> Any:
-        """Return the value that the cell has bound to ``name``; waits for the task, and raises what it raised.
+        """Return the value that the cell has bound to ``name``; waits for the task.
 
-        Values come with the result if they are small and plain data, or if ``%%p2p --bind`` names them. Raises
-        ``NotKept``, a ``KeyError``, for others, and ``NotTrusted`` as ``result()`` does.
+        Values come with the result if they are small and plain data, or if ``%%p2p --bind`` names them. Raises what the
+        cell raised, unless it had bound the name by then; ``NotKept``, a ``KeyError``, for values that didn't come; and
+        ``NotTrusted`` as ``result()`` does.
 
         >>> cluster.submit(abs, -3)["score"]
         Traceback (most recent call last):
@@ -218,7 +219,7 @@ class Future(concurrent.futures.Future[T]):
         if not isinstance(name, str):
             raise TypeError("a future has values by name: future['score']")
         error = self.exception()
-        if error is not None and not isinstance(error, NotTrusted):
+        if error is not None and not isinstance(error, NotTrusted) and ("name", name) not in self._attached:
             raise error
         return value_of(name, self._attached, self.worker, self._decode)
 

@@ -40,9 +40,13 @@ class Binding:
         return (*self.kept, *self.changed)
 
     def values(self, future: Future[Any]) -> dict[str, Any]:
-        """Return the values to bind. Raises a ``P2PError`` if one of them can't be had."""
+        """Return the values to bind. Raises a ``P2PError`` if one of them can't be had.
+
+        A cell that has failed has bound some names by then, as at home, and it may be that all that are asked for.
+        """
         found: dict[str, Any] = {}
-        for name in self.asked:
+        came = [name for name in self.asked if name in future.names or not future._promise.failure]
+        for name in came if self.every or len(came) == len(self.asked) else ():
             try:
                 found[name] = future[name]
             except P2PError:
@@ -99,7 +103,7 @@ def chosen(option: str | None, binds: Bindings, sent: Container[str], modules: C
 
 def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]], object]) -> str:
     """Bind what was asked for; return what there is to say against it, "" for nothing."""
-    if not (binding.asked or binding.imports):
+    if not (binding.asked or binding.imports) or future.cancelled():
         return ""
     try:
         values = binding.values(future)
@@ -107,7 +111,8 @@ def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]],
         return f"Nothing was bound. {error}"
     values.update(_imported(binding.imports))
     push(values)
-    if binding.every and (missing := [name for name in binding.asked if name not in values]):
+    missing = [name for name in binding.asked if name not in values]
+    if binding.every and missing and not future._promise.failure:
         return f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why."
     return ""
 

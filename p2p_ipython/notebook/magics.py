@@ -313,13 +313,15 @@ class P2PMagics(Magics):
             self._ip.push({name: future})
 
         def bound(_future: object) -> None:
-            if not future._promise.failure and (trouble := bind(binding, future, self._ip.push)):
+            if trouble := bind(binding, future, self._ip.push):
                 output({"kind": "stream", "name": "stderr", "text": f"{trouble}\n"})
 
         if options.wait:
-            value = self._wait(future, shown)
-            bound(future)
-            return value
+            try:
+                return self._wait(future, shown)
+            finally:
+                if future.done():  # it may have been interrupted
+                    bound(future)
         if binding.asked or binding.imports:
             future.add_done_callback(bound)
         return None

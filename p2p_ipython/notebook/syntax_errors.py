@@ -18,7 +18,8 @@ def as_at_home(source: str, ip: InteractiveShell) -> SyntaxError:
     shell: Any = ip
     try:
         transformed = shell.transform_cell(source)
-        name = shell.compile.cache(transformed, shell.execution_count, raw_code=source)
+        number = len(shell.history_manager.input_hist_raw) - 1  # execution_count may be the next cell's by now
+        name = shell.compile.cache(transformed, number, raw_code=source)
         shell.compile.ast_parse(transformed, filename=name)
     except SyntaxError as error:
         error.__traceback__ = None

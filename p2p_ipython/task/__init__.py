@@ -6,7 +6,7 @@ Map:
 * ``reads.py``: the names that a cell reads, from its source
 * ``capture.py``: the values of these names, those that the notebook's functions use, and the blame for one that can't
   travel
-* ``shell_names.py``, ``open_files.py``: what never travels: IPython's own names, and open files
+* ``shell_names.py``, ``ended.py``: what never travels: IPython's own names, and files and pools that aren't over
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled

@@ -33,8 +33,8 @@ from p2p_ipython.task.bindings import Bindings, bindings_in
 from p2p_ipython.task.blame import Part, culprit
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
+from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.local_modules import imports_of
-from p2p_ipython.task.open_files import refuse_open_file
 from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform, parsed, reads_in
 from p2p_ipython.task.shell_names import belongs_to_shell

@@ -33,10 +33,10 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value, classes, objects, seeds, sources
+from p2p_ipython.task import by_value, classes, ended, objects, seeds, sources
 from p2p_ipython.task.buffer_store import STEP, BufferStore
+from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.leaving import Leave
-from p2p_ipython.task.open_files import FILES, refuse_open_file
 from p2p_ipython.task.settled import settled
 from p2p_ipython.task.shell_names import belongs_to_shell
 
@@ -355,6 +355,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
         if isinstance(value, Future):
             return _settle(value)
+        if ended.may_be_over(kind):
+            return ended.taken_apart(value) or NotImplemented
         if isinstance(value, by_value.TAKEN_APART):
             reduced = by_value.taken_apart(value)
             if isinstance(value, by_value.CachedFunction) and len(reduced) > 2:
@@ -384,7 +386,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return objects.made_by_base(value, reduced)
         elif classes.may_travel_by_value(kind) and objects.has_hooks(kind):
             return objects.object_taken_apart(value)
-        elif not issubclass(kind, _EACH_ASKED):
+        elif not issubclass(kind, _EACH_ASKED) and not ended.may_be_over(kind):
             self._ordinary[id(kind)] = kind
         return NotImplemented
 
@@ -426,7 +428,7 @@ _CODE = (FunctionType, type)
 _OURS = frozenset(module.__name__ for module in (by_value, classes, objects, sources))
 """Modules of what puts values together where they arrive."""
 
-_EACH_ASKED = (type, FunctionType, ModuleType, *FILES)
+_EACH_ASKED = (type, FunctionType, ModuleType, *ended.FILES)
 _DEFAULT: Any = object.__reduce__
 
 

@@ -22,7 +22,7 @@ from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_REF
 from p2p_ipython.task.around import Part
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
-from p2p_ipython.task.open_files import refuse_open_file
+from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
 from p2p_ipython.task.reads import Transform
 

@@ -35,6 +35,26 @@ def test_names_are_bound_when_the_task_is_over_and_none_unasked(nb: Notebook) ->
     assert "has bound rest, over there (%p2p_pull rest)" in (cell.status_line or "")
 
 
+def test_of_a_cell_that_fails_what_it_has_bound_by_then_is_bound(nb: Notebook) -> None:
+    cell = nb.run("%%p2p tile --wait --bind all\nimport math\nfirst = [1]\n1 / 0\nlast = 2")
+    assert cell.error is not None
+    assert cell.error["ename"] == "ZeroDivisionError"
+    assert "Not bound" not in cell.text
+    assert nb.run("first, tile['first'], math.e > 2, 'last' in globals()").value == "([1], [1], True, False)"
+    nb.forget()
+    cell = nb.run("%%p2p tile --bind first\nfirst = [2]\n1 / 0\nlast = 2")
+    nb.until(lambda: "ZeroDivisionError" in (cell.status_line or ""))
+    nb.until(lambda: _bound(nb, "first"))
+    assert nb.run("try: tile['last']\nexcept ZeroDivisionError: print('as it failed')").text == "as it failed\n"
+
+
+def test_a_file_that_the_cell_has_closed_comes_back_closed(nb: Notebook) -> None:
+    cell = nb.run("%%p2p --wait --bind all\nimport os\nwith open(os.devnull, 'w') as file:\n    file.write('x')")
+    assert cell.error is None, cell.error
+    assert "Not bound" not in cell.text
+    assert nb.run("file, file.closed").value == "(<_io.TextIOWrapper name='/dev/null' mode='w' encoding='UTF-8'>, True)"
+
+
 def test_without_wait_they_are_bound_later(nb: Notebook) -> None:
     cell = nb.run("%%p2p --bind all\nimport math\nx = math.pi\nclass C:\n    y = 1\n_private = 1")
     nb.until(lambda: "done" in (cell.status_line or ""))
@@ -89,12 +109,12 @@ def test_a_name_may_be_gone_at_the_end(nb: Notebook) -> None:
     assert nb.run("tile.names").value == "('y',)"
 
 
-def test_the_names_of_a_failed_cell_are_its_error(nb: Notebook) -> None:
-    cell = nb.run("%%p2p tile --wait --bind x\nx = 1\n1/0")
+def test_of_a_failed_cell_all_that_are_asked_for_are_bound_or_none(nb: Notebook) -> None:
+    cell = nb.run("%%p2p tile --wait --bind x,y\nx = 1\n1/0\ny = 2")
     assert cell.error is not None
     assert cell.error["ename"] == "ZeroDivisionError"
     assert not _bound(nb, "x")
-    failed = nb.run("tile['x']").error
+    failed = nb.run("tile['y']").error
     assert failed is not None
     assert failed["ename"] == "ZeroDivisionError"
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from types import CoroutineType
 from typing import Any
 
-from p2p_ipython.protocol.frames import MAX_HEADER, Buffer
+from p2p_ipython.protocol.frames import MAX_HEADER, Buffer, FrameError, encode
 from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_DETAIL, Cleared, Result, Task
 from p2p_ipython.sandbox.inside.attach import Attachment, names_of
 from p2p_ipython.sandbox.inside.buffers import Buffers
@@ -152,19 +152,19 @@ class Executor:
         """Tidy up, and send the result."""
         if failed is None:
             about = (round(value.seconds, 6), value.shown, value.codec, value.type_name, value.at)
-            attached = tuple(each.entry for each in value.attachments)
-            result = Result(task.id, task.attempt, True, value.packed.segments, *about, attached=attached)
+            result = Result(task.id, task.attempt, True, value.packed.segments, *about)
             inline: Buffer = value.packed.inline
-            if attached:
-                inline = b"".join((inline, *(each.packed.inline for each in value.attachments)))
-            answer: tuple[Result, Buffer] = (result, inline)
         else:
-            answer = self._failure(task, failed)
+            result, inline = self._failure(task, failed)
+            value = _Value(_NOTHING, attachments=self._left_by_failure(task, result))
             _without_frames(failed.error)
+        if value.attachments:
+            result = replace(result, attached=tuple(each.entry for each in value.attachments))
+            inline = b"".join((inline, *(each.packed.inline for each in value.attachments)))
         for packed in (value.packed, *(each.packed for each in value.attachments)):
             for ref, view in packed.large.items():
                 self._channel.send_chunks(task, ref, view)
-        self._channel.send(*answer)
+        self._channel.send(result, inline)
         trouble = self._clear_up(task)
         # A namespace whose functions have it as their globals is a cycle; arrays shouldn't wait for the collector.
         dict.clear(self._namespace)
@@ -290,6 +290,15 @@ class Executor:
             return (*names, *self._folder.left())[:MAX_ATTACHED]
         except BaseException as error:
             raise _Failed(error, self._kind(error, "unpicklable")) from None
+
+    def _left_by_failure(self, task: Task, result: Result) -> tuple[Attachment, ...]:
+        """Pack what a task has bound and left before it failed; nothing if that fails, too, or has no room there."""
+        try:
+            found = self._attachments(task)
+            encode(replace(result, attached=tuple(each.entry for each in found)).header(), 0)
+        except (_Failed, FrameError):
+            return ()
+        return found
 
     def _kind(self, error: BaseException, otherwise: str) -> str:
         ours = isinstance(error, KeyboardInterrupt) and self._interrupts.raised

@@ -1,0 +1,96 @@
+"""Files and pools: open ones stay where they are open, those that are over travel as what they are.
+
+``with open(…) as file`` and ``with ThreadPoolExecutor() as pool`` leave a name behind that is of no more use. A cell
+that does so must be able to run elsewhere, and the name to come back: a closed file has its name, mode and encoding,
+and a pool that was shut down refuses tasks.
+
+Standard library only: the runner imports this inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+FILES = (io.TextIOWrapper, io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
+_POOLS = {"ThreadPoolExecutor": "concurrent.futures.thread", "ProcessPoolExecutor": "concurrent.futures.process"}
+"""By name, and not imported here: that of processes takes a while."""
+
+Reduced = tuple[Any, tuple[Any, ...]]
+
+
+def refuse_open_file(value: object) -> None:
+    """Raise ``TypeError`` for an open file. cloudpickle would send a copy of what the file holds."""
+    standard = value is sys.stdout or value is sys.stderr  # on the worker they are its own
+    if isinstance(value, FILES) and not standard and not value.closed:
+        raise TypeError("it is an open file")
+
+
+def may_be_over(kind: type) -> bool:
+    """Whether ``kind`` is one of files or pools."""
+    return kind in FILES or _POOLS.get(kind.__name__) == kind.__module__
+
+
+def taken_apart(value: Any) -> Reduced | None:
+    """Return how to make a file or pool that is over elsewhere; None for one that isn't."""
+    kind = type(value)
+    if kind in FILES:
+        if not value.closed:
+            return None
+        try:
+            name = getattr(value, "name", None)
+            name = name if isinstance(name, str | bytes | int) else None
+            mode = getattr(value, "mode", "r")
+            encoding, errors = getattr(value, "encoding", None), getattr(value, "errors", None)
+        except ValueError:  # a buffer that was taken away
+            return None
+        return closed_file, (FILES.index(kind), name, str(mode), encoding, errors)
+    over = getattr(value, "_shutdown", False) or getattr(value, "_shutdown_thread", False)
+    return (ended_pool, (kind.__name__, value._max_workers)) if over else None
+
+
+def closed_file(kind: int, name: str | bytes | int | None, mode: str, encoding: str | None, errors: str | None) -> Any:
+    """Make a file that is closed, as ``open`` would have made it.
+
+    >>> closed_file(0, "a.txt", "w", "utf-8", "strict")
+    <_io.TextIOWrapper name='a.txt' mode='w' encoding='utf-8'>
+    """
+    asked = "r" if "r" in mode else "a" if "a" in mode else "w"
+    both = "+" if "+" in mode else ""
+    raw = io.FileIO(os.devnull, asked + both)
+    raw.name = name
+    if FILES[kind] is io.FileIO:
+        raw.close()
+        return raw
+    whole: Any = io.BufferedReader if asked == "r" else io.BufferedWriter
+    buffer: Any = (io.BufferedRandom if both else whole)(raw)
+    made: Any = buffer
+    if FILES[kind] is io.TextIOWrapper:
+        made = io.TextIOWrapper(buffer, encoding, errors)
+        made.mode = mode
+    made.close()
+    return made
+
+
+def ended_pool(name: str, workers: int) -> Any:
+    """Make a pool that was shut down. One of processes is not begun for it: that would start some.
+
+    >>> ended_pool("ThreadPoolExecutor", 2).submit(print)
+    Traceback (most recent call last):
+    RuntimeError: cannot schedule new futures after shutdown
+    """
+    if name == "ThreadPoolExecutor":
+        pool = ThreadPoolExecutor(workers)
+        pool.shutdown()
+        return pool
+    from concurrent.futures import ProcessPoolExecutor
+
+    made = object.__new__(ProcessPoolExecutor)
+    gone = ("_executor_manager_thread", "_executor_manager_thread_wakeup", "_call_queue", "_result_queue", "_processes")
+    vars(made).update(dict.fromkeys(gone), _max_workers=workers, _shutdown_lock=threading.Lock(), _broken=False)
+    vars(made).update(_shutdown_thread=True, _cancel_pending_futures=False, _pending_work_items={})
+    return made
