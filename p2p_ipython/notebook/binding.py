@@ -83,7 +83,7 @@ def chosen(option: str | None, binds: Bindings, sent: Container[str], modules: C
     if not asked:
         raise MagicUsage("--bind wants names, as --bind score,model, or all")
     if asked == ("all",):
-        return Binding(told + changed, True, tuple(each for each in binds.imports if each.name in names))
+        return Binding(told + changed, True, tuple(each for each in binds.imports if each.name in (*names, "*")))
     for name in asked:
         if name not in binds.bound and name not in changed:
             there = _few((*names, *changed))
@@ -109,8 +109,7 @@ def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]],
         values = binding.values(future)
     except P2PError as error:
         return f"Nothing was bound. {error}"
-    values.update(_imported(binding.imports))
-    push(values)
+    push(dict(_imported(binding.imports)) | values)  # what the cell has set is set, whatever it imports
     missing = [name for name in binding.asked if name not in values]
     if binding.every and missing and not future._promise.failure:
         return f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why."
@@ -128,7 +127,11 @@ def _imported(imports: Iterable[Import]) -> Iterator[tuple[str, Any]]:
     for name, module, attribute in imports:
         try:
             found = __import__(module, fromlist=[attribute] if attribute else [])
-            yield name, getattr(found, attribute) if attribute else found
+            if name == "*":
+                public = getattr(found, "__all__", None) or [each for each in vars(found) if not each.startswith("_")]
+                yield from ((each, getattr(found, each)) for each in public)
+            else:
+                yield name, getattr(found, attribute) if attribute else found
         except (ImportError, AttributeError):
             pass
 

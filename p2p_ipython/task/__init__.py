@@ -6,7 +6,9 @@ Map:
 * ``reads.py``: the names that a cell reads, from its source
 * ``capture.py``: the values of these names, those that the notebook's functions use, and the blame for one that can't
   travel
-* ``shell_names.py``, ``ended.py``: what never travels: IPython's own names, and files and pools that aren't over
+* ``shell_names.py``: what never travels: IPython's own names
+* ``ended.py``: files, pools and generators, which travel when they are over
+* ``libraries.py``: objects of libraries whose own pickle fails
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled

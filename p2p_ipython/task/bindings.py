@@ -31,7 +31,10 @@ _CHANGING_FIRST = frozenset(
 
 
 class Import(NamedTuple):
-    """What a cell imports under a name: an attribute of a module; with "" the package that the module is in."""
+    """What a cell imports under a name: an attribute of a module; with "" the package that the module is in.
+
+    ``name`` and ``attribute`` are "*" for all public names of it.
+    """
 
     name: str
     module: str
@@ -107,8 +110,7 @@ def _imports(tree: ast.Module) -> Iterator[Import]:
                         yield Import(alias.asname or alias.name.partition(".")[0], alias.name, "")
             case ast.ImportFrom(module=str(module), names=names, level=0):
                 for alias in names:
-                    if alias.name != "*":
-                        yield Import(alias.asname or alias.name, module, alias.name)
+                    yield Import(alias.asname or alias.name, module, alias.name)
 
 
 def _changed(tree: ast.Module) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""Files and pools: open ones stay where they are open, those that are over travel as what they are.
+"""Files, pools and generators: open ones stay where they are open, those that are over travel as what they are.
 
 ``with open(…) as file`` and ``with ThreadPoolExecutor() as pool`` leave a name behind that is of no more use. A cell
-that does so must be able to run elsewhere, and the name to come back: a closed file has its name, mode and encoding,
-and a pool that was shut down refuses tasks.
+that does so must be able to run elsewhere, and the name to come back: a closed file has its name, mode and encoding, a
+pool that was shut down refuses tasks, a generator that has ended yields nothing.
 
 Standard library only: the runner imports this inside the sandbox.
 """
@@ -14,9 +14,11 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import CoroutineType, GeneratorType
 from typing import Any
 
 FILES = (io.TextIOWrapper, io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
+_ONCE = (GeneratorType, CoroutineType)
 _POOLS = {"ThreadPoolExecutor": "concurrent.futures.thread", "ProcessPoolExecutor": "concurrent.futures.process"}
 """By name, and not imported here: that of processes takes a while."""
 
@@ -31,13 +33,16 @@ def refuse_open_file(value: object) -> None:
 
 
 def may_be_over(kind: type) -> bool:
-    """Whether ``kind`` is one of files or pools."""
-    return kind in FILES or _POOLS.get(kind.__name__) == kind.__module__
+    """Whether ``kind`` is one of files, pools, generators or coroutines."""
+    return kind in FILES or kind in _ONCE or _POOLS.get(kind.__name__) == kind.__module__
 
 
 def taken_apart(value: Any) -> Reduced | None:
-    """Return how to make a file or pool that is over elsewhere; None for one that isn't."""
+    """Return how to make one elsewhere that is over, too; None for one that isn't."""
     kind = type(value)
+    if kind in _ONCE:
+        over = value.gi_frame is None if kind is GeneratorType else value.cr_frame is None
+        return (ended_once, (kind is CoroutineType, value.__name__, value.__qualname__)) if over else None
     if kind in FILES:
         if not value.closed:
             return None
@@ -73,6 +78,22 @@ def closed_file(kind: int, name: str | bytes | int | None, mode: str, encoding: 
         made = io.TextIOWrapper(buffer, encoding, errors)
         made.mode = mode
     made.close()
+    return made
+
+
+def ended_once(waited: bool, name: str, qualname: str) -> Any:
+    """Make a generator, or a coroutine that was ``waited`` for, that has ended.
+
+    >>> list(ended_once(False, "countdown", "countdown"))
+    []
+    """
+
+    async def nothing() -> None:
+        pass
+
+    made: Any = nothing() if waited else (each for each in list[int]())
+    made.close()
+    made.__name__, made.__qualname__ = name, qualname
     return made
 
 

@@ -35,11 +35,15 @@ class Leave:
             self._left[name] = attributes.pop(name)
 
     def of_exception(self, reduced: Any) -> None:
-        """Remove from an exception that was taken apart what can't travel."""
+        """Remove from an exception that was taken apart what can't travel. Its own attributes become None.
+
+        Its class may read them to say what the error is.
+        """
         if self._errors and len(reduced) > 2:
-            for part in reduced[2]:
-                for name in self._hindered(part):
-                    del part[name]
+            attributes, fields = reduced[2]
+            attributes.update(dict.fromkeys(self._hindered(attributes)))
+            for name in self._hindered(fields):
+                del fields[name]
 
     def check(self, source: str) -> None:
         """Raise ``TypeError`` if ``source``, or a function that travels, mentions an attribute that was left."""

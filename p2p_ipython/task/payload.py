@@ -33,7 +33,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value, classes, ended, objects, seeds, sources
+from p2p_ipython.task import by_value, classes, ended, libraries, objects, seeds, sources
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.leaving import Leave
@@ -355,6 +355,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
         if isinstance(value, Future):
             return _settle(value)
+        if (arguments := libraries.MADE_OF.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
+            return kind, arguments(value)
         if ended.may_be_over(kind):
             return ended.taken_apart(value) or NotImplemented
         if isinstance(value, by_value.TAKEN_APART):

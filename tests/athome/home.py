@@ -81,7 +81,7 @@ def compare(lesson: Lesson, scratch: Path) -> list[Verdict]:
         elif away is None or beside is None:
             verdict.found = {"hangs": ("", "the kernel has died, or never came so far")}
         else:
-            verdict.changed, verdict.notes = beside.changed, away.notes
+            verdict.changed, verdict.notes = list(beside.changed), away.notes
             verdict.found = differences(beside, away)
             if not verdict.found and (again := differences(home, beside)):
                 verdict.found = {f"at home afterwards: {aspect}": both for aspect, both in again.items()}
@@ -199,7 +199,7 @@ class Inside:
         seen.files = {name: after.get(name, "gone") for name in sorted(before.keys() | after.keys())}
         seen.files = {name: print_ for name, print_ in seen.files.items() if before.get(name) != print_}
         seen.value, seen.bound = normalised(state.get("value")), normalised(state.get("bound"))
-        seen.gone, seen.changed = state.get("gone", []), state.get("changed", [])
+        seen.gone, seen.changed = state.get("gone", []), normalised(state.get("changed", {}))
         return seen
 
 

@@ -57,8 +57,8 @@ class Seen:
     bound: dict[str, Any] | None = None
     """Names that the cell has bound, each with its value's fingerprint; None where they can't be asked for."""
     gone: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    """Names whose value the cell has changed in place. A task changes a copy, by design."""
+    changed: dict[str, Any] = field(default_factory=dict)
+    """Names whose value the cell has changed in place, with its fingerprint. A task changes a copy, by design."""
     notes: str = ""
     """What p2p_ipython itself said under the cell."""
     ended: bool = True
@@ -192,5 +192,6 @@ def differences(home: Seen, away: Seen) -> dict[str, tuple[str, str]]:
         compare("object", home.value, away.value)
     compare("files", home.files, away.files)
     if home.bound is not None and away.bound is not None:
-        compare("names", home.bound, away.bound)
+        # A copy that is bound is in the end what a change in place makes of the value.
+        compare("names", home.bound | {n: v for n, v in home.changed.items() if n in away.bound}, away.bound)
     return found

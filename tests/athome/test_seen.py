@@ -70,6 +70,9 @@ def test_what_is_cleared_or_replaced_is_seen_no_longer() -> None:
 
 
 def test_files_and_names_are_compared_too() -> None:
+    changed = Seen(bound={"y": 3}, changed={"x": 1, "z": 2})
+    assert differences(changed, Seen(bound={"y": 3, "x": 1})) == {}, "the copy is bound, and equal"
+    assert set(differences(changed, Seen(bound={"y": 3, "x": 2}))) == {"names"}
     home = Seen(files={"a": "1"}, bound={"x": 1})
     assert set(differences(home, Seen(bound={"x": 2}))) == {"files", "names"}
     assert set(differences(home, Seen(files={"a": "1"}))) == set()  # names that can't be asked for

@@ -48,6 +48,11 @@ def test_of_a_cell_that_fails_what_it_has_bound_by_then_is_bound(nb: Notebook) -
     assert nb.run("try: tile['last']\nexcept ZeroDivisionError: print('as it failed')").text == "as it failed\n"
 
 
+def test_all_names_of_a_module_are_bound_and_those_of_the_cell_before_them(nb: Notebook) -> None:
+    nb.done("%%p2p --wait --bind all\nfrom math import *\ne = 3")
+    assert nb.run("round(pi, 2), e, floor(2.5)").value == "(3.14, 3, 2)"
+
+
 def test_a_file_that_the_cell_has_closed_comes_back_closed(nb: Notebook) -> None:
     cell = nb.run("%%p2p --wait --bind all\nimport os\nwith open(os.devnull, 'w') as file:\n    file.write('x')")
     assert cell.error is None, cell.error

@@ -67,7 +67,7 @@ def test_imports_are_told_apart() -> None:
         ("import a as x, a.b.c as y", [("x", "a", ""), ("y", "a.b", "c")]),
         ("from a.b import c, d as e", [("c", "a.b", "c"), ("e", "a.b", "d")]),
         ("%matplotlib inline\nimport a", [("a", "a", "")]),
-        ("from a import *", []),
+        ("from a import *", [("*", "a", "*")]),
         ("from . import a\nfrom .b import c", []),
         ("def f(): import a", []),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,3 +71,56 @@ def test_a_pool_that_was_shut_down_refuses_tasks_elsewhere_too(kind: type[Execut
 def test_a_pool_that_is_there_stays() -> None:
     with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError):
         pack_result(pool)
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+async def number() -> int:
+    return 1
+
+
+def test_a_generator_and_a_coroutine_that_have_ended_travel() -> None:
+    used = numbers()
+    assert list(used) == [1]
+    got = sent({"of": used})["of"]
+    assert (type(got), got.__name__, got.__qualname__, list(got)) == (type(used), "numbers", "numbers", [])
+    waited = number()
+    asyncio.run(waited)  # type: ignore[arg-type]
+    got = sent(waited)
+    assert (type(got), got.__name__) == (type(waited), "number")
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        got.send(None)
+
+
+def test_a_generator_that_may_go_on_stays() -> None:
+    with pytest.raises(TypeError):
+        pack_result(numbers())
+
+
+def test_polynomials_travel_though_sympy_cannot_pickle_their_ring() -> None:
+    sympy = pytest.importorskip("sympy")
+    rings = pytest.importorskip("sympy.polys.rings")
+    ring, x, y = rings.ring("x,y", sympy.QQ)
+    got, other = sent((ring, x**2 + y))
+    assert got == ring
+    assert other == x**2 + y
+    assert other + x == x**2 + x + y
+
+
+class Wants(Exception):
+    """An error that reads an attribute of its own to say what it is."""
+
+    def __init__(self, message: str, origin: object) -> None:
+        super().__init__(message)
+        self.origin = origin
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.origin is None else f"{self.args[0]} at {self.origin}"
+
+
+def test_an_error_whose_attribute_cannot_travel_still_says_what_it_is() -> None:
+    packed = pack_result(Wants("nowhere", threading.Lock()), error=True)
+    got = unpack(packed.segments, packed.inline, packed.large)
+    assert (type(got), str(got), got.origin) == (Wants, "nowhere", None)

@@ -71,7 +71,7 @@ def test_an_error_of_a_task_comes_home_without_what_can_not_travel() -> None:
     home = notebook(RAISED)
     packed = pack_result(home["alone"], error=True)
     error = unpack(packed.segments, packed.inline, {})
-    assert (type(error), error.code, hasattr(error, "lock")) == (home["E"], 4, False)
+    assert (type(error), error.code, error.lock) == (home["E"], 4, None)
     packed = pack_result(home["chained"], error=True)
     error = unpack(packed.segments, packed.inline, {})
     assert (repr(error), error.__cause__) == ("ValueError('v')", None)

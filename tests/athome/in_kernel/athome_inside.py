@@ -127,7 +127,7 @@ def end(restore: bool) -> str:
         "value": fingerprint(_last.get("result")),
         "bound": {name: prints[name] for name in differ if name not in before or before[name] is not names[name]},
         "gone": sorted(before.keys() - names.keys()),
-        "changed": [name for name in differ if name in before and before[name] is names[name]],
+        "changed": {name: prints[name] for name in differ if name in before and before[name] is names[name]},
     }
     if restore:
         hook, history = ip.displayhook, ip.history_manager
