@@ -18,6 +18,7 @@ Map:
 * ``leaving.py``, ``blame.py``: attributes that stay behind, and which part of a value is to blame if it can't travel
 * ``settled.py``: a finished future inside a task
 * ``outcome.py``: a result's bytes as a value, or as the exception to raise
+* ``tracebacks.py``: tracebacks without our frames, also of groups and of what comes with an error
 * ``loading.py``: why a pickle could not be loaded, and what to do
 * ``safe/``: results as plain data, for workers that aren't trusted
 * ``images.py``: the dimensions of a picture, before a front end decodes it

@@ -53,6 +53,7 @@ from p2p_ipython.task.error_facts import facts
 from p2p_ipython.task.loading import is_absent
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 from p2p_ipython.task.sources import forget_sources
+from p2p_ipython.task.tracebacks import set_traceback
 
 _NOTHING = pack_result(None)
 _SAFE_NOTHING = safe.encode(None)
@@ -160,7 +161,7 @@ class Executor:
             answer: tuple[Result, Buffer] = (result, inline)
         else:
             answer = self._failure(task, failed)
-            _without_frames(failed.error)
+            set_traceback(failed.error, None)
         for packed in (value.packed, *(each.packed for each in value.attachments)):
             for ref, view in packed.large.items():
                 self._channel.send_chunks(task, ref, view)
@@ -307,11 +308,6 @@ class Executor:
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
         return replace(words, segments=packed.segments, codec="safe" if safely else ""), packed.inline
-
-
-def _without_frames(error: BaseException) -> None:
-    """Let go of an error's frames. Its class may forbid that attributes are set, as a frozen dataclass does."""
-    BaseException.__dict__["__traceback__"].__set__(error, None)
 
 
 def _end_fork(failed: _Failed | None) -> None:
