@@ -283,13 +283,13 @@ def _instance(cls: object, d: Description, facts: object) -> BaseException | Non
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         return None
     own = f"{cls.__module__}.{cls.__qualname__}" == d.class_name
-    if own and cls.__module__ == "builtins" and (error := error_facts.with_facts(cls, facts)) is not None:
+    if not own:
+        return error_facts.with_words(cls, str(d), facts)
+    if cls.__module__ == "builtins" and (error := error_facts.with_facts(cls, facts)) is not None:
         return error
     try:
         error = cls.__new__(cls)
-        error.args = (d.message if own else str(d),) if d.message or not own else ()
-        if not own:
-            error_facts.set_attributes(error, facts)
+        error.args = (d.message,) if d.message else ()
         if isinstance(error, SyntaxError):
             error.msg = error.args[0] if error.args else ""
         return error if (str(error) or not error.args) and repr(error) else None
