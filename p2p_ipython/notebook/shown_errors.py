@@ -74,6 +74,8 @@ def _show(ip: Any, otherwise: Any, exc_tuple: Any = None, *args: Any, **keywords
         otherwise(exc_tuple, *args, **keywords)
     else:
         ip._showtraceback(kind, error, lines)
+        if ip.call_pdb:
+            ip.debugger(force=True)
 
 
 def _without_ours(ip: Any, error: BaseException) -> list[str] | None:
