@@ -34,8 +34,9 @@ def read_logs(_logging: Any) -> Any:
 
 
 def differing_logs(_logging: Any, now: Any) -> Any:
-    """Return ``now``, or None if it is nothing new."""
-    return now if now != _USUAL else None
+    """Return ``now`` without the levels that are the usual ones; None if it is nothing new."""
+    level, disabled, handlers, told = now
+    return (level if level != logging.WARNING else None, disabled or None, handlers, told) if now != _USUAL else None
 
 
 def _facts(handler: logging.Handler) -> tuple[str, int, str | None, str | None, str] | None:
@@ -50,11 +51,19 @@ def _facts(handler: logging.Handler) -> tuple[str, int, str | None, str | None, 
 
 
 def write_logs(_logging: Any, found: Any) -> None:
-    """Tell this process's loggers the same. The runner puts the root back, ``put_back`` the others."""
+    """Tell this process's loggers the same. The runner puts the root back, ``put_back`` the others.
+
+    A handler that a setup's cell has given to a stream stays the only one there.
+    """
     level, disabled, handlers, told = found
-    logging.root.setLevel(level)
-    logging.disable(disabled)
+    if level is not None:
+        logging.root.setLevel(level)
+    if disabled is not None:
+        logging.disable(disabled)
+    served = {facts[0] for facts in map(_facts, logging.root.handlers) if facts is not None}
     for stream, least, text, dates, style in handlers:
+        if stream in served:
+            continue
         handler = logging.StreamHandler(getattr(sys, stream) if stream in _STREAMS else None)
         handler.setLevel(least)
         handler.setFormatter(logging.Formatter(text, dates, style))
