@@ -350,10 +350,10 @@ class Future(concurrent.futures.Future[T]):
             except BaseException as raised:
                 if isinstance(raised, KeyboardInterrupt) and kept.result.ok:
                     raise  # the user's own, while unpickling: ask again later
-                value, error = None, raised
-                if hint := self._advice(raised):
-                    from p2p_ipython.task.outcome import with_hint  # it is there: by it the error was made
+                from p2p_ipython.task.outcome import with_hint, without_way  # it is there: the error was made by it
 
+                value, error = None, without_way(raised)
+                if hint := self._advice(raised):
                     with_hint(raised, hint)
             self._result, self._exception = value, error
 

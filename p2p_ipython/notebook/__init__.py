@@ -6,6 +6,7 @@
 ``friends``               ``%p2p_host``, ``%p2p_invite``, ``%p2p_join``, ``%p2p_approve``, ``%p2p_trust`` and their kin
 ``lending``               ``%p2p_lend``
 ``lines``                 reads the line of a magic: options, ``--globals``
+``shown_errors``          syntax errors and groups, which IPython shows without asking them
 ``ways``                  options of a magic that say how to reach a board
 ``completion``            completes options, titles and names in these lines
 ``dry_run``               the table of ``%%p2p --dry-run``

@@ -53,8 +53,8 @@ from p2p_ipython.notebook.lines import (
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
 from p2p_ipython.notebook.seed_advice import seed_advice
+from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.notebook.status_line import StatusLines, first_text
-from p2p_ipython.notebook.syntax_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.reads import parsed
 

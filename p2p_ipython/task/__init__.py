@@ -18,8 +18,11 @@ Map:
 * ``classes.py``, ``objects.py``: classes of the notebook and their objects, made anew without running their code
 * ``sources.py``: the text of the cells where code that travels is defined
 * ``leaving.py``, ``blame.py``: attributes that stay behind, and which part of a value is to blame if it can't travel
+* ``settings.py``, ``shell_settings.py``, ``log_settings.py``: the notebook's settings that hold in its tasks
+* ``seeds.py``: random numbers of a task, of a seed or of nobody's; ``seed_sequence.py``: its words, without numpy
 * ``settled.py``: a finished future inside a task
 * ``outcome.py``: a result's bytes as a value, or as the exception to raise
+* ``tracebacks.py``: tracebacks without our frames, also of groups and of what comes with an error
 * ``loading.py``: why a pickle could not be loaded, and what to do
 * ``safe/``: results as plain data, for workers that aren't trusted
 * ``images.py``: the dimensions of a picture, before a front end decodes it

@@ -36,31 +36,44 @@ _SLOTS: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
 
 
 def facts(error: BaseException) -> Any:
-    """Return an error's facts, for ``safe.encode``. What isn't plain data becomes its text. Raises nothing usual."""
+    """Return an error's facts, for ``safe.encode``. What isn't plain data becomes its text. Raises nothing usual.
+
+    Its class and its words are in the description that they go with. Those of a group's errors are among the facts.
+    """
     return _facts(error, 0, [_MAX_ERRORS])
 
 
 def _facts(error: BaseException, depth: int, left: list[int]) -> dict[str, Any]:
-    kinds = [cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "builtins"]
     left[0] -= 1
-    found: dict[str, Any] = {
-        "class": f"{type(error).__module__}.{type(error).__qualname__}"[: 5 * _MAX_NAME],
-        "bases": kinds,
-        "text": str(error)[:_MAX_TEXT],
-    }
+    found: dict[str, Any] = {}
+    notes = list(getattr(error, "__notes__", None) or ())
     if isinstance(error, BaseExceptionGroup):
-        inside = error.exceptions[: left[0]] if depth < _MAX_DEPTH else ()
         found["args"] = (str(error.message)[:_MAX_TEXT],)
-        found["group"] = [_facts(each, depth + 1, left) for each in inside]
+        found["group"] = inside = []
+        for each in error.exceptions if depth < _MAX_DEPTH else ():
+            if left[0] <= 0:
+                break
+            inside.append(_words(each) | _facts(each, depth + 1, left))
+        if more := len(error.exceptions) - len(inside):
+            notes.insert(0, f"{more} of its {len(error.exceptions)} errors stayed on the worker")
     else:
         found["args"] = tuple(_plain(each) for each in error.args[:_MAX_ARGS])
     names = dict.fromkeys(name for cls, names in _SLOTS if isinstance(error, cls) for name in names)
     values = {name: getattr(error, name, None) for name in names}
     values |= {name: value for name, value in list(vars(error).items()) if _is_own(type(error), name)}
     found["attributes"] = {name: _plain(value) for name, value in list(values.items())[:_MAX_ATTRIBUTES]}
-    if notes := getattr(error, "__notes__", None):
-        found["notes"] = [str(note)[:_MAX_TEXT] for note in list(notes)[:_MAX_NOTES]]
+    if notes:
+        found["notes"] = [str(note)[:_MAX_TEXT] for note in notes[:_MAX_NOTES]]
     return found
+
+
+def _words(error: BaseException) -> dict[str, Any]:
+    """Return of an error in a group what a description says of others."""
+    return {
+        "class": f"{type(error).__module__}.{type(error).__qualname__}"[: 5 * _MAX_NAME],
+        "bases": [cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "builtins"],
+        "text": str(error)[:_MAX_TEXT],
+    }
 
 
 def _plain(value: object) -> object:
@@ -90,8 +103,7 @@ def _made(cls: type[BaseException], found: dict[str, Any]) -> BaseException | No
     if type(args) is not tuple or len(args) > _MAX_ARGS:
         return None
     if issubclass(cls, BaseExceptionGroup):
-        inside = [_member(each) for each in found.get("group", ())[:_MAX_ERRORS] if isinstance(each, dict)]
-        return cls(str(args[0]), inside) if args and inside else None
+        return group_of(str(args[0]), found) if args else None
     if issubclass(cls, UnicodeDecodeError | UnicodeEncodeError | UnicodeTranslateError):
         return cls(*args) if _fits(cls, args) else None
     if issubclass(cls, OSError | SyntaxError):
@@ -115,20 +127,41 @@ def _fits(cls: type, args: tuple[Any, ...]) -> bool:
     )
 
 
+def group_of(words: str, found: object) -> BaseException | None:
+    """Return a group with the errors that a group's facts have; None if there are none."""
+    errors = found.get("group") if isinstance(found, dict) else None
+    inside = [_member(each) for each in errors[:_MAX_ERRORS] if isinstance(each, dict)] if errors else []
+    return ExceptionGroup(words, inside) if inside else None
+
+
 def _member(found: dict[str, Any]) -> Exception:
-    """Return an error of a group: of the first built-in class that it has."""
-    words = (
-        f"{str(found.get('class'))[: 5 * _MAX_NAME].removeprefix('builtins.')}: {str(found.get('text'))[:_MAX_TEXT]}"
-    )
-    own = found.get("class")
+    """Return an error of a group: of the first built-in class that it has and that can be made."""
+    own = str(found.get("class"))[: 5 * _MAX_NAME]
+    words = f"{own.removeprefix('builtins.')}: {str(found.get('text'))[:_MAX_TEXT]}"
     for name in list(found.get("bases") or ())[:50]:
         cls = built_in(name)
-        if cls is None or not issubclass(cls, Exception) or issubclass(cls, StopIteration | StopAsyncIteration):
+        if cls is None or issubclass(cls, StopIteration | StopAsyncIteration):
             continue
-        error = with_facts(cls, found) if own == f"builtins.{name}" else cls(words)
+        error = with_facts(cls, found) if own == f"builtins.{name}" else with_words(cls, words, found)
         if isinstance(error, Exception):
             return error
     return Exception(words)
+
+
+def with_words(cls: type[BaseException], words: str, found: object) -> BaseException | None:
+    """Return an error of the built-in class ``cls`` for one of a subclass; None if it can't be made of words."""
+    try:
+        error = group_of(words, found) if issubclass(cls, BaseExceptionGroup) else cls.__new__(cls)
+        if error is None:
+            return None
+        if not isinstance(error, BaseExceptionGroup):
+            error.args = (words,)
+        set_attributes(error, found)
+        if isinstance(error, SyntaxError):
+            error.msg = words
+        return error if str(error) and repr(error) else None
+    except Exception:
+        return None
 
 
 def built_in(name: object) -> type[BaseException] | None:

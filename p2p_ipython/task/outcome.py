@@ -38,6 +38,7 @@ from p2p_ipython.task.error_facts import built_in
 from p2p_ipython.task.loading import advice, advice_on_name, raised_in
 from p2p_ipython.task.objects import chain_of
 from p2p_ipython.task.payload import PayloadError, unpack
+from p2p_ipython.task.tracebacks import set_traceback
 
 _MAX_TEXT = 1 << 18
 _MAX_NAME = 500
@@ -164,10 +165,22 @@ def with_hint(error: BaseException, hint: str) -> BaseException:
     """Have ``error`` say what to do, wherever it is shown. Returns ``error``."""
     with contextlib.suppress(Exception):  # as above
         error.add_note(hint)
-        shown = getattr(error, "_render_traceback_", None)
-        if isinstance(shown, functools.partial) and shown.func is _lines:
-            error._render_traceback_ = functools.partial(_lines, f"{shown.args[0]}\n{hint}")  # type: ignore[attr-defined]
+        if (text := _remote_text(error)) is not None:
+            error._render_traceback_ = functools.partial(_lines, f"{text}\n{hint}")  # type: ignore[attr-defined]
     return error
+
+
+def without_way(error: BaseException) -> BaseException:
+    """Drop the frames of ours in which a task's error was made here. Returns ``error``."""
+    if _remote_text(error) is not None:
+        set_traceback(error, None)
+    return error
+
+
+def _remote_text(error: BaseException) -> str | None:
+    """Return the coloured traceback that ``error`` shows, if it has a task's."""
+    shown = getattr(error, "_render_traceback_", None)
+    return str(shown.args[0]) if isinstance(shown, functools.partial) and shown.func is _lines else None
 
 
 def _lines(text: str) -> list[str]:
@@ -270,13 +283,13 @@ def _instance(cls: object, d: Description, facts: object) -> BaseException | Non
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         return None
     own = f"{cls.__module__}.{cls.__qualname__}" == d.class_name
-    if own and cls.__module__ == "builtins" and (error := error_facts.with_facts(cls, facts)) is not None:
+    if not own:
+        return error_facts.with_words(cls, str(d), facts)
+    if cls.__module__ == "builtins" and (error := error_facts.with_facts(cls, facts)) is not None:
         return error
     try:
         error = cls.__new__(cls)
-        error.args = (d.message if own else str(d),) if d.message or not own else ()
-        if not own:
-            error_facts.set_attributes(error, facts)
+        error.args = (d.message,) if d.message else ()
         if isinstance(error, SyntaxError):
             error.msg = error.args[0] if error.args else ""
         return error if (str(error) or not error.args) and repr(error) else None

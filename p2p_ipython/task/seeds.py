@@ -1,8 +1,9 @@
 """Random numbers of a task: of a seed that the notebook gives, or of nobody's.
 
-With a seed, task n of a view begins with child n of ``numpy.random.SeedSequence(seed)``, for numpy's global generator;
-``random`` and torch begin with numbers that follow from the same two. So the results are the same on any number of
-workers. Without one, each task has a stream of its own that nobody can foretell.
+With a seed, task n of a view begins with child n of ``numpy.random.SeedSequence(seed)``: numpy's global generator is
+seeded by it, ``random`` by the first 128 bits of its state, torch by the next 63. These bits need no numpy
+(seed_sequence.py). So the results are the same on any number of workers, also if some of them lack it. Without a seed,
+each task has a stream of its own that nobody can foretell.
 
 The hidden generators of ``random`` and ``numpy.random`` never travel, though ``random.random`` is a method of one:
 otherwise tasks would draw the same numbers by accident.
@@ -12,7 +13,6 @@ Both sides import this module, the runner inside the sandbox: standard library o
 
 from __future__ import annotations
 
-import hashlib
 import random
 import sys
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import Any
 
 from p2p_ipython.task.on_import import forget, on_import
+from p2p_ipython.task.seed_sequence import child_words
 
 _NUMPY = "numpy.random.mtrand"
 
@@ -34,7 +35,7 @@ class Seed:
 
     def enter(self) -> Callable[[], None]:
         """Seed the generators that are there, and the others once they are imported."""
-        random.seed(self._number("random"))
+        random.seed(_number(self._words()[:4]))
         on_import(_NUMPY, self._numpy)
         on_import("torch", self._torch)
         return forget
@@ -45,11 +46,14 @@ class Seed:
         module.set_state(module._MT19937(child).state)
 
     def _torch(self) -> None:
-        sys.modules["torch"].manual_seed(self._number("torch"))
+        sys.modules["torch"].manual_seed(_number(self._words()[4:]) >> 1)
 
-    def _number(self, of: str) -> int:
-        digest = hashlib.sha256(f"{of} {self.seed} {self.index}".encode()).digest()
-        return int.from_bytes(digest[:8]) >> 1
+    def _words(self) -> list[int]:
+        return child_words(self.seed, self.index, 6)
+
+
+def _number(words: list[int]) -> int:
+    return sum(word << 32 * place for place, word in enumerate(words))
 
 
 def is_hidden(value: object) -> bool:

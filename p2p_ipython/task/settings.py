@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.task.log_settings import differing_logs, put_back, read_logs, write_logs
 from p2p_ipython.task.on_import import forget, on_import
 from p2p_ipython.task.shell_settings import SHELL, read_shell, write_shell
 
@@ -331,6 +332,7 @@ KINDS: dict[str, Kind] = {
     "sklearn": Kind("sklearn._config", _learning_now, _learning_differing, _write_learning),
     "matplotlib": Kind("matplotlib", _plots_now, _plots_differing, _write_plots),
     "figures": Kind("matplotlib_inline.backend_inline", _figures_now, _figures_differing, _write_figures),
+    "logging": Kind("logging", read_logs, differing_logs, write_logs),
     "warnings": Kind("warnings", _filters_now, _filters_differing, _write_filters),
 }
 """In the order in which they are written. The last ones are filters: what an import adds goes below them."""
@@ -362,7 +364,12 @@ class Settings:
             kind = KINDS.get(entry[0])
             if kind is not None and entry[1] in (None, PYTHON):
                 on_import(kind.after or kind.module, _Writing(kind, entry[2]))
-        return forget
+        return _leave
+
+
+def _leave() -> None:
+    forget()
+    put_back()
 
 
 class _Writing:

@@ -100,12 +100,14 @@ class Notebook:
         self.cells: dict[str, Cell] = {}
         self.comms: dict[str, Comm] = {}
 
-    def start(self, code: str, *, cell_id: str | None = "some-cell") -> Cell:
-        """Send a cell and don't wait for it."""
+    def start(self, code: str, *, cell_id: str | None = "some-cell", subshell: str | None = None) -> Cell:
+        """Send a cell and don't wait for it. ``subshell``: the one that runs it, beside the shell itself."""
         client = self.client
         content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
         message = client.session.msg("execute_request", {**content, "stop_on_error": False})
         message["metadata"] = {} if cell_id is None else {"cellId": cell_id}
+        if subshell is not None:
+            message["header"]["subshell_id"] = subshell
         client.shell_channel.send(message)
         cell = self.cells[message["header"]["msg_id"]] = Cell(message["header"]["msg_id"])
         return cell

@@ -42,6 +42,38 @@ def test_what_libraries_were_told_holds_in_tasks_and_no_longer_when_it_is_told_b
     assert usual in nb.done("%%p2p --wait\nprint(a, df.x.to_string())").text
 
 
+def test_what_loggers_were_told_holds_in_tasks_and_no_longer_when_it_is_told_back(nb: Notebook) -> None:
+    nb.done(
+        "import logging, sys\nlogging.basicConfig(level=logging.INFO, format='{name}: {message}', style='{')\n"
+        "out = logging.StreamHandler(sys.stdout); out.setLevel(logging.ERROR); logging.root.addHandler(out)\n"
+        "logging.getLogger('matplotlib').setLevel(logging.ERROR); logging.getLogger('loud').setLevel(5)\n"
+        "logging.getLogger('silent').disabled = True"
+    )
+    ask = (
+        "import logging\nimport matplotlib\nlogging.info('one'); logging.debug('two'); logging.error('three')\n"
+        "logging.getLogger('matplotlib').warning('four'); logging.getLogger('loud').log(6, 'five')\n"
+        "logging.getLogger('silent').error('six')"
+    )
+
+    def printed(cell: Cell) -> list[str]:
+        return [
+            "".join(each["text"] for each in cell.of("stream") if each["name"] == name) for name in ("stdout", "stderr")
+        ]
+
+    home, there = nb.done(ask), nb.done(f"%%p2p --wait\n{ask}")
+    assert printed(home) == ["three\n", "root: one\nroot: three\nloud: five\n"]
+    assert printed(there) == printed(home)
+    nb.done(
+        "logging.root.handlers.clear(); logging.root.setLevel(logging.WARNING)\n"
+        "for name in 'matplotlib', 'loud': logging.getLogger(name).setLevel(0)\n"
+        "logging.getLogger('silent').disabled = False"
+    )
+    usual = ["", "ERROR:root:three\nWARNING:matplotlib:four\nERROR:silent:six\n"]
+    for _ in range(2):  # on each worker
+        assert printed(nb.done(f"%%p2p --wait\n{ask}")) == usual
+    assert printed(nb.done(f"{ask}\nlogging.root.handlers.clear()")) == usual
+
+
 def size(cell: Cell) -> tuple[str, int, int]:
     [data] = [c["data"] for c in cell.of("display_data") if "image/png" in c["data"] or "image/svg+xml" in c["data"]]
     if "image/svg+xml" in data:

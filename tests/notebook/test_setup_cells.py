@@ -63,3 +63,17 @@ def test_it_takes_no_future_s_name(nb: Notebook) -> None:
     failed = nb.run("%%p2p --setup tile\n1")
     assert failed.error is None or failed.error["ename"] == "UsageError"
     assert "no future" in failed.shown + str(failed.error)
+
+
+def test_what_it_tells_loggers_holds_in_all_tasks_beside_what_the_notebook_tells_its_own(nb: Notebook) -> None:
+    tell = "import logging\nlogging.basicConfig(level=logging.{0}, format='{1}: %(message)s')"
+    nb.done(f"%%p2p --setup\n{tell.format('INFO', 'setup')}")
+    log = "import logging\nlogging.info('one'); logging.debug('two')"
+    for _ in range(4):  # more than there are workers
+        assert nb.done(f"%%p2p --wait\n{log}").text == "setup: one\n"
+    nb.done(tell.format("DEBUG", "notebook"))
+    for _ in range(4):
+        assert nb.done(f"%%p2p --wait\n{log}").text == "setup: one\nsetup: two\n"
+    nb.done("logging.root.handlers.clear(); logging.root.setLevel(logging.WARNING)")
+    nb.done("%p2p --setup")
+    assert nb.done(f"%%p2p --wait\n{log}").text == ""

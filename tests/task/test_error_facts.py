@@ -112,6 +112,71 @@ def test_a_group_has_its_errors() -> None:
     assert (first.args, type(second), third.exceptions[0].args) == ((1,), ValueError, ("k",))
 
 
+class NotUtf8(UnicodeDecodeError):
+    """A subclass that words alone don't make."""
+
+
+class Several(ExceptionGroup[Exception]):
+    """A group of the task's own."""
+
+
+class Both(ExceptionGroup[Exception], LookupError):
+    """A group that is something else, too."""
+
+
+@pytest.mark.parametrize(
+    ("member", "base"),
+    [
+        (NotUtf8("utf8", b"x", 0, 1, "why"), UnicodeError),
+        (Several("in", [KeyError("k")]), ExceptionGroup),
+        (Both("in", [KeyError("k")]), ExceptionGroup),
+        (Mine("a", "b"), ValueError),
+    ],
+    ids=repr,
+)
+def test_a_group_has_errors_of_classes_of_the_tasks_own(member: Exception, base: type[Exception]) -> None:
+    member.code = 7  # type: ignore[attr-defined]
+    first, second = back(ExceptionGroup("g", [member, KeyError("k")])).exceptions
+    assert type(first) is base
+    assert f"{type(member).__qualname__}: {member}" in str(first)
+    assert (first.code, second.args) == (7, ("k",))
+    if isinstance(member, ExceptionGroup):
+        assert first.exceptions[0].args == ("k",)
+
+
+def test_a_group_of_a_class_of_the_tasks_own_is_a_group() -> None:
+    got = back(Several("in", [KeyError("k"), Several("deeper", [KeyError("l")])]))
+    assert type(got) is ExceptionGroup
+    assert "Several: in" in str(got)
+    assert [type(each) for each in got.exceptions] == [KeyError, ExceptionGroup]
+
+
+def test_a_group_has_what_is_no_error_as_its_words() -> None:
+    got = back(BaseExceptionGroup("g", [SystemExit(3), BaseExceptionGroup("in", [KeyboardInterrupt(), ValueError(1)])]))
+    assert isinstance(got, ExceptionGroup)
+    ended, inner = got.exceptions
+    assert (type(ended), str(ended)) == (Exception, "SystemExit: 3")
+    assert [type(each) for each in inner.exceptions] == [Exception, ValueError]
+
+
+def count(found: Any) -> int:
+    return 1 + sum(count(each) for each in found.get("group", ()))
+
+
+def test_of_a_large_group_as_many_errors_come_as_there_is_room_for_and_it_says_so() -> None:
+    inner = [ExceptionGroup(str(number), [ValueError(number)] * 300) for number in range(5)]
+    found = facts(ExceptionGroup("g", inner))
+    assert count(found) == 1000
+    assert [each["group"][0]["args"] for each in found["group"]] == [(0,), (1,), (2,), (3,)]
+    assert found["notes"] == ["1 of its 5 errors stayed on the worker"]
+    assert back(ExceptionGroup("g", inner)).__notes__ == found["notes"]
+    assert count(facts(ExceptionGroup("g", [ValueError(1)] * 3000))) == 1000
+
+
+def test_the_facts_of_an_error_don_t_repeat_its_description() -> None:
+    assert set(facts(ValueError("x" * 1000))) == {"args", "attributes"}
+
+
 @pytest.mark.parametrize(
     "lie",
     [

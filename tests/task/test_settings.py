@@ -12,15 +12,19 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.task import seeds
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.environment import EnvironmentChanges, named
 from p2p_ipython.task.payload import pack_task, unpack
+from p2p_ipython.task.seed_sequence import child_words
 from p2p_ipython.task.seeds import Seed
 from p2p_ipython.task.settings import Collector, Settings
 
@@ -190,6 +194,40 @@ def test_task_n_begins_with_child_n_of_the_seed() -> None:
     assert drawn[1][1] == np.random.RandomState(np.random.MT19937(child)).rand()
     assert drawn[0] == drawn[2]
     assert drawn[0][0] != drawn[1][0]
+
+
+@given(st.integers(0, (1 << 128) - 1), st.integers(0, 1 << 70))
+@example(0, 0)
+@example(1 << 96, (1 << 32) - 1)
+def test_the_words_of_a_child_are_those_that_numpy_gives(seed: int, index: int) -> None:
+    child = np.random.SeedSequence(seed, spawn_key=(index,))
+    assert child_words(seed, index, 9) == child.generate_state(9).tolist()
+
+
+def test_random_begins_alike_where_numpy_is_and_where_it_is_not() -> None:
+    code = """
+        import sys
+        from p2p_ipython.task.seeds import Seed
+        if sys.argv[1] == "without":
+            sys.modules["numpy"] = None
+        Seed(7, 3).enter()
+        import random
+        print(random.random())
+    """
+    child = np.random.SeedSequence(7).spawn(4)[3].generate_state(4).astype("<u4")
+    alike = str(random.Random(int.from_bytes(child.tobytes(), "little")).random())
+    assert (script(code, "with"), script(code, "without")) == (alike, alike)
+
+
+@pytest.mark.usefixtures("generators")
+def test_torch_is_seeded_by_words_of_the_same_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    torch = ModuleType("torch")  # the real one has 200 MB
+    torch.manual_seed = seeded.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    Seed(7, 3).enter()()
+    low, high = np.random.SeedSequence(7).spawn(4)[3].generate_state(6).tolist()[4:]
+    assert seeded == [(low + (high << 32)) >> 1]
 
 
 def test_a_generator_that_is_imported_later_is_seeded_then() -> None:

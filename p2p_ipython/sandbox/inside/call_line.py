@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, TracebackType
 from typing import Any
 
-from p2p_ipython.sandbox.inside.describe_error import own_frames
 from p2p_ipython.task import sources
+from p2p_ipython.task.tracebacks import own_frames
 
 _LONGEST = 200
 _numbers = itertools.count()

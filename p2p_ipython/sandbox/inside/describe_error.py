@@ -8,13 +8,12 @@ The runner imports it inside the sandbox: standard library and IPython only.
 from __future__ import annotations
 
 import contextlib
-import os
 import traceback
 from collections.abc import Callable
-from types import TracebackType
 
 from p2p_ipython.protocol.task_frames import TaskFailure
 from p2p_ipython.task.loading import raised_in
+from p2p_ipython.task.tracebacks import own_frames
 
 Kind = str
 """exception, unpicklable, missing, interrupted or unloadable; see ``describe``."""
@@ -25,12 +24,6 @@ MAX_TEXT = 64 << 10
 _MAX_NAME = 500
 _MAX_BASES = 50
 _MAX_MISSING = 200
-_MAX_FRAMES = 40
-"""Frames at each end of a traceback that are shown."""
-
-_MAX_CHAIN = 20
-_OURS = os.path.dirname(os.path.abspath(__file__))
-_PICKLING = os.path.join(os.path.dirname(os.path.dirname(_OURS)), "task")
 
 
 def describe(error: BaseException, kind: Kind, render: Callable[[BaseException], str], note: str = "") -> TaskFailure:
@@ -78,49 +71,6 @@ def shortened(text: str) -> str:
         return text
     half = MAX_TEXT // 2 - 50
     return f"{text[:half]}\n… {len(text) - 2 * half} characters are left out …\n{text[-half:]}"
-
-
-def own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Return the traceback without our frames, at its beginning and, when we raised the error for the task, at its end.
-
-    Cuts the end off ``trace`` itself.
-    """
-    while trace is not None and _is_ours(trace):
-        trace = trace.tb_next
-    last = each = trace
-    while each is not None:
-        if not _is_ours(each):
-            last = each
-        each = each.tb_next
-    if last is not None:
-        last.tb_next = None
-    return trace
-
-
-def cut_middle(error: BaseException) -> None:
-    """Cut the middle out of long tracebacks of an error and of those that it comes from.
-
-    IPython looks at each frame of them among all modules, and then shows few. It would take seconds.
-    """
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen and len(seen) < _MAX_CHAIN:
-        seen.add(id(each))
-        frames = []
-        trace = each.__traceback__
-        while trace is not None:
-            frames.append(trace)
-            trace = trace.tb_next
-        if len(frames) > 2 * _MAX_FRAMES:
-            frames[_MAX_FRAMES - 1].tb_next = frames[-_MAX_FRAMES]
-        each = each.__cause__ or each.__context__
-
-
-def _is_ours(trace: TracebackType) -> bool:
-    frame = trace.tb_frame
-    if os.path.dirname(frame.f_code.co_filename) in (_OURS, _PICKLING):
-        return True
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "cloudpickle"
 
 
 def _rendered(error: BaseException, render: Callable[[BaseException], str]) -> str:

@@ -53,6 +53,7 @@ from p2p_ipython.task.error_facts import facts
 from p2p_ipython.task.loading import is_absent
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 from p2p_ipython.task.sources import forget_sources
+from p2p_ipython.task.tracebacks import set_traceback
 
 _NOTHING = pack_result(None)
 _SAFE_NOTHING = safe.encode(None)
@@ -157,7 +158,7 @@ class Executor:
         else:
             result, inline = self._failure(task, failed)
             value = _Value(_NOTHING, attachments=self._left_by_failure(task, result))
-            _without_frames(failed.error)
+            set_traceback(failed.error, None)
         if value.attachments:
             result = replace(result, attached=tuple(each.entry for each in value.attachments))
             inline = b"".join((inline, *(each.packed.inline for each in value.attachments)))
@@ -316,11 +317,6 @@ class Executor:
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
         return replace(words, segments=packed.segments, codec="safe" if safely else ""), packed.inline
-
-
-def _without_frames(error: BaseException) -> None:
-    """Let go of an error's frames. Its class may forbid that attributes are set, as a frozen dataclass does."""
-    BaseException.__dict__["__traceback__"].__set__(error, None)
 
 
 def _end_fork(failed: _Failed | None) -> None:

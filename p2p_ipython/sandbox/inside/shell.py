@@ -32,9 +32,10 @@ from traitlets import Type
 from traitlets.config import Config
 
 from p2p_ipython.sandbox.inside.capture_output import AT_END, VALUE, Outlet
-from p2p_ipython.sandbox.inside.describe_error import cut_middle, own_frames, text_of
+from p2p_ipython.sandbox.inside.describe_error import text_of
 from p2p_ipython.sandbox.inside.shell_state import ShellState
 from p2p_ipython.task.sources import name_for_people
+from p2p_ipython.task.tracebacks import has_group, lines_with_groups, tidy
 
 _SHOWN = ("text/plain", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/html")
 """What is sent of a value that may not be readable where it goes."""
@@ -329,18 +330,15 @@ def render(ip: Any, error: BaseException) -> str:
     """See ``Cells.render``."""
     if isinstance(error, UsageError):
         return f"UsageError: {text_of(error)}"
-    cut_middle(error)
-    trace = own_frames(error.__traceback__)
+    tidy(error)
+    trace = error.__traceback__
     if isinstance(error, SyntaxError):
-        inside = trace
-        if inside is not None and os.path.basename(inside.tb_frame.f_code.co_filename) == "interactiveshell.py":
-            inside = inside.tb_next
-        lines = ip.SyntaxTB.structured_traceback(type(error), error, traceback.extract_tb(inside))
+        lines = ip.SyntaxTB.structured_traceback(type(error), error, traceback.extract_tb(trace))
+    elif has_group(error):
+        lines = lines_with_groups(error, ip.compile.format_code_name)
     elif trace is None:
         lines = ip.InteractiveTB.get_exception_only(type(error), error)
     else:
-        if os.path.basename(trace.tb_frame.f_code.co_filename) == "interactiveshell.py":
-            trace = trace.tb_next or trace  # the shell's frame that executes the cell
         lines = ip.InteractiveTB.structured_traceback(type(error), error, trace, tb_offset=0)
     return str(ip.InteractiveTB.stb2text(lines))
 

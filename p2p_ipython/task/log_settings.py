@@ -1,0 +1,83 @@
+"""What the notebook has told ``logging``: levels, silent loggers, and the root's handlers that write to the cell.
+
+Other handlers stay at home: they write to files or programs of that machine, or are of a class of the notebook's.
+
+Both sides import this module, the runner inside the sandbox: standard library only.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+_OF_THIS_PROCESS = ("p2p_ipython", "IPKernelApp")
+_USUAL: Any = logging.WARNING, logging.NOTSET, (), {}
+_STREAMS = {"stdout", "stderr"}
+_MAX_LOGGERS = 1000
+
+_changed: list[tuple[logging.Logger, int, bool]] = []
+"""Loggers that ``write_logs`` has changed, as they were."""
+
+
+def read_logs(_logging: Any) -> Any:
+    """Return the root's level, that of all, the root's handlers, and other loggers that were told something."""
+    root = logging.root
+    told: dict[str, tuple[int, bool]] = {}
+    for logger in list(root.manager.loggerDict.values()):
+        own = logger.__dict__  # of hundreds of loggers few were told something; a placeholder has neither
+        if own.get("level") or own.get("disabled"):
+            told[own["name"]] = own["level"], own["disabled"]
+    told = {name: told[name] for name in list(told)[:_MAX_LOGGERS] if not name.startswith(_OF_THIS_PROCESS)}
+    handlers = tuple(filter(None, map(_facts, root.handlers)))
+    return root.level, root.manager.disable, handlers, told
+
+
+def differing_logs(_logging: Any, now: Any) -> Any:
+    """Return ``now`` without the levels that are the usual ones; None if it is nothing new."""
+    level, disabled, handlers, told = now
+    return (level if level != logging.WARNING else None, disabled or None, handlers, told) if now != _USUAL else None
+
+
+def _facts(handler: logging.Handler) -> tuple[str, int, str | None, str | None, str] | None:
+    """Return a handler's stream, level, format, format of dates, and style; None for one that stays here."""
+    shape = handler.formatter or logging.Formatter()
+    if type(handler) is not logging.StreamHandler or type(shape) is not logging.Formatter or handler.filters:
+        return None
+    stream = str(getattr(handler.stream, "name", "")).strip("<>")  # a kernel's has no angles around it
+    styles: Any = logging._STYLES
+    style = next((name for name, (kind, _) in styles.items() if type(shape._style) is kind), "")
+    return (stream, handler.level, shape._fmt, shape.datefmt, style) if stream in _STREAMS and style else None
+
+
+def write_logs(_logging: Any, found: Any) -> None:
+    """Tell this process's loggers the same. The runner puts the root back, ``put_back`` the others.
+
+    A handler that a setup's cell has given to a stream stays the only one there.
+    """
+    level, disabled, handlers, told = found
+    if level is not None:
+        logging.root.setLevel(level)
+    if disabled is not None:
+        logging.disable(disabled)
+    served = {facts[0] for facts in map(_facts, logging.root.handlers) if facts is not None}
+    for stream, least, text, dates, style in handlers:
+        if stream in served:
+            continue
+        handler = logging.StreamHandler(getattr(sys, stream) if stream in _STREAMS else None)
+        handler.setLevel(least)
+        handler.setFormatter(logging.Formatter(text, dates, style))
+        logging.root.addHandler(handler)
+    for name, (own, silent) in told.items():
+        logger = logging.getLogger(name)
+        _changed.append((logger, logger.level, logger.disabled))
+        logger.setLevel(own)
+        logger.disabled = silent
+
+
+def put_back() -> None:
+    """Undo what ``write_logs`` has changed of loggers other than the root."""
+    while _changed:
+        logger, level, silent = _changed.pop()
+        logger.setLevel(level)
+        logger.disabled = silent
