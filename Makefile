@@ -41,6 +41,7 @@ test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all t
 	@sh .ci/openssh.sh
 	@sh .ci/chromium.sh
 	@sh .ci/bubblewrap.sh
+	@sh .ci/william.sh
 	@sh .ci/testsuite.sh $(PY)
 	@checks=0; \
 	$(PY) -m ruff check . || checks=1; \

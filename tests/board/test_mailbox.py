@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import secrets
+import shutil
 import sys
 from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -303,13 +305,15 @@ async def test_what_clients_leave_unread_is_bounded():
         assert not author.closed.is_set()
 
 
+MAGIC = [sys.executable, "-W", "ignore", "-c", "from wormhole.cli.cli import wormhole; wormhole()"]
+"""Magic Wormhole's own program."""
+WILLIAM = os.environ.get("P2P_WILLIAM") or shutil.which("wormhole-william")
+"""The program in Go."""
+
+
 @asynccontextmanager
-async def _cli(*arguments: str) -> Any:
-    """Magic Wormhole's own program, in a process."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "ignore", "-c", "from wormhole.cli.cli import wormhole; wormhole()", *arguments,
-        stdin=PIPE, stdout=PIPE, stderr=PIPE,
-    )  # fmt: skip
+async def _cli(*command: str) -> Any:
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     try:
         yield process
     finally:
@@ -337,7 +341,7 @@ async def test_magic_wormholes_own_program_sends_and_receives(tmp_path, size):
             "-o",
             str(tmp_path / "got"),
         ]
-        async with _cli(*send) as sender, _cli(*receive) as receiver:
+        async with _cli(*MAGIC, *send) as sender, _cli(*MAGIC, *receive) as receiver:
             out, err = await receiver.communicate()
             assert receiver.returncode == 0, err
             assert await sender.wait() == 0
@@ -346,6 +350,23 @@ async def test_magic_wormholes_own_program_sends_and_receives(tmp_path, size):
         else:
             assert b"hello" in out
         await until(lambda: not server._services.mailbox.boxes._boxes)
+
+
+@pytest.mark.skipif(WILLIAM is None, reason="wormhole-william is not installed")
+@pytest.mark.parametrize("sends", [True, False], ids=["william sends", "william receives"])
+async def test_wormhole_william_sends_to_magic_wormhole_and_receives_from_it(sends):
+    assert WILLIAM is not None
+    async with asyncio.timeout(6 * PATIENCE), running() as server:
+        url, code = server.addresses.mailbox, f"{secrets.randbelow(900) + 100}-guitarist-revenge"
+        send, receive = [WILLIAM] if sends else MAGIC, MAGIC if sends else [WILLIAM]
+        async with (
+            _cli(*send, "--relay-url", url, "send", "--hide-progress", "--code", code, "--text", "hello") as sender,
+            _cli(*receive, "--relay-url", url, "receive", "--hide-progress", code) as receiver,
+        ):
+            out, err = await receiver.communicate()
+            assert (receiver.returncode, b"hello" in out) == (0, True), err
+            assert await sender.wait() == 0
+        await until(lambda: not server._services.mailbox.clients)
 
 
 async def test_an_address_with_a_session_on_the_board_is_known_to_the_mailbox(tmp_path):
