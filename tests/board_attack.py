@@ -23,7 +23,7 @@ import asyncssh
 from asyncssh.constants import MSG_IGNORE
 from asyncssh.packet import String
 
-SOURCES = [f"127.0.0.{number}" for number in range(2, 6)]
+SOURCES = [f"127.0.0.{number}" for number in range(2, 10)]
 GONE = (OSError, asyncssh.Error, asyncio.IncompleteReadError, TimeoutError)
 
 
@@ -190,27 +190,29 @@ async def main() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    starter = asyncio.ensure_future(lines.readline())
+    starter.add_done_callback(lambda line: os._exit(1) if not line.result() else None)
     for start in range(0, where["idle"], 20):
         await asyncio.gather(*(attacker.idle(number) for number in range(start, min(start + 20, where["idle"]))))
     tasks = [asyncio.ensure_future(attacker.half_open()) for _ in range(where["half_open"])]
     while attacker.did["half-open"] < where["half_open"]:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     print("ready", flush=True)
-    if await lines.readline():
-        os.nice(5)  # as the board, and unlike members: it would be on another machine, which has processors of its own
-        kinds = [
-            "small_packets",
-            "new_keys",
-            "channels",
-            "deaf_readers",
-            "publishers",
-            "garbage",
-            "mailboxes",
-            "relayed",
-        ]
-        tasks += [asyncio.ensure_future(attacker.again_and_again(getattr(attacker, kind))) for kind in kinds]
-        tasks += [asyncio.ensure_future(attacker.again_and_again(attacker.logins)) for _ in range(8)]
-        await lines.read()
+    await starter
+    os.nice(5)  # as the board, and unlike members: it would be on another machine, which has processors of its own
+    kinds = [
+        "small_packets",
+        "new_keys",
+        "channels",
+        "deaf_readers",
+        "publishers",
+        "garbage",
+        "mailboxes",
+        "relayed",
+    ]
+    tasks += [asyncio.ensure_future(attacker.again_and_again(getattr(attacker, kind))) for kind in kinds]
+    tasks += [asyncio.ensure_future(attacker.again_and_again(attacker.logins)) for _ in range(8)]
+    await lines.read()
     print(json.dumps(attacker.did), flush=True)
     os._exit(0)  # thousands of connections, each of which would say good-bye
 

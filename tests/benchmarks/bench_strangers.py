@@ -2,21 +2,24 @@
 
 A board in a process of its own has 500 half-open connections, 4,000 idle ones, and one client that does the worst it
 can (tests/board_attack.py). Meanwhile members join, one after the other, and a worker of the board runs tasks: each
-computes for about 0.2 s. Processes of the attack and of the board have a lower priority, because they would
-be on other machines. Reported are how long joining took, how much slower tasks were than before, and how large
-the board became.
+computes for about 0.2 s. A process without a board does the same, to tell how busy the machine is. Processes of the
+attack and of the board have a lower priority, because they would be on other machines. Reported are how long joining
+took, how much slower tasks were than before, and how large the board became.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +39,24 @@ def work(steps: int) -> int:
     return total
 
 
-def tasks_for(cluster: Any, seconds: float, steps: int) -> list[float]:
-    """Run tasks one after the other for so long; return how long each took, s."""
-    times: list[float] = []
+def tasks_for(cluster: Any, control: Any, seconds: float, steps: int) -> list[tuple[float, float]]:
+    """Run tasks for so long, and after each the same work in a process that has no board; return how long both took."""
+    times: list[tuple[float, float]] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        began = time.perf_counter()
-        cluster.submit(work, steps).result(60)
-        times.append(time.perf_counter() - began)
+        both = []
+        for place in (cluster, control):
+            began = time.perf_counter()
+            place.submit(work, steps).result(60)
+            both.append(time.perf_counter() - began)
+        times.append((both[0], both[1]))
     return times
+
+
+def slower(before: list[tuple[float, float]], during: list[tuple[float, float]]) -> float:
+    """Return how much slower tasks have become, in percent, beyond what the machine itself has become slower."""
+    was, now = (statistics.median(task / alone for task, alone in times) for times in (before, during))
+    return 100 * (now / was - 1)
 
 
 async def joins_for(board: Board, folder: Path, seconds: float, key: Any) -> list[float]:
@@ -67,15 +79,18 @@ async def measure(folder: Path, *, half_open: int, idle: int, seconds: float) ->
         [sys.executable, "-m", "p2p_ipython.cli", "worker", "--board", where, "--cluster", "bench", *shared],
         env={**os.environ, "P2P_DATA": str(folder / "worker")}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    control = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     os.environ["P2P_DATA"] = str(folder / "client")
     cluster = await asyncio.to_thread(
         p2p_ipython.connect, where, cluster="bench", accept_host_key=board.addresses.fingerprint, identity=key.path
     )
     try:
-        await asyncio.to_thread(lambda: cluster.submit(work, 10).result(60))
-        one = statistics.median(await asyncio.to_thread(tasks_for, cluster, 1, 200_000))
-        steps = int(200_000 * 0.2 / one)
-        before = await asyncio.to_thread(tasks_for, cluster, min(10, seconds), steps)
+        first = await asyncio.to_thread(tasks_for, cluster, control, 1, 200_000)
+        steps = int(200_000 * 0.2 / min(task for task, _ in first))
+        quiet, before = await asyncio.gather(
+            joins_for(board, folder, min(10, seconds), key),
+            asyncio.to_thread(tasks_for, cluster, control, min(10, seconds), steps),
+        )
         attack = await asyncio.to_thread(lambda: Attack(board, half_open=half_open, idle=idle))
         assert attack.ready
         full = board.memory()
@@ -91,7 +106,7 @@ async def measure(folder: Path, *, half_open: int, idle: int, seconds: float) ->
 
         watching = asyncio.ensure_future(watch())
         joins, during = await asyncio.gather(
-            joins_for(board, folder, seconds, key), asyncio.to_thread(tasks_for, cluster, seconds, steps)
+            joins_for(board, folder, seconds, key), asyncio.to_thread(tasks_for, cluster, control, seconds, steps)
         )
         watching.cancel()
         busy = (sum(board.usage.cpu_times()[:2]) - cpu) / (time.perf_counter() - began)
@@ -100,9 +115,11 @@ async def measure(folder: Path, *, half_open: int, idle: int, seconds: float) ->
             "join, s: median": round(statistics.median(joins), 2),
             "join, s: most": round(max(joins), 2),
             "joins": len(joins),
-            "a task, s: before": round(statistics.median(before), 3),
-            "a task, s: during": round(statistics.median(during), 3),
-            "tasks lost, %": round(100 * (statistics.median(during) / statistics.median(before) - 1), 1),
+            "join before, s: median": round(statistics.median(quiet), 2),
+            "join before, s: most": round(max(quiet), 2),
+            "a task, s: before": round(statistics.median(task for task, _ in before), 3),
+            "a task, s: during": round(statistics.median(task for task, _ in during), 3),
+            "lost by tasks, %": round(slower(before, during), 1),
             "board, MB: with connections": round(full),
             "board, MB: most": round(most),
             "board, processors": round(busy, 2),
@@ -110,6 +127,7 @@ async def measure(folder: Path, *, half_open: int, idle: int, seconds: float) ->
             "attacks": did,
         }
     finally:
+        control.shutdown()
         await asyncio.to_thread(cluster.close)
         worker.terminate()
         worker.communicate()
@@ -123,6 +141,7 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=4000)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and end what was started
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(
             measure(Path(folder), half_open=options.half_open, idle=options.idle, seconds=options.seconds)

@@ -33,6 +33,23 @@ def test_half_open_connections_are_bounded_in_all_and_the_largest_crowd_makes_ro
     assert door.arrive("f", "new", MAKES_ROOM) == Answer(leaves="b")
 
 
+def test_an_address_that_logs_in_too_often_waits_for_its_turn():
+    door = entrance(logins=2, logins_burst=3, login_timeout=2)
+    assert [door.arrive(f"g{n}", "here", 0.0).wait for n in range(6)] == [0, 0, 0, 0.5, 1.0, 1.5]
+    assert all(door.arrive(f"h{n}", "here", 0.0).refused.startswith("too many log-ins") for n in range(20))
+    assert door.arrive("x", "there", 0.0) == Answer()
+    assert door.arrive("y", "here", 1.0).wait == 1.0
+    assert door.arrive("z", "here", 100.0) == Answer()
+
+
+def test_addresses_are_forgotten_once_they_may_log_in_as_if_they_had_not():
+    door = entrance(keys=10)
+    for number in range(1000):
+        door.arrive(f"g{number}", f"address {number}", float(number))
+        door.leave(f"g{number}")
+    assert len(door._logins) <= 11
+
+
 def test_an_address_counts_no_longer_once_a_key_is_proved():
     door = entrance(half_open_each=2, half_open=2)
     for number in range(100):

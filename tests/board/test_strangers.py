@@ -164,6 +164,20 @@ async def test_a_stranger_who_logs_in_again_and_again_from_our_address_does_not_
             writer.close()
 
 
+async def test_a_stranger_who_logs_in_all_the_time_waits_and_others_do_not(key):
+    async with asyncio.timeout(PATIENCE), running(logins=4, logins_burst=2) as server, AsyncExitStack() as stack:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(4):
+            await stack.enter_async_context(stranger(server, key))
+        assert loop.time() - began >= 0.4  # two are free, and two take half a second
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses.port, local_addr=("127.0.0.2", 0))
+        writer.write(b"SSH-2.0-x\r\n")
+        assert await reader.readexactly(8) == b"SSH-2.0-"
+        assert server.entrance._logins["127.0.0.2"].level >= 1
+        writer.close()
+
+
 async def test_a_connection_without_a_session_is_ended(tmp_path, key, monkeypatch):
     monkeypatch.setattr(server_module, "LOOK_AROUND", 0.05)
     async with (
@@ -313,7 +327,7 @@ async def test_a_client_that_waited_is_read_again_and_nothing_is_lost(key):
 async def test_a_client_that_does_not_read_the_answers_it_asks_for_is_cut(key, caplog):
     async with (
         asyncio.timeout(PATIENCE),
-        running(rate=1 << 30, burst=1 << 30) as server,
+        running(rate=1 << 30, burst=1 << 30, queue=32 << 10) as server,
         stranger(server, key) as connection,
     ):
         connection._transport.pause_reading()

@@ -65,6 +65,20 @@ class Bounds:
     login_timeout: float = bound(
         10, "s", "for logging in", "the connection is cut", _SERVER + "logging_in_has_a_deadline"
     )
+    logins: float = bound(
+        20,
+        "",
+        "connections a second of one address that may begin to log in",
+        "they wait for their turn; one whose turn is later than its time is refused with a word",
+        _ENTRANCE + "an_address_that_logs_in_too_often_waits_for_its_turn",
+    )
+    logins_burst: float = bound(
+        200,
+        "",
+        "of these at once",
+        "they wait for their turn",
+        _STRANGERS + "a_stranger_who_logs_in_all_the_time_waits_and_others_do_not",
+    )
     offers: int = bound(
         20, "", "public keys that a client may show or sign with before it is logged in",
         "the connection is cut", _STRANGERS + "a_client_that_shows_key_after_key_is_cut",
@@ -131,7 +145,7 @@ class Bounds:
         _STRANGERS + "a_session_that_is_read_slower_keeps_no_more_than_its_window",
     )  # fmt: skip
     held: int = bound(
-        8 * MIB, "bytes", "of all publishers that wait for a reader", "the publisher is ended with a word",
+        4 * MIB, "bytes", "of all publishers that wait for a reader", "the publisher is ended with a word",
         _STRANGERS + "waiting_publishers_hold_so_much_in_all",
     )  # fmt: skip
     queue: int = bound(
@@ -139,7 +153,7 @@ class Bounds:
         _SERVER + "a_subscriber_that_does_not_read_is_cut_and_holds_nobody_up",
     )  # fmt: skip
     queues: int = bound(
-        16 * MIB, "bytes", "that all readers together may leave unread", "the one with most is cut",
+        8 * MIB, "bytes", "that all readers together may leave unread", "the one with most is cut",
         _STRANGERS + "what_all_readers_leave_unread_is_bounded_and_the_one_with_most_is_cut",
     )  # fmt: skip
     say_every: float = bound(
@@ -205,7 +219,7 @@ class Bounds:
         _MAILBOX + "a_mailbox_is_forgotten_after_two_days_in_any_case",
     )  # fmt: skip
     mailbox_queues: int = bound(
-        16 * MIB, "bytes", "that all clients of the mailbox may leave unread", "the one with most is cut",
+        8 * MIB, "bytes", "that all clients of the mailbox may leave unread", "the one with most is cut",
         _MAILBOX + "what_clients_leave_unread_is_bounded",
     )  # fmt: skip
 

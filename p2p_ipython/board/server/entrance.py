@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from p2p_ipython.board.server.bounds import Bounds
+from p2p_ipython.board.server.limits import Bucket
 
 G = TypeVar("G", bound=Hashable)
 
@@ -23,10 +24,14 @@ MAKES_ROOM = 2.0
 
 @dataclass(frozen=True)
 class Answer(Generic[G]):
-    """The answer to a newcomer: ``refused`` is "" or the word for them, ``leaves`` the connection that makes room."""
+    """The answer to a newcomer: ``refused`` is "" or the word for them, ``leaves`` the connection that makes room.
+
+    ``wait`` is for how long, s, nothing should be read of them.
+    """
 
     refused: str = ""
     leaves: G | None = None
+    wait: float = 0.0
 
 
 @dataclass
@@ -49,6 +54,7 @@ class Entrance(Generic[G]):
         self._crowds: dict[str, dict[G, None]] = {}  # by address, of those without a name; the newest last
         self._keys: Counter[str] = Counter()
         self._here: Counter[str] = Counter()  # sessions by address
+        self._logins: dict[str, Bucket] = {}  # by address
 
     def __len__(self) -> int:
         return len(self._guests)
@@ -74,12 +80,15 @@ class Entrance(Generic[G]):
             refused = ""
         if refused and leaves is None:
             return Answer(f"{refused}; try again in a moment")
+        wait = self._turn(address, now)
+        if wait >= bounds.login_timeout:
+            return Answer("too many log-ins from your address; try again in a moment")
         if leaves is not None:
             self.leave(leaves)
         self._guests[guest] = _Guest(address)
         self._half_open.setdefault(address, {})[guest] = now
         self._halves += 1
-        return Answer(leaves=leaves)
+        return Answer(leaves=leaves, wait=wait)
 
     def prove(self, guest: G, key: str, now: float, *, named: bool = False) -> str:
         """Note that a connection has logged in with a key; ``named``: the board has a name for it.
@@ -140,6 +149,18 @@ class Entrance(Generic[G]):
                 break
             found.append(guest)
         return found
+
+    def _turn(self, address: str, now: float) -> float:
+        """Return how long an address has to wait until it may begin to log in: its key exchange is work for us."""
+        if address not in self._logins:
+            if len(self._logins) >= self._bounds.keys:
+                self._logins = {each: bucket for each, bucket in self._logins.items() if not bucket.full(now)}
+            self._logins[address] = Bucket(self._bounds.logins, self._bounds.logins_burst, now)
+        bucket = self._logins[address]
+        if bucket.level <= -self._bounds.logins * self._bounds.login_timeout:
+            bucket.full(now)  # a refusal isn't work, and costs no turn
+            return max(0.0, -bucket.level / bucket.rate)
+        return bucket.take(1, now)
 
     def _log_in(self, guest: G, known: _Guest) -> None:
         halves = self._half_open[known.address]

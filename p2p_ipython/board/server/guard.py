@@ -60,6 +60,12 @@ class Guard:
         # The most that the loop reads from this socket in its turn.
         vars(self._connection._transport)["max_size"] = bounds.slice
 
+    def wait(self, seconds: float) -> None:
+        """Read nothing for so long."""
+        if (transport := self._connection._transport) is not None:
+            transport.pause_reading()
+            self._timer = self._loop.call_later(seconds, self._read_on)
+
     def close(self) -> None:
         """Stop reading. The connection has ended."""
         self._rest = b""

@@ -279,6 +279,8 @@ class _Connection(asyncssh.SSHServer):
         if answer.refused:
             self._server.refused(answer.refused)
             dismiss(self._connection, answer.refused)
+        elif answer.wait:
+            self._guard.wait(answer.wait)
 
     def begin_auth(self, username: str) -> bool:
         return True
