@@ -97,7 +97,7 @@ async def test_ssh_mailbox_and_relay_read_it_from_the_proxys_address_only(tmp_pa
             writer.write(header[9:] + hello)
             assert (await reader.readline()).startswith(answer)
             if port == server.addresses.port:
-                await until(lambda: server.entrance._half_open.keys() == {"192.0.2.7"})
+                await until(lambda: server.arrivals._half_open.keys() == {"192.0.2.7"})
             writer.close()
             # Others can't claim an address by it, and the proxy must.
             for source, data in (("127.0.0.1", header + b"\n\r\n\r\n"), ("127.0.0.2", hello)):

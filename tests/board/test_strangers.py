@@ -15,7 +15,7 @@ from asyncssh.constants import MSG_GLOBAL_REQUEST, MSG_IGNORE
 from asyncssh.packet import Boolean, String
 from board_support import PATIENCE, Answer, AsyncsshTalk, Key, make_key, running, until
 
-from p2p_ipython.board.server import commands, entrance
+from p2p_ipython.board.server import arrivals, commands
 from p2p_ipython.board.server import server as server_module
 from p2p_ipython.board.server.bounds import Bounds
 from p2p_ipython.board.server.server import BoardServer
@@ -151,7 +151,7 @@ async def test_a_hundred_people_behind_one_address_get_in_at_once(tmp_path):
 
 
 async def test_a_stranger_who_logs_in_again_and_again_from_our_address_does_not_keep_us_out(key, monkeypatch):
-    monkeypatch.setattr(entrance, "MAKES_ROOM", 0.1)
+    monkeypatch.setattr(arrivals, "MAKES_ROOM", 0.1)
     async with asyncio.timeout(PATIENCE), running(half_open_each=3) as server:
         halves = [await asyncio.open_connection("127.0.0.1", server.addresses.port) for _ in range(3)]
         reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses.port)
@@ -174,7 +174,7 @@ async def test_a_stranger_who_logs_in_all_the_time_waits_and_others_do_not(key):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses.port, local_addr=("127.0.0.2", 0))
         writer.write(b"SSH-2.0-x\r\n")
         assert await reader.readexactly(8) == b"SSH-2.0-"
-        assert server.entrance._logins["127.0.0.2"].level >= 1
+        assert server.arrivals._logins["127.0.0.2"].level >= 1
         writer.close()
 
 

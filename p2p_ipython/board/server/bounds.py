@@ -20,7 +20,7 @@ def bound(most: float, unit: str, what: str, beyond: str, test: str) -> Any:
 
 _CROWDS = "tests/board/test_crowds.py::test_"
 _STRANGERS = "tests/board/test_strangers.py::test_"
-_ENTRANCE = "tests/board/test_entrance.py::test_"
+_ARRIVALS = "tests/board/test_arrivals.py::test_"
 _SERVER = "tests/conformance/test_board_server.py::test_"
 _MAILBOX = "tests/board/test_mailbox.py::test_"
 _RELAY = "tests/board/test_relay.py::test_"
@@ -39,7 +39,7 @@ class Bounds:
     crowd: int = bound(
         256, "", "connections of one address that stay when the port is full",
         "its newest makes room for somebody of another address",
-        _ENTRANCE + "when_a_board_is_full_of_one_crowd_its_newest_makes_room",
+        _ARRIVALS + "when_a_board_is_full_of_one_crowd_its_newest_makes_room",
     )  # fmt: skip
     descriptors: int = bound(
         64, "files", "kept free beside the connections, and one more for refusals",
@@ -55,12 +55,12 @@ class Bounds:
     half_open: int = bound(
         1024, "", "SSH connections that have not logged in",
         "the oldest of the largest crowd makes room if it is older than 2 s, else the newcomer is refused with a word",
-        _ENTRANCE + "half_open_connections_are_bounded_in_all_and_the_largest_crowd_makes_room",
+        _ARRIVALS + "half_open_connections_are_bounded_in_all_and_the_largest_crowd_makes_room",
     )  # fmt: skip
     half_open_each: int = bound(
         256, "", "of them from one address (an IPv6 network of 64 bits counts as one)",
         "the oldest makes room if it is older than 2 s, else the newcomer is refused with a word",
-        _ENTRANCE + "half_open_connections_of_one_address_are_bounded_and_the_oldest_makes_room",
+        _ARRIVALS + "half_open_connections_of_one_address_are_bounded_and_the_oldest_makes_room",
     )  # fmt: skip
     login_timeout: float = bound(
         10, "s", "for logging in", "the connection is cut", _SERVER + "logging_in_has_a_deadline"
@@ -70,7 +70,7 @@ class Bounds:
         "",
         "connections a second of one address that may begin to log in",
         "they wait for their turn; one whose turn is later than its time is refused with a word",
-        _ENTRANCE + "an_address_that_logs_in_too_often_waits_for_its_turn",
+        _ARRIVALS + "an_address_that_logs_in_too_often_waits_for_its_turn",
     )
     logins_burst: float = bound(
         200,

@@ -26,8 +26,8 @@ from typing import Any
 import asyncssh
 from asyncssh.kex import get_kex_algs
 
+from p2p_ipython.board.server.arrivals import Arrivals
 from p2p_ipython.board.server.descriptors import listening
-from p2p_ipython.board.server.entrance import Entrance
 from p2p_ipython.board.server.fanout import Fanout
 from p2p_ipython.board.server.guard import Guard
 from p2p_ipython.board.server.limits import Bucket, Seldom, Unread, neighbourhood
@@ -75,7 +75,7 @@ class BoardServer:
         self.sessions: dict[str, Session] = {}
         self.fanout = Fanout(self.sessions)
         self.connections: set[asyncssh.SSHServerConnection] = set()
-        self.entrance: Entrance[asyncssh.SSHServerConnection] = Entrance(options)
+        self.arrivals: Arrivals[asyncssh.SSHServerConnection] = Arrivals(options)
         self.unread: Unread[Session] = Unread(options.queues, Session.unread)
         self.held = 0
         """Bytes of publishers that wait for a reader."""
@@ -179,20 +179,20 @@ class BoardServer:
 
     def is_here(self, address: str) -> bool:
         """Return whether an address has a session on this board."""
-        return self.entrance.is_here(address)
+        return self.arrivals.is_here(address)
 
     def refused(self, why: str) -> None:
         """Count a connection that is refused, and say so in the log now and then."""
         if count := self.seldom("refused").say(asyncio.get_running_loop().time()):
             log.warning(
                 "SSH connections refused: %d, the last because of %s; there are %d already",
-                count, why, len(self.entrance),
+                count, why, len(self.arrivals),
             )  # fmt: skip
 
     def _look_around(self) -> None:
         loop = asyncio.get_running_loop()
-        for connection in self.entrance.overdue(loop.time()):
-            self.entrance.leave(connection)
+        for connection in self.arrivals.overdue(loop.time()):
+            self.arrivals.leave(connection)
             dismiss(connection, f"no session for {self.options.idle:g} s")
         self._looking = loop.call_later(LOOK_AROUND, self._look_around)
 
@@ -262,7 +262,7 @@ class _Connection(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.close()
         self._server.connections.discard(self._connection)
-        self._server.entrance.leave(self._connection)
+        self._server.arrivals.leave(self._connection)
 
     def _located(self, host: str | None) -> None:
         """Note for whom a proxy has connected."""
@@ -273,7 +273,7 @@ class _Connection(asyncssh.SSHServer):
 
     def _arrive(self, host: str) -> None:
         now = asyncio.get_running_loop().time()
-        answer = self._server.entrance.arrive(self._connection, neighbourhood(host), now)
+        answer = self._server.arrivals.arrive(self._connection, neighbourhood(host), now)
         if answer.leaves is not None:
             dismiss(answer.leaves, "you made room for others: there are too many connections")
         if answer.refused:
@@ -302,7 +302,7 @@ class _Connection(asyncssh.SSHServer):
     def auth_completed(self) -> None:
         now = asyncio.get_running_loop().time()
         named = self._server.users.name_of(self._key.public_data) != PUBLIC
-        refused = self._server.entrance.prove(self._connection, self._key.get_fingerprint(), now, named=named)
+        refused = self._server.arrivals.prove(self._connection, self._key.get_fingerprint(), now, named=named)
         if refused:
             self._server.refused(refused)
             dismiss(self._connection, refused)

@@ -13,7 +13,7 @@ from typing import Protocol
 import asyncssh
 
 from p2p_ipython.board.server import commands
-from p2p_ipython.board.server.entrance import Entrance
+from p2p_ipython.board.server.arrivals import Arrivals
 from p2p_ipython.board.server.guard import Forgetful, unsent
 from p2p_ipython.board.server.limits import Bucket, Seldom, Unread
 from p2p_ipython.board.server.options import ServerOptions
@@ -58,7 +58,7 @@ class SessionServer(Protocol):
         ...
 
     @property
-    def entrance(self) -> Entrance[asyncssh.SSHServerConnection]:
+    def arrivals(self) -> Arrivals[asyncssh.SSHServerConnection]:
         """Return the connections, by what they have."""
         ...
 
@@ -103,7 +103,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._name = str(uuid.uuid4())
         self.key = server.key(fingerprint)
         self.key.sessions += 1
-        server.entrance.begin(connection)
+        server.arrivals.begin(connection)
         self._line: str | None = None
         self._too_long = False
         self._channel: asyncssh.SSHServerChannel[bytes]
@@ -132,7 +132,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
         self.key.sessions -= 1
-        self._server.entrance.end(self._connection, self._loop.time())
+        self._server.arrivals.end(self._connection, self._loop.time())
         self._server.sessions.pop(self._name, None)
         self._server.unread.forget(self)
         self._hold(0)

@@ -6,17 +6,17 @@ import random
 
 import pytest
 
+from p2p_ipython.board.server.arrivals import MAKES_ROOM, Answer, Arrivals
 from p2p_ipython.board.server.bounds import Bounds
-from p2p_ipython.board.server.entrance import MAKES_ROOM, Answer, Entrance
 from p2p_ipython.board.server.limits import Share, Unread, neighbourhood
 
 
-def entrance(**bounds: int) -> Entrance[str]:
-    return Entrance(Bounds(**bounds))
+def arrivals(**bounds: int) -> Arrivals[str]:
+    return Arrivals(Bounds(**bounds))
 
 
 def test_half_open_connections_of_one_address_are_bounded_and_the_oldest_makes_room():
-    door = entrance(half_open_each=3)
+    door = arrivals(half_open_each=3)
     for guest in "abc":
         assert door.arrive(guest, "here", 0.0) == Answer()
     assert "your address" in door.arrive("d", "here", MAKES_ROOM / 2).refused
@@ -26,7 +26,7 @@ def test_half_open_connections_of_one_address_are_bounded_and_the_oldest_makes_r
 
 
 def test_half_open_connections_are_bounded_in_all_and_the_largest_crowd_makes_room():
-    door = entrance(half_open=4)
+    door = arrivals(half_open=4)
     for guest, address in zip("abcd", ("one", "crowd", "crowd", "other"), strict=True):
         assert door.arrive(guest, address, 0.0) == Answer()
     assert door.arrive("e", "new", 1.0).refused
@@ -34,7 +34,7 @@ def test_half_open_connections_are_bounded_in_all_and_the_largest_crowd_makes_ro
 
 
 def test_an_address_that_logs_in_too_often_waits_for_its_turn():
-    door = entrance(logins=2, logins_burst=3, login_timeout=2)
+    door = arrivals(logins=2, logins_burst=3, login_timeout=2)
     assert [door.arrive(f"g{n}", "here", 0.0).wait for n in range(6)] == [0, 0, 0, 0.5, 1.0, 1.5]
     assert all(door.arrive(f"h{n}", "here", 0.0).refused.startswith("too many log-ins") for n in range(20))
     assert door.arrive("x", "there", 0.0) == Answer()
@@ -43,7 +43,7 @@ def test_an_address_that_logs_in_too_often_waits_for_its_turn():
 
 
 def test_addresses_are_forgotten_once_they_may_log_in_as_if_they_had_not():
-    door = entrance(keys=10)
+    door = arrivals(keys=10)
     for number in range(1000):
         door.arrive(f"g{number}", f"address {number}", float(number))
         door.leave(f"g{number}")
@@ -51,7 +51,7 @@ def test_addresses_are_forgotten_once_they_may_log_in_as_if_they_had_not():
 
 
 def test_an_address_counts_no_longer_once_a_key_is_proved():
-    door = entrance(half_open_each=2, half_open=2)
+    door = arrivals(half_open_each=2, half_open=2)
     for number in range(100):
         assert door.arrive(f"g{number}", "behind one address", 0.0) == Answer()
         assert door.prove(f"g{number}", f"key {number}", 0.0) == ""
@@ -59,7 +59,7 @@ def test_an_address_counts_no_longer_once_a_key_is_proved():
 
 
 def test_connections_of_a_key_are_bounded_until_one_leaves():
-    door = entrance(key_connections=2)
+    door = arrivals(key_connections=2)
     for guest in "abc":
         door.arrive(guest, "here", 0.0)
     assert [door.prove(guest, "key", 0.0) for guest in "ab"] == ["", ""]
@@ -69,7 +69,7 @@ def test_connections_of_a_key_are_bounded_until_one_leaves():
 
 
 def test_a_full_board_takes_a_newcomer_in_the_place_of_one_without_a_session():
-    door = entrance(connections=2)
+    door = arrivals(connections=2)
     for guest in "ab":
         door.arrive(guest, "here", 0.0)
         door.prove(guest, "key", 0.0)
@@ -82,7 +82,7 @@ def test_a_full_board_takes_a_newcomer_in_the_place_of_one_without_a_session():
 
 
 def test_when_a_board_is_full_of_one_crowd_its_newest_makes_room():
-    door = entrance(connections=6, crowd=3)
+    door = arrivals(connections=6, crowd=3)
     for guest, named in zip("abcde", (False, True, False, False, False), strict=True):
         door.arrive(guest, "crowd", 0.0)
         door.prove(guest, guest, 0.0, named=named)
@@ -98,7 +98,7 @@ def test_when_a_board_is_full_of_one_crowd_its_newest_makes_room():
 
 
 def test_one_without_a_session_is_overdue_after_its_time():
-    door = entrance(idle=60)
+    door = arrivals(idle=60)
     door.arrive("a", "here", 0.0)
     door.prove("a", "key", 0.0)
     door.begin("a")
@@ -116,7 +116,7 @@ def test_one_without_a_session_is_overdue_after_its_time():
 def test_whatever_comes_and_goes_bounds_hold_and_nothing_is_left(seed):
     chance = random.Random(seed)
     bounds = Bounds(half_open=8, half_open_each=4, connections=16, key_connections=3, crowd=6)
-    door: Entrance[int] = Entrance(bounds)
+    door: Arrivals[int] = Arrivals(bounds)
     there: dict[int, int] = {}
     now = 0.0
     for guest in range(3000):

@@ -1,4 +1,4 @@
-"""The entrance of a board, purely: which SSH connections may stay, and which make room when there are too many.
+"""The arrivals at a board, purely: which SSH connections may stay, and which make room when there are too many.
 
 A connection *arrives* from an address, *proves* its key by logging in, has *sessions*, and *leaves*. Its address counts
 until it has proved its key, and not afterwards: many people may be behind one address. A connection that has not
@@ -42,7 +42,7 @@ class _Guest:
     sessions: int = 0
 
 
-class Entrance(Generic[G]):
+class Arrivals(Generic[G]):
     """The connections of a board. Times are seconds of a clock that doesn't jump."""
 
     def __init__(self, bounds: Bounds) -> None:
