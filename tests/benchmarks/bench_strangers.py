@@ -85,8 +85,9 @@ async def measure(folder: Path, *, half_open: int, idle: int, seconds: float) ->
         p2p_ipython.connect, where, cluster="bench", accept_host_key=board.addresses.fingerprint, identity=key.path
     )
     try:
-        first = await asyncio.to_thread(tasks_for, cluster, control, 1, 200_000)
-        steps = int(200_000 * 0.2 / min(task for task, _ in first))
+        await asyncio.to_thread(tasks_for, cluster, control, 1, 10)  # what starts at the first has started then
+        first = await asyncio.to_thread(tasks_for, cluster, control, 3, 500_000)
+        steps = int(500_000 * 0.2 / statistics.median(alone for _, alone in first))
         quiet, before = await asyncio.gather(
             joins_for(board, folder, min(10, seconds), key),
             asyncio.to_thread(tasks_for, cluster, control, min(10, seconds), steps),
