@@ -26,7 +26,7 @@ export RUFF_CACHE_DIR := $(CACHE)/ruff
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test athome attacks test-versions lint front screenshot bench setup clean
+.PHONY: help demo lab test athome attacks strangers test-versions lint front screenshot bench setup clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -41,6 +41,7 @@ test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all t
 	@sh .ci/openssh.sh
 	@sh .ci/chromium.sh
 	@sh .ci/bubblewrap.sh
+	@sh .ci/william.sh
 	@sh .ci/testsuite.sh $(PY)
 	@checks=0; \
 	$(PY) -m ruff check . || checks=1; \
@@ -63,6 +64,9 @@ attacks: $(READY) ## attack a lender as a friend's task may, under each mechanis
 	@sh .ci/sandboxes.sh
 	@$(PY) tests/attacks/run.py $(ATTACKS)
 	@P2P_ALL_INTERPRETERS=1 $(PY) -m pytest -q -o cache_dir=$(CACHE)/pytest tests/attacks/test_interpreters_of_lenders.py
+
+strangers: $(READY) ## attack a board for a minute with 4,500 connections; print what its members notice (STRANGERS=--seconds 10)
+	@$(PY) -W ignore tests/benchmarks/bench_strangers.py $(STRANGERS)
 
 test-versions: $(READY) ## a short suite with the oldest and newest dependencies, for each Python here (VERSIONS=--lowest; minutes)
 	@$(PY) .ci/versions.py $(VERSIONS)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from p2p_ipython.cli.arguments import Commands, port
+from p2p_ipython.cli.arguments import Commands, address, port
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import data_dir
 
@@ -49,6 +49,12 @@ def add(commands: Commands) -> None:
         help="names for keys, a line each: NAME ssh-ed25519 AAAA…; read again when it changes (default: no names)",
     )
     parser.add_argument(
+        "--proxy",
+        type=address,
+        metavar="ADDRESS",
+        help="address of a proxy in front of the board: its connections begin with a header of the PROXY protocol",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print one line of JSON with the addresses, once it is ready"
     )
     parser.add_argument(
@@ -69,6 +75,7 @@ def _board(options: argparse.Namespace) -> int:
         relay_port=usual[1] if options.relay_port is None else options.relay_port,
         data=options.data or data_dir() / "board",
         users=options.users,
+        proxy=options.proxy,
     )
     run(board_command(server, json=options.json, out=say, until_eof=options.until_eof))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 # Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
 
-from p2p_ipython.cli.arguments import PERSONAL, Commands, amount, cluster_arguments, count, duration, size
+from p2p_ipython.cli.arguments import PERSONAL, Commands, address, amount, cluster_arguments, count, duration, size
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import Settings
 
@@ -84,6 +84,13 @@ def add(commands: Commands) -> None:
         " address of this machine; sites see tasks as you (needs bubblewrap, passt and nftables)",
     )
     parser.add_argument(
+        "--listen",
+        type=address,
+        metavar="ADDRESS",
+        help="the only address of this machine that links may come to (default: those that they need, while there is"
+        " something to meet; loopback if the board is on this machine)",
+    )
+    parser.add_argument(
         "--gpu",
         action="store_true",
         help="give tasks this machine's graphics cards (NVIDIA, AMD): each slot has whole cards of its own, so there"
@@ -137,6 +144,7 @@ def _worker(options: argparse.Namespace) -> int:
                 mounts=mounts,
                 network=options.network,
                 gpu=options.gpu,
+                listen=options.listen,
             ),
             ready=ready,
         )

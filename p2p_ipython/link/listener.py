@@ -1,4 +1,7 @@
-"""The listening socket of a process, shared by all its links.
+"""The listening socket of a process, shared by all its links, and open only while one needs it.
+
+A meeting needs it, and then its link. Where the mailbox is on this machine, so are the peers: the socket is on loopback
+then.
 
 Strangers may connect to it. A connection has a few seconds to show the line of a link that we know. Otherwise it is
 dropped without an answer. A peer whose link has ended here is dropped at once, too; it counts that as a refusal (see
@@ -11,6 +14,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from p2p_ipython.link.transport import Connection, ConnectionGone
 
@@ -23,25 +27,72 @@ MAX_STRANGERS = 64
 """Connections that may be about to show their line; one more is dropped at once."""
 
 
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass
+class _Open:
+    server: asyncio.Server
+    port: int
+    needs: int = 0
+
+
+class Need:
+    """One reason to listen: ``host`` (None: all addresses) and ``port`` are where."""
+
+    def __init__(self, listener: Listener, host: str | None, port: int) -> None:
+        self.host = host
+        self.port = port
+        self._listener: Listener | None = listener
+
+    def release(self) -> None:
+        """Need it no longer. Idempotent."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.release(self.host)
+
+
 class Listener:
     """Accepts connections and hands each to the link whose line it shows."""
 
     def __init__(self, host: str | None) -> None:
-        """``host`` is the one address to listen on; None: all, of IPv4 and of IPv6 where the machine has it."""
+        """``host`` is the one address to listen on.
+
+        None: loopback for peers on this machine; for others all addresses, of IPv6, too, where the machine has it.
+        """
         self._host = host
-        self._server: asyncio.Server | None = None
+        self._open: dict[str | None, _Open] = {}
+        self._opening = asyncio.Lock()
         self._links: dict[bytes, tuple[bytes, Callable[[Connection], None]]] = {}
         self._strangers: dict[asyncio.Task[None], Connection] = {}
 
     @property
     def port(self) -> int:
-        """The listening socket's port; 0 before ``start``."""
-        return 0 if self._server is None else int(self._server.sockets[0].getsockname()[1])
+        """The listening socket's port; 0 while there is none."""
+        return next((each.port for each in self._open.values()), 0)
 
-    async def start(self) -> None:
-        """Listen on a free port. Raises ``OSError``."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Knock(self), sock=_bound(self._host))
+    async def need(self, *, local: bool) -> Need:
+        """Listen on a free port for peers on this machine (``local``) or elsewhere, until that is released.
+
+        Raises ``OSError``.
+        """
+        host = LOOPBACK if local and self._host is None else self._host
+        async with self._opening:
+            there = self._open.get(host)
+            if there is None:
+                server = await asyncio.get_running_loop().create_server(lambda: _Knock(self), sock=_bound(host))
+                there = self._open[host] = _Open(server, int(server.sockets[0].getsockname()[1]))
+        there.needs += 1
+        return Need(self, host, there.port)
+
+    def release(self, host: str | None) -> None:
+        """Undo a ``need``: stop listening with the last."""
+        there = self._open.get(host)
+        if there is not None:
+            there.needs -= 1
+            if not there.needs:
+                del self._open[host]
+                there.server.close()
 
     def expect(self, line: bytes, answer: bytes, accept: Callable[[Connection], None]) -> None:
         """Answer ``line`` with ``answer`` from now on, and hand its connection to ``accept``."""
@@ -53,9 +104,9 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening and drop the connections that have shown no line. Idempotent."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for there in self._open.values():
+            there.server.close()
+        self._open.clear()
         self._links.clear()
         for task, connection in self._strangers.items():
             connection.abort("closed")

@@ -5,8 +5,8 @@ other's certificate and addresses. Then both dial (attempts.py), and the client 
 greets right (handshake.py). From then on the mailbox isn't needed: when a connection breaks, both ends dial
 again and continue where they stopped (tls_link.py; session.py says what is sent again).
 
-These run: per process a listening socket; per link a connection and one timer, and while it has no connection the
-search for one. All of it is ended by ``TLSLinker.close``.
+These run: per process a listening socket, while there are links or meetings; per link a connection and one timer, and
+while it has no connection the search for one. All of it is ended by ``TLSLinker.close``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from p2p_ipython.link.certificate import MAX_DER, Certificate
 from p2p_ipython.link.dial import Ways
 from p2p_ipython.link.handshake import Terms, Tokens
 from p2p_ipython.link.hints import is_local, own_hints, parse_hints, parse_relay
-from p2p_ipython.link.listener import Listener
+from p2p_ipython.link.listener import Listener, Need
 from p2p_ipython.link.rendezvous import Rendezvous, Role
 from p2p_ipython.link.tls_link import TLSLink
 
@@ -43,7 +43,9 @@ class TLSLinker:
         force: Literal["direct", "relay"] | None = None,
         relay: str | None = None,
     ) -> None:
-        """``listen_host`` is the one address to listen on; None: all of them. ``force`` is the only way to use.
+        """``listen_host`` is the one address to listen on; None: those that peers need (see listener.py).
+
+        ``force`` is the only way to use.
 
         ``relay`` (``tcp:HOST:PORT``) is for meetings that name none.
         """
@@ -52,7 +54,6 @@ class TLSLinker:
         self._force = force
         self._relay = relay
         self.listener = Listener(listen_host)
-        self._listen_host = listen_host
         self._started: asyncio.Task[None] | None = None
         self._rendezvous = Rendezvous()
         self._certificate: Certificate
@@ -66,8 +67,17 @@ class TLSLinker:
             raise LinkLost("the linker is closed")
         await self._start()
         local = is_local(meeting.mailbox)
+        need = None if self._force == "relay" else await self._listen(local=local)
+        try:
+            return await self._open(meeting, handler, need, local=local)
+        except BaseException:
+            if need is not None:
+                need.release()
+            raise
+
+    async def _open(self, meeting: Meeting, handler: LinkHandler, need: Need | None, *, local: bool) -> TLSLink:
         relay = None if self._force == "direct" else meeting.relay or self._relay
-        hints = [] if self._force == "relay" else own_hints(self.listener.port, self._listen_host, local=local)
+        hints = [] if need is None else own_hints(need.port, need.host, local=local)
         offer = {
             "cert": base64.b64encode(self._certificate.der).decode(),
             "hints": [[hint.host, hint.port] for hint in hints],
@@ -94,7 +104,7 @@ class TLSLinker:
             settings=self.settings,
             listener=self.listener,
             spawn=self._spawn,
-            on_end=self._links.discard,
+            on_end=partial(self._ended, need),
         )
         if self._closed:
             raise LinkLost("the linker was closed meanwhile")
@@ -124,7 +134,7 @@ class TLSLinker:
         await self._rendezvous.close()
 
     async def _start(self) -> None:
-        """Begin to listen, once, on the first ``open``; several may come at the same time."""
+        """Prepare, once, on the first ``open``; several may come at the same time."""
         if self._started is None or (self._started.done() and self._started.exception() is not None):
             self._started = asyncio.get_running_loop().create_task(self._start_once())
         await asyncio.shield(self._started)
@@ -132,13 +142,20 @@ class TLSLinker:
     async def _start_once(self) -> None:
         _tune_malloc()
         self._certificate = Certificate()
-        if self._force != "relay":
-            try:
-                await self.listener.start()
-            except OSError as error:
-                raise LinkError(
-                    f"p2p_ipython can't listen on any port: {error}", hint="Check the address that it is to listen on."
-                ) from None
+
+    async def _listen(self, *, local: bool) -> Need:
+        try:
+            return await self.listener.need(local=local)
+        except OSError as error:
+            raise LinkError(
+                f"p2p_ipython can't listen on any port: {error}", hint="Check the address that it is to listen on."
+            ) from None
+
+    def _ended(self, need: Need | None, link: TLSLink) -> None:
+        """Listen no longer for a link that has ended."""
+        self._links.discard(link)
+        if need is not None:
+            need.release()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task of a link, which cancels it; ``close`` waits for it."""

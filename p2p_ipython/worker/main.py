@@ -59,9 +59,9 @@ class WorkerOptions:
     ``cluster`` is the title of a shared cluster, whose profile says where its board is, or the name of a personal one
     on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
     usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``folder``: where tasks work,
-    "" for their scratch folder. ``listen``: address that links may come to; None for all. ``only``: names of members,
-    or fingerprints of their keys, for whom the offer is; () for everybody. ``tags``: what the worker is good for, in
-    words. ``sandbox``: see ``sandboxes.choose``.
+    "" for their scratch folder. ``listen``: address that links may come to; None: those that they need. ``only``: names
+    of members, or fingerprints of their keys, for whom the offer is; () for everybody. ``tags``: what the worker is
+    good for, in words. ``sandbox``: see ``sandboxes.choose``.
     ``mounts``: see ``mounts.py``.
     ``network``: whether tasks have the internet. ``gpu``: whether they have this machine's graphics cards.
     """

@@ -77,7 +77,7 @@ class OpenSSHTalk:
         self.process, self.out = process, b""
 
     @classmethod
-    async def start(cls, port: int, key: Key, command: str) -> OpenSSHTalk:
+    async def start(cls, port: int, key: Key, command: str, terminal: str = "-T") -> OpenSSHTalk:
         options = {
             "StrictHostKeyChecking": "no",
             "UserKnownHostsFile": os.devnull,
@@ -87,7 +87,7 @@ class OpenSSHTalk:
             "LogLevel": "ERROR",
         }
         flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        arguments = ["-T", "-F", "none", "-p", str(port), *flags, "127.0.0.1", command]
+        arguments = [terminal, "-F", "none", "-p", str(port), *flags, "127.0.0.1", command]
         pipe = asyncio.subprocess.PIPE
         return cls(await asyncio.create_subprocess_exec("ssh", *arguments, stdin=pipe, stdout=pipe, stderr=pipe))
 
@@ -312,13 +312,49 @@ async def test_when_the_second_last_leaves_the_last_is_cut_without_a_status(both
         assert await last.end() == Answer(b"", b"", None)
 
 
-async def test_a_pipe_whose_input_has_ended_still_reads(both):
+async def test_a_pipe_ends_with_its_input_and_all_have_read_that(both):
     async with both() as board:
-        reader = await board.join("alice", "pipe t", "alice/t")
+        other = await board.join("alice", "pipe t", "alice/t")
+        echoing = await board.join("alice", "pipe t -r", "alice/t")
+        await board.join("alice", "pipe t", "alice/t")
+        await echoing.write(b"x\n")
+        await echoing.eof()
+        assert await echoing.end() == Answer(b"x\n", b"", 0)
+        assert await other.read_until(b"x\n") == b"x\n"
+        await until(lambda: board.on("alice/t") == 2)
+
+
+async def test_a_subscriber_whose_input_has_ended_still_reads(both):
+    async with both() as board:
+        reader = await board.join("alice", "sub t -k", "alice/t")
         await reader.eof()
         author = await board.join("alice", "pipe t", "alice/t")
         await author.write(b"still there?\n")
         assert await reader.read_until(b"?\n") == b"still there?\n"
+
+
+async def test_a_terminal_gets_lines_that_end_as_it_needs_them(both):
+    async with both() as board:
+        connection = await asyncssh.connect(
+            "127.0.0.1", board.port, known_hosts=None, client_keys=[board.keys["alice"].key], config=None
+        )
+        process = await connection.create_process("pipe t -r", encoding=None, term_type="xterm")
+        process.stdin.write(b"one\ntwo\r\n")
+        assert await process.stdout.readexactly(10) == b"one\r\ntwo\r\n"
+        connection.abort()
+        await connection.wait_closed()
+
+
+@pytest.mark.skipif("openssh" not in CLIENTS, reason="OpenSSH is not installed")
+async def test_ssh_with_a_terminal_and_ssh_with_its_input_piped_both_answer(tmp_path):
+    async with benched(running, CLIENTS["openssh"], tmp_path) as board:
+        for flag in ("-T", "-tt"):
+            talk = await OpenSSHTalk.start(board.port, board.keys["alice"], "pipe t -r", flag)
+            await talk.write(b"x\n")
+            assert (await talk.read_until(b"x")).startswith(b"x")
+            await talk.eof()
+            answer = await talk.end()
+            assert (answer.out.replace(b"\r", b""), answer.status) == (b"x\n", 0)
 
 
 async def test_user_answers_as_pico_does(bench):
@@ -412,15 +448,13 @@ async def test_who_writes_too_fast_is_read_slower_and_loses_nothing(bench):
         assert loop.time() - began >= 0.2  # of 60,010 bytes 20,000 are free, and the rest takes 0.4 s
 
 
-async def test_no_pseudo_terminal_no_forwarding_no_sftp(bench):
+async def test_no_forwarding_no_sftp(bench):
     async with (
         bench() as board,
         asyncssh.connect(
             "127.0.0.1", board.port, known_hosts=None, client_keys=[board.keys["alice"].key], config=None
         ) as connection,
     ):
-        with pytest.raises(asyncssh.ChannelOpenError):
-            await connection.create_process("pipe t", term_type="xterm")
         with pytest.raises(asyncssh.ChannelOpenError):
             await connection.open_connection("127.0.0.1", board.port)
         with pytest.raises(asyncssh.ChannelListenError):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import asyncssh
 
@@ -27,7 +28,7 @@ from p2p_ipython.board.server.server import BoardServer
 from p2p_ipython.board.server.services import Services
 from p2p_ipython.board.server.session import Session
 from p2p_ipython.board.server.users import Users
-from p2p_ipython.board.topics import Action, Deliver
+from p2p_ipython.board.topics import Action, Deliver, Direction
 
 PING_EVERY = 5.0
 """Between two channel requests that a session gets, s."""
@@ -44,7 +45,14 @@ class PicoServer(BoardServer):
     def __init__(
         self, options: ServerOptions, host: str, users: Users, services: Services | None, key: asyncssh.SSHKey
     ) -> None:
-        free = replace(options, sessions=NO_LIMIT, rate=NO_LIMIT, burst=NO_LIMIT, queue=NO_LIMIT, keepalive=0)
+        bounds = ("sessions", "all_sessions", "rate", "burst", "queue", "queues", "held")
+        changes: dict[str, Any] = {
+            **dict.fromkeys(bounds, NO_LIMIT),
+            "keepalive": 0,
+            "window": 128 << 10,
+            "slice": 256 << 10,
+        }
+        free = replace(options, **changes)
         super().__init__(free, host, users, services, key)
         self.topics = PicoTopics()
         self.held_up: set[PicoSession] = set()
@@ -113,7 +121,9 @@ class PicoSession(Session):
 
     def go_on(self) -> None:
         """Continue: the topic has taken some of what this session wrote."""
-        if self._finishing:
+        if self._finishing and self._stream is not None and self._stream.direction is Direction.PIPE:
+            self._input_ended()
+        elif self._finishing:
             self._sent()
         elif self._server.topics.backlog(self._name) < READ and not self._ended:
             self._server.held_up.discard(self)
@@ -132,6 +142,14 @@ class PicoSession(Session):
             self._channel.pause_reading()
             self._server.held_up.add(self)
         self._server.do([])
+
+    def _input_ended(self) -> None:
+        if self._server.topics.backlog(self._name):
+            self._finishing = True
+            self._server.held_up.add(self)
+        else:
+            self._server.held_up.discard(self)
+            super()._input_ended()
 
     def _sent(self) -> None:
         if self._server.topics.backlog(self._name):

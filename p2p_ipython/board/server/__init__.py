@@ -3,17 +3,21 @@
 ::
 
     main, __main__   the processes: ``p2p board``, and a personal cluster's board
-    descriptors      how many files such a process may have open
+    descriptors      how many files such a process may have open, and one in reserve
     serve            starts a board
     options          what a board is to be (``ServerOptions``), and where it is then (``Addresses``)
     server           the board over SSH: its connections, its keys, its end
+    bounds           all that strangers can make a board keep or do: one table (pure)
+    limits           buckets, shares and counts by which it keeps to its bounds (pure)
+    arrivals         which connections may stay, and which make room (pure)
+    proxy            the header by which a proxy says for whom it has connected (pure)
     guard            what one connection may make the board do and keep
     session          one session: a command, and then at most one topic
     commands         a command line in, what was meant out (pure)
     fanout           writes chunks to their readers, in batches under load
     services         the mailbox and the relay: when they listen, for how many
-    mailbox, relay   each of the two, with its bounds
-    limits           all bounds in one table, and how much a key may write (pure)
+    mailboxes        what clients of the mailbox say and are told, and what is kept meanwhile (pure)
+    mailbox, relay   each of the two, over sockets
     users            names of users by their keys
     host_key         the board's own key
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import Any
 
 from p2p_ipython import lifeline
 
@@ -26,8 +27,9 @@ def main() -> int:
     def say(line: str) -> None:
         os.write(1, line.encode() + b"\n")
 
-    # A rate limit is for strangers: on loopback all sessions are the user's own.
-    server = ServerOptions(port=0, users_inline=options["users"], rate=1 << 30, burst=1 << 30)
+    # Rate limits are for strangers: on loopback all sessions are the user's own.
+    free: dict[str, Any] = dict.fromkeys(("rate", "burst", "relay_rate_each", "relay_rate"), 1 << 30)
+    server = ServerOptions(port=0, users_inline=options["users"], **free)
     asyncio.run(board_command(server, json=True, out=say, until_eof=True))
     return 0
 

@@ -1,17 +1,14 @@
-"""The limits of strangers: how much they may make a board parse, keep or do; and how much a key may write. Pure.
-
-``ServerOptions`` has the limits that a board's owner may choose: rate, burst, queue, sessions, connections.
-"""
+"""Buckets, shares and counts by which a board keeps to its bounds. Pure; ``bounds.py`` has the figures."""
 
 from __future__ import annotations
 
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-MAX_COMMAND = 4 << 10
-"""Longest command line, bytes. Longer ones are refused before anything splits them."""
-
-MAX_PACKET = 64 << 10
-"""Longest SSH packet, bytes. A channel's data come in pieces of at most 32 KiB."""
+R = TypeVar("R", bound=Hashable)
 
 PACKET = 128
 """The least that an SSH packet counts as in a connection's budget, bytes: work goes by packets, not by bytes."""
@@ -19,42 +16,32 @@ PACKET = 128
 KEY_EXCHANGE = 64 << 10
 """The cost of a key exchange in that budget, bytes."""
 
-SLICE = 16 << 10
-"""How many bytes of a connection are parsed before another connection has its turn."""
-
-MAX_OFFERS = 20
-"""How many public keys a client may show or sign with before it is logged in. Any key will do, so one is enough."""
-
-REFUSED_SESSIONS = 64
-"""Channels that a key may have open beyond its sessions. Each gets a word, and no command."""
-
-MAX_MAILBOX_MESSAGE = 1 << 20
-"""Longest message to the mailbox, bytes. A rendezvous sends some hundreds, an invitation up to half of this."""
-
-MAILBOX_RATE = 64 << 10
-MAILBOX_BURST = 2 << 20
-"""The bytes that a connection to the mailbox may send, a second and at once. It is cut when it sends more."""
-
-MAILBOX_KEEPS = 64 << 20
-"""How much the mailbox keeps for all its clients, bytes."""
-
-RELAY_TOKEN_WITHIN = 30.0
-"""How long a connection to the relay may take until it has said whom it wants to meet, s."""
-
 PORTS = 3
-DESCRIPTORS = 64
-"""Files that a board opens beside its connections: ports, logs, standard streams, the file of users."""
-
-MAX_CONNECTIONS = 4096
-"""Most connections of each of a board's ports: SSH, mailbox, relay."""
+"""The ports of a board: SSH, mailbox, relay."""
 
 SAY_EVERY = 60.0
 """A warning that strangers can cause is logged once in so long, s."""
 
+KEPT = 4
+"""One part in so many of what there is in all is kept for addresses that have an SSH session here."""
 
-def connections_each(descriptors: int) -> int:
+
+def connections_each(descriptors: int, most: int, spare: int) -> int:
     """Share what a process may open among the board's ports, so that a crowd at one doesn't close the others."""
-    return max(1, min(MAX_CONNECTIONS, (descriptors - DESCRIPTORS) // PORTS))
+    return max(1, min(most, (descriptors - spare) // PORTS))
+
+
+def neighbourhood(host: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the network of 64 bits of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 @dataclass
@@ -103,3 +90,59 @@ class Seldom:
             return 0
         count, self.silent, self.said = self.silent, 0, now
         return count
+
+
+class Share:
+    """Counts what addresses have: ``each`` may have so much, and all together ``total``.
+
+    A part of ``total`` is kept for addresses that have an SSH session here (``is_here``). Strangers can't use it up.
+    """
+
+    def __init__(self, each: int, total: int, is_here: Callable[[str], bool]) -> None:
+        self._each = each
+        self._total = total
+        self._is_here = is_here
+        self._used: Counter[str] = Counter()
+        self._sum = 0
+
+    def take(self, address: str, size: int = 1) -> str:
+        """Take so much for an address. Return "", or whose bound it would be over; nothing is taken then."""
+        if self._used.get(address, 0) + size > self._each:
+            return "for your address"
+        total = self._total if self._is_here(address) else self._total - self._total // KEPT
+        if self._sum + size > total:
+            return "in all"
+        self._used[address] += size
+        self._sum += size
+        return ""
+
+    def give_back(self, address: str, size: int = 1) -> None:
+        """Undo ``take``."""
+        self._used[address] -= size
+        self._sum -= size
+        if self._used[address] <= 0:
+            del self._used[address]
+
+
+class Unread(Generic[R]):
+    """Bounds what all readers together leave unread. ``measure`` says how much one has, which shrinks by itself."""
+
+    def __init__(self, most: int, measure: Callable[[R], int]) -> None:
+        self._most = most
+        self._measure = measure
+        self._sizes: dict[R, int] = {}
+        self._sum = 0
+
+    def note(self, reader: R, size: int) -> R | None:
+        """Note what a reader has unread now. Return the reader that has most, if all together have too much."""
+        self._sum += size - self._sizes.get(reader, 0)
+        self._sizes[reader] = size
+        if self._sum <= self._most:
+            return None
+        self._sizes = {each: self._measure(each) for each in self._sizes}
+        self._sum = sum(self._sizes.values())
+        return max(self._sizes, key=self._sizes.__getitem__) if self._sum > self._most else None
+
+    def forget(self, reader: R) -> None:
+        """Count a reader no longer."""
+        self._sum -= self._sizes.pop(reader, 0)

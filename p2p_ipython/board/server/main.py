@@ -30,7 +30,6 @@ async def board_command(
     over = asyncio.Event()
     signals = _on_signals(loop, over.set)
     descriptors.raise_limit()
-    descriptors.log_seldom(loop)
     try:
         if until_eof:
             lifeline.hold(lambda: _from_thread(loop, over.set))
@@ -41,7 +40,6 @@ async def board_command(
         finally:
             await server.close()
     finally:
-        loop.set_exception_handler(None)
         for number, before in signals:
             signal.signal(number, before)
 

@@ -7,20 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2p_ipython.board.server.limits import MAX_CONNECTIONS
+from p2p_ipython.board.server.bounds import Bounds
 
 PORT = 2222
 
 
 @dataclass(frozen=True)
-class ServerOptions:
-    """The options of a board. A port of 0 picks one. ``data`` None keeps nothing on disk.
+class ServerOptions(Bounds):
+    """The options of a board, with its bounds. A port of 0 picks one. ``data`` None keeps nothing on disk.
 
     ``users`` is a file, ``users_inline`` maps names to public key lines; see ``users.py``. ``advertise`` is the
     host that members are told for the mailbox and the relay, where it isn't the one that they connected to.
-    ``rate`` (bytes/s) and ``burst`` (bytes) are what a key may write; ``queue`` (bytes) is what a subscriber may
-    leave unread; ``sessions`` is per key. ``connections`` is per port, and less where the process may open fewer
-    files.
+    ``proxy`` is the address from which each connection begins with a header of the PROXY protocol.
     """
 
     host: str = "127.0.0.1"
@@ -31,13 +29,7 @@ class ServerOptions:
     users: Path | None = None
     users_inline: Mapping[str, str] = field(default_factory=dict)
     advertise: str | None = None
-    login_timeout: float = 10.0
-    keepalive: float = 5.0
-    queue: int = 256 << 10
-    sessions: int = 64
-    connections: int = MAX_CONNECTIONS
-    rate: float = 256 << 10
-    burst: float = 256 << 10
+    proxy: str | None = None
 
 
 @dataclass(frozen=True)

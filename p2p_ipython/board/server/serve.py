@@ -28,14 +28,15 @@ async def serve(options: ServerOptions, make: type[BoardServer] = BoardServer) -
     """
     # At its info level asyncssh logs commands, and topics are secrets.
     asyncssh.set_log_level(logging.WARNING)
-    options = replace(options, connections=min(options.connections, connections_each(descriptors.limit())))
+    most = connections_each(descriptors.limit(), options.connections, options.descriptors)
+    options = replace(options, connections=most)
     key = host_key(options.data)
     users = Users(options.users, options.users_inline)
     host = await _literal(options.host)
     services = None
     if make.has_services:
         try:
-            services = Services(host, options.mailbox_port, options.relay_port, options.connections)
+            services = Services(host, options)
         except OSError as error:
             raise _taken(error) from None
     server = make(options, host, users, services, key)

@@ -4,10 +4,10 @@ It speaks pico's ``pipe`` protocol, so that OpenSSH and that service's own clien
 is different on purpose:
 
 * an access list is enforced, and nobody closes a public topic that somebody is on (see ``topics.py``);
-* logging in may take 10 s; a key has at most 64 sessions, and a rate limit: a key that writes faster is read slower;
+* strangers have bounds (see ``bounds.py``), among them a rate for each key: one that writes faster is read slower;
 * a subscriber that doesn't read has a queue of 256 KiB and is then cut; nobody waits for it;
 * ``user`` answers as pico.sh's, and ``p2p`` says where the mailbox and the relay are;
-* no wildcards for the user ``public``, no pseudo-terminals, and SSH's own keepalives instead of channel requests.
+* no wildcards for the user ``public``, and SSH's own keepalives instead of channel requests.
 
 Every key is admitted; one that isn't known is the user ``public``. Treat the board as public: what is confidential
 is encrypted by its members, end to end.
@@ -20,25 +20,44 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections import defaultdict
+from typing import Any
 
 import asyncssh
+from asyncssh.kex import get_kex_algs
 
+from p2p_ipython.board.server.arrivals import Arrivals
+from p2p_ipython.board.server.descriptors import listening
 from p2p_ipython.board.server.fanout import Fanout
 from p2p_ipython.board.server.guard import Guard
-from p2p_ipython.board.server.limits import MAX_OFFERS, REFUSED_SESSIONS, Bucket, Seldom
+from p2p_ipython.board.server.limits import Bucket, Seldom, Unread, neighbourhood
 from p2p_ipython.board.server.options import Addresses, ServerOptions, outward_address
 from p2p_ipython.board.server.services import Services
 from p2p_ipython.board.server.session import KeyInUse, Session
 from p2p_ipython.board.server.users import Users
-from p2p_ipython.board.topics import Action, Cut, Deliver, Ready, Topics
+from p2p_ipython.board.topics import PUBLIC, Action, Cut, Deliver, Ready, Topics
 from p2p_ipython.config import stand_in_for_home
 
 log = logging.getLogger(__name__)
 
 GOODBYE = 1.0
 """How long a closing board waits for a client to take that in, s."""
-KEYS = 1000
-"""How many idle keys' rate limits are remembered before the full ones are forgotten."""
+OLD_SIGNATURES = {b"ssh-rsa", b"ssh-rsa-sha224@ssh.com", b"ssh-dss"}
+"""The signatures of users that don't count, because SHA-1 or less is in them."""
+LOOK_AROUND = 1.0
+"""Between two looks for connections that have been without a session for too long, s."""
+# What the last ten years' clients have, over one curve, with or without a second method that holds against quantum
+# computers. No SHA-1, no curves of unexplained constants, no Diffie-Hellman over large
+# numbers, whose larger groups take a tenth of a second each. Not ChaCha20, which costs asyncssh several times as much a
+# packet.
+ALGORITHMS = {
+    "kex_algs": [name for name in map(bytes.decode, get_kex_algs()) if "25519-sha" in name and name[:3] != "gss"],
+    "encryption_algs": ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr"],
+    "mac_algs": ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"],
+    "signature_algs": "-ssh-rsa",
+    "compression_algs": ["none"],
+}
+"""The algorithms that the board takes, by asyncssh's options. ssh-audit has no failure to report."""
 
 
 class BoardServer:
@@ -56,11 +75,19 @@ class BoardServer:
         self.sessions: dict[str, Session] = {}
         self.fanout = Fanout(self.sessions)
         self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.arrivals: Arrivals[asyncssh.SSHServerConnection] = Arrivals(options)
+        self.unread: Unread[Session] = Unread(options.queues, Session.unread)
+        self.held = 0
+        """Bytes of publishers that wait for a reader."""
         self._host = host
         self._services = services
+        if services is not None:
+            services.is_here = self.is_here
         self._key = key
         self._keys: dict[str, KeyInUse] = {}
-        self._refused = Seldom()
+        self._most_keys = options.keys
+        self._warned: defaultdict[str, Seldom] = defaultdict(lambda: Seldom(options.say_every))
+        self._looking: asyncio.TimerHandle | None = None
         self._acceptor: asyncssh.SSHAcceptor
         self.addresses: Addresses
 
@@ -68,28 +95,23 @@ class BoardServer:
         """Start listening for SSH. ``serve`` does this."""
         options = self.options
         stand_in_for_home()  # asyncssh asks for it, and reads nothing there
+        listener = listening(self._host, options.port, self.seldom("no descriptors"))
         self._acceptor = await asyncssh.listen(
-            self._host,
-            options.port,
+            sock=listener,
             server_factory=lambda: _Connection(self),
             server_host_keys=[self._key],
             config=None,
             encoding=None,
-            allow_pty=False,
             line_editor=False,
             agent_forwarding=False,
             x11_forwarding=False,
-            compression_algs=["none"],
-            # Not ChaCha20, which costs asyncssh several times as much a packet.
-            encryption_algs=["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr"],
-            # Not Diffie-Hellman over large numbers, whose larger groups take a tenth of a second each.
-            kex_algs="-diffie-hellman*,rsa*,gss*",
             login_timeout=options.login_timeout,
             keepalive_interval=options.keepalive,
             keepalive_count_max=3,
-            # What a session that is being read slower may leave in our memory.
-            window=128 << 10,
+            window=options.window,
+            **ALGORITHMS,
         )
+        self._look_around()
         host = self._host
         if ipaddress.ip_address(host).is_unspecified:
             host = outward_address(ipaddress.ip_address(host).version)
@@ -112,6 +134,9 @@ class BoardServer:
     async def close(self) -> None:
         """Stop listening, end every session, and the mailbox and the relay with them. Idempotent."""
         self._acceptor.close()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         ending = [asyncio.ensure_future(_end(connection)) for connection in self.connections]
         if ending:
             await asyncio.wait(ending)
@@ -128,17 +153,52 @@ class BoardServer:
         """Return what the sessions of a key share."""
         now = asyncio.get_running_loop().time()
         if fingerprint not in self._keys:
-            if len(self._keys) >= KEYS:
+            if len(self._keys) >= self._most_keys:
                 idle = [name for name, key in self._keys.items() if not key.sessions and key.bucket.full(now)]
                 for name in idle:
                     del self._keys[name]
+                # Not at each key, when many are in use.
+                self._most_keys = max(self.options.keys, 2 * len(self._keys))
             self._keys[fingerprint] = KeyInUse(Bucket(self.options.rate, self.options.burst, now))
         return self._keys[fingerprint]
 
-    def refused(self) -> None:
-        """Count a connection that is refused because there are enough, and say so in the log now and then."""
-        if count := self._refused.say(asyncio.get_running_loop().time()):
-            log.warning("SSH connections refused: %d; there are %d already", count, self.options.connections)
+    def room_for(self, key: KeyInUse) -> bool:
+        """Return whether a key may have a session more; if there are too many, the key that has most gives one up."""
+        if len(self.sessions) < self.options.all_sessions:
+            return True
+        most = max(self._keys.values(), key=lambda each: each.sessions)
+        if most.sessions < key.sessions + 2:
+            return False
+        newest = next(each for each in reversed(self.sessions.values()) if each.key is most)
+        newest.refuse("the board has too many sessions, and your key has most of them")
+        return True
+
+    def seldom(self, warning: str) -> Seldom:
+        """Return what decides how often a kind of warning is logged."""
+        return self._warned[warning]
+
+    def is_here(self, address: str) -> bool:
+        """Return whether an address has a session on this board."""
+        return self.arrivals.is_here(address)
+
+    def refused(self, why: str) -> None:
+        """Count a connection that is refused, and say so in the log now and then."""
+        if count := self.seldom("refused").say(asyncio.get_running_loop().time()):
+            log.warning(
+                "SSH connections refused: %d, the last because of %s; there are %d already",
+                count, why, len(self.arrivals),
+            )  # fmt: skip
+
+    def _look_around(self) -> None:
+        loop = asyncio.get_running_loop()
+        for connection in self.arrivals.overdue(loop.time()):
+            self.arrivals.leave(connection)
+            dismiss(connection, f"no session for {self.options.idle:g} s")
+        self._looking = loop.call_later(LOOK_AROUND, self._look_around)
+
+    def flush(self) -> None:
+        """Write now what waits to be written together."""
+        self.fanout.flush_all()
 
     def do(self, actions: list[Action]) -> None:
         """Perform what the topics decided."""
@@ -153,6 +213,18 @@ class BoardServer:
                     self.fanout.flush_all()
                     for name in sessions:
                         self.sessions[name].end()
+
+
+def dismiss(connection: asyncssh.SSHServerConnection, word: str) -> None:
+    """End a connection with a word: a line, if SSH has not begun to speak, else SSH's own message."""
+    parts: Any = connection
+    if parts._transport is None:
+        return
+    if not parts._client_version:
+        parts._transport.write(f"{word}\r\n".encode())
+        connection.abort()
+    else:
+        connection.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, word)
 
 
 async def _end(connection: asyncssh.SSHServerConnection) -> None:
@@ -174,19 +246,41 @@ class _Connection(asyncssh.SSHServer):
         self._guard: Guard
         self._key: asyncssh.SSHKey
         self._offers = 0
+        self.address = ""
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         options = self._server.options
         self._connection = conn
-        self._guard = Guard(conn, options.rate, options.burst, options.queue)
+        host = conn.get_extra_info("peername")[0]
+        proxied = options.proxy is not None and neighbourhood(host) == neighbourhood(options.proxy)
+        located = self._located if proxied else None
+        self._guard = Guard(conn, options, self._server.seldom("answers"), located)
         self._server.connections.add(conn)
-        if len(self._server.connections) > options.connections:
-            self._server.refused()
-            conn.abort()
+        if not proxied:
+            self._arrive(host)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.close()
         self._server.connections.discard(self._connection)
+        self._server.arrivals.leave(self._connection)
+
+    def _located(self, host: str | None) -> None:
+        """Note for whom a proxy has connected."""
+        proxy, port = self._connection.get_extra_info("peername")[:2]
+        if host is not None:
+            self._connection.set_extra_info(peername=(host, port))
+        self._arrive(host or proxy)
+
+    def _arrive(self, host: str) -> None:
+        now = asyncio.get_running_loop().time()
+        answer = self._server.arrivals.arrive(self._connection, neighbourhood(host), now)
+        if answer.leaves is not None:
+            dismiss(answer.leaves, "you made room for others: there are too many connections")
+        if answer.refused:
+            self._server.refused(answer.refused)
+            dismiss(self._connection, answer.refused)
+        elif answer.wait:
+            self._guard.wait(answer.wait)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -197,15 +291,26 @@ class _Connection(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         # The key of the last call is the one that signed; a key that is only offered comes before.
         self._key = key
+        # The option of asyncssh's is about what it announces, and not about what it takes.
+        vars(key)["all_sig_algorithms"] = set(key.all_sig_algorithms) - OLD_SIGNATURES
         self._offers += 1
-        if self._offers > MAX_OFFERS:
+        if self._offers > self._server.options.offers:
             self._connection.abort()
             return False
         return True
 
+    def auth_completed(self) -> None:
+        now = asyncio.get_running_loop().time()
+        named = self._server.users.name_of(self._key.public_data) != PUBLIC
+        refused = self._server.arrivals.prove(self._connection, self._key.get_fingerprint(), now, named=named)
+        if refused:
+            self._server.refused(refused)
+            dismiss(self._connection, refused)
+
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         fingerprint = self._key.get_fingerprint()
-        if self._server.key(fingerprint).sessions >= self._server.options.sessions + REFUSED_SESSIONS:
+        options, key = self._server.options, self._server.key(fingerprint)
+        if key.sessions >= options.sessions + options.refused_sessions or not self._server.room_for(key):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many sessions")
         user = self._server.users.name_of(self._key.public_data)
         return self._server.session(self._connection, user, fingerprint)

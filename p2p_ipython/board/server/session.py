@@ -6,14 +6,16 @@ import asyncio
 import json
 import logging
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import asyncssh
 
 from p2p_ipython.board.server import commands
+from p2p_ipython.board.server.arrivals import Arrivals
 from p2p_ipython.board.server.guard import Forgetful, unsent
-from p2p_ipython.board.server.limits import MAX_COMMAND, Bucket
+from p2p_ipython.board.server.limits import Bucket, Seldom, Unread
 from p2p_ipython.board.server.options import ServerOptions
 from p2p_ipython.board.server.users import Users
 from p2p_ipython.board.topics import Action, Denied, Direction, Join, Topics
@@ -55,8 +57,24 @@ class SessionServer(Protocol):
         """Return all sessions, by name."""
         ...
 
+    @property
+    def arrivals(self) -> Arrivals[asyncssh.SSHServerConnection]:
+        """Return the connections, by what they have."""
+        ...
+
+    @property
+    def unread(self) -> Unread[Session]:
+        """Return what all sessions leave unread."""
+        ...
+
+    held: int
+
     def key(self, fingerprint: str) -> KeyInUse:
         """Return what the sessions of a key share."""
+        ...
+
+    def seldom(self, warning: str) -> Seldom:
+        """Return what decides how often a kind of warning is logged."""
         ...
 
     def services_at(self, host: str) -> tuple[str, str]:
@@ -65,6 +83,10 @@ class SessionServer(Protocol):
 
     def do(self, actions: list[Action]) -> None:
         """Perform what the topics decided."""
+        ...
+
+    def flush(self) -> None:
+        """Write now what waits to be written together."""
         ...
 
 
@@ -79,8 +101,9 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._user = user
         self._fingerprint = fingerprint
         self._name = str(uuid.uuid4())
-        self._key = server.key(fingerprint)
-        self._key.sessions += 1
+        self.key = server.key(fingerprint)
+        self.key.sessions += 1
+        server.arrivals.begin(connection)
         self._line: str | None = None
         self._too_long = False
         self._channel: asyncssh.SSHServerChannel[bytes]
@@ -90,6 +113,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = False
         self._held = b""
+        self._holds = 0
+        self._terminal = False
         self._eof = False
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -101,29 +126,42 @@ class Session(asyncssh.SSHServerSession[bytes]):
         # OpenSSH sends LANG and others with each session; asyncssh would keep whatever comes, for as long.
         vars(chan)["_env"] = Forgetful()
         self._server.sessions[self._name] = self
+        within = self._server.options.command_within
+        self._timer = self._loop.call_later(within, self.refuse, f"no command within {within:g} s")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
-        self._key.sessions -= 1
+        self.key.sessions -= 1
+        self._server.arrivals.end(self._connection, self._loop.time())
         self._server.sessions.pop(self._name, None)
+        self._server.unread.forget(self)
+        self._hold(0)
         self._stop_timer()
         self._server.do(self._server.topics.leave(self._name))
+
+    def pty_requested(
+        self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
+    ) -> bool:
+        # As pico's: it is accepted, and lines end as a terminal needs it.
+        self._terminal = True
+        return True
 
     def shell_requested(self) -> bool:
         return True
 
     def exec_requested(self, command: str) -> bool:
-        self._too_long = len(command.encode()) > MAX_COMMAND
+        self._too_long = len(command.encode()) > self._server.options.command
         if not self._too_long:
             self._line = command
         return True
 
     def session_started(self) -> None:
-        if self._key.sessions > self._server.options.sessions:
+        self._stop_timer()
+        if self.key.sessions > self._server.options.sessions:
             self._fail("too many sessions")
             return
         if self._too_long:
-            self._fail(f"the command is longer than {MAX_COMMAND} bytes")
+            self._fail(f"the command is longer than {self._server.options.command} bytes")
             return
         self._run(commands.parse(self._line))
 
@@ -152,11 +190,15 @@ class Session(asyncssh.SSHServerSession[bytes]):
         if self._ended or self._stream is None or self._stream.direction is Direction.SUB:
             return
         if self._waiting:
+            self._hold(len(self._held) + len(data))
+            if self._server.held > self._server.options.held:
+                self._fail("too much waits for readers on this board")
+                return
             self._held += data
             self._channel.pause_reading()  # the rest is kept by the publisher until there is a reader
             return
         self._put(data)
-        silence = self._key.bucket.take(len(data), self._loop.time())
+        silence = self.key.bucket.take(len(data), self._loop.time())
         if silence and not self._ended:
             self._channel.pause_reading()
             self._stop_timer()
@@ -164,9 +206,12 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def eof_received(self) -> bool:
         self._eof = True
-        if self._stream is not None and self._stream.direction is Direction.PUB and not self._waiting:
-            self._sent()
-        return True  # a pipe or a subscriber that has nothing to say still reads
+        if self._stream is not None and not self._waiting:
+            if self._stream.direction is Direction.PUB:
+                self._sent()
+            elif self._stream.direction is Direction.PIPE:
+                self._input_ended()
+        return True  # a subscriber that has nothing to say still reads
 
     # Streams
 
@@ -226,6 +271,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             return
         assert self._stream is not None
         self._waiting = False
+        self._hold(0)
         self._server.do(self._server.topics.join(self._join, self._topic))
         self._say("sending msg ...\n")
         message = b"\0" if self._stream.empty else self._held
@@ -248,6 +294,16 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._say("msg sent!\n")
         self._finish("")
 
+    def _input_ended(self) -> None:
+        """End a pipe whose client has nothing more to say, as pico does; all readers get first what it has said."""
+        self._server.flush()
+        self._finish("")
+
+    def _hold(self, size: int) -> None:
+        """Count what is kept of a publisher that waits."""
+        self._server.held += size - self._holds
+        self._holds = size
+
     def _read_on(self) -> None:
         self._timer = None
         self._channel.resume_reading()
@@ -258,18 +314,38 @@ class Session(asyncssh.SSHServerSession[bytes]):
         """Write to the client, or cut it if it has left too much unread."""
         if self._ended or not data:
             return
+        if self._terminal:
+            data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         try:
             self._channel.write(data)
         except OSError:  # the client has closed the channel, and asyncssh is about to say so
             return
-        unread = self._channel.get_write_buffer_size() + unsent(self._connection)
+        unread = self.unread()
         if unread > self._server.options.queue and self._stream is not None:
+            self.cut(unread)
+        elif (most := self._server.unread.note(self, unread)) is not None:
+            most.cut(most.unread())
+
+    def unread(self) -> int:
+        """Return how many bytes wait for the client."""
+        return int(self._channel.get_write_buffer_size() + unsent(self._connection))
+
+    def cut(self, unread: int) -> None:
+        """Cut a client that doesn't read."""
+        if count := self._server.seldom("unread").say(self._loop.time()):
             log.warning(
-                "session %s of %s doesn't read and is cut: %d bytes wait for it", self._name, self._user, unread
-            )
-            self._ended = True
-            self._server.do(self._server.topics.leave(self._name))
-            self._channel.abort()
+                "sessions that don't read are cut: %d, one of %s with %d bytes that wait for it",
+                count, self._user, unread,
+            )  # fmt: skip
+        self._ended = True
+        self._stop_timer()
+        self._server.unread.forget(self)
+        self._server.do(self._server.topics.leave(self._name))
+        self._channel.abort()
+
+    def refuse(self, word: str) -> None:
+        """End the session with a word."""
+        self._fail(word)
 
     def end(self) -> None:
         """End the session without an exit status, once it has read what it was sent."""
@@ -285,6 +361,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def _fail(self, message: str) -> None:
         if message:
+            if self._ended:
+                return
             try:
                 self._channel.write_stderr(f"{message}\n\r".encode())
             except OSError:
@@ -296,6 +374,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
             return
         self._ended = True
         self._stop_timer()
+        self._held = b""
+        self._hold(0)
         self._server.do(self._server.topics.leave(self._name))
         self._channel.resume_reading()  # or asyncssh waits for what is unread before it closes
         if status is None:

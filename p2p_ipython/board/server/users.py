@@ -13,10 +13,12 @@ import datetime
 import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from p2p_ipython.board.server.limits import Seldom
 from p2p_ipython.board.topics import PUBLIC
 from p2p_ipython.errors import ConfigError
 
@@ -48,6 +50,7 @@ class Users:
             self._inline[key] = parsed
         self._from_file: dict[bytes, str] = {}
         self._seen: tuple[int, int, int] | None = None
+        self._unread = Seldom()
         self._started = datetime.date.today()
         if path is not None:
             try:
@@ -63,7 +66,8 @@ class Users:
             try:
                 self._read(self._path)
             except (OSError, ValueError) as error:
-                log.warning("the file of users %s can't be read, its old names hold: %s", self._path, error)
+                if self._unread.say(time.monotonic()):
+                    log.warning("the file of users %s can't be read, its old names hold: %s", self._path, error)
         return self._inline.get(key) or self._from_file.get(key) or PUBLIC
 
     def describe(self, name: str) -> str:
