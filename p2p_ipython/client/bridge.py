@@ -316,21 +316,9 @@ class Bridge:
     # -- links --
 
     async def _meet(self, worker: Certificate) -> None:
-        code = self._new_code()
-        us, them = self._session.sid, worker.sid
-        rendezvous = Rendezvous(code.reveal(), self.mailbox, self.relay)
-        self.membership.say(Accept(to=them, box=seal(worker, encode_rendezvous(rendezvous))))
-        meeting = Meeting(
-            code=code,
-            mailbox=self.mailbox,
-            relay=self.relay or None,
-            deadline=self._settings.meet,
-            prove=lambda verifier: link_proof(self._session, verifier, us, them),
-            check=lambda verifier, proof: check_link_proof(worker, verifier, us, them, proof),
-        )
-        handler = WorkerEnd(self, them)
+        handler, them = WorkerEnd(self, worker.sid), worker.sid
         try:
-            handler.link = await self._linker.open(meeting, handler)
+            link = await handler.meet(self._linker, self._meeting(worker))
         except P2PError as error:
             log.info("could not meet worker %s: %s", them.hex()[:8], error)
             self._not_met(them, error)
@@ -340,13 +328,29 @@ class Bridge:
             self._not_met(them, failure)
         else:
             if them not in self.machine.workers or not self.membership.admits(worker):  # since a moment ago
-                handler.link.abort()
+                link.abort()
                 self._link_lost(them, "is no member of the cluster any more")
                 return
             self.links[them] = handler
             self._link_up(them)
-            if handler.link.state is not LinkState.UP:  # it changed before anybody could be told
-                self.link_changed(handler, handler.link.state, "")
+            if link.state is not LinkState.UP:  # it changed before anybody could be told
+                self.link_changed(handler, link.state, "")
+
+    def _meeting(self, worker: Certificate) -> Meeting:
+        """Ask a worker to a meeting."""
+        code = self._new_code()
+        us, them = self._session.sid, worker.sid
+        rendezvous = Rendezvous(code.reveal(), self.mailbox, self.relay)
+        self.membership.say(Accept(to=them, box=seal(worker, encode_rendezvous(rendezvous))))
+        return Meeting(
+            code=code,
+            mailbox=self.mailbox,
+            relay=self.relay or None,
+            deadline=self._settings.meet,
+            prove=lambda verifier: link_proof(self._session, verifier, us, them),
+            check=lambda verifier, proof: check_link_proof(worker, verifier, us, them, proof),
+            peer="" if self.membership.is_own(worker.signer) else worker.signer,
+        )
 
     def _not_met(self, sid: bytes, error: P2PError) -> None:
         self._act(self.machine.meet_failed(sid, error, self._loop.time()))

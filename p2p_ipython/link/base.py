@@ -132,6 +132,8 @@ class Meeting:
     ``prove(verifier)`` returns this end's proof, some bytes over the wormhole's verifier; ``check(verifier,
     proof)`` raises ``WrongPeer`` unless the peer's proof is right. They are the link's first frame in each
     direction, before any payload.
+
+    ``peer`` names the peer's member, "" for our own. Meetings with one member leave room for those with others.
     """
 
     code: Secret
@@ -140,6 +142,7 @@ class Meeting:
     deadline: float
     prove: Callable[[bytes], bytes]
     check: Callable[[bytes, bytes], None]
+    peer: str = ""
 
 
 class Secret:

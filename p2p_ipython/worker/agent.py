@@ -389,8 +389,9 @@ class Agent:
                 deadline=self._settings.meet,
                 prove=lambda verifier: link_proof(self._session, verifier, them, us),
                 check=lambda verifier, proof: check_link_proof(client, verifier, them, us, proof),
+                peer="" if self.membership.is_own(client.signer) else client.signer,
             )
-            handler.link = await self._linker.open(meeting, handler)
+            link = await handler.meet(self._linker, meeting)
         except (BadIdentity, BadMessage, P2PError) as error:
             log.info("could not meet client %s: %s", them.hex()[:8], error)
             self._act(self.machine.meet_failed(client))
@@ -399,7 +400,7 @@ class Agent:
             self._act(self.machine.meet_failed(client))
         else:
             if not self._serves(client):  # since a moment ago: nothing of theirs is begun
-                handler.link.abort()
+                link.abort()
                 self._act(self.machine.meet_failed(client))
                 return
             self._links[handler.number] = handler

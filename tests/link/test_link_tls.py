@@ -33,7 +33,7 @@ from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.hints import Hint
-from p2p_ipython.link.rendezvous import Rendezvous, new_code
+from p2p_ipython.link.rendezvous import AT_ONCE, AT_ONCE_WITH_ONE, Rendezvous, new_code
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.link.tls_link import TLSLink
 from p2p_ipython.link.transport import WRITE_HIGH
@@ -480,6 +480,24 @@ async def test_a_linker_that_is_closed_ends_its_meetings() -> None:
         await linker.close()
         with pytest.raises(LinkLost):
             await opening
+
+
+async def test_meetings_to_which_a_members_workers_dont_come_leave_room_for_those_with_others() -> None:
+    async with world("direct") as here:
+        rendezvous, other = Rendezvous(), Rendezvous()
+        silent = [
+            asyncio.create_task(rendezvous.meet(replace(here.meeting(new_code()), peer="mallory"), "client", {}))
+            for _ in range(2 * AT_ONCE)
+        ]
+        await eventually(lambda: sum(visit.welcome for visit in rendezvous._visits) == AT_ONCE_WITH_ONE)
+        meeting = replace(here.meeting(new_code()), peer="carol")
+        await asyncio.gather(rendezvous.meet(meeting, "client", {}), other.meet(meeting, "worker", {}))
+        assert not any(one.done() for one in silent)
+        for one in silent:
+            one.cancel()
+        await asyncio.gather(*silent, return_exceptions=True)
+        await rendezvous.close()
+        await other.close()
 
 
 async def test_both_ends_get_the_same_keys_and_a_key_for_each_purpose() -> None:

@@ -21,9 +21,7 @@ from p2p_ipython.errors import (
     WrongPeer,
 )
 from p2p_ipython.protocol.client_machine import (
-    EAGER_LINKS,
     MAX_WANTS,
-    MEET_BACKOFF,
     Action,
     Changed,
     ClientMachine,
@@ -36,6 +34,8 @@ from p2p_ipython.protocol.client_machine import (
     TaskState,
     Tell,
 )
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.meetings import EAGER_LINKS, EAGER_LINKS_OF_ONE, MAX_WORKERS_OF_ONE, MEET_BACKOFF
 from p2p_ipython.protocol.messages import Bye, Hello, Request, Terms
 from p2p_ipython.protocol.placement import SMALL, TaskSpec, WorkerState, WorkerView
 from p2p_ipython.protocol.task_frames import (
@@ -614,6 +614,49 @@ def test_a_worker_that_could_not_be_met_leaves_no_deadline_in_the_past() -> None
     assert due is not None
     made.tick(2)
     assert made.deadline() == due > 2
+
+
+def of_bob(number: int) -> Certificate:
+    return certificate(f"b{number}", member="bob")
+
+
+def test_workers_of_one_member_do_not_take_all_eager_links() -> None:
+    made = machine()
+    met = [bool(made.heard(of_bob(number), hello(), 0)) for number in range(EAGER_LINKS)]
+    assert met == [True] * EAGER_LINKS_OF_ONE + [False] * EAGER_LINKS_OF_ONE
+    assert made.heard(W0, hello(), 0) == [Meet(W0)]
+
+
+def test_ones_own_workers_may_take_all_eager_links() -> None:
+    made = ClientMachine(SETTINGS, now=0, own=lambda signer: signer == of_bob(0).signer)
+    assert [made.heard(of_bob(number), hello(), 0) for number in range(EAGER_LINKS + 1)] == [
+        *([Meet(of_bob(number))] for number in range(EAGER_LINKS)),
+        [],
+    ]
+
+
+def test_an_honest_worker_is_met_before_further_ones_of_a_member_whose_workers_never_come() -> None:
+    made = machine()
+    for number in range(3 * EAGER_LINKS):
+        made.heard(of_bob(number), hello(), 0)
+    made.submit(TaskSpec("t"), 0)
+    honest = [certificate(name) for name in ("w0", "w1", "w2", "w3", "w4")]
+    met = [bool(made.heard(worker, hello(), 1)) for worker in honest]
+    assert met == [True] * 4 + [False], "as many as there is room for"
+    actions = made.meet_failed(of_bob(0).sid, LinkTimeout("nobody came"), 20)
+    assert Meet(honest[4]) in actions
+    assert [action for action in actions if isinstance(action, Meet)] == [Meet(honest[4])]
+
+
+def test_workers_of_one_member_take_bounded_memory() -> None:
+    made = machine()
+    for number in range(MAX_WORKERS_OF_ONE + 5):
+        made.heard(replace(of_bob(0), sid=number.to_bytes(16, "big")), hello(), 0)
+    assert len(made.workers) == MAX_WORKERS_OF_ONE
+    assert made.heard(W0, hello(), 0) == [Meet(W0)]
+    made.tick(3 * SETTINGS.presence)
+    made.heard(of_bob(1), hello(), 100)
+    assert of_bob(1).sid in made.workers, "they were silent for long, so there is room again"
 
 
 def test_a_worker_that_is_somebody_else_is_never_met_again() -> None:
