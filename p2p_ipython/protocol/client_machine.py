@@ -22,7 +22,8 @@ and the worker then ends what it was running for that link.
 
 Which worker gets a task, and how many: placement.py. A worker that handed a task back is left alone for ``hold``
 seconds, unless it says ``room``: it keeps a slot, because it is this member's turn. It gets a task at once then, or a
-``Pass``.
+``Pass``. One that hands back task after task is left alone for longer each time,
+whatever it says.
 
 Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the actions that follow from it;
 ``deadline()`` says when ``tick`` is due.
@@ -40,7 +41,18 @@ from p2p_ipython.errors import P2PError, PythonMismatch, RemoteProtocolError, Wo
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.meetings import Meetings
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms
-from p2p_ipython.protocol.placement import Placement, TaskSpec, WorkerState, WorkerView, fits, pythons, stays
+from p2p_ipython.protocol.placement import (
+    Placement,
+    TaskSpec,
+    WorkerState,
+    WorkerView,
+    fits,
+    handed_back,
+    has_room,
+    pythons,
+    stays,
+    takes,
+)
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.reasons import reason
 from p2p_ipython.protocol.task_frames import (
@@ -357,7 +369,7 @@ class ClientMachine:
             return []
         match frame:
             case Room():
-                worker.full_until = 0.0
+                has_room(worker, now)
                 actions = self._next(now)
                 if not any(queue and fits(worker, python) for python, queue in self._queues.items()):
                     actions.append(Tell(sid, Pass()))
@@ -379,10 +391,11 @@ class ClientMachine:
     ) -> None:
         match frame:
             case Started():
+                takes(worker, self._settings.hold, now)
                 if task.state is TaskState.SENT:
                     self._enter(task, "started", TaskState.RUNNING, f"on {worker.name}")
             case Result():
-                self._result(task, worker, frame)
+                self._result(task, worker, frame, now)
             case Nack(reason=reason) if task.state is TaskState.SENT and reason != "refused":
                 self._nack(task, worker, reason, now)
             case Nack() | Lost():
@@ -554,10 +567,11 @@ class ClientMachine:
     def _cancel(self, task_id: str) -> None:
         self._end(self._tasks[task_id], "cancel", state=TaskState.CANCELLED)
 
-    def _result(self, task: _Tracked, worker: WorkerView, result: Result) -> None:
+    def _result(self, task: _Tracked, worker: WorkerView, result: Result, now: float) -> None:
         if result.seconds is not None:
             self._placement.took(task.spec.kind, result.seconds)
         worker.done += 1
+        takes(worker, self._settings.hold, now)
         state = TaskState.DONE if result.ok else TaskState.FAILED
         self._end(task, "result", state=state, detail=f"on {worker.name}", result=result)
 
@@ -565,7 +579,7 @@ class ClientMachine:
         if reason == "closing":
             worker.state, worker.detail = WorkerState.LEAVING, "is closing"
         else:
-            worker.full_until = now + self._settings.hold
+            handed_back(worker, self._settings.hold, now)
             if reason == "paused":
                 worker.terms = replace(worker.terms, free=0, paused=True)  # until its next hello
             else:
