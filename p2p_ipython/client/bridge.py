@@ -25,8 +25,8 @@ from p2p_ipython.client.inflow import TaskOutput, WorkerEnd
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, NotAdmitted, P2PError, UsageError
-from p2p_ipython.jobs import Alarm, Jobs
-from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
+from p2p_ipython.jobs import Alarm, Complaints, Jobs
+from p2p_ipython.link.base import HIGH_WATER, Linker, LinkState, Meeting, Secret
 from p2p_ipython.members.membership import Membership
 from p2p_ipython.protocol.client_machine import (
     Action,
@@ -41,11 +41,11 @@ from p2p_ipython.protocol.client_machine import (
     TaskState,
     Tell,
 )
-from p2p_ipython.protocol.frames import MAX_BODY, Buffer
+from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate, check_link_proof, link_proof, seal
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Rendezvous, encode_rendezvous
 from p2p_ipython.protocol.placement import TaskSpec
-from p2p_ipython.protocol.task_frames import BufferChunk, Output, Result, WorkerFrame
+from p2p_ipython.protocol.task_frames import Output, Pass, Result, WorkerFrame
 from p2p_ipython.protocol.task_frames import Task as TaskFrame
 from p2p_ipython.protocol.tracing import traced
 from p2p_ipython.task.task import Task
@@ -111,6 +111,7 @@ class Bridge:
         self._tasks: dict[str, _Submission] = {}
         self.links: dict[bytes, WorkerEnd] = {}
         self._jobs = Jobs(log)
+        self._complaints = Complaints(log, self._loop.time)
         self._inbox: deque[tuple[_Submission | None, str]] = deque()
         self._woken = False
         self._alarm = Alarm(self._tick)
@@ -304,8 +305,10 @@ class Bridge:
                     if sid in self.links and task_id in self._tasks:
                         self._send_buffers(self.links[sid], self._tasks[task_id].task, refs)
                 case Tell(sid=sid, frame=frame):
-                    if sid in self.links:
-                        self.links[sid].send(frame.header())
+                    link = self.links.get(sid)
+                    # A pass that waits for long says nothing any more: the worker keeps no slot for so long.
+                    if link is not None and not (isinstance(frame, Pass) and link.pending > 2 * HIGH_WATER):
+                        link.send(frame.header())
                 case Meet(worker=worker):
                     self._jobs.start(self._meet(worker))
                 case Say(message=message):
@@ -323,7 +326,7 @@ class Bridge:
             log.info("could not meet worker %s: %s", them.hex()[:8], error)
             self._not_met(them, error)
         except Exception as error:  # a bug must not leave the worker in "meeting" for ever
-            log.exception("could not meet worker %s", them.hex()[:8])
+            self._complaints.about(worker.signer, "could not meet worker %s", them.hex()[:8], error=error)
             failure = LinkError(f"could not meet the worker ({type(error).__name__})")
             self._not_met(them, failure)
         else:
@@ -413,10 +416,7 @@ class Bridge:
 
     def _send_buffers(self, link: WorkerEnd, task: Task, refs: tuple[str, ...]) -> None:
         for ref in refs:
-            view = task.large[ref]
-            for start in range(0, view.nbytes, MAX_BODY):
-                chunk = BufferChunk(ref, view.nbytes, start)
-                link.send(chunk.header(), view[start : start + MAX_BODY], bulk=True)
+            link.feed.add(ref, task.large[ref])
 
     # -- results in --
 
@@ -475,5 +475,5 @@ class Bridge:
         if submitted.sink is not None:
             try:
                 submitted.sink(message)
-            except Exception:  # what shows the output must not decide over the task
-                log.exception("could not show a task's output")
+            except Exception as error:  # what shows the output must not decide over the task
+                self._complaints.about("output", "could not show a task's output", error=error)

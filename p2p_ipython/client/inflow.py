@@ -17,6 +17,7 @@ from typing import Protocol
 
 import psutil
 
+from p2p_ipython.client.feed import Feed
 from p2p_ipython.client.future import OutputMessage
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.link.base import LinkState
@@ -67,6 +68,7 @@ class WorkerEnd(LinkEnd):
     def __init__(self, receiver: Receiver, sid: bytes) -> None:
         super().__init__()
         self.sid = sid
+        self.feed = Feed(self)
         self._receiver = receiver
         self._incoming: dict[tuple[str, int], dict[str, _Incoming]] = {}  # by task and attempt, by ref
         self._no_room: dict[tuple[str, int], int] = {}  # size of what was too large, by task and attempt
@@ -117,7 +119,7 @@ class WorkerEnd(LinkEnd):
         self._receiver.link_changed(self, state, detail)
 
     def on_drain(self) -> None:
-        pass  # what is sent lies in the store anyway: nothing grows while it waits
+        self.feed.go_on()
 
     def _part(self, chunk: ResultChunk, size: int) -> _Incoming | None:
         """Return where a chunk's bytes belong; None for an attempt that the worker hasn't, or a part without room.

@@ -20,8 +20,8 @@ from typing import Any
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError, ProtocolError, RemoteProtocolError
-from p2p_ipython.jobs import Alarm, Jobs
-from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
+from p2p_ipython.jobs import Alarm, Complaints, Jobs
+from p2p_ipython.link.base import HIGH_WATER, Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.end import LinkEnd
 from p2p_ipython.link.guard import Guard
 from p2p_ipython.members.membership import Membership
@@ -50,9 +50,6 @@ from p2p_ipython.worker.cache import BufferCache, Inbound, Source
 from p2p_ipython.worker.slot_base import Death, TaskSlot
 
 log = logging.getLogger(__name__)
-
-HIGH_WATER = 16 << 20
-"""Bytes waiting on a link above which the runner that fills it is not read."""
 
 
 @dataclass
@@ -102,6 +99,7 @@ class Agent:
         self._arrived: dict[Job, _ArrivedTask] = {}
         self._wanted: dict[tuple[int, str], Job] = {}  # buffers that were asked for, by link and ref
         self._jobs = Jobs(log)
+        self.complaints = Complaints(log, self._loop.time)
         self._next_link = 0
         self._alarm = Alarm(self._tick)
         self._idle = asyncio.Event()
@@ -185,6 +183,11 @@ class Agent:
         if self._on_expelled is not None:
             self._on_expelled(why)
 
+    def _member(self, link: int) -> str:
+        """Return the fingerprint of the member at the other end of a link; "" if it is gone."""
+        client = self.machine.owner_of(link)
+        return client.signer if client is not None else ""
+
     def _serves(self, client: Certificate) -> bool:
         return self.membership.admits(client) and self.machine.welcomes(client.signer)
 
@@ -204,7 +207,9 @@ class Agent:
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
         if task_id is not None:
-            log.warning("a runner ended while it ran a task: %s", death.detail)
+            job = self.machine.current(self._numbers[slot])
+            whose = f"runner {self._member(job.link)}" if job is not None else "runner"
+            self.complaints.about(whose, "a runner ended while it ran a task: %s", death.detail)
         # Signal 9 comes from outside the task, and a runner that broke the protocol or never started is ours to
         # answer for: another worker may do better. What the task does by itself, it would do there, too.
         killed = death.kind in ("protocol", "start") or (death.kind == "signal" and death.code == signal.SIGKILL)
@@ -253,7 +258,7 @@ class Agent:
         if link is None:
             return
         link.send(frame.header(), body, bulk=bulk)
-        if link.pending > HIGH_WATER:
+        if link.pending > HIGH_WATER:  # the runner isn't read meanwhile
             slot.pause()
             link.paused.add(slot)
 
@@ -268,7 +273,8 @@ class Agent:
         try:
             self._gather(job, arrived, set(task.coming))
         except RemoteProtocolError as error:
-            log.warning("a client sent a task with a buffer that can't be taken: %s", error)
+            words = "a client sent a task with a buffer that can't be taken: %s"
+            self.complaints.about(self._member(link), words, error)
             self._act([Forget(link, task.id, task.attempt), Reply(link, Nack(task.id, task.attempt, "refused"))])
             return
         self._act(self.machine.task(link, task.id, task.attempt, self._loop.time()))
@@ -329,12 +335,11 @@ class Agent:
 
     def _run(self, number: int, job: Job) -> list[Action]:
         """Have a slot run a task; a slot that can't take it is free again, and the task goes elsewhere."""
-        arrived, client = self._arrived[job], self.machine.owner_of(job.link)
+        arrived, owner = self._arrived[job], self._member(job.link)
         try:
-            owner = client.signer if client is not None else ""
             self._slots[number].run(arrived.task, arrived.body, arrived.sources, owner=owner)
-        except Exception:
-            log.exception("a slot could not take a task")
+        except Exception as error:
+            self.complaints.about(f"slot {owner}", "a slot could not take a task", error=error)
             now, detail = self._loop.time(), "the worker could not start it"
             return [
                 *self.machine.slot_died(number, killed=True, detail=detail, now=now),
@@ -395,8 +400,8 @@ class Agent:
         except (BadIdentity, BadMessage, P2PError) as error:
             log.info("could not meet client %s: %s", them.hex()[:8], error)
             self._act(self.machine.meet_failed(client))
-        except Exception:
-            log.exception("could not meet client %s", them.hex()[:8])
+        except Exception as error:
+            self.complaints.about(f"meet {client.signer}", "could not meet client %s", them.hex()[:8], error=error)
             self._act(self.machine.meet_failed(client))
         else:
             if not self._serves(client):  # since a moment ago: nothing of theirs is begun
@@ -422,12 +427,13 @@ class _ClientLink(LinkEnd):
     def begin(self) -> None:
         """Take what arrived before the link was known to the machine."""
         early, self._early = self._early or [], None
-        guard = Guard(self, self.link)
+        member = self._agent._member(self.number)
+        guard = Guard(self, self.link, self._agent.complaints, member)
         try:
             for header, body in early:
                 guard.on_frame(header, body)
         except ProtocolError as error:
-            log.warning("a client broke the protocol: %s", error.message)
+            self._agent.complaints.about(member, "a client broke the protocol: %s", error.message)
             if self.link is not None:
                 self.link.abort()
             self._agent.link_ended(self.number, error.message)

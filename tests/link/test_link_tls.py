@@ -28,7 +28,7 @@ from p2p_ipython.errors import (
     RemoteProtocolError,
     WrongPeer,
 )
-from p2p_ipython.link import attempts, dial, half, handshake, listener, tls, tls_link
+from p2p_ipython.link import attempts, dial, half, handshake, listener, session, tls, tls_link
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.handshake import Terms
@@ -302,6 +302,37 @@ async def test_a_client_that_asks_and_does_not_read_loses_its_link(
         assert "doesn't read" in ends.worker_hears.states[-1][1]
         with pytest.raises(LinkLost):
             ends.worker.send({"t": "a"})
+
+
+@pytest.mark.parametrize("role", ["client", "worker"])
+@pytest.mark.parametrize("way", ["reads nothing", "acknowledges nothing"])
+async def test_a_peer_that_takes_nothing_loses_its_link(way: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (session, tls_link):
+        monkeypatch.setattr(module, "PATIENCE", 0.5)
+    async with world("direct") as here:
+        ends = await here.join(heartbeat=0.05)
+        end, peer = (ends.client, ends.worker) if role == "client" else (ends.worker, ends.client)
+        hears = ends.client_hears if role == "client" else ends.worker_hears
+        if way == "reads nothing":
+            peer._connection._transport.pause_reading()
+        else:
+            peer._acknowledge = lambda: None
+        peer._set_timer = lambda: None
+        busy = asyncio.create_task(_ping_on(peer))  # it lives, and says so
+        for _ in range(64):
+            end.send({"t": "bulk"}, bytes(1 << 20), bulk=True)
+        await hears.until_state(LinkState.LOST)
+        assert "has read nothing" in hears.states[-1][1]
+        assert end.pending == 0
+        busy.cancel()
+
+
+async def _ping_on(link: TLSLink) -> None:
+    number = 0
+    while True:
+        number += 1
+        link._control({"t": "link.ping", "n": number})
+        await asyncio.sleep(0.05)
 
 
 async def test_a_connection_whose_control_frames_pile_up_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
