@@ -95,6 +95,8 @@ class Agent:
         self._slots = [make_slot(self) for _ in range(terms.slots)]
         self._numbers = {slot: number for number, slot in enumerate(self._slots)}
         self._cache = BufferCache(settings.worker_cache, on_evict=self._evicted)
+        # Bytes of large buffers that the tasks of one member may have here at a time.
+        self._most_pinned = max(settings.worker_cache, terms.memory // 4)
         self._links: dict[int, _ClientLink] = {}
         self._arrived: dict[Job, _ArrivedTask] = {}
         self._wanted: dict[tuple[int, str], Job] = {}  # buffers that were asked for, by link and ref
@@ -269,6 +271,9 @@ class Agent:
         job = Job(link, task.id, task.attempt)
         if job in self._arrived:
             return
+        if not self._has_room(link, task):
+            self._act([Reply(link, Nack(task.id, task.attempt, "busy"))])
+            return
         arrived = self._arrived[job] = _ArrivedTask(replace(task, coming=()) if task.coming else task, body)
         try:
             self._gather(job, arrived, set(task.coming))
@@ -278,6 +283,20 @@ class Agent:
             self._act([Forget(link, task.id, task.attempt), Reply(link, Nack(task.id, task.attempt, "refused"))])
             return
         self._act(self.machine.task(link, task.id, task.attempt, self._loop.time()))
+
+    def _has_room(self, link: int, task: Task) -> bool:
+        """Return whether the member may have the large buffers of one more task here, pinned as long as it lasts.
+
+        A member's only task may: how large it may be is for its slot to say.
+        """
+        owner, member = str(link), self._member(link)
+        sizes = {ref: size for size, ref in task.all_segments if ref is not None}
+        more = sum(size for ref, size in sizes.items() if not self._cache.is_pinned(owner, ref))
+        if not more:
+            return True
+        theirs = [number for number in self._links if self._member(number) == member]
+        pinned = sum(self._cache.pinned(str(number)) for number in theirs)
+        return not pinned or pinned + more <= self._most_pinned
 
     def _gather(self, job: Job, arrived: _ArrivedTask, coming: set[str]) -> None:
         """Find the task's large buffers: in the cache, on their way, or to be asked for.

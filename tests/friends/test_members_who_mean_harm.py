@@ -11,6 +11,7 @@ from p2p_ipython.link.base import Link, Linker, LinkHandler, Meeting
 from p2p_ipython.link.end import MEETING_SPARE
 from p2p_ipython.link.rendezvous import Role
 from p2p_ipython.protocol.placement import WorkerState
+from p2p_ipython.protocol.task_frames import BufferChunk, Recall, Task
 from p2p_ipython.rehearsal import Rehearsal, run
 
 
@@ -64,5 +65,46 @@ def test_a_meeting_that_goes_wrong_in_any_way_ends_and_another_one_comes(way: Ca
                 await eventually(lambda: worker.state is WorkerState.KNOWN)
                 assert await future == 8
                 await eventually(lambda: not cluster.agents[0].machine._meeting)
+
+    run(work())
+
+
+# --- buffers that never end -------------------------------------------------------------------------------------------
+
+
+def big(number: int, size: int) -> Task:
+    ref = f"r{number}"
+    return Task(f"t{number}", 1, "call", ((size, ref),), coming=(ref,))
+
+
+def test_buffers_that_have_begun_and_never_end_stay_within_the_bound_of_their_member() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1, worker_cache=8 << 20) as cluster:
+            mallory = [await cluster.add_client("mallory") for _ in range(2)]
+            for one in (cluster, *mallory):
+                assert await one.submit(pow, 2, 3) == 8
+            cache = cluster.agents[0]._cache
+            ends = [next(iter(one.client.links.values())) for one in mallory]
+            for number in range(200):
+                end = ends[number % 2]
+                end.send(big(number, 1 << 20).header())
+                end.send(BufferChunk(f"r{number}", 1 << 20, 0).header(), bytes(1 << 19), bulk=True)
+                await asyncio.sleep(0)
+            await eventually(lambda: not any(end.pending for end in ends))
+            assert sum(buffer.size for buffer in cache._buffers.values()) <= 8 << 20
+            for number in range(200):
+                ends[number % 2].send(Recall(f"t{number}", 1).header())
+            await eventually(lambda: not cache._buffers)
+            async with asyncio.timeout(60):
+                assert await cluster.submit(pow, 2, 4) == 16
+            assert not cache._pinned
+
+    run(work())
+
+
+def test_a_members_only_task_may_be_larger_than_the_bound() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1, worker_cache=1 << 20) as cluster:
+            assert await cluster.submit(len, bytes(5 << 20)) == 5 << 20
 
     run(work())
