@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Protocol
+
+import psutil
 
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.client.arrived import Arrived
@@ -48,6 +51,7 @@ from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.task_frames import Output, Pass, Result, WorkerFrame
 from p2p_ipython.protocol.task_frames import Task as TaskFrame
 from p2p_ipython.protocol.tracing import traced
+from p2p_ipython.task.safe import BUDGET
 from p2p_ipython.task.task import Task
 from p2p_ipython.tracing import trace_file
 
@@ -151,7 +155,10 @@ class Bridge:
         return {python: self._troubled(self.machine.reason(python)) for python in self.machine.wanted()}
 
     def _troubled(self, words: str) -> str:
-        trouble = self.membership.trouble or self.membership.silence
+        clock = self.membership.clock
+        if clock and words.endswith("none is here"):
+            return words.replace("none is here", clock)
+        trouble = self.membership.trouble or clock or self.membership.silence
         return f"{words} ({trouble})" if trouble else words
 
     # -- on the loop: the beginning and the end --
@@ -374,6 +381,12 @@ class Bridge:
         """See ``Receiver``."""
         return sum(end.promised() for end in self.links.values())
 
+    def most_of(self, sid: bytes) -> int:
+        """See ``Receiver``."""
+        if self.membership.trusts(self.machine.workers[sid].certificate.signer):
+            return sys.maxsize
+        return min(BUDGET, int(psutil.virtual_memory().available) // 4)
+
     def said(self, end: WorkerEnd, frame: WorkerFrame) -> None:
         """See ``Receiver``."""
         self._act(self.machine.frame(end.sid, frame, self._loop.time()))
@@ -422,7 +435,7 @@ class Bridge:
 
     def result_came(self, end: WorkerEnd, result: Result, body: Buffer) -> None:
         """See ``Receiver``."""
-        result, large = end.take(result)
+        large = end.take(result)
         submitted = self._tasks.get(result.id)
         worker = self.machine.workers[end.sid]
         if submitted is not None:

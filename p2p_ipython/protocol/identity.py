@@ -69,6 +69,17 @@ class BadIdentity(ValueError):
     """A certificate or a signature that doesn't hold; the message says why."""
 
 
+class ClockApart(BadIdentity):
+    """A certificate from the future: its holder's clock is ahead of ours, or it claims a longer life than any may have.
+
+    All else about it holds.
+    """
+
+    def __init__(self, certificate: Certificate) -> None:
+        super().__init__("a certificate that lives too long")
+        self.certificate = certificate
+
+
 class Signer(Protocol):
     """An SSH private key as paramiko has it (``PKey`` or ``AgentKey``)."""
 
@@ -238,11 +249,11 @@ class Certificate:
         return certificate
 
     def check_time(self, now: float) -> None:
-        """Raise ``BadIdentity`` if the certificate has ended, or claims a longer life than any may have."""
+        """Raise ``BadIdentity`` if the certificate has ended, ``ClockApart`` if it lives longer than any may."""
         if now > self.until:
             raise BadIdentity("a certificate that has expired")
         if self.until - now > MAX_LIFE + CLOCK_SLACK:
-            raise BadIdentity("a certificate that lives too long")
+            raise ClockApart(self)
 
 
 class Session:

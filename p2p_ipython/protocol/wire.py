@@ -36,6 +36,7 @@ from p2p_ipython.protocol.identity import (
     SID_SIZE,
     BadIdentity,
     Certificate,
+    ClockApart,
     ClusterSecret,
     Session,
     check_signature,
@@ -123,12 +124,16 @@ class LineReader:
         self._sessions: dict[bytes, _Known] = {}  # the one heard longest ago first
         self._by_member: Counter[str] = Counter()
         self.refused: dict[str, int] = {}
+        self.from_the_future: Callable[[Certificate], None] = lambda certificate: None
+        """Called with the certificate of a member who isn't heard because their clock and ours are apart."""
 
     def read(self, line: bytes, now: float) -> Heard | None:
         """Return the line's message, or None: not a line of this cluster, forged, replayed, expired, malformed."""
         try:
             return self._read(line, now)
         except (BadIdentity, BadMessage, _Refused) as error:
+            if isinstance(error, ClockApart) and self._is_members(error.certificate):
+                self.from_the_future(error.certificate)
             reason = str(error)
             if reason in self.refused or len(self.refused) < 100:  # reasons are ours, but bound them all the same
                 self.refused[reason] = self.refused.get(reason, 0) + 1
@@ -178,6 +183,9 @@ class LineReader:
             sessions = ((each, one.certificate.signer) for each, one in self._sessions.items())
             self._forget(crowded_out(sessions, self._by_member))
         return Heard(known.certificate, decode(rest[size:]))
+
+    def _is_members(self, certificate: Certificate) -> bool:
+        return certificate.cluster in self._clusters and self._admit(certificate)
 
     def _forget(self, sid: bytes) -> None:
         known = self._sessions.pop(sid, None)

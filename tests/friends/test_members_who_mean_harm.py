@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from p2p_ipython.link.base import Link, Linker, LinkHandler, Meeting
 from p2p_ipython.link.end import MEETING_SPARE
 from p2p_ipython.link.rendezvous import Role
+from p2p_ipython.members.membership import Membership
 from p2p_ipython.protocol.placement import WorkerState
-from p2p_ipython.protocol.task_frames import BufferChunk, Recall, Task
+from p2p_ipython.protocol.task_frames import BufferChunk, Recall, ResultChunk, Task
 from p2p_ipython.rehearsal import Rehearsal, run
+from p2p_ipython.task.safe import BUDGET
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -106,5 +109,79 @@ def test_a_members_only_task_may_be_larger_than_the_bound() -> None:
     async def work() -> None:
         async with Rehearsal(workers=1, worker_cache=1 << 20) as cluster:
             assert await cluster.submit(len, bytes(5 << 20)) == 5 << 20
+
+    run(work())
+
+
+# --- results that are too large ---------------------------------------------------------------------------------------
+
+
+class Wary(Rehearsal):
+    """A cluster whose members trust nobody's results but their own."""
+
+    def _membership(self, role: str, member: str) -> Membership:
+        made = super()._membership(role, member)
+        made.trusted = frozenset()
+        return made
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_result_of_somebody_who_is_not_trusted_is_refused_at_its_first_byte_over_the_limit(parts: int) -> None:
+    async def work() -> None:
+        async with Wary(workers=0) as cluster:
+            await cluster.add_worker("bob")
+            future = cluster.submit(asyncio.sleep, 3600)
+            agent = cluster.agents[0]
+            await eventually(agent.machine.busy)
+            (theirs,), (end,) = agent._links.values(), cluster.client.links.values()
+            size = BUDGET // parts + 1
+            for number in range(parts):
+                chunk = ResultChunk(future.task_id, 1, f"r{number}", size, 0)
+                theirs.send(chunk.header(), bytes(1 << 20), bulk=True)
+            async with asyncio.timeout(60):
+                with pytest.raises(MemoryError, match="at most"):
+                    await future
+            await eventually(lambda: not agent.machine.busy())
+            assert not end._incoming
+            assert end.promised() == 0
+            assert await cluster.submit(pow, 2, 3) == 8
+
+    run(work())
+
+
+def test_a_result_of_ones_own_worker_may_be_larger() -> None:
+    async def work() -> None:
+        async with Wary(workers=1) as cluster:
+            future = cluster.submit(asyncio.sleep, 3600)
+            await eventually(cluster.agents[0].machine.busy)
+            (end,) = cluster.client.links.values()
+            chunk = ResultChunk(future.task_id, 1, "r", BUDGET + 1, 0)
+            assert end.buffer_for(chunk.header(), 1 << 20) is not None
+            future.cancel()
+
+    run(work())
+
+
+# --- a clock that is wrong --------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_waits_because_of_a_clock_says_so() -> None:
+    class Late(Rehearsal):
+        def _membership(self, role: str, member: str) -> Membership:
+            made = super()._membership(role, member)
+            if role == "worker":  # 15 minutes ahead
+                made.session.renew(time.time() + 900)
+            return made
+
+    async def work() -> None:
+        async with Late(workers=1) as cluster:
+            future = cluster.submit(pow, 2, 3)
+            await eventually(lambda: "clock" in cluster.client.why(future.task_id))
+            assert cluster.client.why(future.task_id) == (
+                "waiting for a worker: this machine's clock is 15 minutes behind that of another machine of yours:"
+                " set the wrong one (p2p doctor says which)"
+            )
+            cluster.agents[0].membership.session.renew(time.time())
+            future.cancel()
 
     run(work())
