@@ -51,6 +51,9 @@ from p2p_ipython.worker.slot_base import Death, TaskSlot
 
 log = logging.getLogger(__name__)
 
+MOST_WAITING_FOR_ONE = 64 << 20
+"""Bytes of frames that may wait on all links of a member: twice as many as on one (see link/base.py)."""
+
 
 @dataclass
 class _ArrivedTask:
@@ -379,6 +382,7 @@ class Agent:
                         # A result with large segments must not overtake them.
                         bulk = isinstance(frame, Result) and frame.has_chunks
                         self._links[link].send(frame.header(), body, bulk=bulk)
+                        self._check_waiting(link)
                 case Forget(link=link, task=task_id, attempt=attempt):
                     self._is_over(Job(link, task_id, attempt))
                 case Stop(slot=number, task=task_id):
@@ -390,6 +394,17 @@ class Agent:
         if not self.machine.busy():
             self._idle.set()
         self._alarm.set(self.machine.deadline())
+
+    def _check_waiting(self, number: int) -> None:
+        """End a link if too much waits on it and the other links of its member, who doesn't read what they ask for."""
+        link, member = self._links[number], self._member(number)
+        if link.pending <= HIGH_WATER or link.link is None:
+            return
+        waiting = sum(each.pending for other, each in self._links.items() if self._member(other) == member)
+        if waiting > MOST_WAITING_FOR_ONE:
+            self.complaints.about(member, "a client doesn't read what it asked for: %d MiB wait for it", waiting >> 20)
+            link.link.abort()
+            self._loop.call_soon(self.link_ended, number, "it didn't read what it asked for")
 
     def _tick(self) -> None:
         self._act(self.machine.tick(self._loop.time(), time.time()))

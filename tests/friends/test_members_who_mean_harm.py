@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from p2p_ipython.protocol.placement import WorkerState
 from p2p_ipython.protocol.task_frames import BufferChunk, Recall, ResultChunk, Task
 from p2p_ipython.rehearsal import Rehearsal, run
 from p2p_ipython.task.safe import BUDGET
+from p2p_ipython.worker import agent as worker_agent
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -68,6 +70,36 @@ def test_a_meeting_that_goes_wrong_in_any_way_ends_and_another_one_comes(way: Ca
                 await eventually(lambda: worker.state is WorkerState.KNOWN)
                 assert await future == 8
                 await eventually(lambda: not cluster.agents[0].machine._meeting)
+
+    run(work())
+
+
+# --- what waits for a member who doesn't read -------------------------------------------------------------------------
+
+
+def test_what_waits_on_all_links_of_a_member_who_does_not_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_agent, "MOST_WAITING_FOR_ONE", 2 << 20)
+    monkeypatch.setattr(worker_agent, "HIGH_WATER", 1 << 19)
+
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            mallory = [await cluster.add_client("mallory") for _ in range(4)]
+            for one in (cluster, *mallory):
+                assert await one.submit(pow, 2, 3) == 8
+            agent, signer = cluster.agents[0], mallory[0].client._session.certificate.signer
+            ends = [next(iter(one.client.links.values())) for one in mallory]
+            for number, end in agent._links.items():
+                if agent._member(number) == signer:  # the other end reads nothing
+                    monkeypatch.setattr(end.link, "_deliver", lambda bulk: False)
+            asked, most = Task("x", 1, "call", ((1, None),)), 0
+            for number in range(16_000):
+                ends[number % 4].send(replace(asked, id=f"t{number}").header(), b"x")
+                if number % 100 == 0:
+                    await asyncio.sleep(0.01)
+                    most = max(most, sum(end.pending for end in agent._links.values()))
+            assert 1 << 20 < most < 3 << 20
+            assert not [number for number in agent._links if agent._member(number) == signer]
+            assert await cluster.submit(pow, 2, 4) == 16
 
     run(work())
 
