@@ -370,7 +370,10 @@ class ClientMachine:
         match frame:
             case Room():
                 has_room(worker, now)
+                before = len(worker.tasks)
                 actions = self._next(now)
+                if len(worker.tasks) > before:
+                    worker.room_at = now
                 if not any(queue and fits(worker, python) for python, queue in self._queues.items()):
                     actions.append(Tell(sid, Pass()))
                 return actions

@@ -71,7 +71,7 @@ class WorkerView:
     full_until: float = 0.0
     nacks: int = 0  # since it took a task: of several at once the first one
     broken: int = 0  # of these, those after it had said that it has room
-    said_room: bool = False  # since the last task that it took or handed back
+    room_at: float = float("-inf")  # when it got a task because it had said so
     room_after: float = 0.0  # until then it isn't believed to have room
     meet_after: float = 0.0
     failures: int = 0
@@ -94,8 +94,8 @@ class WorkerView:
 FREE_NACKS = 8
 """Times that a worker may hand back tasks and take none before it is left alone for longer each time."""
 
-LONGEST_HOLD = 2.0
-"""Seconds for which such a worker is left alone, at most: it may only be busy, and free at any moment."""
+LONGEST_HOLD = 1.0
+"""Seconds for which such a worker is left alone, at most. It may only be busy; a shared one keeps a place for 2 s."""
 
 LONGEST_DOUBT = 30.0
 """Seconds for which a worker isn't believed to have room, at most, after it has said so and taken nothing."""
@@ -105,8 +105,8 @@ def handed_back(worker: WorkerView, hold: float, now: float) -> None:
     """Leave a worker alone that has handed a task back: for ``hold`` seconds, and longer if it takes none at all."""
     if now >= worker.full_until:
         worker.nacks += 1
-    if worker.said_room:
-        worker.said_room = False
+    if now < worker.room_at + LONGEST_HOLD:
+        worker.room_at = float("-inf")
         worker.broken += 1
         worker.room_after = now + min(max(hold, LONGEST_DOUBT), hold * 2.0 ** min(worker.broken, 30))
     doublings = min(max(0, worker.nacks - FREE_NACKS), 30)
@@ -116,14 +116,14 @@ def handed_back(worker: WorkerView, hold: float, now: float) -> None:
 def has_room(worker: WorkerView, now: float) -> None:
     """Give a worker that says it has room a task at once, unless that has come to nothing lately."""
     if now >= worker.room_after:
-        worker.full_until, worker.said_room = 0.0, True
+        worker.full_until = 0.0
 
 
 def takes(worker: WorkerView, hold: float, now: float) -> None:
     """Note that a worker has taken a task: nothing speaks against giving it another one."""
     worker.full_until = min(worker.full_until, now + hold)
     worker.nacks = worker.broken = 0
-    worker.said_room, worker.room_after = False, 0.0
+    worker.room_at, worker.room_after = float("-inf"), 0.0
 
 
 class Placement:
