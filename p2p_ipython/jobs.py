@@ -1,18 +1,25 @@
-"""The parts that an adapter around a machine needs besides it: work in the background, and one alarm.
+"""The parts that an adapter around a machine needs besides it: work in the background, one alarm, and complaints.
 
-Both belong to one event loop.
+Each belongs to one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 SOONEST = 0.001
 """Seconds: an alarm rings no sooner than this after it was set, so that a machine whose deadline has passed
 doesn't keep the loop from everything else."""
+
+COMPLAIN_EVERY = 60.0
+"""Seconds between two warnings about one peer."""
+
+MAX_PEERS = 256
+"""Peers whose last warning is remembered; beyond that, the one longest ago is forgotten."""
 
 
 class Jobs:
@@ -66,3 +73,27 @@ class Alarm:
     def _rings(self) -> None:
         self._timer = None
         self._ring()
+
+
+class Complaints:
+    """Logs the faults of peers: one a peer and ``COMPLAIN_EVERY`` seconds, so that no peer fills a log."""
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._last: dict[str, tuple[float, int]] = {}  # when, and how many were left out since, by peer
+
+    def about(
+        self, peer: str, words: str, *args: object, level: int = logging.WARNING, error: BaseException | None = None
+    ) -> None:
+        """Log a fault of ``peer``; ``error`` is a bug of ours that it has provoked."""
+        now = self._clock()
+        when, left_out = self._last.pop(peer, (float("-inf"), 0))
+        if now < when + COMPLAIN_EVERY:
+            self._last[peer] = when, left_out + 1
+            return
+        self._last[peer] = now, 0
+        if len(self._last) > MAX_PEERS:
+            del self._last[next(iter(self._last))]
+        more = f" ({left_out} more like this in the meantime)" if left_out else ""
+        self._log.log(level if error is None else logging.ERROR, words + more, *args, exc_info=error)

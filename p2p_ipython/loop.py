@@ -7,20 +7,28 @@ reactor lets both live on one loop; a process has one reactor, so it has one suc
 * in a kernel it is a background thread's, because IPython and the user own the main thread's loop:
   ``background()``. It is started once per process and never stopped.
 
+A peer can make either library complain. In a kernel whose user has set up no logging, what they print would stand
+in the output of the cell that happens to run. So there all complaints go to our loggers, and these print nothing by
+themselves.
+
 ``Deferred``s become awaitable by ``await deferred.asFuture(asyncio.get_running_loop())``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future as ConcurrentFuture
 from typing import Any, TypeVar
 
 from p2p_ipython.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,12 +59,35 @@ def adopt() -> None:
     # Late: Twisted is heavy, and its reactor must be installed before anything imports it.
     from twisted.internet import asyncioreactor
 
+    _log_as_python_does()
     asyncioreactor.install(loop)
     from twisted.internet import reactor
 
     # What reactor.run() does, less running the loop, which runs already, and less the signal handlers.
     reactor.startRunning(installSignalHandlers=False)
     _adopted, _pid = loop, os.getpid()
+
+
+def _log_as_python_does() -> None:
+    """Send Twisted's failures, which it would print, to Python's logging, unless the program has said where.
+
+    Nothing else of its log: servers of Magic Wormhole write nameplates to it.
+    """
+    from twisted.logger import (
+        FilteringLogObserver,
+        LogLevel,
+        LogLevelFilterPredicate,
+        STDLibLogObserver,
+        globalLogBeginner,
+    )
+
+    if getattr(globalLogBeginner, "_temporaryObserver", None) is None:
+        return
+    logging.getLogger("twisted").addHandler(logging.NullHandler())
+    show = warnings.showwarning
+    failures = FilteringLogObserver(STDLibLogObserver(), [LogLevelFilterPredicate(LogLevel.critical)])
+    globalLogBeginner.beginLoggingTo([failures], discardBuffer=True, redirectStandardIO=False)
+    warnings.showwarning = show  # the program's warnings are none of Twisted's
 
 
 def disown() -> None:
@@ -112,6 +143,8 @@ class BackgroundLoop:
         # A selector loop everywhere: on Windows, Twisted's asyncio reactor can't use the proactor.
         self.loop = asyncio.SelectorEventLoop()
         asyncio.set_event_loop(self.loop)
+        self.loop.set_exception_handler(_log_failure)
+        logging.getLogger("p2p_ipython").addHandler(logging.NullHandler())
         self.loop.call_soon(self._started.set)
         self.loop.run_forever()
 
@@ -141,6 +174,11 @@ class BackgroundLoop:
         except BaseException:
             future.cancel()
             raise
+
+
+def _log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong in a callback, or in a task that nobody awaits."""
+    log.error("%s", context.get("message"), exc_info=context.get("exception"))
 
 
 def background() -> BackgroundLoop:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from p2p_ipython.link.base import LANDING
@@ -250,3 +250,23 @@ def each_way(sender: Sender, kind: str, few: int, test: Callable[[Said], None]) 
         examples(few)(given(strategy)(test))()
     for strategy in right:
         examples(10 * few)(given(strategy)(test))()
+
+
+def drawn(strategy: st.SearchStrategy[Said], count: int, number: int) -> list[Said]:
+    """So many of a strategy's frames, always the same ones for the same seed ``number``."""
+    found: list[Said] = []
+
+    @seed(number)
+    @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def one(frame: Said) -> None:
+        found.append(frame)
+
+    one()
+    return found
+
+
+def crowd(sender: Sender, kind: str, count: int, number: int) -> tuple[list[Said], list[Said]]:
+    """So many wrong and right frames of a kind, for a flood."""
+    wrong, right = kinds_of_frames(sender, kind)
+    return drawn(st.one_of(wrong), count, number), drawn(right[0], count, number)

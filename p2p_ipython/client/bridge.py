@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Protocol
+
+import psutil
 
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.client.arrived import Arrived
@@ -25,8 +28,8 @@ from p2p_ipython.client.inflow import TaskOutput, WorkerEnd
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, NotAdmitted, P2PError, UsageError
-from p2p_ipython.jobs import Alarm, Jobs
-from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
+from p2p_ipython.jobs import Alarm, Complaints, Jobs
+from p2p_ipython.link.base import HIGH_WATER, Linker, LinkState, Meeting, Secret
 from p2p_ipython.members.membership import Membership
 from p2p_ipython.protocol.client_machine import (
     Action,
@@ -41,13 +44,14 @@ from p2p_ipython.protocol.client_machine import (
     TaskState,
     Tell,
 )
-from p2p_ipython.protocol.frames import MAX_BODY, Buffer
+from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate, check_link_proof, link_proof, seal
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Rendezvous, encode_rendezvous
 from p2p_ipython.protocol.placement import TaskSpec
-from p2p_ipython.protocol.task_frames import BufferChunk, Output, Result, WorkerFrame
+from p2p_ipython.protocol.task_frames import Output, Pass, Result, WorkerFrame
 from p2p_ipython.protocol.task_frames import Task as TaskFrame
 from p2p_ipython.protocol.tracing import traced
+from p2p_ipython.task.safe import BUDGET
 from p2p_ipython.task.task import Task
 from p2p_ipython.tracing import trace_file
 
@@ -111,6 +115,7 @@ class Bridge:
         self._tasks: dict[str, _Submission] = {}
         self.links: dict[bytes, WorkerEnd] = {}
         self._jobs = Jobs(log)
+        self._complaints = Complaints(log, self._loop.time)
         self._inbox: deque[tuple[_Submission | None, str]] = deque()
         self._woken = False
         self._alarm = Alarm(self._tick)
@@ -150,7 +155,10 @@ class Bridge:
         return {python: self._troubled(self.machine.reason(python)) for python in self.machine.wanted()}
 
     def _troubled(self, words: str) -> str:
-        trouble = self.membership.trouble or self.membership.silence
+        clock = self.membership.clock
+        if clock and words.endswith("none is here"):
+            return words.replace("none is here", clock)
+        trouble = self.membership.trouble or clock or self.membership.silence
         return f"{words} ({trouble})" if trouble else words
 
     # -- on the loop: the beginning and the end --
@@ -304,8 +312,10 @@ class Bridge:
                     if sid in self.links and task_id in self._tasks:
                         self._send_buffers(self.links[sid], self._tasks[task_id].task, refs)
                 case Tell(sid=sid, frame=frame):
-                    if sid in self.links:
-                        self.links[sid].send(frame.header())
+                    link = self.links.get(sid)
+                    # A pass that waits for long says nothing any more: the worker keeps no slot for so long.
+                    if link is not None and not (isinstance(frame, Pass) and link.pending > 2 * HIGH_WATER):
+                        link.send(frame.header())
                 case Meet(worker=worker):
                     self._jobs.start(self._meet(worker))
                 case Say(message=message):
@@ -316,37 +326,41 @@ class Bridge:
     # -- links --
 
     async def _meet(self, worker: Certificate) -> None:
+        handler, them = WorkerEnd(self, worker.sid), worker.sid
+        try:
+            link = await handler.meet(self._linker, self._meeting(worker))
+        except P2PError as error:
+            log.info("could not meet worker %s: %s", them.hex()[:8], error)
+            self._not_met(them, error)
+        except Exception as error:  # a bug must not leave the worker in "meeting" for ever
+            self._complaints.about(worker.signer, "could not meet worker %s", them.hex()[:8], error=error)
+            failure = LinkError(f"could not meet the worker ({type(error).__name__})")
+            self._not_met(them, failure)
+        else:
+            if them not in self.machine.workers or not self.membership.admits(worker):  # since a moment ago
+                link.abort()
+                self._link_lost(them, "is no member of the cluster any more")
+                return
+            self.links[them] = handler
+            self._link_up(them)
+            if link.state is not LinkState.UP:  # it changed before anybody could be told
+                self.link_changed(handler, link.state, "")
+
+    def _meeting(self, worker: Certificate) -> Meeting:
+        """Ask a worker to a meeting."""
         code = self._new_code()
         us, them = self._session.sid, worker.sid
         rendezvous = Rendezvous(code.reveal(), self.mailbox, self.relay)
         self.membership.say(Accept(to=them, box=seal(worker, encode_rendezvous(rendezvous))))
-        meeting = Meeting(
+        return Meeting(
             code=code,
             mailbox=self.mailbox,
             relay=self.relay or None,
             deadline=self._settings.meet,
             prove=lambda verifier: link_proof(self._session, verifier, us, them),
             check=lambda verifier, proof: check_link_proof(worker, verifier, us, them, proof),
+            peer="" if self.membership.is_own(worker.signer) else worker.signer,
         )
-        handler = WorkerEnd(self, them)
-        try:
-            handler.link = await self._linker.open(meeting, handler)
-        except P2PError as error:
-            log.info("could not meet worker %s: %s", them.hex()[:8], error)
-            self._not_met(them, error)
-        except Exception as error:  # a bug must not leave the worker in "meeting" for ever
-            log.exception("could not meet worker %s", them.hex()[:8])
-            failure = LinkError(f"could not meet the worker ({type(error).__name__})")
-            self._not_met(them, failure)
-        else:
-            if them not in self.machine.workers or not self.membership.admits(worker):  # since a moment ago
-                handler.link.abort()
-                self._link_lost(them, "is no member of the cluster any more")
-                return
-            self.links[them] = handler
-            self._link_up(them)
-            if handler.link.state is not LinkState.UP:  # it changed before anybody could be told
-                self.link_changed(handler, handler.link.state, "")
 
     def _not_met(self, sid: bytes, error: P2PError) -> None:
         self._act(self.machine.meet_failed(sid, error, self._loop.time()))
@@ -366,6 +380,12 @@ class Bridge:
     def promised(self) -> int:
         """See ``Receiver``."""
         return sum(end.promised() for end in self.links.values())
+
+    def most_of(self, sid: bytes) -> int:
+        """See ``Receiver``."""
+        if self.membership.trusts(self.machine.workers[sid].certificate.signer):
+            return sys.maxsize
+        return min(BUDGET, int(psutil.virtual_memory().available) // 4)
 
     def said(self, end: WorkerEnd, frame: WorkerFrame) -> None:
         """See ``Receiver``."""
@@ -410,16 +430,13 @@ class Bridge:
     def _send_buffers(self, link: WorkerEnd, task: Task, refs: tuple[str, ...]) -> None:
         large = task.large
         for ref in refs:
-            view = large[ref]
-            for start in range(0, view.nbytes, MAX_BODY):
-                chunk = BufferChunk(ref, view.nbytes, start)
-                link.send(chunk.header(), view[start : start + MAX_BODY], bulk=True)
+            link.feed.add(ref, large[ref])
 
     # -- results in --
 
     def result_came(self, end: WorkerEnd, result: Result, body: Buffer) -> None:
         """See ``Receiver``."""
-        result, large = end.take(result)
+        large = end.take(result)
         submitted = self._tasks.get(result.id)
         worker = self.machine.workers[end.sid]
         if submitted is not None:
@@ -472,5 +489,5 @@ class Bridge:
         if submitted.sink is not None:
             try:
                 submitted.sink(message)
-            except Exception:  # what shows the output must not decide over the task
-                log.exception("could not show a task's output")
+            except Exception as error:  # what shows the output must not decide over the task
+                self._complaints.about("output", "could not show a task's output", error=error)

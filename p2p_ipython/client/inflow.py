@@ -17,6 +17,7 @@ from typing import Protocol
 
 import psutil
 
+from p2p_ipython.client.feed import Feed
 from p2p_ipython.client.future import OutputMessage
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.link.base import LinkState
@@ -26,6 +27,7 @@ from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header
 from p2p_ipython.protocol.task_frames import (
     MAX_SEGMENTS,
     Output,
+    Recall,
     Result,
     ResultChunk,
     TaskFailure,
@@ -48,6 +50,10 @@ class Receiver(Protocol):
         """Return the bytes that room was made for, on all links, and that have not come yet."""
         ...
 
+    def most_of(self, sid: bytes) -> int:
+        """Return the bytes that a result of this worker may have in large segments."""
+        ...
+
     def result_came(self, end: WorkerEnd, result: Result, body: Buffer) -> None:
         """Note that a result of an attempt that the worker has is whole."""
 
@@ -67,9 +73,9 @@ class WorkerEnd(LinkEnd):
     def __init__(self, receiver: Receiver, sid: bytes) -> None:
         super().__init__()
         self.sid = sid
+        self.feed = Feed(self)
         self._receiver = receiver
         self._incoming: dict[tuple[str, int], dict[str, _Incoming]] = {}  # by task and attempt, by ref
-        self._no_room: dict[tuple[str, int], int] = {}  # size of what was too large, by task and attempt
 
     def promised(self) -> int:
         """Return the bytes that room was made for and that have not come yet."""
@@ -77,18 +83,12 @@ class WorkerEnd(LinkEnd):
 
     def forget(self, task_id: str) -> None:
         """Drop the segments that have come for a task."""
-        if self._incoming or self._no_room:
-            self._incoming = {key: parts for key, parts in self._incoming.items() if key[0] != task_id}
-            self._no_room = {key: size for key, size in self._no_room.items() if key[0] != task_id}
+        self._incoming = {key: parts for key, parts in self._incoming.items() if key[0] != task_id}
 
-    def take(self, result: Result) -> tuple[Result, dict[str, Buffer]]:
-        """Return a result, or the failure in its place if this machine had no room for it, and its large segments."""
-        key = result.id, result.attempt
-        found = self._incoming.pop(key, {})
-        size = self._no_room.pop(key, None)
-        if size is not None:
-            return Result(result.id, result.attempt, False, (), failure=_no_room(size)), {}
-        return result, {ref: part.data for ref, part in found.items() if part.filled == len(part.data)}
+    def take(self, result: Result) -> dict[str, Buffer]:
+        """Return the large segments of a result, which is whole."""
+        found = self._incoming.pop((result.id, result.attempt), {})
+        return {ref: part.data for ref, part in found.items() if part.filled == len(part.data)}
 
     # -- LinkHandler --
 
@@ -117,7 +117,7 @@ class WorkerEnd(LinkEnd):
         self._receiver.link_changed(self, state, detail)
 
     def on_drain(self) -> None:
-        pass  # what is sent lies in the store anyway: nothing grows while it waits
+        self.feed.go_on()
 
     def _part(self, chunk: ResultChunk, size: int) -> _Incoming | None:
         """Return where a chunk's bytes belong; None for an attempt that the worker hasn't, or a part without room.
@@ -125,7 +125,7 @@ class WorkerEnd(LinkEnd):
         Raises ``RemoteProtocolError`` for a chunk that is out of turn, or longer than announced.
         """
         key, receiver = (chunk.id, chunk.attempt), self._receiver
-        if not receiver.expects(self.sid, *key) or key in self._no_room:
+        if not receiver.expects(self.sid, *key):
             return None
         if key not in self._incoming:
             # Whatever came of attempts that were withdrawn meanwhile is dropped here.
@@ -133,15 +133,24 @@ class WorkerEnd(LinkEnd):
         parts = self._incoming.setdefault(key, {})
         incoming = parts.get(chunk.ref)
         if incoming is None and chunk.offset == 0 and len(parts) < MAX_SEGMENTS:
+            so_far = sum(len(part.data) for part in parts.values())
+            if so_far + chunk.size > (most := receiver.most_of(self.sid)):
+                self._refuse(chunk, _over(so_far + chunk.size, most))
+                return None
             try:
                 incoming = parts[chunk.ref] = _Incoming(chunk.size, receiver.promised())
             except (MemoryError, OSError, OverflowError):
-                self._no_room[key] = chunk.size
-                del self._incoming[key]
+                self._refuse(chunk, _no_room(chunk.size))
                 return None
         if incoming is None or not incoming.fits(chunk, size):
             raise RemoteProtocolError("a chunk of a result is out of turn, or longer than announced")
         return incoming
+
+    def _refuse(self, chunk: ResultChunk, failure: TaskFailure) -> None:
+        """Let a task fail now whose result is too large. What still comes of it is dropped, and the worker told."""
+        del self._incoming[chunk.id, chunk.attempt]
+        self.send(Recall(chunk.id, chunk.attempt).header())
+        self._receiver.result_came(self, Result(chunk.id, chunk.attempt, False, (), failure=failure), b"")
 
 
 class _Incoming:
@@ -173,6 +182,15 @@ class _Incoming:
 def _no_room(size: int) -> TaskFailure:
     """Return the failure of a task whose result doesn't fit into this machine, as a worker would say it."""
     message = f"the result has a part of {size:,} bytes, and this machine has no room for it; return less at a time"
+    return TaskFailure("exception", "builtins.MemoryError", message=message)
+
+
+def _over(size: int, most: int) -> TaskFailure:
+    """Return the failure of a task whose result is larger than one of somebody who isn't trusted may be."""
+    message = (
+        f"the result has {size:,} bytes or more, and at most {most:,} are taken from a member whom you have not told"
+        " p2p_ipython to trust; return less at a time, or see %p2p_trust"
+    )
     return TaskFailure("exception", "builtins.MemoryError", message=message)
 
 

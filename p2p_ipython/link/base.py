@@ -24,14 +24,22 @@ HIGH_WATER = 8 << 20
 LOW_WATER = 2 << 20
 """Pending bytes at which ``on_drain`` is called."""
 
-MOST_WAITING = 256 << 20
+FRAME_COST = 256
+"""Bytes that a frame counts besides its own while it waits, for the objects that hold it. A peer can make us answer
+with very small frames."""
+
+MOST_WAITING = 32 << 20
 """Bytes of small frames that may wait at a worker's end. Beyond them the link is lost: its client asks for results
-and doesn't read them. A worker pauses its runners above ``HIGH_WATER``, so it comes near only with hundreds of slots.
+and doesn't read them. A worker pauses its runners above ``HIGH_WATER``, so it comes near only with a hundred slots.
 A client's end has no such bound: the frames that wait there are those of its own user."""
 
-MOST_UNACKNOWLEDGED = 256 << 20
-"""Bytes that may have been written without being acknowledged, at either end. Beyond them the link is lost. A
-peer that keeps to the protocol acknowledges each 4 MiB; networks and relays hold some more."""
+WINDOW = 16 << 20
+"""Bytes that may have been written without being acknowledged, at either end; further frames wait. A peer that keeps to
+the protocol acknowledges each 4 MiB; networks and relays hold some more."""
+
+PATIENCE = 60.0
+"""Seconds after which a link is lost if frames wait for the peer, or for its word that they have come, and the peer has
+taken none, and not a byte."""
 
 LANDING = 64 << 10
 """Bytes of the smallest body that lands where ``buffer_for`` says."""
@@ -96,15 +104,15 @@ class Link(Protocol):
 
     @property
     def pending(self) -> int:
-        """Bytes handed to ``send`` that have not been written yet (see ``HIGH_WATER``)."""
+        """Bytes handed to ``send`` that have not been written yet (see ``HIGH_WATER``), ``FRAME_COST`` more a frame."""
         ...
 
     def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
         """Queue a frame; returns at once. ``body`` must not change until it has been delivered.
 
         Frames of one class (``bulk`` or not) keep their order; those that aren't bulk overtake those that are.
-        However much waits, no frame is refused. But with more than ``MOST_WAITING`` or ``MOST_UNACKNOWLEDGED`` bytes
-        the link is lost soon after.
+        However much waits, no frame is refused. But with more than ``MOST_WAITING`` bytes the link is lost soon after,
+        and after ``PATIENCE`` seconds in which the peer takes none.
         Raises ``LinkLost`` when the link is closed or lost, ``FrameError`` when over the bounds, and
         ``LocalProtocolError`` for a kind that begins with ``link.``, which is the link's own.
         """
@@ -132,6 +140,8 @@ class Meeting:
     ``prove(verifier)`` returns this end's proof, some bytes over the wormhole's verifier; ``check(verifier,
     proof)`` raises ``WrongPeer`` unless the peer's proof is right. They are the link's first frame in each
     direction, before any payload.
+
+    ``peer`` names the peer's member, "" for our own. Meetings with one member leave room for those with others.
     """
 
     code: Secret
@@ -140,6 +150,7 @@ class Meeting:
     deadline: float
     prove: Callable[[bytes], bytes]
     check: Callable[[bytes, bytes], None]
+    peer: str = ""
 
 
 class Secret:

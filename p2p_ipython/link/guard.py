@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from p2p_ipython.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from p2p_ipython.jobs import Complaints
 from p2p_ipython.link.base import LinkHandler, LinkState
 from p2p_ipython.protocol.frames import Buffer, Header
-
-logger = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -24,14 +23,15 @@ class Guard:
     """Calls a handler. Every method raises ``ProtocolError``, after which the link has to end.
 
     A ``RemoteProtocolError`` is the handler's own: the peer broke the protocol. A ``LocalProtocolError`` stands for any
-    other exception, a bug of ours. It is logged here, once a link: a peer that provokes it must not fill the log.
+    other exception, a bug of ours. It is logged here, once a peer and minute: a peer must not fill the log by it.
     """
 
-    def __init__(self, handler: LinkHandler, link: object) -> None:
-        """``link`` is named in the log, by its ``repr``."""
+    def __init__(self, handler: LinkHandler, link: object, complaints: Complaints, peer: str) -> None:
+        """``link`` is named in the log, by its ``repr``; ``peer`` is the member at its other end."""
         self._handler = handler
         self._link = link
-        self._logged = False
+        self._complaints = complaints
+        self._peer = peer
 
     def on_frame(self, header: Header, body: Buffer) -> None:
         """See ``LinkHandler``."""
@@ -63,7 +63,7 @@ class Guard:
         raise failure
 
     def _failed(self, name: str, why: str, error: Exception | None = None) -> ProtocolError:
-        if not self._logged:
-            self._logged = True
-            logger.error("%r: the handler's %s failed: %s", self._link, name, why, exc_info=error)
+        # Counted apart from the peer's other faults: a bug of ours must be seen at its first time.
+        words, about = "%r: the handler's %s failed: %s", f"bug {self._peer}"
+        self._complaints.about(about, words, self._link, name, why, level=logging.ERROR, error=error)
         return LocalProtocolError(f"this end failed in {name} ({why}): a bug of p2p_ipython")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable
 
 from p2p_ipython.errors import LinkLost, ProtocolError
+from p2p_ipython.jobs import Complaints
 from p2p_ipython.link.base import MOST_WAITING, LinkHandler, LinkState
 from p2p_ipython.link.guard import Guard
 from p2p_ipython.link.rendezvous import Role
@@ -23,9 +24,14 @@ CLOSE_LIMIT = 1.0
 class HalfLink:
     """Base of both kinds of link; see ``link.base.Link``. They add ``abort``, ``give_up``, ``_begin`` and ``_pump``."""
 
-    def __init__(self, role: Role, handler: LinkHandler, state: LinkState) -> None:
+    def __init__(
+        self, role: Role, handler: LinkHandler, state: LinkState, *, complaints: Complaints, peer: str = ""
+    ) -> None:
+        """``peer`` is the member at the other end ("": our own), about whom ``complaints`` are."""
         self.role = role
-        self._handler = Guard(handler, self)
+        self.peer = peer
+        self.complaints = complaints
+        self._handler = Guard(handler, self, complaints, peer)
         self._loop = asyncio.get_running_loop()
         self._state = state
         self._outbox = Outbox(MOST_WAITING if role == "worker" else math.inf)

@@ -14,10 +14,10 @@ _TURN = 4 << 20  # bytes of bulk written before the loop gets its turn
 
 def write_frames(outbox: Outbox, connection: Connection) -> bool:
     """Write the frames that may be written now; return whether more may be in the loop's next turn."""
-    while outbox.small and connection.unsent < _SMALL_HIGH:
+    while outbox.small and outbox.is_open and connection.unsent < _SMALL_HIGH:
         connection.write(_batch(outbox))
     budget = _TURN
-    while outbox.bulk and connection.writable and connection.unsent < WRITE_HIGH:
+    while outbox.bulk and outbox.is_open and connection.writable and connection.unsent < WRITE_HIGH:
         if budget <= 0:
             return True
         frame = outbox.take(bulk=True)

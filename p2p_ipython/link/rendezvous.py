@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from p2p_ipython.errors import LinkLost, LinkTimeout, WrongPeer
 from p2p_ipython.link.base import Meeting, Secret
@@ -33,6 +34,9 @@ MAX_OFFER = 16 << 10
 
 AT_ONCE = 8
 """Rendezvous at the same time: each takes a websocket, and some 17 ms of computing."""
+
+AT_ONCE_WITH_ONE = AT_ONCE // 2
+"""Of these, those with one member who isn't ours: meetings to which nobody comes must not keep others waiting."""
 
 PUBLIC_MAILBOX = "ws://relay.magic-wormhole.io:4000/v1"
 """Magic Wormhole's public mailbox server, for clusters whose board has none."""
@@ -69,6 +73,7 @@ class Rendezvous:
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._places_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by the peer's member
         self._visits: set[Visit] = set()
         self._closing: set[asyncio.Future[None]] = set()
         self._closed = False
@@ -82,7 +87,7 @@ class Rendezvous:
         visit: Visit | None = None
         try:
             async with asyncio.timeout(meeting.deadline):
-                async with self._places:
+                async with self._places_with(meeting.peer), self._places:
                     if self._closed:
                         raise LinkLost("the linker was closed meanwhile")
                     visit = Visit(APPID, meeting.mailbox, offer={"role": role, **offer}, most=_MOST_HEARD)
@@ -99,6 +104,13 @@ class Rendezvous:
                 f"nobody came to the meeting within {meeting.deadline:g} s",
                 hint="The other side may have left or lost its connection; p2p_ipython asks it again by itself.",
             ) from None
+
+    def _places_with(self, peer: str) -> asyncio.Semaphore:
+        """Return the places for meetings with one member; those who wait for one keep it."""
+        places = self._places_of.get(peer)
+        if places is None:
+            self._places_of[peer] = places = asyncio.Semaphore(AT_ONCE_WITH_ONE if peer else AT_ONCE)
+        return places
 
     async def close(self) -> None:
         """End all meetings, and wait a few seconds at most until the mailbox has forgotten us."""

@@ -22,7 +22,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from p2p_ipython.errors import LocalProtocolError, RemoteProtocolError
-from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED, MOST_WAITING, RESERVED
+from p2p_ipython.link.base import FRAME_COST, HIGH_WATER, LOW_WATER, MOST_WAITING, PATIENCE, RESERVED, WINDOW
 from p2p_ipython.protocol.frames import Buffer, Header, encode
 
 ACK_BYTES = 4 << 20
@@ -42,7 +42,7 @@ merely unreachable doesn't refuse; it is silent."""
 
 @dataclass(slots=True, eq=False)
 class Frame:
-    """A frame on its way out: the bytes before its body, its body, and the size of both."""
+    """A frame on its way out: the bytes before its body, its body, and what both take while they wait."""
 
     head: bytes
     body: Buffer
@@ -57,7 +57,7 @@ class Frame:
         if isinstance(body, memoryview) and (body.itemsize != 1 or body.ndim != 1):
             body = body.cast("B")
         head = encode(header, len(body))
-        return cls(head, body, len(head) + len(body), bulk)
+        return cls(head, body, len(head) + len(body) + FRAME_COST, bulk)
 
 
 class Outbox:
@@ -94,9 +94,12 @@ class Outbox:
             self._above = True
 
     def take(self, *, bulk: bool) -> Frame | None:
-        """Take the next frame of a class, which then counts as written; return None when there is none."""
+        """Take the next frame of a class, which then counts as written; return None when there is none.
+
+        Nor is there one for a peer that has not acknowledged what it was sent.
+        """
         queue = self.bulk if bulk else self.small
-        if not queue:
+        if not queue or self._unacknowledged >= WINDOW:
             return None
         frame = queue.popleft()
         self._kept.append(frame)
@@ -110,9 +113,17 @@ class Outbox:
         """The peer's fault that makes too much wait here, in words; "" if there is none."""
         if self._waiting > self._most_waiting:
             return f"the other end doesn't read what it asked for: {self._waiting >> 20} MiB wait for it"
-        if self._unacknowledged > MOST_UNACKNOWLEDGED:
-            return f"the other end has not acknowledged {self._unacknowledged >> 20} MiB"
         return ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames may be taken: not too much is unacknowledged."""
+        return self._unacknowledged < WINDOW
+
+    @property
+    def taken(self) -> tuple[int, int] | None:
+        """The frames that were written, and those that the peer has; None if nothing is owed to it."""
+        return (self.written, self._forgotten) if self.pending or self._kept else None
 
     def drained(self) -> bool:
         """Return, once, whether ``pending`` has fallen to the low-water mark since it was above the high one."""
@@ -262,6 +273,26 @@ class Liveness:
             self._probe_at = now + self._heartbeat
             return Tick.PROBE
         return Tick.NOTHING
+
+
+class Patience:
+    """Tells a peer that no longer reads from one that reads slowly. Times are those of one monotonic clock, seconds."""
+
+    def __init__(self) -> None:
+        self._taken: tuple[int, int] | None = None
+        self._unsent = 0
+        self._looked = self._since = float("-inf")
+
+    def ends(self, outbox: Outbox, unsent: int, now: float) -> bool:
+        """Look whether the peer has taken anything since the last look; return whether it has not for too long.
+
+        ``unsent`` are the bytes that the connection holds. A look after a long time says nothing: this end was away.
+        """
+        taken, away = outbox.taken, now - self._looked > PATIENCE / 2
+        if taken is None or away or taken != self._taken or unsent < self._unsent:
+            self._since = now
+        self._taken, self._unsent, self._looked = taken, unsent, now
+        return now - self._since >= PATIENCE
 
 
 class Refusals:

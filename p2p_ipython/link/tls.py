@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import secrets
 import sys
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, LinkError, LinkLost, WrongPeer
+from p2p_ipython.jobs import Complaints
 from p2p_ipython.link.base import LinkHandler, Meeting
 from p2p_ipython.link.certificate import MAX_DER, Certificate
 from p2p_ipython.link.dial import Ways
@@ -29,6 +31,8 @@ from p2p_ipython.link.hints import is_local, own_hints, parse_hints, parse_relay
 from p2p_ipython.link.listener import Listener, Need
 from p2p_ipython.link.rendezvous import Rendezvous, Role
 from p2p_ipython.link.tls_link import TLSLink
+
+logger = logging.getLogger(__name__)
 
 
 class TLSLinker:
@@ -56,6 +60,7 @@ class TLSLinker:
         self.listener = Listener(listen_host)
         self._started: asyncio.Task[None] | None = None
         self._rendezvous = Rendezvous()
+        self._complaints = Complaints(logger)
         self._certificate: Certificate
         self._links: set[TLSLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,6 +110,8 @@ class TLSLinker:
             listener=self.listener,
             spawn=self._spawn,
             on_end=partial(self._ended, need),
+            complaints=self._complaints,
+            peer=meeting.peer,
         )
         if self._closed:
             raise LinkLost("the linker was closed meanwhile")

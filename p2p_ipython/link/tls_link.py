@@ -12,15 +12,16 @@ from collections.abc import Callable
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, LinkLost, LinkTimeout, ProtocolError, RemoteProtocolError, WrongPeer
+from p2p_ipython.jobs import Complaints
 from p2p_ipython.link.attempts import Attempts, Spawn
-from p2p_ipython.link.base import RESERVED, LinkHandler, LinkState
+from p2p_ipython.link.base import PATIENCE, RESERVED, LinkHandler, LinkState
 from p2p_ipython.link.dial import Kind, Ways
 from p2p_ipython.link.half import CLOSE_LIMIT, HalfLink
 from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.listener import Listener
 from p2p_ipython.link.outflow import write_frames
 from p2p_ipython.link.rendezvous import Role
-from p2p_ipython.link.session import ACK_DELAY, Liveness, Tick
+from p2p_ipython.link.session import ACK_DELAY, Liveness, Patience, Tick
 from p2p_ipython.link.transport import Connection
 from p2p_ipython.protocol.frames import Buffer, Header, encode
 
@@ -52,14 +53,17 @@ class TLSLink(HalfLink):
         listener: Listener,
         spawn: Spawn,
         on_end: Callable[[TLSLink], None],
+        complaints: Complaints,
+        peer: str = "",
     ) -> None:
         """``spawn`` starts a task; ``on_end`` is called when the link has ended."""
-        super().__init__(role, handler, LinkState.RECONNECTING)
+        super().__init__(role, handler, LinkState.RECONNECTING, complaints=complaints, peer=peer)
         self._ways = ways
         self._attempts = Attempts(self, role, ways, listener, spawn)
         self._on_end = on_end
         heartbeat = max(settings.heartbeat, MIN_HEARTBEAT)
         self._liveness = Liveness(heartbeat=heartbeat, lease=settings.lease, now=self._loop.time())
+        self._patience = Patience()
         self._lease = settings.lease
         self._kind: Kind | None = None
         self._connection: Connection | None = None
@@ -137,7 +141,7 @@ class TLSLink(HalfLink):
             self.give_up(error)
             return
         self._attempts.use(connection)
-        self._connection = connection
+        self._connection, self._patience = connection, Patience()
         self._pong = None
         self._kind = kind
         self._state = LinkState.UP
@@ -161,8 +165,10 @@ class TLSLink(HalfLink):
             return
         if self._ended:
             return
-        log = logger.warning if isinstance(error, (RemoteProtocolError, WrongPeer)) else logger.info
-        log("%r: given up: %s", self, error)
+        if isinstance(error, (RemoteProtocolError, WrongPeer)):
+            self.complaints.about(self.peer, "%r: given up: %s", self, error)
+        else:
+            logger.info("%r: given up: %s", self, error)
         self._end(LinkState.LOST, str(error).partition("\n")[0])
 
     # The beginning
@@ -296,6 +302,8 @@ class TLSLink(HalfLink):
             raise RemoteProtocolError(f"the peer sent a {kind} without a number from 0 to 2^53")
         if kind == "link.ack":
             self._outbox.acknowledge(number)
+            if self._outbox.pending:  # it may have waited for this
+                self._schedule()
         elif kind == "link.ping":
             self._pong = number
             self._answer()
@@ -318,6 +326,9 @@ class TLSLink(HalfLink):
 
     def _tick(self) -> None:
         now = self._loop.time()
+        if self._connection is not None and self._patience.ends(self._outbox, self._connection.unsent, now):
+            self.give_up(RemoteProtocolError(f"the other end has read nothing for {PATIENCE:g} s"))
+            return
         match self._liveness.tick(now):
             case Tick.PROBE:
                 self._control({"t": "link.ping", "n": self._liveness.probe(now)})

@@ -86,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def write_line(self, line: bytes) -> None:
         """Write a line in the clear."""
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(line + b"\n")
 
     async def read_line(self) -> bytes:
@@ -155,7 +155,7 @@ class Connection(asyncio.BufferedProtocol):
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Encrypt and send ``pieces``; each begins a TLS record of its own."""
         tls, transport = self._tls, self._transport
-        if self._gone is not None or tls is None or transport is None:
+        if self._gone is not None or tls is None or transport is None or transport.is_closing():
             return
         try:
             for piece in pieces:
@@ -269,7 +269,9 @@ class Connection(asyncio.BufferedProtocol):
             self._waiter.set_result(None)
 
     def _flush(self) -> None:
-        if self._transport is not None and self._outgoing.pending:
+        if self._transport is None or self._transport.is_closing():
+            return  # a transport whose socket has failed would log each further write
+        if self._outgoing.pending:
             # A view, since the transport slices the bytes that it could not send at once.
             self._transport.write(memoryview(self._outgoing.read()))
 

@@ -21,6 +21,7 @@ from p2p_ipython.board.base import Board, BoardReport, BoardState
 from p2p_ipython.errors import NoKey, NotAdmitted, P2PError
 from p2p_ipython.jobs import Alarm, Jobs
 from p2p_ipython.members.voice import OpenBoard, Voice, leave
+from p2p_ipython.protocol.clocks import Clocks
 from p2p_ipython.protocol.identity import Certificate, ClusterSecret, Session
 from p2p_ipython.protocol.membership_machine import (
     FRESH,
@@ -144,6 +145,7 @@ class Membership:
         self._ended = False  # whether the roster has
         self._words = self._logged = ""  # what keeps us from the others, and what of that was logged
         self._words_since = 0.0
+        self._clocks = Clocks()
         self._answered = False  # as it was reported last
         self._kept_now = (self.machine.epoch, standing.secret)
         self._keeping = asyncio.Lock()
@@ -205,7 +207,19 @@ class Membership:
         """Say that nobody has answered, once that takes too long; "" otherwise. From any thread."""
         if self.answered or not self._begun or self._loop.time() < self._since + ANSWER_WITHIN:
             return ""
-        return "no member has answered on the board yet"
+        return self.clock or "no member has answered on the board yet"
+
+    @property
+    def clock(self) -> str:
+        """Say that our clock and a member's are too far apart, as heard last; "" if they aren't. From any thread."""
+        apart = self._clocks.apart
+        if apart is None:
+            return ""
+        signer, ahead = apart
+        whose = self.machine.name_of(signer)
+        theirs = f"that of {whose}" if whose and signer != self.standing.me else "that of another machine of yours"
+        minutes, way = round(abs(ahead) / 60), "behind" if ahead > 0 else "ahead of"
+        return f"this machine's clock is {minutes} minutes {way} {theirs}: set the wrong one (p2p doctor says which)"
 
     def admits(self, certificate: Certificate) -> bool:
         """Return whether a session is a member's."""
@@ -258,6 +272,8 @@ class Membership:
             return
         certificate, message = heard.certificate, heard.message
         now = self._loop.time()
+        if heard.admitted and isinstance(message, Hello):
+            self._clocks.said(certificate, message.time, time.time())
         if heard.admitted and not self.answered:
             self.answered = self._is_answer(message)
         self._act(self.machine.heard(certificate, message, now, time.time(), admitted=heard.admitted))
@@ -364,6 +380,7 @@ class Membership:
 
     async def _new_voice(self, secret: ClusterSecret) -> Voice:
         voice = Voice(self.session, secret, admit=self.admits, heard=self._hears, changed=self._board_changed)
+        voice.reader.from_the_future = lambda certificate: self._clocks.shown(certificate, time.time())
         await voice.open(self._open_board)
         if self._closed:  # meanwhile: close() did not know of this voice yet
             await voice.close()

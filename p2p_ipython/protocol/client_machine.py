@@ -22,7 +22,8 @@ and the worker then ends what it was running for that link.
 
 Which worker gets a task, and how many: placement.py. A worker that handed a task back is left alone for ``hold``
 seconds, unless it says ``room``: it keeps a slot, because it is this member's turn. It gets a task at once then, or a
-``Pass``.
+``Pass``. One that hands back task after task is left alone for longer each time,
+whatever it says.
 
 Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the actions that follow from it;
 ``deadline()`` says when ``tick`` is due.
@@ -38,8 +39,20 @@ from dataclasses import dataclass, field, replace
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError, PythonMismatch, RemoteProtocolError, WorkerLost, WrongPeer
 from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.meetings import Meetings
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms
-from p2p_ipython.protocol.placement import Placement, TaskSpec, WorkerState, WorkerView, fits, pythons, stays
+from p2p_ipython.protocol.placement import (
+    Placement,
+    TaskSpec,
+    WorkerState,
+    WorkerView,
+    fits,
+    handed_back,
+    has_room,
+    pythons,
+    stays,
+    takes,
+)
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.reasons import reason
 from p2p_ipython.protocol.task_frames import (
@@ -57,16 +70,9 @@ from p2p_ipython.protocol.task_frames import (
 )
 from p2p_ipython.protocol.transitions import check
 
-EAGER_LINKS = 8
-"""Workers that are met as soon as they are heard, so that the first task finds a link; further ones when
-there is more work than these can take."""
-
 MAX_WANTS = 8
 """How often a worker may ask for one buffer of an attempt: once, and when runners that held it have died. Each time its
 bytes are queued anew, so a worker that asks on and on, and reads nothing, would fill the client."""
-
-MEET_BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before a worker that could not be met is tried again."""
 
 
 class TaskState(enum.Enum):
@@ -229,12 +235,12 @@ class ClientMachine:
         self._queues: dict[str, OrderedDict[str, None]] = {}
         self._unfit_since: dict[str, float] = {}  # queues that only workers of other versions are here for
         self.workers: dict[bytes, WorkerView] = {}
-        self._banned: set[bytes] = set()
         self._request_at = now
         self._closed = False
         self._hopeless: Callable[[str], P2PError] | None = None
         self._actions: list[Action] = []
         self._placement = Placement(settings)
+        self._meetings = Meetings(own)
 
     # -- what the user does --
 
@@ -277,23 +283,27 @@ class ClientMachine:
         """Note that another session of this cluster has said something; ``message`` is authentic."""
         sid = certificate.sid
         worker = self.workers.get(sid)
-        if certificate.role != "worker" or sid in self._banned:
+        if certificate.role != "worker" or self._meetings.is_banned(sid):
             return []
         match message:
             case Hello(offer=Terms() as terms):
                 is_new = worker is None
                 if worker is None:
+                    if not self._meetings.hears(certificate):
+                        return []
                     worker = self.workers[sid] = WorkerView(certificate, message.name, terms, now)
+                    self._meetings.came(worker)
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 worker.for_us = self._is_for_us(certificate, terms)
                 worker.too_bare = self._walled and not terms.walled
-                if is_new and fits(worker, "") and self._linked() < EAGER_LINKS and not self._closed:
+                may_meet = is_new and not self._closed and fits(worker, "")
+                if may_meet and self._meetings.is_eager(worker, self.workers.values()):
                     self._meet(worker)
                 if terms.slots == 0 and worker.state is WorkerState.UP:
                     worker.state = WorkerState.LEAVING
             case Bye():
                 if worker is not None and worker.state is WorkerState.KNOWN:
-                    del self.workers[sid]
+                    self._drop(sid)
                 elif worker is not None:  # also while meeting: the answer to that is still to come
                     worker.state, worker.detail = WorkerState.LEAVING, "has said good-bye"
             case _:
@@ -306,7 +316,8 @@ class ClientMachine:
         """Note that the link to this worker is made, or is back."""
         worker = self.workers.get(sid)
         if worker is not None and worker.state is not WorkerState.LEAVING:
-            worker.state, worker.failures, worker.detail = WorkerState.UP, 0, ""
+            worker.state, worker.detail = WorkerState.UP, ""
+            self._meetings.met(worker)
             self._actions.append(Changed(sid))
         return self._next(now)
 
@@ -324,15 +335,14 @@ class ClientMachine:
         if worker is None:
             return self._next(now)
         self._actions.append(Changed(sid))
+        self._meetings.failed(worker, now)
         if isinstance(error, WrongPeer):
-            self._banned.add(sid)
-            del self.workers[sid]
+            self._meetings.ban(sid)
+            self._drop(sid)
         elif worker.state is WorkerState.LEAVING:
-            del self.workers[sid]
+            self._drop(sid)
         else:
             worker.state = WorkerState.KNOWN
-            worker.meet_after = now + MEET_BACKOFF[min(worker.failures, len(MEET_BACKOFF) - 1)]
-            worker.failures += 1
             worker.detail = getattr(error, "message", "") or type(error).__name__
         return self._next(now)
 
@@ -342,7 +352,7 @@ class ClientMachine:
 
     def links_lost(self, sids: Iterable[bytes], detail: str, now: float) -> list[Action]:
         """Note that several links are gone at once: none of them gets a task of another."""
-        gone = [worker for sid in sids if (worker := self.workers.pop(sid, None)) is not None]
+        gone = [worker for sid in sids if (worker := self._drop(sid)) is not None]
         for worker in gone:
             self._actions.append(Changed(worker.sid))
             for task_id in reversed(list(worker.tasks)):
@@ -359,8 +369,11 @@ class ClientMachine:
             return []
         match frame:
             case Room():
-                worker.full_until = 0.0
+                has_room(worker, now)
+                before = len(worker.tasks)
                 actions = self._next(now)
+                if len(worker.tasks) > before:
+                    worker.room_at = now
                 if not any(queue and fits(worker, python) for python, queue in self._queues.items()):
                     actions.append(Tell(sid, Pass()))
                 return actions
@@ -381,10 +394,11 @@ class ClientMachine:
     ) -> None:
         match frame:
             case Started():
+                takes(worker, self._settings.hold, now)
                 if task.state is TaskState.SENT:
                     self._enter(task, "started", TaskState.RUNNING, f"on {worker.name}")
             case Result():
-                self._result(task, worker, frame)
+                self._result(task, worker, frame, now)
             case Nack(reason=reason) if task.state is TaskState.SENT and reason != "refused":
                 self._nack(task, worker, reason, now)
             case Nack() | Lost():
@@ -424,7 +438,7 @@ class ClientMachine:
         """Note that time has passed: at ``deadline()``, or at any other moment."""
         for worker in list(self.workers.values()):
             if worker.state is WorkerState.KNOWN and now >= worker.heard + 3 * self._settings.presence:
-                del self.workers[worker.sid]
+                self._drop(worker.sid)
                 self._actions.append(Changed(worker.sid))
             if worker.full_until and now >= worker.full_until:
                 worker.full_until = 0.0
@@ -509,8 +523,12 @@ class ClientMachine:
     def _is_for_us(self, worker: Certificate, terms: Terms) -> bool:
         return not terms.only or self._me in terms.only or self._own(worker.signer)
 
-    def _linked(self) -> int:
-        return sum(w.state is not WorkerState.KNOWN for w in self.workers.values())
+    def _drop(self, sid: bytes) -> WorkerView | None:
+        """Forget a worker, if it is known; return it."""
+        worker = self.workers.pop(sid, None)
+        if worker is not None:
+            self._meetings.went(worker)
+        return worker
 
     def _meet(self, worker: WorkerView) -> None:
         worker.state, worker.meet_after = WorkerState.MEETING, 0.0
@@ -552,10 +570,11 @@ class ClientMachine:
     def _cancel(self, task_id: str) -> None:
         self._end(self._tasks[task_id], "cancel", state=TaskState.CANCELLED)
 
-    def _result(self, task: _Tracked, worker: WorkerView, result: Result) -> None:
+    def _result(self, task: _Tracked, worker: WorkerView, result: Result, now: float) -> None:
         if result.seconds is not None:
             self._placement.took(task.spec.kind, result.seconds)
         worker.done += 1
+        takes(worker, self._settings.hold, now)
         state = TaskState.DONE if result.ok else TaskState.FAILED
         self._end(task, "result", state=state, detail=f"on {worker.name}", result=result)
 
@@ -563,7 +582,7 @@ class ClientMachine:
         if reason == "closing":
             worker.state, worker.detail = WorkerState.LEAVING, "is closing"
         else:
-            worker.full_until = now + self._settings.hold
+            handed_back(worker, self._settings.hold, now)
             if reason == "paused":
                 worker.terms = replace(worker.terms, free=0, paused=True)  # until its next hello
             else:
@@ -639,17 +658,8 @@ class ClientMachine:
     def _widen(self, now: float) -> None:
         """There is more work than the linked workers take: meet another known one, or ask the board for some."""
         wanted = [python for python, queue in self._queues.items() if queue]
-        meeting = sum(w.state is WorkerState.MEETING for w in self.workers.values())
-        for worker in self.workers.values():
-            if meeting >= EAGER_LINKS:
-                break
-            if (
-                worker.state is WorkerState.KNOWN
-                and now >= worker.meet_after
-                and any(fits(worker, python) for python in wanted)
-            ):
-                self._meet(worker)
-                meeting += 1
+        while (worker := self._meetings.next(self.workers.values(), wanted, now)) is not None:
+            self._meet(worker)
         if now < self._request_at:
             return
         for python in wanted:

@@ -49,12 +49,35 @@ vouched for). Two RSA keys don't fit: a line must have room for the rest."""
 VOUCH_LIFE = 365 * 24 * 3600.0
 """How long the word for a machine of one's own counts, seconds."""
 
+_P = (1 << 255) - 19
+_BITS = (1 << 255) - 1  # of an X25519 key: it ignores the highest one
+_LOW_ORDER = frozenset(
+    {
+        *(0, 1, _P - 1, _P, _P + 1),
+        0xB8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+        0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+    }
+)
+"""X25519 keys to which nothing can be sealed: whatever the secret, the shared key is 0. Ed25519 keys of this kind need
+no list, since no signature of theirs holds."""
+
 MAX_CLUSTER = 200
 """Characters of a cluster's id."""
 
 
 class BadIdentity(ValueError):
     """A certificate or a signature that doesn't hold; the message says why."""
+
+
+class ClockApart(BadIdentity):
+    """A certificate from the future: its holder's clock is ahead of ours, or it claims a longer life than any may have.
+
+    All else about it holds.
+    """
+
+    def __init__(self, certificate: Certificate) -> None:
+        super().__init__("a certificate that lives too long")
+        self.certificate = certificate
 
 
 class Signer(Protocol):
@@ -215,6 +238,8 @@ class Certificate:
             raise BadIdentity("a certificate that does not parse") from None
         if len(sid) != SID_SIZE or len(verify_key) != 32 or len(seal_key) != 32:
             raise BadIdentity("a certificate with keys of a wrong size")
+        if int.from_bytes(seal_key, "little") & _BITS in _LOW_ORDER:
+            raise BadIdentity("a certificate with a key of low order")
         if word:
             if role == "host":  # the owner's own key signs rosters, so the owner's host has that key
                 raise BadIdentity("a host by a key that was vouched for")
@@ -224,11 +249,11 @@ class Certificate:
         return certificate
 
     def check_time(self, now: float) -> None:
-        """Raise ``BadIdentity`` if the certificate has ended, or claims a longer life than any may have."""
+        """Raise ``BadIdentity`` if the certificate has ended, ``ClockApart`` if it lives longer than any may."""
         if now > self.until:
             raise BadIdentity("a certificate that has expired")
         if self.until - now > MAX_LIFE + CLOCK_SLACK:
-            raise BadIdentity("a certificate that lives too long")
+            raise ClockApart(self)
 
 
 class Session:

@@ -69,6 +69,10 @@ class WorkerView:
     tasks: dict[str, None] = field(default_factory=dict)
     have: set[str] = field(default_factory=set)
     full_until: float = 0.0
+    nacks: int = 0  # since it took a task: of several at once the first one
+    broken: int = 0  # of these, those after it had said that it has room
+    room_at: float = float("-inf")  # when it got a task because it had said so
+    room_after: float = 0.0  # until then it isn't believed to have room
     meet_after: float = 0.0
     failures: int = 0
     done: int = 0
@@ -85,6 +89,41 @@ class WorkerView:
         """Its state as people read it."""
         here = self.state in (WorkerState.KNOWN, WorkerState.UP)
         return "paused" if here and self.terms.paused else self.state.value
+
+
+FREE_NACKS = 8
+"""Times that a worker may hand back tasks and take none before it is left alone for longer each time."""
+
+LONGEST_HOLD = 1.0
+"""Seconds for which such a worker is left alone, at most. It may only be busy; a shared one keeps a place for 2 s."""
+
+LONGEST_DOUBT = 30.0
+"""Seconds for which a worker isn't believed to have room, at most, after it has said so and taken nothing."""
+
+
+def handed_back(worker: WorkerView, hold: float, now: float) -> None:
+    """Leave a worker alone that has handed a task back: for ``hold`` seconds, and longer if it takes none at all."""
+    if now >= worker.full_until:
+        worker.nacks += 1
+    if now < worker.room_at + LONGEST_HOLD:
+        worker.room_at = float("-inf")
+        worker.broken += 1
+        worker.room_after = now + min(max(hold, LONGEST_DOUBT), hold * 2.0 ** min(worker.broken, 30))
+    doublings = min(max(0, worker.nacks - FREE_NACKS), 30)
+    worker.full_until = now + min(max(hold, LONGEST_HOLD), hold * 2.0**doublings)
+
+
+def has_room(worker: WorkerView, now: float) -> None:
+    """Give a worker that says it has room a task at once, unless that has come to nothing lately."""
+    if now >= worker.room_after:
+        worker.full_until = 0.0
+
+
+def takes(worker: WorkerView, hold: float, now: float) -> None:
+    """Note that a worker has taken a task: nothing speaks against giving it another one."""
+    worker.full_until = min(worker.full_until, now + hold)
+    worker.nacks = worker.broken = 0
+    worker.room_at, worker.room_after = float("-inf"), 0.0
 
 
 class Placement:
@@ -124,6 +163,8 @@ class Placement:
             load = len(worker.tasks)
             busy = load >= worker.terms.slots
             if now < worker.full_until or load >= worker.terms.slots * (1 + ahead):
+                continue
+            if load and worker.nacks > FREE_NACKS:  # one at a time, until it takes one
                 continue
             missing = sum(size for ref, size in spec.refs.items() if ref not in worker.have) if spec.refs else 0
             rank = (busy, missing, load / max(1, worker.terms.slots))

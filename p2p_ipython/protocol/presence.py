@@ -5,15 +5,17 @@ is present until it says good-bye, or is silent for three times as long as membe
 
 Only a fresh hello makes a session present. Anybody who reads the topic can repeat what a session said that ended long
 ago, and protocol/wire.py drops only repetitions of messages that *we* have heard. At most ``MAX_SESSIONS`` are kept: a
-further one takes the place of the one heard longest ago.
+further one takes the place of the one heard longest ago, of the member who has most.
 
 Pure: ``now`` is any clock that doesn't go back, ``wall`` is Unix time; both seconds.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+from p2p_ipython.protocol.crowd import crowded_out
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.membership_machine import FRESH
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Terms
@@ -93,6 +95,7 @@ class Presence:
 
     def _make_room(self) -> None:
         if len(self.sessions) > MAX_SESSIONS:
-            first = next(iter(self.sessions))
+            members = [(sid, seen.certificate.signer) for sid, seen in self.sessions.items()]
+            first = crowded_out(members, Counter(member for _, member in members))
             del self.sessions[first]
             self._pushed_out.append(first)

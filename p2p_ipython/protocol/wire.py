@@ -23,17 +23,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import nacl.bindings
 import nacl.exceptions
 
+from p2p_ipython.protocol.crowd import crowded_out
 from p2p_ipython.protocol.identity import (
     MAX_CERTIFICATE,
     SID_SIZE,
     BadIdentity,
     Certificate,
+    ClockApart,
     ClusterSecret,
     Session,
     check_signature,
@@ -45,9 +48,9 @@ MAX_LINE = 4096
 PREFIX = b"p2p-ipython/board/v1\0"
 WINDOW = 64
 MAX_SESSIONS = 5_000
-"""Sessions whose numbers are remembered, 1.5 to 3 kB each; on a lobby, anybody can make some. Beyond that the one heard
-longest ago is forgotten: it must bring its certificate again. Its old lines are still refused by the certificate's
-end."""
+"""Sessions whose numbers are remembered, 1.5 to 3 kB each; on a lobby, anybody can make some. Beyond that the member
+who has most of them loses the one heard longest ago: it must bring its certificate again. Its old lines are still
+refused by the certificate's end."""
 
 _HEAD = 64 + SID_SIZE + 8 + 2
 
@@ -118,14 +121,19 @@ class LineReader:
         self._scope = _scope(secret)
         self._admit = admit
         self._clusters = frozenset({secret.cluster}) if clusters is None else clusters
-        self._sessions: dict[bytes, _Known] = {}
+        self._sessions: dict[bytes, _Known] = {}  # the one heard longest ago first
+        self._by_member: Counter[str] = Counter()
         self.refused: dict[str, int] = {}
+        self.from_the_future: Callable[[Certificate], None] = lambda certificate: None
+        """Called with the certificate of a member who isn't heard because their clock and ours are apart."""
 
     def read(self, line: bytes, now: float) -> Heard | None:
         """Return the line's message, or None: not a line of this cluster, forged, replayed, expired, malformed."""
         try:
             return self._read(line, now)
         except (BadIdentity, BadMessage, _Refused) as error:
+            if isinstance(error, ClockApart) and self._is_members(error.certificate):
+                self.from_the_future(error.certificate)
             reason = str(error)
             if reason in self.refused or len(self.refused) < 100:  # reasons are ours, but bound them all the same
                 self.refused[reason] = self.refused.get(reason, 0) + 1
@@ -160,7 +168,7 @@ class LineReader:
             self._renewed(known, rest[:size], now)
         known.certificate.check_time(now)
         if not self._admit(known.certificate):
-            self._sessions.pop(sid, None)
+            self._forget(sid)
             message = decode(rest[size:])
             if not isinstance(message, Hello | RosterPart | Ask):
                 raise _Refused("somebody who is not a member")
@@ -168,11 +176,24 @@ class LineReader:
         if not known.window.take(seq):
             raise _Refused("a line that was heard before")
         # Only now is the session remembered: a forger must not be able to fill the memory.
-        self._sessions.pop(sid, None)
+        self._forget(sid)
         self._sessions[sid] = known
+        self._by_member[known.certificate.signer] += 1
         if len(self._sessions) > MAX_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+            sessions = ((each, one.certificate.signer) for each, one in self._sessions.items())
+            self._forget(crowded_out(sessions, self._by_member))
         return Heard(known.certificate, decode(rest[size:]))
+
+    def _is_members(self, certificate: Certificate) -> bool:
+        return certificate.cluster in self._clusters and self._admit(certificate)
+
+    def _forget(self, sid: bytes) -> None:
+        known = self._sessions.pop(sid, None)
+        if known is not None:
+            member = known.certificate.signer
+            self._by_member[member] -= 1
+            if not self._by_member[member]:
+                del self._by_member[member]
 
     def _introduced(self, sid: bytes, wire: bytes, now: float) -> _Known:
         if not wire:

@@ -15,6 +15,7 @@ import logging
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkLost, ProtocolError, RemoteProtocolError
+from p2p_ipython.jobs import Complaints
 from p2p_ipython.link.base import LANDING, LinkHandler, LinkState, Meeting
 from p2p_ipython.link.half import CLOSE_LIMIT, HalfLink
 from p2p_ipython.link.rendezvous import Role
@@ -33,13 +34,14 @@ class MemoryLinker:
         self.settings = settings
         self._hub = hub
         self._links: set[MemoryLink] = set()
+        self.complaints = Complaints(logger, asyncio.get_running_loop().time)
         self._closed = False
 
     async def open(self, meeting: Meeting, handler: LinkHandler) -> MemoryLink:
         """See ``link.base.Linker.open``."""
         if self._closed:
             raise LinkLost("the linker is closed")
-        link = MemoryLink(self, self._hub, handler)
+        link = MemoryLink(self, self._hub, handler, meeting.peer)
         self._links.add(link)
         await link.begin_after(self._hub.meet(link, meeting))
         return link
@@ -58,8 +60,8 @@ class MemoryLinker:
 class MemoryLink(HalfLink):
     """One end of a link; see ``link.base.Link``."""
 
-    def __init__(self, linker: MemoryLinker, hub: MemoryHub, handler: LinkHandler) -> None:
-        super().__init__(linker.role, handler, LinkState.UP)
+    def __init__(self, linker: MemoryLinker, hub: MemoryHub, handler: LinkHandler, peer: str) -> None:
+        super().__init__(linker.role, handler, LinkState.UP, complaints=linker.complaints, peer=peer)
         self._linker = linker
         self._hub = hub
         self._peer: MemoryLink | None = None
@@ -175,8 +177,10 @@ class MemoryLink(HalfLink):
         """See ``HalfLink``; the other end finds out as over TLS."""
         if self._ended:
             return
-        log = logger.warning if isinstance(error, RemoteProtocolError) else logger.info
-        log("%r: given up: %s", self, error)
+        if isinstance(error, RemoteProtocolError):
+            self.complaints.about(self.peer, "%r: given up: %s", self, error)
+        else:
+            logger.info("%r: given up: %s", self, error)
         self._end(LinkState.LOST, str(error).partition("\n")[0])
         if self._peer is not None:
             self._peer._forsaken()

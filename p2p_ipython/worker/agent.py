@@ -20,8 +20,8 @@ from typing import Any
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError, ProtocolError, RemoteProtocolError
-from p2p_ipython.jobs import Alarm, Jobs
-from p2p_ipython.link.base import Linker, LinkState, Meeting, Secret
+from p2p_ipython.jobs import Alarm, Complaints, Jobs
+from p2p_ipython.link.base import HIGH_WATER, Linker, LinkState, Meeting, Secret
 from p2p_ipython.link.end import LinkEnd
 from p2p_ipython.link.guard import Guard
 from p2p_ipython.members.membership import Membership
@@ -51,8 +51,8 @@ from p2p_ipython.worker.slot_base import Death, TaskSlot
 
 log = logging.getLogger(__name__)
 
-HIGH_WATER = 16 << 20
-"""Bytes waiting on a link above which the runner that fills it is not read."""
+MOST_WAITING_FOR_ONE = 64 << 20
+"""Bytes of frames that may wait on all links of a member: twice as many as on one (see link/base.py)."""
 
 
 @dataclass
@@ -98,10 +98,13 @@ class Agent:
         self._slots = [make_slot(self) for _ in range(terms.slots)]
         self._numbers = {slot: number for number, slot in enumerate(self._slots)}
         self._cache = BufferCache(settings.worker_cache, on_evict=self._evicted)
+        # Bytes of large buffers that the tasks of one member may have here at a time.
+        self._most_pinned = max(settings.worker_cache, terms.memory // 4)
         self._links: dict[int, _ClientLink] = {}
         self._arrived: dict[Job, _ArrivedTask] = {}
         self._wanted: dict[tuple[int, str], Job] = {}  # buffers that were asked for, by link and ref
         self._jobs = Jobs(log)
+        self.complaints = Complaints(log, self._loop.time)
         self._next_link = 0
         self._alarm = Alarm(self._tick)
         self._idle = asyncio.Event()
@@ -185,6 +188,11 @@ class Agent:
         if self._on_expelled is not None:
             self._on_expelled(why)
 
+    def _member(self, link: int) -> str:
+        """Return the fingerprint of the member at the other end of a link; "" if it is gone."""
+        client = self.machine.owner_of(link)
+        return client.signer if client is not None else ""
+
     def _serves(self, client: Certificate) -> bool:
         return self.membership.admits(client) and self.machine.welcomes(client.signer)
 
@@ -204,7 +212,9 @@ class Agent:
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
         if task_id is not None:
-            log.warning("a runner ended while it ran a task: %s", death.detail)
+            job = self.machine.current(self._numbers[slot])
+            whose = f"runner {self._member(job.link)}" if job is not None else "runner"
+            self.complaints.about(whose, "a runner ended while it ran a task: %s", death.detail)
         # Signal 9 comes from outside the task, and a runner that broke the protocol or never started is ours to
         # answer for: another worker may do better. What the task does by itself, it would do there, too.
         killed = death.kind in ("protocol", "start") or (death.kind == "signal" and death.code == signal.SIGKILL)
@@ -253,7 +263,7 @@ class Agent:
         if link is None:
             return
         link.send(frame.header(), body, bulk=bulk)
-        if link.pending > HIGH_WATER:
+        if link.pending > HIGH_WATER:  # the runner isn't read meanwhile
             slot.pause()
             link.paused.add(slot)
 
@@ -264,14 +274,32 @@ class Agent:
         job = Job(link, task.id, task.attempt)
         if job in self._arrived:
             return
+        if not self._has_room(link, task):
+            self._act([Reply(link, Nack(task.id, task.attempt, "busy"))])
+            return
         arrived = self._arrived[job] = _ArrivedTask(replace(task, coming=()) if task.coming else task, body)
         try:
             self._gather(job, arrived, set(task.coming))
         except RemoteProtocolError as error:
-            log.warning("a client sent a task with a buffer that can't be taken: %s", error)
+            words = "a client sent a task with a buffer that can't be taken: %s"
+            self.complaints.about(self._member(link), words, error)
             self._act([Forget(link, task.id, task.attempt), Reply(link, Nack(task.id, task.attempt, "refused"))])
             return
         self._act(self.machine.task(link, task.id, task.attempt, self._loop.time()))
+
+    def _has_room(self, link: int, task: Task) -> bool:
+        """Return whether the member may have the large buffers of one more task here, pinned as long as it lasts.
+
+        A member's only task may: how large it may be is for its slot to say.
+        """
+        owner, member = str(link), self._member(link)
+        sizes = {ref: size for size, ref in task.all_segments if ref is not None}
+        more = sum(size for ref, size in sizes.items() if not self._cache.is_pinned(owner, ref))
+        if not more:
+            return True
+        theirs = [number for number in self._links if self._member(number) == member]
+        pinned = sum(self._cache.pinned(str(number)) for number in theirs)
+        return not pinned or pinned + more <= self._most_pinned
 
     def _gather(self, job: Job, arrived: _ArrivedTask, coming: set[str]) -> None:
         """Find the task's large buffers: in the cache, on their way, or to be asked for.
@@ -329,12 +357,11 @@ class Agent:
 
     def _run(self, number: int, job: Job) -> list[Action]:
         """Have a slot run a task; a slot that can't take it is free again, and the task goes elsewhere."""
-        arrived, client = self._arrived[job], self.machine.owner_of(job.link)
+        arrived, owner = self._arrived[job], self._member(job.link)
         try:
-            owner = client.signer if client is not None else ""
             self._slots[number].run(arrived.task, arrived.body, arrived.sources, owner=owner)
-        except Exception:
-            log.exception("a slot could not take a task")
+        except Exception as error:
+            self.complaints.about(f"slot {owner}", "a slot could not take a task", error=error)
             now, detail = self._loop.time(), "the worker could not start it"
             return [
                 *self.machine.slot_died(number, killed=True, detail=detail, now=now),
@@ -355,6 +382,7 @@ class Agent:
                         # A result with large segments must not overtake them.
                         bulk = isinstance(frame, Result) and frame.has_chunks
                         self._links[link].send(frame.header(), body, bulk=bulk)
+                        self._check_waiting(link)
                 case Forget(link=link, task=task_id, attempt=attempt):
                     self._is_over(Job(link, task_id, attempt))
                 case Stop(slot=number, task=task_id):
@@ -366,6 +394,17 @@ class Agent:
         if not self.machine.busy():
             self._idle.set()
         self._alarm.set(self.machine.deadline())
+
+    def _check_waiting(self, number: int) -> None:
+        """End a link if too much waits on it and the other links of its member, who doesn't read what they ask for."""
+        link, member = self._links[number], self._member(number)
+        if link.pending <= HIGH_WATER or link.link is None:
+            return
+        waiting = sum(each.pending for other, each in self._links.items() if self._member(other) == member)
+        if waiting > MOST_WAITING_FOR_ONE:
+            self.complaints.about(member, "a client doesn't read what it asked for: %d MiB wait for it", waiting >> 20)
+            link.link.abort()
+            self._loop.call_soon(self.link_ended, number, "it didn't read what it asked for")
 
     def _tick(self) -> None:
         self._act(self.machine.tick(self._loop.time(), time.time()))
@@ -389,17 +428,18 @@ class Agent:
                 deadline=self._settings.meet,
                 prove=lambda verifier: link_proof(self._session, verifier, them, us),
                 check=lambda verifier, proof: check_link_proof(client, verifier, them, us, proof),
+                peer="" if self.membership.is_own(client.signer) else client.signer,
             )
-            handler.link = await self._linker.open(meeting, handler)
+            link = await handler.meet(self._linker, meeting)
         except (BadIdentity, BadMessage, P2PError) as error:
             log.info("could not meet client %s: %s", them.hex()[:8], error)
             self._act(self.machine.meet_failed(client))
-        except Exception:
-            log.exception("could not meet client %s", them.hex()[:8])
+        except Exception as error:
+            self.complaints.about(f"meet {client.signer}", "could not meet client %s", them.hex()[:8], error=error)
             self._act(self.machine.meet_failed(client))
         else:
             if not self._serves(client):  # since a moment ago: nothing of theirs is begun
-                handler.link.abort()
+                link.abort()
                 self._act(self.machine.meet_failed(client))
                 return
             self._links[handler.number] = handler
@@ -421,12 +461,13 @@ class _ClientLink(LinkEnd):
     def begin(self) -> None:
         """Take what arrived before the link was known to the machine."""
         early, self._early = self._early or [], None
-        guard = Guard(self, self.link)
+        member = self._agent._member(self.number)
+        guard = Guard(self, self.link, self._agent.complaints, member)
         try:
             for header, body in early:
                 guard.on_frame(header, body)
         except ProtocolError as error:
-            log.warning("a client broke the protocol: %s", error.message)
+            self._agent.complaints.about(member, "a client broke the protocol: %s", error.message)
             if self.link is not None:
                 self.link.abort()
             self._agent.link_ended(self.number, error.message)

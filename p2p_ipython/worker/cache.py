@@ -7,12 +7,14 @@ agent's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
+import psutil
+
 from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.memory import fresh
+from p2p_ipython.memory import LARGE, fresh
 
 
 class SourceFailed(Exception):
@@ -128,8 +130,9 @@ Key = tuple[str, str]
 class BufferCache:
     """Buffers by owner and ref; keeps complete ones that nobody needs while they are within ``limit`` bytes.
 
-    ``on_evict(owner, refs)`` tells which of an owner's buffers are no longer here. Buffers that arrive and
-    pinned ones are never evicted, and don't count: how much may be under way is the agent's to decide.
+    ``on_evict(owner, refs)`` tells which of an owner's buffers are no longer here. Pinned ones are never evicted, and
+    don't count: how much may be pinned is the agent's to decide, who asks ``pinned``. What has begun to arrive and
+    nobody needs is forgotten: nobody could say whether it will ever be whole.
     """
 
     def __init__(self, limit: int, on_evict: Callable[[str, Sequence[str]], None] | None = None) -> None:
@@ -137,6 +140,7 @@ class BufferCache:
         self._on_evict = on_evict
         self._buffers: OrderedDict[Key, Inbound] = OrderedDict()  # least recently used first
         self._pins: dict[Key, int] = {}
+        self._pinned: Counter[str] = Counter()  # bytes, by owner
 
     def begin(self, owner: str, ref: str, size: int) -> Inbound:
         """Make room for a buffer that is to arrive; ``size`` bytes.
@@ -148,6 +152,8 @@ class BufferCache:
         if (owner, ref) in self._buffers:
             raise RemoteProtocolError("a buffer that is here already is sent again", peer=owner)
         try:
+            if size > LARGE and size > psutil.virtual_memory().available:  # asking for it would succeed, filling not
+                raise MemoryError
             inbound = Inbound(ref, size)
         except (OSError, MemoryError, OverflowError, ValueError) as error:
             raise RemoteProtocolError(f"there is no room for a buffer of {size} bytes", peer=owner) from error
@@ -166,7 +172,17 @@ class BufferCache:
         key = owner, ref
         if key not in self._buffers:
             raise KeyError(ref)
+        if key not in self._pins:
+            self._pinned[owner] += self._buffers[key].size
         self._pins[key] = self._pins.get(key, 0) + 1
+
+    def is_pinned(self, owner: str, ref: str) -> bool:
+        """Return whether a task needs this buffer."""
+        return (owner, ref) in self._pins
+
+    def pinned(self, owner: str) -> int:
+        """Return the bytes of an owner's pinned buffers, those that are still to come included."""
+        return self._pinned[owner]
 
     def unpin(self, owner: str, ref: str) -> None:
         """Undo one ``pin``; evicts what is over the limit then. Ignores what was aborted or forgotten."""
@@ -174,7 +190,11 @@ class BufferCache:
         if key in self._pins:
             self._pins[key] -= 1
             if not self._pins[key]:
-                del self._pins[key]
+                self._unpinned(key)
+                if not self._buffers[key].complete:
+                    self._buffers.pop(key).fail("nobody needs it")
+                    if self._on_evict is not None:
+                        self._on_evict(owner, [ref])
                 self._evict()
 
     def hand_over(self, owner: str, ref: str) -> None:
@@ -203,15 +223,23 @@ class BufferCache:
         """Forget a buffer that won't become whole; nothing happens to a complete one."""
         inbound = self._buffers.get((owner, ref))
         if inbound is not None and not inbound.complete:
+            self._unpinned((owner, ref))
             del self._buffers[owner, ref]
-            self._pins.pop((owner, ref), None)
             inbound.fail(reason)
 
     def forget(self, owner: str, reason: str = "its owner has left") -> None:
         """Forget all of an owner's buffers, without telling ``on_evict``."""
         for key in [key for key in self._buffers if key[0] == owner]:
+            self._unpinned(key)
             self._buffers.pop(key).fail(reason)
-            self._pins.pop(key, None)
+
+    def _unpinned(self, key: Key) -> None:
+        """Count a buffer no longer as pinned, if it is; it is still here."""
+        if self._pins.pop(key, None) is not None:
+            owner, _ = key
+            self._pinned[owner] -= self._buffers[key].size
+            if not self._pinned[owner]:
+                del self._pinned[owner]
 
     @property
     def idle(self) -> int:

@@ -177,10 +177,14 @@ class Program:
                 return
 
 
-_NOTEBOOK = r"""
-import json, logging, sys, traceback
+_LOGS = r"""
+import logging
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("p2p_ipython").setLevel(logging.DEBUG)
+"""
+
+_NOTEBOOK = r"""
+import json, sys, traceback
 space = {"__name__": "__main__"}
 for line in sys.stdin:
     try:
@@ -266,10 +270,11 @@ class Person(Home):
         """Start Python with some code, and nobody in front of it."""
         return self._start(sys.executable, "-c", code, tty=False, environment={})
 
-    def notebook(self, code: str = "", **environment: str) -> Notebook:
-        """A notebook, in which ``code`` has run."""
+    def notebook(self, code: str = "", *, logs: bool = True, **environment: str) -> Notebook:
+        """A notebook, in which ``code`` has run; ``logs``: it prints what is logged."""
+        program = (_LOGS if logs else "") + _NOTEBOOK
         made = Notebook(
-            self._start(sys.executable, "-u", "-c", _NOTEBOOK, tty=False, stdin=True, environment=environment)
+            self._start(sys.executable, "-u", "-c", program, tty=False, stdin=True, environment=environment)
         )
         if code:
             made.run(code)
@@ -395,12 +400,8 @@ def runs(pid: int) -> bool:
 # -- in this process: workers that may misbehave --
 
 
-@asynccontextmanager
-async def lending(
-    profile: Profile, person: Person, make_slot: Callable[[Agent], TaskSlot] = MemorySlot, *, slots: int = 1
-) -> AsyncIterator[Agent]:
-    """A worker of somebody's, member or not, on the topic that ``profile`` has. It runs tasks as ``make_slot`` says."""
-    settings = Settings(presence=1.0)
+def access_of(profile: Profile, person: Person) -> Access:
+    """The access of somebody, member or not, to the topic that ``profile`` has."""
     key = person.key
     standing = Standing(
         ClusterSecret(profile.cluster, profile.topic, profile.key),
@@ -410,7 +411,17 @@ async def lending(
         roster=Roster.parse(profile.roster, profile.cluster),
         title=profile.title,
     )
-    access = Access(BoardAddress.parse(profile.board), key, standing, settings, profile.host_key, remember=False)
+    settings = Settings(presence=1.0)
+    return Access(BoardAddress.parse(profile.board), key, standing, settings, profile.host_key, remember=False)
+
+
+@asynccontextmanager
+async def lending(
+    profile: Profile, person: Person, make_slot: Callable[[Agent], TaskSlot] = MemorySlot, *, slots: int = 1
+) -> AsyncIterator[Agent]:
+    """A worker of somebody's, member or not, on the topic that ``profile`` has. It runs tasks as ``make_slot`` says."""
+    access = access_of(profile, person)
+    settings = access.settings
     membership = access.membership(access.session("worker"))
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     agent = Agent(

@@ -150,7 +150,6 @@ async def to_a_client(cluster: Rehearsal, frame: Said) -> Callable[[], bool]:
         assert await cluster.submit(pow, 2, 4) == 16
         assert list(cluster.client.links.values()) == [end]
     assert not end._incoming
-    assert not end._no_room
     return gone(end, end.link, theirs, theirs.link) if frame.wrong else lambda: True
 
 

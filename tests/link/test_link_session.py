@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_ipython.errors import RemoteProtocolError
-from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, MOST_UNACKNOWLEDGED
+from p2p_ipython.link.base import HIGH_WATER, LOW_WATER, WINDOW
 from p2p_ipython.link.session import (
     ACK_BYTES,
     REFUSED_GRACE,
@@ -17,6 +17,7 @@ from p2p_ipython.link.session import (
     Inbox,
     Liveness,
     Outbox,
+    Patience,
     Refusals,
     Tick,
 )
@@ -270,12 +271,50 @@ def test_frames_that_wait_for_a_peer_that_does_not_read_are_bounded_at_a_worker(
 
 def test_frames_kept_for_a_peer_that_acknowledges_nothing_are_bounded() -> None:
     outbox = Outbox()
-    for number in range(3):
-        outbox.queue(frame(number, size=MOST_UNACKNOWLEDGED // 2, bulk=True))
-        outbox.take(bulk=True)
-        assert bool(outbox.excess) == (number == 2)
+    for number in range(4):
+        outbox.queue(frame(number, size=WINDOW // 2, bulk=number != 2))
+    assert [taken(outbox, bulk=True), taken(outbox, bulk=True)] == ["0", "1"]
+    assert not outbox.is_open
+    assert [taken(outbox, bulk=True), taken(outbox)] == [None, None]
     outbox.acknowledge(1)
-    assert outbox.excess == ""
+    assert taken(outbox) == "2"
     outbox.rewind(1)
-    outbox.take(bulk=True)
-    assert outbox.excess == ""
+    assert [taken(outbox), taken(outbox, bulk=True), taken(outbox, bulk=True)] == ["2", "1", None]
+
+
+def test_the_smallest_frames_that_wait_are_bounded_in_number_too() -> None:
+    outbox = Outbox()
+    count = 0
+    while not outbox.excess:
+        outbox.queue(Frame.of({"t": "pass"}, b"", bulk=False))
+        count += 1
+    assert count < 130_000
+
+
+def test_a_peer_that_takes_nothing_is_told_from_one_that_is_slow() -> None:
+    outbox, patience = Outbox(), Patience()
+    looks = iter(range(0, 100_000, 5))
+
+    def look(unsent: int = 0) -> bool:
+        return patience.ends(outbox, unsent, next(looks))
+
+    assert not any(look() for _ in range(100)), "nothing waits for it"
+    outbox.queue(frame(0))
+    outbox.queue(frame(1))
+    assert not any(look(1000 - number) for number in range(100)), "it takes bytes"
+    outbox.take(bulk=False)
+    assert not any(look(1000) for _ in range(12)), "it has taken a frame"
+    outbox.acknowledge(1)
+    assert not any(look(1000) for _ in range(12)), "it has said so"
+    assert look(1000)
+    for _ in range(10):
+        next(looks)
+    assert not look(1000), "this end was away: the peer gets its time"
+
+
+def test_a_peer_that_reads_and_never_says_so_takes_nothing() -> None:
+    outbox, patience = Outbox(), Patience()
+    outbox.queue(frame(0))
+    outbox.take(bulk=False)
+    ends = [patience.ends(outbox, 0, now) for now in range(0, 65, 5)]
+    assert ends == [False] * 12 + [True]

@@ -28,12 +28,12 @@ from p2p_ipython.errors import (
     RemoteProtocolError,
     WrongPeer,
 )
-from p2p_ipython.link import attempts, dial, half, handshake, listener, tls, tls_link
+from p2p_ipython.link import attempts, dial, half, handshake, listener, session, tls, tls_link
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.hints import Hint
-from p2p_ipython.link.rendezvous import Rendezvous, new_code
+from p2p_ipython.link.rendezvous import AT_ONCE, AT_ONCE_WITH_ONE, Rendezvous, new_code
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.link.tls_link import TLSLink
 from p2p_ipython.link.transport import WRITE_HIGH
@@ -304,6 +304,37 @@ async def test_a_client_that_asks_and_does_not_read_loses_its_link(
             ends.worker.send({"t": "a"})
 
 
+@pytest.mark.parametrize("role", ["client", "worker"])
+@pytest.mark.parametrize("way", ["reads nothing", "acknowledges nothing"])
+async def test_a_peer_that_takes_nothing_loses_its_link(way: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (session, tls_link):
+        monkeypatch.setattr(module, "PATIENCE", 0.5)
+    async with world("direct") as here:
+        ends = await here.join(heartbeat=0.05)
+        end, peer = (ends.client, ends.worker) if role == "client" else (ends.worker, ends.client)
+        hears = ends.client_hears if role == "client" else ends.worker_hears
+        if way == "reads nothing":
+            peer._connection._transport.pause_reading()
+        else:
+            peer._acknowledge = lambda: None
+        peer._set_timer = lambda: None
+        busy = asyncio.create_task(_ping_on(peer))  # it lives, and says so
+        for _ in range(64):
+            end.send({"t": "bulk"}, bytes(1 << 20), bulk=True)
+        await hears.until_state(LinkState.LOST)
+        assert "has read nothing" in hears.states[-1][1]
+        assert end.pending == 0
+        busy.cancel()
+
+
+async def _ping_on(link: TLSLink) -> None:
+    number = 0
+    while True:
+        number += 1
+        link._control({"t": "link.ping", "n": number})
+        await asyncio.sleep(0.05)
+
+
 async def test_a_connection_whose_control_frames_pile_up_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world("direct") as here:
         ends = await here.join()
@@ -480,6 +511,24 @@ async def test_a_linker_that_is_closed_ends_its_meetings() -> None:
         await linker.close()
         with pytest.raises(LinkLost):
             await opening
+
+
+async def test_meetings_to_which_a_members_workers_dont_come_leave_room_for_those_with_others() -> None:
+    async with world("direct") as here:
+        rendezvous, other = Rendezvous(), Rendezvous()
+        silent = [
+            asyncio.create_task(rendezvous.meet(replace(here.meeting(new_code()), peer="mallory"), "client", {}))
+            for _ in range(2 * AT_ONCE)
+        ]
+        await eventually(lambda: sum(visit.welcome for visit in rendezvous._visits) == AT_ONCE_WITH_ONE)
+        meeting = replace(here.meeting(new_code()), peer="carol")
+        await asyncio.gather(rendezvous.meet(meeting, "client", {}), other.meet(meeting, "worker", {}))
+        assert not any(one.done() for one in silent)
+        for one in silent:
+            one.cancel()
+        await asyncio.gather(*silent, return_exceptions=True)
+        await rendezvous.close()
+        await other.close()
 
 
 async def test_both_ends_get_the_same_keys_and_a_key_for_each_purpose() -> None:

@@ -58,7 +58,7 @@ from p2p_ipython.protocol.messages import (
     encode,
     encode_admission,
 )
-from p2p_ipython.protocol.placement import TaskSpec
+from p2p_ipython.protocol.placement import LONGEST_HOLD, TaskSpec
 from p2p_ipython.protocol.roster import MAX_ROSTER, Roster, parts_of
 from p2p_ipython.protocol.task_frames import Lost, Nack, Result, Started, Want
 from p2p_ipython.protocol.turns import Job
@@ -725,6 +725,6 @@ def test_a_worker_that_pauses_and_goes_on_again_and_again_wears_no_task_out() ->
         sent = client.frame(bob.sid, Nack("t", attempt, "paused"), now)
         assert not [action for action in sent if type(action).__name__ in ("Send", "Settle")]
         assert not [action for action in client.heard(bob, OFFER, now) if type(action).__name__ == "Send"]
-        now += Settings().hold
+        now += LONGEST_HOLD
         assert [type(action).__name__ for action in client.tick(now)] == ["Send", "Note"]
     assert client.state("t") is TaskState.SENT

@@ -21,9 +21,7 @@ from p2p_ipython.errors import (
     WrongPeer,
 )
 from p2p_ipython.protocol.client_machine import (
-    EAGER_LINKS,
     MAX_WANTS,
-    MEET_BACKOFF,
     Action,
     Changed,
     ClientMachine,
@@ -36,8 +34,10 @@ from p2p_ipython.protocol.client_machine import (
     TaskState,
     Tell,
 )
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.meetings import EAGER_LINKS, EAGER_LINKS_OF_ONE, MAX_WORKERS_OF_ONE, MEET_BACKOFF
 from p2p_ipython.protocol.messages import Bye, Hello, Request, Terms
-from p2p_ipython.protocol.placement import SMALL, TaskSpec, WorkerState, WorkerView
+from p2p_ipython.protocol.placement import FREE_NACKS, SMALL, TaskSpec, WorkerState, WorkerView
 from p2p_ipython.protocol.task_frames import (
     Evicted,
     Lost,
@@ -330,7 +330,7 @@ def test_a_result_counts_once() -> None:
 def test_a_nack_costs_no_attempt_and_the_worker_is_left_alone_for_a_moment() -> None:
     made = sent(machine(up="w0"), "t")
     now = 0.0
-    for attempt in range(1, 10):
+    for attempt in range(1, FREE_NACKS + 1):
         assert made.frame(W0.sid, nack("busy", attempt), now) == [Note("t", TaskState.WAITING, "")]
         due = made.deadline()
         assert due == now + SETTINGS.hold
@@ -345,6 +345,44 @@ def test_a_worker_with_room_gets_a_task_at_once_although_it_was_left_alone() -> 
     made.submit(TaskSpec("u"), 1.1)
     assert sends(made.frame(W0.sid, Room(1), 1.1)) == ["t", "u"]
     assert made.deadline() is None
+
+
+@pytest.mark.parametrize("said", ["room", "nothing", "a pause and its end"])
+def test_a_worker_that_hands_back_task_after_task_is_left_alone_for_longer_whatever_it_says(said: str) -> None:
+    made = sent(machine(up="w0"), "t")
+    now, attempt, times = 0.0, 1, []
+    while now < 600:
+        actions = made.frame(W0.sid, nack("paused" if said == "a pause and its end" else "busy", attempt), now)
+        while not sends(actions):
+            if said == "room":
+                actions = made.frame(W0.sid, Room(1), now)
+            elif said == "a pause and its end":
+                actions = made.heard(W0, hello(), now)
+            if not sends(actions):
+                deadline = made.deadline()
+                assert deadline is not None
+                now = max(now + 0.001, deadline)
+                actions = made.tick(now)
+        attempt += 1
+        times.append(now)
+    assert len(times) < 700, "and not 1,900 a second"
+    made.frame(W0.sid, result(attempt=attempt), now)
+    made.submit(TaskSpec("u"), now)
+    assert made.state("u") is TaskState.SENT, "it has taken one: all is well again"
+
+
+def test_a_worker_that_hands_back_all_it_gets_gets_one_task_at_a_time_until_it_takes_one() -> None:
+    made = sent(machine(up="w0", slots=4), "t", "u", "v")
+    now = 0.0
+    for attempt in range(1, FREE_NACKS + 2):
+        for task in ("t", "u", "v"):
+            made.frame(W0.sid, Nack(task, attempt, "busy"), now)
+        now += 10
+        actions = made.tick(now)
+        assert len(sends(actions)) == (1 if attempt > FREE_NACKS else 3)
+    (task,) = sends(actions)
+    actions = made.frame(W0.sid, Started(task, FREE_NACKS + 2), now + 1)
+    assert len(sends(actions)) == 2
 
 
 @pytest.mark.parametrize("python", ["", "3.12"])
@@ -614,6 +652,49 @@ def test_a_worker_that_could_not_be_met_leaves_no_deadline_in_the_past() -> None
     assert due is not None
     made.tick(2)
     assert made.deadline() == due > 2
+
+
+def of_bob(number: int) -> Certificate:
+    return certificate(f"b{number}", member="bob")
+
+
+def test_workers_of_one_member_do_not_take_all_eager_links() -> None:
+    made = machine()
+    met = [bool(made.heard(of_bob(number), hello(), 0)) for number in range(EAGER_LINKS)]
+    assert met == [True] * EAGER_LINKS_OF_ONE + [False] * EAGER_LINKS_OF_ONE
+    assert made.heard(W0, hello(), 0) == [Meet(W0)]
+
+
+def test_ones_own_workers_may_take_all_eager_links() -> None:
+    made = ClientMachine(SETTINGS, now=0, own=lambda signer: signer == of_bob(0).signer)
+    assert [made.heard(of_bob(number), hello(), 0) for number in range(EAGER_LINKS + 1)] == [
+        *([Meet(of_bob(number))] for number in range(EAGER_LINKS)),
+        [],
+    ]
+
+
+def test_an_honest_worker_is_met_before_further_ones_of_a_member_whose_workers_never_come() -> None:
+    made = machine()
+    for number in range(3 * EAGER_LINKS):
+        made.heard(of_bob(number), hello(), 0)
+    made.submit(TaskSpec("t"), 0)
+    honest = [certificate(name) for name in ("w0", "w1", "w2", "w3", "w4")]
+    met = [bool(made.heard(worker, hello(), 1)) for worker in honest]
+    assert met == [True] * 4 + [False], "as many as there is room for"
+    actions = made.meet_failed(of_bob(0).sid, LinkTimeout("nobody came"), 20)
+    assert Meet(honest[4]) in actions
+    assert [action for action in actions if isinstance(action, Meet)] == [Meet(honest[4])]
+
+
+def test_workers_of_one_member_take_bounded_memory() -> None:
+    made = machine()
+    for number in range(MAX_WORKERS_OF_ONE + 5):
+        made.heard(replace(of_bob(0), sid=number.to_bytes(16, "big")), hello(), 0)
+    assert len(made.workers) == MAX_WORKERS_OF_ONE
+    assert made.heard(W0, hello(), 0) == [Meet(W0)]
+    made.tick(3 * SETTINGS.presence)
+    made.heard(of_bob(1), hello(), 100)
+    assert of_bob(1).sid in made.workers, "they were silent for long, so there is room again"
 
 
 def test_a_worker_that_is_somebody_else_is_never_met_again() -> None:

@@ -8,9 +8,12 @@ import pickle
 import subprocess
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nacl.bindings
+import nacl.exceptions
 import paramiko
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -249,6 +252,31 @@ def test_a_certificate_signed_for_another_purpose_is_refused() -> None:
 def test_a_well_signed_certificate_with_nonsense_in_it_is_refused(body: bytes) -> None:
     with pytest.raises(BadIdentity):
         Certificate.parse(_vouch(body), NOW)
+
+
+LOW_ORDER = [
+    bytes(32),
+    b"\1" + bytes(31),
+    *(bytes.fromhex(first + "ff" * 30 + "7f") for first in ("ec", "ed", "ee")),
+    bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+]
+
+
+@pytest.mark.parametrize("top", [0, 0x80])
+@pytest.mark.parametrize("key", LOW_ORDER)
+def test_a_certificate_to_whose_key_nothing_can_be_sealed_is_refused(key: bytes, top: int) -> None:
+    key = key[:31] + bytes([key[31] | top])
+    with pytest.raises(nacl.exceptions.CryptoError):
+        nacl.bindings.crypto_scalarmult(b"\x40" * 32, key)
+    with pytest.raises(BadIdentity, match="low order"):
+        Certificate.parse(_vouch(json.dumps(_fields(x25519=key.hex())).encode()), NOW)
+
+
+@pytest.mark.parametrize("key", [bytes(32), b"\1" + bytes(31), bytes.fromhex("ec" + "ff" * 30 + "7f")])
+def test_a_signature_of_a_key_of_low_order_does_not_hold(key: bytes) -> None:
+    there = replace(certificate("mallory"), verify_key=key)
+    assert not any(check_signature(there, b"text", point + bytes(32)) for point in (key, bytes(32), b"\1" + bytes(31)))
 
 
 def test_a_certificate_over_its_bound_is_refused_before_it_is_read() -> None:

@@ -94,3 +94,12 @@ def test_no_more_sessions_are_kept_than_the_limit_and_the_one_heard_longest_ago_
     assert len(presence.sessions) == MAX_SESSIONS
     assert presence.tick(1) == [many[1].sid]
     assert presence.tick(1) == []
+
+
+def test_a_member_with_many_sessions_pushes_out_their_own() -> None:
+    presence = here(ALICE, WORKER)
+    for number in range(MAX_SESSIONS + 10):
+        one = Certificate("c", number.to_bytes(16, "big"), b"", b"", "client", NOW, "SHA256:x", b"")
+        presence.heard(one, hello(), "x", 1, NOW)
+    assert len(presence.sessions) == MAX_SESSIONS
+    assert {ALICE.sid, WORKER.sid} <= presence.sessions.keys()

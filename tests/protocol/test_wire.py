@@ -397,6 +397,22 @@ def test_sessions_that_come_and_go_take_bounded_memory(monkeypatch: pytest.Monke
     assert "a line that was heard before" in ears.refused
 
 
+def test_a_member_with_many_sessions_pushes_out_their_own_and_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_SESSIONS", 8)
+    ears = reader()
+    old = [writer(f"friend {number}").write(HELLO, introduce=True) for number in range(3)]
+    assert all(ears.read(line, NOW) for line in old)
+    for number in range(50):
+        mallory = session(f"mallory {number}", member="mallory")
+        line = LineWriter(mallory, CLUSTER, stream(f"nonces {number}")).write(HELLO, introduce=True)
+        assert ears.read(line, NOW) is not None
+        assert ears.read(line, NOW) is None
+    assert len(ears._sessions) == 8
+    assert [ears.read(line, NOW) for line in old] == [None] * 3, "old lines of the others don't count again"
+    assert ears._by_member[session("mallory 0", member="mallory").certificate.signer] == 5
+    assert ears._by_member.total() == len(ears._sessions)
+
+
 def test_refusals_are_counted_under_a_bounded_number_of_reasons() -> None:
     ears = LineReader(replace(CLUSTER), lambda _: True)
     for number in range(2000):

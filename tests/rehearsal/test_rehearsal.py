@@ -256,7 +256,7 @@ def test_a_result_that_doesnt_fit_here_is_a_memory_error_and_the_next_one_arrive
             handler.on_frame({"t": "result", **head, "ok": True, "segments": [[1 << 36, "r0"]]}, b"")
             with pytest.raises(MemoryError, match="no room"):
                 await future
-            assert not handler._no_room
+            assert not handler._incoming
             cluster.kill_runner(0)
             async with asyncio.timeout(60):
                 assert await cluster.submit(pow, 2, 3) == 8

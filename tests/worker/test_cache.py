@@ -144,3 +144,40 @@ def test_bytes_that_are_lost_elsewhere_arrive_again_where_a_task_needs_them_and_
     again.feed(b"abc")
     assert again.complete
     assert cache.get("bob", "r") is None
+
+
+def test_what_has_begun_and_nobody_needs_is_forgotten_and_that_is_said() -> None:
+    evicted: list[tuple[str, list[str]]] = []
+    cache = BufferCache(1 << 20, on_evict=lambda owner, refs: evicted.append((owner, list(refs))))
+    for number in range(100):
+        ref = f"r{number}"
+        inbound = cache.begin("mallory", ref, 1000)
+        cache.pin("mallory", ref)
+        inbound.feed(bytes(999))
+        cache.unpin("mallory", ref)
+        assert inbound.failed
+    assert not cache._buffers
+    assert evicted == [("mallory", [f"r{number}"]) for number in range(100)]
+
+
+def test_pinned_bytes_are_counted_by_owner_those_to_come_included() -> None:
+    cache = BufferCache(0)
+    for owner, ref in (("alice", "a"), ("alice", "b"), ("bob", "a")):
+        cache.begin(owner, ref, 1000)
+        cache.pin(owner, ref)
+    cache.pin("alice", "a")
+    assert (cache.pinned("alice"), cache.pinned("bob")) == (2000, 1000)
+    cache.unpin("alice", "a")
+    assert cache.pinned("alice") == 2000
+    cache.unpin("alice", "a")
+    assert cache.pinned("alice") == 1000
+    cache.abort("alice", "b", "cancelled")
+    cache.forget("bob")
+    assert not cache._pinned
+
+
+def test_a_buffer_larger_than_the_free_memory_is_refused() -> None:
+    cache = BufferCache(0)
+    with pytest.raises(RemoteProtocolError, match="no room"):
+        cache.begin("mallory", "r", 1 << 36)
+    assert not cache._buffers
