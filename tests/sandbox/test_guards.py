@@ -1,8 +1,13 @@
-"""Guards end whatever goes wrong in them: one that stays holds its runner's pipe open, and a task never ends."""
+"""Guards and wardens: one ends whatever goes wrong in it, and looks at nothing that a look changes.
+
+A guard that stays holds its runner's pipe open, and a task never ends.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import shutil
 import socket
 import subprocess
@@ -54,3 +59,33 @@ def test_a_machine_that_says_nonsense_says_nothing(tmp_path: Path, monkeypatch: 
         plan = Plan(tmp_path, Shape(1 << 30, 1, fast=False), None)
         with Machine(plan, (null.fileno(), null.fileno()), accounts.fileno()) as machine:
             assert machine.said(60.0) is None
+
+
+_WATCHED = """
+import signal, sys
+from p2p_ipython.sandbox.inside import warden
+warden.fork_under_watch(sys.argv[1])
+print("up", flush=True)
+signal.pause()
+"""
+_POLL = (b"7", b"73")
+"""The kernel's call in which a warden waits: poll of x86-64, ppoll of aarch64."""
+
+
+def test_a_warden_does_not_look_at_a_device(tmp_path: Path) -> None:
+    """Hang a terminal up before its warden could look at it. A machine's port loses what comes in to such a look."""
+    if not Path("/proc/self/syscall").exists():
+        pytest.skip("this kernel doesn't tell calls")
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    command = [sys.executable, "-c", _WATCHED, str(tmp_path / "scratch")]
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE) as warden:
+        os.close(theirs)
+        assert warden.stdout is not None
+        assert warden.stdout.readline() == b"up\n"
+        call = b""
+        while warden.poll() is None and call not in _POLL:  # it is on its way to where it waits
+            with contextlib.suppress(OSError):
+                call = Path(f"/proc/{warden.pid}/syscall").read_bytes().split()[0]
+        assert warden.poll() is None, "it has ended its runner"
+        warden.terminate()
