@@ -233,9 +233,12 @@ class Arena:
         return Ended(True, value, failure, output, line["output"], line["chunks"])
 
     def serves(self) -> str:
-        """Say what is wrong if the worker doesn't do mallory's next task."""
+        """Say what is wrong if the worker doesn't do mallory's next task; the next attack finds another worker then."""
         ended = self.end(self.begin("6 * 7"))
-        return "" if ended.value == 42 else f"the worker no longer serves ({ended.failure or ended.value!r})"
+        if ended.value == 42:
+            return ""
+        self.restart_worker()
+        return f"the worker no longer serves ({ended.failure or ended.value!r})"
 
     def next_member(self, code: str = "6 * 7", task: str = "") -> Ended:
         """Run a task of carol's in mallory's slot, which gets a new runner for it."""

@@ -44,6 +44,16 @@ def test_how_a_task_has_ended_its_machine_is_told(arena: Arena) -> None:
     assert arena.serves() == ""
 
 
+def test_a_machine_has_what_the_c_library_loads_as_a_thread_ends(arena: Arena) -> None:
+    assert arena.attack("import ctypes\nctypes.CDLL('libgcc_s.so.1') is not None").value is True
+
+
+@pytest.mark.parametrize("size", [1000, 4096, 10_000, 200_000])
+def test_a_task_of_any_size_reaches_its_machine_whole(arena: Arena, size: int) -> None:
+    """Look at frames that come in several pieces: a machine's port hands 4 KiB over at a time."""
+    assert arena.attack("len(G['much'])", much="x" * size).value == size
+
+
 _DRAWN = """
 import os, random, sys, time, uuid
 [time.time(), [os.urandom(8).hex(), random.random(), hash("x"), uuid.uuid4().hex, uuid.uuid1().node,

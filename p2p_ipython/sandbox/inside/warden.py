@@ -15,6 +15,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 from typing import NoReturn
 
 from p2p_ipython.sandbox import processes
@@ -63,8 +64,11 @@ def _watch(runner: int, agent: int, scratch: str, disk: int) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     poll = select.poll()
-    # The hang-up is reported anyway, but macOS looks at nothing without an event; what may be read is the runner's.
-    poll.register(0, select.POLLHUP)
+    # The port of a virtual machine is a device: to look at it takes what has come in from its driver's queue, and then
+    # no interrupt wakes the runner that waits for it. The machine itself ends with its guard.
+    if not stat.S_ISCHR(os.fstat(0).st_mode):
+        # The hang-up is reported anyway, but macOS looks at nothing without an event; what may be read is the runner's.
+        poll.register(0, select.POLLHUP)
     poll.register(alarm, select.POLLIN)
     status, code = _ended(runner), None
     while status is None:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 _LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
 _NEEDED, _STRINGS = 1, 5
+_LOADED = {"libc.so.6": ("libgcc_s.so.1",)}
+"""What a library loads later, and doesn't say: the C library aborts a program when it can't, as a thread ends."""
+
 _LARGEST = 1 << 24
 """Bytes of a table of names, or of sections, that are looked at."""
 
@@ -24,7 +27,8 @@ def libraries(files: Iterable[Path]) -> set[Path]:
     seen: set[str] = set()
     todo = list(files)
     while todo:
-        for name in needed(todo.pop()):
+        file = todo.pop()
+        for name in (*needed(file), *_LOADED.get(file.name, ())):
             if name not in seen:
                 seen.add(name)
                 place = Path(name) if name.startswith("/") else known.get(name)

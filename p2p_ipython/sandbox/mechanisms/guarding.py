@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import NoReturn
@@ -46,8 +47,14 @@ class Watch:
         ended: list[int] = []
 
         def run() -> None:
-            ended.append(wait())
-            os.write(self._ring, b"\0")
+            code = 1
+            try:
+                code = wait()
+            except BaseException:  # a guard that stayed would hold the runner's pipe open, and its task would never end
+                sys.excepthook(*sys.exc_info())
+            finally:
+                ended.append(code)
+                os.write(self._ring, b"\0")
 
         threading.Thread(target=run, name="p2p-wait", daemon=True).start()
         poll = select.poll()

@@ -136,7 +136,7 @@ class Machine:
     def said(self, within: float | None) -> dict[str, Any] | None:
         """Return the next thing that the machine says; None if it ends, or says nothing in time, or nonsense."""
         until = None if within is None else time.monotonic() + within
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             while b"\n" not in self._rest and len(self._rest) < _LONGEST:
                 self._orders.settimeout(None if until is None else max(0.001, until - time.monotonic()))
                 piece = self._orders.recv(4096)
