@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import shlex
+import site
 import stat
 import sys
 import sysconfig
@@ -25,7 +26,6 @@ from p2p_ipython.protocol.frames import encode
 from p2p_ipython.protocol.task_frames import Task
 from p2p_ipython.sandbox.launch import LaunchOptions, runner_arguments
 from p2p_ipython.sandbox.mechanisms.elf import libraries
-from p2p_ipython.sandbox.mechanisms.environment import runner_environment
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, links_of, python_files
 from p2p_ipython.sandbox.mechanisms.shown import ETC, FIRST, SCRATCH, name_texts, roots
 
@@ -129,9 +129,11 @@ def system_files(found: list[str]) -> list[Path]:
 
 def start_script() -> str:
     """Return the first script on the disk: it becomes Python, with what that needs to start."""
-    env = {"PATH": "/usr/bin:/bin", "HOME": "/"}
+    env = {"PATH": "/usr/bin:/bin", "HOME": "/", "PYTHONDONTWRITEBYTECODE": "1", "IPYTHONDIR": "/nowhere"}
     if libraries_at := os.environ.get("LD_LIBRARY_PATH"):
         env["LD_LIBRARY_PATH"] = libraries_at
+    if os.path.isabs(base := site.getuserbase()):
+        env["PYTHONUSERBASE"] = base
     first = str(python_files().package / "sandbox" / "inside" / "machine.py")
     runner = runner_arguments(LaunchOptions(), str(SCRATCH), walled=True, filtered=True, held=True)
     names = pickle.dumps({})
@@ -139,7 +141,7 @@ def start_script() -> str:
     start = {
         "command": [sys.executable, *runner],
         "task": base64.b64encode(encode(task.header(), len(names)) + names).decode(),
-        "env": runner_environment(LaunchOptions(), SCRATCH / "home", SCRATCH / "tmp"),
+        "env": env | {"HOME": str(SCRATCH / "home"), "TMPDIR": str(SCRATCH / "tmp")},
         "user": TASK,
     }
     words = [sys.executable, "-I", "-S", first, json.dumps(start)]
