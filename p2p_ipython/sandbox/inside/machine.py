@@ -12,7 +12,6 @@ Standard library only.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import ctypes
 import fcntl
@@ -33,10 +32,8 @@ _SHARED = Path("/dev/shm")  # noqa: S108 - in the machine
 _LAST_WORDS = 4096
 _PORTS = Path("/sys/class/virtio-ports")
 _PATIENCE = 60.0
-_PRIMING = 16 << 20
-"""Bytes of the scratch folder of the runner that is there before the machine is saved."""
 
-_BIND, _REMOUNT, _READ_ONLY, _NOSUID, _NODEV, _DETACH = 4096, 32, 1, 2, 4, 2
+_BIND, _REMOUNT, _READ_ONLY, _NOSUID, _NODEV = 4096, 32, 1, 2, 4
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207  # ioctls of random(4)
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1  # netdevice(7)
 
@@ -87,12 +84,6 @@ def _mount_all() -> None:
         fcntl.ioctl(asking, _SET_FLAGS, struct.pack("16sh", b"lo", flags | _UP))
 
 
-def _mount_scratch(size: int) -> None:
-    _mount("scratch", SCRATCH, "tmpfs", _NOSUID | _NODEV, f"mode=1777,size={size}")
-    for name in ("home", "tmp"):
-        _make(Path(SCRATCH, name), 0o1777)
-
-
 def _open_port(name: str) -> int:
     """Open a port by the name that it has outside. Raises ``TimeoutError``."""
     until = time.monotonic() + _PATIENCE
@@ -124,28 +115,14 @@ def _line(port: int) -> bytes:
 
 
 def _prime(start: dict[str, Any]) -> None:
-    """Have a runner do a task, so that the files which it reads are in the machine's memory; nothing else stays."""
-    _mount_scratch(_PRIMING)
-    take, give = os.pipe()
-    hear, say = os.pipe()
-    if (runner := os.fork()) == 0:
+    """Have a Python import what a runner will, so that these files are in the machine's memory."""
+    if (child := os.fork()) == 0:
         try:
-            for number, descriptor in enumerate((take, say)):
-                os.dup2(descriptor, number)
             _give_up_root(start["user"])
-            os.chdir(f"{SCRATCH}/home")
-            _become(start["command"], start["env"])
+            _become([sys.executable, "-P", "-c", start["imports"]], start["env"])
         finally:
             os._exit(1)
-    os.close(take)
-    os.close(say)
-    with open(give, "wb", 0) as frames, open(hear, "rb", 0) as said, contextlib.suppress(BrokenPipeError):
-        frames.write(base64.b64decode(start["task"]))
-        heard = b""
-        while b'"cleared"' not in heard and (piece := said.read(1 << 16)):
-            heard = heard[-32:] + piece
-    os.waitpid(runner, 0)  # it ends when we close its pipes
-    ctypes.CDLL(None).umount2(os.fsencode(SCRATCH), _DETACH)
+    os.waitpid(child, 0)
 
 
 def _become(command: list[str], env: dict[str, str]) -> None:
@@ -172,8 +149,10 @@ def _renew(now: float, entropy: bytes) -> None:
 def _run(order: dict[str, Any], user: int, ports: tuple[int, int, int]) -> dict[str, Any]:
     """Run the runner to its end; return what is to be said of it."""
     orders, accounts, frames = ports
-    _mount_scratch(order["disk"])
+    _mount("scratch", SCRATCH, "tmpfs", _NOSUID | _NODEV, f"mode=1777,size={order['disk']}")
     _mount("shm", _make(_SHARED, 0o1777), "tmpfs", _NOSUID | _NODEV, f"mode=1777,size={order['shared']}")
+    for name in ("home", "tmp"):
+        _make(Path(SCRATCH, name), 0o1777)
     (_GROUP / "memory.oom.group").write_text("1")
     (_GROUP / "memory.max").write_text(str(order["memory"] or "max"))
     (_GROUP / "pids.max").write_text(str(order["processes"]))

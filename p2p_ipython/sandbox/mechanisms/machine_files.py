@@ -8,12 +8,10 @@ Linux only.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
 import os
-import pickle
 import shlex
 import site
 import stat
@@ -22,9 +20,6 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from p2p_ipython.protocol.frames import encode
-from p2p_ipython.protocol.task_frames import Task
-from p2p_ipython.sandbox.launch import LaunchOptions, runner_arguments
 from p2p_ipython.sandbox.mechanisms.elf import libraries
 from p2p_ipython.sandbox.mechanisms.python_files import SYSTEM, links_of, python_files
 from p2p_ipython.sandbox.mechanisms.shown import ETC, FIRST, SCRATCH, name_texts, roots
@@ -135,19 +130,16 @@ def start_script() -> str:
     if os.path.isabs(base := site.getuserbase()):
         env["PYTHONUSERBASE"] = base
     first = str(python_files().package / "sandbox" / "inside" / "machine.py")
-    runner = runner_arguments(LaunchOptions(), str(SCRATCH), walled=True, filtered=True, held=True)
-    names = pickle.dumps({})
-    task = Task("first", 1, "cell", ((len(names), None),), source="print()\n1", reply="safe")
-    start = {
-        "command": [sys.executable, *runner],
-        "task": base64.b64encode(encode(task.header(), len(names)) + names).decode(),
-        "env": env | {"HOME": str(SCRATCH / "home"), "TMPDIR": str(SCRATCH / "tmp")},
-        "user": TASK,
-    }
-    words = [sys.executable, "-I", "-S", first, json.dumps(start)]
+    words = [sys.executable, "-I", "-S", first, json.dumps({"imports": IMPORTS, "env": env, "user": TASK})]
     return (
         f"#!/bin/sh\nexec env -i {shlex.join([f'{name}={value}' for name, value in env.items()])} {shlex.join(words)}\n"
     )
+
+
+IMPORTS = "import p2p_ipython.sandbox.inside.runner, p2p_ipython.sandbox.inside.capture_output, " + ", ".join(
+    f"p2p_ipython.sandbox.inside.{name}" for name in ("channel", "execute", "shell", "tidy")
+)
+"""What a machine imports before it is saved: what a runner does, and a first cell."""
 
 
 def skeleton() -> tuple[list[str], dict[str, tuple[str, int]], dict[str, str]]:
