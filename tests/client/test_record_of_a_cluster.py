@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -157,7 +158,10 @@ def test_the_extension_decides_what_a_cluster_looks_like(cluster: Cluster, monke
 
 
 @pytest.mark.parametrize("size", [1000, 2 << 20])
-def test_the_size_of_a_task_is_that_of_all_that_goes_with_it(cluster: Cluster, size: int) -> None:
+def test_the_size_of_a_task_is_that_of_all_that_goes_with_it(
+    cluster: Cluster, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a personal cluster's tasks work
     made = cell(cluster, "'a source'")
     future = cluster._core.submit_task(made, files={"zeros": bytes(size)})
     future.result(PATIENCE)
