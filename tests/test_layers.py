@@ -43,7 +43,8 @@ MAY_IMPORT = {
     "bench": BASE | {"client"},
     "doctor": BASE | {"protocol", "board", "link"},
     "__main__": {"cli"},
-    "cli": BASE | {"protocol", "board", "link", "members", "lending", "worker", "client", "bench", "doctor", "__version__"},
+    "cli": BASE
+    | {"protocol", "board", "link", "members", "lending", "worker", "client", "bench", "doctor", "__version__"},
     "errors": set(),
     "config": {"errors"},
     "loop": {"errors"},
