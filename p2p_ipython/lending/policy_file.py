@@ -252,7 +252,9 @@ def _packages(value: object) -> object:
 def _tags(value: object) -> object:
     tags = _texts(value)
     wrong = next((tag for tag in tags if not TAG.fullmatch(tag)), None)
-    if wrong is not None or len(tags) > MAX_TAGS:
+    if wrong is not None:
+        raise ConfigError(f"{wrong[:40]!r} is no tag")
+    if len(tags) > MAX_TAGS:
         raise _Mistake(f"a list of at most {MAX_TAGS} tags")
     return tags
 

@@ -47,7 +47,7 @@ from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.runner_life import RunnerLife
-from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
+from p2p_ipython.worker.slot_base import UNKNOWN, Death, SlotListener, SlotState, Used
 from p2p_ipython.worker.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,9 @@ may be what they don't survive."""
 
 _AGAIN = 0.1
 """Seconds after which a task is interrupted again, for the first time. Each further time it is twice as long."""
+
+_ELSEWHERE = ("podman", "docker", "qemu")
+"""Mechanisms whose tasks are no processes of ours."""
 
 _FEW = 256
 """A result with so few segments, no failure and nothing attached is far below the bound of a header."""
@@ -115,6 +118,7 @@ class Slot:
         self._runner: RunnerLife | None = None
         self._watch: Watch
         """The runner's."""
+        self._spent = 0.0  # by the runner, in seconds of processors, when its task began
         self._owner: str | None = None
         self._job: _Job | None = None
         self._paused = False
@@ -165,6 +169,14 @@ class Slot:
     def memory(self) -> int:
         """Bytes that the runner and all it has started occupy now; 0 while there is none. Takes milliseconds."""
         return self._runner.usage() if self._runner is not None else 0
+
+    def used(self) -> Used:
+        """See ``TaskSlot``. Containers' processors are counted by their engine, and not here."""
+        runner = self._runner
+        if runner is None or runner.is_gone():
+            return UNKNOWN
+        own = self._mechanism not in _ELSEWHERE
+        return Used(max(0.0, runner.spent() - self._spent) if own else -1.0, self._watch.peak)
 
     def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
         """Have a task executed; ``body`` holds its inline segments. Returns at once.
@@ -346,6 +358,7 @@ class Slot:
             job.sent = True
             self._bound_time(runner, job)
             self._watch.begin(job)
+            self._spent = runner.spent()
             runner.writer.write_encoded(job.head, job.body)
 
     def _bound_time(self, runner: RunnerLife, job: _Job) -> None:
