@@ -184,6 +184,7 @@ class Keeper(NoLender):
         """Have an agent obey, before it says hello."""
         self._agent = agent
         self._name_newcomers()
+        self._name_unknown()
         self._apply()
 
     async def keep(self) -> None:
@@ -222,6 +223,7 @@ class Keeper(NoLender):
         later = [name for name in _AT_START if getattr(before, name) != getattr(self.policy, name)]
         words = f"; {', '.join(later)} from the next start on" if later else ""
         self._told(f"the policy was read anew{words}")
+        self._name_unknown()
 
     # -- the hand --
 
@@ -314,6 +316,13 @@ class Keeper(NoLender):
     def welcomes(self, signer: str) -> bool:
         """Return whether the policy takes tasks of a member, whenever."""
         return admits(self.policy, self._member(signer)) is None
+
+    def _name_unknown(self) -> None:
+        """Tell the lender of names in the policy that no member has: one may be mistyped."""
+        if isinstance(self.policy.who, tuple) and (roster := self._roster) is not None:
+            for who in self.policy.who:
+                if roster.member(who) is None and roster.named(who) is None:
+                    self._told(f"nobody in {self._title} is called {who[:80]!r}: the policy's who")
 
     def _name_newcomers(self) -> None:
         if self._roster is None or self._known_file is None:
