@@ -129,8 +129,7 @@ def _log(options: argparse.Namespace) -> int:
 
 
 def _line(entry: Entry) -> str:
-    from p2p_ipython.lending.policy import size_words
-    from p2p_ipython.protocol.plain import plain
+    from p2p_ipython.protocol.plain import plain, size_words
 
     parts = [
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.protocol.plain import size_words
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = 24 * 60
@@ -247,15 +248,6 @@ def admits(policy: Policy, member: Member) -> Refusal | None:
     if member.name in policy.who or any(key in policy.who for key in member.keys):
         return None
     return Refusal("who", "it is lent to others")
-
-
-def size_words(size: float) -> str:
-    """Return a size for people, in units of 1024."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} GiB"
 
 
 def _when(now: Moment, minutes: int) -> str:

@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from p2p_ipython.protocol.messages import why_words
-from p2p_ipython.protocol.placement import TaskSpec, WorkerState, WorkerView, fits, pythons, stays
+from p2p_ipython.protocol.placement import TaskSpec, WorkerState, WorkerView, fits, pythons
+from p2p_ipython.protocol.plain import size_words
 
 
 def too_large(known: Sequence[WorkerView], spec: TaskSpec) -> str:
     """Say that a task brings more than any worker here takes; "" if that isn't so."""
-    workers = [worker for worker in known if stays(worker)]
+    workers = [worker for worker in known if fits(worker, spec.python)]
     if not workers or not all(0 < worker.terms.input < spec.size for worker in workers):
         return ""
     most = max(worker.terms.input for worker in workers)
-    return f"waiting for a worker that takes {_size(spec.size)}: those that are here take at most {_size(most)} a task"
-
-
-def _size(size: int) -> str:
-    return f"{size / (1 << 30):.3g} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.3g} MiB"
+    return f"waiting for a worker that takes {size_words(spec.size)}: those that are here take at most {size_words(most)} a task"
 
 
 def reason(known: Sequence[WorkerView], python: str) -> str:

@@ -181,6 +181,7 @@ class Agent:
         endings += [slot.close() for slot in self._slots]
         endings.append(self.membership.close(Bye() if farewell else None))
         await asyncio.gather(*endings, return_exceptions=True)
+        self._keeper.end()
         await self._linker.close()
 
     # -- Speaker --

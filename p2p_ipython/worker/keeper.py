@@ -34,13 +34,13 @@ from p2p_ipython.lending.policy import (
     TaskFacts,
     admits,
     allows,
-    size_words,
     standing,
 )
 from p2p_ipython.lending.policy_file import PolicyError, amended, load
 from p2p_ipython.lending.record import Entry, LendingLog, midnight
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import MAX_ONLY
+from p2p_ipython.protocol.plain import size_words
 from p2p_ipython.protocol.roster import Roster
 from p2p_ipython.protocol.task_frames import Task
 from p2p_ipython.worker.slot_base import UNKNOWN, Used
@@ -123,6 +123,9 @@ class NoLender:
 
     def refused(self, task: Task, client: Certificate, refusal: Refusal) -> None:
         """Note that a task was refused."""
+
+    def end(self) -> None:
+        """Note that the worker has ended, and with it whatever still ran."""
 
 
 class Keeper(NoLender):
@@ -384,6 +387,11 @@ class Keeper(NoLender):
     def refused(self, task: Task, client: Certificate, refusal: Refusal) -> None:
         """Note that a task was refused."""
         self._write(task, client, "refused", why=refusal.words)
+
+    def end(self) -> None:
+        """Note that the worker has ended, and with it whatever still ran."""
+        for slot in list(self._running):
+            self.over(slot, "lost")
 
     def _write(self, task: Task, client: Certificate, outcome: str, **more: Any) -> None:
         if self._record is None:
