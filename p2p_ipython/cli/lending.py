@@ -98,6 +98,23 @@ def _tell(command: Command, options: argparse.Namespace) -> int:
     return 0
 
 
+def lent() -> list[str]:
+    """Return a line for each worker that lends this machine, with its policy; for people."""
+    from p2p_ipython.lending import control
+    from p2p_ipython.lending.policy_file import load, shown
+
+    lines = []
+    for path in control.workers():
+        try:
+            if (state := control.tell(path, "state")) is not None:
+                lines.append(f"lent: {_words(state)}")
+                conditions = shown(load(Path(state.policy))).splitlines() if state.policy else []
+                lines += [f"  {line}" for line in conditions if line]
+        except P2PError as error:
+            lines.append(f"lent: {error.message}")
+    return lines
+
+
 def _words(state: WorkerState) -> str:
     """Return a worker's line."""
     from p2p_ipython.protocol.plain import plain

@@ -17,8 +17,8 @@ def too_large(known: Sequence[WorkerView], spec: TaskSpec) -> str:
     workers = [worker for worker in known if fits(worker, spec.python)]
     if not workers or not all(0 < worker.terms.input < spec.size for worker in workers):
         return ""
-    most = max(worker.terms.input for worker in workers)
-    return f"waiting for a worker that takes {size_words(spec.size)}: those that are here take at most {size_words(most)} a task"
+    most = size_words(max(worker.terms.input for worker in workers))
+    return f"waiting for a worker that takes {size_words(spec.size)}: those that are here take at most {most} a task"
 
 
 def reason(known: Sequence[WorkerView], python: str) -> str:
