@@ -107,6 +107,11 @@ def _policy_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--who", choices=("all", "known"), help="lend to all members, or to those that you know")
     parser.add_argument(
+        "--ask",
+        action="store_true",
+        help="ask here before each task of another member (with --who known as the default)",
+    )
+    parser.add_argument(
         "--hours",
         action="append",
         metavar="HOURS",
@@ -135,7 +140,8 @@ def _given(options: argparse.Namespace) -> Given:
     return Given.read(
         file,
         {
-            "who": options.only or options.who,
+            "who": options.only or options.who or ("known" if options.ask else None),
+            "ask": options.ask or None,
             "hours": options.hours,
             "idle": options.idle,
             "mains": options.mains or None,
@@ -158,6 +164,7 @@ def _given(options: argparse.Namespace) -> Given:
 
 
 def _worker(options: argparse.Namespace) -> int:
+    from p2p_ipython.cli.consent import ask_lender
     from p2p_ipython.protocol.messages import NO_WALL
     from p2p_ipython.protocol.plain import count as plural
     from p2p_ipython.worker.hardening import harden
@@ -209,5 +216,6 @@ def _worker(options: argparse.Namespace) -> int:
             ),
             ready=ready,
             told=say,
+            ask=ask_lender,
         )
     )

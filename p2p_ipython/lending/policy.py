@@ -134,6 +134,7 @@ class Policy:
     used keyboard or mouse. ``mains``: only on mains power. ``load``: processors that other programs may keep busy.
     ``slots``: tasks at a time. ``input``: bytes that one task may bring. ``bytes_in`` and ``bytes_out``: what all tasks
     of a day may bring and take along. ``packages``: whether tasks may have packages installed, and which.
+    ``ask``: the lender is asked before each task of another member.
     """
 
     who: Who = "all"
@@ -149,6 +150,7 @@ class Policy:
     gpu: bool = False
     mounts: tuple[str, ...] = ()
     packages: Packages = "never"
+    ask: bool = False
     tags: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 

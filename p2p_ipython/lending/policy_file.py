@@ -42,6 +42,7 @@ TEMPLATE = """\
 # gpu = false                  # whether tasks have the graphics cards
 # mounts = ["/data:ro"]        # folders and files that are shared with tasks
 # packages = "never"           # or "ask", or the names of packages that tasks may have installed
+# ask = false                  # whether you are asked before each task, in the worker's terminal
 # tags = ["gpu"]               # what the machine is good for
 
 [limits]                       # of each task
@@ -274,6 +275,7 @@ _RULES: Mapping[str, Mapping[str, _Rule]] = {
         "gpu": _Rule(_flag, "true or false"),
         "mounts": _Rule(_texts, 'paths such as ["/data:ro"]'),
         "packages": _Rule(_packages, '"never", "ask", or names, as ["polars"]'),
+        "ask": _Rule(_flag, "true or false"),
         "tags": _Rule(_tags, 'words of small letters, digits, ".", "_" and "-", as ["gpu"]'),
     },
     "limits": {

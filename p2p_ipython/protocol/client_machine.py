@@ -41,7 +41,7 @@ from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms, why_words
 from p2p_ipython.protocol.placement import Placement, TaskSpec, WorkerState, WorkerView, fits, pythons, stays
 from p2p_ipython.protocol.plain import plain
-from p2p_ipython.protocol.reasons import reason, too_large
+from p2p_ipython.protocol.reasons import reason, refused, too_large
 from p2p_ipython.protocol.task_frames import (
     ClientFrame,
     Evicted,
@@ -200,6 +200,7 @@ class _Tracked:
     losses: int = 0
     sid: bytes | None = None
     last_loss: str = ""
+    asked: str = ""  # whose yes it waits for, in words
     refused: dict[bytes, int] = field(default_factory=dict)  # by whom, and the edition of their offer
     wanted: dict[str, int] = field(default_factory=dict)  # how often this attempt's worker asked, by ref
     story: list[str] = field(default_factory=list)
@@ -211,7 +212,7 @@ def _nobody(_signer: str) -> bool:
 
 def _conditions(terms: Terms) -> tuple[object, ...]:
     """Return the part of an offer on which it depends what the worker refuses."""
-    return terms.only, terms.not_for, terms.input, terms.paused
+    return terms.only, terms.not_for, terms.input, terms.paused, terms.answers
 
 
 class ClientMachine:
@@ -479,8 +480,10 @@ class ClientMachine:
                 return f"on {worker.name}, whose link is reconnecting ({worker.detail})"
             return f"on {worker.name}"
         again = f", after {task.last_loss}" if task.last_loss else ""
-        words = too_large(list(self.workers.values()), task.spec) or self.reason(task.spec.python)
-        return f"{words}{again}"
+        workers = list(self.workers.values())
+        if refused(workers, task.spec, task.refused):
+            return f"{task.asked or 'waiting for another worker'}{again}"
+        return f"{too_large(workers, task.spec) or self.reason(task.spec.python)}{again}"
 
     def reason(self, python: str) -> str:
         """Say in words why tasks that need ``python`` ("" for any) wait, all of them for the same reason."""
@@ -579,7 +582,11 @@ class ClientMachine:
         """Note that a worker's policy doesn't take this task. It has never run there, and may go to another worker."""
         task.refused = {sid: edition for sid, edition in task.refused.items() if sid in self.workers}
         task.refused[worker.sid] = worker.edition
-        task.last_loss = f"{worker.name} refused it: {plain(nack.detail, 200) or why_words(nack.why)}"
+        if nack.why == "asking":
+            task.asked, task.last_loss = f"waiting for {worker.name}'s yes", ""
+        else:
+            task.asked = ""
+            task.last_loss = f"{worker.name} refused it: {plain(nack.detail, 200) or why_words(nack.why)}"
         worker.have.difference_update(task.spec.refs)  # what was on its way there has been dropped
         self._leave(task)
         self._requeue(task, "refused")

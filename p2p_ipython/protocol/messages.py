@@ -89,6 +89,8 @@ WHY: Mapping[str, str] = {
     "bytes": "its day's bytes are used up",
     "who": "it is lent to others",
     "input": "the task is too large for it",
+    "asking": "its lender is asked",
+    "no": "its lender has said no",
     "packages": "it installs no such packages",
 }
 """A lender's reasons to take nothing for now, or not this task: word on the wire → for people."""
@@ -109,6 +111,7 @@ class Terms:
     is the mechanism that its tasks run behind, in a word; "process" has no wall. ``cards``: the graphics cards that
     tasks may use, whole ones for each slot. ``not_for``: fingerprints of keys that it is not for. ``input``: the most
     bytes that one task may bring; 0: any number. ``why`` it is paused, in a word (``WHY``); "": by hand.
+    ``answers`` rises when the lender has answered a question about a task: it may be sent again.
     """
 
     slots: int
@@ -126,6 +129,7 @@ class Terms:
     not_for: tuple[str, ...] = ()
     input: int = 0
     why: str = ""
+    answers: int = 0
 
     @property
     def walled(self) -> bool:
@@ -381,6 +385,7 @@ def _terms(fields: Any) -> Terms:
         not_for=tuple(_PRINT + digest for digest in _words(fields, "not_for", _DIGEST, MAX_ONLY)),
         input=_whole(fields, "input") if "input" in fields else 0,
         why=_word(fields, "why", _WHY, ""),
+        answers=_whole(fields, "answers") if "answers" in fields else 0,
     )
 
 
@@ -411,7 +416,7 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why")
+_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "answers")
 
 
 def _object(text: bytes) -> dict[str, Any]:

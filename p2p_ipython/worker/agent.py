@@ -304,7 +304,7 @@ class Agent:
         if job in self._arrived:
             return
         client = self.machine.owner_of(link)
-        if client is not None and (refusal := self._keeper.check(client, task)) is not None:
+        if client is not None and (refusal := self._keeper.check(client, task, body)) is not None:
             self._keeper.refused(task, client, refusal)
             self._act(self.machine.refuse(link, task.id, task.attempt, refusal.why, refusal.words))
             return

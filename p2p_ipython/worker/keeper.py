@@ -38,11 +38,13 @@ from p2p_ipython.lending.policy import (
 )
 from p2p_ipython.lending.policy_file import PolicyError, amended, load
 from p2p_ipython.lending.record import Entry, LendingLog, midnight
+from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import MAX_ONLY
 from p2p_ipython.protocol.plain import size_words
 from p2p_ipython.protocol.roster import Roster
 from p2p_ipython.protocol.task_frames import Task
+from p2p_ipython.worker.consent import Answer, Ask, Consent, Question
 from p2p_ipython.worker.slot_base import UNKNOWN, Used
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,26 @@ class _Running:
     outcome: str = ""
 
 
+@dataclass(frozen=True)
+class _Unwritten:
+    """Keys that the file of the known has yet to get."""
+
+    yes: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+
+
+@dataclass
+class _Seen:
+    """What a look has seen: a policy that was read anew, a file of the known, the machine, words for the lender."""
+
+    stamps: tuple[object, object]
+    written: _Unwritten
+    facts: MachineFacts = field(default_factory=MachineFacts)
+    policy: Policy | None = None
+    known: Known | None = None
+    words: str = ""
+
+
 class NoLender:
     """In place of a keeper: a worker that takes whatever comes, and writes nothing down."""
 
@@ -105,7 +127,7 @@ class NoLender:
         """Return whether tasks of a member are taken, whenever."""
         return True
 
-    def check(self, client: Certificate, task: Task) -> Refusal | None:
+    def check(self, client: Certificate, task: Task, body: Buffer) -> Refusal | None:
         """Return why this very task isn't taken; None if it is, or if nothing is: the machine is paused then."""
         return None
 
@@ -141,6 +163,7 @@ class Keeper(NoLender):
         told: Callable[[str], None] = lambda _words: None,
         record: LendingLog | None = None,
         known: KnownMembers | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.policy = given.policy
         self.hand = False  # whether the lender has paused it
@@ -151,7 +174,10 @@ class Keeper(NoLender):
         self._told = told
         self._record = record
         self._known_file = known
-        self._known = Known(frozenset())
+        self._known = Known()
+        self._consent = Consent(ask or _nobody, self._on_answer)
+        self._answers = 0
+        self._unwritten = _Unwritten()
         self._stamps: tuple[object, object] = (None, None)
         self._machine = Machine()
         self._facts = MachineFacts()
@@ -164,69 +190,88 @@ class Keeper(NoLender):
     # -- the beginning --
 
     def prepare(self, roster: Roster | None) -> None:
-        """Read what is known, and say yes to all who are there if nothing is. Call it in a thread, before ``begin``.
+        """Read what is known and what was run today, and look at the machine. Call it in a thread, before ``begin``.
 
         Raises ``ConfigError``.
         """
         self._roster = roster
         if self._known_file is not None:
             self._known = self._known_file.of(self._cluster)
-            if self._known.known is None:
-                keys = frozenset(key for member in roster.members for key in member.keys) if roster else frozenset()
-                if roster is not None:
-                    self._known_file.say_yes(self._cluster, keys)
-                self._known = Known(keys, keys)
         self._stamps = self._look_at_files()
         self._day = midnight(time.time())
         if self._record is not None and (self.policy.bytes_in or self.policy.bytes_out):
             self._bytes = list(self._record.today())
         self._facts = self._machine.look(self.policy)
-        self.refusal = standing(self.policy, _now(), self._all_facts())
 
     def begin(self, agent: Lent) -> None:
         """Have an agent obey, before it says hello."""
         self._agent = agent
-        self._name_newcomers()
+        self._meet_members()
         self._name_unknown()
         self._apply()
 
     async def keep(self) -> None:
-        """Look again and again, until cancelled."""
+        """Look again and again, and ask what is to be asked, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._consent.run(), name="p2p-ask")
+            group.create_task(self._keep_looking(), name="p2p-policy")
+
+    async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
             try:
-                await asyncio.to_thread(self._look)
+                seen = await asyncio.to_thread(self._look, self.policy, self._stamps, self._unwritten)
             except Exception:
                 log.exception("the lender's policy can't be looked at; what it said last holds")
+            else:
+                self._heed(seen)
             self._apply()
 
-    def _look(self) -> None:
-        stamps = self._look_at_files()
-        if stamps[0] != self._stamps[0]:
-            self._reload()
-        if stamps[1] != self._stamps[1] and self._known_file is not None:
+    def _look(self, policy: Policy, stamps: tuple[object, object], unwritten: _Unwritten) -> _Seen:
+        """Look at the files, if they have changed, and at the machine. In a thread: it changes nothing here."""
+        seen = _Seen(stamps, unwritten)
+        try:
+            if self._known_file is not None:
+                if unwritten.yes:
+                    self._known_file.say_yes(self._cluster, unwritten.yes)
+                if unwritten.named:
+                    self._known_file.have_named(self._cluster, unwritten.named)
+        except P2PError as error:
+            log.warning("%s", error.message)
+        seen.stamps = self._look_at_files()
+        if seen.stamps[0] != stamps[0]:
             try:
-                self._known = self._known_file.of(self._cluster)
+                seen.policy = Given.read(self._given.file, self._given.options).policy
+            except PolicyError as error:
+                seen.words = f"the policy is not read anew: {error.message} (the last good one stays)"
+        if seen.stamps[1] != stamps[1] and self._known_file is not None:
+            try:
+                seen.known = self._known_file.of(self._cluster)
             except ConfigError as error:
-                self._told(f"{error.message}; the members known before are known still")
-        self._stamps = stamps
-        self._facts = self._machine.look(self.policy)
+                seen.words = f"{error.message}; the members known before are known still"
+        seen.facts = self._machine.look(seen.policy or policy)
+        return seen
 
     def _look_at_files(self) -> tuple[object, object]:
         policy = private_files.stamp(self._given.file) if self._given.file is not None else None
         return policy, self._known_file.stamp() if self._known_file is not None else None
 
-    def _reload(self) -> None:
-        before = self.policy
-        try:
-            self.policy = Given.read(self._given.file, self._given.options).policy
-        except PolicyError as error:
-            self._told(f"the policy is not read anew: {error.message} (the last good one stays)")
-            return
-        later = [name for name in _AT_START if getattr(before, name) != getattr(self.policy, name)]
-        words = f"; {', '.join(later)} from the next start on" if later else ""
-        self._told(f"the policy was read anew{words}")
-        self._name_unknown()
+    def _heed(self, seen: _Seen) -> None:
+        """Take over what was seen."""
+        self._stamps, self._facts = seen.stamps, seen.facts
+        if self._unwritten == seen.written:
+            self._unwritten = _Unwritten()
+        if seen.known is not None:
+            known = seen.known.known if seen.known.known is not None else self._known.known
+            self._known = Known(known, seen.known.named | self._known.named)
+        if seen.words:
+            self._told(seen.words)
+        if seen.policy is not None:
+            before, self.policy = self.policy, seen.policy
+            later = [name for name in _AT_START if getattr(before, name) != getattr(self.policy, name)]
+            words = f"; {', '.join(later)} from the next start on" if later else ""
+            self._told(f"the policy was read anew{words}")
+            self._name_unknown()
 
     # -- the hand --
 
@@ -252,17 +297,23 @@ class Keeper(NoLender):
     def members_changed(self, roster: Roster | None) -> None:
         """Note that the members have changed: name the new ones to the lender, before anything of theirs runs."""
         self._roster = roster
-        self._name_newcomers()
+        self._meet_members()
         self._apply()
 
-    def check(self, client: Certificate, task: Task) -> Refusal | None:
+    def check(self, client: Certificate, task: Task, body: Buffer) -> Refusal | None:
         """Return why this very task isn't taken; None if it is, or if nothing is: the machine is paused then."""
         now, facts, task_facts = _now(), self._all_facts(), TaskFacts(_size_of(task))
         refusal = allows(self.policy, self._member(client.signer), task_facts, now, facts)
         if refusal is not None and refusal == standing(self.policy, now, facts):
             self._apply()  # it has come true since the last look: the machine hands the task back, as it does all
             return None
+        if refusal is None and self.policy.ask and not self.hand and not self._is_own(client.signer):
+            return self._consent.check(client, self._member(client.signer).name, task, body)
         return refusal
+
+    def _on_answer(self) -> None:
+        self._answers += 1
+        self._apply()
 
     def _member(self, signer: str) -> Member:
         found = self._roster.member(signer) if self._roster is not None else None
@@ -298,7 +349,7 @@ class Keeper(NoLender):
             left = max(1, self.policy.bytes_in - self._bytes[0])
             left = left if not self._bytes[0] else 1 << (left.bit_length() - 1)
             largest = min(largest, left) if largest else left
-        return {"only": only, "not_for": not_for, "input": largest, "tags": self.policy.tags}
+        return {"only": only, "not_for": not_for, "input": largest, "tags": self.policy.tags, "answers": self._answers}
 
     def _for_whom(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the keys that the offer is for, () for all, and those that it is not for.
@@ -327,26 +378,26 @@ class Keeper(NoLender):
                 if roster.member(who) is None and roster.named(who) is None:
                     self._told(f"nobody in {self._title} is called {who[:80]!r}: the policy's who")
 
-    def _name_newcomers(self) -> None:
+    def _meet_members(self) -> None:
+        """Name new members to the lender. At the very first time, the lender has said yes to all who are there."""
         if self._roster is None or self._known_file is None:
             return
+        if self._known.known is None:
+            everybody = frozenset(key for member in self._roster.members for key in member.keys)
+            self._known = Known(everybody, everybody)
+            self._unwritten = replace(self._unwritten, yes=everybody)
         new = [
             member
             for member in self._roster.members
             if not any(key in self._known.named for key in member.keys) and not self._is_own(member.keys[0])
         ]
-        if not new:
-            return
-        keys = [key for member in new for key in member.keys]
-        self._known = replace(self._known, named=self._known.named | set(keys))
+        keys = frozenset(key for member in new for key in member.keys)
+        self._known = replace(self._known, named=self._known.named | keys)
+        self._unwritten = replace(self._unwritten, named=self._unwritten.named | keys)
         for member in new:
-            takes = admits(self.policy, self._member(member.keys[0])) is None
+            takes = self.welcomes(member.keys[0])
             what = "their tasks may run here" if takes else f"until p2p lending welcome {member.name}, theirs don't run"
             self._told(f"{member.name} ({member.keys[0]}) is new in {self._title}; {what}")
-        try:
-            self._known_file.have_named(self._cluster, keys)
-        except P2PError as error:
-            log.warning("%s", error.message)
 
     # -- what the agent does --
 
@@ -385,7 +436,9 @@ class Keeper(NoLender):
         )
 
     def refused(self, task: Task, client: Certificate, refusal: Refusal) -> None:
-        """Note that a task was refused."""
+        """Note that a task was refused. One that waits for a yes is not over."""
+        if refusal.why == "asking":
+            return
         self._write(task, client, "refused", why=refusal.words)
 
     def end(self) -> None:
@@ -399,6 +452,10 @@ class Keeper(NoLender):
         source = hashlib.sha256(task.source.encode("utf-8", "surrogatepass")).hexdigest()[:16] if task.source else ""
         name = self._member(client.signer).name
         self._record.write(Entry(time.time(), self._title, name, client.signer, task.label, source, outcome, **more))
+
+
+async def _nobody(_question: Question) -> Answer:
+    return "no"
 
 
 def _size_of(task: Task) -> int:
@@ -419,6 +476,7 @@ def policy_words(policy: Policy) -> str:
         who,
         " or ".join(map(str, policy.hours)),
         f"after {policy.idle:g} s without keyboard and mouse" if policy.idle else "",
+        "after your yes" if policy.ask else "",
         "on mains power" if policy.mains else "",
         f"while other programs use at most {policy.load:g} processors" if policy.load else "",
         f"tasks of at most {size_words(policy.input)}" if policy.input else "",

@@ -38,6 +38,7 @@ from p2p_ipython.protocol.roster import is_fingerprint, is_title
 from p2p_ipython.sandbox.graphics import find, kinds
 from p2p_ipython.sandbox.launch import LaunchOptions, Mount
 from p2p_ipython.worker.agent import Agent
+from p2p_ipython.worker.consent import Ask
 from p2p_ipython.worker.hand import Hand
 from p2p_ipython.worker.keeper import Given, Keeper, NoLender
 from p2p_ipython.worker.sandboxes import choose
@@ -111,13 +112,15 @@ async def run_worker(
     lends: Callable[[Agent], None] = lambda _agent: None,
     held: Callable[[Hand], None] = lambda _hand: None,
     told: Callable[[str], None] = lambda _words: None,
+    ask: Ask | None = None,
     ended: asyncio.Event | None = None,
     enough: asyncio.Event | None = None,
 ) -> int:
     """Run a worker until its time is up, ``ended`` is set, or a signal or its lender ends it; return an exit code.
 
     ``ready(name, sid, sandbox)`` is called once the worker has said hello, ``lends(agent)`` when its runners are up,
-    too, and ``held(hand)`` before both. ``told`` is called with each sentence that the lender is to read. When the time
+    too, and ``held(hand)`` before both. ``told`` is called with each sentence that the lender is to read, ``ask`` for a
+    yes to a task, if the policy says so. When the time
     is up or ``enough`` is set, tasks that run may go on for ``DRAIN`` seconds; on the first SIGINT, as long as they
     take; the second one stops them (hand.py). Raises a ``BoardError``, ``ConfigError`` or ``NoKey`` when it can't join,
     ``NotAdmitted`` when its membership was revoked.
@@ -139,7 +142,7 @@ async def run_worker(
     )
     if sandbox == NO_WALL and not membership.standing.shared:
         launches = [_of_ones_own(each) for each in launches]
-    keeper = await _keeper(options, membership, told)
+    keeper = await _keeper(options, membership, told, ask)
     worker = _Worker(options, membership, launches, sandbox, expelled=expelled, keeper=keeper)
     hand = _hand(options, worker, keeper, told)
     control = Control(hand.heed) if hand is not None else None
@@ -188,7 +191,9 @@ async def run_worker(
     return 0
 
 
-async def _keeper(options: WorkerOptions, membership: Membership, told: Callable[[str], None]) -> Keeper | None:
+async def _keeper(
+    options: WorkerOptions, membership: Membership, told: Callable[[str], None], ask: Ask | None
+) -> Keeper | None:
     """Return what has the worker obey its lender. Tasks of friends are written down, one's own are not."""
     standing = membership.standing
     if options.given is None:
@@ -201,6 +206,7 @@ async def _keeper(options: WorkerOptions, membership: Membership, told: Callable
         told=told,
         record=LendingLog() if standing.shared else None,
         known=KnownMembers() if standing.shared else None,
+        ask=ask,
     )
     await asyncio.to_thread(keeper.prepare, standing.roster)
     return keeper

@@ -184,3 +184,26 @@ def test_the_log_says_what_has_run_and_shows_no_source(here: Village) -> None:
     assert "process_time" not in file.read_text()
     shown = bob.says("lending", "log", "-n", "2")
     assert re.search(r"carol \(alice/friends\)  'secret_sauce'  done  [\d.]+ s  processor [\d.]+ s  memory", shown)
+
+
+def test_a_lender_is_asked_in_the_terminal_and_the_friends_card_says_so(here: Village) -> None:
+    worker = here.person("bob").worker(TITLE, "--name", "desk", "--ask", tty=True)
+    friend = here.person("carol").notebook(CONNECTED)
+    friend.run("f = c.submit(pow, 2, 10)")
+    worker.expect(f"carol ({here.person('carol').fingerprint}) asks to run 'pow'")
+    waits(friend, "waiting for bob (desk)'s yes")
+    worker.type("what?\n")
+    worker.expect("Type y, m, t or n.")
+    worker.type("y\n")
+    assert friend.run("answer = f.result(60)") == "1024"
+    friend.run("f = c.submit(pow, 2, 11)")
+    worker.expect("[n]o; no answer in 2 minutes is no:")
+    worker.type("n\n")
+    waits(friend, "waiting for another worker, after bob (desk) refused it: its lender has said no")
+    friend.run("g = c.submit(pow, 2, 12)")
+    worker.expect("[n]o; no answer in 2 minutes is no:")
+    worker.type("m\n")
+    assert friend.run("answer = g.result(60)") == "4096"
+    assert friend.run("answer = f.result(60)") == "2048"  # the member's yes is for this one, too
+    worker.type("\x03")
+    assert worker.wait() == 0
