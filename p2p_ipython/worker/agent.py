@@ -236,7 +236,7 @@ class Agent:
 
     def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
         self._keeper.sent(self._numbers[slot], len(body))
-        self._keeper.over(self._numbers[slot], "done" if result.ok else "failed", slot.used())
+        self._keeper.over(self._numbers[slot], "done" if result.ok else "failed", slot.used)
         self._act(self.machine.slot_result(self._numbers[slot], result, body, self._loop.time()))
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:

@@ -140,8 +140,8 @@ class NoLender:
     def sent(self, slot: int, size: int) -> None:
         """Count bytes that go to a task's client."""
 
-    def over(self, slot: int, outcome: str, used: Used = UNKNOWN) -> None:
-        """Note that a slot's task is over, and what it has used."""
+    def over(self, slot: int, outcome: str, used: Callable[[], Used] = lambda: UNKNOWN) -> None:
+        """Note that a slot's task is over; ``used`` tells what it has used."""
 
     def refused(self, task: Task, client: Certificate, refusal: Refusal) -> None:
         """Note that a task was refused."""
@@ -419,18 +419,19 @@ class Keeper(NoLender):
         if (running := self._running.get(slot)) is not None:
             running.sent += size
 
-    def over(self, slot: int, outcome: str, used: Used = UNKNOWN) -> None:
-        """Note that a slot's task is over, and what it has used."""
+    def over(self, slot: int, outcome: str, used: Callable[[], Used] = lambda: UNKNOWN) -> None:
+        """Note that a slot's task is over; ``used`` tells what it has used."""
         running = self._running.pop(slot, None)
         if running is None or self._record is None:
             return
+        has_used = used()
         self._write(
             running.task,
             running.client,
             running.outcome or outcome,
             seconds=time.monotonic() - running.began,
-            cpu=used.cpu,
-            memory=used.memory,
+            cpu=has_used.cpu,
+            memory=has_used.memory,
             bytes_in=running.size,
             bytes_out=running.sent,
         )

@@ -28,6 +28,7 @@ from p2p_ipython.worker.hardening import harden
 
 if TYPE_CHECKING:
     from p2p_ipython.worker.agent import Agent
+    from p2p_ipython.worker.consent import Answer, Question
     from p2p_ipython.worker.hand import Hand
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class _Lent:
                 lends=self._lends,
                 held=self._is_held,
                 told=self._is_told,
+                ask=self._is_asked,
                 ended=self._ended,
                 enough=self._enough,
             )
@@ -162,6 +164,11 @@ class _Lent:
         """Keep a sentence for the lender: the notebook shows the last ones."""
         self._news = [*self._news, words[:MAX_NEWS_WORDS]][-MAX_NEWS:]
         self._report()
+
+    async def _is_asked(self, question: Question) -> Answer:
+        """Say no: a notebook has no terminal to ask in."""
+        self._is_told(f"{question.name} was refused: your policy says ask, which takes p2p worker in a terminal")
+        return "no"
 
     def _lends(self, agent: Agent) -> None:
         self._agent = agent

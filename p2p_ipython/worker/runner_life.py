@@ -104,7 +104,7 @@ class RunnerLife:
         return self._launch.usage(self.process, shared_once=shared_once)
 
     def spent(self) -> float:
-        """Return the seconds of processors that its processes have spent so far. Takes a quarter of a millisecond."""
+        """Return the seconds of processors that its processes have spent so far. Takes half a millisecond."""
         return spent_below(self.process.pid)
 
     def excess(self) -> Death | None:

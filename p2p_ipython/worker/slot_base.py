@@ -102,7 +102,7 @@ class TaskSlot(Protocol):
         ...
 
     def used(self) -> Used:
-        """Return what the task that runs, or the last one, has used so far."""
+        """Return what has been used since the last call: ask once, at the end of each task. Takes a millisecond."""
         ...
 
     def pause(self) -> None:

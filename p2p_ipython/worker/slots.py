@@ -118,7 +118,7 @@ class Slot:
         self._runner: RunnerLife | None = None
         self._watch: Watch
         """The runner's."""
-        self._spent = 0.0  # by the runner, in seconds of processors, when its task began
+        self._spent = 0.0  # by the runner, in seconds of processors, up to its last task
         self._owner: str | None = None
         self._job: _Job | None = None
         self._paused = False
@@ -175,8 +175,10 @@ class Slot:
         runner = self._runner
         if runner is None or runner.is_gone():
             return UNKNOWN
-        own = self._mechanism not in _ELSEWHERE
-        return Used(max(0.0, runner.spent() - self._spent) if own else -1.0, self._watch.peak)
+        if self._mechanism in _ELSEWHERE:
+            return Used(memory=self._watch.peak)
+        before, self._spent = self._spent, runner.spent()
+        return Used(max(0.0, self._spent - before), self._watch.peak)
 
     def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
         """Have a task executed; ``body`` holds its inline segments. Returns at once.
@@ -358,7 +360,6 @@ class Slot:
             job.sent = True
             self._bound_time(runner, job)
             self._watch.begin(job)
-            self._spent = runner.spent()
             runner.writer.write_encoded(job.head, job.body)
 
     def _bound_time(self, runner: RunnerLife, job: _Job) -> None:
@@ -401,6 +402,8 @@ class Slot:
                     runner.warm = True
                     if job is not None and job.sent:
                         self._bound_time(runner, job)
+                    elif job is None:
+                        self._spent = runner.spent()
                 case Cleared(why=why) if job is not None and job.held is not None:
                     if why:
                         log.warning("runner %s can't clear up after a task: %.500r", runner.pid, why)
@@ -449,6 +452,7 @@ class Slot:
 
     def _on_runner_ready(self, runner: RunnerLife, pid: int) -> None:
         runner.pid = pid
+        self._spent = runner.spent()
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         if self._job is not None:

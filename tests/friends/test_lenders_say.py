@@ -207,3 +207,25 @@ def test_a_lender_is_asked_in_the_terminal_and_the_friends_card_says_so(here: Vi
     assert friend.run("answer = f.result(60)") == "2048"  # the member's yes is for this one, too
     worker.type("\x03")
     assert worker.wait() == 0
+
+
+def test_a_notebook_names_newcomers_and_heeds_the_policy_and_p2p_lending(here: Village) -> None:
+    bob = here.person("bob")
+    (Path(bob.environment["P2P_DATA"]) / "lending.toml").write_text('slots = 2\ninput = "1M"\n[limits]\ntime = "1h"')
+    lends = bob.notebook("from p2p_ipython.client.lending import lender, lending_text; L = lender()")
+    lent = lends.run(f"s = L.lend({TITLE!r}, name='desk'); answer = s.slots, s.policy, lending_text(s)")
+    assert lent.startswith("(2, 'tasks of at most 1 MiB', ")
+    assert "Policy: tasks of at most 1 MiB." in lent
+    alice, erin = here.person("alice"), here.person("erin")
+    profile = owner.admit(alice.profiles.load(TITLE), alice.key, "erin", erin.fingerprint)
+    here.give(profile, erin)
+    assert erin.notebook(CONNECTED).run("answer = c.submit(pow, 2, 10).result(60)") == "1024"
+    eventually(lambda: "erin" in lends.run("answer = L.states()[0].news"), "her name")
+    assert f"is new in {TITLE}; their tasks may run here" in lends.run("answer = lending_text(L.states()[0])")
+
+    assert f"desk for {TITLE}: paused; 0 of 2 slots run a task" in bob.says("lending", "pause")
+    eventually(lambda: lends.run("answer = L.states()[0].state") == "'paused'", "the pause")
+    assert lends.run("answer = L.resume(s.id).state") == "'lending'"
+    assert "desk for alice/friends: lending" in bob.says("lending")
+    bob.says("lending", "stop")
+    eventually(lambda: lends.run("answer = L.states()") == "()", "the end of the worker")

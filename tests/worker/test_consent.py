@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from people import certificate
 
 from p2p_ipython.cli.consent import _card
+from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.task_frames import Task
 from p2p_ipython.worker import consent
 from p2p_ipython.worker.consent import MAX_QUESTIONS, MAX_QUESTIONS_OF_A_MEMBER, Answer, Consent, Question
 
-CAROL, DAVE = certificate("c", "client", "carol"), certificate("d", "client", "dave")
-CAROL_TOO = certificate("c2", "client", "carol")
+
+def client(sid: str, member: str) -> Certificate:
+    return Certificate("c", sid.encode(), b"", b"", "client", 0.0, member, b"")
+
+
+CAROL, CAROL_TOO, DAVE = client("c", "carol"), client("c2", "carol"), client("d", "dave")
 
 
 class Lender:
@@ -51,8 +55,8 @@ def task(name: str = "t", source: str = "1 + 1", ref: str | None = None) -> Task
     return Task(name, 1, "cell", ((2, ref),), source=source, label=name)
 
 
-def why(made: Consent, it: Task, client: object = CAROL, body: bytes = b"ab") -> str:
-    refusal = made.check(client, "carol", it, body)  # type: ignore[arg-type]
+def why(made: Consent, it: Task, whose: Certificate = CAROL, body: bytes = b"ab") -> str:
+    refusal = made.check(whose, "carol", it, body)
     return refusal.why if refusal is not None else ""
 
 
@@ -80,7 +84,7 @@ async def test_always_is_for_the_member_or_for_the_same_bytes() -> None:
     async with asking() as (made, lender):
         why(made, task())
         await lender.says("same")
-        assert [why(made, task(name), client) for name, client in (("t", CAROL), ("u", CAROL_TOO))] == ["", ""]
+        assert [why(made, task(name), whose) for name, whose in (("t", CAROL), ("u", CAROL_TOO))] == ["", ""]
         assert why(made, task("u", source="other")) == "asking"
         await lender.says("member")
         assert why(made, task("v", source="anything"), CAROL_TOO) == ""
@@ -112,7 +116,7 @@ async def test_one_member_can_not_take_all_questions() -> None:
         assert why(made, task(), DAVE) == "asking"
         assert len(made._waiting) == MAX_QUESTIONS_OF_A_MEMBER + 1
         for number in range(100):
-            why(made, task(), certificate(f"x{number}", "client", f"m{number}"))
+            why(made, task(), client(f"x{number}", f"m{number}"))
         assert len(made._waiting) == MAX_QUESTIONS
 
 
