@@ -35,6 +35,7 @@
         ├── NotTrusted            the result has come, as a pickle of a worker that isn't trusted
         ├── PythonMismatch        the task needs another Python minor version
         ├── NameMissing           a module or a name isn't there on the worker
+        ├── StoppedByLender       the lender has stopped the task by hand; it was given to nobody else
         ├── InputFailed           a future among its arguments failed; that one's error is the cause
         └── WorkerLost            its worker went away, after every attempt; a BrokenExecutor
 
@@ -266,6 +267,10 @@ class PythonMismatch(TaskError):
 
 class NameMissing(TaskError):
     """A module or a name that the task needs is not there on the worker."""
+
+
+class StoppedByLender(TaskError):
+    """The lender has stopped the task by hand. It was given to nobody else: that is for its owner to say."""
 
 
 class InputFailed(TaskError):

@@ -7,6 +7,7 @@ The blocks, lowest first; those on one line don't import one another::
     task                                 what travels (pure)
     board | link | sandbox               adapters to the outside
     members                              who is in a cluster: files, invitations, the host
+    lending                              the lender's policy and log, and the way to workers here
     worker | client | doctor
     notebook
     cli bench rehearsal
@@ -34,14 +35,16 @@ MAY_IMPORT = {
     "link": BASE | {"protocol", "task"},
     "sandbox": BASE | {"protocol", "task"},
     "members": BASE | {"protocol", "task", "board", "link"},
-    "worker": BASE | {"protocol", "task", "board", "link", "members", "sandbox"},
+    "lending": BASE | {"protocol"},
+    "worker": BASE | {"protocol", "task", "board", "link", "members", "sandbox", "lending"},
     "client": BASE | {"protocol", "task", "board", "link", "members", "sandbox"},
-    "notebook": BASE | {"protocol", "task", "board", "link", "members", "client"},
+    "notebook": BASE | {"protocol", "task", "board", "link", "members", "client", "lending"},
     "rehearsal": BASE | {"protocol", "task", "board", "link", "sandbox", "members", "client", "worker"},
     "bench": BASE | {"client"},
     "doctor": BASE | {"protocol", "board", "link"},
     "__main__": {"cli"},
-    "cli": BASE | {"protocol", "board", "link", "members", "worker", "client", "bench", "doctor", "__version__"},
+    "cli": BASE
+    | {"protocol", "board", "link", "members", "lending", "worker", "client", "bench", "doctor", "__version__"},
     "errors": set(),
     "config": {"errors"},
     "loop": {"errors"},

@@ -6,6 +6,7 @@
 
     board.py       p2p board: run a board
     worker.py      p2p worker: lend this machine's spare time
+    lending.py     p2p lending: pause or stop the workers here; their log and policy
     sandbox.py     p2p sandbox: which sandboxes work here
     host.py        p2p host: host a cluster of friends
     invite.py      p2p invite: invite a friend, by a code
@@ -42,6 +43,7 @@ from p2p_ipython.cli import (
     host,
     invite,
     join,
+    lending,
     members,
     sandbox,
     setup,
@@ -59,7 +61,7 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 """The exit status that a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
 
-MODULES = (board, worker, sandbox, host, invite, join, members, bench, setup, doctor, trace, whoami)
+MODULES = (board, worker, lending, sandbox, host, invite, join, members, bench, setup, doctor, trace, whoami)
 """The modules whose ``add`` makes the commands, in the order of the help."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from p2p_ipython import loop
 from p2p_ipython.cli.arguments import PICO_BOARD, Commands, key_arguments
+from p2p_ipython.cli.lending import lent
 from p2p_ipython.cli.terminal import run, say, wrong_usage
 from p2p_ipython.config import Settings
 
@@ -66,6 +67,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     report = run(_examine(_places(options), tell))
     say(json.dumps(report.as_json()) if options.json else f"\n{verdict(report)}")
+    for line in () if options.json else lent():
+        say(line)
     return 0 if report.healthy else 1
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 # Functions import the modules that are heavy: --help must be quick (see the package).
 import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from p2p_ipython.cli.arguments import PERSONAL, Commands, address, amount, cluster_arguments, count, duration, size
 from p2p_ipython.cli.terminal import run, say
 from p2p_ipython.config import Settings
+
+if TYPE_CHECKING:
+    from p2p_ipython.worker.keeper import Given
 
 
 def add(commands: Commands) -> None:
@@ -17,7 +23,8 @@ def add(commands: Commands) -> None:
         _worker,
         short="lend this machine's spare time to a cluster",
         text="Lend this machine's spare time: run the tasks of a cluster's notebooks, until --duration is over or\n"
-        "Ctrl-C. Give the title of a cluster of friends (p2p join CODE comes first). Or give a board: then it is the\n"
+        "Ctrl-C, which lets running tasks end; again, it stops them.\n"
+        "Give the title of a cluster of friends (p2p join CODE comes first). Or give a board: then it is the\n"
         "cluster of your SSH key, which only notebooks that hold the same key can use.\n"
         "Tasks of friends run in a sandbox, out of reach of your files, keys and network; see p2p sandbox.",
         example="  p2p worker --cluster alice/friends\n"
@@ -27,9 +34,7 @@ def add(commands: Commands) -> None:
     )
     cluster_arguments(parser, required=False, default=PERSONAL)
     parser.add_argument("--name", help="the name that others see (default: this machine's name)")
-    parser.add_argument(
-        "--slots", type=count, metavar="N", default=1, help="tasks that may run at a time (default: %(default)s)"
-    )
+    parser.add_argument("--slots", type=count, metavar="N", help="tasks that may run at a time (default: 1)")
     parser.add_argument(
         "--duration",
         type=duration,
@@ -50,6 +55,7 @@ def add(commands: Commands) -> None:
         metavar="WORD",
         help="a word that tells people what this machine is good for, as gpu; may be repeated",
     )
+    _policy_arguments(parser)
     parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory of a task, as 2G (default: a share)")
     parser.add_argument(
         "--cpus",
@@ -98,12 +104,84 @@ def add(commands: Commands) -> None:
     )
 
 
+def _policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a policy says, and win over it."""
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="who, when and how much, in TOML; see p2p lending policy (default: that file, if it is there)",
+    )
+    parser.add_argument("--who", choices=("all", "known"), help="lend to all members, or to those that you know")
+    parser.add_argument(
+        "--ask",
+        action="store_true",
+        help="ask here before each task of another member (with --who known as the default)",
+    )
+    parser.add_argument(
+        "--hours",
+        action="append",
+        metavar="HOURS",
+        help='lend in these hours only, as 22:00-07:00 or "Mon-Fri 18-8"; may be repeated',
+    )
+    parser.add_argument(
+        "--idle", type=duration, metavar="TIME", help="lend only when nobody has used keyboard or mouse for so long"
+    )
+    parser.add_argument("--mains", action="store_true", help="lend only on mains power")
+    parser.add_argument(
+        "--load", type=amount, metavar="N", help="lend only while other programs keep no more processors busy, as 1.5"
+    )
+    parser.add_argument("--input", type=size, metavar="SIZE", help="the most that one task may bring, as 1G")
+    parser.add_argument("--bytes-in", type=size, metavar="SIZE", help="the most that tasks may bring in a day, as 20G")
+    parser.add_argument("--bytes-out", type=size, metavar="SIZE", help="the most that tasks may take along in a day")
+
+
+def _given(options: argparse.Namespace) -> Given:
+    """Return the policy: its file, and the options, which win. Raises ``PolicyError``."""
+    from p2p_ipython.lending.policy_file import default_path
+    from p2p_ipython.worker.keeper import Given
+
+    file = options.policy
+    if file is None and default_path().exists():
+        file = default_path()
+    return Given.read(
+        file,
+        {
+            "who": options.only or options.who or ("known" if options.ask else None),
+            "ask": options.ask or None,
+            "hours": options.hours,
+            "idle": options.idle,
+            "mains": options.mains or None,
+            "load": options.load,
+            "slots": options.slots,
+            "input": options.input,
+            "bytes_in": options.bytes_in,
+            "bytes_out": options.bytes_out,
+            "network": options.network or None,
+            "gpu": options.gpu or None,
+            "mounts": options.mount or None,
+            "tags": options.tag or None,
+            "limits.memory": options.memory,
+            "limits.cpus": options.cpus,
+            "limits.disk": options.disk,
+            "limits.processes": options.processes,
+            "limits.time": options.task_time,
+        },
+    )
+
+
 def _worker(options: argparse.Namespace) -> int:
+    from p2p_ipython.cli.consent import ask_lender
     from p2p_ipython.protocol.messages import NO_WALL
+    from p2p_ipython.protocol.plain import count as plural
     from p2p_ipython.worker.hardening import harden
+    from p2p_ipython.worker.keeper import policy_words
     from p2p_ipython.worker.main import WorkerOptions, run_worker
     from p2p_ipython.worker.mounts import mounts_text, read_mounts
     from p2p_ipython.worker.sandboxes import left_out
+
+    given = _given(options)
+    policy = given.policy
 
     def ready(name: str, _session: bytes, sandbox: str) -> None:
         say(f"{name} lends {slots} to {options.cluster}{whom}, in {sandbox}{shared}; Ctrl-C ends it")
@@ -111,41 +189,41 @@ def _worker(options: argparse.Namespace) -> int:
             say("warning: process is no protection: tasks run as you, with your files in reach")
         elif sandbox != NO_WALL and (closed := left_out()):
             say(closed)
+        if conditions := policy_words(policy):
+            say(f"policy: {conditions}")
 
-    settings = Settings.load(
-        task_memory=options.memory,
-        task_cpus=options.cpus,
-        task_disk=options.disk,
-        task_processes=options.processes,
-        task_time=options.task_time,
-    )
+    limits = {f"task_{name}": value or None for name, value in asdict(policy.limits).items()}
+    settings = Settings.load(**limits)
     harden()
-    mounts = read_mounts(options.mount)
-    given = ("the internet" if options.network else "", "graphics cards" if options.gpu else "", mounts_text(mounts))
-    shares = [text for text in given if text]
+    mounts = read_mounts(policy.mounts)
+    also = ("the internet" if policy.network else "", "graphics cards" if policy.gpu else "", mounts_text(mounts))
+    shares = [text for text in also if text]
     shared = f", with {' and '.join(shares)}" if shares else ""
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
-    slots = "1 slot" if options.slots == 1 else f"{options.slots} slots"
+    slots = plural(policy.slots or 1, "slot")
     return run(
         run_worker(
             WorkerOptions(
                 board=options.board,
                 cluster=options.cluster,
                 name=options.name,
-                slots=options.slots,
+                slots=policy.slots or 1,
                 duration=options.duration,
                 identity=options.identity,
                 accept_host_key=options.accept_host_key,
                 ssh_options=tuple(options.ssh_option),
                 settings=settings,
                 only=tuple(options.only),
-                tags=tuple(options.tag),
+                tags=policy.tags,
                 sandbox=options.sandbox,
                 mounts=mounts,
-                network=options.network,
-                gpu=options.gpu,
+                network=policy.network,
+                gpu=policy.gpu,
                 listen=options.listen,
+                given=given,
             ),
             ready=ready,
+            told=say,
+            ask=ask_lender,
         )
     )

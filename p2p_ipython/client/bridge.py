@@ -271,7 +271,8 @@ class Bridge:
             return
         refs = {ref: view.nbytes for ref, view in task.large.items()}
         kind = f"{task.kind} {hash(task.source or task.label)}"
-        spec = TaskSpec(task.id, python=task.needs_python or "", refs=refs, once=task.once, kind=kind)
+        python = task.needs_python or ""
+        spec = TaskSpec(task.id, python=python, refs=refs, once=task.once, kind=kind, size=task.size)
         self._act(self.machine.submit(spec, self._loop.time()))
 
     def _tick(self) -> None:

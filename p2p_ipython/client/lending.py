@@ -77,8 +77,9 @@ class LendingState:
     run a task; ``until`` is Unix time, seconds, 0 for no end; ``only``: for whom, as it was given, () for everybody.
     ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``mounts``: the files that are shared with
     tasks, in words, "" for none; ``network``: whether tasks have the internet; ``cards``: the graphics cards that they
-    have, in words. ``usage``: tasks and seconds, by the
-    fingerprint of the member who had them run.
+    have, in words. ``policy``: the lender's policy in words, "" for one without conditions; ``news``: the last
+    sentences for the lender, as of new members. ``usage``: tasks and seconds, by the fingerprint of the member who had
+    them run.
     """
 
     id: str
@@ -95,6 +96,8 @@ class LendingState:
     mounts: str = ""
     network: bool = False
     cards: str = ""
+    policy: str = ""
+    news: tuple[str, ...] = ()
     usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
@@ -151,7 +154,7 @@ class Lender:
         self,
         where: Cluster | str,
         *,
-        slots: int = 1,
+        slots: int | None = None,
         seconds: float | None = None,
         name: str | None = None,
         only: Sequence[str] = (),
@@ -163,6 +166,8 @@ class Lender:
         gpu: bool = False,
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
+
+        What isn't said here is as the user's policy has it (``p2p lending policy``).
 
         Returns once the worker lends. ``seconds``: until it ends by itself (None: it doesn't). ``name``: what others
         see (default: this machine's name). ``only``: members, by name or fingerprint, for whom it is (default: for
@@ -177,7 +182,7 @@ class Lender:
         """
         if sys.platform == "win32":
             raise UsageError("workers don't run on Windows itself", hint="Lend from WSL, or from another machine.")
-        if not 1 <= slots <= MAX_SLOTS:
+        if slots is not None and not 1 <= slots <= MAX_SLOTS:
             raise ConfigError(f"{slots} slots can't be lent", hint=f"Give a number from 1 to {MAX_SLOTS}.")
         if seconds is not None and not 0 < seconds <= MAX_SECONDS:
             raise ConfigError("that is no time to lend for", hint="Give more than nothing, and a year at most.")
@@ -185,7 +190,7 @@ class Lender:
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
         given |= {"sandbox": sandbox, "mounts": list(mounts), "network": network, "gpu": gpu}
         given["settings"] = asdict(Settings.load({}, **given["settings"] | dict(limits or {})))
-        state = LendingState("", title, name or "", "starting", slots=slots, only=tuple(only), tags=tuple(tags))
+        state = LendingState("", title, name or "", "starting", slots=slots or 1, only=tuple(only), tags=tuple(tags))
         state = replace(state, network=network)
         made: list[str] = []
         try:
@@ -276,6 +281,8 @@ class Lender:
             sandbox=str(said.get("sandbox")),
             mounts=str(said.get("mounts", "")),
             cards=str(said.get("cards", "")),
+            policy=str(said.get("policy", "")),
+            slots=int(said.get("slots", lending.state.slots)),
             until=float(until) if isinstance(until, int) else 0.0,
         )
         return lending.state
@@ -355,6 +362,7 @@ class Lender:
             state="ending" if lending.stopping else state if state in LIVE else lending.state.state,
             words=str(said.get("words", "")),
             busy=int(said.get("busy", 0)),
+            news=tuple(str(words) for words in said.get("news", ())),
             usage={str(key): (int(used[0]), float(used[1])) for key, used in dict(said.get("usage", {})).items()},
         )
 
@@ -420,6 +428,8 @@ def lending_text(state: LendingState) -> str:
         [
             first,
             *([f"({state.words})"] if state.words else []),
+            *([f"Policy: {state.policy}."] if state.policy else []),
+            *state.news,
             _protection(state),
             f"%p2p_lend {turn}   or   %p2p_lend --stop; it ends with this notebook's kernel, too.",
         ]

@@ -56,7 +56,9 @@ class LendingMagics(Magics):
 
     @magic_arguments()
     @argument("cluster", nargs="?", metavar="TITLE", help="as alice/friends (default: the cluster that is connected)")
-    @argument("--slots", type=int, default=1, metavar="N", help="tasks that may run at a time (default: 1)")
+    @argument(
+        "--slots", type=int, metavar="N", help="tasks that may run at a time (default: 1, or as your policy says)"
+    )
     @argument(
         "--for",
         dest="only",
@@ -96,6 +98,7 @@ class LendingMagics(Magics):
     def p2p_lend(self, line: str) -> None:
         """Lend this machine to a cluster: a worker in the background runs tasks of its members.
 
+        Your policy (`p2p lending policy` in a terminal) holds here, too: who, hours, only while idle, and more.
         Tasks of friends run in a sandbox, out of reach of your files, keys and network. The worker's state is shown
         under the cell. It ends with --stop, after --duration, or with this notebook's kernel.
         --pause, --resume and --stop are for TITLE, or for everything that this notebook lends. While it lends, the
@@ -118,7 +121,7 @@ class LendingMagics(Magics):
 
         where = self._where(given["cluster"])
         title = where if isinstance(where, str) else where.target
-        if given["slots"] == 1 and not any(given[name] for name in _CONDITIONS):
+        if given["slots"] in (None, 1) and not any(given[name] for name in _CONDITIONS):
             for one in lender().states():
                 if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
                     say(in_notebook(lending_text(one)))  # without options the magic asks for the state

@@ -40,7 +40,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError, PythonMismatch, RemoteProtocolError, WorkerLost, WrongPeer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.meetings import Meetings
-from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms
+from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms, why_words
 from p2p_ipython.protocol.placement import (
     Placement,
     TaskSpec,
@@ -54,7 +54,7 @@ from p2p_ipython.protocol.placement import (
     takes,
 )
 from p2p_ipython.protocol.plain import plain
-from p2p_ipython.protocol.reasons import reason
+from p2p_ipython.protocol.reasons import reason, refused, too_large
 from p2p_ipython.protocol.task_frames import (
     ClientFrame,
     Evicted,
@@ -73,6 +73,9 @@ from p2p_ipython.protocol.transitions import check
 MAX_WANTS = 8
 """How often a worker may ask for one buffer of an attempt: once, and when runners that held it have died. Each time its
 bytes are queued anew, so a worker that asks on and on, and reads nothing, would fill the client."""
+
+MAX_PASSED_OVER = 64
+"""Tasks that no worker with room takes, and that the next ones pass over, in one event."""
 
 
 class TaskState(enum.Enum):
@@ -97,6 +100,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[str, frozenset[TaskState]]] = {
     TaskState.SENT: {
         "started": frozenset({TaskState.RUNNING}),
         "nack": frozenset({TaskState.WAITING}),
+        "refused": frozenset({TaskState.WAITING}),
         "result": frozenset({TaskState.DONE, TaskState.FAILED}),
         "lost": frozenset({TaskState.WAITING, TaskState.FAILED}),
         "cancel": frozenset({TaskState.CANCELLED}),
@@ -111,9 +115,9 @@ TRANSITIONS: Mapping[TaskState, Mapping[str, frozenset[TaskState]]] = {
 }
 """What may become of a task: state → event → next states. Those that aren't here are over.
 
-``room``: a worker has room for it. ``lost``: its attempt came to nothing and may have run; a nack that contradicts a
-``started``, or that refuses this very task, counts as one. ``hopeless``: no worker can run it, or we are no member any
-more.
+``room``: a worker has room for it. ``refused``: its lender's policy doesn't take it. ``lost``: its attempt came to
+nothing and may have run; a nack that contradicts a ``started``, or that refuses this very task without a reason of
+policy, counts as one. ``hopeless``: no worker can run it, or we are no member any more.
 """
 
 
@@ -202,12 +206,19 @@ class _Tracked:
     losses: int = 0
     sid: bytes | None = None
     last_loss: str = ""
+    asked: str = ""  # whose yes it waits for, in words
+    refused: dict[bytes, int] = field(default_factory=dict)  # by whom, and the edition of their offer
     wanted: dict[str, int] = field(default_factory=dict)  # how often this attempt's worker asked, by ref
     story: list[str] = field(default_factory=list)
 
 
 def _nobody(_signer: str) -> bool:
     return False
+
+
+def _conditions(terms: Terms) -> tuple[object, ...]:
+    """Return the part of an offer on which it depends what the worker refuses."""
+    return terms.only, terms.not_for, terms.input, terms.paused, terms.answers
 
 
 class ClientMachine:
@@ -293,6 +304,8 @@ class ClientMachine:
                         return []
                     worker = self.workers[sid] = WorkerView(certificate, message.name, terms, now)
                     self._meetings.came(worker)
+                if _conditions(worker.terms) != _conditions(terms):
+                    worker.edition += 1
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 worker.for_us = self._is_for_us(certificate, terms)
                 worker.too_bare = self._walled and not terms.walled
@@ -400,7 +413,9 @@ class ClientMachine:
             case Result():
                 self._result(task, worker, frame, now)
             case Nack(reason=reason) if task.state is TaskState.SENT and reason != "refused":
-                self._nack(task, worker, reason, now)
+                self._nack(task, worker, frame, now)
+            case Nack(why=why) if task.state is TaskState.SENT and why:
+                self._refused(task, worker, frame)
             case Nack() | Lost():
                 # A worker that hands back what it has started has lost it: that it never ran is not true. One that
                 # refuses this very task would refuse it again and again.
@@ -479,7 +494,10 @@ class ClientMachine:
                 return f"on {worker.name}, whose link is reconnecting ({worker.detail})"
             return f"on {worker.name}"
         again = f", after {task.last_loss}" if task.last_loss else ""
-        return f"{self.reason(task.spec.python)}{again}"
+        workers = list(self.workers.values())
+        if refused(workers, task.spec, task.refused):
+            return f"{task.asked or 'waiting for another worker'}{again}"
+        return f"{too_large(workers, task.spec) or self.reason(task.spec.python)}{again}"
 
     def reason(self, python: str) -> str:
         """Say in words why tasks that need ``python`` ("" for any) wait, all of them for the same reason."""
@@ -521,7 +539,8 @@ class ClientMachine:
         return first != python and python not in pythons
 
     def _is_for_us(self, worker: Certificate, terms: Terms) -> bool:
-        return not terms.only or self._me in terms.only or self._own(worker.signer)
+        wanted = (not terms.only or self._me in terms.only) and self._me not in terms.not_for
+        return wanted or self._own(worker.signer)
 
     def _drop(self, sid: bytes) -> WorkerView | None:
         """Forget a worker, if it is known; return it."""
@@ -578,13 +597,28 @@ class ClientMachine:
         state = TaskState.DONE if result.ok else TaskState.FAILED
         self._end(task, "result", state=state, detail=f"on {worker.name}", result=result)
 
-    def _nack(self, task: _Tracked, worker: WorkerView, reason: str, now: float) -> None:
+    def _refused(self, task: _Tracked, worker: WorkerView, nack: Nack) -> None:
+        """Note that a worker's policy doesn't take this task. It has never run there, and may go to another worker."""
+        task.refused = {sid: edition for sid, edition in task.refused.items() if sid in self.workers}
+        task.refused[worker.sid] = worker.edition
+        if nack.why == "asking":
+            task.asked, task.last_loss = f"waiting for {worker.name}'s yes", ""
+        else:
+            task.asked = ""
+            task.last_loss = f"{worker.name} refused it: {plain(nack.detail, 200) or why_words(nack.why)}"
+        worker.have.difference_update(task.spec.refs)  # what was on its way there has been dropped
+        self._leave(task)
+        self._requeue(task, "refused")
+
+    def _nack(self, task: _Tracked, worker: WorkerView, nack: Nack, now: float) -> None:
+        reason = nack.reason
         if reason == "closing":
             worker.state, worker.detail = WorkerState.LEAVING, "is closing"
         else:
             handed_back(worker, self._settings.hold, now)
             if reason == "paused":
-                worker.terms = replace(worker.terms, free=0, paused=True)  # until its next hello
+                why = plain(nack.why, 16)
+                worker.terms = replace(worker.terms, free=0, paused=True, why=why)  # until its next hello
             else:
                 self._placement.forget(task.spec.kind)
         self._leave(task)
@@ -627,13 +661,18 @@ class ClientMachine:
     def _next(self, now: float) -> list[Action]:
         """Give out what can be given out, and return all actions of this event."""
         for queue in self._queues.values():
+            passed_over = 0
             while queue:
                 task = self._tasks[next(iter(queue))]
-                worker = self._placement.choose(self.workers.values(), task.spec, now)
-                if worker is None:
+                worker = self._placement.choose(self.workers.values(), task.spec, now, task.refused)
+                if worker is not None:
+                    del queue[task.spec.id]
+                    self._give(task, worker)
+                elif passed_over < min(len(queue) - 1, MAX_PASSED_OVER) and self._is_turned_away(task, now):
+                    queue.move_to_end(task.spec.id)  # the room that there is may be right for the next one
+                    passed_over += 1
+                else:
                     break
-                del queue[task.spec.id]
-                self._give(task, worker)
         if self._waiting():
             self._widen(now)
         self._unfit_since = {
@@ -643,6 +682,10 @@ class ClientMachine:
         }
         actions, self._actions = self._actions, []
         return actions
+
+    def _is_turned_away(self, task: _Tracked, now: float) -> bool:
+        """Return whether there is room, but not for this task: it is too large, or was refused."""
+        return self._placement.choose(self.workers.values(), replace(task.spec, size=0), now) is not None
 
     def _give(self, task: _Tracked, worker: WorkerView) -> None:
         spec = task.spec

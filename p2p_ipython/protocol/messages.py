@@ -11,7 +11,7 @@ import base64
 import enum
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,6 +52,8 @@ TAG = re.compile(r"[a-z0-9._-]{1,24}")
 NO_WALL = "process"
 """The sandbox that protects from nothing. An offer that names none, as those of earlier versions, has this one."""
 
+_WHY = re.compile(r"(?:[a-z-]{1,16})?")
+
 _PRINT = "SHA256:"
 _DIGEST = re.compile(r"[A-Za-z0-9+/]{43}")
 
@@ -79,6 +81,26 @@ def cards_words(cards: Iterable[CardKind]) -> str:
     return ", ".join(each)
 
 
+WHY: Mapping[str, str] = {
+    "hours": "outside its hours",
+    "in-use": "its lender is using it",
+    "battery": "on battery",
+    "load": "busy with other work",
+    "bytes": "its day's bytes are used up",
+    "who": "it is lent to others",
+    "input": "the task is too large for it",
+    "asking": "its lender is asked",
+    "no": "its lender has said no",
+    "packages": "it installs no such packages",
+}
+"""A lender's reasons to take nothing for now, or not this task: word on the wire → for people."""
+
+
+def why_words(why: str) -> str:
+    """Return a lender's reason for people; that of a later version is its own word."""
+    return WHY.get(why, why)
+
+
 @dataclass(frozen=True)
 class Terms:
     """A standing offer of a worker, which lends until ``until`` (Unix time, seconds; 0: open end).
@@ -87,7 +109,9 @@ class Terms:
     ``memory`` is bytes. ``only``: fingerprints of the members' keys that it is for; () for everybody. The worker's own
     member always may. ``tags`` are words for people. ``paused``: it takes no new tasks for now. ``sandbox``
     is the mechanism that its tasks run behind, in a word; "process" has no wall. ``cards``: the graphics cards that
-    tasks may use, whole ones for each slot.
+    tasks may use, whole ones for each slot. ``not_for``: fingerprints of keys that it is not for. ``input``: the most
+    bytes that one task may bring; 0: any number. ``why`` it is paused, in a word (``WHY``); "": by hand.
+    ``answers`` rises when the lender has answered a question about a task: it may be sent again.
     """
 
     slots: int
@@ -102,11 +126,20 @@ class Terms:
     paused: bool = False
     sandbox: str = NO_WALL
     cards: tuple[CardKind, ...] = ()
+    not_for: tuple[str, ...] = ()
+    input: int = 0
+    why: str = ""
+    answers: int = 0
 
     @property
     def walled(self) -> bool:
         """Whether tasks run in a sandbox."""
         return self.sandbox != NO_WALL
+
+    @property
+    def pause(self) -> str:
+        """Say that it is paused, and why if its lender's policy has done that."""
+        return f"paused: {why_words(self.why)}" if self.why else "paused"
 
 
 @dataclass(frozen=True)
@@ -228,9 +261,10 @@ def encode(message: Message) -> bytes:
                 fields["offer"] = _offer(message.offer)
             if message.epoch:
                 fields["epoch"] = message.epoch
-            # Cards are for people. Conditions come first, should all together be too long for a line.
-            while len(_json(fields)) > MAX_HELLO and fields.get("offer", {}).get("cards"):
-                fields["offer"] |= {"cards": fields["offer"]["cards"][:-1]}
+            # Cards and tags are for people. Conditions come first, should all together be too long for a line.
+            for name in ("cards", "tags"):
+                while len(_json(fields)) > MAX_HELLO and fields.get("offer", {}).get(name):
+                    fields["offer"] |= {name: fields["offer"][name][:-1]}
         case Request():
             fields = {"v": "request", "python": message.python}
         case Accept():
@@ -348,6 +382,10 @@ def _terms(fields: Any) -> Terms:
         paused=_flag(fields, "paused"),
         sandbox=_word(fields, "sandbox", TAG, NO_WALL),
         cards=_cards(fields.get("cards", [])),
+        not_for=tuple(_PRINT + digest for digest in _words(fields, "not_for", _DIGEST, MAX_ONLY)),
+        input=_whole(fields, "input") if "input" in fields else 0,
+        why=_word(fields, "why", _WHY, ""),
+        answers=_whole(fields, "answers") if "answers" in fields else 0,
     )
 
 
@@ -367,7 +405,8 @@ def _cards(value: Any) -> tuple[CardKind, ...]:
 def _offer(terms: Terms) -> dict[str, Any]:
     """Return an offer's fields, without conditions that it hasn't: earlier versions don't know them."""
     fields = asdict(terms)
-    fields["only"] = [key.removeprefix(_PRINT) for key in terms.only]
+    for name in ("only", "not_for"):
+        fields[name] = [key.removeprefix(_PRINT) for key in fields[name]]
     if terms.sandbox == NO_WALL:
         del fields["sandbox"]
     fields["cards"] = [
@@ -377,7 +416,7 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = ("only", "tags", "paused", "cards")
+_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "answers")
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -31,6 +31,9 @@ SMALL = 64 << 10
 """Bytes of a task's large buffers up to which it may be sent ahead."""
 
 
+NOBODY: Mapping[bytes, int] = {}
+
+
 class WorkerState(enum.Enum):
     """Where a worker stands, seen from a client."""
 
@@ -47,7 +50,7 @@ class TaskSpec:
 
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
     ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
-    is likely to take little time again.
+    is likely to take little time again. ``size``: bytes that it brings, small ones and large ones.
     """
 
     id: str
@@ -55,6 +58,7 @@ class TaskSpec:
     refs: Mapping[str, int] = field(default_factory=dict)
     once: bool = False
     kind: str = ""
+    size: int = 0
 
 
 @dataclass
@@ -79,6 +83,7 @@ class WorkerView:
     detail: str = ""
     for_us: bool = True
     too_bare: bool = False  # it has no sandbox, and the client requires one
+    edition: int = 0  # rises when its offer's conditions change: what it has refused before it may take now
 
     @property
     def sid(self) -> bytes:
@@ -88,7 +93,7 @@ class WorkerView:
     def word(self) -> str:
         """Its state as people read it."""
         here = self.state in (WorkerState.KNOWN, WorkerState.UP)
-        return "paused" if here and self.terms.paused else self.state.value
+        return self.terms.pause if here and self.terms.paused else self.state.value
 
 
 FREE_NACKS = 8
@@ -148,17 +153,23 @@ class Placement:
         """Send no task of this kind ahead until a short one has come back."""
         self._usual.pop(kind, None)
 
-    def choose(self, workers: Iterable[WorkerView], spec: TaskSpec, now: float) -> WorkerView | None:
+    def choose(
+        self, workers: Iterable[WorkerView], spec: TaskSpec, now: float, refused: Mapping[bytes, int] = NOBODY
+    ) -> WorkerView | None:
         """Return the worker to give the task to, or None.
 
         It is one with a free slot, which has most of the task's buffers already and least to do; else one that may be
-        sent short tasks ahead.
+        sent short tasks ahead. ``refused``: workers that have refused the task, with the edition of their offer.
         """
         ahead = self._ahead(spec)
         best: WorkerView | None = None
         best_rank: tuple[bool, int, float] = (True, 0, 0.0)
         for worker in workers:
             if worker.state is not WorkerState.UP or not fits(worker, spec.python):
+                continue
+            if refused and refused.get(worker.sid) == worker.edition:
+                continue
+            if 0 < worker.terms.input < spec.size:
                 continue
             load = len(worker.tasks)
             busy = load >= worker.terms.slots

@@ -22,3 +22,12 @@ def _controls(category: str) -> bool:
 def count(number: int, noun: str) -> str:
     """Name a number of things: "1 task", "2 tasks"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def size_words(size: float) -> str:
+    """Return a size for people, in units of 1024."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"

@@ -5,9 +5,26 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from p2p_ipython.protocol.placement import WorkerState, WorkerView, fits, pythons
+from p2p_ipython.protocol.messages import why_words
+from p2p_ipython.protocol.placement import TaskSpec, WorkerState, WorkerView, fits, pythons
+from p2p_ipython.protocol.plain import size_words
+
+
+def refused(known: Sequence[WorkerView], spec: TaskSpec, by: Mapping[bytes, int]) -> bool:
+    """Return whether all workers that fit a task have refused it, under the offers that they have now."""
+    workers = [worker for worker in known if fits(worker, spec.python)]
+    return bool(workers) and all(by.get(worker.sid) == worker.edition for worker in workers)
+
+
+def too_large(known: Sequence[WorkerView], spec: TaskSpec) -> str:
+    """Say that a task brings more than any worker here takes; "" if that isn't so."""
+    workers = [worker for worker in known if fits(worker, spec.python)]
+    if not workers or not all(0 < worker.terms.input < spec.size for worker in workers):
+        return ""
+    most = size_words(max(worker.terms.input for worker in workers))
+    return f"waiting for a worker that takes {size_words(spec.size)}: those that are here take at most {most} a task"
 
 
 def reason(known: Sequence[WorkerView], python: str) -> str:
@@ -25,7 +42,9 @@ def reason(known: Sequence[WorkerView], python: str) -> str:
     able = [worker for worker in workers if not python or worker.terms.python == python]
     if able and all(worker.terms.paused for worker in able):
         version = f" with python {python}" if len(able) < len(workers) else ""
-        return f"waiting for a worker: those that are here{version} are paused"
+        whys = {worker.terms.why for worker in able}
+        because = f" ({why_words(why)})" if len(whys) == 1 and (why := min(whys)) else ""
+        return f"waiting for a worker: those that are here{version} are paused{because}"
     fitting = [w for w in workers if fits(w, python)]
     if not fitting:
         return f"waiting for a worker with python {python} (here: {pythons(workers)})"

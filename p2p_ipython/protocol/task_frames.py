@@ -111,6 +111,7 @@ REF = text(MAX_REF)
 SIZE = whole(1, MAX_SEGMENT)
 OFFSET = whole(0, MAX_SEGMENT)
 WORD = text(MAX_WORD)
+WHY = text(16)
 DETAIL = text(MAX_DETAIL)
 TEXT = text(_HEADER)
 REFS = texts(MAX_REFS, MAX_REF)
@@ -138,7 +139,7 @@ class Frame(Fields):
         return header
 
 
-FAILURES = ("exception", "interrupted", "unpicklable", "missing", "unloadable", "died")
+FAILURES = ("exception", "interrupted", "unpicklable", "missing", "unloadable", "died", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,12 +330,17 @@ class Result(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Nack(Frame):
-    """The task was never started here, and won't be: "busy", "paused", "closing" or "refused"."""
+    """The task was never started here, and won't be: "busy", "paused", "closing" or "refused".
+
+    ``why`` is the lender's reason for a pause or a refusal, in a word (messages.py); ``detail`` is for people.
+    """
 
     kind: ClassVar[str] = "nack"
     id: str = ruled(ID)
     attempt: int = ruled(ATTEMPT)
     reason: str = ruled(WORD)
+    why: str = ruled(WHY, default="")
+    detail: str = ruled(WORD, default="")
 
 
 @dataclass(frozen=True, slots=True)

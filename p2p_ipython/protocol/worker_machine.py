@@ -4,6 +4,7 @@ A task goes through these states on a worker::
 
     (arrives) ──free slot──► running ──result──► over
         │                       │  ├──its process ended by itself──► over: "died", an error of the task
+        │                       │  ├──the lender's hand──► stopped, and said: its owner decides about another run
         ├──all busy──► held ────┤  └──its process was killed──► "lost": the client gives it to somebody else
         │                │      └──recall, or its link is lost──► stopped, nothing is said
         └──paused────────┼──`hold` seconds, pausing, or closing──► nack: never started
@@ -16,6 +17,7 @@ started is never nacked. Slots are never exceeded: a slot is busy from ``Start``
 Slots are shared by member, that is, by who signed the client's certificate: turns.py says whose turn it is.
 
 While it is *paused* it takes no task and keeps no slot: what is held is handed back, what runs goes on, links stay.
+A pause has a reason, in a word, that its offers and nacks say: "" for the lender's hand, else the policy's.
 
 Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the actions that follow from it;
 ``deadline()`` says when ``tick`` is due.
@@ -27,12 +29,23 @@ import enum
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Request, Terms
-from p2p_ipython.protocol.task_frames import MAX_DETAIL, Lost, Nack, Result, Room, Started, TaskFailure, WorkerFrame
+from p2p_ipython.protocol.task_frames import (
+    MAX_DETAIL,
+    MAX_WORD,
+    Lost,
+    Nack,
+    Result,
+    Room,
+    Started,
+    TaskFailure,
+    WorkerFrame,
+)
 from p2p_ipython.protocol.transitions import check
 from p2p_ipython.protocol.turns import Job, Next, Turns, one_less
 
@@ -52,6 +65,9 @@ client would come back and drop another. Links whose client is gone end by thems
 
 MAX_USERS = 1000
 """Members whose use is counted, for whoever lends; beyond that, the one served longest ago is forgotten."""
+
+STOPPED = "p2p_ipython.errors.StoppedByLender"
+"""The class of the error of a task that its lender has stopped, for clients that don't know this kind of failure."""
 
 ANSWER_EVERY = 1.0
 """Seconds between two answers to requests on the board, whoever asks."""
@@ -146,6 +162,7 @@ TRANSITIONS: Mapping[JobState, Mapping[str, frozenset[JobState]]] = {
         "killed": frozenset({JobState.OVER}),
         "recall": frozenset({JobState.STOPPING}),
         "link lost": frozenset({JobState.STOPPING}),
+        "stopped": frozenset({JobState.STOPPING}),
     },
     JobState.STOPPING: {
         "result": frozenset({JobState.OVER}),
@@ -201,6 +218,7 @@ class WorkerMachine:
         self._meeting: Counter[str] = Counter()  # links that are being made, by member
         self._closing = False
         self._paused = False
+        self._why = ""  # it is paused
         self.usage: dict[str, tuple[int, float]] = {}
         """Tasks that were run for a member, whatever became of them, and the seconds that they took. Read it only."""
         self._hello_at = now
@@ -218,7 +236,7 @@ class WorkerMachine:
         if self._closing:
             return replace(self._terms, slots=0, free=0)
         if self._paused:
-            return replace(self._terms, free=0, paused=True)
+            return replace(self._terms, free=0, paused=True, why=self._why)
         free = sum(slot.ready and slot.job is None for slot in self._slots) - self._turns.kept
         return replace(self._terms, free=free)
 
@@ -347,18 +365,50 @@ class WorkerMachine:
 
     # -- pauses --
 
-    def pause(self, now: float) -> list[Action]:
-        """Take no task until ``resume``; hand back those that wait. The next ``tick``, which is due, says so."""
-        if not self._paused and not self._closing:
-            self._paused, self._hello_at = True, now
-            self._hand_all_back("paused", now)
+    def pause(self, now: float, why: str = "") -> list[Action]:
+        """Take no task until ``resume``; hand back those that wait. The next ``tick``, which is due, says so.
+
+        ``why``: the policy's reason, in a word of messages.py; "" for the lender's hand. It may change meanwhile.
+        """
+        if not self._closing and (not self._paused or why != self._why):
+            self._hello_at, self._why = now, why
+            if not self._paused:
+                self._paused = True
+                self._hand_all_back("paused", now)
         return self._done()
 
     def resume(self, now: float) -> list[Action]:
         """Take tasks again. The next ``tick``, which is due, says so."""
         if self._paused and not self._closing:
-            self._paused, self._hello_at = False, now
+            self._paused, self._why, self._hello_at = False, "", now
         return self._done()
+
+    # -- the lender's policy and hand --
+
+    def amend(self, now: float, **conditions: Any) -> list[Action]:
+        """Change conditions of the offer, by the names of ``Terms``. The next ``tick``, which is due, says so."""
+        terms = replace(self._terms, **conditions)
+        if terms != self._terms:
+            self._terms, self._hello_at = terms, now
+        return self._done()
+
+    def refuse(self, link: int, task: str, attempt: int, why: str, detail: str) -> list[Action]:
+        """Hand back a task that has just arrived: the lender's policy doesn't take it."""
+        job = Job(link, task, attempt)
+        self._actions.append(Reply(link, Nack(task, attempt, "refused", why, detail[:MAX_WORD])))
+        self._enter(job, JobState.ARRIVED, "nack", JobState.OVER)
+        return self._done()
+
+    def stop_all(self, now: float) -> list[Action]:
+        """End what runs, by the lender's hand, and say so: its owners decide whether it runs elsewhere."""
+        for number, slot in enumerate(self._slots):
+            if slot.job is not None and slot.wanted:
+                failure = TaskFailure("stopped", class_name=STOPPED, message="its lender has stopped it by hand")
+                self._actions.append(
+                    Reply(slot.job.link, Result(slot.job.task, slot.job.attempt, False, (), failure=failure))
+                )
+                self._stop(number, slot, "stopped")
+        return self._fill(now)
 
     # -- time, and the end --
 
@@ -415,7 +465,8 @@ class WorkerMachine:
 
     def welcomes(self, signer: str) -> bool:
         """Return whether the offer is for a member, by the fingerprint of their key."""
-        return not self._terms.only or signer in self._terms.only or self._own(signer)
+        wanted = (not self._terms.only or signer in self._terms.only) and signer not in self._terms.not_for
+        return wanted or self._own(signer)
 
     # -- inside --
 
@@ -497,7 +548,8 @@ class WorkerMachine:
         return self._turns.is_shared() and (used or self._turns.keeps_for_others(member))
 
     def _nack(self, job: Job, state: JobState, reason: str) -> None:
-        self._actions.append(Reply(job.link, Nack(job.task, job.attempt, reason)))
+        why = self._why if reason == "paused" else ""
+        self._actions.append(Reply(job.link, Nack(job.task, job.attempt, reason, why)))
         self._enter(job, state, "nack", JobState.OVER)
 
     def _hand_all_back(self, reason: str, now: float) -> None:

@@ -16,7 +16,7 @@ from p2p_ipython.protocol.task_frames import Result, ResultChunk, Task, TaskFail
 from p2p_ipython.sandbox.inside.describe_error import describe
 from p2p_ipython.task.payload import Packed, pack_result, unpack
 from p2p_ipython.worker.cache import Source, SourceFailed
-from p2p_ipython.worker.slot_base import Death, SlotListener
+from p2p_ipython.worker.slot_base import UNKNOWN, Death, SlotListener, Used
 
 
 class MemorySlot:
@@ -50,6 +50,9 @@ class MemorySlot:
     def holds(self, ref: str) -> bool:
         """See ``TaskSlot``: nothing is kept from one task to the next."""
         return False
+
+    def used(self) -> Used:
+        return UNKNOWN
 
     def pause(self) -> None:
         """See ``TaskSlot``: a result that is made already can't be held back."""

@@ -27,6 +27,7 @@ from p2p_ipython.errors import (
     RemoteError,
     RemoteProtocolError,
     ResultNotPicklable,
+    StoppedByLender,
     TaskDied,
     TaskError,
 )
@@ -141,6 +142,12 @@ def raised(description: Description, original: BaseException | None = None, fact
             error = TaskDied(
                 f"the task ended {d.where}: {d.message}",
                 hint="It would do so again elsewhere, so it was not given to another worker.",
+            )
+        case "stopped":
+            error = StoppedByLender(
+                f"the lender has stopped the task {d.where}, by hand",
+                hint="It may have done part of its work, so it was given to nobody else."
+                " future.again() submits it again.",
             )
         case "interrupted":
             error = TaskDied(f"the task was interrupted {d.where}", hint="Submit it again.")

@@ -7,6 +7,7 @@
 ``hardening``    keeps the process's memory and environment from tasks
 ``sandboxes``    which sandbox runs tasks, and the self-test that decides it; ``probe`` is what it runs inside
 ``sandbox_bench``  what sandboxes cost
+``keeper``       has the agent obey the lender's policy (lending/), and writes the log; ``hand``: Ctrl-C and commands
 ``agent``        performs what the worker machine decides: board, links and slots
 ``cache``        large buffers that clients have sent
 ``slot_base``    a slot as its worker sees it

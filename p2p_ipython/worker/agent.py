@@ -47,6 +47,7 @@ from p2p_ipython.protocol.turns import Job
 from p2p_ipython.protocol.worker_machine import Action, Forget, Meet, Reply, Say, Start, Stop, WorkerMachine
 from p2p_ipython.tracing import trace_file
 from p2p_ipython.worker.cache import BufferCache, Inbound, Source
+from p2p_ipython.worker.keeper import NoLender
 from p2p_ipython.worker.slot_base import Death, TaskSlot
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Agent:
         linker: Linker,
         make_slot: Callable[[Agent], TaskSlot],
         on_expelled: Callable[[str], None] | None = None,
+        keeper: NoLender | None = None,
     ) -> None:
         self._settings = settings
         self._session = membership.session
@@ -110,6 +112,7 @@ class Agent:
         self._idle = asyncio.Event()
         self._closed = False
         self._on_expelled = on_expelled
+        self._keeper = keeper or NoLender()
 
     # -- the beginning and the end --
 
@@ -120,24 +123,50 @@ class Agent:
     def begin(self) -> None:
         """Say hello on the board, which is joined already."""
         self.membership.begin(hello=False)
+        self._keeper.begin(self)
+        self._jobs.start(self._keeper.keep())
         self._act(self.machine.tick(self._loop.time(), time.time()))
 
-    def pause(self) -> None:
-        """Take no task until ``resume``; what runs goes on. The others hear of it at once."""
-        self._act(self.machine.pause(self._loop.time()))
+    def pause(self, why: str = "") -> None:
+        """Take no task until ``resume``; what runs goes on. The others hear of it, and of the reason, at once."""
+        self._act(self.machine.pause(self._loop.time(), why))
 
     def resume(self) -> None:
         """Take tasks again."""
         self._act(self.machine.resume(self._loop.time()))
 
-    async def drain(self, grace: float) -> None:
-        """Take no more tasks and wait until those that run are over, at most ``grace`` seconds."""
+    def amend(self, **conditions: Any) -> None:
+        """Change conditions of the offer, and cut the links of clients whom it is no longer for."""
+        self._act(self.machine.amend(self._loop.time(), **conditions))
+        self._cut()
+
+    async def stop_now(self, grace: float) -> None:
+        """Take no more tasks, and end those that run, by the lender's hand; their owners hear of it.
+
+        Returns when that has been sent, after ``grace`` seconds at most.
+        """
+        now = self._loop.time()
+        for number in range(len(self._slots)):
+            if self.machine.current(number) is not None:
+                self._keeper.stopping(number, "stopped")
+        self._act(self.machine.close(now))
+        self._act(self.machine.stop_all(now))
+        await self._delivered(grace)
+
+    async def drain(self, grace: float | None, delivery: float) -> None:
+        """Take no more tasks and wait until those that run are over, at most ``grace`` seconds (None: for ever).
+
+        Waits ``delivery`` seconds at most until their results have been sent.
+        """
         self._idle.clear()
         self._act(self.machine.close(self._loop.time()))
         try:
             await asyncio.wait_for(self._idle.wait(), grace)
         except TimeoutError:
             log.warning("tasks that still run after %.0f s are ended", grace)
+        await self._delivered(delivery)
+
+    async def _delivered(self, grace: float) -> None:
         # A result that is still on its way would be lost with the link, and its task run again elsewhere.
         end = self._loop.time() + grace
         while any(link.pending for link in self._links.values()) and self._loop.time() < end:  # noqa: ASYNC110
@@ -155,6 +184,7 @@ class Agent:
         endings += [slot.close() for slot in self._slots]
         endings.append(self.membership.close(Bye() if farewell else None))
         await asyncio.gather(*endings, return_exceptions=True)
+        self._keeper.end()
         await self._linker.close()
 
     # -- Speaker --
@@ -172,6 +202,10 @@ class Agent:
 
     def members_changed(self) -> None:
         """Cut the links, and stop the tasks, of clients who are no longer members or to whom we no longer lend."""
+        self._keeper.members_changed(self.membership.machine.roster)
+        self._cut()
+
+    def _cut(self) -> None:
         for number, link in list(self._links.items()):
             client = self.machine.owner_of(number)
             if client is not None and not self._serves(client):
@@ -194,7 +228,8 @@ class Agent:
         return client.signer if client is not None else ""
 
     def _serves(self, client: Certificate) -> bool:
-        return self.membership.admits(client) and self.machine.welcomes(client.signer)
+        welcome = self.machine.welcomes(client.signer) and self._keeper.welcomes(client.signer)
+        return welcome and self.membership.admits(client)
 
     # -- SlotListener --
 
@@ -208,6 +243,8 @@ class Agent:
         self._pass_on(slot, chunk, body, bulk=True)
 
     def on_result(self, slot: TaskSlot, result: Result, body: Buffer) -> None:
+        self._keeper.sent(self._numbers[slot], len(body))
+        self._keeper.over(self._numbers[slot], "done" if result.ok else "failed", slot.used)
         self._act(self.machine.slot_result(self._numbers[slot], result, body, self._loop.time()))
 
     def on_died(self, slot: TaskSlot, task_id: str | None, death: Death) -> None:
@@ -218,6 +255,7 @@ class Agent:
         # Signal 9 comes from outside the task, and a runner that broke the protocol or never started is ours to
         # answer for: another worker may do better. What the task does by itself, it would do there, too.
         killed = death.kind in ("protocol", "start") or (death.kind == "signal" and death.code == signal.SIGKILL)
+        self._keeper.over(self._numbers[slot], "lost" if killed else "died")
         now = self._loop.time()
         self._act(self.machine.slot_died(self._numbers[slot], killed=killed, detail=death.detail, now=now))
 
@@ -263,6 +301,7 @@ class Agent:
         if link is None:
             return
         link.send(frame.header(), body, bulk=bulk)
+        self._keeper.sent(self._numbers[slot], len(body))
         if link.pending > HIGH_WATER:  # the runner isn't read meanwhile
             slot.pause()
             link.paused.add(slot)
@@ -273,6 +312,11 @@ class Agent:
         """Note that a client has sent a task."""
         job = Job(link, task.id, task.attempt)
         if job in self._arrived:
+            return
+        client = self.machine.owner_of(link)
+        if client is not None and (refusal := self._keeper.check(client, task, body)) is not None:
+            self._keeper.refused(task, client, refusal)
+            self._act(self.machine.refuse(link, task.id, task.attempt, refusal.why, refusal.words))
             return
         if not self._has_room(link, task):
             self._act([Reply(link, Nack(task.id, task.attempt, "busy"))])
@@ -359,9 +403,13 @@ class Agent:
         """Have a slot run a task; a slot that can't take it is free again, and the task goes elsewhere."""
         arrived, owner = self._arrived[job], self._member(job.link)
         try:
+            client = self.machine.owner_of(job.link)
+            if client is not None:
+                self._keeper.begun(number, arrived.task, client)
             self._slots[number].run(arrived.task, arrived.body, arrived.sources, owner=owner)
         except Exception as error:
             self.complaints.about(f"slot {owner}", "a slot could not take a task", error=error)
+            self._keeper.over(number, "lost")
             now, detail = self._loop.time(), "the worker could not start it"
             return [
                 *self.machine.slot_died(number, killed=True, detail=detail, now=now),
@@ -386,6 +434,7 @@ class Agent:
                 case Forget(link=link, task=task_id, attempt=attempt):
                     self._is_over(Job(link, task_id, attempt))
                 case Stop(slot=number, task=task_id):
+                    self._keeper.stopping(number, "recalled")
                     self._slots[number].cancel(task_id)
                 case Meet(client=client, box=box):
                     self._jobs.start(self._meet(client, box))

@@ -2,8 +2,8 @@
 
 Standard input: a line of JSON that says where and how to lend; then a line for each command, ``{"do": "pause"}``,
 ``"resume"`` or ``"stop"``; its end is the worker's end. Standard output: a line of JSON when the worker lends, or
-``{"failed": …}``; then one whenever something has changed: state, slots that are busy, what members have used. See
-client/lending.py, which is at the other end.
+``{"failed": …}``; then one whenever something has changed: state, slots that are busy, what members have used, what
+the lender is to read. See client/lending.py, which is at the other end.
 
 No key comes this way: the worker finds the user's as ``p2p worker`` does. It has nobody to ask for a passphrase.
 """
@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,18 @@ from p2p_ipython.worker.hardening import harden
 
 if TYPE_CHECKING:
     from p2p_ipython.worker.agent import Agent
+    from p2p_ipython.worker.consent import Answer, Question
+    from p2p_ipython.worker.hand import Hand
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at whether there is something to say."""
+
+MAX_NEWS = 3
+"""Sentences for the lender that are kept."""
+
+MAX_NEWS_WORDS = 400
 
 GONE = 20.0
 """Seconds after which this process ends, whatever it waits for, when its starter is gone."""
@@ -61,7 +69,9 @@ class _Lent:
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
         self._agent: Agent | None = None
-        self._name = self._sandbox = self._mounts = ""
+        self._hand: Hand | None = None
+        self._news: list[str] = []
+        self._name = self._sandbox = self._mounts = self._policy = ""
         self._state = "starting"
         self._last: dict[str, Any] = {}
         self._ended: asyncio.Event
@@ -69,11 +79,29 @@ class _Lent:
 
     async def run(self) -> int:
         # Late: it is heavy (paramiko, cryptography), and a starter that has gone needs no worker.
+        from p2p_ipython.lending.policy_file import default_path
+        from p2p_ipython.worker.keeper import Given, policy_words
         from p2p_ipython.worker.main import WorkerOptions, run_worker
         from p2p_ipython.worker.mounts import mounts_text, read_mounts
 
-        given = self._given
-        mounts = read_mounts(given["mounts"])
+        given, file = self._given, default_path()
+        policy = Given.read(
+            file if file.exists() else None,
+            {
+                "who": given["only"] or None,
+                "slots": given["slots"],
+                "tags": given["tags"] or None,
+                "mounts": given["mounts"] or None,
+                "network": given["network"] or None,
+                "gpu": given["gpu"] or None,
+            },
+        )
+        self._policy = policy_words(policy.policy)
+        settings, usual = Settings(**given["settings"]), asdict(Settings())
+        limits = {f"task_{name}": value for name, value in asdict(policy.policy.limits).items() if value}
+        # A limit that the notebook has set wins over the policy's.
+        settings = replace(settings, **{k: v for k, v in limits.items() if getattr(settings, k) == usual[k]})
+        mounts = read_mounts(policy.policy.mounts)
         self._mounts = mounts_text(mounts)
         loop, whole = asyncio.get_running_loop(), asyncio.current_task()
         assert whole is not None
@@ -94,23 +122,31 @@ class _Lent:
             board=given["board"],
             cluster=given["cluster"],
             name=given["name"],
-            slots=given["slots"],
+            slots=policy.policy.slots or 1,
             duration=given["seconds"],
             identity=Path(given["identity"]) if given["identity"] else None,
             accept_host_key=given["pin"],
-            settings=Settings(**given["settings"]),
+            settings=settings,
             ssh_options=tuple(given["ssh_options"]),
             only=tuple(given["only"]),
-            tags=tuple(given["tags"]),
+            tags=policy.policy.tags,
             sandbox=given["sandbox"],
             mounts=mounts,
-            network=given["network"],
-            gpu=given["gpu"],
+            network=policy.policy.network,
+            gpu=policy.policy.gpu,
+            given=policy,
         )
         looking = loop.create_task(self._look())
         try:
             return await run_worker(
-                options, ready=self._is_here, lends=self._lends, ended=self._ended, enough=self._enough
+                options,
+                ready=self._is_here,
+                lends=self._lends,
+                held=self._is_held,
+                told=self._is_told,
+                ask=self._is_asked,
+                ended=self._ended,
+                enough=self._enough,
             )
         finally:
             looking.cancel()
@@ -119,14 +155,29 @@ class _Lent:
     def _is_here(self, name: str, _sid: bytes, sandbox: str) -> None:
         self._name, self._sandbox = name, sandbox
 
+    def _is_held(self, hand: Hand) -> None:
+        self._hand = hand
+        if self._state == "paused":  # before it began
+            hand.heed("pause")
+
+    def _is_told(self, words: str) -> None:
+        """Keep a sentence for the lender: the notebook shows the last ones."""
+        self._news = [*self._news, words[:MAX_NEWS_WORDS]][-MAX_NEWS:]
+        self._report()
+
+    async def _is_asked(self, question: Question) -> Answer:
+        """Say no: a notebook has no terminal to ask in."""
+        self._is_told(f"{question.name} was refused: your policy says ask, which takes p2p worker in a terminal")
+        return "no"
+
     def _lends(self, agent: Agent) -> None:
         self._agent = agent
-        if self._state == "paused":  # before it began
-            agent.pause()
-        elif self._state == "starting":
+        if self._state == "starting":
             self._state = "lending"
-        told = {"name": self._name, "sandbox": self._sandbox, "mounts": self._mounts}
+        told: dict[str, Any] = {"name": self._name, "sandbox": self._sandbox, "mounts": self._mounts}
         told["cards"] = cards_words(agent.machine.terms().cards)
+        told["policy"] = self._policy
+        told["slots"] = agent.machine.terms().slots
         _say(told | {"until": agent.machine.terms().until})
         self._report()
 
@@ -140,14 +191,15 @@ class _Lent:
         if self._state == "ending":
             return
         match command:
+            case "pause" | "resume" if self._hand is not None:
+                if self._hand.finishing.is_set():
+                    return
+                self._hand.heed(command)
+                self._state = self._by_hand()
             case "pause":
-                if self._agent is not None:
-                    self._agent.pause()
                 self._state = "paused"
             case "resume":
-                if self._agent is not None:
-                    self._agent.resume()
-                self._state = "starting" if self._agent is None else "lending"
+                self._state = "starting"
             case "stop":
                 self._state = "ending"
             case _:
@@ -159,15 +211,26 @@ class _Lent:
         if self._agent is None:
             return
         machine, membership = self._agent.machine, self._agent.membership
+        stands = self._hand.state() if self._hand is not None else None
+        if stands is not None and self._state in ("lending", "paused"):  # p2p lending may have paused it, too
+            self._state = self._by_hand()
+        refused = f"takes nothing now: {stands.words}" if stands is not None and stands.words else ""
         now = {
             "state": "ending" if machine.terms().slots == 0 else self._state,
+            "news": self._news,
             "busy": machine.busy(),
             "usage": {member: list(used) for member, used in machine.usage.items()},
-            "words": membership.trouble or membership.silence,
+            "words": membership.trouble or membership.silence or refused,
         }
         if now != self._last:
             self._last = now
             _say(now)
+
+    def _by_hand(self) -> str:
+        assert self._hand is not None
+        if self._agent is None:
+            return "paused" if self._hand.state().state == "paused" else "starting"
+        return self._hand.state().state
 
     async def _look(self) -> None:
         while True:

@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING
 from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, NotAdmitted
+from p2p_ipython.lending.control import Control
+from p2p_ipython.lending.known import KnownMembers
+from p2p_ipython.lending.record import LendingLog
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.loop import adopt, disown
 from p2p_ipython.members.access import given_access, personal_access, shared_access
@@ -35,6 +38,9 @@ from p2p_ipython.protocol.roster import is_fingerprint, is_title
 from p2p_ipython.sandbox.graphics import find, kinds
 from p2p_ipython.sandbox.launch import LaunchOptions, Mount
 from p2p_ipython.worker.agent import Agent
+from p2p_ipython.worker.consent import Ask
+from p2p_ipython.worker.hand import Hand
+from p2p_ipython.worker.keeper import Given, Keeper, NoLender
 from p2p_ipython.worker.sandboxes import choose
 from p2p_ipython.worker.slots import Slot
 
@@ -47,6 +53,9 @@ log = logging.getLogger(__name__)
 
 PERSONAL = "personal"
 """The cluster's name where none is given; as in cli/arguments.py, which is above this."""
+
+LAST_WORDS = 5.0
+"""Seconds that owners of tasks which are stopped may take to hear of it."""
 
 DRAIN = 60.0
 """Seconds that a worker whose time is up waits for the tasks that it runs."""
@@ -62,6 +71,8 @@ class WorkerOptions:
     "" for their scratch folder. ``listen``: address that links may come to; None: those that they need. ``only``: names
     of members, or fingerprints of their keys, for whom the offer is; () for everybody. ``tags``: what the worker is
     good for, in words. ``sandbox``: see ``sandboxes.choose``.
+    ``given``: the lender's policy, whose who and tags win over ``only`` and ``tags``. None is for a worker that another
+    program has started for itself: it keeps no log, and hears no commands.
     ``mounts``: see ``mounts.py``.
     ``network``: whether tasks have the internet. ``gpu``: whether they have this machine's graphics cards.
     """
@@ -86,6 +97,7 @@ class WorkerOptions:
     mounts: tuple[Mount, ...] = ()
     network: bool = False
     gpu: bool = False
+    given: Given | None = None
 
 
 def default_name() -> str:
@@ -98,14 +110,20 @@ async def run_worker(
     *,
     ready: Callable[[str, bytes, str], None] = lambda _name, _sid, _sandbox: None,
     lends: Callable[[Agent], None] = lambda _agent: None,
+    held: Callable[[Hand], None] = lambda _hand: None,
+    told: Callable[[str], None] = lambda _words: None,
+    ask: Ask | None = None,
     ended: asyncio.Event | None = None,
     enough: asyncio.Event | None = None,
 ) -> int:
-    """Run a worker until its time is up, ``ended`` is set, or SIGINT or SIGTERM comes; return an exit code.
+    """Run a worker until its time is up, ``ended`` is set, or a signal or its lender ends it; return an exit code.
 
     ``ready(name, sid, sandbox)`` is called once the worker has said hello, ``lends(agent)`` when its runners are up,
-    too. When the time is up or ``enough`` is set, tasks that run may go on for ``DRAIN`` seconds. Raises a
-    ``BoardError``, ``ConfigError`` or ``NoKey`` when it can't join, ``NotAdmitted`` when its membership was revoked.
+    too, and ``held(hand)`` before both. ``told`` is called with each sentence that the lender is to read, ``ask`` for a
+    yes to a task, if the policy says so. When the time
+    is up or ``enough`` is set, tasks that run may go on for ``DRAIN`` seconds; on the first SIGINT, as long as they
+    take; the second one stops them (hand.py). Raises a ``BoardError``, ``ConfigError`` or ``NoKey`` when it can't join,
+    ``NotAdmitted`` when its membership was revoked.
     """
     adopt()
     ended, enough = ended or asyncio.Event(), enough or asyncio.Event()
@@ -124,31 +142,45 @@ async def run_worker(
     )
     if sandbox == NO_WALL and not membership.standing.shared:
         launches = [_of_ones_own(each) for each in launches]
-    worker = _Worker(options, membership, launches, sandbox, expelled)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
+    keeper = await _keeper(options, membership, told, ask)
+    worker = _Worker(options, membership, launches, sandbox, expelled=expelled, keeper=keeper)
+    hand = _hand(options, worker, keeper, told)
+    control = Control(hand.heed) if hand is not None else None
+    finishing, stopping = (hand.finishing, hand.stopping) if hand is not None else (asyncio.Event(), ended)
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_signal_handler(signal.SIGINT, ended.set if hand is None else hand.interrupted)
     try:
+        if control is not None:
+            await _opened(control)
+        if hand is not None:
+            held(hand)
         starting = loop.create_task(worker.agent.start_slots())
         try:
             await worker.join()
             ready(worker.name, worker.membership.session.sid, sandbox)
-            await _first(starting, ended)
-            if not ended.is_set():
+            await _first(starting, ended, finishing)
+            if not (ended.is_set() or finishing.is_set()):
                 lends(worker.agent)
-            await _any(ended, enough, timeout=options.duration)
+            await _any(ended, enough, finishing, timeout=options.duration)
             if ended.is_set():
                 log.info("ending")
             else:
-                log.info("ending when nothing runs any more" if enough.is_set() else "the time is up")
-                draining = loop.create_task(worker.agent.drain(DRAIN))
+                asked = enough.is_set() or finishing.is_set()
+                log.info("ending when nothing runs any more" if asked else "the time is up")
+                grace = None if finishing.is_set() else DRAIN
+                draining = loop.create_task(worker.agent.drain(grace, DRAIN))
                 try:
-                    await _first(draining, ended)
+                    await _first(draining, ended, stopping)
                 finally:
                     draining.cancel()
                     await asyncio.gather(draining, return_exceptions=True)
+                if stopping.is_set() and not ended.is_set():
+                    await worker.agent.stop_now(LAST_WORDS)
         finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
+            if control is not None:
+                await control.close()
             await worker.agent.close(farewell=options.farewell)
     finally:
         disown()
@@ -159,13 +191,51 @@ async def run_worker(
     return 0
 
 
-async def _first(work: asyncio.Task[None], ended: asyncio.Event) -> None:
-    """Wait until the work is done (and raise if it failed), or the end has come."""
-    ending = asyncio.ensure_future(ended.wait())
+async def _keeper(
+    options: WorkerOptions, membership: Membership, told: Callable[[str], None], ask: Ask | None
+) -> Keeper | None:
+    """Return what has the worker obey its lender. Tasks of friends are written down, one's own are not."""
+    standing = membership.standing
+    if options.given is None:
+        return None
+    keeper = Keeper(
+        options.given,
+        cluster=standing.secret.cluster,
+        title=standing.title or options.cluster,
+        is_own=membership.is_own if standing.shared else lambda _signer: True,
+        told=told,
+        record=LendingLog() if standing.shared else None,
+        known=KnownMembers() if standing.shared else None,
+        ask=ask,
+    )
+    await asyncio.to_thread(keeper.prepare, standing.roster)
+    return keeper
+
+
+def _hand(options: WorkerOptions, worker: _Worker, keeper: Keeper | None, told: Callable[[str], None]) -> Hand | None:
+    if options.given is None or keeper is None:
+        return None
+    file = options.given.file
+    title = worker.membership.standing.title or options.cluster
+    return Hand(worker.agent, keeper, title=title, policy=str(file) if file is not None else "", told=told)
+
+
+async def _opened(control: Control) -> None:
+    """Open the way for ``p2p lending``. A worker lends also without it."""
     try:
-        await asyncio.wait({work, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await control.open()
+    except (OSError, ConfigError) as error:
+        log.warning("p2p lending can't reach this worker: %s", error)
+
+
+async def _first(work: asyncio.Task[None], *ends: asyncio.Event) -> None:
+    """Wait until the work is done (and raise if it failed), or one of the ends has come."""
+    endings = {asyncio.ensure_future(ended.wait()) for ended in ends}
+    try:
+        await asyncio.wait({work, *endings}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        ending.cancel()
+        for ending in endings:
+            ending.cancel()
     if work.done():
         work.result()
 
@@ -263,7 +333,9 @@ class _Worker:
         membership: Membership,
         launches: Sequence[LaunchOptions],
         sandbox: str,
+        *,
         expelled: Callable[[str], None],
+        keeper: Keeper | None,
     ) -> None:
         settings = options.settings
         only, tags = for_whom(options.only, membership.standing), check_tags(options.tags)
@@ -291,6 +363,7 @@ class _Worker:
             linker=TLSLinker("worker", settings=settings, listen_host=options.listen),
             make_slot=lambda agent: Slot(next(slots), agent, settings, mechanism=sandbox),
             on_expelled=expelled,
+            keeper=keeper or NoLender(),
         )
 
     async def join(self) -> None:

@@ -18,6 +18,7 @@ from typing import IO
 
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.sandbox.launch import Death, Launch
+from p2p_ipython.sandbox.mechanisms.accounts import spent_below
 from p2p_ipython.worker.feeding import Holdings
 from p2p_ipython.worker.pipe import PipeReader, PipeWriter
 
@@ -101,6 +102,10 @@ class RunnerLife:
     def usage(self, *, shared_once: bool = False) -> int:
         """Return the bytes that the runner and all it has started occupy now; see ``Launch.usage``."""
         return self._launch.usage(self.process, shared_once=shared_once)
+
+    def spent(self) -> float:
+        """Return the seconds of processors that its processes have spent so far. Takes half a millisecond."""
+        return spent_below(self.process.pid)
 
     def excess(self) -> Death | None:
         """Return the end of a task that takes too much; see ``Launch.excess``."""

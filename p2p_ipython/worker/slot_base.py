@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
 from p2p_ipython.sandbox.launch import Death
 from p2p_ipython.worker.cache import Source
 
-__all__ = ["Death", "SlotListener", "SlotState", "TaskSlot"]
+__all__ = ["Death", "SlotListener", "SlotState", "TaskSlot", "Used"]
 
 
 class SlotState(enum.Enum):
@@ -27,6 +27,16 @@ class SlotState(enum.Enum):
     IDLE = "idle"
     BUSY = "busy"
     CLOSED = "closed"
+
+
+class Used(NamedTuple):
+    """What a task has used: seconds of processors, and the most bytes seen at a time; -1 where that isn't known."""
+
+    cpu: float = -1.0
+    memory: int = -1
+
+
+UNKNOWN = Used()
 
 
 class SlotListener(Protocol):
@@ -89,6 +99,10 @@ class TaskSlot(Protocol):
 
     def holds(self, ref: str) -> bool:
         """Whether the slot has all bytes of a large buffer; ``on_dropped`` tells when it hasn't any more."""
+        ...
+
+    def used(self) -> Used:
+        """Return what has been used since the last call: ask once, at the end of each task. Takes a millisecond."""
         ...
 
     def pause(self) -> None:

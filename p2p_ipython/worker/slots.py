@@ -47,7 +47,7 @@ from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.runner_life import RunnerLife
-from p2p_ipython.worker.slot_base import Death, SlotListener, SlotState
+from p2p_ipython.worker.slot_base import UNKNOWN, Death, SlotListener, SlotState, Used
 from p2p_ipython.worker.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,9 @@ may be what they don't survive."""
 
 _AGAIN = 0.1
 """Seconds after which a task is interrupted again, for the first time. Each further time it is twice as long."""
+
+_ELSEWHERE = ("podman", "docker", "qemu")
+"""Mechanisms whose tasks are no processes of ours."""
 
 _FEW = 256
 """A result with so few segments, no failure and nothing attached is far below the bound of a header."""
@@ -115,6 +118,7 @@ class Slot:
         self._runner: RunnerLife | None = None
         self._watch: Watch
         """The runner's."""
+        self._spent = 0.0  # by the runner, in seconds of processors, up to its last task
         self._owner: str | None = None
         self._job: _Job | None = None
         self._paused = False
@@ -165,6 +169,16 @@ class Slot:
     def memory(self) -> int:
         """Bytes that the runner and all it has started occupy now; 0 while there is none. Takes milliseconds."""
         return self._runner.usage() if self._runner is not None else 0
+
+    def used(self) -> Used:
+        """See ``TaskSlot``. Containers' processors are counted by their engine, and not here."""
+        runner = self._runner
+        if runner is None or runner.is_gone():
+            return UNKNOWN
+        if self._mechanism in _ELSEWHERE:
+            return Used(memory=self._watch.peak)
+        before, self._spent = self._spent, runner.spent()
+        return Used(max(0.0, self._spent - before), self._watch.peak)
 
     def run(self, task: Task, body: Buffer, buffers: Sequence[Source] = (), *, owner: str = "") -> None:
         """Have a task executed; ``body`` holds its inline segments. Returns at once.
@@ -388,6 +402,8 @@ class Slot:
                     runner.warm = True
                     if job is not None and job.sent:
                         self._bound_time(runner, job)
+                    elif job is None:
+                        self._spent = runner.spent()
                 case Cleared(why=why) if job is not None and job.held is not None:
                     if why:
                         log.warning("runner %s can't clear up after a task: %.500r", runner.pid, why)
@@ -436,6 +452,7 @@ class Slot:
 
     def _on_runner_ready(self, runner: RunnerLife, pid: int) -> None:
         runner.pid = pid
+        self._spent = runner.spent()
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         if self._job is not None:

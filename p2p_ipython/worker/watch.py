@@ -40,12 +40,14 @@ class Watch:
     def __init__(self, runner: RunnerLife, memory: int) -> None:
         self._runner = runner
         self._memory = memory
+        self.peak = -1
+        """The most bytes at which the task was seen; -1: it was not looked at."""
         self._task: object = None
         self._begun = asyncio.Event()
 
     def begin(self, task: object) -> None:
         """Look at ``task`` from now on."""
-        self._task = task
+        self._task, self.peak = task, -1
         self._begun.set()
 
     def end(self) -> None:
@@ -74,7 +76,9 @@ class Watch:
             task, began = self._task, time.monotonic()
             if task is None:
                 continue
-            room = self._memory - self._runner.usage()
+            used = self._runner.usage()
+            self.peak = max(self.peak, used)
+            room = self._memory - used
             pause = max(_SOON, min(_LOOK, room / _QUICKEST))
             if room < 0:  # at first sight: what is shared counts once in the second look, which takes longer
                 used = await asyncio.to_thread(self._runner.usage, shared_once=True)

@@ -77,7 +77,9 @@ def key(world: World) -> Hashable:
     def client(side: ClientSide) -> Hashable:
         machine = side.machine
         return (
-            tuple((t.spec.id, t.state, t.attempt, t.losses, t.sid) for t in machine._tasks.values()),
+            tuple(
+                (t.spec.id, t.state, t.attempt, t.losses, t.sid, frozenset(t.refused)) for t in machine._tasks.values()
+            ),
             tuple((python, tuple(queue)) for python, queue in machine._queues.items()),
             tuple(
                 (
@@ -133,7 +135,7 @@ def key(world: World) -> Hashable:
         tuple(frozenset(Counter(map(_line, lines)).items()) for lines in world.inboxes.values()),
         (tuple(world.asking.items()), tuple(world.answering.items())),
         (frozenset(world.granted.items()), frozenset(world.executions.items()), frozenset(world.settled.items())),
-        (world.faults, world.pauses),
+        (world.faults, world.pauses, world.says),
     )
 
 

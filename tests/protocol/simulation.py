@@ -126,19 +126,22 @@ class World:
         settings: Settings | None = None,
         faults: int = 0,
         pauses: int = 0,
+        says: int = 0,
         wired: bool = False,
         client_class: type[ClientMachine] = ClientMachine,
         worker_class: type[WorkerMachine] = WorkerMachine,
     ) -> None:
         """``members``: to how many people the clients belong; 0: each to another one.
 
-        ``pauses``: how often a worker may still be paused; it may go on at any time.
+        ``pauses``: how often a worker may still be paused; it may go on at any time. ``says``: how often a lender may
+        still refuse a task that arrives, or stop by hand what runs.
 
         ``wired``: messages really become board lines, encrypted and signed, and are read as such.
         """
         self.settings = settings or Settings()
         self.faults = faults
-        self.pauses = pauses
+        self.pauses, self.says = pauses, says
+        self.refusals: set[tuple[str, bytes]] = set()
         self.now = 0.0
         self.codes = 0
         self.link_count = 0
@@ -211,6 +214,8 @@ class World:
                 yield ("said twice", link.number)
             if link.to_worker and flows:
                 yield ("to worker", link.number)
+                if self.says and isinstance(link.to_worker[0], cm.Send):
+                    yield ("refused", link.number)
             if link.bulk and not link.bulk[0][1] and flows:
                 yield ("bulk", link.number)
             if flows:
@@ -264,6 +269,8 @@ class World:
             yield ("resume", number)
         elif self.pauses and not side.closing:
             yield ("pause", number)
+        if self.says and side.machine.busy():
+            yield ("stopped", number)
         if not side.closing:
             yield ("close", number)
         elif not side.machine.busy():
@@ -351,6 +358,24 @@ class World:
                 self._worker(link.worker, side.machine.recall(number, task, attempt, self.now))
             case Pass():
                 self._worker(link.worker, side.machine.passed(number, self.now))
+
+    def _refused(self, number: int) -> None:
+        """Let a task arrive that the lender's policy doesn't take."""
+        self.says -= 1
+        link = self.links[number]
+        said = link.to_worker.pop(0)
+        assert isinstance(said, cm.Send)
+        link.bulk = [(ref, max(0, first - 1)) for ref, first in link.bulk]
+        side = self.workers[link.worker]
+        side.known.add((number, said.task, said.attempt))
+        self.refusals.add((said.task, side.certificate.sid))
+        self._worker(link.worker, side.machine.refuse(number, said.task, said.attempt, "input", "too large"))
+
+    def _stopped(self, number: int) -> None:
+        self.says -= 1
+        side = self.workers[number]
+        self._worker(number, side.machine.stop_all(self.now))
+        must(not side.machine.busy(), "something runs on after its lender has stopped it")
 
     def _bulk(self, number: int) -> None:
         link = self.links[number]
@@ -543,6 +568,7 @@ class World:
                 case cm.Send(sid, task, attempt, missing):
                     must(task not in self.settled, "a task was sent after it was over")
                     must(task not in self.granted, "a task was sent while another worker has it")
+                    must((task, sid) not in self.refusals, "a task was sent again to a worker that has refused it")
                     self.granted[task] = (sid, attempt)
                     self._tell(side, sid, action)
                     self._tell_bulk(side, sid, missing)
@@ -687,7 +713,9 @@ class World:
 
     def settle(self, limit: int = 2000) -> None:
         """Go on without further faults, and with a worker, until all is quiet; raise ``Violation`` if it won't be."""
-        self.faults = self.pauses = 0
+        self.faults = self.pauses = self.says = 0
+        if self.refusals:  # by all that there were
+            self.start_worker()
         if not any(side.alive and not side.closing for side in self.workers):
             self.start_worker()
         for _ in range(limit):
@@ -727,6 +755,8 @@ _STEPS: dict[str, Callable[..., None]] = {
     "exits": World._exits,
     "evict": World._evict,
     "crash": World._crash,
+    "refused": World._refused,
+    "stopped": World._stopped,
     "pause": World._pause,
     "resume": World._resume,
     "close": World._close,

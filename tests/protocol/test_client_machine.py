@@ -924,3 +924,58 @@ def test_an_impossible_step_is_an_error_that_tells_what_came_before() -> None:
     task = made._tasks["t"]
     with pytest.raises(LocalProtocolError, match=r"started leads from running to no running \(after room → started"):
         made._enter(task, "started", TaskState.RUNNING)
+
+
+# --- the lender's say -------------------------------------------------------------------------------
+
+
+def test_a_task_that_a_policy_refuses_goes_elsewhere_and_loses_nothing() -> None:
+    made = sent(machine(up="w0 w1"), "t")
+    actions = made.frame(W0.sid, Nack("t", 1, "refused", "packages", "no polars here"), 1)
+    assert [a for a in actions if isinstance(a, Send)] == [Send(W1.sid, "t", 2, ())]
+    made.frame(W1.sid, Nack("t", 2, "refused", "who"), 2)
+    assert made.state("t") is TaskState.WAITING
+    assert made.why("t").endswith("after w1 refused it: it is lent to others")
+    assert not sends(made.heard(W0, hello("w0"), 3))  # its conditions are those of before
+    assert sends(made.heard(W0, hello("w0", input=10), 4)) == ["t"]
+
+
+def test_tasks_pass_over_one_that_no_worker_with_room_takes() -> None:
+    made = sent(machine(up="w0"), "t")
+    for number in range(3):
+        made.submit(TaskSpec(f"u{number}"), 0)
+    actions = made.frame(W0.sid, Nack("t", 1, "refused", "input"), 1)
+    assert sends(actions) == ["u0"]
+    assert sends(made.frame(W0.sid, Result("u0", 1, True, ()), 2)) == ["u1"]
+    assert made.state("t") is TaskState.WAITING
+
+
+def test_a_task_larger_than_the_offer_takes_is_not_sent_and_says_why() -> None:
+    made = machine(up="w0", input=1 << 20)
+    made.submit(TaskSpec("large", size=1 << 21), 0)
+    assert made.state("large") is TaskState.WAITING
+    assert made.why("large") == "waiting for a worker that takes 2 MiB: those that are here take at most 1 MiB a task"
+    assert sends(made.submit(TaskSpec("small", size=1 << 20), 0)) == ["small"]
+    made.frame(W0.sid, Result("small", 1, True, ()), 1)
+    assert sends(made.heard(W0, hello("w0", input=1 << 21), 2)) == ["large"]
+
+
+def test_an_offer_that_is_not_for_our_member_is_not_taken_up() -> None:
+    made = ClientMachine(SETTINGS, now=0, me="SHA256:me")
+    assert made.heard(W0, hello("w0", not_for=("SHA256:me",)), 0) == []
+    assert not made.workers[W0.sid].for_us
+
+
+def test_a_pause_is_shown_with_its_reason() -> None:
+    made = machine(up="w0")
+    made.heard(W0, hello("w0", paused=True, why="battery"), 0)
+    made.submit(TaskSpec("t"), 0)
+    assert made.why("t") == "waiting for a worker: those that are here are paused (on battery)"
+    assert made.workers[W0.sid].word == "paused: on battery"
+
+
+def test_a_task_stopped_by_hand_is_over_whatever_its_attempts() -> None:
+    made = sent(machine(up="w0 w1"), "t")
+    actions = made.frame(W0.sid, Result("t", 1, False, (), failure=TaskFailure("stopped")), 1)
+    assert not sends(actions)
+    assert made.state("t") is None

@@ -84,6 +84,40 @@ def test_two_tasks_and_a_worker_that_is_paused_whenever() -> None:
     assert report.states == 5_000
 
 
+def test_two_tasks_and_lenders_that_refuse_and_stop_whenever() -> None:
+    world = linked(tasks=2, faults=0)
+    world.says = 3
+    report = explore(world, limit=5_000, complete_every=20)
+    assert (report.violation, report.story) == ("", [])
+    assert report.states == 5_000
+
+
+class _Insistent(ClientMachine):
+    def _refused(self, task: Any, worker: Any, nack: Nack) -> None:
+        super()._refused(task, worker, nack)
+        task.refused.clear()
+
+
+class _Silent(WorkerMachine):
+    def stop_all(self, now: float) -> list[wm.Action]:
+        return [action for action in super().stop_all(now) if not isinstance(action, wm.Reply)]
+
+
+@pytest.mark.parametrize(
+    ("classes", "violation"),
+    [
+        ({"client_class": _Insistent}, "a task was sent again to a worker that has refused it"),
+        ({"worker_class": _Silent}, "a task was never settled"),
+    ],
+)
+def test_the_search_finds_machines_that_insist_or_keep_a_stop_to_themselves(
+    classes: dict[str, Any], violation: str
+) -> None:
+    world = linked(tasks=1, faults=0, workers=1, **classes)
+    world.says = 1
+    assert explore(world, limit=5_000, complete_every=1).violation == violation
+
+
 def test_two_members_and_one_slot_without_faults() -> None:
     report = explore(friends(faults=0), limit=5_000, complete_every=20)
     assert (report.violation, report.story) == ("", [])

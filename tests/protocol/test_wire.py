@@ -108,6 +108,13 @@ def test_the_largest_hello_of_a_worker_fits_the_board_with_every_condition() -> 
     assert decode(encode(replace(hello, offer=crowded))) == hello
     assert decode(encode(replace(hello, offer=usual))) == replace(hello, offer=usual)
     assert len(MAGIC) + 4 * -(-(24 + others + MAX_HELLO + 16) // 3) <= MAX_LINE
+    # A policy's conditions hold whatever the tags cost.
+    policy = replace(terms, only=(), not_for=terms.only, input=number, why="in-use", answers=1 << 20)
+    said = decode(encode(replace(hello, offer=replace(policy, cards=cards))))
+    assert isinstance(said, Hello)
+    assert said.offer is not None
+    assert replace(said.offer, tags=()) == replace(policy, tags=())
+    assert len(encode(said)) <= MAX_HELLO
 
 
 def test_a_message_that_is_too_long_is_our_own_error() -> None:

@@ -736,3 +736,57 @@ def test_a_task_that_is_over_leaves_no_story() -> None:
     assert [job.task for job in made._stories] == ["a"], "the one that the runner is still ending"
     made.slot_died(0, killed=True, detail="", now=1)
     assert made._stories == {}
+
+
+# --- the lender's say -------------------------------------------------------------------------------
+
+
+def test_a_pause_says_its_reason_in_the_offer_and_to_tasks_that_come_all_the_same() -> None:
+    made = machine()
+    assert made.pause(1, "hours") == []
+    assert (made.terms().paused, made.terms().why) == (True, "hours")
+    assert made.deadline() == 1  # a hello is due
+    assert Reply(1, Nack("t", 1, "paused", "hours")) in made.task(1, "t", 1, 2)
+    made.tick(2, WALL)
+    made.pause(3)  # by hand, too
+    assert (made.terms().why, made.deadline()) == ("", 3)
+    made.resume(4)
+    assert (made.terms().paused, made.terms().why) == (False, "")
+
+
+def test_an_offer_that_is_amended_is_said_at_once_and_holds() -> None:
+    made = machine()
+    assert made.amend(1, not_for=(C1.signer,), input=5) == []
+    assert made.deadline() == 1
+    (said,) = [action for action in made.tick(1, WALL) if isinstance(action, Say)]
+    assert isinstance(said.message, Hello)
+    assert said.message.offer is not None
+    assert (said.message.offer.not_for, said.message.offer.input) == ((C1.signer,), 5)
+    assert made.welcomes(C0.signer)
+    assert not made.welcomes(C1.signer)
+    made.amend(2, input=5)
+    assert made.deadline() > 2  # nothing has changed
+
+
+def test_a_task_that_the_policy_does_not_take_is_refused_and_forgotten() -> None:
+    made = machine()
+    assert made.refuse(1, "t", 1, "input", "too large") == [
+        Reply(1, Nack("t", 1, "refused", "input", "too large")),
+        Forget(1, "t", 1),
+    ]
+
+
+def test_what_runs_is_stopped_by_hand_and_its_owner_hears_of_it_once() -> None:
+    made = machine(slots=2)
+    made.task(1, "t", 1, 0)
+    made.task(2, "u", 1, 0)
+    actions = made.stop_all(1)
+    stops = [action for action in actions if isinstance(action, Stop)]
+    said = {action.link: action.frame for action in actions if isinstance(action, Reply)}
+    assert stops == [Stop(0, "t"), Stop(1, "u")]
+    assert all(
+        isinstance(frame, Result) and frame.failure and frame.failure.what == "stopped" for frame in said.values()
+    )
+    assert (set(said), made.busy()) == ({1, 2}, 0)
+    assert not [action for action in results(made, 2) if isinstance(action, Reply)]
+    assert made.stop_all(3) == []

@@ -14,7 +14,7 @@ export function OfferDetails({ offer, onClose }: { offer: Offer; onClose: () => 
     <Details title={offer.name} onClose={onClose}>
       <Facts
         facts={[
-          [t("State"), offer.paused ? t("paused") : offer.state],
+          [t("State"), offer.state === "paused" ? t("paused") : offer.state],
           [t("Slots free"), t("%1 of %2", offer.free, offer.slots)],
           [t("Cores"), offer.cores || ""],
           [t("Memory"), offer.memory > 0 && memory(offer.memory)],

@@ -206,7 +206,7 @@ class Actions:
         with _unattended():
             state = lender().lend(
                 where,
-                slots=slots or 1,
+                slots=slots or None,
                 seconds=hours * 3600 or None,
                 only=only,
                 tags=tags,

@@ -181,7 +181,7 @@ def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Lending
         title=state.title[:NAME],
         name=state.name[:NAME],
         state=state.state,
-        words=state.words[:WORDS],
+        words=_lending_words(state)[:WORDS],
         slots=state.slots,
         busy=state.busy,
         until=round(state.until),
@@ -190,6 +190,13 @@ def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Lending
         seconds=_rounded(sum(seconds for _, seconds in state.usage.values())),
     )
     return state.id, row(made)
+
+
+def _lending_words(state: LendingState) -> str:
+    """Say what is beside a worker's state, which stands alone if there is nothing."""
+    more = [f"policy: {state.policy}" if state.policy else "", *state.news[-1:]]
+    beside = [each for each in more if each]
+    return " · ".join([state.words or state.state, *beside]) if beside else state.words
 
 
 def reasons(of: Mapping[str, str]) -> dict[str, str]:

@@ -224,7 +224,7 @@ class ClusterWatch:
                     worker.terms,
                     busy=busy,
                     own=own,
-                    state="paused" if worker.terms.paused else state,
+                    state=worker.terms.pause if worker.terms.paused else state,
                     only=rows.names_of(worker.terms.only, people.names),
                     mine=worker.for_us and not worker.too_bare,
                 ),

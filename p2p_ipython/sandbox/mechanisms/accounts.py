@@ -38,6 +38,17 @@ def memory_of(pids: list[int], *, shared_once: bool = False) -> int:
     return total
 
 
+def spent_below(pid: int) -> float:
+    """Return the seconds of processors that ``pid`` and all below it have spent, ended ones too."""
+    total = 0.0
+    for child in [pid, *_below(pid)]:
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(child).cpu_times()
+            total += times.user + times.system
+            total += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return total
+
+
 def count_below(pid: int) -> int:
     """Return how many processes and threads there are below ``pid``."""
     count = 0

@@ -1,0 +1,140 @@
+"""The lender's yes to each task: asked before the task runs, by ``p2p worker --ask``.
+
+A task that waits for a yes is refused with the reason "asking", and its data is not kept here. Its client may give it
+to another worker meanwhile. After the lender's answer the offer changes, and the client sends the task again, if it
+still waits. No answer in ``PATIENCE`` seconds, or nobody to ask, is no.
+
+An answer counts for one task, for all of a member, or for whatever is the same to the byte: kind, source, options,
+functions, modules and data. Functions travel in one pickle with data, which only the sandbox reads, so the data can't
+be left out. What travels in large buffers is not here yet when the lender is asked. So nothing is the same as a task
+that has some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+from p2p_ipython.lending.policy import Refusal
+from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.task_frames import Task
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 120.0
+"""Seconds that the lender may take to answer."""
+
+MAX_QUESTIONS = 64
+MAX_QUESTIONS_OF_A_MEMBER = 8
+"""Questions that wait; a task beyond is told "asking" all the same, and asks again when it comes again."""
+
+MAX_ANSWERS = 1000
+"""Answers that are remembered, of each kind; beyond that, the oldest is forgotten."""
+
+Answer = Literal["once", "member", "same", "no"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the lender is asked: all of it but ``key`` is a stranger's text."""
+
+    name: str
+    key: str
+    label: str
+    kind: str
+    source: str
+    size: int
+    whole: bool = True  # all of the task is here: "same" has a meaning
+
+
+class _Which(NamedTuple):
+    """The task that an answer counts for."""
+
+    sid: bytes
+    id: str
+    digest: bytes
+
+
+Ask = Callable[[Question], Awaitable[Answer]]
+
+
+class Consent:
+    """See the module. ``answered`` is called after each answer. Belongs to the worker's loop."""
+
+    def __init__(self, ask: Ask, answered: Callable[[], None]) -> None:
+        self._ask = ask
+        self._answered = answered
+        self._waiting: OrderedDict[_Which, Question] = OrderedDict()
+        self._tasks: OrderedDict[_Which, bool] = OrderedDict()
+        self._members: OrderedDict[str, bool] = OrderedDict()
+        self._same: OrderedDict[tuple[str, bytes], bool] = OrderedDict()
+        self._news = asyncio.Event()
+
+    def check(self, client: Certificate, name: str, task: Task, body: Buffer) -> Refusal | None:
+        """Return why a task isn't taken now; None after the lender's yes."""
+        which = _Which(client.sid, task.id, _digest(task, body))
+        if self._members.get(client.signer):
+            return None
+        inline = all(ref is None for _size, ref in task.all_segments)
+        if inline and self._same.get((client.signer, which.digest)):
+            return None
+        if (said := self._tasks.get(which)) is not None:
+            if said:
+                del self._tasks[which]  # once is once
+                return None
+            return Refusal("no", "its lender has said no")
+        mine = sum(question.key == client.signer for question in self._waiting.values())
+        if which not in self._waiting and len(self._waiting) < MAX_QUESTIONS and mine < MAX_QUESTIONS_OF_A_MEMBER:
+            size = sum(size for size, _ref in task.all_segments)
+            question = Question(name, client.signer, task.label, task.run, task.source, size, inline)
+            self._waiting[which] = question
+            self._news.set()
+        return Refusal("asking", "its lender is asked")
+
+    async def run(self) -> None:
+        """Ask one question after the other, until cancelled."""
+        while True:
+            while not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+            which, question = next(iter(self._waiting.items()))
+            answer: Answer = "no"
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    answer = await self._ask(question)
+            except TimeoutError:
+                pass
+            except Exception:
+                log.exception("the lender can't be asked")
+            self._waiting.pop(which, None)
+            if answer == "member":
+                _keep(self._members, question.key, yes=True)
+            elif answer == "same" and question.whole:
+                _keep(self._same, (question.key, which.digest), yes=True)
+            else:
+                _keep(self._tasks, which, yes=answer != "no")
+            self._answered()
+
+
+K = TypeVar("K")
+
+
+def _keep(answers: OrderedDict[K, bool], key: K, *, yes: bool) -> None:
+    answers[key] = yes
+    if len(answers) > MAX_ANSWERS:
+        answers.popitem(last=False)
+
+
+def _digest(task: Task, body: Buffer) -> bytes:
+    found = hashlib.sha256()
+    for part in (task.run, task.source, task.reply, task.names, task.bind, task.segments, task.around):
+        text = repr(part).encode("utf-8", "backslashreplace")
+        found.update(len(text).to_bytes(8, "big") + text)
+    found.update(body)
+    return found.digest()

@@ -1,0 +1,158 @@
+"""The keeper has an agent obey: for whom the offer is, what is paused and why, what is written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_ipython.lending.known import KnownMembers
+from p2p_ipython.lending.policy import Policy
+from p2p_ipython.lending.record import LendingLog
+from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.messages import MAX_ONLY
+from p2p_ipython.protocol.roster import Member, Roster
+from p2p_ipython.protocol.task_frames import Task
+from p2p_ipython.worker.keeper import Given, Keeper
+from p2p_ipython.worker.slot_base import Used
+
+
+def key(name: str) -> str:
+    return f"SHA256:{name}"
+
+
+def roster(*names: str) -> Roster:
+    members = tuple(Member(name, (key(name),), ("client", "worker")) for name in ("bob", *names))
+    return Roster("SHA256:bob/friends", "bob/friends", 1, 1 << 40, "", members)
+
+
+class Lent:
+    """An agent that notes what it is to do."""
+
+    def __init__(self) -> None:
+        self.paused: str | None = None
+        self.offer: dict[str, Any] = {}
+
+    def pause(self, why: str = "") -> None:
+        self.paused = why
+
+    def resume(self) -> None:
+        self.paused = None
+
+    def amend(self, **conditions: Any) -> None:
+        self.offer = conditions
+
+
+def kept(tmp_path: Path, policy: Policy, members: Roster | None) -> tuple[Keeper, Lent, list[str]]:
+    said: list[str] = []
+    keeper = Keeper(
+        Given(policy),
+        cluster="c",
+        title="bob/friends",
+        is_own=lambda signer: signer == key("bob"),
+        told=said.append,
+        record=LendingLog(tmp_path / "lending.log"),
+        known=KnownMembers(tmp_path / "known.json"),
+    )
+    keeper.prepare(members)
+    agent = Lent()
+    keeper.begin(agent)
+    return keeper, agent, said
+
+
+def client(name: str) -> Certificate:
+    return Certificate("c", name.encode(), b"", b"", "client", 0.0, key(name), b"")
+
+
+def task(size: int, source: str = "") -> Task:
+    return Task("t", 1, "cell", ((size, None),), source=source, label="sum")
+
+
+def test_the_first_members_are_known_and_later_ones_are_named_once(tmp_path: Path) -> None:
+    keeper, agent, said = kept(tmp_path, Policy(who="known"), None)
+    assert not keeper.welcomes(key("carol"))  # nobody is known before the list of members has come
+    assert keeper.welcomes(key("bob"))
+    keeper.members_changed(roster("carol"))
+    assert (said, agent.offer["not_for"]) == ([], ())
+    keeper.members_changed(roster("carol", "dave"))
+    keeper.members_changed(roster("carol", "dave"))
+    assert said == ["dave (SHA256:dave) is new in bob/friends; until p2p lending welcome dave, theirs don't run"]
+    assert agent.offer["not_for"] == (key("dave"),)
+    assert [keeper.welcomes(key(name)) for name in ("carol", "dave")] == [True, False]
+    # The next look writes that down, and reads what the lender has said meanwhile.
+    keeper._known_file.say_yes("c", [key("dave")])  # type: ignore[union-attr]
+    keeper._heed(keeper._look(keeper.policy, keeper._stamps, keeper._unwritten))
+    keeper.members_changed(roster("carol", "dave"))
+    assert keeper.welcomes(key("dave"))
+    _, agent, said = kept(tmp_path, Policy(who="known"), roster("carol", "dave", "erin"))
+    assert [words.split()[0] for words in said] == ["erin"]
+    assert agent.offer["not_for"] == (key("erin"),)
+
+
+@pytest.mark.parametrize(
+    ("who", "only", "not_for"),
+    [
+        ("all", (), ()),
+        (("carol",), (key("carol"),), ()),
+        ((key("dave"), "carol"), (key("carol"), key("dave")), ()),
+        (("zoe",), (key("bob"),), ()),  # nobody: the lender alone
+    ],
+)
+def test_the_offer_is_for_those_whom_the_policy_takes(tmp_path: Path, who: Any, only: Any, not_for: Any) -> None:
+    _, agent, said = kept(tmp_path, Policy(who=who), roster("carol", "dave"))
+    assert (agent.offer["only"], agent.offer["not_for"]) == (only, not_for)
+    assert ("nobody in bob/friends is called 'zoe'" in "".join(said)) is (who == ("zoe",))
+
+
+def test_an_offer_names_no_more_keys_than_it_may(tmp_path: Path) -> None:
+    names = [f"m{number}" for number in range(30)]
+    keeper, agent, _ = kept(tmp_path, Policy(who=tuple(names[:20])), roster(*names))
+    assert (agent.offer["only"], len(agent.offer["not_for"])) == ((), MAX_ONLY)
+    assert sum(keeper.welcomes(key(name)) for name in names) == 20
+
+
+def test_the_days_bytes_sink_in_the_offer_and_then_pause(tmp_path: Path) -> None:
+    keeper, agent, _ = kept(tmp_path, Policy(bytes_in=1000, input=600), roster("carol"))
+    assert agent.offer["input"] == 600
+    assert keeper.check(client("carol"), task(600), b"") is None
+    keeper.begun(0, task(600), client("carol"))
+    keeper.over(0, "done", lambda: Used(1.5, 7))
+    keeper.members_changed(roster("carol"))
+    assert agent.offer["input"] == 256
+    refusal = keeper.check(client("carol"), task(401), b"")
+    assert refusal is not None
+    assert refusal.why == "bytes"
+    keeper.begun(0, task(400), client("carol"))
+    keeper.sent(0, 30)
+    keeper.stopping(0, "stopped")
+    keeper.stopping(0, "recalled")
+    assert keeper.check(client("carol"), task(1), b"") is None  # nothing is taken now: the machine says so
+    assert (agent.paused, keeper.words) == ("bytes", "tasks have brought what they may in a day")
+    keeper.end()
+    done, stopped = LendingLog(tmp_path / "lending.log").entries()
+    assert (done.outcome, done.cpu, done.memory, done.member) == ("done", 1.5, 7, "carol")
+    assert (stopped.outcome, stopped.bytes_in, stopped.bytes_out) == ("stopped", 400, 30)
+    # Another worker, later that day, counts them, too.
+    _, agent, _ = kept(tmp_path, Policy(bytes_in=1000), roster("carol"))
+    assert agent.paused == "bytes"
+
+
+def test_the_hand_comes_before_the_policy(tmp_path: Path) -> None:
+    keeper, agent, _ = kept(tmp_path, Policy(mains=True, bytes_in=1), roster("carol"))
+    keeper.begun(0, task(5), client("carol"))
+    keeper.pause()
+    assert (agent.paused, keeper.words) == ("", "by hand")
+    keeper.resume()
+    assert agent.paused in ("bytes", "battery")
+
+
+def test_a_source_is_written_down_as_its_hash(tmp_path: Path) -> None:
+    keeper, _, _ = kept(tmp_path, Policy(), roster("carol"))
+    for source in ("secret = 1", "secret = 1", "\ud800"):
+        keeper.begun(0, task(1, source), client("carol"))
+        keeper.over(0, "done")
+    first, again, odd = [entry.source for entry in LendingLog(tmp_path / "lending.log").entries()]
+    assert first == again != odd
+    assert len(first) == 16
+    assert "secret" not in (tmp_path / "lending.log").read_text()
