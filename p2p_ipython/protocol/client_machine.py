@@ -411,7 +411,8 @@ class ClientMachine:
                 if task.state is TaskState.SENT:
                     self._enter(task, "started", TaskState.RUNNING, f"on {worker.name}")
             case Result():
-                self._result(task, worker, frame, now)
+                takes(worker, self._settings.hold, now)
+                self._result(task, worker, frame)
             case Nack(reason=reason) if task.state is TaskState.SENT and reason != "refused":
                 self._nack(task, worker, frame, now)
             case Nack(why=why) if task.state is TaskState.SENT and why:
@@ -589,11 +590,10 @@ class ClientMachine:
     def _cancel(self, task_id: str) -> None:
         self._end(self._tasks[task_id], "cancel", state=TaskState.CANCELLED)
 
-    def _result(self, task: _Tracked, worker: WorkerView, result: Result, now: float) -> None:
+    def _result(self, task: _Tracked, worker: WorkerView, result: Result) -> None:
         if result.seconds is not None:
             self._placement.took(task.spec.kind, result.seconds)
         worker.done += 1
-        takes(worker, self._settings.hold, now)
         state = TaskState.DONE if result.ok else TaskState.FAILED
         self._end(task, "result", state=state, detail=f"on {worker.name}", result=result)
 

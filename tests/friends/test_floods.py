@@ -58,6 +58,8 @@ FLOOD = 2.0 if ALL else 0.3
 MOST = 50 << 20
 """Bytes by which a victim may grow."""
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200 if ALL else 240)]
+
 TITLE = "alice/friends"
 CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_every=0.5, presence=1)"
 WORK = """
@@ -235,7 +237,6 @@ def working(notebook: Notebook, what: str) -> Iterator[None]:
     print(f"{what}: {during - before} tasks of others done meanwhile; failed: {failed}", file=sys.stderr)
 
 
-@pytest.mark.slow
 def test_a_client_that_a_worker_floods_and_lies_to_grows_little_and_prints_nothing(here: Village) -> None:
     profile = here.found("bob", "carol")
     here.person("carol").worker(TITLE, "--slots", "2")
@@ -266,7 +267,6 @@ def test_a_client_that_a_worker_floods_and_lies_to_grows_little_and_prints_nothi
     assert said == [], "what a peer does is none of a cell's output"
 
 
-@pytest.mark.slow
 def test_a_worker_that_a_client_floods_and_lies_to_grows_little_and_logs_little(here: Village) -> None:
     profile = here.found("bob", "carol")
     worker = here.person("carol").worker(TITLE, "--slots", "2", P2P_WORKER_CACHE=str(16 << 20))
@@ -316,7 +316,6 @@ def _is_pipe(os, stat, fd):
 """
 
 
-@pytest.mark.slow
 def test_a_task_that_floods_the_pipe_of_its_runner_costs_its_lender_little(here: Village) -> None:
     here.found("bob", "carol")
     worker = here.person("carol").worker(TITLE, "--slots", "2")
@@ -365,7 +364,6 @@ def lines(dice: random.Random) -> Iterator[Message | bytes]:
         yield dice.choice([message, bytes(spoilt), text[: dice.randrange(len(text))], b"[" * 1000])
 
 
-@pytest.mark.slow
 def test_lines_without_end_by_a_member_cost_others_little(here: Village, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = here.found("bob", "carol")
     worker = here.person("carol").worker(TITLE)
