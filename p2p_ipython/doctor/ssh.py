@@ -149,4 +149,4 @@ def _start(
         transport.start_client(timeout=timeout)
         return transport, transport.get_remote_server_key()  # which fails when start_client has run out of time
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise no_ssh(hop, error) from None
+        raise no_ssh(hop, error, transport) from None

@@ -173,6 +173,13 @@ async def test_a_server_that_is_not_ssh(key, tmp_path):
     assert "does not speak SSH" in str(error)
 
 
+async def test_a_board_that_refuses_a_newcomer_is_quoted(key, tmp_path):
+    async with running(half_open_each=0) as server:
+        error = await failure(at(server.addresses.port, key, tmp_path))
+    assert isinstance(error, BoardUnreachable)
+    assert "refuses the connection: too many connections from your address are logging in; try again" in str(error)
+
+
 async def test_a_server_that_does_not_let_the_key_in(key, tmp_path):
     async with sshd(host_key=key, authorized_client_keys=asyncssh.import_authorized_keys("")) as port:
         error = await failure(at(port, key, tmp_path))

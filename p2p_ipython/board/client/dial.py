@@ -17,6 +17,7 @@ from p2p_ipython.board.client.keys import KeyChoice, Passphrase, choose_among
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.board.client.tunnel import Tunnel
 from p2p_ipython.errors import BoardError, BoardUnreachable, KeyRefused
+from p2p_ipython.protocol.plain import plain
 
 _LOG = "p2p_ipython.board.paramiko"
 # paramiko logs as errors, with tracebacks, what we report in words.
@@ -146,7 +147,7 @@ class Way:
         except (paramiko.SSHException, OSError, EOFError) as error:
             if self.reason:
                 raise BoardUnreachable(self.reason) from None
-            raise no_ssh(hop, error) from None
+            raise no_ssh(hop, error, transport) from None
         try:
             left = transport.auth_publickey(hop.user, key.key)
         except paramiko.AuthenticationException as error:
@@ -163,9 +164,23 @@ def seconds_left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
+class _Transport(paramiko.Transport):  # type: ignore[misc]
+    """A transport that remembers what a server says before it speaks SSH: why it refuses, if that is one line."""
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock)
+        self.words: list[str] = []
+
+    def _log(self, level: int, msg: Any, *args: Any) -> None:
+        # paramiko tells it nowhere else.
+        if isinstance(msg, str) and msg.startswith("Banner: ") and len(self.words) < 2:
+            self.words.append(plain(msg.removeprefix("Banner: "), 200))
+        super()._log(level, msg, *args)
+
+
 def new_transport(sock: Any, kinds: list[str], timeout: float) -> paramiko.Transport:
     """Make a transport that asks for the known ``kinds`` of host keys first; each step may take ``timeout`` seconds."""
-    transport = paramiko.Transport(sock)
+    transport = _Transport(sock)
     transport.set_log_channel(_LOG)
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout
     options = transport.get_security_options()
@@ -182,8 +197,11 @@ def close_transport(transport: paramiko.Transport) -> None:
         pass  # what it goes through has ended already: so has it
 
 
-def no_ssh(hop: Route, error: Exception) -> BoardUnreachable:
-    """Return the error for a server that doesn't speak SSH."""
+def no_ssh(hop: Route, error: Exception, transport: paramiko.Transport) -> BoardUnreachable:
+    """Return the error for a server that doesn't speak SSH, or says in a line why it doesn't."""
+    words = transport.words if isinstance(transport, _Transport) else []
+    if len(words) == 1:
+        return BoardUnreachable(f"{hop} refuses the connection: {words[0]}", hint="Try again in a minute.")
     return BoardUnreachable(
         f"what answers at {hop} does not speak SSH: {error}",
         hint="Check the port (a board of ours listens on 2222 unless told otherwise).",

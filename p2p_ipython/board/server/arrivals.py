@@ -176,7 +176,7 @@ class Arrivals(Generic[G]):
 
     def _oldest(self, addresses: Iterable[str], now: float) -> G | None:
         """Return the oldest that has not logged in, of the address that has most of them, if it is old enough."""
-        most = max((self._half_open[address] for address in addresses), key=len, default={})
+        most = max((self._half_open.get(address, {}) for address in addresses), key=len, default={})
         guest, since = next(iter(most.items()), (None, now))
         return guest if now >= since + MAKES_ROOM else None
 
