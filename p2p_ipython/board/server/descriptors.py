@@ -115,7 +115,10 @@ def listening(host: str, port: int, seldom: Seldom) -> ReservedSocket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, port))
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: {host} port {port}") from None
         listener.listen(_BACKLOG)
         listener.setblocking(False)
         listener.reserve(seldom)
