@@ -859,6 +859,17 @@ def test_a_task_that_a_policy_refuses_goes_elsewhere_and_loses_nothing() -> None
     assert sends(made.heard(W0, hello("w0", input=10), 4)) == ["t"]
 
 
+def test_a_worker_that_refuses_and_offers_in_turns_causes_few_sendings() -> None:
+    made, sendings, now = sent(machine(up="w0"), "t"), 1, 0.0
+    for turn in range(1000):
+        now += 0.1
+        task = made._tasks["t"]
+        if task.state is TaskState.SENT:
+            made.frame(W0.sid, Nack("t", task.attempt, "refused", "asking"), now)
+        sendings += len(sends(made.heard(W0, hello("w0", answers=turn), now)))
+    assert 10 < sendings < 30  # in 100 s
+
+
 def test_tasks_pass_over_one_that_no_worker_with_room_takes() -> None:
     made = sent(machine(up="w0"), "t")
     for number in range(3):
