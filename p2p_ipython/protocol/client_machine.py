@@ -213,11 +213,6 @@ def _nobody(_signer: str) -> bool:
     return False
 
 
-def _conditions(terms: Terms) -> tuple[object, ...]:
-    """Return the part of an offer on which it depends what the worker refuses."""
-    return terms.only, terms.not_for, terms.input, terms.paused, terms.answers
-
-
 class ClientMachine:
     """Decides which worker gets which task, and what becomes of it.
 
@@ -298,8 +293,6 @@ class ClientMachine:
                 is_new = worker is None
                 if worker is None:
                     worker = self.workers[sid] = WorkerView(certificate, message.name, terms, now)
-                if _conditions(worker.terms) != _conditions(terms):
-                    worker.edition += 1
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 worker.for_us = self._is_for_us(certificate, terms)
                 worker.too_bare = self._walled and not terms.walled
@@ -586,7 +579,7 @@ class ClientMachine:
         task.refused = {sid: no for sid, no in task.refused.items() if sid in self.workers}
         times = task.refused[worker.sid].times + 1 if worker.sid in task.refused else 1
         pause = min(REFUSED_MOST, self._settings.hold * 2.0 ** min(times - 1, 20))
-        task.refused[worker.sid] = Refused(worker.edition, now + pause, times)
+        task.refused[worker.sid] = Refused(nack.edition, now + pause, times)
         if nack.why == "asking":
             task.asked, task.last_loss = f"waiting for {worker.name}'s yes", ""
         else:

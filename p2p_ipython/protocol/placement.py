@@ -88,7 +88,6 @@ class WorkerView:
     detail: str = ""
     for_us: bool = True
     too_bare: bool = False  # it has no sandbox, and the client requires one
-    edition: int = 0  # rises when its offer's conditions change: what it has refused before it may take now
 
     @property
     def sid(self) -> bytes:
@@ -138,7 +137,7 @@ class Placement:
         for worker in workers:
             if worker.state is not WorkerState.UP or not fits(worker, spec.python):
                 continue
-            if refused and (no := refused.get(worker.sid)) and (no.edition == worker.edition or now < no.until):
+            if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
             if 0 < worker.terms.input < spec.size:
                 continue

@@ -16,7 +16,7 @@ def refused(known: Sequence[WorkerView], spec: TaskSpec, by: Mapping[bytes, Refu
     """Return whether all workers that fit a task have refused it, under the offers that they have now."""
     workers = [worker for worker in known if fits(worker, spec.python)]
     return bool(workers) and all(
-        (no := by.get(worker.sid)) is not None and no.edition == worker.edition for worker in workers
+        (no := by.get(worker.sid)) is not None and no.edition == worker.terms.edition for worker in workers
     )
 
 
