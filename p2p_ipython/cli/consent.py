@@ -25,8 +25,8 @@ async def ask_lender(question: Question) -> Answer:
     if not sys.stdin or not sys.stdin.isatty():
         say(f"{question.name} asks to run {plain(question.label, 60)!r}: no, because nobody is here to be asked")
         return "no"
+    _forget_typed()  # before the card is shown: whatever is typed from then on is an answer to it
     say("\n".join(_card(question)))
-    _forget_typed()
     while True:
         word = (await _line()).strip().lower()
         if word in _ANSWERS:

@@ -43,6 +43,7 @@ from p2p_ipython.protocol.meetings import Meetings
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms, why_words
 from p2p_ipython.protocol.placement import (
     Placement,
+    Refused,
     TaskSpec,
     WorkerState,
     WorkerView,
@@ -73,6 +74,9 @@ from p2p_ipython.protocol.transitions import check
 MAX_WANTS = 8
 """How often a worker may ask for one buffer of an attempt: once, and when runners that held it have died. Each time its
 bytes are queued anew, so a worker that asks on and on, and reads nothing, would fill the client."""
+
+REFUSED_MOST = 8.0
+"""Seconds, at most, for which a worker that has refused a task again and again doesn't get it, whatever it offers."""
 
 MAX_PASSED_OVER = 64
 """Tasks that no worker with room takes, and that the next ones pass over, in one event."""
@@ -207,18 +211,13 @@ class _Tracked:
     sid: bytes | None = None
     last_loss: str = ""
     asked: str = ""  # whose yes it waits for, in words
-    refused: dict[bytes, int] = field(default_factory=dict)  # by whom, and the edition of their offer
+    refused: dict[bytes, Refused] = field(default_factory=dict)  # by worker
     wanted: dict[str, int] = field(default_factory=dict)  # how often this attempt's worker asked, by ref
     story: list[str] = field(default_factory=list)
 
 
 def _nobody(_signer: str) -> bool:
     return False
-
-
-def _conditions(terms: Terms) -> tuple[object, ...]:
-    """Return the part of an offer on which it depends what the worker refuses."""
-    return terms.only, terms.not_for, terms.input, terms.paused, terms.answers
 
 
 class ClientMachine:
@@ -304,8 +303,6 @@ class ClientMachine:
                         return []
                     worker = self.workers[sid] = WorkerView(certificate, message.name, terms, now)
                     self._meetings.came(worker)
-                if _conditions(worker.terms) != _conditions(terms):
-                    worker.edition += 1
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 worker.for_us = self._is_for_us(certificate, terms)
                 worker.too_bare = self._walled and not terms.walled
@@ -416,7 +413,7 @@ class ClientMachine:
             case Nack(reason=reason) if task.state is TaskState.SENT and reason != "refused":
                 self._nack(task, worker, frame, now)
             case Nack(why=why) if task.state is TaskState.SENT and why:
-                self._refused(task, worker, frame)
+                self._refused(task, worker, frame, now)
             case Nack() | Lost():
                 # A worker that hands back what it has started has lost it: that it never ran is not true. One that
                 # refuses this very task would refuse it again and again.
@@ -597,10 +594,12 @@ class ClientMachine:
         state = TaskState.DONE if result.ok else TaskState.FAILED
         self._end(task, "result", state=state, detail=f"on {worker.name}", result=result)
 
-    def _refused(self, task: _Tracked, worker: WorkerView, nack: Nack) -> None:
+    def _refused(self, task: _Tracked, worker: WorkerView, nack: Nack, now: float) -> None:
         """Note that a worker's policy doesn't take this task. It has never run there, and may go to another worker."""
-        task.refused = {sid: edition for sid, edition in task.refused.items() if sid in self.workers}
-        task.refused[worker.sid] = worker.edition
+        task.refused = {sid: no for sid, no in task.refused.items() if sid in self.workers}
+        times = task.refused[worker.sid].times + 1 if worker.sid in task.refused else 1
+        pause = min(REFUSED_MOST, self._settings.hold * 2.0 ** min(times - 1, 20))
+        task.refused[worker.sid] = Refused(nack.edition, now + pause, times)
         if nack.why == "asking":
             task.asked, task.last_loss = f"waiting for {worker.name}'s yes", ""
         else:

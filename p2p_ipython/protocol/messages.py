@@ -111,7 +111,8 @@ class Terms:
     is the mechanism that its tasks run behind, in a word; "process" has no wall. ``cards``: the graphics cards that
     tasks may use, whole ones for each slot. ``not_for``: fingerprints of keys that it is not for. ``input``: the most
     bytes that one task may bring; 0: any number. ``why`` it is paused, in a word (``WHY``); "": by hand.
-    ``answers`` rises when the lender has answered a question about a task: it may be sent again.
+    ``edition`` rises when the lender has changed conditions or answered a question: a task that was refused under
+    another one may be sent again.
     """
 
     slots: int
@@ -129,7 +130,7 @@ class Terms:
     not_for: tuple[str, ...] = ()
     input: int = 0
     why: str = ""
-    answers: int = 0
+    edition: int = 0
 
     @property
     def walled(self) -> bool:
@@ -385,7 +386,7 @@ def _terms(fields: Any) -> Terms:
         not_for=tuple(_PRINT + digest for digest in _words(fields, "not_for", _DIGEST, MAX_ONLY)),
         input=_whole(fields, "input") if "input" in fields else 0,
         why=_word(fields, "why", _WHY, ""),
-        answers=_whole(fields, "answers") if "answers" in fields else 0,
+        edition=_whole(fields, "edition") if "edition" in fields else 0,
     )
 
 
@@ -416,7 +417,7 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "answers")
+_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition")
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.identity import Certificate
@@ -31,7 +32,15 @@ SMALL = 64 << 10
 """Bytes of a task's large buffers up to which it may be sent ahead."""
 
 
-NOBODY: Mapping[bytes, int] = {}
+class Refused(NamedTuple):
+    """A worker's refusal of a task: the edition of its offer then, the end of the pause after it, and how often."""
+
+    edition: int
+    until: float
+    times: int = 1
+
+
+NOBODY: Mapping[bytes, Refused] = {}
 
 
 class WorkerState(enum.Enum):
@@ -83,7 +92,6 @@ class WorkerView:
     detail: str = ""
     for_us: bool = True
     too_bare: bool = False  # it has no sandbox, and the client requires one
-    edition: int = 0  # rises when its offer's conditions change: what it has refused before it may take now
 
     @property
     def sid(self) -> bytes:
@@ -154,12 +162,13 @@ class Placement:
         self._usual.pop(kind, None)
 
     def choose(
-        self, workers: Iterable[WorkerView], spec: TaskSpec, now: float, refused: Mapping[bytes, int] = NOBODY
+        self, workers: Iterable[WorkerView], spec: TaskSpec, now: float, refused: Mapping[bytes, Refused] = NOBODY
     ) -> WorkerView | None:
         """Return the worker to give the task to, or None.
 
         It is one with a free slot, which has most of the task's buffers already and least to do; else one that may be
-        sent short tasks ahead. ``refused``: workers that have refused the task, with the edition of their offer.
+        sent short tasks ahead. ``refused``: workers that have refused the task. They get it again under other
+        conditions only, and not at once.
         """
         ahead = self._ahead(spec)
         best: WorkerView | None = None
@@ -167,7 +176,7 @@ class Placement:
         for worker in workers:
             if worker.state is not WorkerState.UP or not fits(worker, spec.python):
                 continue
-            if refused and refused.get(worker.sid) == worker.edition:
+            if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
             if 0 < worker.terms.input < spec.size:
                 continue

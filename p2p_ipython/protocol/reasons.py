@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from p2p_ipython.protocol.messages import why_words
-from p2p_ipython.protocol.placement import TaskSpec, WorkerState, WorkerView, fits, pythons
+from p2p_ipython.protocol.placement import Refused, TaskSpec, WorkerState, WorkerView, fits, pythons
 from p2p_ipython.protocol.plain import size_words
 
 
-def refused(known: Sequence[WorkerView], spec: TaskSpec, by: Mapping[bytes, int]) -> bool:
+def refused(known: Sequence[WorkerView], spec: TaskSpec, by: Mapping[bytes, Refused]) -> bool:
     """Return whether all workers that fit a task have refused it, under the offers that they have now."""
     workers = [worker for worker in known if fits(worker, spec.python)]
-    return bool(workers) and all(by.get(worker.sid) == worker.edition for worker in workers)
+    return bool(workers) and all(
+        (no := by.get(worker.sid)) is not None and no.edition == worker.terms.edition for worker in workers
+    )
 
 
 def too_large(known: Sequence[WorkerView], spec: TaskSpec) -> str:

@@ -333,6 +333,7 @@ class Nack(Frame):
     """The task was never started here, and won't be: "busy", "paused", "closing" or "refused".
 
     ``why`` is the lender's reason for a pause or a refusal, in a word (messages.py); ``detail`` is for people.
+    ``edition`` is that of the offer under which it is refused.
     """
 
     kind: ClassVar[str] = "nack"
@@ -341,6 +342,7 @@ class Nack(Frame):
     reason: str = ruled(WORD)
     why: str = ruled(WHY, default="")
     detail: str = ruled(WORD, default="")
+    edition: int = ruled(whole(0, MAX_NUMBER), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,7 +395,7 @@ class WorkerMachine:
     def refuse(self, link: int, task: str, attempt: int, why: str, detail: str) -> list[Action]:
         """Hand back a task that has just arrived: the lender's policy doesn't take it."""
         job = Job(link, task, attempt)
-        self._actions.append(Reply(link, Nack(task, attempt, "refused", why, detail[:MAX_WORD])))
+        self._actions.append(Reply(link, Nack(task, attempt, "refused", why, detail[:MAX_WORD], self._terms.edition)))
         self._enter(job, JobState.ARRIVED, "nack", JobState.OVER)
         return self._done()
 

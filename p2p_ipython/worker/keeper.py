@@ -176,7 +176,8 @@ class Keeper(NoLender):
         self._known_file = known
         self._known = Known()
         self._consent = Consent(ask or _nobody, self._on_answer)
-        self._answers = 0
+        self._edition = 0
+        self._said: dict[str, Any] = {}  # conditions of this edition
         self._unwritten = _Unwritten()
         self._stamps: tuple[object, object] = (None, None)
         self._machine = Machine()
@@ -312,7 +313,7 @@ class Keeper(NoLender):
         return refusal
 
     def _on_answer(self) -> None:
-        self._answers += 1
+        self._said = {}  # another edition: what was refused may come again
         self._apply()
 
     def _member(self, signer: str) -> Member:
@@ -332,7 +333,9 @@ class Keeper(NoLender):
         before, self.refusal = self.refusal, standing(self.policy, _now(), self._all_facts())
         if self.refusal != before and self.refusal is not None:
             log.info("no task is taken now: %s", self.refusal.words)
-        self._agent.amend(**self._conditions())
+        if (conditions := self._conditions()) != self._said:
+            self._said, self._edition = conditions, self._edition + 1
+        self._agent.amend(**conditions, edition=self._edition)
         if self.hand:
             self._agent.pause()
         elif self.refusal is not None:
@@ -349,7 +352,7 @@ class Keeper(NoLender):
             left = max(1, self.policy.bytes_in - self._bytes[0])
             left = left if not self._bytes[0] else 1 << (left.bit_length() - 1)
             largest = min(largest, left) if largest else left
-        return {"only": only, "not_for": not_for, "input": largest, "tags": self.policy.tags, "answers": self._answers}
+        return {"only": only, "not_for": not_for, "input": largest, "tags": self.policy.tags}
 
     def _for_whom(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the keys that the offer is for, () for all, and those that it is not for.

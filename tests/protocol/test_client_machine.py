@@ -937,7 +937,25 @@ def test_a_task_that_a_policy_refuses_goes_elsewhere_and_loses_nothing() -> None
     assert made.state("t") is TaskState.WAITING
     assert made.why("t").endswith("after w1 refused it: it is lent to others")
     assert not sends(made.heard(W0, hello("w0"), 3))  # its conditions are those of before
-    assert sends(made.heard(W0, hello("w0", input=10), 4)) == ["t"]
+    assert sends(made.heard(W0, hello("w0", input=10, edition=1), 4)) == ["t"]
+
+
+def test_an_offer_that_comes_before_the_refusal_that_it_takes_back_counts() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.heard(W0, hello("w0", edition=1), 1)  # by the board, quicker than the link
+    made.frame(W0.sid, Nack("t", 1, "refused", "asking", edition=0), 1)
+    assert sends(made.tick(2)) == ["t"]
+
+
+def test_a_worker_that_refuses_and_offers_in_turns_causes_few_sendings() -> None:
+    made, sendings, now = sent(machine(up="w0"), "t"), 1, 0.0
+    for turn in range(1000):
+        now += 0.1
+        task = made._tasks["t"]
+        if task.state is TaskState.SENT:
+            made.frame(W0.sid, Nack("t", task.attempt, "refused", "asking", edition=turn), now)
+        sendings += len(sends(made.heard(W0, hello("w0", edition=turn + 1), now)))
+    assert 10 < sendings < 30  # in 100 s
 
 
 def test_tasks_pass_over_one_that_no_worker_with_room_takes() -> None:

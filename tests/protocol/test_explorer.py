@@ -93,8 +93,8 @@ def test_two_tasks_and_lenders_that_refuse_and_stop_whenever() -> None:
 
 
 class _Insistent(ClientMachine):
-    def _refused(self, task: Any, worker: Any, nack: Nack) -> None:
-        super()._refused(task, worker, nack)
+    def _refused(self, task: Any, worker: Any, nack: Nack, now: float) -> None:
+        super()._refused(task, worker, nack, now)
         task.refused.clear()
 
 

@@ -109,7 +109,7 @@ def test_the_largest_hello_of_a_worker_fits_the_board_with_every_condition() -> 
     assert decode(encode(replace(hello, offer=usual))) == replace(hello, offer=usual)
     assert len(MAGIC) + 4 * -(-(24 + others + MAX_HELLO + 16) // 3) <= MAX_LINE
     # A policy's conditions hold whatever the tags cost.
-    policy = replace(terms, only=(), not_for=terms.only, input=number, why="in-use", answers=1 << 20)
+    policy = replace(terms, only=(), not_for=terms.only, input=number, why="in-use", edition=1 << 20)
     said = decode(encode(replace(hello, offer=replace(policy, cards=cards))))
     assert isinstance(said, Hello)
     assert said.offer is not None
