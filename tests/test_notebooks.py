@@ -13,6 +13,7 @@ import nbformat
 import psutil
 import pytest
 
+from p2p_ipython.board.server.options import ServerOptions
 from p2p_ipython.board.server.services import Services
 from tests.board_support import pico_board
 
@@ -90,7 +91,7 @@ def test_friends_share_a_cluster_over_a_board_of_their_own(tmp_path: Path) -> No
 @pytest.mark.timeout(200)
 async def test_friends_share_a_cluster_over_a_board_with_the_weaknesses_of_the_public_one(tmp_path: Path) -> None:
     async with pico_board() as server:
-        services = Services("127.0.0.1", 0, 0)  # such a board has none
+        services = Services("127.0.0.1", ServerOptions(mailbox_port=0, relay_port=0))  # such a board has none
         try:
             board = {
                 "ssh": {"host": server.addresses.host, "port": server.addresses.port},

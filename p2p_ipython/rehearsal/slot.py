@@ -108,7 +108,8 @@ async def _called(task: Task, body: Buffer, buffers: Sequence[Source]) -> object
     if task.run != "call":
         raise NotImplementedError("a rehearsal runs calls; a cell needs a worker of its own")
     large = {source.ref: bytearray().join([bytes(part) async for part in source]) for source in buffers}
-    function, args, kwargs = unpack(task.segments, body, large)
+    size = sum(size for size, ref in task.segments if ref is None)  # settings and the like follow: none is entered here
+    function, args, kwargs = unpack(task.segments, memoryview(body)[:size], large)
     value = function(*args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 

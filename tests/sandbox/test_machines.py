@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import lzma
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import subprocess
@@ -285,24 +283,6 @@ def test_libraries_are_found_through_those_that_need_them() -> None:
     assert "libgcc_s.so.1" in found or "libc.so.6" not in found  # threads end by it
     assert needed(Path(__file__)) == []
     assert libraries([Path("/nowhere")]) == set()
-
-
-def test_a_runner_does_the_task_that_a_machine_reads_its_files_with(tmp_path: Path) -> None:
-    words = shlex.split(machine_files.start_script().splitlines()[1])
-    start = json.loads(words[-1])
-    env = {**start["env"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(start["command"], stdin=pipe, stdout=pipe, env=env, cwd=tmp_path) as runner:
-        assert runner.stdin is not None
-        assert runner.stdout is not None
-        runner.stdin.write(base64.b64decode(start["task"]))
-        runner.stdin.flush()
-        said = b""
-        while b'"cleared"' not in said and (piece := os.read(runner.stdout.fileno(), 1 << 16)):
-            said += piece
-        runner.stdin.close()
-    assert b'"ok":true' in said
-    assert b'"cleared"' in said
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------

@@ -117,7 +117,9 @@ class _Connection(WebSocketServerProtocol):  # type: ignore[misc]
             self._client = None
 
     def tell(self, message: mailboxes.Message) -> None:
-        """Send a message, or cut the client that reads least if too much is unread."""
+        """Send a message, or cut the client that reads least if too much is unread. One that is being cut gets none."""
+        if self.state != self.STATE_OPEN:
+            return
         self.sendMessage(json.dumps({**message, "server_tx": time.time()}).encode())
         if self._client is None:
             return
