@@ -85,9 +85,10 @@ class Surroundings:
     ) -> Task:
         """Return a noted task with what goes around it, whose buffers are pinned, too. Raises ``CaptureError``."""
         parts: list[Part] = [part for part in task.parts if isinstance(part, Environment)]
-        if self._folder and (folder := os.getcwd()) != self._folder:
+        folder = os.getcwd() if self._folder or (modules and task.modules) else ""  # once: it takes 20 µs
+        if self._folder and folder != self._folder:
             parts.append(Folder(folder))
-        if modules and task.modules and (needed := self._modules.needed(task.modules)) is not None:
+        if modules and task.modules and (needed := self._modules.needed(task.modules, folder)) is not None:
             parts.append(needed)
         if files:
             parts.append(Files(tuple(files), tuple(files.values())))

@@ -81,12 +81,13 @@ class LocalModules:
         self._search: _Search | None = None
         self._last: tuple[_Search, dict[str, _Source], Modules] | None = None
 
-    def needed(self, roots: Iterable[str]) -> Modules | None:
+    def needed(self, roots: Iterable[str], folder: str = "") -> Modules | None:
         """Return the notebook's own modules among ``roots`` and what they import; None if there are none.
 
-        As long as they don't change it is the same object. Raises ``CaptureError`` for more than may travel.
+        ``folder``: the current one, if the caller knows it. As long as they don't change it is the same object. Raises
+        ``CaptureError`` for more than may travel.
         """
-        search, place = self._search, (os.getcwd(), *sys.path)
+        search, place = self._search, (folder or os.getcwd(), *sys.path)
         if search is None or search.place != place:
             search = self._search = _Search(place)
         found: dict[str, _Source] = {}
