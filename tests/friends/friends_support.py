@@ -462,3 +462,8 @@ class CraftedSlot(MemorySlot):
         for message, text in self._output:
             self._listener.on_output(self, Output.read({**head, **message}), text)
         self._listener.on_result(self, Result.read({**head, "seconds": 0.0, **self._answer}), self._body)
+
+
+def waits(notebook: Notebook, words: str, task: str = "f") -> None:
+    """A task comes to wait, or to run, and says so in these words."""
+    eventually(lambda: words in notebook.run(f"answer = {task}.state_text"), words)

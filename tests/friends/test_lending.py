@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from friends_support import Notebook, Village, eventually, pid_in, runs, village
+from friends_support import Notebook, Village, eventually, pid_in, runs, waits
 
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.sandbox.launch import MECHANISMS, mechanism
@@ -20,23 +19,11 @@ CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_eve
 LENDING = "from p2p_ipython.client.lending import lender, lending_text; L = lender()"
 
 
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
-    with village(tmp_path_factory.mktemp("board")) as made:
-        yield made
-
-
 @pytest.fixture
-def here(board: Village, tmp_path: Path) -> Iterator[Village]:
-    with village(tmp_path, board=False) as made:
-        made.board = board.board
-        made.found("bob", "carol", "dave")
-        yield made
-
-
-def waits(notebook: Notebook, words: str, task: str = "f") -> None:
-    """A task comes to wait, or to run, and says so in these words."""
-    eventually(lambda: words in notebook.run(f"answer = {task}.state_text"), words)
+def here(here: Village) -> Village:
+    """With a cluster of alice's, and three members."""
+    here.found("bob", "carol", "dave")
+    return here
 
 
 def ended(notebook: Notebook) -> None:

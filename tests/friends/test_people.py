@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from friends_support import Person, Program, Village, code_of, eventually, pid_in, runs, village
+from friends_support import Person, Program, Village, code_of, eventually, pid_in, runs
 
 TITLE = "alice/friends"
 
@@ -24,21 +22,6 @@ def stopped_or_told_to_go_on(folder):
         raise
 """
 """A task that runs until it is told to go on."""
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
-    """A board that stays while this module's people come and go."""
-    with village(tmp_path_factory.mktemp("board")) as made:
-        yield made
-
-
-@pytest.fixture
-def here(board: Village, tmp_path: Path) -> Iterator[Village]:
-    """People of their own for each test, at one board."""
-    with village(tmp_path, board=False) as made:
-        made.board = board.board
-        yield made
 
 
 def hosting(here: Village, *arguments: str, tty: bool = True) -> Program:
