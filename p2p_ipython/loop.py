@@ -8,8 +8,8 @@ reactor lets both live on one loop; a process has one reactor, so it has one suc
   ``background()``. It is started once per process and never stopped.
 
 A peer can make either library complain. In a kernel whose user has set up no logging, what they print would stand
-in the output of the cell that happens to run. So there all complaints go to our loggers, and these print nothing by
-themselves.
+in the output of the cell that happens to run. So there all complaints go to our loggers, and those of the parts that
+talk with peers print nothing by themselves.
 
 ``Deferred``s become awaitable by ``await deferred.asFuture(asyncio.get_running_loop())``.
 """
@@ -31,6 +31,9 @@ from p2p_ipython.errors import UsageError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_ABOUT_PEERS = "board", "client.bridge", "jobs", "link", "loop", "protocol", "rehearsal"
+"""Parts whose loggers say what peers have provoked. Others warn the user, who hears it even without a handler."""
 
 _lock = threading.Lock()
 _background: BackgroundLoop | None = None
@@ -144,7 +147,8 @@ class BackgroundLoop:
         self.loop = asyncio.SelectorEventLoop()
         asyncio.set_event_loop(self.loop)
         self.loop.set_exception_handler(_log_failure)
-        logging.getLogger("p2p_ipython").addHandler(logging.NullHandler())
+        for part in _ABOUT_PEERS:
+            logging.getLogger(f"p2p_ipython.{part}").addHandler(logging.NullHandler())
         self.loop.call_soon(self._started.set)
         self.loop.run_forever()
 

@@ -70,3 +70,19 @@ def test_nothing_that_peers_provoke_is_printed_unless_the_program_logs(logs: boo
         assert [place for place in places if place not in done.stderr] == []
     else:
         assert (done.stdout, done.stderr) == ("", "")
+
+
+WARNED = """
+import logging
+from p2p_ipython import loop as loops
+loops.background()
+for part in ("client.cluster", "client.local", "members.membership", "members.profiles"):
+    logging.getLogger(f"p2p_ipython.{part}").warning("%s warns", part)
+"""
+
+
+def test_what_the_user_should_know_is_printed_without_any_setup_of_logging() -> None:
+    done = subprocess.run([sys.executable, "-c", WARNED], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        f"{part} warns" for part in ("client.cluster", "client.local", "members.membership", "members.profiles")
+    ]

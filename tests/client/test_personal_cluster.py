@@ -495,22 +495,24 @@ def test_however_a_script_ends_its_tasks_are_finished(tmp_path: Path, end: str) 
 
 def interrupted(script: str, when: str) -> tuple[list[str], str]:
     """Interrupt a script when it says ``when`` on stderr; the lines of its stdout, and the rest of its stderr."""
-    program = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    try:
-        assert program.stderr is not None
-        assert when in program.stderr.readline()
-        program.send_signal(signal.SIGINT)
-        out, errors = program.communicate(timeout=PATIENCE)
-        return out.splitlines(), errors
-    finally:
-        program.kill()
-        program.wait()
+    ) as program:
+        silent = threading.Timer(PATIENCE, program.kill)  # then the line is empty
+        silent.start()
+        try:
+            assert program.stderr is not None
+            assert when in program.stderr.readline()
+            program.send_signal(signal.SIGINT)
+            out, errors = program.communicate(timeout=PATIENCE)
+            return out.splitlines(), errors
+        finally:
+            silent.cancel()
+            program.kill()
 
 
 FOREVER = """
