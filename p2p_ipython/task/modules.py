@@ -84,6 +84,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self.environment: tuple[str, ...] = tuple(sys.path)
         """Where the worker's own modules are."""
         self._local: tuple[str, ...] = ()
+        self._others: tuple[str, ...] = ()
         self._modules = 0
         self._offered: dict[str, _Text] = {}
         self._aside: dict[str, tuple[_Text, ModuleType]] = {}
@@ -105,6 +106,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         """Let tasks import from the folders of ``path``, too: those of a notebook on this machine, after all others."""
         self.environment = tuple(sys.path)
         self._local = tuple(os.path.join(place, "") for place in path if place not in sys.path)
+        self._others = tuple(os.path.join(place, "") for place in sys.path if place)
         sys.path.extend(place for place in path if place not in sys.path)
 
     def forget(self) -> None:
@@ -112,9 +114,16 @@ class _Finder(importlib.abc.MetaPathFinder):
         if self._local and len(sys.modules) != self._modules:
             for name, module in list(sys.modules.items()):
                 origin = getattr(getattr(module, "__spec__", None), "origin", None)
-                if isinstance(origin, str) and origin.startswith(self._local):
+                if isinstance(origin, str) and self._is_local(origin):
                     del sys.modules[name]
             self._modules = len(sys.modules)
+
+    def _is_local(self, file: str) -> bool:
+        """Whether a file is the notebook's. An environment may lie in its folder, or hold it."""
+        if not file.startswith(self._local):
+            return False
+        places = [place for place in (*self._local, *self._others) if file.startswith(place)]
+        return max(places, key=len) in self._local
 
     def offer(self, offered: dict[str, _Text]) -> None:
         """Let these be imported, and no others."""

@@ -733,6 +733,18 @@ sys.stdin.read()
         program.wait()
 
 
+def test_runners_last_though_the_environment_lies_in_the_notebooks_folder() -> None:
+    script = """
+import os, p2p_ipython
+with p2p_ipython.connect(workers=1) as cluster:
+    print(*(cluster.submit(os.getpid).result(60) for _ in range(3)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(sys.prefix).parents[1], capture_output=True, text=True, check=True
+    )
+    assert len(set(done.stdout.split())) == 1, done.stdout + done.stderr
+
+
 _FORKED = """
 import os, p2p_ipython
 with p2p_ipython.connect(workers=1) as cluster:
