@@ -41,8 +41,9 @@ class FrozenTasks:
         if frozen is None:
             return
         task = frozen.task
-        around = replace(task.around, large={}) if task.around is not None else None
-        future._frozen = replace(frozen, task=replace(task, packed=replace(task.packed, large={}), around=around))
+        if task.packed.large or (task.around is not None and task.around.large):
+            around = replace(task.around, large={}) if task.around is not None else None
+            future._frozen = replace(frozen, task=replace(task, packed=replace(task.packed, large={}), around=around))
         size = EACH + task.inline_size + len(task.source or "")
         with self._lock:
             self._over.append((weakref.ref(future), size))

@@ -684,6 +684,8 @@ class ClientMachine:
 
     def _is_turned_away(self, task: _Tracked, now: float) -> bool:
         """Return whether there is room, but not for this task: it is too large, or was refused."""
+        if not task.refused and not any(0 < w.terms.input < task.spec.size for w in self.workers.values()):
+            return False
         return self._placement.choose(self.workers.values(), replace(task.spec, size=0), now) is not None
 
     def _give(self, task: _Tracked, worker: WorkerView) -> None:

@@ -326,10 +326,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, value: Any) -> Any:
         kind = type(value)
-        if id(kind) in self._ordinary:
+        if id(kind) in self._ordinary or id(value) in _BUILDERS:
             return NotImplemented
-        if kind in _CODE and value.__module__ in _OURS:  # cloudpickle would look for them in all modules
-            return NotImplemented
+        if kind is CodeType:
+            self.needs_python = True
+            return sources.code_taken_apart(value, self.dispatch_table[CodeType](value))
         refuse_open_file(value)
         reduced = super().reducer_override(value)
         if reduced is NotImplemented:
@@ -373,9 +374,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return by_value.ufunc_taken_apart(value)
         if isinstance(value, ModuleType):
             self.modules.add(value.__name__)
-        if isinstance(value, CodeType):
-            self.needs_python = True
-            return sources.code_taken_apart(value, self.dispatch_table[CodeType](value))
         if isinstance(value, Enum) and classes.is_member(value):
             return getattr, (kind, value.name)
         if seeds.may_be_hidden(kind):
@@ -426,9 +424,13 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-_CODE = (FunctionType, type)
-_OURS = frozenset(module.__name__ for module in (by_value, classes, objects, sources))
-"""Modules of what puts values together where they arrive."""
+_BUILDERS = {
+    id(part): part
+    for module in (by_value, classes, cloudpickle.cloudpickle, objects, sources)
+    for part in vars(module).values()
+    if isinstance(part, FunctionType | type) and part.__module__ == module.__name__
+}
+"""By their id: functions and classes that put values together where they arrive. cloudpickle would look for each."""
 
 _EACH_ASKED = (type, FunctionType, ModuleType, *ended.FILES)
 _DEFAULT: Any = object.__reduce__

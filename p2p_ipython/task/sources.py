@@ -46,7 +46,7 @@ class Source:
         self.text = text
 
     def __reduce__(self) -> Any:
-        text = pickle.PickleBuffer(self.text) if len(self.text) >= _INLINE else self.text
+        text = pickle.PickleBuffer(self.text) if len(self.text) >= _INLINE else bytes(self.text)
         return arrive, (self.name, self.kind, self.label, text)
 
 
