@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic_arguments import parse_argstring
 
+_NOT_OFFERED = {"-h", "--help"}
 _GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
 
 
@@ -16,7 +18,18 @@ def options_of(magic: Any, line: str) -> dict[str, Any]:
     """Return the options in a line of a magic with ``@magic_arguments``, by name. Raises IPython's ``UsageError``."""
     if {"--help", "-h"} & set(line.split()):
         raise MagicUsage(f"for help, type %{magic.__name__}? in a cell of its own")
-    return {name: unquoted(value) for name, value in vars(parse_argstring(magic, line)).items()}
+    return {name: unquoted(value) for name, value in vars(parsed_line(magic, line)).items()}
+
+
+def parsed_line(magic: Any, line: str) -> Any:
+    """Parse the options in a line of a magic. IPython's ``UsageError`` names what a misspelt one is like."""
+    try:
+        return parse_argstring(magic, line)
+    except MagicUsage as error:
+        wrong = re.search(r"unrecognized arguments: .*?(--?[\w-]+)", str(error))
+        known = [name for name in magic.parser._option_string_actions if name not in _NOT_OFFERED]
+        meant = difflib.get_close_matches(wrong[1], known, 1) if wrong else []
+        raise MagicUsage(f"{error} (did you mean {meant[0]}?)" if meant else str(error)) from None
 
 
 def unquoted(value: Any) -> Any:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import publish_display_data
 from traitlets import Bool, Float
 
@@ -44,6 +44,7 @@ from p2p_ipython.notebook.lines import (
     GlobalsOption,
     Interrupted,
     options_of,
+    parsed_line,
     say,
     separated,
     split_globals,
@@ -266,7 +267,7 @@ class P2PMagics(Magics):
         rest, travelling = split_globals(line)
         if "--help" in rest.split():
             raise MagicUsage("for help, type %%p2p? in a cell of its own")
-        options = parse_argstring(self.p2p, rest)
+        options = parsed_line(self.p2p, rest)
         name = _name(options.name)
         if options.dry_run:
             captured = self._captured(cell, travelling)
@@ -295,6 +296,7 @@ class P2PMagics(Magics):
             output,
             once=options.once,
             line=True,
+            waits=options.wait,
             binding=binding,
             files=files,
             modules=not options.no_modules,
@@ -308,6 +310,7 @@ class P2PMagics(Magics):
             output,
             lambda: cluster._core.record.entries.get(future.task_id),
             lambda future: "; ".join(filter(None, (binding.words(future), left_words(future)))),
+            waits=options.wait,
         )
         if name is not None:
             self._ip.push({name: future})
@@ -389,6 +392,7 @@ class P2PMagics(Magics):
         *,
         once: bool,
         line: bool,
+        waits: bool = False,
         binding: Binding = _NO_BINDING,
         files: Mapping[str, bytes] | None = None,
         modules: bool = True,
@@ -408,7 +412,7 @@ class P2PMagics(Magics):
             bind=binding.asked,
         )
         if line:  # before it is submitted, so that the line stands above the task's output
-            words = first_text(plain(task.label, 80), interactive=output.interactive)
+            words = first_text(plain(task.label, 80), interactive=output.interactive, waits=waits)
             output.show(words, html=line_html("waiting", words))
         future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
         future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))

@@ -53,9 +53,13 @@ UNWATCHED = "; what isn't waited for is lost when the notebook ends (%%p2p --wai
 """Ends the line of an unfinished task where a notebook may be executed by a program, which saves what it says then."""
 
 
-def first_text(label: str, *, interactive: bool) -> str:
-    """Return the line of a task that is submitted now. A front end that can't update outputs keeps it."""
-    return f"{label}: submitted{' (%p2p_status says what becomes of it)' if interactive else UNWATCHED}"
+def first_text(label: str, *, interactive: bool, waits: bool) -> str:
+    """Return the line of a task that is submitted now. A front end that can't update outputs keeps it.
+
+    ``waits``: the cell does, so nothing is lost, and no other cell can run meanwhile.
+    """
+    more = "" if waits else " (%p2p_status says what becomes of it)" if interactive else UNWATCHED
+    return f"{label}: submitted{more}"
 
 
 def text(label: str, state: str, seconds: float, *, over: bool, error: str = "", stable: bool = False) -> str:
@@ -116,10 +120,11 @@ def _coarse(seconds: float) -> str:
 
 class _Line:
     def __init__(
-        self, future: Future[Any], status: Status, record: Record, now: float, more: More, *, stable: bool
+        self, future: Future[Any], status: Status, record: Record, now: float, more: More, *, stable: bool, waits: bool
     ) -> None:
         self.future = future
         self.stable = stable
+        self.waits = waits
         self.more = more
         self.status = status
         self.record = record
@@ -155,7 +160,7 @@ class _Line:
         line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error, stable=self.stable)
         if seen.over and (more := self.more(self.future)):
             line += f"; {more}"
-        elif not (seen.over or self.status.interactive):
+        elif not (seen.over or self.waits or self.status.interactive):
             line += UNWATCHED
         self.status.show(line, html=line_html(seen.state, line), model=model)
 
@@ -176,13 +181,19 @@ class StatusLines:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(
-        self, future: Future[Any], status: Status, record: Record = lambda: None, more: More = lambda _future: ""
+        self,
+        future: Future[Any],
+        status: Status,
+        record: Record = lambda: None,
+        more: More = lambda _future: "",
+        *,
+        waits: bool = False,
     ) -> threading.Event:
-        """Keep the line of a task that is submitted now up to date until the task ends.
+        """Keep the line of a task that is submitted now up to date until the task ends; ``waits``: its cell does.
 
         The event is set when the line says how it ended.
         """
-        line = _Line(future, status, record, self._clock(), more, stable=self._stable())
+        line = _Line(future, status, record, self._clock(), more, stable=self._stable(), waits=waits)
         future._promise.ends_with(line.said)
         loop = background().loop
         loop.call_soon_threadsafe(self._begin, line)

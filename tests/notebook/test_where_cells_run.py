@@ -56,6 +56,13 @@ def test_the_first_line_says_how_to_look_for_front_ends_that_show_no_other(nb: N
     nb.until(lambda: "done" in (cell.status_line or ""))
 
 
+def test_nothing_is_said_to_be_lost_of_a_cell_that_waits(nb: Notebook) -> None:
+    cell = nb.run("%%p2p --wait tile\n1", cell_id=None)  # as programs run it
+    lines = [shown["data"]["text/plain"] for kind in ("display_data", "update_display_data") for shown in cell.of(kind)]
+    assert lines[0] == "tile: submitted"
+    assert not [line for line in lines if line.endswith(UNWATCHED)]
+
+
 @pytest.mark.parametrize(("source", "line"), [("1", "tile: done"), ("1 / 0", "tile: failed – ZeroDivisionError: ")])
 def test_stable_lines_are_the_same_in_each_run(nb: Notebook, source: str, line: str) -> None:
     nb.run("%config P2PMagics.stable = True")
@@ -92,3 +99,8 @@ def test_a_kernel_that_does_not_tell_cells_apart_is_taken_for_a_terminal() -> No
     finally:
         current.close()
         shell.history_manager.end_session()
+
+
+@pytest.mark.parametrize(("line", "meant"), [("%%p2p --wiat\n1", "--wait"), ("%p2p_lend --taag fast", "--tag")])
+def test_an_option_that_is_misspelt_names_the_one_it_is_like(nb: Notebook, line: str, meant: str) -> None:
+    assert nb.run(line).text.endswith(f"(did you mean {meant}?)\n")
