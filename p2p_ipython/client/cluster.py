@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from p2p_ipython.client import ending
 from p2p_ipython.client import views as views_module
@@ -153,19 +153,33 @@ class Cluster(concurrent.futures.Executor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
-        **options: Any,
+        chunksize: int | Literal["auto"] = "auto",
+        buffersize: int | None = None,
+        ordered: bool = True,
     ) -> Iterator[T]:
-        """Submit ``fn`` for the elements of ``iterables``, as ``submit`` does; yield the values in order.
+        """Call ``fn`` for the elements of ``iterables`` on the workers; yield the values.
 
-        ``timeout`` is in seconds, for all of them together. ``chunksize`` means nothing here: each call is a task.
+        As of any executor: in order, the first error ends it, and what is left is cancelled when the iterator is
+        closed. ``timeout`` is in seconds from now, for all of them together. Unless ``ordered`` values come as they are
+        ready.
+
+        Elements travel in tasks of ``chunksize``. "auto" measures how long calls take: long ones travel alone, short
+        ones by the thousand. An element that fails fails alone. A generator may be of any length: its elements are
+        taken as workers and the caller keep up, at most ``buffersize`` of them before their values are wanted.
+
+        Raises ``ClusterClosed``, and ``NotPicklable`` for one of the first elements; for later ones the iterator does.
 
         >>> list(cluster.map(pow, [2, 3], [10, 2]))
         [1024, 9]
+        >>> import itertools
+        >>> next(cluster.map(abs, itertools.count(-5)))
+        5
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        return super().map(fn, *iterables, timeout=timeout, **options)
+        from p2p_ipython.client.mapping import mapped
+
+        return mapped(
+            self._core, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize, ordered=ordered
+        )
 
     # -- what has become of them --
 
@@ -337,6 +351,8 @@ class Cluster(concurrent.futures.Executor):
         core = self._core
         if core.pid != os.getpid():
             return
+        for calls in list(core.maps):
+            calls.shut(cancel=cancel_futures)
         with core.submitted.lock:
             core.shut = True
             futures = core.open_futures()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.follow import Follower
     from p2p_ipython.client.journal import Journal
     from p2p_ipython.client.local import LocalCluster
+    from p2p_ipython.client.mapping import Calls
     from p2p_ipython.protocol.presence import Presence
     from p2p_ipython.task.seeds import Seed
     from p2p_ipython.task.task import Task
@@ -81,6 +83,7 @@ class ClusterCore:
         self.closed = False
         self.shut = False
         """Whether it takes no more tasks."""
+        self.maps: weakref.WeakSet[Calls] = weakref.WeakSet()
         self.submitted = Submitted(
             self.store,
             settings,
@@ -94,11 +97,17 @@ class ClusterCore:
     # -- tasks --
 
     def submit_call(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, seed: Seed | None = None
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        label: str = "",
+        seed: Seed | None = None,
     ) -> Future[Any]:
         """Freeze a call and submit it; futures among its arguments are waited for, and their values sent."""
         self.check_open()
-        return self.submitted.call(fn, args, kwargs, noted=partial(self.surroundings.noted, seed=seed))
+        return self.submitted.call(fn, args, kwargs, label=label, noted=partial(self.surroundings.noted, seed=seed))
 
     def submit_task(
         self,
@@ -140,8 +149,15 @@ class ClusterCore:
                 begun += 1
             else:
                 (rest if future.task_id in held else ready).append(future)
-        slots = self.workers if self.local is not None else sum(w.terms.slots for w in list(machine.workers.values()))
-        return ready[max(0, slots - begun) :] + rest
+        return ready[max(0, self.slots - begun) :] + rest
+
+    @property
+    def slots(self) -> int:
+        """How many tasks the workers that are there run at a time."""
+        if self.local is not None:
+            return self.workers
+        assert self.bridge is not None
+        return sum(worker.terms.slots for worker in list(self.bridge.machine.workers.values()))
 
     def open_futures(self) -> list[Future[Any]]:
         """Return the futures of tasks that aren't over."""

@@ -113,6 +113,8 @@ class Future(concurrent.futures.Future[T]):
         self.outputs: list[OutputMessage] = []
         self._attached: dict[tuple[str, str], Arrived] = {}
         self._signer = ""
+        self._took: tuple[float | None, int] = None, 0
+        """Seconds that the task ran, and the bytes of its result."""
         self._owner = owner
         self._frozen: Frozen | None = None
         self._said: threading.Event | None = None
@@ -416,6 +418,7 @@ class Promise:
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""
         self.future.worker, self.future._signer = result.worker, result.signer
+        self.future._took = result.result.seconds, result.size
         result, self.future._attached = result.taken_apart()
         try:
             if result.result.ok:

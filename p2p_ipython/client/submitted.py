@@ -64,6 +64,7 @@ class Submitted:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
+        label: str = "",
         once: bool = False,
         noted: Callable[[Task], Task] = lambda task: task,
     ) -> Future[Any]:
@@ -72,7 +73,7 @@ class Submitted:
         from p2p_ipython.task.task import make_call
 
         args, kwargs, inputs = places(args, kwargs)
-        task = make_call(fn, args, kwargs, self._store, once=once, large=self._large)
+        task = make_call(fn, args, kwargs, self._store, label=label, once=once, large=self._large)
         try:
             task = noted(task)
             if not inputs:

@@ -90,11 +90,7 @@ def make_call(
     large: int = LARGE,
 ) -> Task:
     """Freeze a call. Raises ``NotPicklable``, which names the argument, or ``CaptureError``."""
-    if not callable(function):
-        raise CaptureError(
-            f"what should be called is no function, but of the type {type(function).__qualname__}",
-            hint="Give the function and its arguments apart: submit(f, 3), not submit(f(3)).",
-        )
+    refuse_what_is_no_function(function)
     value = (function, args, dict(kwargs))
     try:
         for argument in (*args, *kwargs.values()):
@@ -103,6 +99,15 @@ def make_call(
     except Exception as error:
         raise _blamed_argument(function, args, kwargs, error) from error
     return _task("call", label or _name_of(function), None, packed, once)
+
+
+def refuse_what_is_no_function(function: object) -> None:
+    """Raise ``CaptureError`` for what can't be called."""
+    if not callable(function):
+        raise CaptureError(
+            f"what should be called is no function, but of the type {type(function).__qualname__}",
+            hint="Give the function and its arguments apart: submit(f, 3), not submit(f(3)).",
+        )
 
 
 def make_cell(

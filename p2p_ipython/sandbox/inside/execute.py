@@ -25,6 +25,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import CoroutineType
 from typing import Any
@@ -45,7 +46,7 @@ from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures, r
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.sandbox.inside.used_up import Limits
-from p2p_ipython.task import modules, safe, setup
+from p2p_ipython.task import many, modules, safe, setup
 from p2p_ipython.task.around import Around
 from p2p_ipython.task.by_value import hold_referents
 from p2p_ipython.task.classes import forget_classes
@@ -107,6 +108,7 @@ class Executor:
         self._libraries = LibraryState()
         self._process = os.getpid()
         self._namespace: dict[str, Any] = {}
+        self._task: Task | None = None
         self._around = Around()
         self._steps = (
             self._around.leave,
@@ -121,6 +123,8 @@ class Executor:
             hold_referents,
         )
         setup.runner.run_cell = self._run_setup
+        many.runner.complete = _complete
+        many.runner.failed = self._call_failed
         hold_referents()
         self._steps_after_cell = (*self._steps, cells.forget)
 
@@ -202,6 +206,7 @@ class Executor:
 
     def _attempt(self, task: Task, body: Buffer) -> _Value:
         """Run the task; return its value, packed. Raises ``_Failed``."""
+        self._task = task
         enter_main({})
         try:
             large = {ref: self._buffers.private(ref) for _, ref in task.all_segments if ref is not None}
@@ -237,20 +242,34 @@ class Executor:
             del payload
             begun = time.perf_counter()
             try:
-                value = function(*arguments, **keywords)
-                if isinstance(value, CoroutineType):
-                    value = run_to_its_end(value)
+                value = _complete(function(*arguments, **keywords))
             except BaseException as error:
                 show_call(error, task.label, function, arguments, keywords)
                 raise _Failed(error, self._kind(error, "exception")) from None
             finally:
                 flush_figures()
             seconds = time.perf_counter() - begun
+            if function is many.call_each:
+                value = many.Outcomes(*value)
             del function, arguments, keywords
             has_value = True
-        made = self._packed(value, task.reply == "safe", has_value, seconds, cell=task.run == "cell")
+        safely = task.reply == "safe"
+        if isinstance(value, many.Outcomes):
+            made = self._each_packed(value, safely)
+        else:
+            made = self._packed(value, safely, has_value, seconds, cell=task.run == "cell")
         attachments = self._attachments(task)
         return replace(made, attachments=attachments) if attachments else made
+
+    def _call_failed(self, error: BaseException, function: Callable[..., Any], arguments: Sequence[Any]) -> many.Failed:
+        """Describe the error of one of a task's many calls, as that of a task."""
+        if (kind := self._kind(error, "exception")) == "interrupted":
+            raise error
+        assert self._task is not None
+        show_call(error, self._task.label, function, arguments, {})
+        result, inline = self._failure(self._task, _Failed(error, kind))
+        set_traceback(error, None)
+        return result.header(), bytes(inline)
 
     def _run_setup(self, source: str, namespace: dict[str, Any]) -> BaseException | None:
         """Run the cell that a notebook wants run before its first task; return its error."""
@@ -280,9 +299,24 @@ class Executor:
                 raise _Failed(error, "interrupted") from None
             if cell:
                 self._cells.show_value(value)
-            cls = type(value)
-            about = TypeError(f"the value is a {cls.__module__}.{cls.__qualname__}, which can't be pickled: {error!r}")
-            raise _Failed(about, "unpicklable") from None
+            raise _Failed(_unpicklable(value, error), "unpicklable") from None
+
+    def _each_packed(self, outcomes: many.Outcomes, safely: bool) -> _Value:
+        """Pack the outcomes of many calls; those whose value can't be pickled fail alone. Raises ``_Failed``."""
+        assert self._task is not None
+        try:
+            return self._packed(tuple(outcomes), safely, True, outcomes.seconds, cell=False)
+        except _Failed as failed:
+            if failed.kind != "unpicklable":
+                raise
+        for index, value in enumerate(outcomes.values):
+            try:
+                pack_result(value)
+            except Exception as error:
+                result, inline = self._failure(self._task, _Failed(_unpicklable(value, error), "unpicklable"))
+                outcomes.failures[index] = result.header(), bytes(inline)
+                outcomes.values[index] = None
+        return self._packed(tuple(outcomes), safely, True, outcomes.seconds, cell=False)
 
     def _attachments(self, task: Task) -> tuple[Attachment, ...]:
         """Pack what goes with the value. Raises ``_Failed``."""
@@ -317,6 +351,16 @@ class Executor:
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
         return replace(words, segments=packed.segments, codec="safe" if safely else ""), packed.inline
+
+
+def _unpicklable(value: object, error: BaseException) -> TypeError:
+    cls = type(value)
+    return TypeError(f"the value is a {cls.__module__}.{cls.__qualname__}, which can't be pickled: {error!r}")
+
+
+def _complete(value: Any) -> Any:
+    """Return what a call has returned, or what its coroutine returns in the end."""
+    return run_to_its_end(value) if isinstance(value, CoroutineType) else value
 
 
 def _end_fork(failed: _Failed | None) -> None:
