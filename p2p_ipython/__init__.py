@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.connect import connect
     from p2p_ipython.client.future import Future
+    from p2p_ipython.client.gathering import gather
     from p2p_ipython.errors import P2PError, TaskError, WorkerLost
 
 _HOMES = {
     "Cluster": "p2p_ipython.client.cluster",
     "connect": "p2p_ipython.client.connect",
+    "gather": "p2p_ipython.client.gathering",
     "Future": "p2p_ipython.client.future",
     "P2PError": "p2p_ipython.errors",
     "TaskError": "p2p_ipython.errors",
@@ -49,6 +51,7 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "connect",
+    "gather",
     "load_ipython_extension",
     "unload_ipython_extension",
 ]

@@ -107,6 +107,23 @@ class Cluster(concurrent.futures.Executor):
         return self._core.settings
 
     @property
+    def slots(self) -> int:
+        """How many tasks its workers run at a time, a whole number.
+
+        >>> cluster.slots
+        1
+        """
+        return self._core.slots
+
+    def wait_for_workers(self, count: int = 1, timeout: float | None = None) -> None:
+        """Return once ``count`` workers are here. Raises ``TimeoutError`` when they aren't after ``timeout`` seconds.
+
+        >>> cluster.wait_for_workers(1, timeout=60)
+        """
+        self._core.check_open()
+        background().run(self._core.wait_for_workers(count, timeout))
+
+    @property
     def closed(self) -> bool:
         """Whether it is closed: nothing runs any more, and no task is taken.
 

@@ -6,6 +6,7 @@ looks like to people. The bridge does the work; opening.py makes it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import weakref
@@ -24,6 +25,7 @@ from p2p_ipython.errors import ClusterClosed, as_of_pools
 from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.messages import cards_words
+from p2p_ipython.protocol.placement import stays
 from p2p_ipython.protocol.roster import is_title
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.outcome import decode
@@ -158,6 +160,24 @@ class ClusterCore:
             return self.workers
         assert self.bridge is not None
         return sum(worker.terms.slots for worker in list(self.bridge.machine.workers.values()))
+
+    async def wait_for_workers(self, count: int, timeout: float | None) -> None:
+        """For ``Cluster.wait_for_workers``; on the loop."""
+        assert self.bridge is not None
+        machine, changed = self.bridge.machine, asyncio.Event()
+        here = 0
+        follower = self.records.feed.follow(changed.set)
+        try:
+            async with asyncio.timeout(timeout):
+                while (here := sum(map(stays, machine.workers.values()))) < count and not self.closed:
+                    await changed.wait()
+                    changed.clear()
+                    follower.take()
+        except TimeoutError:
+            raise TimeoutError(f"{here} of {count} workers are here after {timeout:g} s") from None
+        finally:
+            follower.close()
+        self.check_open()
 
     def open_futures(self) -> list[Future[Any]]:
         """Return the futures of tasks that aren't over."""
@@ -342,6 +362,7 @@ class ClusterCore:
             )
 
     async def close(self) -> None:
+        self.records.feed.facts()  # for those who wait for workers
         try:
             self.submitted.end()
             if self.bridge is not None:

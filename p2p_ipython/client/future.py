@@ -274,6 +274,31 @@ class Future(concurrent.futures.Future[T]):
         failure = failed.result.result.failure
         return failure.traceback or failure.message if failure is not None else ""
 
+    @property
+    def stdout(self) -> str:
+        """What the task has written to its standard output so far.
+
+        >>> future = cluster.submit(print, "hello"); future.result()
+        hello
+        >>> future.stdout
+        'hello\\n'
+        """
+        return self._written("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """What the task has written to its standard error so far.
+
+        >>> future = cluster.submit(abs, -3)
+        >>> future.result(), future.stderr
+        (3, '')
+        """
+        return self._written("stderr")
+
+    def _written(self, name: str) -> str:
+        messages = list(self.outputs)
+        return "".join(each["text"] for each in messages if each["kind"] == "stream" and each["name"] == name)
+
     def replay(self) -> None:
         """Show the task's output again, in the cell that runs now.
 

@@ -7,13 +7,25 @@ with an underscore may change at any time.
 CLUSTER = frozenset(
     {
         *("cancel_task", "close", "closed", "cluster", "journal", "map", "seeded", "members", "name", "panel", "pids"),
-        *("settings", "shared", "shutdown", "status", "submit", "target", "timeline", "trust"),
+        *(
+            "settings",
+            "shared",
+            "shutdown",
+            "slots",
+            "status",
+            "submit",
+            "target",
+            "timeline",
+            "trust",
+            "wait_for_workers",
+        ),
     }
 )
 
 FUTURE = frozenset(
     {
         *("add_done_callback", "again", "cancel", "cancelled", "done", "error_text", "exception", "files", "label"),
-        *("names", "outputs", "replay", "result", "running", "state_text", "task_id", "worker"),
+        *("names", "outputs", "replay", "result", "running", "state_text", "stderr", "stdout", "task_id"),
+        "worker",
     }
 )

@@ -12,6 +12,7 @@ import p2p_ipython
 from p2p_ipython.client import public
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.future import Future
+from p2p_ipython.client.gathering import gather
 
 
 class Nobody:
@@ -58,7 +59,7 @@ def documented() -> list[Any]:
         pytest.param(vars(owner)[name], id=f"{owner.__name__}.{name}")
         for owner, name in sorted(whole, key=str)
         if name in vars(owner)
-    ] + [pytest.param(Future, id="Future")]
+    ] + [pytest.param(Future, id="Future"), pytest.param(gather, id="gather")]
 
 
 @pytest.mark.parametrize("thing", documented())
@@ -66,7 +67,8 @@ def test_a_public_name_has_an_example_that_runs(
     thing: Any, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (thing.fget if isinstance(thing, property) else thing).__doc__
-    example = doctest.DocTestParser().get_doctest(text, {"cluster": cluster, "p2p_ipython": p2p_ipython}, "it", None, 0)
+    names = {"cluster": cluster, "p2p_ipython": p2p_ipython, "gather": gather}
+    example = doctest.DocTestParser().get_doctest(text, names, "it", None, 0)
     assert example.examples
     with capsys.disabled():
         said: list[str] = []
