@@ -12,6 +12,7 @@
     invite.py      p2p invite: invite a friend, by a code
     join.py        p2p join, leave: join by a code or by knocking; forget a cluster
     members.py     p2p members, revoke, trust: the members, and on which terms
+    run.py         p2p run: run a script on a cluster
     bench.py       p2p bench: measure a cluster
     setup.py       p2p setup: prepare this machine, step by step
     doctor.py      p2p doctor: find out what does not work
@@ -45,6 +46,7 @@ from p2p_ipython.cli import (
     join,
     lending,
     members,
+    run,
     sandbox,
     setup,
     terminal,
@@ -61,7 +63,7 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 """The exit status that a shell expects of a program that Ctrl-C ended: 128 + SIGINT."""
 
-MODULES = (board, worker, lending, sandbox, host, invite, join, members, bench, setup, doctor, trace, whoami)
+MODULES = (board, worker, lending, sandbox, host, invite, join, members, run, bench, setup, doctor, trace, whoami)
 """The modules whose ``add`` makes the commands, in the order of the help."""
 
 

@@ -53,6 +53,7 @@ from p2p_ipython.task.classes import forget_classes
 from p2p_ipython.task.error_facts import facts
 from p2p_ipython.task.loading import is_absent
 from p2p_ipython.task.payload import Packed, pack_result, unpack
+from p2p_ipython.task.script import run_script
 from p2p_ipython.task.sources import forget_sources
 from p2p_ipython.task.tracebacks import set_traceback
 
@@ -244,7 +245,8 @@ class Executor:
             try:
                 value = _complete(function(*arguments, **keywords))
             except BaseException as error:
-                show_call(error, task.label, function, arguments, keywords)
+                if function is not run_script:
+                    show_call(error, task.label, function, arguments, keywords)
                 raise _Failed(error, self._kind(error, "exception")) from None
             finally:
                 flush_figures()

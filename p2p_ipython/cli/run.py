@@ -1,0 +1,63 @@
+"""``p2p run``: run a script on a cluster."""
+
+from __future__ import annotations
+
+# Functions import the modules that are heavy: --help must be quick (see the package).
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from p2p_ipython.cli.arguments import Commands, cluster_arguments
+from p2p_ipython.cli.terminal import Progress, wrong_usage
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add(
+        "run",
+        _run,
+        short="run a script on a cluster",
+        text="Run a script of Python on a worker. What it prints comes here while it runs, the exit status is its\n"
+        "own, and Ctrl-C ends it. Modules beside it that it imports travel along. Files that it writes on a friend's\n"
+        "machine come to p2p-files/SCRIPT. Default: a personal cluster, started on this machine for it.",
+        example="  p2p run fit.py\n  p2p run --cluster alice/friends --file data.csv fit.py --rounds 100",
+    )
+    cluster_arguments(parser, required=False, default=None)
+    parser.add_argument("--file", action="append", default=[], metavar="FILE", help="send a file along; repeatable")
+    parser.add_argument("script", metavar="SCRIPT", type=Path, help="the script")
+    parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="what follows is the script's own")
+
+
+def _run(options: argparse.Namespace) -> int:
+    shared = "/" in (options.cluster or "")
+    if shared and options.board:
+        wrong_usage("run", f"{options.cluster} is a cluster of friends, which knows its board; leave --board out")
+    if options.cluster and not options.board and not shared:
+        wrong_usage("run", "--cluster needs --board, unless it is one of friends, as alice/friends")
+    from p2p_ipython.client.connect import connect
+    from p2p_ipython.client.scripts import read_script, submit_script
+    from p2p_ipython.client.surroundings import read_files
+
+    read_script(options.script)
+    files = read_files(options.file, os.getcwd()) if options.file else {}
+    sys.path.insert(0, str(options.script.resolve().parent))  # its modules are the cluster's own, as at home
+    with Progress() as progress:
+        cluster = connect(
+            options.cluster if shared else options.board,
+            cluster=None if shared else options.cluster,
+            workers=None if shared or options.board else 1,
+            identity=options.identity,
+            accept_host_key=options.accept_host_key,
+            ssh_options=options.ssh_option,
+            progress=progress,
+        )
+    with cluster:
+        future = submit_script(cluster._core, options.script, options.arguments, files)
+        error = future.exception()
+        for path in future.files.save():
+            print(f"p2p: left {path}", file=sys.stderr)
+        if error is None:
+            return future.result()
+        print(error.__cause__ or f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
