@@ -12,7 +12,8 @@ import sys
 
 from p2p_ipython.cli.terminal import say
 from p2p_ipython.protocol.plain import plain, size_words
-from p2p_ipython.worker.consent import Answer, Question
+from p2p_ipython.protocol.questions import Answer, source_lines
+from p2p_ipython.worker.consent import Question
 
 MAX_LINES = 60
 """Lines of a source that are shown."""
@@ -35,14 +36,15 @@ async def ask_lender(question: Question) -> Answer:
 
 
 def _card(question: Question) -> list[str]:
-    lines = question.source.expandtabs().split("\n")
-    shown = [f"  | {plain(line, 300)}" for line in lines[:MAX_LINES]] if question.source else []
-    more = [f"  ({len(lines) - MAX_LINES} lines more)"] if len(lines) > MAX_LINES else []
+    source = source_lines(question.source, MAX_LINES)
+    shown = [f"  | {line}" for line in source.lines]
+    more = [f"  ({source.cut})"] if source.cut else []
     same = " / always for this very [t]ask" if question.whole else ""
     what = "a cell" if question.kind == "cell" else "a call of a function, which travels as data"
     return [
         f"{question.name or 'a member'} ({question.key}) asks to run {plain(question.label, 60)!r}:"
         f" {what}, {size_words(question.size)}",
+        *([f"  {plain(question.options, 300)}"] if question.options else []),
         *shown,
         *more,
         "Data can carry code: the sandbox is what holds it.",

@@ -101,15 +101,15 @@ def _tell(command: Command, options: argparse.Namespace) -> int:
 def lent() -> list[str]:
     """Return a line for each worker that lends this machine, with its policy; for people."""
     from p2p_ipython.lending import control
-    from p2p_ipython.lending.policy_file import load, shown
+    from p2p_ipython.protocol.plain import plain
 
     lines = []
     for path in control.workers():
         try:
             if (state := control.tell(path, "state")) is not None:
                 lines.append(f"lent: {_words(state)}")
-                conditions = shown(load(Path(state.policy))).splitlines() if state.policy else []
-                lines += [f"  {line}" for line in conditions if line]
+                conditions = [line for line in state.conditions.splitlines() if line] or ["# no condition"]
+                lines += [f"  {plain(line, 400)}" for line in conditions]
         except P2PError as error:
             lines.append(f"lent: {error.message}")
     return lines

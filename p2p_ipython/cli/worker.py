@@ -147,7 +147,7 @@ def _given(options: argparse.Namespace) -> Given:
     return Given.read(
         file,
         {
-            "who": options.only or options.who or ("known" if options.ask else None),
+            "who": options.only or options.who,
             "ask": options.ask or None,
             "hours": options.hours,
             "idle": options.idle,

@@ -16,7 +16,7 @@ from p2p_ipython.protocol.messages import cards_words
 if TYPE_CHECKING:
     from p2p_ipython.client.errands import Visitor
     from p2p_ipython.client.journal import Entry
-    from p2p_ipython.client.lending import LendingState
+    from p2p_ipython.client.lending_state import LendingState
     from p2p_ipython.protocol.messages import Terms
 
 NAME = 100

@@ -18,7 +18,7 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.errands import Visitor
 from p2p_ipython.client.future import Future
 from p2p_ipython.client.journal import Attempt, Entry
-from p2p_ipython.client.lending import LendingState
+from p2p_ipython.client.lending_state import LendingState
 from p2p_ipython.client.status import SANDBOX_HELP
 from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.members.invitation_messages import Guest
