@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 
 from p2p_ipython.protocol.messages import NO_WALL
 from p2p_ipython.protocol.plain import count, size_words
-from p2p_ipython.protocol.questions import Asked
-
-CARRIES = "Data can carry code: the sandbox is what holds it."
-"""What a lender is to know before a yes: what a task shows is not all that it does."""
+from p2p_ipython.protocol.questions import BARE, CARRIES, Asked
 
 HEEDS = ("starting", "lending", "paused")
 """States in which a worker can be paused."""
@@ -59,6 +56,11 @@ class LendingState:
     def is_over(self) -> bool:
         """Whether there is no worker any more."""
         return self.state not in LIVE
+
+    @property
+    def walled(self) -> bool:
+        """Whether tasks run in a sandbox."""
+        return self.sandbox not in ("", NO_WALL)
 
     @property
     def used(self) -> tuple[int, float]:
@@ -121,8 +123,11 @@ def _question_line(question: Asked, title: str) -> str:
     )
 
 
-def question_text(question: Asked) -> str:
-    """Return all that the lender is asked, with what can be answered; the source is a stranger's text."""
+def question_text(state: LendingState) -> str:
+    """Return all that the lender is asked, with what can be answered, "" if nothing is; it shows a stranger's text."""
+    question = state.question
+    if question is None:
+        return ""
     number, end = question.number, time.strftime("%H:%M:%S", time.localtime(question.until))
     always = [f"always for this member: %p2p_lend --yes {number} --always member"]
     if question.same:
@@ -133,7 +138,7 @@ def question_text(question: Asked) -> str:
             *([f"  {question.options}"] if question.options else []),
             *(f"  | {line}" for line in question.source.split("\n") if question.source),
             *([f"  ({question.cut})"] if question.cut else []),
-            CARRIES,
+            CARRIES if state.walled else BARE,
             f"Once: %p2p_lend --yes {number};  no: %p2p_lend --no {number};  no answer until {end} is no;",
             "  ".join(f"{each};" for each in always),
         ]
@@ -141,7 +146,7 @@ def question_text(question: Asked) -> str:
 
 
 def _protection(state: LendingState) -> str:
-    if state.sandbox in ("", NO_WALL):
+    if not state.walled:
         return "Tasks run as you, with your files in reach: lend to people whom you would lend the machine."
     shared = f", but for {state.mounts}" if state.mounts else ""
     given = [each for each in ("the internet" if state.network else "", state.cards) if each]

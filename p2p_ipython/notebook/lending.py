@@ -185,7 +185,7 @@ class LendingMagics(Magics):
         for one in lent:
             say(in_notebook(lending_text(replace(one, question=None))))
             if one.question is not None:
-                say(question_text(one.question))
+                say(question_text(one))
         return bool(lent)
 
     def _answer(self, number: int, answer: str) -> None:
@@ -276,5 +276,5 @@ class _Line:
         text, question = in_notebook(lending_text(self._state)), self._state.question
         said = text if news else ""
         if question is not None and (before is None or question != before.question):
-            said = question_text(question)
+            said = question_text(self._state)
         self._notice.show(text, said)

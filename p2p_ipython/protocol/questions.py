@@ -20,6 +20,10 @@ from p2p_ipython.protocol.rules import number as amount
 Answer = Literal["once", "member", "same", "no"]
 """Yes to this task, to all of its member, to all that is the same; or no."""
 
+CARRIES = "Data can carry code: the sandbox is what holds it."
+BARE = "No sandbox is around it: it runs as you, with your files in reach."
+"""What a lender is to know before a yes, whatever a task shows of itself: with a sandbox, and without one."""
+
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 MAX_LINES = 400

@@ -32,7 +32,7 @@ function Card({ question }: { question: Question }) {
     }
   };
   return (
-    <li class="p2p-card">
+    <li class="p2p-box">
       <p>
         <strong>{name}</strong> {t("asks to run")} <code>{label}</code> {t("on %1, lent to %2:", question.worker, question.title)}{" "}
         {cell ? t("a cell") : t("a call of a function, which travels as data")}, {size(question.size)}{options === "" ? null : `; ${options}`}.
@@ -40,7 +40,8 @@ function Card({ question }: { question: Question }) {
       <p class="p2p-dim">{t("Key:")} <code>{key}</code></p>
       {source === "" ? null : <pre class="p2p-source" tabIndex={0} role="region" aria-label={t("Source of %1", label)}>{source}</pre>}
       {cut === "" ? null : <p class="p2p-note">{t("Not shown: %1.", cut)}</p>}
-      <p>{t("Data can carry code: the sandbox is what holds it.")}</p>
+      {question.walled ? <p>{t("Data can carry code: the sandbox is what holds it.")}</p>
+        : <p class="p2p-note">{t("No sandbox is around it: it runs as you, with your files in reach.")}</p>}
       {control.can("answer") ? (
         <p class="p2p-row">
           <Button kind="strong" disabled={busy} name={t("Run %1 of %2 once", label, name)} onClick={() => void answer("once")}>{t("Once")}</Button>

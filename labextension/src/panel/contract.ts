@@ -211,6 +211,8 @@ export interface QuestionRow {
   until: number;
   /** All of the task is here: a yes may be for whatever is the same. */
   same: boolean;
+  /** It would run in a sandbox. */
+  walled: boolean;
 }
 
 export interface Tables {

@@ -37,7 +37,7 @@ export const DEFAULTS: Readonly<Tables> = {
   },
   questions: {
     number: 0, title: "", worker: "", name: "", key: "", label: "", kind: "", source: "", cut: "", size: 0, options: "",
-    until: 0, same: false
+    until: 0, same: false, walled: false
   }
 };
 

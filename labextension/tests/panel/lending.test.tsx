@@ -13,7 +13,7 @@ const rest = new Rest(() => Promise.resolve(more));
 const HOSTILE = "<img src=x onerror=alert(1)>";
 const ASKED: Partial<QuestionRow> = {
   number: 3, title: "alice/friends", worker: "desk", name: "carol", key: "SHA256:c", label: "fit", kind: "cell", source: "import os\nfit(x)",
-  cut: "2 lines more", size: 12_000, options: "binds score", until: NOW + 90, same: true
+  cut: "2 lines more", size: 12_000, options: "binds score", until: NOW + 90, same: true, walled: true
 };
 const ENTRY: LogEntry = {
   time: NOW, member: "carol", label: "fit", outcome: "done", why: "", seconds: 3.2, cpu: 2.1, memory: 50 * 2 ** 20, bytesIn: 2000, bytesOut: 300
@@ -100,10 +100,12 @@ test("while an answer is on its way there is no second one, and an answered ques
 });
 
 test("nothing is the same as a task that isn't here yet, and a kernel that can't be answered gets no buttons", async () => {
-  await mount(snapshot({ put: { questions: { 3: { ...ASKED, same: false, kind: "call", source: "" } } } }));
+  await mount(snapshot({ put: { questions: { 3: { ...ASKED, same: false, walled: false, kind: "call", source: "" } } } }));
   expect(names()).toHaveLength(3);
   expect(card()).toContain("a call of a function, which travels as data");
   expect(element.querySelector(".p2p-questions pre")).toBeNull();
+  expect(card()).toContain("No sandbox is around it: it runs as you");
+  expect(card()).not.toContain("the sandbox is what holds it");
   transport.say(delta({ set: { means: { can: [] } } }));
   await settle();
   expect(names()).toEqual([]);

@@ -175,6 +175,7 @@ class QuestionRow(TypedDict, total=False):
     options: str
     until: float
     same: bool
+    walled: bool
 
 
 # --- from the kernel --------------------------------------------------------------------------------

@@ -229,6 +229,7 @@ def question(state: LendingState, asked: Asked) -> tuple[str, QuestionRow]:
         options=asked.options,
         until=round(asked.until, 3),
         same=asked.same,
+        walled=state.walled,
     )
     return str(asked.number), row(made)
 
