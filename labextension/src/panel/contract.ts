@@ -105,7 +105,7 @@ export interface TaskRow {
   /** "cell" or "call". */
   kind: string;
   state: TaskState;
-  /** Where it is or how it ended, in words. Of a waiting task: what is peculiar to it ("after losing bob: …"). */
+  /** Where it is or how it ended, in words. Of a waiting task: what is peculiar to it ("after losing bob: …"), or all ("waiting for bob's yes"). */
   words: string;
   /** Of a waiting task: its key in `ClusterFacts.reasons`. */
   needs: string;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from p2p_ipython.members import owner
-from tests.friends.friends_support import Village, village, waits
+from tests.friends.friends_support import Village, eventually, village, waits
 from tests.notebook.kernels import notebook
 from tests.notebook.panel.test_panel_in_a_kernel import Browser
 
@@ -50,6 +51,11 @@ def test_a_lender_answers_reads_the_log_and_meets_a_newcomer_in_the_panel(here: 
         friend = here.person("carol").notebook(CONNECTED)
         friend.run("f = c.submit(pow, 2, 10)")
         asked = row("questions")
+        # What the friend's own panel says, of which this is the row's source.
+        said = "answer = [entry.words for entry in c._core.record.entries.values() if entry.state.value == 'waiting']"
+        eventually(
+            lambda: re.fullmatch(r"""\["waiting for bob \(.*\)'s yes"\]""", friend.run(said)), "what it waits for"
+        )
         assert (asked["name"], asked["label"], asked["kind"]) == ("carol", "pow", "call")
         assert asked["key"] == here.person("carol").fingerprint
         bob.until(lambda: "answer" in panel.parts["means"]["can"])
@@ -63,8 +69,8 @@ def test_a_lender_answers_reads_the_log_and_meets_a_newcomer_in_the_panel(here: 
         friend.run("f = c.submit(abs, -3)")
         number = row("questions")["number"]
         assert bob.do(comm, "answer", number=number, answer="no")["say"] == "abs of carol does not run here."
-        waits(friend, "after bob")
-        waits(friend, "its lender has said no")
+        no = r"\['waiting for another worker, after bob \(.*\) refused it: its lender has said no'\]"
+        eventually(lambda: re.fullmatch(no, friend.run(said)), "the refusal")
         bob.until(lambda: row("lending").get("logged") == 2)
         refused, done = bob.do(comm, "log", lending=lending)["data"]["entries"]
         assert (refused["member"], refused["label"], refused["outcome"]) == ("carol", "abs", "refused")

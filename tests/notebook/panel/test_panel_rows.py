@@ -222,6 +222,19 @@ def snapshot(tasks: int = 1, members: int = 1) -> dict[str, Any]:
     }
 
 
+def test_what_is_said_of_one_task_stands_in_place_of_a_reason_that_does_not_hold_for_it() -> None:
+    said = snapshot()
+    said["set"]["cluster"]["reasons"] = {"": "waiting for a free slot of 1"}
+    said["put"]["tasks"] = {
+        "a": {"label": "fit", "state": "waiting", "words": "waiting for bob's yes"},
+        "b": {"label": "fit", "state": "waiting", "words": "after losing bob"},
+    }
+    page = static.page(said)
+    assert "waiting for a free slot of 1, after losing bob" in page
+    assert "waiting for bob&#x27;s yes" in page
+    assert page.count("waiting for a free slot of 1") == 1
+
+
 def test_all_text_in_the_static_view_is_escaped() -> None:
     said = snapshot()
     said["put"]["tasks"]["w"] = {
