@@ -348,6 +348,7 @@ class Lender:
             policy=str(said.get("policy", lending.state.policy)),
             conditions=str(said.get("conditions", lending.state.conditions)),
             logged=int(said.get("logged", 0)),
+            unknown={str(key): str(name) for key, name in dict(said.get("unknown", {})).items()},
             usage={str(key): (int(used[0]), float(used[1])) for key, used in dict(said.get("usage", {})).items()},
         )
 

@@ -27,7 +27,8 @@ class LendingState:
     tasks, in words, "" for none; ``network``: whether tasks have the internet; ``cards``: the graphics cards that they
     have, in words. ``policy``: the lender's policy in words, "" for one without conditions; ``conditions``: the same as
     its file would have it. ``news``: the last sentences for the lender, as of new members. ``logged``: entries that the
-    worker has written to the lending log. ``usage``: tasks and seconds, by the fingerprint of the member who had them
+    worker has written to the lending log. ``unknown``: names of members whose tasks wait until the lender says that
+    they are known, by a key of theirs. ``usage``: tasks and seconds, by the fingerprint of the member who had them
     run. ``question``: what the lender is asked now; its number is one of this process's.
     """
 
@@ -49,6 +50,7 @@ class LendingState:
     conditions: str = ""
     news: tuple[str, ...] = ()
     logged: int = 0
+    unknown: Mapping[str, str] = field(default_factory=dict)
     usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     question: Asked | None = None
 

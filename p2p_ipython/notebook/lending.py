@@ -7,7 +7,7 @@ until it ends. Modules of the client are imported in functions: loading the exte
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,12 @@ class LendingMagics(Magics):
     @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
     @argument("--stop", action="store_true", help="stop lending: running tasks get a minute to end; again: at once")
+    @argument(
+        "--welcome",
+        nargs="*",
+        metavar="NAME",
+        help="know new members from now on, by name or fingerprint (default: all who are there)",
+    )
     @argument("--yes", type=int, metavar="NUMBER", help="let the task of this question run")
     @argument("--no", type=int, metavar="NUMBER", help="refuse the task of this question")
     @argument(
@@ -125,12 +131,17 @@ class LendingMagics(Magics):
         given = options_of(self.p2p_lend, line)
         chosen = [command for command in ("pause", "resume", "stop") if given[command]]
         chosen += [answer for answer in ("yes", "no") if given[answer] is not None]
+        if given["welcome"] is not None:
+            chosen.append("welcome")
         if len(chosen) > 1:
             raise MagicUsage(f"--{chosen[0]} and --{chosen[1]} don't go together")
         if given["always"] and chosen != ["yes"]:
             raise MagicUsage("--always goes with --yes")
         if chosen and chosen[0] in ("yes", "no"):
             self._answer(given[chosen[0]], _ALWAYS.get(given["always"], "once") if chosen[0] == "yes" else "no")
+        elif chosen == ["welcome"]:
+            title, names = welcome(self._title_of(given["cluster"]), [unquoted(name) for name in given["welcome"]])
+            say(f"You know {', '.join(names)} in {title}.")
         elif chosen:
             self._command(chosen[0], given["cluster"])
         else:
@@ -203,6 +214,16 @@ class LendingMagics(Magics):
             case _:
                 say(f"All tasks of {who} may run, as long as this machine is lent.")
 
+    def _title_of(self, title: str | None) -> str:
+        """Return the cluster that is meant: the one lent to, if it is one; else the one that is connected."""
+        from p2p_ipython.client.lending import lender
+
+        lent = [one.title for one in lender().states() if not one.is_over]
+        if title is None and len(lent) == 1:
+            return lent[0]
+        where = self._where(title)
+        return where if isinstance(where, str) else where.target or ""
+
     def _connected(self) -> Cluster | None:
         cluster = self._notebook.cluster
         return None if cluster is None or cluster.closed else cluster
@@ -238,6 +259,23 @@ _CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount", "network",
 
 def _is_for(state: LendingState, title: str | None) -> bool:
     return title is None or title in (state.title, state.title.partition("/")[2])
+
+
+def welcome(title: str, who: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Say yes to members of a cluster, () for all who are there; return its title and their names.
+
+    Raises ``UsageError`` for one that isn't there, ``ConfigError``.
+    """
+    from p2p_ipython.lending.known import KnownMembers
+    from p2p_ipython.members.operations import find_title
+    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.protocol.roster import Roster
+
+    profiles = Profiles()
+    profile = profiles.load(find_title(profiles, title))
+    if not profile.roster:
+        raise UsageError(f"the list of members of {profile.title} has not come yet", hint="Connect to it once.")
+    return profile.title, KnownMembers().welcome(Roster.parse(profile.roster, profile.cluster), who)
 
 
 class _Line:

@@ -35,6 +35,11 @@ class Hand:
         return self._keeper.policy
 
     @property
+    def unknown(self) -> dict[str, str]:
+        """The members whom the lender doesn't know yet: names by keys."""
+        return self._keeper.unknown()
+
+    @property
     def logged(self) -> int:
         """How many entries this worker has written to the lending log."""
         return self._keeper.logged

@@ -378,6 +378,13 @@ class Keeper(NoLender):
         """Return whether the policy takes tasks of a member, whenever."""
         return admits(self.policy, self._member(signer)) is None
 
+    def unknown(self) -> dict[str, str]:
+        """Return the names of members whose tasks wait until the lender knows them, each by a key of theirs."""
+        if self.policy.who != "known" or self._roster is None:
+            return {}
+        members = self._roster.members
+        return {member.keys[0]: member.name for member in members if not self.welcomes(member.keys[0])}
+
     def _name_unknown(self) -> None:
         """Tell the lender of names in the policy that no member has: one may be mistyped."""
         if isinstance(self.policy.who, tuple) and (roster := self._roster) is not None:

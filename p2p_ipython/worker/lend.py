@@ -45,6 +45,9 @@ MAX_NEWS = 8
 
 MAX_NEWS_WORDS = 400
 
+MAX_UNKNOWN = 8
+"""Members whom the lender may welcome that are named; the others follow."""
+
 GONE = 20.0
 """Seconds after which this process ends, whatever it waits for, when its starter is gone."""
 
@@ -170,6 +173,7 @@ class _Lent:
 
     def _is_told(self, words: str) -> None:
         """Keep a sentence for the lender: the notebook shows the last ones."""
+        words = words.replace("p2p lending welcome ", "%p2p_lend --welcome ")
         self._news = [*self._news, plain(words, MAX_NEWS_WORDS)][-MAX_NEWS:]
         self._report()
 
@@ -264,6 +268,7 @@ class _Lent:
             "usage": {member: list(used) for member, used in machine.usage.items()},
             "words": membership.trouble or membership.silence or refused,
             "logged": self._hand.logged if self._hand is not None else 0,
+            "unknown": dict(list(self._hand.unknown.items())[:MAX_UNKNOWN]) if self._hand is not None else {},
             **self._conditions(),
         }
         if now != self._last:

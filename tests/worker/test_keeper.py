@@ -90,6 +90,7 @@ def test_the_first_members_are_known_and_later_ones_are_named_once(tmp_path: Pat
     keeper.members_changed(roster("carol", "dave"))
     keeper.members_changed(roster("carol", "dave"))
     assert said == ["dave (SHA256:dave) is new in bob/friends; until p2p lending welcome dave, theirs don't run"]
+    assert keeper.unknown() == {key("dave"): "dave"}
     assert agent.offer["not_for"] == (key("dave"),)
     assert [keeper.welcomes(key(name)) for name in ("carol", "dave")] == [True, False]
     # The next look writes that down, and reads what the lender has said meanwhile.

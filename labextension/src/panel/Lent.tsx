@@ -29,6 +29,15 @@ export function Lent({ lending }: { lending: Lending }) {
           {lending.news.length === 0 ? null : (
             <ul class="p2p-news" aria-label={t("News for you")}>{lending.news.map((words, index) => <li key={index}>{words}</li>)}</ul>
           )}
+          {!control.can("welcome") ? null : Object.entries(lending.unknown).map(([key, who]) => (
+            <p key={key} class="p2p-row">
+              {t("You don't know %1 yet: their tasks don't run here.", who)}
+              <Button name={t("Know %1 in %2 from now on", who, title)} onClick={() => void control.perform("welcome", { lending: id, key })}>
+                {t("Welcome %1", who)}
+              </Button>
+              <code class="p2p-dim">{key}</code>
+            </p>
+          ))}
         </div>
         <span class="p2p-actions">
           {control.can("log") ? (

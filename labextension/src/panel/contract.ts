@@ -186,6 +186,8 @@ export interface LendingRow {
   news: string[];
   /** Entries that it has written to the lending log. */
   logged: number;
+  /** Members whose tasks wait until the lender knows them: names by keys. */
+  unknown: Record<string, string>;
 }
 
 /** A question to the lender: whether a task of another member may run here. */
@@ -305,6 +307,8 @@ export interface Arguments {
   answer: { number: number; answer: string };
   /** Answered with `Logged`. */
   log: { lending: string };
+  /** Know a member from now on. */
+  welcome: { lending: string; key: string };
 }
 
 export type Action = keyof Arguments;

@@ -33,7 +33,7 @@ export const DEFAULTS: Readonly<Tables> = {
   visitors: { title: "", name: "", called: "", key: "", invited: false, about: "", note: "" },
   lending: {
     title: "", name: "", state: "starting", words: "", slots: 0, busy: 0, until: 0, only: "", tasks: 0, seconds: 0,
-    policy: "", conditions: "", news: [], logged: 0
+    policy: "", conditions: "", news: [], logged: 0, unknown: {}
   },
   questions: {
     number: 0, title: "", worker: "", name: "", key: "", label: "", kind: "", source: "", cut: "", size: 0, options: "",

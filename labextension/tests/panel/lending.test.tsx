@@ -148,6 +148,18 @@ test("a worker that is lent says its policy and its news, and has a log that is 
   expect(element.querySelector(".p2p-lent-more")).toBeNull();
 });
 
+test("a member whom the lender doesn't know yet is welcomed by a button", async () => {
+  await lent([], { unknown: { "SHA256:e": HOSTILE } });
+  const row = element.querySelector(".p2p-lent")!;
+  expect(row.textContent).toContain(`You don't know ${HOSTILE} yet: their tasks don't run here.`);
+  expect(row.querySelector("code")?.textContent).toBe("SHA256:e");
+  await click(`Know ${HOSTILE} in alice/friends from now on`);
+  expect(transport.acts).toEqual([{ action: "welcome", args: { lending: "l", key: "SHA256:e" } }]);
+  transport.say(delta({ put: { lending: { l: { unknown: {} } } } }));
+  await settle();
+  expect(row.textContent).not.toContain("You don't know");
+});
+
 test("an empty log and one that can't be read are said", async () => {
   await lent([]);
   await click("Policy and log of lending to alice/friends");

@@ -240,12 +240,16 @@ class Actions:
         what = "does not run here" if answer == "no" else "may run"
         return Done(f"{question.label} of {question.name or 'a member'} {what}.")
 
+    def _welcome(self, _cluster: Cluster | None, lending: str, key: str) -> Done:
+        from p2p_ipython.notebook.lending import welcome
+
+        title, names = welcome(_lent_to(lending), [key])
+        return Done(f"You know {', '.join(names)} in {title}: within seconds, their tasks may run as others' do.")
+
     def _log(self, _cluster: Cluster | None, lending: str) -> Done:
         from p2p_ipython.lending.record import LendingLog
 
-        title = next((state.title for state in lender().states() if state.id == lending), None)
-        if title is None:
-            raise UsageError("that is lent no more", hint="p2p lending log shows all that has run here.")
+        title = _lent_to(lending)
         last = deque((entry for entry in LendingLog().entries() if entry.cluster == title), maxlen=MOST_ENTRIES)
         return Done("", Logged(entries=[log_entry(entry) for entry in reversed(last)]))
 
@@ -298,6 +302,13 @@ class _Thread:
                 work()
             except Exception:
                 log.exception("a panel's action could not be answered")
+
+
+def _lent_to(lending: str) -> str:
+    title = next((state.title for state in lender().states() if state.id == lending), None)
+    if title is None:
+        raise UsageError("that is lent no more", hint="p2p lending log shows all that has run here.")
+    return title
 
 
 def _there(cluster: Cluster | None) -> Cluster:

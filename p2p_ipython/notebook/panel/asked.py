@@ -41,6 +41,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "stop": {"lending": TEXT},
     "answer": {"number": COUNT, "answer": TEXT},
     "log": {"lending": TEXT},
+    "welcome": {"lending": TEXT, "key": TEXT},
 }
 """All actions, and the arguments of each."""
 

@@ -157,6 +157,7 @@ class LendingRow(TypedDict, total=False):
     conditions: str
     news: list[str]
     logged: int
+    unknown: dict[str, str]
 
 
 class QuestionRow(TypedDict, total=False):

@@ -209,6 +209,7 @@ def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Lending
         conditions=state.conditions[:POLICY],
         news=[words[:NEWS] for words in state.news],
         logged=state.logged,
+        unknown={key[:NAME]: name[:NAME] for key, name in state.unknown.items()},
     )
     return state.id, row(made)
 

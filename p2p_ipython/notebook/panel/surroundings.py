@@ -120,7 +120,7 @@ class Surroundings:
         if sys.platform != "win32" and (elsewhere or self._known):
             can.append("lend")
         if states := lender().states():
-            can += ["pause", "resume", "stop", "log"]
+            can += ["pause", "resume", "stop", "log", "welcome"]
         if any(state.question is not None for state in states):
             can.append("answer")
         return can

@@ -90,7 +90,18 @@ def test_a_lender_answers_reads_the_log_and_meets_a_newcomer_in_the_panel(here: 
         bob.until(lambda: row("lending").get("news"))
         (news,) = row("lending")["news"]
         assert news == (
-            f"erin ({erin.fingerprint}) is new in {TITLE}; until p2p lending welcome erin, theirs don't run"
+            f"erin ({erin.fingerprint}) is new in {TITLE}; until %p2p_lend --welcome erin, theirs don't run"
         )
         waits(new, "those that are here are for others")
         assert not panel.tables["questions"]
+        assert row("lending")["unknown"] == {erin.fingerprint: "erin"}
+        assert not bob.do(comm, "welcome", lending=lending, key="SHA256:nobody")["ok"]
+        said = bob.do(comm, "welcome", lending=lending, key=erin.fingerprint)
+        assert said["say"].startswith(f"You know erin in {TITLE}"), said
+        asked = row("questions")
+        assert asked["name"] == "erin"
+        bob.until(lambda: "unknown" not in row("lending") or not row("lending")["unknown"])
+        assert "You know alice, bob, carol, erin in" in bob.done("%p2p_lend --welcome").text
+        assert "nobody in alice/friends is called 'zoe'" in bob.run("%p2p_lend --welcome zoe").traceback
+        bob.done(f"%p2p_lend --yes {asked['number']}")
+        assert new.run("answer = f.result(60)") == "2048"
