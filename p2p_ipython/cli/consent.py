@@ -12,7 +12,8 @@ import sys
 
 from p2p_ipython.cli.terminal import say
 from p2p_ipython.protocol.plain import plain, size_words
-from p2p_ipython.worker.consent import Answer, Question
+from p2p_ipython.protocol.questions import BARE, CARRIES, Answer, source_lines
+from p2p_ipython.worker.consent import Question
 
 MAX_LINES = 60
 """Lines of a source that are shown."""
@@ -20,13 +21,13 @@ MAX_LINES = 60
 _ANSWERS: dict[str, Answer] = {"y": "once", "yes": "once", "m": "member", "t": "same", "n": "no", "no": "no"}
 
 
-async def ask_lender(question: Question) -> Answer:
-    """Show a task, and return the lender's answer; no if there is no terminal."""
+async def ask_lender(question: Question, *, walled: bool = True) -> Answer:
+    """Show a task, and return the lender's answer; no if there is no terminal. ``walled``: it'd run in a sandbox."""
     if not sys.stdin or not sys.stdin.isatty():
         say(f"{question.name} asks to run {plain(question.label, 60)!r}: no, because nobody is here to be asked")
         return "no"
     _forget_typed()  # before the card is shown: whatever is typed from then on is an answer to it
-    say("\n".join(_card(question)))
+    say("\n".join(_card(question, walled=walled)))
     while True:
         word = (await _line()).strip().lower()
         if word in _ANSWERS:
@@ -34,18 +35,19 @@ async def ask_lender(question: Question) -> Answer:
         say("Type y, m, t or n.")
 
 
-def _card(question: Question) -> list[str]:
-    lines = question.source.expandtabs().split("\n")
-    shown = [f"  | {plain(line, 300)}" for line in lines[:MAX_LINES]] if question.source else []
-    more = [f"  ({len(lines) - MAX_LINES} lines more)"] if len(lines) > MAX_LINES else []
+def _card(question: Question, *, walled: bool = True) -> list[str]:
+    source = source_lines(question.source, MAX_LINES)
+    shown = [f"  | {line}" for line in source.lines]
+    more = [f"  ({source.cut})"] if source.cut else []
     same = " / always for this very [t]ask" if question.whole else ""
     what = "a cell" if question.kind == "cell" else "a call of a function, which travels as data"
     return [
         f"{question.name or 'a member'} ({question.key}) asks to run {plain(question.label, 60)!r}:"
         f" {what}, {size_words(question.size)}",
+        *([f"  {plain(question.options, 300)}"] if question.options else []),
         *shown,
         *more,
-        "Data can carry code: the sandbox is what holds it.",
+        CARRIES if walled else BARE,
         f"[y]es, once / always for this [m]ember{same} / [n]o; no answer in 2 minutes is no:",
     ]
 

@@ -101,15 +101,15 @@ def _tell(command: Command, options: argparse.Namespace) -> int:
 def lent() -> list[str]:
     """Return a line for each worker that lends this machine, with its policy; for people."""
     from p2p_ipython.lending import control
-    from p2p_ipython.lending.policy_file import load, shown
+    from p2p_ipython.protocol.plain import plain
 
     lines = []
     for path in control.workers():
         try:
             if (state := control.tell(path, "state")) is not None:
                 lines.append(f"lent: {_words(state)}")
-                conditions = shown(load(Path(state.policy))).splitlines() if state.policy else []
-                lines += [f"  {line}" for line in conditions if line]
+                conditions = [line for line in state.conditions.splitlines() if line] or ["# no condition"]
+                lines += [f"  {plain(line, 400)}" for line in conditions]
         except P2PError as error:
             lines.append(f"lent: {error.message}")
     return lines
@@ -247,12 +247,6 @@ def _welcome(options: argparse.Namespace) -> int:
     if not profile.roster:
         raise UsageError(f"the list of members of {profile.title} has not come yet", hint="Connect to it once.")
     roster = Roster.parse(profile.roster, profile.cluster)
-    members = [roster.member(name) or roster.named(name) for name in options.names] or list(roster.members)
-    found = [member for member in members if member is not None]
-    if len(found) < len(members):
-        unknown = options.names[members.index(None)]
-        names = ", ".join(member.name for member in roster.members)
-        raise UsageError(f"nobody in {roster.title} is called {unknown[:80]!r}", hint=f"Its members: {names}.")
-    KnownMembers().say_yes(roster.cluster, [key for member in found for key in member.keys])
-    say(f"you know {', '.join(member.name for member in found)} in {roster.title}")
+    names = KnownMembers().welcome(roster, options.names)
+    say(f"you know {', '.join(names)} in {roster.title}")
     return 0

@@ -147,7 +147,7 @@ def _given(options: argparse.Namespace) -> Given:
     return Given.read(
         file,
         {
-            "who": options.only or options.who or ("known" if options.ask else None),
+            "who": options.only or options.who,
             "ask": options.ask or None,
             "hours": options.hours,
             "idle": options.idle,
@@ -183,7 +183,10 @@ def _worker(options: argparse.Namespace) -> int:
     given = _given(options)
     policy = given.policy
 
+    walls: list[str] = []
+
     def ready(name: str, _session: bytes, sandbox: str) -> None:
+        walls.append(sandbox)
         say(f"{name} lends {slots} to {options.cluster}{whom}, in {sandbox}{shared}; Ctrl-C ends it")
         if sandbox == NO_WALL and options.sandbox:
             say("warning: process is no protection: tasks run as you, with your files in reach")
@@ -224,6 +227,6 @@ def _worker(options: argparse.Namespace) -> int:
             ),
             ready=ready,
             told=say,
-            ask=ask_lender,
+            ask=lambda question: ask_lender(question, walled=NO_WALL not in walls),
         )
     )

@@ -274,6 +274,7 @@ class Bridge:
         python = task.needs_python or ""
         spec = TaskSpec(task.id, python=python, refs=refs, once=task.once, kind=kind, size=task.size)
         self._act(self.machine.submit(spec, self._loop.time()))
+        self.records.look(task.id, self.machine)
 
     def _tick(self) -> None:
         now = self._loop.time()

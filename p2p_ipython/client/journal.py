@@ -60,10 +60,11 @@ class Entry:
     """One task. Read it, don't write it.
 
     ``kind`` is "cell" or "call"; ``cell`` is by what the front end knows its cell. ``words`` say where it is or how it
-    ended; of one that waits, only what is peculiar to it: the common reason is ``Cluster.reasons()[needs]``. ``needs``
-    is the Python version that it needs, "" for any. ``signer`` is the fingerprint of the worker's member. ``attempts``
-    are the earlier ones. Sizes are bytes; ``seconds`` is what the worker says it took. ``said`` is its last line of
-    output, ``error`` the first line of its error; both are plain text.
+    ended; of one that waits, only what is peculiar to it: the common reason is ``Cluster.reasons()[needs]``. Words that
+    begin with ``status.WHOLE`` are all there is to say. ``needs`` is the Python version that it needs, "" for any.
+    ``signer`` is the fingerprint of the worker's member. ``attempts`` are the earlier ones. Sizes are bytes;
+    ``seconds`` is what the worker says it took. ``said`` is its last line of output, ``error`` the first line of its
+    error; both are plain text.
     """
 
     id: str
@@ -165,13 +166,13 @@ class Journal:
         entry.state, entry.started = TaskState.RUNNING, max(entry.sent, now - ANNOUNCE)
         self._touched(id)
 
-    def waiting(self, id: str, loss: str, now: float) -> None:
-        """Note that a task waits again; ``loss`` is its last one in words, "" if there was none."""
+    def waiting(self, id: str, words: str, now: float) -> None:
+        """Note that a task waits again; ``words`` are what is peculiar to it, "" for nothing."""
         entry = self.entries[id]
         if entry.sent:
             tried = Attempt(entry.worker, entry.sent, entry.started, now, entry.sid or b"")
             entry.attempts = self._kept((*entry.attempts, tried))
-        entry.state, entry.words = TaskState.WAITING, f"after {loss}" if loss else ""
+        entry.state, entry.words = TaskState.WAITING, words
         entry.worker, entry.sid, entry.signer = "", None, ""
         entry.sent = entry.started = 0.0
         self._touched(id)

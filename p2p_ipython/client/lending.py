@@ -16,7 +16,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,12 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from p2p_ipython import errors
 from p2p_ipython.client.ending import Turn, at_end
 from p2p_ipython.client.face import wait_for
+from p2p_ipython.client.lending_state import HEEDS, LIVE, LendingState
 from p2p_ipython.client.local import Child
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import BoardUnreachable, ConfigError, P2PError, UsageError
+from p2p_ipython.errors import BoardUnreachable, ConfigError, P2PError, RemoteProtocolError, UsageError
 from p2p_ipython.jobs import Jobs
-from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.protocol.plain import count
+from p2p_ipython.protocol.questions import ANSWERS, MAX_NUMBER, Answered, Asked, read_asked
 from p2p_ipython.sandbox.launch import CHOICES
 
 if TYPE_CHECKING:
@@ -62,54 +61,6 @@ MAX_SECONDS = 365 * 24 * 3600.0
 SANDBOXES = CHOICES
 """The words that ``Lender.lend`` takes for ``sandbox``."""
 
-HEEDS = ("starting", "lending", "paused")
-"""States in which a worker can be paused."""
-
-LIVE = (*HEEDS, "ending")
-
-
-@dataclass(frozen=True)
-class LendingState:
-    """How a worker stands that this process has started.
-
-    ``state``: "starting", "lending", "paused", "ending" (takes no more tasks, and what runs may end) or "failed", with
-    its reason in ``words``, which otherwise say what keeps it from the others ("" for nothing). ``busy`` of ``slots``
-    run a task; ``until`` is Unix time, seconds, 0 for no end; ``only``: for whom, as it was given, () for everybody.
-    ``sandbox``: the mechanism that tasks run behind, "" until that is known. ``mounts``: the files that are shared with
-    tasks, in words, "" for none; ``network``: whether tasks have the internet; ``cards``: the graphics cards that they
-    have, in words. ``policy``: the lender's policy in words, "" for one without conditions; ``news``: the last
-    sentences for the lender, as of new members. ``usage``: tasks and seconds, by the fingerprint of the member who had
-    them run.
-    """
-
-    id: str
-    title: str
-    name: str
-    state: str
-    words: str = ""
-    slots: int = 1
-    busy: int = 0
-    until: float = 0.0
-    only: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    sandbox: str = ""
-    mounts: str = ""
-    network: bool = False
-    cards: str = ""
-    policy: str = ""
-    news: tuple[str, ...] = ()
-    usage: Mapping[str, tuple[int, float]] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there is no worker any more."""
-        return self.state not in LIVE
-
-    @property
-    def used(self) -> tuple[int, float]:
-        """Tasks that were run for anybody, and the seconds that they took."""
-        return sum(tasks for tasks, _ in self.usage.values()), sum(seconds for _, seconds in self.usage.values())
-
 
 @dataclass
 class _Lending:
@@ -117,6 +68,7 @@ class _Lending:
     child: Child
     failed: P2PError | None = None
     stopping: bool = False
+    asked: int = 0  # the question's number at the worker
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -129,6 +81,7 @@ class Lender:
         self._states: tuple[LendingState, ...] = ()
         self._wakes: dict[object, Callable[[], None]] = {}
         self._number = 0
+        self._questions = 0
         self._jobs = Jobs(log)
         self._closed = False
 
@@ -164,6 +117,7 @@ class Lender:
         mounts: Sequence[str] = (),
         network: bool = False,
         gpu: bool = False,
+        ask: bool = False,
     ) -> LendingState:
         """Lend ``slots`` tasks at a time to a cluster of friends, by its title, or to one that is connected.
 
@@ -175,7 +129,9 @@ class Lender:
         the first that works here for friends, none for one's own tasks). ``limits``: settings such as ``task_memory``
         that bound each task there. ``mounts``: folders and files to share with tasks, as "PATH", "PATH:ro" or
         "PATH:rw". ``network``: whether tasks have the internet, though never your own network. ``gpu``: whether tasks
-        have this machine's graphics cards, which are divided among the slots.
+        have this machine's graphics cards, which are divided among the slots. ``ask``: whether to ask before each task
+        of another member, for which ``LendingState.question`` and ``answer`` are; to members that are known, unless
+        ``only`` or the policy says for whom.
 
         Raises ``UsageError``, ``ConfigError``, ``NoKey`` (also for a key with a passphrase that no agent holds),
         ``NotAdmitted``, or a ``BoardError``.
@@ -188,7 +144,7 @@ class Lender:
             raise ConfigError("that is no time to lend for", hint="Give more than nothing, and a year at most.")
         title, given = _given(where)
         given |= {"slots": slots, "seconds": seconds, "name": name, "only": list(only), "tags": list(tags)}
-        given |= {"sandbox": sandbox, "mounts": list(mounts), "network": network, "gpu": gpu}
+        given |= {"sandbox": sandbox, "mounts": list(mounts), "network": network, "gpu": gpu, "ask": ask}
         given["settings"] = asdict(Settings.load({}, **given["settings"] | dict(limits or {})))
         state = LendingState("", title, name or "", "starting", slots=slots or 1, only=tuple(only), tags=tuple(tags))
         state = replace(state, network=network)
@@ -207,6 +163,15 @@ class Lender:
     def resume(self, which: str) -> LendingState:
         """Take tasks again."""
         return self._wait(self._tell(which, "resume"), ANSWER + SLACK, "going on")
+
+    def answer(self, number: int, answer: str) -> Asked:
+        """Answer the question with this number: "once", "member" or "same" are yes, "no" is no. Returns the question.
+
+        Raises ``UsageError`` for one that isn't asked any more.
+        """
+        if answer not in ANSWERS:
+            raise UsageError(f"{answer[:40]!r} is no answer", hint=f"Say one of: {', '.join(ANSWERS)}.")
+        return self._wait(self._answer(number, answer), ANSWER + SLACK, "answering")
 
     def stop(self, which: str) -> LendingState:
         """Lend no more: at once where nothing runs, else when that is over, after a minute at the latest.
@@ -282,6 +247,7 @@ class Lender:
             mounts=str(said.get("mounts", "")),
             cards=str(said.get("cards", "")),
             policy=str(said.get("policy", "")),
+            conditions=str(said.get("conditions", "")),
             slots=int(said.get("slots", lending.state.slots)),
             until=float(until) if isinstance(until, int) else 0.0,
         )
@@ -310,6 +276,19 @@ class Lender:
         if lending.state.state != wanted:
             raise UsageError(f"lending to {lending.state.title} has ended, or ends", hint="Lend anew: %p2p_lend")
         return lending.state
+
+    async def _answer(self, number: int, answer: str) -> Asked:
+        lending = next((one for one in self._lendings.values() if _asks(one, number)), None)
+        if lending is None or (question := lending.state.question) is None:
+            raise UsageError(f"question {number} is not asked any more", hint="No answer in 2 minutes is no.")
+        if answer == "same" and not question.same:
+            raise UsageError("not all of this task is here yet, so nothing is the same", hint="Say yes to it once.")
+        lending.child.tell({"do": "answer"} | Answered(lending.asked, answer).fields())
+        end = asyncio.get_running_loop().time() + ANSWER
+        while not lending.state.is_over and _asks(lending, number):
+            if not await _within(lending.news, end):
+                raise P2PError("the worker doesn't answer", hint="Stop it, and lend anew: %p2p_lend --stop")
+        return question
 
     async def _stop(self, which: str) -> LendingState:
         lending = self._found(which)
@@ -356,6 +335,9 @@ class Lender:
         if failed is not None:
             lending.failed = failed
             return
+        if "asked" in said:
+            self._asks(lending, said["asked"])
+            return
         state = str(said.get("state"))
         self._set(
             lending,
@@ -363,8 +345,24 @@ class Lender:
             words=str(said.get("words", "")),
             busy=int(said.get("busy", 0)),
             news=tuple(str(words) for words in said.get("news", ())),
+            policy=str(said.get("policy", lending.state.policy)),
+            conditions=str(said.get("conditions", lending.state.conditions)),
+            logged=int(said.get("logged", 0)),
+            unknown={str(key): str(name) for key, name in dict(said.get("unknown", {})).items()},
             usage={str(key): (int(used[0]), float(used[1])) for key, used in dict(said.get("usage", {})).items()},
         )
+
+    def _asks(self, lending: _Lending, said: object) -> None:
+        """Note the question that a worker asks now, under a number that no other question has here."""
+        try:
+            question = read_asked(said)
+        except RemoteProtocolError as error:
+            log.warning("a question of the worker for %s is not shown: %s", lending.state.title, error)
+            question = None
+        if question is not None:
+            self._questions = self._questions % MAX_NUMBER + 1
+            lending.asked, question = question.number, replace(question, number=self._questions)
+        self._set(lending, question=question)
 
     def _ended(self, which: str) -> None:
         lending = self._lendings.get(which)
@@ -373,12 +371,12 @@ class Lender:
         in_order = lending.failed is None and (lending.child.ended.result() == 0 or lending.stopping)
         if in_order:
             del self._lendings[which]
-            lending.state = replace(lending.state, state="ended", busy=0)
+            lending.state = replace(lending.state, state="ended", busy=0, question=None)
             self._changed(lending)
             return
         words = str(lending.failed) if lending.failed is not None else _last_words(lending.child)
         log.warning("the worker that lent to %s has ended: %s", lending.state.title, words)
-        self._set(lending, state="failed", words=words, busy=0)
+        self._set(lending, state="failed", words=words, busy=0, question=None)
 
     def _set(self, lending: _Lending, **changes: Any) -> None:
         state = replace(lending.state, **changes)
@@ -395,55 +393,6 @@ class Lender:
                 wake()
             except Exception:
                 log.exception("who follows the lender failed")
-
-
-def lending_text(state: LendingState) -> str:
-    """Describe a worker that this notebook has started: its state, and what that means."""
-    tasks, seconds = state.used
-    done = f" Run so far: {count(tasks, 'task')}, {seconds:.0f} s." if tasks else ""
-    if state.state == "failed":
-        return f"This machine is not lent to {state.title} any more: {state.words}"
-    if state.state == "ended":
-        return f"This machine is not lent to {state.title} any more.{done}"
-    slots = count(state.slots, "slot")
-    whom = f", to {', '.join(state.only)} only" if state.only else ""
-    tags = f" ({', '.join(state.tags)})" if state.tags else ""
-    until = f", until {time.strftime('%a %H:%M', time.localtime(state.until))}" if state.until else ""
-    busy = "nothing runs now" if not state.busy else f"{state.busy} {'runs' if state.busy == 1 else 'run'} now"
-    first = f"{state.name}{tags} lends {slots} to {state.title}{whom}{until}; {busy}.{done}"
-    match state.state:
-        case "starting":
-            return f"Starting a worker for {state.title} …"
-        case "paused":
-            first = f"{state.name} is paused: it takes no new tasks of {state.title}; {busy}.{done}"
-        case "ending":
-            return (
-                f"{state.name} takes no more tasks of {state.title}; {busy}."
-                f" It ends when that is over, after a minute at the latest.{done}"
-            )
-        case _:
-            pass
-    turn = "--resume" if state.state == "paused" else "--pause"
-    return "\n".join(
-        [
-            first,
-            *([f"({state.words})"] if state.words else []),
-            *([f"Policy: {state.policy}."] if state.policy else []),
-            *state.news,
-            _protection(state),
-            f"%p2p_lend {turn}   or   %p2p_lend --stop; it ends with this notebook's kernel, too.",
-        ]
-    )
-
-
-def _protection(state: LendingState) -> str:
-    if state.sandbox in ("", NO_WALL):
-        return "Tasks run as you, with your files in reach: lend to people whom you would lend the machine."
-    shared = f", but for {state.mounts}" if state.mounts else ""
-    given = [each for each in ("the internet" if state.network else "", state.cards) if each]
-    have = f" They have {' and '.join(given)}." if given else ""
-    walled = f"Tasks run in a sandbox ({state.sandbox}): your files, keys and network are out of their reach"
-    return f"{walled}{shared}.{have}"
 
 
 def _given(where: Cluster | str) -> tuple[str, dict[str, Any]]:
@@ -494,6 +443,10 @@ def _failure(said: Mapping[str, Any]) -> P2PError | None:
 
 def _last_words(child: Child) -> str:
     return " ".join(child.last_words)[-300:] or "it said nothing"
+
+
+def _asks(lending: _Lending, number: int) -> bool:
+    return lending.state.question is not None and lending.state.question.number == number
 
 
 async def _within(event: asyncio.Event, end: float) -> bool:

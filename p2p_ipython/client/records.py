@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from p2p_ipython.client.follow import Feed
 from p2p_ipython.client.journal import Journal, last_line
+from p2p_ipython.client.status import WHOLE
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.client_machine import Action, Changed, ClientMachine, Meet, Note, Send, Settle, TaskState
 from p2p_ipython.protocol.identity import Certificate
@@ -41,6 +42,7 @@ class Records:
         self.since = time.time()
         """Since when the connection is as it is, Unix time."""
         self._state: object = None
+        self._whole: set[str] = set()  # tasks that all workers here had refused
         self._rtts: dict[bytes, float] = {}
 
     # -- tasks --
@@ -62,6 +64,7 @@ class Records:
 
     def follow(self, actions: Iterable[Action], machine: ClientMachine) -> None:
         """Note down what the machine has decided, before it is performed."""
+        changed = False
         for action in actions:
             match action:
                 case Send(sid=sid, task=task_id, attempt=attempt):
@@ -69,22 +72,37 @@ class Records:
                     self.feed.session(sid)
                 case Note(task=task_id, state=TaskState.RUNNING):
                     self.journal.running(task_id, time.time())
-                case Note(task=task_id, state=TaskState.WAITING, detail=loss):
-                    self._waiting(task_id, loss)
+                case Note(task=task_id, state=TaskState.WAITING):
+                    self._waiting(task_id, machine.peculiar(task_id))
                 case Settle():
                     self._settled(action)
                 case Meet(worker=certificate):
                     self._worker(certificate.sid)
                 case Changed(sid=sid):
+                    changed = True
                     worker = machine.workers.get(sid)
                     for task_id in worker.tasks if worker is not None else ():
                         self.journal.placed(task_id, machine.why(task_id))
                     self._worker(sid)
+        for task_id in tuple(self._whole) if changed else ():  # a worker that has refused it is gone, or another offer
+            entry = self.journal.entries.get(task_id)
+            if entry is None or entry.state is not TaskState.WAITING:
+                self._whole.discard(task_id)
+            else:
+                self.journal.placed(task_id, machine.peculiar(task_id))
 
-    def _waiting(self, task_id: str, loss: str) -> None:
-        """Note that a task waits again; ``loss`` is its last one in words, "" if there is none."""
+    def look(self, task_id: str, machine: ClientMachine) -> None:
+        """Note what is peculiar to a task that waits from the beginning."""
+        if words := machine.peculiar(task_id):
+            self.journal.placed(task_id, words)
+            self._whole.add(task_id)
+
+    def _waiting(self, task_id: str, words: str) -> None:
+        """Note that a task waits again; ``words`` are what is peculiar to it, "" for nothing."""
         sid = self.journal.entries[task_id].sid
-        self.journal.waiting(task_id, loss, time.time())
+        self.journal.waiting(task_id, words, time.time())
+        if words.startswith(WHOLE):
+            self._whole.add(task_id)
         if sid is not None:
             self._worker(sid)
 

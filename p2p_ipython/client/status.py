@@ -19,6 +19,9 @@ SANDBOX_HELP = (
 )
 """Says what the word for a worker's sandbox means."""
 
+WHOLE = "waiting"
+"""The beginning of what is said of one waiting task where the common reason of many doesn't hold."""
+
 
 def sandbox_words(terms: Terms) -> str:
     """Say how a worker's tasks are sandboxed: "bubblewrap", "no sandbox"."""

@@ -21,7 +21,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +51,10 @@ _LONGEST = 100  # bytes of a socket's path; some systems take 104
 
 @dataclass(frozen=True)
 class WorkerState:
-    """How a worker stands. ``words``: why it takes no task now, or ""; ``policy``: its file, "" for none."""
+    """How a worker stands. ``words``: why it takes no task now, or ""; ``policy``: its file, "" for none.
+
+    ``conditions``: the policy that counts, as text: the file's, with the options that win over it.
+    """
 
     pid: int
     cluster: str
@@ -61,6 +64,7 @@ class WorkerState:
     slots: int = 1
     busy: int = 0
     policy: str = ""
+    conditions: str = ""
 
 
 Heed = Callable[[Command], WorkerState]
@@ -182,7 +186,10 @@ def tell(path: Path, command: Command) -> WorkerState | None:
 
 def _state(said: Any) -> WorkerState:
     kinds = {"pid": int, "slots": int, "busy": int}
-    values = {each.name: said[each.name] for each in fields(WorkerState)}
+    # A worker that was started before an update knows fewer fields.
+    values = {
+        each.name: said[each.name] for each in fields(WorkerState) if each.name in said or each.default is MISSING
+    }
     if not all(isinstance(value, kinds.get(name, str)) for name, value in values.items()):
         raise TypeError
     return WorkerState(**values)

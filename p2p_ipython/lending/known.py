@@ -8,14 +8,15 @@ who are there: its lender has just chosen to lend to them.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_ipython import private_files
 from p2p_ipython.config import data_dir, make_private
-from p2p_ipython.errors import ConfigError, P2PError
+from p2p_ipython.errors import ConfigError, P2PError, UsageError
 from p2p_ipython.private_files import Lock
+from p2p_ipython.protocol.roster import Roster
 
 MAX_FILE = 4 << 20
 """Bytes of the file."""
@@ -55,6 +56,20 @@ class KnownMembers:
     def say_yes(self, cluster: str, keys: Collection[str]) -> None:
         """Note that the lender knows the members with these keys. Raises ``ConfigError``."""
         self._change(cluster, known=keys)
+
+    def welcome(self, roster: Roster, names: Sequence[str] = ()) -> tuple[str, ...]:
+        """Say yes to members with these names or fingerprints, or to all of a roster; return their names.
+
+        Raises ``UsageError`` for a name that no member has, ``ConfigError``.
+        """
+        found = [roster.member(name) or roster.named(name) for name in names] or list(roster.members)
+        members = [member for member in found if member is not None]
+        if len(members) < len(found):
+            unknown = names[found.index(None)]
+            there = ", ".join(member.name for member in roster.members)
+            raise UsageError(f"nobody in {roster.title} is called {unknown[:80]!r}", hint=f"Its members: {there}.")
+        self.say_yes(roster.cluster, [key for member in members for key in member.keys])
+        return tuple(member.name for member in members)
 
     def have_named(self, cluster: str, keys: Collection[str]) -> None:
         """Note that the lender has been told of the members with these keys. Raises ``ConfigError``."""

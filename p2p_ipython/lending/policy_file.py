@@ -23,6 +23,9 @@ from p2p_ipython.protocol.messages import MAX_TAGS, TAG
 MAX_POLICY = 64 << 10
 """Bytes of a policy's file."""
 
+MAX_SHOWN = 8000
+"""Characters of a policy that a worker says of itself."""
+
 _MOST = 100  # entries of a list
 
 TEMPLATE = """\
@@ -42,7 +45,7 @@ TEMPLATE = """\
 # gpu = false                  # whether tasks have the graphics cards
 # mounts = ["/data:ro"]        # folders and files that are shared with tasks
 # packages = "never"           # or "ask", or the names of packages that tasks may have installed
-# ask = false                  # whether you are asked before each task, in the worker's terminal
+# ask = false                  # whether you are asked before each task, in the worker's terminal or notebook
 # tags = ["gpu"]               # what the machine is good for
 
 [limits]                       # of each task
@@ -301,6 +304,12 @@ def shown(policy: Policy) -> str:
     if bounds:
         lines += ["", "[limits]", *(f"{name} = {_toml(getattr(policy.limits, name))}" for name in bounds)]
     return "\n".join(lines).strip()
+
+
+def conditions(policy: Policy) -> str:
+    """Return what ``shown`` says, cut to ``MAX_SHOWN`` characters."""
+    text = shown(policy)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN].rpartition(chr(10))[0]}\n# and more"
 
 
 def _differs(one: object, other: object, name: str) -> bool:

@@ -7,7 +7,7 @@ until it ends. Modules of the client are imported in functions: loading the exte
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.cluster import Cluster
-    from p2p_ipython.client.lending import Lender, LendingState
+    from p2p_ipython.client.lending import Lender
+    from p2p_ipython.client.lending_state import LendingState
     from p2p_ipython.notebook.notice import Notice
 
 
@@ -38,6 +39,10 @@ _LIMITS: dict[str, tuple[str, Callable[[str], float]]] = {
     "task_time": ("task_time", parse_duration),
 }
 """Options that set a limit: the setting, and what reads it."""
+
+
+_ALWAYS = {"member": "member", "task": "same"}
+"""What a yes may be for beside the one task: the answer's word (protocol/questions.py)."""
 
 
 @magics_class
@@ -90,25 +95,54 @@ class LendingMagics(Magics):
     )
     @argument("--network", action="store_true", help="give tasks the internet, but nothing of your own network")
     @argument("--gpu", action="store_true", help="give tasks this machine's graphics cards: each slot has its own")
+    @argument(
+        "--ask",
+        action="store_true",
+        help="ask me before each task of another member (by default, only those whom you know may have some)",
+    )
     @argument("--name", help="the name that others see (default: this machine's name)")
     @argument("--pause", action="store_true", help="take no new tasks for now; running tasks continue")
     @argument("--resume", action="store_true", help="take tasks again")
     @argument("--stop", action="store_true", help="stop lending: running tasks get a minute to end; again: at once")
+    @argument(
+        "--welcome",
+        nargs="*",
+        metavar="NAME",
+        help="know new members from now on, by name or fingerprint (default: all who are there)",
+    )
+    @argument("--yes", type=int, metavar="NUMBER", help="let the task of this question run")
+    @argument("--no", type=int, metavar="NUMBER", help="refuse the task of this question")
+    @argument(
+        "--always",
+        choices=sorted(_ALWAYS),
+        help="with --yes: also all later tasks of this member, or the same task again, to the byte",
+    )
     @line_magic
     def p2p_lend(self, line: str) -> None:
         """Lend this machine to a cluster: a worker in the background runs tasks of its members.
 
         Your policy (`p2p lending policy` in a terminal) holds here, too: who, hours, only while idle, and more.
         Tasks of friends run in a sandbox, out of reach of your files, keys and network. The worker's state is shown
-        under the cell. It ends with --stop, after --duration, or with this notebook's kernel.
+        under the cell. It ends with --stop, after --duration, or with this notebook's kernel. With --ask, questions
+        appear there and in the panel, with a number: answer with --yes or --no; no answer in two minutes is no.
         --pause, --resume and --stop are for TITLE, or for everything that this notebook lends. While it lends, the
         magic without options shows the state.
         """
         given = options_of(self.p2p_lend, line)
         chosen = [command for command in ("pause", "resume", "stop") if given[command]]
+        chosen += [answer for answer in ("yes", "no") if given[answer] is not None]
+        if given["welcome"] is not None:
+            chosen.append("welcome")
         if len(chosen) > 1:
             raise MagicUsage(f"--{chosen[0]} and --{chosen[1]} don't go together")
-        if chosen:
+        if given["always"] and chosen != ["yes"]:
+            raise MagicUsage("--always goes with --yes")
+        if chosen and chosen[0] in ("yes", "no"):
+            self._answer(given[chosen[0]], _ALWAYS.get(given["always"], "once") if chosen[0] == "yes" else "no")
+        elif chosen == ["welcome"]:
+            title, names = welcome(self._title_of(given["cluster"]), [unquoted(name) for name in given["welcome"]])
+            say(f"You know {', '.join(names)} in {title}.")
+        elif chosen:
             self._command(chosen[0], given["cluster"])
         else:
             self._lend(given)
@@ -116,16 +150,17 @@ class LendingMagics(Magics):
     # -- inside --
 
     def _lend(self, given: dict[str, Any]) -> None:
-        from p2p_ipython.client.lending import lender, lending_text
+        from p2p_ipython.client.lending import lender
         from p2p_ipython.notebook.notice import Notice
 
+        # Without options the magic asks for the state.
+        bare = given["slots"] in (None, 1) and not any(given[name] for name in _CONDITIONS)
+        if bare and given["cluster"] is None and self._connected() is None and self._show():
+            return
         where = self._where(given["cluster"])
         title = where if isinstance(where, str) else where.target
-        if given["slots"] in (None, 1) and not any(given[name] for name in _CONDITIONS):
-            for one in lender().states():
-                if title in (one.title, one.title.partition("/")[2]) and not one.is_over:
-                    say(in_notebook(lending_text(one)))  # without options the magic asks for the state
-                    return
+        if bare and self._show(title):
+            return
         notice = Notice(self._notebook.output())
         notice.progress("starting a worker")
         try:
@@ -143,6 +178,7 @@ class LendingMagics(Magics):
                 mounts=[unquoted(path) for path in given["mount"] or ()],
                 network=given["network"],
                 gpu=given["gpu"],
+                ask=given["ask"],
             )
         except BaseException as error:
             notice.show("Not lent.", "")
@@ -151,11 +187,50 @@ class LendingMagics(Magics):
             raise
         _Line(lender(), state, notice).begin()
 
+    def _show(self, title: str | None = None) -> bool:
+        """Show what is lent to a cluster, None for any, and what the lender is asked. Returns whether anything is."""
+        from p2p_ipython.client.lending import lender
+        from p2p_ipython.client.lending_state import lending_text, question_text
+
+        lent = [one for one in lender().states() if not one.is_over and _is_for(one, title)]
+        for one in lent:
+            say(in_notebook(lending_text(replace(one, question=None))))
+            if one.question is not None:
+                say(question_text(one))
+        return bool(lent)
+
+    def _answer(self, number: int, answer: str) -> None:
+        from p2p_ipython.client.lending import lender
+
+        question = lender().answer(number, answer)
+        who = question.name or "a member"
+        match answer:
+            case "no":
+                say(f"{question.label!r} of {who} does not run here.")
+            case "once":
+                say(f"{question.label!r} of {who} may run, once.")
+            case "same":
+                say(f"{question.label!r} of {who} may run, and whatever is the same to the byte.")
+            case _:
+                say(f"All tasks of {who} may run, as long as this machine is lent.")
+
+    def _title_of(self, title: str | None) -> str:
+        """Return the cluster that is meant: the one lent to, if it is one; else the one that is connected."""
+        from p2p_ipython.client.lending import lender
+
+        lent = [one.title for one in lender().states() if not one.is_over]
+        if title is None and len(lent) == 1:
+            return lent[0]
+        where = self._where(title)
+        return where if isinstance(where, str) else where.target or ""
+
+    def _connected(self) -> Cluster | None:
+        cluster = self._notebook.cluster
+        return None if cluster is None or cluster.closed else cluster
+
     def _where(self, title: str | None) -> Cluster | str:
         """Return the cluster that is meant: the connected one, which knows its way, or another one's title."""
-        cluster = self._notebook.cluster
-        if cluster is not None and cluster.closed:
-            cluster = None
+        cluster = self._connected()
         if title is not None and (cluster is None or title != cluster.target):
             return title
         if cluster is None:
@@ -163,10 +238,11 @@ class LendingMagics(Magics):
         return cluster
 
     def _command(self, command: str, title: str | None) -> None:
-        from p2p_ipython.client.lending import HEEDS, lender, lending_text
+        from p2p_ipython.client.lending import lender
+        from p2p_ipython.client.lending_state import HEEDS, lending_text
 
         lent = lender().states()
-        meant = [one for one in lent if title is None or title in (one.title, one.title.partition("/")[2])]
+        meant = [one for one in lent if _is_for(one, title)]
         if not meant:
             what = "Nothing is lent by this notebook" if not lent else f"{title} is not lent to by this notebook"
             hint = f"Lent to: {', '.join(one.title for one in lent)}." if lent else "%p2p_lend TITLE lends."
@@ -175,10 +251,31 @@ class LendingMagics(Magics):
             meant = [one for one in meant if one.state in HEEDS] or meant
         for one in meant:
             state = getattr(lender(), command)(one.id)
-            say(in_notebook(lending_text(state).partition("\n")[0]))
+            say(in_notebook(lending_text(replace(state, question=None)).partition("\n")[0]))
 
 
-_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount", "network", "gpu", *_LIMITS)
+_CONDITIONS = ("only", "duration", "tag", "name", "sandbox", "mount", "network", "gpu", "ask", *_LIMITS)
+
+
+def _is_for(state: LendingState, title: str | None) -> bool:
+    return title is None or title in (state.title, state.title.partition("/")[2])
+
+
+def welcome(title: str, who: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Say yes to members of a cluster, () for all who are there; return its title and their names.
+
+    Raises ``UsageError`` for one that isn't there, ``ConfigError``.
+    """
+    from p2p_ipython.lending.known import KnownMembers
+    from p2p_ipython.members.operations import find_title
+    from p2p_ipython.members.profiles import Profiles
+    from p2p_ipython.protocol.roster import Roster
+
+    profiles = Profiles()
+    profile = profiles.load(find_title(profiles, title))
+    if not profile.roster:
+        raise UsageError(f"the list of members of {profile.title} has not come yet", hint="Connect to it once.")
+    return profile.title, KnownMembers().welcome(Roster.parse(profile.roster, profile.cluster), who)
 
 
 class _Line:
@@ -208,10 +305,14 @@ class _Line:
         if self._state.is_over:
             self._unfollow()
         if self._state != before:
-            self._show(news=self._state.is_over)  # in a terminal nothing else is worth an interruption
+            self._show(news=self._state.is_over, before=before)
 
-    def _show(self, *, news: bool) -> None:
-        from p2p_ipython.client.lending import lending_text
+    def _show(self, *, news: bool, before: LendingState | None = None) -> None:
+        """Show the state. In a terminal, only its beginning, its end, and questions are worth an interruption."""
+        from p2p_ipython.client.lending_state import lending_text, question_text
 
-        text = in_notebook(lending_text(self._state))
-        self._notice.show(text, text if news else "")
+        text, question = in_notebook(lending_text(self._state)), self._state.question
+        said = text if news else ""
+        if question is not None and (before is None or question != before.question):
+            said = question_text(self._state)
+        self._notice.show(text, said)

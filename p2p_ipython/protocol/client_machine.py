@@ -497,6 +497,18 @@ class ClientMachine:
             return f"{task.asked or 'waiting for another worker'}{again}"
         return f"{too_large(workers, task.spec) or self.reason(task.spec.python)}{again}"
 
+    def peculiar(self, task_id: str) -> str:
+        """Say of a waiting task what is peculiar to it; the whole reason if no worker here takes this very task."""
+        task = self._tasks.get(task_id)
+        if task is None or task.sid is not None:
+            return ""
+        workers = list(self.workers.values())
+        if task.refused and refused(workers, task.spec, task.refused):
+            return self.why(task_id)
+        if any(worker.terms.input for worker in workers) and too_large(workers, task.spec):
+            return self.why(task_id)
+        return f"after {task.last_loss}" if task.last_loss else ""
+
     def reason(self, python: str) -> str:
         """Say in words why tasks that need ``python`` ("" for any) wait, all of them for the same reason."""
         return reason(list(self.workers.values()), python)

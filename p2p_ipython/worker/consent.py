@@ -18,11 +18,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from p2p_ipython.lending.policy import Refusal
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.plain import size_words
+from p2p_ipython.protocol.questions import Answer
 from p2p_ipython.protocol.task_frames import Task
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ MAX_QUESTIONS_OF_A_MEMBER = 8
 MAX_ANSWERS = 1000
 """Answers that are remembered, of each kind; beyond that, the oldest is forgotten."""
 
-Answer = Literal["once", "member", "same", "no"]
+SAID_NO = "its lender has said no"
+SILENT = "its lender has not answered"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Question:
     source: str
     size: int
     whole: bool = True  # all of the task is here: "same" has a meaning
+    options: str = ""  # what else it brings or wants
 
 
 class _Which(NamedTuple):
@@ -71,28 +75,28 @@ class Consent:
         self._ask = ask
         self._answered = answered
         self._waiting: OrderedDict[_Which, Question] = OrderedDict()
-        self._tasks: OrderedDict[_Which, bool] = OrderedDict()
-        self._members: OrderedDict[str, bool] = OrderedDict()
-        self._same: OrderedDict[tuple[str, bytes], bool] = OrderedDict()
+        self._tasks: OrderedDict[_Which, str] = OrderedDict()  # why not; "" is yes
+        self._members: OrderedDict[str, str] = OrderedDict()
+        self._same: OrderedDict[tuple[str, bytes], str] = OrderedDict()
         self._news = asyncio.Event()
 
     def check(self, client: Certificate, name: str, task: Task, body: Buffer) -> Refusal | None:
         """Return why a task isn't taken now; None after the lender's yes."""
         which = _Which(client.sid, task.id, _digest(task, body))
-        if self._members.get(client.signer):
+        if client.signer in self._members:
             return None
         inline = all(ref is None for _size, ref in task.all_segments)
-        if inline and self._same.get((client.signer, which.digest)):
+        if inline and (client.signer, which.digest) in self._same:
             return None
         if (said := self._tasks.get(which)) is not None:
-            if said:
+            if not said:
                 del self._tasks[which]  # once is once
                 return None
-            return Refusal("no", "its lender has said no")
+            return Refusal("no", said)
         mine = sum(question.key == client.signer for question in self._waiting.values())
         if which not in self._waiting and len(self._waiting) < MAX_QUESTIONS and mine < MAX_QUESTIONS_OF_A_MEMBER:
             size = sum(size for size, _ref in task.all_segments)
-            question = Question(name, client.signer, task.label, task.run, task.source, size, inline)
+            question = Question(name, client.signer, task.label, task.run, task.source, size, inline, _options(task))
             self._waiting[which] = question
             self._news.set()
         return Refusal("asking", "its lender is asked")
@@ -105,30 +109,52 @@ class Consent:
                 await self._news.wait()
             which, question = next(iter(self._waiting.items()))
             answer: Answer = "no"
+            why = SAID_NO
             try:
                 async with asyncio.timeout(PATIENCE):
                     answer = await self._ask(question)
             except TimeoutError:
-                pass
+                why = SILENT
             except Exception:
                 log.exception("the lender can't be asked")
+                why = "its lender can't be asked"
             self._waiting.pop(which, None)
             if answer == "member":
-                _keep(self._members, question.key, yes=True)
+                _keep(self._members, question.key)
+                self._drop(*(its for its, other in self._waiting.items() if other.key == question.key))
             elif answer == "same" and question.whole:
-                _keep(self._same, (question.key, which.digest), yes=True)
+                _keep(self._same, (question.key, which.digest))
+                alike = (question.key, which.digest)
+                self._drop(*(its for its, other in self._waiting.items() if (other.key, its.digest) == alike))
             else:
-                _keep(self._tasks, which, yes=answer != "no")
+                _keep(self._tasks, which, why if answer == "no" else "")
             self._answered()
+
+    def _drop(self, *answered: _Which) -> None:
+        """Drop questions that the answer to another one has answered, too."""
+        for which in answered:
+            del self._waiting[which]
 
 
 K = TypeVar("K")
 
 
-def _keep(answers: OrderedDict[K, bool], key: K, *, yes: bool) -> None:
-    answers[key] = yes
+def _keep(answers: OrderedDict[K, str], key: K, why: str = "") -> None:
+    answers[key] = why
     if len(answers) > MAX_ANSWERS:
         answers.popitem(last=False)
+
+
+def _options(task: Task) -> str:
+    """Say what a task brings and wants beside its source and its data."""
+    later = sum(size for size, ref in task.all_segments if ref is not None)
+    around = sum(size for size, _ref in task.around)
+    parts = [
+        f"{size_words(around)} of modules, files and settings" if around else "",
+        f"{size_words(later)} that come after your yes" if later else "",
+        f"binds {', '.join(task.bind or task.names)}" if task.bind or task.names else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _digest(task: Task, body: Buffer) -> bytes:

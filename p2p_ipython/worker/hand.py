@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from p2p_ipython.errors import P2PError
 from p2p_ipython.lending.control import Command, WorkerState
+from p2p_ipython.lending.policy import Policy
+from p2p_ipython.lending.policy_file import conditions
 from p2p_ipython.protocol.plain import count
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.keeper import Keeper
@@ -26,6 +28,21 @@ class Hand:
         self._agent, self._keeper = agent, keeper
         self._title, self._policy = title, policy
         self._told = told
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that counts now: the file's, and the options that win over it."""
+        return self._keeper.policy
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """The members whom the lender doesn't know yet: names by keys."""
+        return self._keeper.unknown()
+
+    @property
+    def logged(self) -> int:
+        """How many entries this worker has written to the lending log."""
+        return self._keeper.logged
 
     def interrupted(self) -> None:
         """Finish, or stop what is finishing already, on Ctrl-C."""
@@ -72,4 +89,5 @@ class Hand:
             slots=terms.slots if terms is not None else 0,
             busy=machine.busy(),
             policy=self._policy,
+            conditions=conditions(self._keeper.policy),
         )

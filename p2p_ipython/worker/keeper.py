@@ -42,9 +42,10 @@ from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import MAX_ONLY
 from p2p_ipython.protocol.plain import size_words
+from p2p_ipython.protocol.questions import Answer
 from p2p_ipython.protocol.roster import Roster
 from p2p_ipython.protocol.task_frames import Task
-from p2p_ipython.worker.consent import Answer, Ask, Consent, Question
+from p2p_ipython.worker.consent import Ask, Consent, Question
 from p2p_ipython.worker.slot_base import UNKNOWN, Used
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Given:
     def read(cls, file: Path | None, options: Mapping[str, Any]) -> Given:
         """Read the file, if one is given, and apply the options. Raises ``PolicyError``."""
         base = load(file) if file is not None else Policy()
+        if options.get("ask") and base.who == "all":
+            base = replace(base, who="known")  # unless the file names members, or an option says more
         return cls(amended(base, options), file, options)
 
 
@@ -172,6 +175,7 @@ class Keeper(NoLender):
         self._cluster, self._title = cluster, title
         self._is_own = is_own
         self._told = told
+        self.logged = 0  # entries that this worker has written
         self._record = record
         self._known_file = known
         self._known = Known()
@@ -374,6 +378,13 @@ class Keeper(NoLender):
         """Return whether the policy takes tasks of a member, whenever."""
         return admits(self.policy, self._member(signer)) is None
 
+    def unknown(self) -> dict[str, str]:
+        """Return the names of members whose tasks wait until the lender knows them, each by a key of theirs."""
+        if self.policy.who != "known" or self._roster is None:
+            return {}
+        members = self._roster.members
+        return {member.keys[0]: member.name for member in members if not self.welcomes(member.keys[0])}
+
     def _name_unknown(self) -> None:
         """Tell the lender of names in the policy that no member has: one may be mistyped."""
         if isinstance(self.policy.who, tuple) and (roster := self._roster) is not None:
@@ -455,6 +466,7 @@ class Keeper(NoLender):
             return
         source = hashlib.sha256(task.source.encode("utf-8", "surrogatepass")).hexdigest()[:16] if task.source else ""
         name = self._member(client.signer).name
+        self.logged += 1
         self._record.write(Entry(time.time(), self._title, name, client.signer, task.label, source, outcome, **more))
 
 

@@ -1,9 +1,10 @@
 """``python -m p2p_ipython.worker.lend``: a worker that a notebook has started, to lend its user's machine.
 
 Standard input: a line of JSON that says where and how to lend; then a line for each command, ``{"do": "pause"}``,
-``"resume"`` or ``"stop"``; its end is the worker's end. Standard output: a line of JSON when the worker lends, or
-``{"failed": …}``; then one whenever something has changed: state, slots that are busy, what members have used, what
-the lender is to read. See client/lending.py, which is at the other end.
+``"resume"``, ``"stop"``, or ``"answer"`` with the answer to a question; its end is the worker's end. Standard output: a
+line of JSON when the worker lends, or ``{"failed": …}``; then one whenever something has changed: state, policy, slots
+that are busy, what members have used, what the lender is to read; and ``{"asked": …}`` for each question to the lender,
+or null when none waits (protocol/questions.py). See client/lending.py, which is at the other end.
 
 No key comes this way: the worker finds the user's as ``p2p worker`` does. It has nobody to ask for a passphrase.
 """
@@ -16,19 +17,22 @@ import logging
 import os
 import sys
 import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from p2p_ipython import lifeline
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import P2PError
+from p2p_ipython.errors import P2PError, RemoteProtocolError
 from p2p_ipython.protocol.messages import cards_words
+from p2p_ipython.protocol.plain import plain
+from p2p_ipython.protocol.questions import MAX_NUMBER, Answer, Answered, Asked, asked
 from p2p_ipython.worker.hardening import harden
 
 if TYPE_CHECKING:
     from p2p_ipython.worker.agent import Agent
-    from p2p_ipython.worker.consent import Answer, Question
+    from p2p_ipython.worker.consent import Question
     from p2p_ipython.worker.hand import Hand
 
 log = logging.getLogger(__name__)
@@ -36,10 +40,13 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 0.5
 """Seconds between two looks at whether there is something to say."""
 
-MAX_NEWS = 3
+MAX_NEWS = 8
 """Sentences for the lender that are kept."""
 
 MAX_NEWS_WORDS = 400
+
+MAX_UNKNOWN = 8
+"""Members whom the lender may welcome that are named; the others follow."""
 
 GONE = 20.0
 """Seconds after which this process ends, whatever it waits for, when its starter is gone."""
@@ -71,16 +78,20 @@ class _Lent:
         self._agent: Agent | None = None
         self._hand: Hand | None = None
         self._news: list[str] = []
-        self._name = self._sandbox = self._mounts = self._policy = ""
+        self._name = self._sandbox = self._mounts = ""
         self._state = "starting"
         self._last: dict[str, Any] = {}
+        self._number = 0
+        self._asked: Asked | None = None
+        self._asked_last: Asked | None = None
+        self._answer: asyncio.Future[Answer] | None = None
         self._ended: asyncio.Event
         self._enough: asyncio.Event
 
     async def run(self) -> int:
         # Late: it is heavy (paramiko, cryptography), and a starter that has gone needs no worker.
         from p2p_ipython.lending.policy_file import default_path
-        from p2p_ipython.worker.keeper import Given, policy_words
+        from p2p_ipython.worker.keeper import Given
         from p2p_ipython.worker.main import WorkerOptions, run_worker
         from p2p_ipython.worker.mounts import mounts_text, read_mounts
 
@@ -94,9 +105,9 @@ class _Lent:
                 "mounts": given["mounts"] or None,
                 "network": given["network"] or None,
                 "gpu": given["gpu"] or None,
+                "ask": given["ask"] or None,
             },
         )
-        self._policy = policy_words(policy.policy)
         settings, usual = Settings(**given["settings"]), asdict(Settings())
         limits = {f"task_{name}": value for name, value in asdict(policy.policy.limits).items() if value}
         # A limit that the notebook has set wins over the policy's.
@@ -162,13 +173,45 @@ class _Lent:
 
     def _is_told(self, words: str) -> None:
         """Keep a sentence for the lender: the notebook shows the last ones."""
-        self._news = [*self._news, words[:MAX_NEWS_WORDS]][-MAX_NEWS:]
+        words = words.replace("p2p lending welcome ", "%p2p_lend --welcome ")
+        self._news = [*self._news, plain(words, MAX_NEWS_WORDS)][-MAX_NEWS:]
         self._report()
 
     async def _is_asked(self, question: Question) -> Answer:
-        """Say no: a notebook has no terminal to ask in."""
-        self._is_told(f"{question.name} was refused: your policy says ask, which takes p2p worker in a terminal")
-        return "no"
+        """Ask the notebook, and return its answer. It has so long as the caller waits."""
+        from p2p_ipython.worker.consent import PATIENCE
+
+        self._number = self._number % MAX_NUMBER + 1
+        self._answer = asyncio.get_running_loop().create_future()
+        self._asked = asked(
+            self._number,
+            until=time.time() + PATIENCE,
+            name=question.name,
+            key=question.key,
+            label=question.label,
+            run=question.kind,
+            source=question.source,
+            size=question.size,
+            options=question.options,
+            same=question.whole,
+        )
+        self._report()
+        try:
+            return await self._answer
+        finally:
+            self._asked = self._answer = None
+            self._report()
+
+    def _is_answered(self, line: dict[str, Any]) -> None:
+        """Note an answer, if it is to the question that is asked now."""
+        try:
+            said = Answered.read(line)
+        except RemoteProtocolError as error:
+            log.warning("%s", error)
+            return
+        if self._asked is not None and self._answer is not None and said.number == self._asked.number:
+            self._answer.set_result(cast("Answer", said.answer))
+            self._asked = self._answer = None
 
     def _lends(self, agent: Agent) -> None:
         self._agent = agent
@@ -176,15 +219,18 @@ class _Lent:
             self._state = "lending"
         told: dict[str, Any] = {"name": self._name, "sandbox": self._sandbox, "mounts": self._mounts}
         told["cards"] = cards_words(agent.machine.terms().cards)
-        told["policy"] = self._policy
         told["slots"] = agent.machine.terms().slots
-        _say(told | {"until": agent.machine.terms().until})
+        _say(told | self._conditions() | {"until": agent.machine.terms().until})
         self._report()
 
     def _told(self, line: bytes) -> None:
         try:
-            command = json.loads(line)["do"]
-        except (ValueError, TypeError, KeyError):
+            said = json.loads(line)
+            command = said["do"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return
+        if command == "answer":
+            self._is_answered(said)
             return
         if command == "stop":
             self._enough.set()
@@ -221,10 +267,28 @@ class _Lent:
             "busy": machine.busy(),
             "usage": {member: list(used) for member, used in machine.usage.items()},
             "words": membership.trouble or membership.silence or refused,
+            "logged": self._hand.logged if self._hand is not None else 0,
+            "unknown": dict(list(self._hand.unknown.items())[:MAX_UNKNOWN]) if self._hand is not None else {},
+            **self._conditions(),
         }
         if now != self._last:
             self._last = now
             _say(now)
+        if self._asked != self._asked_last:
+            self._asked_last = self._asked
+            _say({"asked": self._asked.fields() if self._asked is not None else None})
+
+    def _conditions(self) -> dict[str, str]:
+        """Return the policy that counts now: in a sentence, and as its file would have it."""
+        from p2p_ipython.lending.policy_file import conditions
+        from p2p_ipython.worker.keeper import policy_words
+
+        if self._hand is None:
+            return {"policy": "", "conditions": ""}
+        return {
+            "policy": plain(policy_words(self._hand.policy), MAX_NEWS_WORDS),
+            "conditions": conditions(self._hand.policy),
+        }
 
     def _by_hand(self) -> str:
         assert self._hand is not None

@@ -48,9 +48,9 @@ def people(tmp_path: Path) -> Iterator[People]:
         yield People(f"--board {address(board)} --accept-host-key {board['fingerprint']}", tmp_path, stack)
 
 
-def invite(book: Book, name: str, *options: str) -> list[str]:
+def invite(book: Book, name: str, *options: str, cluster: str = "friends") -> list[str]:
     """An invitation; gives what the guest types behind ``p2p join``."""
-    cell = book.do(f"%p2p_invite friends {name} {' '.join(options)}")
+    cell = book.do(f"%p2p_invite {cluster} {name} {' '.join(options)}")
     expect(book.output(cell)).to_contain_text("%p2p_join")
     found = re.search(r"%p2p_join (.+)", book.output(cell).inner_text())
     assert found is not None

@@ -77,7 +77,7 @@ def test_an_attempt_that_was_lost_is_kept_and_the_task_says_why_it_waits_again()
     made = journal("t")
     made.sent("t", BOB, 1, 2)
     made.running("t", 3 + ANNOUNCE)
-    made.waiting("t", "losing bob: the link is gone", 7)
+    made.waiting("t", "after losing bob: the link is gone", 7)
     entry = made.entries["t"]
     assert entry.attempts == (Attempt("bob", 2, 3, 7, b"bob"),)
     assert (entry.state, entry.words) == (TaskState.WAITING, "after losing bob: the link is gone")

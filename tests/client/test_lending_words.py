@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from p2p_ipython import errors
-from p2p_ipython.client.lending import LIVE, LendingState, _failure, lending_text
+from p2p_ipython.client.lending import _failure
+from p2p_ipython.client.lending_state import LIVE, LendingState, lending_text
 from p2p_ipython.errors import NoKey, P2PError
 
 STATE = LendingState("lend-1", "alice/friends", "desk", "lending")

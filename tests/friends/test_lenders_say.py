@@ -14,6 +14,11 @@ from p2p_ipython.members import owner
 
 TITLE = "alice/friends"
 CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_every=0.5, presence=1)"
+LENDING = """
+from p2p_ipython.client.lending import lender
+from p2p_ipython.client.lending_state import lending_text
+L = lender()
+"""
 
 
 @pytest.fixture
@@ -199,7 +204,7 @@ def test_a_lender_is_asked_in_the_terminal_and_the_friends_card_says_so(here: Vi
 def test_a_notebook_names_newcomers_and_heeds_the_policy_and_p2p_lending(here: Village) -> None:
     bob = here.person("bob")
     (Path(bob.environment["P2P_DATA"]) / "lending.toml").write_text('slots = 2\ninput = "1M"\n[limits]\ntime = "1h"')
-    lends = bob.notebook("from p2p_ipython.client.lending import lender, lending_text; L = lender()")
+    lends = bob.notebook(LENDING)
     lent = lends.run(f"s = L.lend({TITLE!r}, name='desk'); answer = s.slots, s.policy, lending_text(s)")
     assert lent.startswith("(2, 'tasks of at most 1 MiB', ")
     assert "Policy: tasks of at most 1 MiB." in lent

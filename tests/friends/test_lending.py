@@ -16,7 +16,11 @@ from p2p_ipython.sandbox.mechanisms import bubblewrap
 
 TITLE = "alice/friends"
 CONNECTED = f"import p2p_ipython; c = p2p_ipython.connect({TITLE!r}, request_every=0.5, presence=1)"
-LENDING = "from p2p_ipython.client.lending import lender, lending_text; L = lender()"
+LENDING = """
+from p2p_ipython.client.lending import lender
+from p2p_ipython.client.lending_state import lending_text
+L = lender()
+"""
 
 
 @pytest.fixture
@@ -268,7 +272,7 @@ def test_the_cluster_that_is_connected_is_lent_to_by_the_same_way(here: Village)
     way = (
         f"{here.where!r}, cluster='mine', accept_host_key={here.board['fingerprint']!r}, identity={str(bob.key_file)!r}"
     )
-    notebook = bob.notebook(f"import p2p_ipython; c = p2p_ipython.connect({way}); " + LENDING)
+    notebook = bob.notebook(f"import p2p_ipython; c = p2p_ipython.connect({way})\n" + LENDING)
     assert notebook.run("s = L.lend(c, name='desk'); answer = s.title") == repr(f"mine at {here.where}")
     assert notebook.run("f = c.submit(pow, 2, 10); answer = f.result(60), f.worker") == "(1024, 'desk')"
     notebook.run("L.stop(s.id)")

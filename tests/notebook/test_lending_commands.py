@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from p2p_ipython.client import lending
-from p2p_ipython.client.lending import Lender, LendingState
+from p2p_ipython.client.lending import Lender
+from p2p_ipython.client.lending_state import LendingState
 from p2p_ipython.client.local import Child
 from p2p_ipython.errors import UsageError
 from p2p_ipython.loop import background

@@ -89,6 +89,55 @@ def test_the_line_under_the_cell_that_lends_is_kept_true_to_the_end(here: Villag
         assert not worker.is_running()
 
 
+def test_a_lender_is_asked_under_the_cell_and_answers_by_number(here: Village) -> None:
+    with notebook(here.person("bob").environment) as bob:
+        bob.done("%load_ext p2p_ipython")
+        lending = bob.done("%p2p_lend alice/friends --name desk --ask")
+        assert "Policy: to members you know; after your yes." in (lending.status_line or "")
+        assert "question 5 is not asked any more" in bob.run("%p2p_lend --yes 5").traceback
+        assert "don't go together" in bob.run("%p2p_lend --yes 1 --no 1").text
+        assert "--always goes with --yes" in bob.run("%p2p_lend --no 1 --always member").text
+        friend = here.person("carol").notebook(CONNECTED)
+        friend.run("f = c.submit(pow, 2, 10)")
+        bob.until(lambda: "%p2p_lend --yes 1" in (lending.status_line or ""))
+        line = (lending.status_line or "").split("\n")[0]
+        assert line.startswith(f"carol ({here.person('carol').fingerprint}) asks to run 'pow': a call of a function")
+        shown = bob.done("%p2p_lend").text  # what it is, with nothing connected
+        assert "Data can carry code: the sandbox is what holds it." in shown
+        assert "always for this very task: %p2p_lend --yes 1 --always task" in shown
+        assert bob.done("%p2p_lend --yes 1").text == "'pow' of carol may run, once.\n"
+        assert friend.run("answer = f.result(60)") == "1024"
+        bob.until(lambda: (lending.status_line or "").startswith("desk lends"))
+        friend.run("f = c.submit(pow, 2, 11)")
+        bob.until(lambda: "%p2p_lend --no 2" in (lending.status_line or ""))
+        assert bob.done("%p2p_lend --no 2").text == "'pow' of carol does not run here.\n"
+        friend.run("f = c.submit(pow, 2, 12)")
+        bob.until(lambda: "%p2p_lend --no 3" in (lending.status_line or ""))
+        assert "All tasks of carol may run" in bob.done("%p2p_lend --yes 3 --always member").text
+        assert friend.run("answer = f.result(60)") == "4096"
+
+
+def test_a_lender_at_a_terminal_reads_what_is_asked(here: Village) -> None:
+    options = ["--simple-prompt", "--no-banner", "--colors=NoColor", "--ext=p2p_ipython"]
+    shell = Terminal(sys.executable, "-m", "IPython", *options, environment=here.person("bob").environment)
+    try:
+        shell.expect("In [1]:")
+        shell.type("%p2p_lend alice/friends --name desk --ask\n")
+        shell.expect("In [2]:")
+        friend = here.person("carol").notebook(CONNECTED)
+        friend.run("f = c.submit(eval, '6 * 7')")
+        shell.expect("asks to run 'eval'")
+        shell.expect("Data can carry code")
+        shell.expect("no: %p2p_lend --no 1")
+        shell.type("%p2p_lend --yes 1\n")
+        shell.expect("may run, once")
+        assert friend.run("answer = f.result(60)") == "42"
+        shell.type("exit\n")
+        assert shell.wait() == 0
+    finally:
+        shell.close()
+
+
 def test_on_a_terminal_what_is_lent_is_printed_and_ends_with_the_program(here: Village) -> None:
     options = ["--simple-prompt", "--no-banner", "--colors=NoColor", "--ext=p2p_ipython"]
     shell = Terminal(sys.executable, "-m", "IPython", *options, environment=here.person("bob").environment)

@@ -940,6 +940,22 @@ def test_a_task_that_a_policy_refuses_goes_elsewhere_and_loses_nothing() -> None
     assert sends(made.heard(W0, hello("w0", input=10, edition=1), 4)) == ["t"]
 
 
+def test_what_is_peculiar_to_a_task_is_all_there_is_to_say_where_no_worker_takes_it() -> None:
+    made = sent(machine(up="w0"), "t")
+    assert made.peculiar("t") == ""
+    made.frame(W0.sid, Nack("t", 1, "refused", "asking"), 1)
+    assert made.peculiar("t") == made.why("t") == "waiting for w0's yes"
+    made.heard(W0, hello("w0", edition=1), 9)
+    made.frame(W0.sid, Nack("t", 2, "refused", "no", "its lender has said no", edition=1), 9)
+    refused = "after w0 refused it: its lender has said no"
+    assert made.peculiar("t") == f"waiting for another worker, {refused}"
+    made.heard(W0, hello("w0", edition=2, input=1), 9)
+    assert made.peculiar("t") == refused  # it waits as others do
+    made.submit(TaskSpec("large", size=2), 9)
+    assert made.peculiar("large").startswith("waiting for a worker that takes 2 bytes: ")
+    assert made.peculiar("none") == ""
+
+
 def test_an_offer_that_comes_before_the_refusal_that_it_takes_back_counts() -> None:
     made = sent(machine(up="w0"), "t")
     made.heard(W0, hello("w0", edition=1), 1)  # by the board, quicker than the link

@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from p2p_ipython.cli.consent import _card
+from p2p_ipython.lending.policy import Refusal
 from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.questions import Answer
 from p2p_ipython.protocol.task_frames import Task
 from p2p_ipython.worker import consent
-from p2p_ipython.worker.consent import MAX_QUESTIONS, MAX_QUESTIONS_OF_A_MEMBER, Answer, Consent, Question
+from p2p_ipython.worker.consent import MAX_QUESTIONS, MAX_QUESTIONS_OF_A_MEMBER, Consent, Question
 
 
 def client(sid: str, member: str) -> Certificate:
@@ -77,6 +79,7 @@ async def test_no_is_no_for_that_task() -> None:
         assert why(made, task()) == "asking"
         await lender.says("no")
         assert [why(made, task()) for _ in range(3)] == ["no"] * 3
+        assert made.check(CAROL, "carol", task(), b"ab") == Refusal("no", "its lender has said no")
         assert why(made, task("u")) == "asking"
 
 
@@ -89,6 +92,22 @@ async def test_always_is_for_the_member_or_for_the_same_bytes() -> None:
         await lender.says("member")
         assert why(made, task("v", source="anything"), CAROL_TOO) == ""
         assert why(made, task(), DAVE) == "asking"
+
+
+async def test_a_yes_answers_the_questions_that_wait_and_ask_the_same() -> None:
+    async with asking() as (made, lender):
+        for number in range(4):
+            assert why(made, task(f"t{number}")) == "asking"
+        assert why(made, task("d"), DAVE) == "asking"
+        assert why(made, task("t9", source="other")) == "asking"
+        await lender.says("same")
+        assert [question.key for question in made._waiting.values()] == ["dave", "carol"]
+        await lender.says("member")
+        assert [why(made, task("e"), DAVE), why(made, task("t5"))] == ["", ""]
+        assert [question.source for question in made._waiting.values()] == ["other"]
+        await lender.says("member")
+        assert not made._waiting
+        assert len(lender.asked) == 3
 
 
 async def test_nothing_is_the_same_as_a_task_whose_bytes_are_yet_to_come() -> None:
@@ -105,7 +124,7 @@ async def test_no_answer_and_an_error_are_no(monkeypatch: pytest.MonkeyPatch) ->
     async with asking() as (made, lender):
         assert why(made, task()) == "asking"
         await asyncio.wait_for(lender.heard.get(), 30)
-        assert why(made, task()) == "no"
+        assert made.check(CAROL, "carol", task(), b"ab") == Refusal("no", "its lender has not answered")
 
 
 async def test_one_member_can_not_take_all_questions() -> None:
@@ -129,3 +148,21 @@ def test_a_card_shows_a_strangers_text_as_text() -> None:
     assert card[2] == "  | gnp.exe"
     assert len(card) < 70
     assert "Data can carry code: the sandbox is what holds it." in card
+
+
+def test_a_card_hides_nothing_in_a_long_line() -> None:
+    card = _card(Question("carol", "SHA256:c", "label", "cell", f"x = 1{' ' * 300}; evil()\ny = 2", 3000))
+    assert card[1].endswith("…")
+    assert card[3] == "  (1 line cut where … stands)"
+
+
+async def test_what_a_task_brings_and_binds_is_said() -> None:
+    async with asking() as (made, lender):
+        brings = Task(
+            "t", 1, "cell", ((2048, "r"), (2, None)), source="x", label="t", bind=("a", "b"), around=((1024, "m"),)
+        )
+        assert why(made, brings) == "asking"
+        await lender.says("no")
+        assert lender.asked[0].options == (
+            "1 KiB of modules, files and settings; 3 KiB that come after your yes; binds a, b"
+        )

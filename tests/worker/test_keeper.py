@@ -69,6 +69,18 @@ def task(size: int, source: str = "") -> Task:
     return Task("t", 1, "cell", ((size, None),), source=source, label="sum")
 
 
+def test_a_lender_who_asks_lends_to_known_members_unless_something_says_for_whom(tmp_path: Path) -> None:
+    file = tmp_path / "lending.toml"
+    file.write_text("mains = true")
+    assert Given.read(None, {"ask": True}).policy.who == "known"
+    assert Given.read(file, {"ask": True}).policy.who == "known"
+    assert Given.read(file, {"ask": True, "who": "all"}).policy.who == "all"
+    assert Given.read(file, {"ask": True, "who": ["dave"]}).policy.who == ("dave",)
+    assert Given.read(file, {"ask": None}).policy.who == "all"
+    file.write_text('who = ["carol"]')
+    assert Given.read(file, {"ask": True}).policy.who == ("carol",)
+
+
 def test_the_first_members_are_known_and_later_ones_are_named_once(tmp_path: Path) -> None:
     keeper, agent, said = kept(tmp_path, Policy(who="known"), None)
     assert not keeper.welcomes(key("carol"))  # nobody is known before the list of members has come
@@ -78,6 +90,7 @@ def test_the_first_members_are_known_and_later_ones_are_named_once(tmp_path: Pat
     keeper.members_changed(roster("carol", "dave"))
     keeper.members_changed(roster("carol", "dave"))
     assert said == ["dave (SHA256:dave) is new in bob/friends; until p2p lending welcome dave, theirs don't run"]
+    assert keeper.unknown() == {key("dave"): "dave"}
     assert agent.offer["not_for"] == (key("dave"),)
     assert [keeper.welcomes(key(name)) for name in ("carol", "dave")] == [True, False]
     # The next look writes that down, and reads what the lender has said meanwhile.

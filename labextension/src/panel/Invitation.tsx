@@ -75,7 +75,7 @@ export function Invitation({ onClose }: { onClose: () => void }) {
 function Secret({ invited, who, onDismiss }: { invited: Invited; who: string; onDismiss: () => void }) {
   const { t } = useEnvironment();
   return (
-    <section class="p2p-card" aria-label={t("Invitation")}>
+    <section class="p2p-box" aria-label={t("Invitation")}>
       <p><strong>{t("A code for %1.", who || t("your machine"))}</strong> {t("One guest can use it, once. It isn't shown again.")}</p>
       <p class="p2p-code"><code>{invited.code}</code> <Copy text={invited.code} name={t("Copy the code")} /></p>
       {invited.commands.length > 0 ? <p class="p2p-dim">{t("What %1 types:", who || t("your machine"))}</p> : null}

@@ -23,6 +23,7 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
   const [chosen, setChosen] = useState("");
   const [cpus, setCpus] = useState("");
   const [gpu, setGpu] = useState(false);
+  const [ask, setAsk] = useState(false);
   const [busy, setBusy] = useState(false);
   const own = title === ""; // a cluster of one person, whose tasks are all their own
   const sandbox = chosen || (own ? NO_WALL : "auto");
@@ -39,7 +40,7 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
     const did = await control.perform("lend", {
       title, slots: Number(count), hours: Number(hours), only: only.filter((key) => friends.has(key)),
       tags: tags.toLowerCase().split(/[\s,]+/).filter((tag) => tag !== ""), sandbox, gpu,
-      cpus: Number(cpus)
+      cpus: Number(cpus), ask: ask && !own
     });
     if (alive.current) {
       setBusy(false);
@@ -89,6 +90,15 @@ export function LendForm({ titles, onClose }: { titles: readonly string[]; onClo
           <input id={`${id}-gpu`} type="checkbox" checked={gpu} onChange={(event) => setGpu(event.currentTarget.checked)} />
           {t("Tasks may use them")}
         </label>
+        {own ? null : (
+          <>
+            <label for={`${id}-ask`}>{t("Your yes")}</label>
+            <label class="p2p-check">
+              <input id={`${id}-ask`} type="checkbox" checked={ask} onChange={(event) => setAsk(event.currentTarget.checked)} />
+              {t("Ask me before each task")}
+            </label>
+          </>
+        )}
         <label for={`${id}-sandbox`}>{t("Sandbox")}</label>
         <select id={`${id}-sandbox`} class="p2p-input" aria-describedby={`${id}-about`} value={sandbox} onChange={(event) => setChosen(event.currentTarget.value)}>
           {means.sandboxes.map((each) => (

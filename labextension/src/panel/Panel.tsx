@@ -18,7 +18,6 @@ import { Later, RestProvider } from "./Later";
 import type { Rest } from "./rest";
 import { ended, unconnected, unfinished } from "./summary";
 import { Tabs, type Tab } from "./Tabs";
-import { Visitors } from "./Visitors";
 import type { Translate } from "./words";
 
 export function Panel({ control, rest, t, compact, label }: {
@@ -50,7 +49,7 @@ export function Panel({ control, rest, t, compact, label }: {
         <Notices ok={false} />
         {link.state === "absent" || !known ? null : (
           <Guard>
-            <Visitors />
+            <Waiting />
             {without ? <><Connect /><Lend /></> : null}
             {past ? <h3 class="p2p-closed">{t("%1, closed", store.cluster.title)}</h3> : null}
             {past || !without ? <Views /> : null}
@@ -118,6 +117,12 @@ function Views() {
       <Guard key={shown}>{VIEWS[shown](closed)}</Guard>
     </Tabs>
   );
+}
+
+/** People who wait for a yes or no, and their tasks. */
+function Waiting() {
+  const { visitors, questions } = useEnvironment().control.store;
+  return visitors.items.length + questions.items.length > 0 ? <Later>{({ Questions, Visitors }) => <><Visitors /><Questions /></>}</Later> : null;
 }
 
 /** Outcomes of actions. Good ones lie above the content, which would jump otherwise, and disappear by themselves. */

@@ -19,7 +19,7 @@ function Card({ visitor }: { visitor: Visitor }) {
   const { key, title, invited, note, about } = visitor;
   const called = visitor.called || visitor.name;
   return (
-    <li class="p2p-card">
+    <li class="p2p-box">
       <div>
         <p><strong>{called}</strong> {invited ? t("has an invitation to %1.", title) : t("asks to join %1.", title)}</p>
         {note === "" ? null : <p>{note}</p>}

@@ -105,7 +105,7 @@ export interface TaskRow {
   /** "cell" or "call". */
   kind: string;
   state: TaskState;
-  /** Where it is or how it ended, in words. Of a waiting task: what is peculiar to it ("after losing bob: …"). */
+  /** Where it is or how it ended, in words. Of a waiting task: what is peculiar to it ("after losing bob: …"), or all ("waiting for bob's yes"). */
   words: string;
   /** Of a waiting task: its key in `ClusterFacts.reasons`. */
   needs: string;
@@ -179,6 +179,42 @@ export interface LendingRow {
   only: string;
   tasks: number;
   seconds: number;
+  /** The policy that counts: in a sentence, "" for one without conditions; and as its file would have it. */
+  policy: string;
+  conditions: string;
+  /** The last sentences for the lender, as of new members; the newest last. */
+  news: string[];
+  /** Entries that it has written to the lending log. */
+  logged: number;
+  /** Members whose tasks wait until the lender knows them: names by keys. */
+  unknown: Record<string, string>;
+}
+
+/** A question to the lender: whether a task of another member may run here. */
+export interface QuestionRow {
+  /** For `answer`, and for `%p2p_lend --yes`. */
+  number: number;
+  title: string;
+  /** The worker that asks. */
+  worker: string;
+  /** The member, and the fingerprint of the key that signed. */
+  name: string;
+  key: string;
+  label: string;
+  /** "cell" or "call". */
+  kind: string;
+  source: string;
+  /** What of the source is not shown, in words. */
+  cut: string;
+  size: number;
+  /** What else it brings or wants, in words. */
+  options: string;
+  /** From then on it counts as answered by no. */
+  until: number;
+  /** All of the task is here: a yes may be for whatever is the same. */
+  same: boolean;
+  /** It would run in a sandbox. */
+  walled: boolean;
 }
 
 export interface Tables {
@@ -187,6 +223,7 @@ export interface Tables {
   offers: OfferRow;
   visitors: VisitorRow;
   lending: LendingRow;
+  questions: QuestionRow;
 }
 
 export type TableName = keyof Tables;
@@ -260,10 +297,18 @@ export interface Arguments {
   /** `hours`: 0 for an open end. `sandbox`: one of `Means.sandboxes`. `cpus`: cores of a task, 0 for all. */
   lend: {
     title: string; slots: number; hours: number; only: string[]; tags: string[]; sandbox: string; gpu: boolean; cpus: number;
+    /** Whether to ask before each task of another member. */
+    ask: boolean;
   };
   pause: { lending: string };
   resume: { lending: string };
   stop: { lending: string };
+  /** `answer`: "once", "member", "same", or "no". */
+  answer: { number: number; answer: string };
+  /** Answered with `Logged`. */
+  log: { lending: string };
+  /** Know a member from now on. */
+  welcome: { lending: string; key: string };
 }
 
 export type Action = keyof Arguments;
@@ -321,6 +366,26 @@ export interface Shown {
   outputs: Output[];
   /** The whole error, as text. */
   error: string;
+}
+
+/** A task that has run on this machine, or was refused. -1 stands for what isn't known. */
+export interface LogEntry {
+  time: number;
+  member: string;
+  label: string;
+  /** "done", "failed", "died", "lost", "recalled", "stopped", or "refused" with `why`. */
+  outcome: string;
+  why: string;
+  seconds: number;
+  cpu: number;
+  memory: number;
+  bytesIn: number;
+  bytesOut: number;
+}
+
+/** The last entries of the lending log, the newest first. */
+export interface Logged {
+  entries: LogEntry[];
 }
 
 /** An invitation that was made. The code is a secret until the guest has used it: a panel shows it and never keeps it. */

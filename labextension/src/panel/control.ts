@@ -47,7 +47,7 @@ export class Control {
   private visible = true;
   private changedUnseen = false;
   private closed = false;
-  private told = { done: 0, failed: 0, words: "" };
+  private told = { done: 0, failed: 0, words: "", asked: 0 };
 
   constructor(
     readonly transport: Transport,
@@ -261,6 +261,11 @@ export class Control {
     if (words !== this.told.words) {
       this.told.words = words;
       this.announcer.say("state", join(": ", cluster.title, words));
+    }
+    const asked = this.store.questions.items.at(-1);
+    if (asked !== undefined && asked.number !== this.told.asked) {
+      this.told.asked = asked.number;
+      this.announcer.say("asked", this.t("%1 asks to run %2", asked.name, asked.label));
     }
     if (first || cluster.done < this.told.done || cluster.failed < this.told.failed) {
       this.count();

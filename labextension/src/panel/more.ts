@@ -5,5 +5,7 @@ export { LendForm } from "./LendForm";
 export { Lent } from "./Lent";
 export { MemberDetails } from "./MemberDetails";
 export { OfferDetails } from "./OfferDetails";
+export { Questions } from "./Questions";
 export { TaskDetails } from "./TaskDetails";
 export { Timeline } from "./Timeline";
+export { Visitors } from "./Visitors";

@@ -1,6 +1,6 @@
 /** Rows as a panel has them: with an id, and with the defaults that the kernel leaves out. */
 
-import type { ClusterFacts, LendingRow, MemberRow, Means, OfferRow, TableName, Tables, TaskRow, TaskState, VisitorRow } from "./contract";
+import type { ClusterFacts, LendingRow, MemberRow, Means, OfferRow, QuestionRow, TableName, Tables, TaskRow, TaskState, VisitorRow } from "./contract";
 
 export type Row<T> = Readonly<T> & { readonly id: string };
 export type Member = Row<MemberRow>;
@@ -8,6 +8,7 @@ export type Task = Row<TaskRow>;
 export type Offer = Row<OfferRow>;
 export type Visitor = Row<VisitorRow>;
 export type Lending = Row<LendingRow>;
+export type Question = Row<QuestionRow>;
 
 export const NO_CLUSTER: ClusterFacts = {
   state: "none", words: "", kind: "none", title: "", board: "", me: "", key: "", note: "", since: 0, reasons: {},
@@ -31,7 +32,12 @@ export const DEFAULTS: Readonly<Tables> = {
   },
   visitors: { title: "", name: "", called: "", key: "", invited: false, about: "", note: "" },
   lending: {
-    title: "", name: "", state: "starting", words: "", slots: 0, busy: 0, until: 0, only: "", tasks: 0, seconds: 0
+    title: "", name: "", state: "starting", words: "", slots: 0, busy: 0, until: 0, only: "", tasks: 0, seconds: 0,
+    policy: "", conditions: "", news: [], logged: 0, unknown: {}
+  },
+  questions: {
+    number: 0, title: "", worker: "", name: "", key: "", label: "", kind: "", source: "", cut: "", size: 0, options: "",
+    until: 0, same: false, walled: false
   }
 };
 

@@ -8,7 +8,7 @@
 import { VERSION, type ClusterFacts, type Delta, type Means, type Snapshot, type TableName, type Tables, type TaskState } from "./contract";
 import { byText, Ordered } from "./ordered";
 import {
-  DEFAULTS, isOver, NO_CLUSTER, NO_MEANS, TABLE_NAMES, type Lending, type Member, type Offer, type Row, type Task, type Visitor
+  DEFAULTS, isOver, NO_CLUSTER, NO_MEANS, TABLE_NAMES, type Lending, type Member, type Offer, type Question, type Row, type Task, type Visitor
 } from "./rows";
 
 type Follower<R> = (before: R | undefined, after: R | undefined) => void;
@@ -95,6 +95,8 @@ export class Store {
   readonly forOthers = new Ordered<Offer>(byName);
   readonly visitors = new Ordered<Visitor>(byName);
   readonly lending = new Ordered<Lending>((a, b) => byText(a.title, b.title));
+  /** In the order in which they were asked. */
+  readonly questions = new Ordered<Question>((a, b) => a.number - b.number);
   /** Tasks that have begun, in the order in which they were sent; for the timeline. */
   readonly begun = new Ordered<Task>((a, b) => a.sent - b.sent, (task) => task.started > 0 || task.tried.length > 0);
 
@@ -120,7 +122,8 @@ export class Store {
       }),
       offers: new Table(DEFAULTS.offers, follow(this.forMe, this.forOthers)),
       visitors: new Table(DEFAULTS.visitors, follow(this.visitors)),
-      lending: new Table(DEFAULTS.lending, follow(this.lending))
+      lending: new Table(DEFAULTS.lending, follow(this.lending)),
+      questions: new Table(DEFAULTS.questions, follow(this.questions))
     };
     this.fill();
   }
@@ -185,6 +188,7 @@ export class Store {
     this.begun.fill(this.tasks.values());
     this.visitors.fill(this.tables.visitors.rows.values());
     this.lending.fill(this.tables.lending.rows.values());
+    this.questions.fill(this.tables.questions.rows.values());
     this.fillFiltered();
   }
 

@@ -126,7 +126,7 @@ export function taskWords(
 ): string {
   const { state, words, worker } = task;
   if (state === "waiting") {
-    return join("; ", reasons[task.needs], words) || t(state);
+    return join("; ", words.startsWith("waiting") ? "" : reasons[task.needs], words) || t(state);
   }
   if (words !== "" && state !== "done" && state !== "failed") {
     return words;

@@ -740,7 +740,7 @@ describe("actions", () => {
     await click("Pause lending to lab/pool");
     await click("Stop lending to lab/pool");
     expect(transport.acts).toEqual([
-      { action: "lend", args: { title: "alice/friends", slots: 3, hours: 12, only: ["kb"], tags: ["gpu", "big"], sandbox: "auto", gpu: true, cpus: 1.5 } },
+      { action: "lend", args: { title: "alice/friends", slots: 3, hours: 12, only: ["kb"], tags: ["gpu", "big"], sandbox: "auto", gpu: true, cpus: 1.5, ask: false } },
       { action: "pause", args: { lending: "l" } },
       { action: "stop", args: { lending: "l" } }
     ]);

@@ -66,6 +66,7 @@ test("a task that waits says why, and what is peculiar to it", () => {
   expect(taskWords(task, { "3.12": "waiting for a worker with python 3.12" }, t)).toBe(
     "waiting for a worker with python 3.12; after losing bob: gone"
   );
+  expect(taskWords({ ...task, words: "waiting for bob's yes" }, { "3.12": "waiting for a free slot of 1" }, t)).toBe("waiting for bob's yes");
   expect(taskWords({ ...task, words: "" }, {}, t)).toBe("waiting");
   expect(taskWords({ ...task, state: "running", words: "", worker: "attic" }, {}, t)).toBe("running on attic");
 });

@@ -13,6 +13,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +23,8 @@ from p2p_ipython.client.lending import lender
 from p2p_ipython.errors import NotConnected, P2PError, UsageError, in_notebook
 from p2p_ipython.members.way import Way
 from p2p_ipython.notebook.panel.asked import Do, checked
-from p2p_ipython.notebook.panel.contract import Invited
+from p2p_ipython.notebook.panel.contract import Invited, Logged
+from p2p_ipython.notebook.panel.rows import log_entry
 from p2p_ipython.notebook.panel.shown import shown
 from p2p_ipython.protocol.plain import count
 
@@ -41,8 +43,11 @@ LONG = 200.0
 
 DEADLINES = {"connect": LONG, "invite": LONG, "approve": LONG, "revoke": LONG, "lend": LONG}
 
-QUICK = ("cancel", "show")
-"""Actions that don't wait for anything."""
+QUICK = ("cancel", "show", "answer", "log")
+"""Actions that wait for nothing, or for moments only."""
+
+MOST_ENTRIES = 30
+"""Entries of the lending log that a panel shows."""
 
 MOST_WAITING = 100
 """Actions that may wait for their turn, at most."""
@@ -200,6 +205,7 @@ class Actions:
         sandbox: str,
         gpu: bool,
         cpus: float,
+        ask: bool,
     ) -> Done:
         connected = cluster is not None and cluster.target == title  # the cluster knows its own way
         where: Cluster | str = title if title and not connected else _open(cluster)
@@ -213,6 +219,7 @@ class Actions:
                 sandbox=sandbox,
                 limits={"task_cpus": cpus},
                 gpu=gpu,
+                ask=ask,
             )
         return Done(f"{state.name} lends {count(state.slots, 'slot')} to {state.title}.")
 
@@ -227,6 +234,24 @@ class Actions:
     def _stop(self, _cluster: Cluster | None, lending: str) -> Done:
         lender().stop(lending)
         return Done("Stopped: it no longer lends.")
+
+    def _answer(self, _cluster: Cluster | None, number: int, answer: str) -> Done:
+        question = lender().answer(number, answer)
+        what = "does not run here" if answer == "no" else "may run"
+        return Done(f"{question.label} of {question.name or 'a member'} {what}.")
+
+    def _welcome(self, _cluster: Cluster | None, lending: str, key: str) -> Done:
+        from p2p_ipython.notebook.lending import welcome
+
+        title, names = welcome(_lent_to(lending), [key])
+        return Done(f"You know {', '.join(names)} in {title}: within seconds, their tasks may run as others' do.")
+
+    def _log(self, _cluster: Cluster | None, lending: str) -> Done:
+        from p2p_ipython.lending.record import LendingLog
+
+        title = _lent_to(lending)
+        last = deque((entry for entry in LendingLog().entries() if entry.cluster == title), maxlen=MOST_ENTRIES)
+        return Done("", Logged(entries=[log_entry(entry) for entry in reversed(last)]))
 
 
 class _Unseen:
@@ -277,6 +302,13 @@ class _Thread:
                 work()
             except Exception:
                 log.exception("a panel's action could not be answered")
+
+
+def _lent_to(lending: str) -> str:
+    title = next((state.title for state in lender().states() if state.id == lending), None)
+    if title is None:
+        raise UsageError("that is lent no more", hint="p2p lending log shows all that has run here.")
+    return title
 
 
 def _there(cluster: Cluster | None) -> Cluster:

@@ -34,10 +34,14 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "sandbox": TEXT,
         "gpu": FLAG,
         "cpus": NUMBER,
+        "ask": FLAG,
     },
     "pause": {"lending": TEXT},
     "resume": {"lending": TEXT},
     "stop": {"lending": TEXT},
+    "answer": {"number": COUNT, "answer": TEXT},
+    "log": {"lending": TEXT},
+    "welcome": {"lending": TEXT, "key": TEXT},
 }
 """All actions, and the arguments of each."""
 

@@ -153,6 +153,30 @@ class LendingRow(TypedDict, total=False):
     only: str
     tasks: int
     seconds: float
+    policy: str
+    conditions: str
+    news: list[str]
+    logged: int
+    unknown: dict[str, str]
+
+
+class QuestionRow(TypedDict, total=False):
+    """A question to the lender: whether a task may run."""
+
+    number: int
+    title: str
+    worker: str
+    name: str
+    key: str
+    label: str
+    kind: str
+    source: str
+    cut: str
+    size: int
+    options: str
+    until: float
+    same: bool
+    walled: bool
 
 
 # --- from the kernel --------------------------------------------------------------------------------
@@ -173,6 +197,7 @@ class Rows(TypedDict, total=False):
     offers: dict[str, OfferRow]
     visitors: dict[str, VisitorRow]
     lending: dict[str, LendingRow]
+    questions: dict[str, QuestionRow]
 
 
 Gone = dict[str, list[str]]
@@ -254,6 +279,27 @@ class Shown(TypedDict):
     source: str
     outputs: list[Output]
     error: str
+
+
+class LogEntry(TypedDict):
+    """A task that has run on this machine, or was refused. -1 stands for what isn't known."""
+
+    time: float
+    member: str
+    label: str
+    outcome: str
+    why: str
+    seconds: float
+    cpu: float
+    memory: float
+    bytesIn: float
+    bytesOut: float
+
+
+class Logged(TypedDict):
+    """The last entries of the lending log, the newest first."""
+
+    entries: list[LogEntry]
 
 
 class Invited(TypedDict):

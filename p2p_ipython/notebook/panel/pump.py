@@ -71,6 +71,9 @@ class Outside(Protocol):
     def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
         """Return the ids and rows of workers that were started here; ``cluster`` knows names of members."""
 
+    def questions(self) -> Sequence[tuple[str, Row]]:
+        """Return the ids and rows of what the lender is asked."""
+
     def used(self) -> Usage:
         """Return what this machine has run for each member."""
 
@@ -228,6 +231,7 @@ class Pump:
         self._outside_changed = False
         self.hub.fill("visitors", self._outside.visitors())
         self.hub.fill("lending", self._outside.lending(cluster))
+        self.hub.fill("questions", self._outside.questions())
         self.hub.set("means", self._outside.means(cluster))
 
     def _refreshed(self) -> None:

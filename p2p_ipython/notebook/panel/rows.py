@@ -10,20 +10,37 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from p2p_ipython.notebook.panel.contract import LendingRow, MemberRow, OfferRow, TaskRow, VisitorRow
+from p2p_ipython.notebook.panel.contract import (
+    LendingRow,
+    LogEntry,
+    MemberRow,
+    OfferRow,
+    QuestionRow,
+    TaskRow,
+    VisitorRow,
+)
 from p2p_ipython.protocol.messages import cards_words
+from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
     from p2p_ipython.client.errands import Visitor
     from p2p_ipython.client.journal import Entry
-    from p2p_ipython.client.lending import LendingState
+    from p2p_ipython.client.lending_state import LendingState
+    from p2p_ipython.lending.record import Entry as LogRecord
     from p2p_ipython.protocol.messages import Terms
+    from p2p_ipython.protocol.questions import Asked
 
 NAME = 100
 """Characters of a name or a label, at most."""
 
 WORDS = 300
 """Characters of a sentence, at most."""
+
+POLICY = 8100
+"""Characters of a policy, at most (lending/policy_file.py)."""
+
+NEWS = 400
+"""Characters of a sentence that is for the lender, at most."""
 
 MOST_REASONS = 50
 """Reasons why tasks wait, at most; there is one for each version of Python that tasks need."""
@@ -181,22 +198,57 @@ def lending(state: LendingState, names: Mapping[str, str]) -> tuple[str, Lending
         title=state.title[:NAME],
         name=state.name[:NAME],
         state=state.state,
-        words=_lending_words(state)[:WORDS],
+        words=state.words[:WORDS],
         slots=state.slots,
         busy=state.busy,
         until=round(state.until),
         only=names_of(state.only, names)[:WORDS],
         tasks=sum(tasks for tasks, _ in state.usage.values()),
         seconds=_rounded(sum(seconds for _, seconds in state.usage.values())),
+        policy=state.policy[:POLICY],
+        conditions=state.conditions[:POLICY],
+        news=[words[:NEWS] for words in state.news],
+        logged=state.logged,
+        unknown={key[:NAME]: name[:NAME] for key, name in state.unknown.items()},
     )
     return state.id, row(made)
 
 
-def _lending_words(state: LendingState) -> str:
-    """Say what is beside a worker's state, which stands alone if there is nothing."""
-    more = [f"policy: {state.policy}" if state.policy else "", *state.news[-1:]]
-    beside = [each for each in more if each]
-    return " · ".join([state.words or state.state, *beside]) if beside else state.words
+def question(state: LendingState, asked: Asked) -> tuple[str, QuestionRow]:
+    """Return the id and the row of what a worker's lender is asked; it is bounded already."""
+    made = QuestionRow(
+        number=asked.number,
+        title=state.title[:NAME],
+        worker=state.name[:NAME],
+        name=asked.name,
+        key=asked.key,
+        label=asked.label,
+        kind=asked.run,
+        source=asked.source,
+        cut=asked.cut,
+        size=asked.size,
+        options=asked.options,
+        until=round(asked.until, 3),
+        same=asked.same,
+        walled=state.walled,
+    )
+    return str(asked.number), row(made)
+
+
+def log_entry(entry: LogRecord) -> LogEntry:
+    """Return an entry of the lending log. Its texts are from a file, which had them from strangers."""
+    return LogEntry(
+        time=entry.time,
+        member=plain(entry.member or entry.key, NAME),
+        label=plain(entry.label, NAME),
+        outcome=plain(entry.outcome, NAME),
+        why=plain(entry.why, WORDS),
+        seconds=_rounded(entry.seconds),
+        cpu=_rounded(entry.cpu) if entry.cpu >= 0 else -1,
+        memory=entry.memory,
+        bytesIn=entry.bytes_in,
+        bytesOut=entry.bytes_out,
+    )
 
 
 def reasons(of: Mapping[str, str]) -> dict[str, str]:

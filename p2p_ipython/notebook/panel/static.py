@@ -12,7 +12,7 @@ from html import escape
 from types import MappingProxyType
 from typing import Any
 
-from p2p_ipython.client.status import SANDBOX_HELP
+from p2p_ipython.client.status import SANDBOX_HELP, WHOLE
 from p2p_ipython.protocol.plain import count
 
 MOST_ROWS = 50
@@ -135,7 +135,9 @@ def _state(row: Row) -> str:
 def _where(row: Row, reasons: Mapping[str, str]) -> str:
     if row.get("state") != "waiting":
         return str(row.get("words", ""))
-    return ", ".join(words for words in (reasons.get(row.get("needs", ""), ""), row.get("words", "")) if words)
+    own = row.get("words", "")
+    common = "" if own.startswith(WHOLE) else reasons.get(row.get("needs", ""), "")
+    return ", ".join(words for words in (common, own) if words)
 
 
 def _took(row: Row) -> str:

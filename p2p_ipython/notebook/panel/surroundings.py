@@ -68,6 +68,9 @@ class Surroundings:
         title = cluster.target if cluster is not None else None
         return [rows.lending(state, names if state.title == title else {}) for state in states]
 
+    def questions(self) -> Sequence[tuple[str, Row]]:
+        return [rows.question(state, state.question) for state in lender().states() if state.question is not None]
+
     def used(self) -> Usage:
         used: dict[str, tuple[int, float]] = {}
         for state in lender().states():
@@ -116,8 +119,10 @@ class Surroundings:
             can += ["trust", "distrust"]
         if sys.platform != "win32" and (elsewhere or self._known):
             can.append("lend")
-        if lender().states():
-            can += ["pause", "resume", "stop"]
+        if states := lender().states():
+            can += ["pause", "resume", "stop", "log", "welcome"]
+        if any(state.question is not None for state in states):
+            can.append("answer")
         return can
 
     async def _look(self) -> None:

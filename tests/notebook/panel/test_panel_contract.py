@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, is_typeddict
 import pytest
 
 from p2p_ipython.board.base import BoardReport, BoardState
-from p2p_ipython.client.lending import LIVE
+from p2p_ipython.client.lending_state import LIVE
 from p2p_ipython.client.status import standing
 from p2p_ipython.notebook.panel import comm, contract, hub, static, watch
 from p2p_ipython.notebook.panel.asked import ARGUMENTS, COUNT, FLAG, NUMBER, TEXT, TEXTS

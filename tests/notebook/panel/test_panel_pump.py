@@ -81,6 +81,9 @@ class Beside:
     def lending(self, cluster: Cluster | None) -> Sequence[tuple[str, Row]]:
         return []
 
+    def questions(self) -> Sequence[tuple[str, Row]]:
+        return []
+
     def used(self) -> dict[str, tuple[int, float]]:
         return {}
 

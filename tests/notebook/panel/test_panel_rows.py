@@ -18,9 +18,10 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.errands import Visitor
 from p2p_ipython.client.future import Future
 from p2p_ipython.client.journal import Attempt, Entry
-from p2p_ipython.client.lending import LendingState
+from p2p_ipython.client.lending_state import LendingState
 from p2p_ipython.client.status import SANDBOX_HELP
 from p2p_ipython.errors import UsageError, WorkerLost
+from p2p_ipython.lending.record import Entry as LogRecord
 from p2p_ipython.members.invitation_messages import Guest
 from p2p_ipython.members.inviting import Question
 from p2p_ipython.notebook.panel import rows, static
@@ -28,6 +29,7 @@ from p2p_ipython.notebook.panel.asked import ARGUMENTS, Code, Do, Hello, checked
 from p2p_ipython.notebook.panel.shown import CUT, MOST_IMAGES, MOST_OUTPUTS, MOST_TEXT, shown
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.messages import CardKind, Terms
+from p2p_ipython.protocol.questions import asked
 from tests.notebook.panel.contract_support import fits
 
 HOSTILE = '<img src=x onerror="window.pwned=1">\'&'
@@ -161,6 +163,37 @@ def test_a_visitor_and_a_lending_have_ids_of_their_own() -> None:
     )
 
 
+def test_a_lending_says_its_policy_and_news_and_what_is_asked() -> None:
+    question = asked(
+        3, until=5.0, name="bob", key=KEY, label=HOSTILE, run="cell", source="x\x1b[2J", size=2, options="", same=True
+    )
+    state = LendingState(
+        "7",
+        "alice/friends",
+        "w",
+        "lending",
+        policy="after your yes",
+        conditions="ask = true",
+        news=("x" * 9000, "b"),
+        logged=2,
+        question=question,
+    )
+    _, told = rows.lending(state, {})
+    assert (told["policy"], told["conditions"], told["logged"]) == ("after your yes", "ask = true", 2)
+    assert [len(words) for words in told["news"]] == [rows.NEWS, 1]
+    id, row = rows.question(state, question)
+    assert id == "3"
+    assert (row["title"], row["worker"], row["label"], row["source"]) == ("alice/friends", "w", HOSTILE, "x[2J")
+    assert "cut" not in row
+
+
+def test_an_entry_of_the_log_is_harmless_text_and_says_what_is_not_known() -> None:
+    told = rows.log_entry(LogRecord(1.0, "c", "", KEY, "\x1bfit", "ab", "refused", why="no\u202e"))
+    assert (told["member"], told["label"], told["why"]) == (KEY, "fit", "no")
+    assert (told["cpu"], told["memory"]) == (-1, -1)
+    assert rows.log_entry(LogRecord(1.0, "c", "bob", KEY, "fit", "ab", "done", cpu=0.12345))["cpu"] == 0.123
+
+
 def test_what_is_to_be_known_before_one_says_yes_is_told_with_a_visitor() -> None:
     plain = Visitor("alice/friends", "bob", KEY, "bob")
     assert "note" not in rows.visitor(plain)[1]
@@ -187,6 +220,19 @@ def snapshot(tasks: int = 1, members: int = 1) -> dict[str, Any]:
             "members": {str(number): member for number in range(members)},
         },
     }
+
+
+def test_what_is_said_of_one_task_stands_in_place_of_a_reason_that_does_not_hold_for_it() -> None:
+    said = snapshot()
+    said["set"]["cluster"]["reasons"] = {"": "waiting for a free slot of 1"}
+    said["put"]["tasks"] = {
+        "a": {"label": "fit", "state": "waiting", "words": "waiting for bob's yes"},
+        "b": {"label": "fit", "state": "waiting", "words": "after losing bob"},
+    }
+    page = static.page(said)
+    assert "waiting for a free slot of 1, after losing bob" in page
+    assert "waiting for bob&#x27;s yes" in page
+    assert page.count("waiting for a free slot of 1") == 1
 
 
 def test_all_text_in_the_static_view_is_escaped() -> None:
