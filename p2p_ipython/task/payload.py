@@ -33,7 +33,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value, classes, ended, libraries, objects, seeds, sources
+from p2p_ipython.task import by_identity, by_value, classes, ended, libraries, objects, seeds, sources
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.leaving import Leave
@@ -355,6 +355,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
         if isinstance(value, Future):
             return _settle(value)
+        by_itself = by_identity.may_be_known(kind)
+        if by_itself and (known := by_identity.known_by_identity(value)) is not NotImplemented:
+            return known
         if (arguments := libraries.MADE_OF.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
             return kind, arguments(value)
         if ended.may_be_over(kind):
@@ -388,7 +391,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return objects.made_by_base(value, reduced)
         elif classes.may_travel_by_value(kind) and objects.has_hooks(kind):
             return objects.object_taken_apart(value)
-        elif not issubclass(kind, _EACH_ASKED) and not ended.may_be_over(kind):
+        elif not (by_itself or issubclass(kind, _EACH_ASKED) or ended.may_be_over(kind)):
             self._ordinary[id(kind)] = kind
         return NotImplemented
 
@@ -427,7 +430,7 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 
 
 _CODE = (FunctionType, type)
-_OURS = frozenset(module.__name__ for module in (by_value, classes, objects, sources))
+_OURS = frozenset(module.__name__ for module in (by_identity, by_value, classes, objects, sources))
 """Modules of what puts values together where they arrive."""
 
 _EACH_ASKED = (type, FunctionType, ModuleType, *ended.FILES)
