@@ -18,6 +18,7 @@ Both sides import this module, the runner inside the sandbox: standard library a
 from __future__ import annotations
 
 import dis
+import logging
 import pickle
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
@@ -360,6 +361,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return known
         if (arguments := libraries.MADE_OF.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
             return kind, arguments(value)
+        if issubclass(kind, logging.Handler):
+            return libraries.handler_taken_apart(value)
         if ended.may_be_over(kind):
             return ended.taken_apart(value) or NotImplemented
         if isinstance(value, by_value.TAKEN_APART):
@@ -430,7 +433,7 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 
 
 _CODE = (FunctionType, type)
-_OURS = frozenset(module.__name__ for module in (by_identity, by_value, classes, objects, sources))
+_OURS = frozenset(module.__name__ for module in (by_identity, by_value, classes, libraries, objects, sources))
 """Modules of what puts values together where they arrive."""
 
 _EACH_ASKED = (type, FunctionType, ModuleType, *ended.FILES)
