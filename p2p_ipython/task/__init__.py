@@ -8,6 +8,7 @@ Map:
   travel
 * ``shell_names.py``: what never travels: IPython's own names
 * ``ended.py``: files, pools and generators, which travel when they are over
+* ``closed.py``: so do databases, threads and processes
 * ``libraries.py``: objects of libraries whose own pickle fails
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes

@@ -1,12 +1,14 @@
 """What the notebook has told ``logging``: levels, silent loggers, and handlers that write to the cell.
 
-Other handlers stay at home: they write to files or programs of that machine, or are of a class of the notebook's.
+Other handlers stay at home: they write to files or programs of that machine, or are of a class of the notebook's. A
+handler that is a value has a lock, which can't travel: it gets another one where it arrives.
 
 Both sides import this module, the runner inside the sandbox: standard library only.
 """
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import sys
 from typing import Any
@@ -94,3 +96,16 @@ def put_back() -> None:
         logger.setLevel(level)
         logger.disabled, logger.propagate = silent, upwards
         logger.handlers[:] = handlers
+
+
+def handler_taken_apart(handler: logging.Handler) -> Any:
+    """Reduce a handler to its attributes but the lock."""
+    made_by: Any = copyreg.__newobj__  # type: ignore[attr-defined]
+    attributes = {name: value for name, value in vars(handler).items() if name != "lock"}
+    return made_by, (type(handler),), attributes, None, None, complete_handler
+
+
+def complete_handler(handler: logging.Handler, attributes: dict[str, Any]) -> None:
+    """Give a blank handler its attributes and a lock."""
+    vars(handler).update(attributes)
+    handler.createLock()

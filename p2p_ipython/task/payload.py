@@ -34,7 +34,18 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_identity, by_value, classes, ended, libraries, objects, seeds, sources
+from p2p_ipython.task import (
+    by_identity,
+    by_value,
+    classes,
+    closed,
+    ended,
+    libraries,
+    log_settings,
+    objects,
+    seeds,
+    sources,
+)
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.leaving import Leave
@@ -362,7 +373,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if (arguments := libraries.MADE_OF.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
             return kind, arguments(value)
         if issubclass(kind, logging.Handler):
-            return libraries.handler_taken_apart(value)
+            return log_settings.handler_taken_apart(value)
+        if closed.may_be_closed(kind):
+            return closed.taken_apart(value) or NotImplemented
         if ended.may_be_over(kind):
             return ended.taken_apart(value) or NotImplemented
         if isinstance(value, by_value.TAKEN_APART):
@@ -433,7 +446,7 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 
 
 _CODE = (FunctionType, type)
-_OURS = frozenset(module.__name__ for module in (by_identity, by_value, classes, libraries, objects, sources))
+_OURS = frozenset(module.__name__ for module in (by_identity, by_value, classes, log_settings, objects, sources))
 """Modules of what puts values together where they arrive."""
 
 _EACH_ASKED = (type, FunctionType, ModuleType, *ended.FILES)
