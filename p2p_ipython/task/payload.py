@@ -348,20 +348,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if isinstance(value, type | FunctionType):  # it goes by its name
                 self.modules.add(value.__module__)
             return self._reduce_object(value, kind)
-        if len(reduced) > 2:  # built-in types are rebuilt from two items; functions and classes have a state
-            self.needs_python = True
-            if isinstance(value, FunctionType):
-                self.modules.update(imports_of_code(value.__code__))
-                if by_value.dispatches(value):
-                    return by_value.dispatcher_taken_apart(value)
-                if by_value.is_dispatch(value):
-                    return by_value.dispatch_taken_apart(value)
-                by_value.drop_copies_of_dispatcher(reduced[2][0])
-                self._adorned(reduced[2][0], value)
-                self._choose_globals(value, reduced[2][1]["__globals__"])
-            else:
-                return classes.class_taken_apart(value, reduced)
-        return reduced
+        if len(reduced) == 2:  # built-in types are rebuilt from two items; functions and classes have a state
+            return reduced
+        self.needs_python = True
+        if isinstance(value, FunctionType):
+            return self._reduce_function(value, reduced)
+        return classes.class_taken_apart(value, reduced)
+
+    def _reduce_function(self, function: FunctionType, reduced: Any) -> Any:
+        """Change ``reduced``, as cloudpickle takes a function apart, to what should travel."""
+        self.modules.update(imports_of_code(function.__code__))
+        if by_value.dispatches(function):
+            return by_value.dispatcher_taken_apart(function)
+        if by_value.is_dispatch(function):
+            return by_value.dispatch_taken_apart(function)
+        made_by, arguments, (attributes, rest), *others = reduced
+        attributes = dict(attributes)  # those of cloudpickle 3.0 are the function's own
+        by_value.drop_copies_of_dispatcher(attributes)
+        self._adorned(attributes, function)
+        self._choose_globals(function, rest["__globals__"])
+        return made_by, arguments, (attributes, rest), *others
 
     def _reduce_object(self, value: Any, kind: type) -> Any:
         """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
