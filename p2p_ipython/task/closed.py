@@ -71,13 +71,13 @@ def ended_process(attributes: Mapping[str, Any]) -> Any:
     return made
 
 
-def ended_workers(name: str) -> Any:
+def ended_workers(name: str, size: int) -> Any:
     """Make a pool of ``multiprocessing`` that was closed or terminated; none is begun for it."""
     from multiprocessing import pool
 
     made = object.__new__(getattr(pool, name))
     over = SimpleNamespace(join=int)
-    vars(made).update(_state="TERMINATE", _pool=[], _processes=0, _terminate=int, _cache={})
+    vars(made).update(_state="TERMINATE", _pool=[over] * size, _processes=size, _terminate=int, _cache={})
     vars(made).update(_worker_handler=over, _task_handler=over, _result_handler=over)
     return made
 
@@ -93,7 +93,7 @@ def _process(value: Any) -> Reduced | None:
 
 
 def _workers(value: Any) -> Reduced | None:
-    return (ended_workers, (type(value).__name__,)) if value._state in ("CLOSE", "TERMINATE") else None
+    return (ended_workers, (type(value).__name__, len(value._pool))) if value._state in ("CLOSE", "TERMINATE") else None
 
 
 def _database(value: Any) -> Reduced | None:
