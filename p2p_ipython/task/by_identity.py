@@ -13,7 +13,7 @@ from __future__ import annotations
 import copyreg
 import sys
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 _STREAMS = {"stdout", "stderr"}
 _OF_STREAMS = {"ipykernel.iostream.OutStream", "p2p_ipython.sandbox.inside.capture_output.Stream"}
@@ -27,7 +27,11 @@ _CHOOSES = ("__reduce__", "__reduce_ex__", "__getstate__")
 _MADE_BY_CLASS = 1 << 9
 """The flag of types that a ``class`` statement has made."""
 
-_names: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
+_KEPT = 1000
+"""Classes whose constants are kept."""
+
+_names: dict[int, tuple[ref[type], tuple[str, ...]]] = {}
+"""By the class's id: a class may be of a type that can't be hashed."""
 
 
 def may_be_known(kind: type) -> bool:
@@ -74,9 +78,12 @@ def _suppressing(value: Any) -> Any:
 
 def _constants(kind: type) -> tuple[str, ...]:
     """Return the names under which the module of ``kind`` has objects of it that have no state."""
-    if (found := _names.get(kind)) is None:
-        found = _names[kind] = _found(kind) if kind.__flags__ & _MADE_BY_CLASS else ()
-    return found
+    known = _names.get(id(kind))
+    if known is None or known[0]() is not kind:
+        if len(_names) >= _KEPT:
+            _names.clear()
+        known = _names[id(kind)] = ref(kind), _found(kind) if kind.__flags__ & _MADE_BY_CLASS else ()
+    return known[1]
 
 
 def _found(kind: type) -> tuple[str, ...]:
