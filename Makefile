@@ -57,7 +57,7 @@ test: $(READY) $(FRONT) ## build the front end; linters, type checkers and all t
 	if [ $$checks -ne 0 ]; then echo "make test: linters, type checkers or the front end's tests complain; see above" >&2; fi; \
 	[ $$checks -eq 0 ] && [ $$tests -eq 0 ]
 
-athome: $(READY) ## run 1,400 cells with and without %%p2p; print how many do the same (ATHOME=--show: the others; minutes)
+athome: $(READY) ## run 1,700 cells with and without %%p2p; print how many do the same (ATHOME=--show: the others; minutes)
 	@$(PY) -m tests.athome.run $(ATHOME)
 
 attacks: $(READY) ## attack a lender as a friend's task may, under each mechanism; print what succeeds (minutes)

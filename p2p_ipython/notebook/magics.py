@@ -412,12 +412,12 @@ class P2PMagics(Magics):
             bind=binding.asked,
         )
         if line:  # before it is submitted, so that the line stands above the task's output
-            words = first_text(plain(task.label, 80), interactive=output.interactive, waits=waits)
+            words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)
             output.show(words, html=line_html("waiting", words))
         future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
         future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
         self._ip.push({"_p2p": future}, interactive=False)
-        if not output.has_status:
+        if not output.has_status or (output.watched and not output.interactive):
             self._failures.follow(future)
         return future
 
@@ -506,7 +506,7 @@ class P2PMagics(Magics):
     def output(self) -> CellOutput:
         """Return the output area of the cell that runs now."""
         made = CellOutput(self._ip, self._current)
-        ending.kernel_waits = 0.0 if made.interactive else float(self.wait_at_end)
+        ending.kernel_waits = 0.0 if made.watched else float(self.wait_at_end)
         return made
 
     @property

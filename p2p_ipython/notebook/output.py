@@ -7,6 +7,7 @@ sends messages that name that cell as their parent. Front ends differ:
   they send with each cell tells them from others.
 * nbclient and nbconvert drop messages that come after their cell has ended. For them output goes to the cell that runs
   when it comes. If none runs, it waits for the next one. So it appears where the notebook waits for the result.
+* The classic notebook and consoles drop such messages, too, but people use them. They let a cell ask (``input``).
 * In a terminal output is printed.
 
 The future keeps its output in any case: ``future.replay()`` shows it again.
@@ -103,6 +104,9 @@ class Status(Protocol):
     interactive: bool
     """Whether the front end keeps cells apart."""
 
+    watched: bool
+    """Whether a person is at the front end."""
+
     model: str
     """The id of the widget that replaces the line; "" for the line itself."""
 
@@ -135,7 +139,9 @@ class CellOutput:
         self.cleared = -math.inf
         cell = _cell_id(ip) if self._send is not None else None
         self.interactive = cell is not None
-        """Whether a person is at the front end. So it is assumed of each that keeps cells apart."""
+        """Whether the front end keeps cells apart: then it can update what an ended cell shows."""
+        self.watched = self.interactive or (self._send is not None and _can_be_asked(ip))
+        """Whether a person is at the front end, and no program that executes the notebook."""
         self.cell = cell if isinstance(cell, str) else ""
         """The front end's id of the cell; "" if the front end doesn't keep cells apart."""
 
@@ -286,6 +292,11 @@ def _sender(ip: Any, current: CurrentCell) -> Send | None:
 def _cell_id(ip: Any) -> Any:
     """Return the front end's id of the cell that runs now; None if it doesn't keep cells apart."""
     return (ip.get_parent().get("metadata") or {}).get("cellId")
+
+
+def _can_be_asked(ip: Any) -> bool:
+    """Return whether the cell that runs now may ask for input. Programs that execute notebooks have nobody to ask."""
+    return bool((ip.get_parent().get("content") or {}).get("allow_stdin"))
 
 
 def _display(content: Mapping[str, Any], rich: bool) -> dict[str, Any]:

@@ -53,12 +53,12 @@ UNWATCHED = "; what isn't waited for is lost when the notebook ends (%%p2p --wai
 """Ends the line of an unfinished task where a notebook may be executed by a program, which saves what it says then."""
 
 
-def first_text(label: str, *, interactive: bool, waits: bool) -> str:
+def first_text(label: str, *, watched: bool, waits: bool) -> str:
     """Return the line of a task that is submitted now. A front end that can't update outputs keeps it.
 
     ``waits``: the cell does, so nothing is lost, and no other cell can run meanwhile.
     """
-    more = "" if waits else " (%p2p_status says what becomes of it)" if interactive else UNWATCHED
+    more = "" if waits else " (%p2p_status says what becomes of it)" if watched else UNWATCHED
     return f"{label}: submitted{more}"
 
 
@@ -160,7 +160,7 @@ class _Line:
         line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error, stable=self.stable)
         if seen.over and (more := self.more(self.future)):
             line += f"; {more}"
-        elif not (seen.over or self.waits or self.status.interactive):
+        elif not (seen.over or self.waits or self.status.watched):
             line += UNWATCHED
         self.status.show(line, html=line_html(seen.state, line), model=model)
 

@@ -8,9 +8,11 @@ Map:
   travel
 * ``shell_names.py``: what never travels: IPython's own names
 * ``ended.py``: files, pools and generators, which travel when they are over
+* ``closed.py``: so do databases, threads and processes
 * ``libraries.py``: objects of libraries whose own pickle fails
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes
+* ``by_identity.py``: constants and streams that there is one of in each process
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled
 * ``bindings.py``: the names that a cell binds; ``small.py``: what is small and plain
 * ``around.py``: what goes around a task: ``modules.py``, found by ``local_modules.py``, and ``files.py``

@@ -11,7 +11,7 @@ travels as a finished future, so ``tile.result()`` means there what it means her
 
 Names in strings (``eval("x")``, ``df.query("a > @limit")``) are guessed: a word of a string that is a name of the
 notebook travels if it is a module, or a function or class of the notebook; to machines of one's own also if it is
-small, plain data. ``include`` adds others.
+small, plain data. So do all functions and classes if the cell runs the notebook's own tests. ``include`` adds others.
 Modules are imported on the worker, which must have them; files beside the notebook are not sent.
 """
 
@@ -36,7 +36,7 @@ from p2p_ipython.task.by_value import CachedFunction
 from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.local_modules import imports_of
 from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
-from p2p_ipython.task.reads import Transform, parsed, reads_in
+from p2p_ipython.task.reads import Reads, Transform, parsed, reads_in
 from p2p_ipython.task.shell_names import belongs_to_shell
 from p2p_ipython.task.small import is_small
 
@@ -132,7 +132,7 @@ def capture_cell(
 
     follow(list(found((*include, *read.names) if automatic else include, CELL)))
     sure = frozenset(used_by)
-    for word in read.words if automatic else ():
+    for word in (*read.words, *_looked_through(read, home)) if automatic else ():
         if word in home and word not in used_by and _guessed(home[word], values=values_in_strings):
             before = len(used_by)
             follow(list(found([word], STRING)))
@@ -144,6 +144,24 @@ def capture_cell(
     used = (part for value in names.values() if isinstance(value, _Module) for part in (value.name, *value.submodules))
     modules = frozenset((*imports_of(tree), *used))
     return Captured(source, names, used_by, left_out, home, bindings_in(tree), modules)
+
+
+def _looked_through(read: Reads, home: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the notebook's functions and classes if the cell calls a function that looks through all of them."""
+    called = set(read.dotted)  # as it is if the cell imports the module
+    for name in (*read.names, *read.dotted):
+        first, _, rest = name.partition(".")
+        found = home.get(first)
+        if rest and isinstance(found, ModuleType):
+            found = vars(found).get(rest)
+        if isinstance(found, FunctionType | type):
+            called.add(f"{found.__module__}.{found.__name__}")
+    if called & _LOOK_THROUGH:
+        yield from (name for name, value in home.items() if isinstance(value, FunctionType | type) and _is_ours(value))
+
+
+_LOOK_THROUGH = {"doctest.testmod", "unittest.main", "unittest.main.TestProgram"}
+"""What looks through the notebook for tests: the last two are one. Without any it would find that all is well."""
 
 
 def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Packed:

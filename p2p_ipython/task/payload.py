@@ -18,6 +18,7 @@ Both sides import this module, the runner inside the sandbox: standard library a
 from __future__ import annotations
 
 import dis
+import logging
 import pickle
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
@@ -33,7 +34,18 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value, classes, ended, libraries, objects, seeds, sources
+from p2p_ipython.task import (
+    by_identity,
+    by_value,
+    classes,
+    closed,
+    ended,
+    libraries,
+    log_settings,
+    objects,
+    seeds,
+    sources,
+)
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.leaving import Leave
@@ -337,27 +349,40 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if isinstance(value, type | FunctionType):  # it goes by its name
                 self.modules.add(value.__module__)
             return self._reduce_object(value, kind)
-        if len(reduced) > 2:  # built-in types are rebuilt from two items; functions and classes have a state
-            self.needs_python = True
-            if isinstance(value, FunctionType):
-                self.modules.update(imports_of_code(value.__code__))
-                if by_value.dispatches(value):
-                    return by_value.dispatcher_taken_apart(value)
-                if by_value.is_dispatch(value):
-                    return by_value.dispatch_taken_apart(value)
-                by_value.drop_copies_of_dispatcher(reduced[2][0])
-                self._adorned(reduced[2][0], value)
-                self._choose_globals(value, reduced[2][1]["__globals__"])
-            else:
-                return classes.class_taken_apart(value, reduced)
-        return reduced
+        if len(reduced) == 2:  # built-in types are rebuilt from two items; functions and classes have a state
+            return reduced
+        self.needs_python = True
+        if isinstance(value, FunctionType):
+            return self._reduce_function(value, reduced)
+        return classes.class_taken_apart(value, reduced)
+
+    def _reduce_function(self, function: FunctionType, reduced: Any) -> Any:
+        """Change ``reduced``, as cloudpickle takes a function apart, to what should travel."""
+        self.modules.update(imports_of_code(function.__code__))
+        if by_value.dispatches(function):
+            return by_value.dispatcher_taken_apart(function)
+        if by_value.is_dispatch(function):
+            return by_value.dispatch_taken_apart(function)
+        made_by, arguments, (attributes, rest), *others = reduced
+        attributes = dict(attributes)  # those of cloudpickle 3.0 are the function's own
+        by_value.drop_copies_of_dispatcher(attributes)
+        self._adorned(attributes, function)
+        self._choose_globals(function, rest["__globals__"])
+        return made_by, arguments, (attributes, rest), *others
 
     def _reduce_object(self, value: Any, kind: type) -> Any:
         """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
         if isinstance(value, Future):
             return _settle(value)
+        by_itself = by_identity.may_be_known(kind)
+        if by_itself and (known := by_identity.known_by_identity(value)) is not NotImplemented:
+            return known
         if (arguments := libraries.MADE_OF.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
             return kind, arguments(value)
+        if issubclass(kind, logging.Handler):
+            return log_settings.handler_taken_apart(value)
+        if closed.may_be_closed(kind):
+            return closed.taken_apart(value) or NotImplemented
         if ended.may_be_over(kind):
             return ended.taken_apart(value) or NotImplemented
         if isinstance(value, by_value.TAKEN_APART):
@@ -386,7 +411,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return objects.made_by_base(value, reduced)
         elif classes.may_travel_by_value(kind) and objects.has_hooks(kind):
             return objects.object_taken_apart(value)
-        elif not issubclass(kind, _EACH_ASKED) and not ended.may_be_over(kind):
+        elif not (by_itself or issubclass(kind, _EACH_ASKED) or ended.may_be_over(kind)):
             self._ordinary[id(kind)] = kind
         return NotImplemented
 
@@ -426,7 +451,7 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 
 _BUILDERS = {
     id(part): part
-    for module in (by_value, classes, cloudpickle.cloudpickle, objects, sources)
+    for module in (by_identity, by_value, classes, cloudpickle.cloudpickle, log_settings, objects, sources)
     for part in vars(module).values()
     if isinstance(part, FunctionType | type) and part.__module__ == module.__name__
 }

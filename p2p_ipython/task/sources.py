@@ -26,6 +26,9 @@ _MAX_ARRIVED = 32 << 20
 """Longest texts that are kept in all, bytes. A client's stay until others take their place."""
 
 _UNNAMED = "<dynamic-code>"
+_FILE_NAME = 10
+"""The place of the file's name among the arguments of ``CodeType``; cloudpickle 3.0 has the path there."""
+
 _STDLIB = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _INLINE = 4 << 10
@@ -81,13 +84,10 @@ def code_taken_apart(code: CodeType, reduced: Any) -> Any:
     source = source_of(code.co_filename)
     if source is not None:
         name = source.name
-    elif code.co_filename.startswith("<"):
-        name = sys.intern(code.co_filename)
     else:
-        return reduced
+        name = sys.intern(code.co_filename) if code.co_filename.startswith("<") else _UNNAMED
     make, arguments = reduced
-    at = arguments.index(_UNNAMED)
-    arguments = (*arguments[:at], name, *arguments[at + 1 :])
+    arguments = (*arguments[:_FILE_NAME], name, *arguments[_FILE_NAME + 1 :])
     return (make, arguments) if source is None else (code_with_source, (source, *arguments))
 
 

@@ -100,10 +100,15 @@ class Notebook:
         self.cells: dict[str, Cell] = {}
         self.comms: dict[str, Comm] = {}
 
-    def start(self, code: str, *, cell_id: str | None = "some-cell", subshell: str | None = None) -> Cell:
-        """Send a cell and don't wait for it. ``subshell``: the one that runs it, beside the shell itself."""
+    def start(
+        self, code: str, *, cell_id: str | None = "some-cell", subshell: str | None = None, asks: bool = False
+    ) -> Cell:
+        """Send a cell and don't wait for it.
+
+        ``subshell``: the one that runs it, beside the shell itself. ``asks``: whether it may ask for input.
+        """
         client = self.client
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": asks}
         message = client.session.msg("execute_request", {**content, "stop_on_error": False})
         message["metadata"] = {} if cell_id is None else {"cellId": cell_id}
         if subshell is not None:

@@ -145,3 +145,11 @@ def test_imports_are_bound_beside_the_syntax_of_ipython(nb: Notebook) -> None:
     assert cell.error is None, cell.error
     found = "list(files), math.floor(1.5), xml.dom.__name__, sax.__name__, tool.__name__, read('2')"
     assert nb.run(found).value == "(['a'], 1, 'xml.dom', 'xml.sax', 'json.tool', 2)"
+
+
+def test_functions_that_write_to_the_streams_write_under_the_cell_that_calls_them(nb: Notebook) -> None:
+    nb.done("import sys\ndef shout(text, file=sys.stdout): print(text, file=file)")
+    assert nb.done("%%p2p --wait\nshout('there')").text == "there\n"
+    nb.done("%%p2p --wait --bind back\nimport sys\ndef back(text, file=sys.stderr): print(text, file=file)")
+    back = nb.done("back('home')")
+    assert [(each["name"], each["text"]) for each in back.of("stream")] == [("stderr", "home\n")]

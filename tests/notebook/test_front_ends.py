@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -60,6 +61,21 @@ def test_a_front_end_that_does_not_name_cells_shows_output_in_the_cell_that_wait
     assert (waited.text, waited.value) == ("seen\n", "42")
     failed = nb.run("%%p2p --wait\n1 / 0", cell_id=None)
     assert "----> 1 1 / 0" in failed.traceback
+
+
+def test_the_classic_notebook_has_a_person_before_it(nb: Notebook, tmp_path: Path) -> None:
+    # It names no cells, as programs that execute notebooks, but lets them ask for input. Of a cell that is over it
+    # updates nothing, so the first line has to do, and the next cell says what has failed.
+    classic: dict[str, Any] = {"cell_id": None, "asks": True}
+    failing = nb.run(f"%%p2p tile\n{waits_for(tmp_path / 'go')}\n1 / 0", **classic)
+    assert failing.status_line == "tile: submitted (%p2p_status says what becomes of it)"
+    (tmp_path / "go").touch()
+    over = nb.run("import concurrent.futures\n_ = concurrent.futures.wait([tile])", **classic)
+    said = "tile: failed on worker-1 – ZeroDivisionError: division by zero (its result() shows where)\n"
+    assert said in over.text + nb.run("None", **classic).text
+    waits = nb.run("%%p2p --wait\n1 / 0", **classic)
+    assert "----> 1 1 / 0" in waits.traceback
+    assert nb.run("None", **classic).text == ""
 
 
 def test_a_subshell_waits_for_its_task_while_the_shell_computes(nb: Notebook, tmp_path: Path) -> None:

@@ -161,3 +161,20 @@ def test_a_seed_that_stays_here_is_said(nb: Notebook, draw: str) -> None:
     assert "stays in this notebook; --seed N" in nb.done(f"%%p2p --wait\n{draw}").text
     assert "stays in this notebook" not in nb.done(f"%%p2p --wait --seed 3\n{draw}").text
     assert "stays in this notebook" not in nb.done("%%p2p --wait\nnp.random.default_rng(3).normal()").text
+
+
+def test_a_logger_that_writes_to_the_cell_does_so_in_tasks(nb: Notebook) -> None:
+    nb.done(
+        "import logging, sys\nlog = logging.getLogger('shop'); log.setLevel(logging.INFO); log.propagate = False\n"
+        "handler = logging.StreamHandler(sys.stdout)\n"
+        "handler.setFormatter(logging.Formatter('%(levelname)s %(name)s: %(message)s')); log.addHandler(handler)"
+    )
+    sold = "%%p2p --wait\nlog.info('sold'); log.debug('quiet')"
+    for _ in range(2):
+        cell = nb.done(sold)
+        assert [(each["name"], each["text"]) for each in cell.of("stream")] == [("stdout", "INFO shop: sold\n")]
+    sent = nb.done("%%p2p --wait\nhandler.formatter._fmt, handler.stream is sys.stdout, handler.lock is None")
+    assert sent.value == "('%(levelname)s %(name)s: %(message)s', True, False)"
+    nb.done("log.removeHandler(handler); log.propagate = True; log.setLevel(0)")
+    assert nb.done(sold).text == ""
+    assert nb.done("%%p2p --wait\nlog.warning('sold out'), len(log.handlers)").value == "(None, 0)"

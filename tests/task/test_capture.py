@@ -338,6 +338,25 @@ def test_what_strings_mention_travels_if_it_is_small_or_code() -> None:
     assert capture_cell(cell, home, transform=transform).used_by["other"] == "lg", "what that code uses comes along"
 
 
+@pytest.mark.parametrize(
+    ("before", "cell"),
+    [
+        ("", "import doctest\ndoctest.testmod()"),
+        ("import doctest as d", "d.testmod(verbose=False)"),
+        ("from doctest import testmod", "testmod()"),
+        ("import unittest", "unittest.main(argv=['x'], exit=False)"),
+        ("from unittest import main as run", "run(argv=['x'], exit=False)"),
+    ],
+)
+def test_a_cell_that_runs_the_notebooks_tests_has_its_functions_and_classes(before: str, cell: str) -> None:
+    home = notebook(f"{before}\ndef f(): return g\nclass C: pass\ng = 5\nother = 1", lock=threading.Lock())
+    home |= {"bad": notebook("def bad(): return lock", lock=home["lock"])["bad"]}
+    found = set(capture(cell, home).names)
+    assert {"f", "C", "g"} <= found
+    assert not {"other", "bad", "lock"} & found
+    assert "f" not in capture("1 + 1", home).names
+
+
 def test_a_word_in_a_string_keeps_no_cell_from_being_sent() -> None:
     home: dict[str, Any] = {"lock": threading.Lock()}
     exec("def f(): return lock", home)

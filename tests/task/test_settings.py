@@ -84,6 +84,7 @@ assert not [finder for finder in sys.meta_path if "p2p" in type(finder).__module
 
 
 def test_settings_hold_there_and_no_library_is_imported_for_them(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
     file = str(tmp_path / "settings")
     script(HOME, file)
     assert json.loads(script(WORKER, file)) == [
