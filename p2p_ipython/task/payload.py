@@ -320,6 +320,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._leaves_home = leaves_home
         # Classes, by their id, whose objects need nothing of ours.
         self._ordinary: dict[int, type] = {id(sources.Source): sources.Source}
+        self._reducers: dict[int, tuple[type, libraries.Reducer | None]] = {}
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
@@ -355,8 +356,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
         if isinstance(value, Future):
             return _settle(value)
-        if (arguments := libraries.MADE_OF.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
-            return kind, arguments(value)
+        known = self._reducers.get(id(kind))
+        if known is None:
+            known = self._reducers[id(kind)] = kind, libraries.reducer_of(kind)
+        if known[1] is not None:
+            return known[1](value)
         if ended.may_be_over(kind):
             return ended.taken_apart(value) or NotImplemented
         if isinstance(value, by_value.TAKEN_APART):
@@ -427,7 +431,7 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 
 
 _CODE = (FunctionType, type)
-_OURS = frozenset(module.__name__ for module in (by_value, classes, objects, sources))
+_OURS = frozenset(module.__name__ for module in (by_value, classes, libraries, objects, sources))
 """Modules of what puts values together where they arrive."""
 
 _EACH_ASKED = (type, FunctionType, ModuleType, *ended.FILES)
