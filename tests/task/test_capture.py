@@ -245,7 +245,7 @@ def test_files_in_memory_and_the_standard_streams_travel(monkeypatch: pytest.Mon
 
 def test_what_a_container_hides_is_blamed_on_the_container() -> None:
     with pytest.raises(NotPicklable) as caught:
-        freeze(capture("rows", notebook(rows=[1, {"k": (i for i in [])}])), BufferStore(0))
+        freeze(capture("rows", notebook(rows=[1, {"k": threading.Lock()}])), BufferStore(0))
     assert caught.value.name == "rows"
 
 
