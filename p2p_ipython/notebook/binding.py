@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from IPython.core.error import UsageError as MagicUsage
 
 from p2p_ipython.errors import CaptureError, P2PError
 from p2p_ipython.protocol.plain import plain
+from p2p_ipython.task.seeds import set_state
 
 if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
@@ -26,6 +28,7 @@ class Binding:
     ``asked``: names to put into the notebook, all or none; if they are ``every`` name of the cell, those that can be.
     ``imports``: those of them that the cell imports, which the notebook imports, too. ``kept``: names of which the
     line says that they stay with the task; ``changed``: values of the notebook of which the task changes its copy.
+    ``states``: names of random generators, as ``seeds.STATES`` has them, that go on from where the task has ended.
     """
 
     asked: tuple[str, ...] = ()
@@ -33,6 +36,7 @@ class Binding:
     imports: tuple[Import, ...] = ()
     kept: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,7 +107,12 @@ def chosen(option: str | None, binds: Bindings, sent: Container[str], modules: C
 
 def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]], object]) -> str:
     """Bind what was asked for; return what there is to say against it, "" for nothing."""
-    if not (binding.asked or binding.imports) or future.cancelled():
+    if future.cancelled():
+        return ""
+    for name in binding.states:
+        with suppress(P2PError, KeyError):  # it has failed before it began
+            set_state(name, future[name])
+    if not (binding.asked or binding.imports):
         return ""
     try:
         values = binding.values(future)

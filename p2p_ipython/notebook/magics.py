@@ -17,6 +17,7 @@ import re
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ from p2p_ipython.notebook.lines import (
 )
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
-from p2p_ipython.notebook.seed_advice import seed_advice
+from p2p_ipython.notebook.seed_advice import seed_advice, seeded_draws, states_of
 from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.notebook.status_line import StatusLines, first_text
 from p2p_ipython.protocol.plain import plain
@@ -64,9 +65,9 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.future import Future
     from p2p_ipython.notebook.panel.panels import Panels
+    from p2p_ipython.task.around import Part
     from p2p_ipython.task.capture import Captured
     from p2p_ipython.task.modules import Modules
-    from p2p_ipython.task.seeds import Seed
 
 _NO_BINDING = Binding()
 
@@ -287,6 +288,11 @@ class P2PMagics(Magics):
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
         label = unquoted(options.label) or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
+        draws_on = options.wait and not cluster.shared
+        seeded = seeded_draws(captured, self._ip, whole=draws_on) if seed is None else []
+        states = states_of(seeded) if draws_on else None
+        if states is not None:
+            binding = replace(binding, states=tuple(states.states))
         if options.wait:
             output.end_last()
         future = self._submit(
@@ -298,10 +304,10 @@ class P2PMagics(Magics):
             binding=binding,
             files=files,
             modules=not options.no_modules,
-            seed=seed,
+            seed=seed or states,
             env=env,
         )
-        if seed is None and (words := seed_advice(captured, self._ip)):
+        if states is None and (words := seed_advice(seeded)):
             say(words)
         shown = self._status_lines.add(
             future,
@@ -392,7 +398,7 @@ class P2PMagics(Magics):
         binding: Binding = _NO_BINDING,
         files: Mapping[str, bytes] | None = None,
         modules: bool = True,
-        seed: Seed | None = None,
+        seed: Part | None = None,
         env: Iterable[str] = (),
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
@@ -405,7 +411,7 @@ class P2PMagics(Magics):
             once=once,
             large=cluster.settings.large,
             names=binding.names,
-            bind=binding.asked,
+            bind=(*binding.asked, *binding.states),
         )
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), interactive=output.interactive)
