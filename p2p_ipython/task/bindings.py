@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from p2p_ipython.task.reads import OPTION, Transform, magic_of, parsed
+
 _CHANGING = frozenset(
     (
         *("append", "extend", "insert", "remove", "pop", "popitem", "clear", "sort", "reverse", "update", "setdefault"),
@@ -28,6 +30,9 @@ _CHANGING_FIRST = frozenset(
     ("shuffle", "heappush", "heappop", "heapify", "heapreplace", "heappushpop", "insort", "insort_left", "insort_right")
 )
 """Functions that change their first argument."""
+
+_RUN_HERE = frozenset({"time", "capture", "prun"})
+"""Magics whose code runs in the notebook's namespace. That of ``%timeit`` runs in one of its own."""
 
 
 class Import(NamedTuple):
@@ -58,11 +63,28 @@ class Bindings:
         return frozenset(each.name for each in self.imports)
 
 
-def bindings_in(tree: ast.Module) -> Bindings:
-    """Analyse a cell that is parsed (``reads.parsed``)."""
-    bound = dict.fromkeys(_bound(tree))
-    changed = dict.fromkeys(name for name in _changed(tree) if name not in bound)
-    return Bindings(tuple(bound), tuple(_imports(tree)), tuple(changed))
+def bindings_in(tree: ast.Module, transform: Transform) -> Bindings:
+    """Analyse a cell that is parsed (``reads.parsed``), and the code below magics that run it in the notebook."""
+    trees = [tree, *_in_magics(tree, transform)]
+    bound = dict.fromkeys(name for each in trees for name in _bound(each))
+    changed = dict.fromkeys(name for each in trees for name in _changed(each) if name not in bound)
+    return Bindings(tuple(bound), tuple(name for each in trees for name in _imports(each)), tuple(changed))
+
+
+def _in_magics(tree: ast.Module, transform: Transform, depth: int = 3) -> Iterator[ast.Module]:
+    """Yield the code of ``%time``, ``%%capture`` and the like; the name that ``%%capture`` binds as if it were set."""
+    for name, line, body in filter(None, map(magic_of, _outside(tree))):
+        texts = [line, body] if name in _RUN_HERE else []
+        if name == "capture":
+            texts[0] = "".join(f"{word} = None" for word in line.split()[:1] if word.isidentifier())
+        for text in texts:
+            try:
+                inside = parsed(OPTION.sub("", text), transform)
+            except SyntaxError:
+                continue
+            yield inside
+            if depth:
+                yield from _in_magics(inside, transform, depth - 1)
 
 
 def _outside(tree: ast.AST) -> Iterator[ast.AST]:

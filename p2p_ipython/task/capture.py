@@ -143,7 +143,7 @@ def capture_cell(
     names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
     used = (part for value in names.values() if isinstance(value, _Module) for part in (value.name, *value.submodules))
     modules = frozenset((*imports_of(tree), *used))
-    return Captured(source, names, used_by, left_out, home, bindings_in(tree), modules)
+    return Captured(source, names, used_by, left_out, home, bindings_in(tree, transform), modules)
 
 
 def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Packed:
