@@ -223,12 +223,7 @@ class Executor:
                 raise _Failed(TypeError("a cell's payload is not a namespace"), "unloadable")
             self._namespace, payload = payload, None
             enter_main(self._namespace)
-            begun = time.perf_counter()
-            outcome = self._cells.run(task.source, self._namespace, task.label)
-            seconds = time.perf_counter() - begun
-            if outcome.error is not None:
-                raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
-            value, has_value = outcome.value, outcome.has_value
+            made = self._run_cell(task)
         else:
             try:
                 function, arguments, keywords = payload
@@ -247,10 +242,25 @@ class Executor:
                 flush_figures()
             seconds = time.perf_counter() - begun
             del function, arguments, keywords
-            has_value = True
-        made = self._packed(value, task.reply == "safe", has_value, seconds, cell=task.run == "cell")
+            made = self._packed(value, task.reply == "safe", seconds, cell=False)
         attachments = self._attachments(task)
         return replace(made, attachments=attachments) if attachments else made
+
+    def _run_cell(self, task: Task) -> _Value:
+        """Run a cell; return its value, packed as it is before figures are drawn. Raises ``_Failed``."""
+        safely, begun, packing = task.reply == "safe", time.perf_counter(), 0.0
+        made = _nothing(safely)
+
+        def take(value: object) -> None:
+            nonlocal made, packing
+            start = time.perf_counter()
+            made = self._packed(value, safely, 0.0, cell=True)
+            packing = time.perf_counter() - start
+
+        outcome = self._cells.run(task.source, self._namespace, task.label, take=take)
+        if outcome.error is not None:
+            raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
+        return replace(made, seconds=time.perf_counter() - begun - packing)
 
     def _run_setup(self, source: str, namespace: dict[str, Any]) -> BaseException | None:
         """Run the cell that a notebook wants run before its first task; return its error."""
@@ -260,21 +270,21 @@ class Executor:
         finally:
             enter_main({})
 
-    def _packed(self, value: object, safely: bool, shown: bool, seconds: float, *, cell: bool) -> _Value:
+    def _packed(self, value: object, safely: bool, seconds: float, *, cell: bool) -> _Value:
         """Pack the task's value; show it if it is one of a cell that can't be read everywhere. Raises ``_Failed``."""
         if value is None:
-            return _Value(_SAFE_NOTHING if safely else _NOTHING, shown, seconds, "safe" if safely else "")
+            return replace(_nothing(safely), shown=True, seconds=seconds)
         codec = type_name = at = ""
         try:
             if safely:
                 try:
-                    return _Value(safe.encode(value), shown, seconds, "safe")
+                    return _Value(safe.encode(value), True, seconds, "safe")
                 except safe.Unsupported as error:
                     if cell:
                         self._cells.show_value(value)
                         cell = False
                     codec, type_name, at = "pickle", error.type_name, error.at
-            return _Value(pack_result(value), shown, seconds, codec, type_name, at)
+            return _Value(pack_result(value), True, seconds, codec, type_name, at)
         except BaseException as error:
             if self._kind(error, "") == "interrupted":
                 raise _Failed(error, "interrupted") from None
@@ -317,6 +327,11 @@ class Executor:
         if packed.large or len(packed.inline) > MAX_HEADER // 4:
             return words, b""  # the words will do
         return replace(words, segments=packed.segments, codec="safe" if safely else ""), packed.inline
+
+
+def _nothing(safely: bool) -> _Value:
+    """Return the value of a task that has none, or None."""
+    return _Value(_SAFE_NOTHING if safely else _NOTHING, codec="safe" if safely else "")
 
 
 def _end_fork(failed: _Failed | None) -> None:

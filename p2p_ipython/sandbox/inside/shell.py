@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -232,10 +232,19 @@ class Cells:
         self._callbacks = {name: list(functions) for name, functions in self._ip.events.callbacks.items()}
         self._state = ShellState(self._ip)
 
-    def run(self, source: str, namespace: dict[str, Any], label: str, *, silent: bool = False) -> Outcome:
+    def run(
+        self,
+        source: str,
+        namespace: dict[str, Any],
+        label: str,
+        *,
+        silent: bool = False,
+        take: Callable[[object], object] | None = None,
+    ) -> Outcome:
         """Execute ``source`` in ``namespace``, which is ``__main__`` already; ``label`` names it in tracebacks.
 
-        ``silent`` leaves the last expression's value alone. Raises nothing that the cell raises.
+        ``silent`` leaves the last expression's value alone. ``take`` gets it before figures are drawn, which changes
+        some values. Raises nothing that the cell raises, and what ``take`` raises.
         """
         ip, outcome = self._ip, Outcome()
         own = self._own_names()
@@ -250,6 +259,9 @@ class Cells:
         ip.displayhook.outcome = None if silent else outcome
         try:
             result = self._drive(source)
+            outcome.error = result.error_before_exec or result.error_in_exec
+            if take is not None and outcome.has_value and outcome.error is None:
+                take(outcome.value)
         finally:
             ip.displayhook.outcome = None
             ip.at_end = True
@@ -259,7 +271,6 @@ class Cells:
             finally:
                 ip.at_end = False
         ip.events.trigger("post_run_cell", result)
-        outcome.error = result.error_before_exec or result.error_in_exec
         return outcome
 
     def forget(self) -> None:
