@@ -115,13 +115,13 @@ def test_the_shell_s_settings_aliases_and_line_magics_hold_in_tasks(nb: Notebook
     nb.done(
         "%xmode Context\n%precision\n%unalias greet\nip = get_ipython()\n"
         "del ip.magics_manager.magics['line']['double']\n"
-        "ip.ast_node_interactivity = 'all'"
+        "type(ip).__mro__[1].ast_node_interactivity = 'all'"
     )
     cell = nb.done("%%p2p --wait\n11\n12")
     assert {"11", "12"} <= {
         c["data"]["text/plain"] for kind in ("display_data", "execute_result") for c in cell.of(kind)
     }
-    nb.done("ip.ast_node_interactivity = 'last_expr'")
+    nb.done("type(ip).__mro__[1].ast_node_interactivity = 'last_expr'")
 
 
 def test_the_environment_is_the_notebook_s_and_its_values_are_not_shown(nb: Notebook) -> None:
