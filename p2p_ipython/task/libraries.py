@@ -21,6 +21,7 @@ from operator import attrgetter
 from types import FunctionType
 from typing import Any
 
+from p2p_ipython.task import widgets
 from p2p_ipython.task.objects import made_by_base, object_taken_apart
 
 Reducer = Callable[[Any], Any]
@@ -140,6 +141,8 @@ _REDUCERS: Mapping[str, Reducer] = {
     "sympy.matrices.repmatrix.MutableRepMatrix": object_taken_apart,
     "numpy.ma.MaskedArray": _masked_taken_apart,
     "numpy.ma.core.MaskedArray": _masked_taken_apart,
+    # That of ``interact`` needs a function.
+    widgets.CLASS: lambda value: widgets.taken_apart(value) if _wants(type(value).__init__) < 2 else NotImplemented,
     "_csv.writer": _writer_taken_apart,
     # Its own pickle makes a tuple of it.
     "datetime.IsoCalendarDate": lambda day: (iso_date, tuple(day)),

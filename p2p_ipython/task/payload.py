@@ -33,7 +33,7 @@ import cloudpickle
 from p2p_ipython.errors import CaptureError
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import INLINE, Buffer
-from p2p_ipython.task import by_value, classes, ended, libraries, objects, seeds, sources
+from p2p_ipython.task import by_value, classes, ended, libraries, objects, seeds, sources, unstarted, widgets
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.leaving import Leave
@@ -431,7 +431,7 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 
 
 _CODE = (FunctionType, type)
-_OURS = frozenset(module.__name__ for module in (by_value, classes, libraries, objects, sources))
+_OURS = frozenset(module.__name__ for module in (by_value, classes, libraries, objects, sources, unstarted, widgets))
 """Modules of what puts values together where they arrive."""
 
 _EACH_ASKED = (type, FunctionType, ModuleType, *ended.FILES)
