@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import random
 import sys
 import types
 from typing import Any
@@ -93,6 +94,12 @@ def _warned() -> dict[str, dict[Any, Any]]:
     return {name: dict(space["__warningregistry__"]) for name, space in spaces if "__warningregistry__" in space}
 
 
+def _drawn() -> tuple[Any, Any]:
+    """Return how far the global random generators are; None for numpy's if there is none."""
+    there = sys.modules.get("numpy.random.mtrand")
+    return random.getstate(), there.get_state() if there is not None else None
+
+
 def _note(result: Any) -> None:
     _last["result"] = result.result
 
@@ -121,6 +128,7 @@ def begin() -> str:
         outputs=dict(ip.history_manager.output_hist),
         under=(hook._, hook.__, hook.___),
         warned=_warned(),
+        drawn=_drawn(),
     )
     _last.clear()
     return ""
@@ -129,7 +137,7 @@ def begin() -> str:
 def end(restore: bool) -> str:
     """Return what a cell has changed, as JSON; with ``restore``, have the state as it was before it.
 
-    The state is the names, the counts, and which warnings have been shown.
+    The state is the names, the counts, the random generators, and which warnings have been shown.
     """
     ip = get_ipython()
     names, before = _names(), _before["names"]
@@ -151,6 +159,9 @@ def end(restore: bool) -> str:
         history.input_hist_raw[:] = _before["raw"]
         history.output_hist.clear()
         history.output_hist.update(_before["outputs"])
+        random.setstate(_before["drawn"][0])
+        if _before["drawn"][1]:
+            sys.modules["numpy"].random.set_state(_before["drawn"][1])
         for name in _warned():
             registry = vars(sys.modules[name])["__warningregistry__"]
             registry.clear()
