@@ -120,6 +120,13 @@ def csv_writer(file: Any, dialect: Mapping[str, Any]) -> Any:
     return importlib.import_module("csv").writer(file, **dialect)
 
 
+def _figure_taken_apart(figure: Any) -> Any:
+    """Reduce a figure of matplotlib. It would be shown where it arrives if it is about to be shown here."""
+    make, arguments, state, *more = figure.__reduce_ex__(5)
+    state = {name: part for name, part in state.items() if name != "_restore_to_pylab"}
+    return make, arguments, state, *more
+
+
 def iso_date(year: int, week: int, weekday: int) -> Any:
     """Return what ``date.isocalendar`` does."""
     return date.fromisocalendar(year, week, weekday).isocalendar()
@@ -143,6 +150,7 @@ _REDUCERS: Mapping[str, Reducer] = {
     "numpy.ma.core.MaskedArray": _masked_taken_apart,
     # That of ``interact`` needs a function.
     widgets.CLASS: lambda value: widgets.taken_apart(value) if _wants(type(value).__init__) < 2 else NotImplemented,
+    "matplotlib.figure.Figure": _figure_taken_apart,
     "_csv.writer": _writer_taken_apart,
     # Its own pickle makes a tuple of it.
     "datetime.IsoCalendarDate": lambda day: (iso_date, tuple(day)),

@@ -98,6 +98,18 @@ def test_a_masked_array_has_a_mask_elsewhere_if_it_has_one() -> None:
     assert elsewhere(pack_result(np.ma.masked), "value is __import__('numpy').ma.masked") == "True"
 
 
+def test_a_figure_that_is_about_to_be_shown_here_is_not_shown_elsewhere() -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    figure, axes = plt.subplots()
+    try:
+        packed = pack_result(axes.set_xlabel("t"))
+        assert (
+            elsewhere(packed, "(value.get_text(), __import__('matplotlib.pyplot').pyplot.get_fignums())") == "('t', [])"
+        )
+    finally:
+        plt.close(figure)
+
+
 def test_a_writer_of_rows_writes_on(tmp_path: Path) -> None:
     text = io.StringIO()
     csv.writer(text, delimiter=";", quoting=csv.QUOTE_ALL).writerow("ab")
