@@ -140,6 +140,8 @@ def capture_cell(
             if isinstance(home[word], FunctionType | type) and not _all_travel(added, home):
                 for name in added:  # a word in a string must keep no cell from being sent
                     del used_by[name]
+    for name in _for_effects(imports_of(tree), home) if automatic else ():
+        list(found([name], CELL))
     names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
     used = (part for value in names.values() if isinstance(value, _Module) for part in (value.name, *value.submodules))
     modules = frozenset((*imports_of(tree), *used))
@@ -279,6 +281,21 @@ def _guessed(value: object, *, values: bool) -> bool:
     if isinstance(value, FunctionType | type):
         return _is_ours(value)
     return values and is_small(value)
+
+
+def _for_effects(imported: Iterable[str], home: dict[str, Any]) -> Iterator[str]:
+    """Yield names of modules that the notebook has imported for their effects on a package that the cell imports from.
+
+    As ``sklearn.experimental.enable_iterative_imputer``: it defines nothing itself. On the worker it may be missing.
+    """
+    packages = {name.partition(".")[0] for name in imported}
+    for name, value in home.items():
+        if not isinstance(value, ModuleType) or "." not in value.__name__ or hasattr(value, "__path__"):
+            continue
+        if value.__name__.partition(".")[0] in packages and not any(
+            getattr(part, "__module__", "") == value.__name__ for part in vars(value).values()
+        ):
+            yield name
 
 
 def _travelling(name: str, value: Any, dotted: Iterable[str], *, sure: bool) -> Any:
