@@ -118,11 +118,21 @@ def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]],
         values = binding.values(future)
     except P2PError as error:
         return f"Nothing was bound. {error}"
-    push(dict(_imported(binding.imports)) | values)  # what the cell has set is set, whatever it imports
+    imported = dict(_imported(binding.imports))
+    push(imported | values)  # what the cell has set is set, whatever it imports
+    if future._promise.failure:
+        return ""
+    words = []
     missing = [name for name in binding.asked if name not in values]
-    if binding.every and missing and not future._promise.failure:
-        return f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why."
-    return ""
+    if binding.every and missing:
+        words.append(f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why.")
+    if gone := [each for each in binding.imports if each.name not in ("*", *imported, *values)]:
+        modules = _few(dict.fromkeys(each.module for each in gone))
+        words.append(
+            f"Not bound, because {modules} can't be imported here as over there: {_few(each.name for each in gone)}. "
+            "Install it here, or put its folder on this notebook's sys.path."
+        )
+    return " ".join(words)
 
 
 def left_words(future: Future[Any]) -> str:

@@ -53,6 +53,16 @@ def test_all_names_of_a_module_are_bound_and_those_of_the_cell_before_them(nb: N
     assert nb.run("round(pi, 2), e, floor(2.5)").value == "(3.14, 3, 2)"
 
 
+def test_what_cannot_be_imported_here_is_said(nb: Notebook) -> None:
+    made = "import pathlib, sys, tempfile\nwith tempfile.TemporaryDirectory() as folder:\n"
+    made += "    pathlib.Path(folder, 'larks.py').write_text('def sing(): pass')\n    sys.path.append(folder)\n"
+    cell = nb.run(f"%%p2p --wait --bind all\n{made}    from larks import sing\nloud = 1")
+    assert cell.error is None, cell.error
+    assert "Not bound, because larks can't be imported here as over there: sing." in cell.text
+    assert nb.run("loud").value == "1"
+    assert not _bound(nb, "sing")
+
+
 def test_a_file_that_the_cell_has_closed_comes_back_closed(nb: Notebook) -> None:
     cell = nb.run("%%p2p --wait --bind all\nimport os\nwith open(os.devnull, 'w') as file:\n    file.write('x')")
     assert cell.error is None, cell.error
