@@ -151,6 +151,8 @@ _REDUCERS: Mapping[str, Reducer] = {
     # That of ``interact`` needs a function.
     widgets.CLASS: lambda value: widgets.taken_apart(value) if _wants(type(value).__init__) < 2 else NotImplemented,
     "matplotlib.figure.Figure": _figure_taken_apart,
+    # Its own pickle refuses; errors of formulas hold it.
+    "patsy.origin.Origin": lambda origin: (type(origin), attrgetter("code", "start", "end")(origin)),
     "_csv.writer": _writer_taken_apart,
     # Its own pickle makes a tuple of it.
     "datetime.IsoCalendarDate": lambda day: (iso_date, tuple(day)),

@@ -110,6 +110,13 @@ def test_a_figure_that_is_about_to_be_shown_here_is_not_shown_elsewhere() -> Non
         plt.close(figure)
 
 
+def test_an_error_of_a_formula_shows_the_place() -> None:
+    patsy = pytest.importorskip("patsy")
+    error = patsy.PatsyError("no such name", patsy.origin.Origin("y ~ height", 4, 10))
+    assert elsewhere(pack_result(error, error=True), "str(value)") == repr(str(error))
+    assert "^^^^^^" in str(error)
+
+
 def test_a_writer_of_rows_writes_on(tmp_path: Path) -> None:
     text = io.StringIO()
     csv.writer(text, delimiter=";", quoting=csv.QUOTE_ALL).writerow("ab")

@@ -41,6 +41,7 @@ _SHOWN = ("text/plain", "image/png", "image/jpeg", "text/markdown", "text/latex"
 """What is sent of a value that may not be readable where it goes."""
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_TEXT_ONLY = "A widget that a task makes is shown as text: make it in a cell that runs here, or end the cell with it."
 
 
 @dataclass
@@ -72,6 +73,9 @@ class _Publisher(DisplayPublisher):
         if self.shell.at_end:
             transient[AT_END] = True
         shown = {kind: each for kind, each in data.items() if kind != _WIDGET}  # its model isn't where it is shown
+        if len(shown) < len(data) and not self.shell.widget_shown:
+            self.shell.widget_shown = True
+            print(_TEXT_ONLY, file=sys.stderr)  # noqa: T201 - a word to the reader, once a task
         self.shell.outlet.display(
             "update_display_data" if update else "display_data",
             {"data": shown, "metadata": metadata or {}, "transient": transient},
@@ -168,6 +172,9 @@ class CellShell(InteractiveShell):
     display_pub_class = Type(_Publisher)
     displayhook_class = Type(_ValueHook)
 
+    widget_shown = False
+    """Whether the task has shown a widget."""
+
     at_end = False
     """Whether the task is over, and shows its figures."""
 
@@ -254,6 +261,7 @@ class Cells:
         ip.user_ns = namespace
         ip.user_module = sys.modules["__main__"]
         ip.execution_count = 1
+        ip.widget_shown = False
         ip.compile.label = label
         ip.displayhook.source = source
         ip.displayhook.outcome = None if silent else outcome
