@@ -15,6 +15,7 @@ import copyreg
 import gc
 import importlib
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from datetime import date
 from operator import attrgetter
@@ -34,12 +35,29 @@ _WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 _ARGS_ARE_SENT = {_BASIC, "sympy.geometry.entity.GeometryEntity", "sympy.integrals.integrals.Integral"}
 """Classes of sympy with a ``__getnewargs__`` that returns ``args``, and nothing else."""
 
+_USUAL = {"is_commutative": True}
 _MADE_ANEW = frozenset({"_args", "_assumptions", "_mhash"})
 """Attributes that every object of sympy gets where it is made: a hash is another one in each process."""
 
 
-def reducer_of(kind: Any) -> Reducer | None:
+_known: dict[int, tuple[Any, Reducer | None]] = {}
+"""What was found, by the id of a class, with a weak reference to it."""
+
+_MANY = 1000
+"""Classes that are remembered."""
+
+
+def reducer_of(kind: type) -> Reducer | None:
     """Return how objects of ``kind`` are reduced; None if their own way will do."""
+    known = _known.get(id(kind))
+    if known is None or known[0]() is not kind:
+        if len(_known) >= _MANY:
+            _known.clear()
+        known = _known[id(kind)] = weakref.ref(kind), _found(kind)
+    return known[1]
+
+
+def _found(kind: Any) -> Reducer | None:
     if issubclass(kind, type):
         return None
     lineage = {f"{each.__module__}.{each.__qualname__}": each for each in kind.__mro__}
@@ -78,6 +96,8 @@ def _of_sympy(value: Any) -> Any:
     names = {*copyreg._slotnames(kind), *getattr(value, "__dict__", ())} - _MADE_ANEW  # type: ignore[attr-defined]
     state = {name: getattr(value, name) for name in sorted(names) if hasattr(value, name)}
     made = (kind, *getattr(value, "_args", ()))
+    if state == _USUAL:  # of each sum and product
+        return commutative, made
     return (basic, made, state, None, None, complete_basic) if state else (basic, made)
 
 
@@ -85,6 +105,13 @@ def basic(kind: Any, *arguments: Any) -> Any:
     """Return an object of ``kind``, a class of sympy's, that has ``args`` and nothing more."""
     base = next(each for each in kind.__mro__ if f"{each.__module__}.{each.__qualname__}" == _BASIC)
     return base.__new__(kind, *arguments)
+
+
+def commutative(kind: Any, *arguments: Any) -> Any:
+    """Return an object of ``kind`` as ``basic`` does, of numbers whose order doesn't matter."""
+    made = basic(kind, *arguments)
+    made.is_commutative = True
+    return made
 
 
 def complete_basic(value: Any, state: Mapping[str, Any]) -> None:

@@ -320,7 +320,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._leaves_home = leaves_home
         # Classes, by their id, whose objects need nothing of ours.
         self._ordinary: dict[int, type] = {id(sources.Source): sources.Source}
-        self._reducers: dict[int, tuple[type, libraries.Reducer | None]] = {}
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
@@ -356,11 +355,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce a value that cloudpickle leaves to pickle. Raises ``TypeError`` for a mere name of the notebook."""
         if isinstance(value, Future):
             return _settle(value)
-        known = self._reducers.get(id(kind))
-        if known is None:
-            known = self._reducers[id(kind)] = kind, libraries.reducer_of(kind)
-        if known[1] is not None:
-            return known[1](value)
+        if (reducer := libraries.reducer_of(kind)) is not None:
+            return reducer(value)
         if ended.may_be_over(kind):
             return ended.taken_apart(value) or NotImplemented
         if isinstance(value, by_value.TAKEN_APART):
