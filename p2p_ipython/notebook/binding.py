@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
@@ -16,6 +17,9 @@ from p2p_ipython.task.seeds import set_state
 if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
     from p2p_ipython.task.bindings import Bindings, Import
+
+_SCRIPT = 1 << 20
+"""Characters of a script that are looked at."""
 
 _SHOWN = 6
 """Names that a line shows."""
@@ -133,6 +137,17 @@ def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]],
             "Install it here, or put its folder on this notebook's sys.path."
         )
     return " ".join(words)
+
+
+def script_of(line: str) -> str:
+    """Return the text of the file beside the notebook that ``%run`` with this line runs; "" for none."""
+    words = [word for word in line.split() if not word.startswith("-")]
+    path = Path(words[0]) if words else Path()
+    if path.suffix != ".py" or path.is_absolute() or ".." in path.parts:
+        return ""
+    with suppress(OSError, ValueError), path.open(encoding="utf-8") as file:
+        return file.read(_SCRIPT)
+    return ""
 
 
 def left_words(future: Future[Any]) -> str:

@@ -34,7 +34,7 @@ from p2p_ipython.client.printing import printed
 from p2p_ipython.client.seeded import checked, seed_of
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
-from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
+from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words, script_of
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import dry_environment, show_names
@@ -373,6 +373,7 @@ class P2PMagics(Magics):
                 include=chosen.include,
                 exclude=chosen.exclude,
                 values_in_strings=self.cluster is not None and not self.cluster.shared,
+                script=script_of,
             )
         except SyntaxError:
             pass

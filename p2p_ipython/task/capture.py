@@ -29,7 +29,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
-from p2p_ipython.task.bindings import Bindings, bindings_in
+from p2p_ipython.task.bindings import Bindings, Script, bindings_in
 from p2p_ipython.task.blame import Part, culprit
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
@@ -88,12 +88,13 @@ def capture_cell(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     values_in_strings: bool = False,
+    script: Script = lambda _line: "",
 ) -> Captured:
     """Find what ``source`` uses of ``home``, the notebook's namespace.
 
     ``transform`` is IPython's ``transform_cell``. ``include`` names travel in any case, ``exclude`` names never
     do; with ``automatic`` False only the included ones do. ``values_in_strings``: small values that strings mention
-    travel, too.
+    travel, too. ``script`` returns the text of what ``%run`` runs.
 
     Raises ``CaptureError`` for an empty cell, a missing included name or a future that isn't finished, and
     ``SyntaxError`` with the cell's own line numbers.
@@ -145,7 +146,7 @@ def capture_cell(
     names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
     used = (part for value in names.values() if isinstance(value, _Module) for part in (value.name, *value.submodules))
     modules = frozenset((*imports_of(tree), *used))
-    return Captured(source, names, used_by, left_out, home, bindings_in(tree, transform), modules)
+    return Captured(source, names, used_by, left_out, home, bindings_in(tree, transform, script), modules)
 
 
 def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Packed:

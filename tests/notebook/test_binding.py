@@ -63,6 +63,17 @@ def test_what_cannot_be_imported_here_is_said(nb: Notebook) -> None:
     assert not _bound(nb, "sing")
 
 
+def test_names_of_a_script_are_bound(nb: Notebook) -> None:
+    nb.run("from pathlib import Path\nPath('rooks.py').write_text('import math\\ncaw = math.floor(2.5)')")
+    cell = nb.run("%%p2p --wait --bind all\n%run -i rooks.py and more")
+    assert cell.error is None, cell.error
+    assert nb.run("caw, math.floor(1.5)").value == "(2, 1)"
+    cell = nb.run(
+        "Path('rooks.py').unlink()\nget_ipython().run_cell_magic('p2p', '--wait --bind all', '%run rooks.py')"
+    )
+    assert "rooks.py" in str(cell.error) + cell.text
+
+
 def test_a_file_that_the_cell_has_closed_comes_back_closed(nb: Notebook) -> None:
     cell = nb.run("%%p2p --wait --bind all\nimport os\nwith open(os.devnull, 'w') as file:\n    file.write('x')")
     assert cell.error is None, cell.error
