@@ -154,6 +154,13 @@ def _figure_taken_apart(figure: Any) -> Any:
     return make, arguments, state, *more
 
 
+def _widget_taken_apart(widget: Any) -> Any:
+    """Reduce a widget. Raises ``TypeError`` for one that is made of more than settings, as that of ``interact`` is."""
+    if _wants(type(widget).__init__) > 1:
+        raise TypeError(f"a widget of the class {type(widget).__name__} is more than its settings")
+    return widgets.taken_apart(widget)
+
+
 def iso_date(year: int, week: int, weekday: int) -> Any:
     """Return what ``date.isocalendar`` does."""
     return date.fromisocalendar(year, week, weekday).isocalendar()
@@ -175,8 +182,7 @@ _REDUCERS: Mapping[str, Reducer] = {
     "sympy.matrices.repmatrix.MutableRepMatrix": object_taken_apart,
     "numpy.ma.MaskedArray": _masked_taken_apart,
     "numpy.ma.core.MaskedArray": _masked_taken_apart,
-    # That of ``interact`` needs a function.
-    widgets.CLASS: lambda value: widgets.taken_apart(value) if _wants(type(value).__init__) < 2 else NotImplemented,
+    widgets.CLASS: _widget_taken_apart,
     "matplotlib.figure.Figure": _figure_taken_apart,
     # Its own pickle refuses; errors of formulas hold it.
     "patsy.origin.Origin": lambda origin: (type(origin), attrgetter("code", "start", "end")(origin)),

@@ -45,3 +45,14 @@ def test_one_that_was_changed_elsewhere_is_another() -> None:
     got = unpack(packed.segments, packed.inline, packed.large)
     assert (got is slider, got.value, slider.value) == (False, 3, 4)
     assert there_and_back(got) is not slider, "its number is the notebook's, its settings aren't"
+
+
+def test_a_widget_of_a_function_stays_and_the_function_travels_without() -> None:
+    def double(n: int) -> int:
+        return 2 * n
+
+    double.widget = widgets.interactive(double, n=2)  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="more than its settings"):
+        pack_result(double.widget)  # type: ignore[attr-defined]
+    got = there_and_back(double)
+    assert (got(4), hasattr(got, "widget")) == (8, False)
