@@ -54,6 +54,7 @@ from p2p_ipython.notebook.lines import (
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
 from p2p_ipython.notebook.seed_advice import seed_advice, seeded_draws, states_of
+from p2p_ipython.notebook.shell_words import shell_words
 from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.notebook.status_line import StatusLines, first_text
 from p2p_ipython.protocol.plain import plain
@@ -309,11 +310,12 @@ class P2PMagics(Magics):
         )
         if states is None and (words := seed_advice(seeded)):
             say(words)
+        about_shell = shell_words(captured, self._ip.transform_cell)
         shown = self._status_lines.add(
             future,
             output,
             lambda: cluster._core.record.entries.get(future.task_id),
-            lambda future: "; ".join(filter(None, (binding.words(future), left_words(future)))),
+            lambda future: "; ".join(filter(None, (binding.words(future), left_words(future), about_shell))),
         )
         if name is not None:
             self._ip.push({name: future})

@@ -63,6 +63,13 @@ def test_what_cannot_be_imported_here_is_said(nb: Notebook) -> None:
     assert not _bound(nb, "sing")
 
 
+def test_the_line_says_which_magics_mean_the_worker(nb: Notebook) -> None:
+    line = nb.run("%%p2p --wait\n%precision 3\nnames = %who_ls\n1 / 3").status_line or ""
+    assert "%precision held for this task: without %%p2p it holds for the notebook" in line
+    assert "%who_ls means the worker" in line
+    assert "the worker, which" not in (nb.run("%%p2p --wait\n%time 7 % 4").status_line or "")
+
+
 def test_names_of_a_script_are_bound(nb: Notebook) -> None:
     nb.run("from pathlib import Path\nPath('rooks.py').write_text('import math\\ncaw = math.floor(2.5)')")
     cell = nb.run("%%p2p --wait --bind all\n%run -i rooks.py and more")
