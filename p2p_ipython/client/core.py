@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.local import LocalCluster
     from p2p_ipython.client.mapping import Calls
     from p2p_ipython.protocol.presence import Presence
+    from p2p_ipython.task.around import Part
     from p2p_ipython.task.seeds import Seed
     from p2p_ipython.task.task import Task
 
@@ -118,7 +119,7 @@ class ClusterCore:
         *,
         files: Mapping[str, bytes] | None = None,
         modules: bool = True,
-        seed: Seed | None = None,
+        seed: Part | None = None,
         env: Iterable[str] = (),
     ) -> Future[Any]:
         """Submit a task that is made already, or raise; its pins in ``store`` are the cluster's from now on.

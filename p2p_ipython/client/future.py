@@ -233,7 +233,7 @@ class Future(concurrent.futures.Future[T]):
         >>> future.result(), future.names
         (3, ())
         """
-        return tuple(name for kind, name in self._attached if kind == "name")
+        return tuple(name for kind, name in self._attached if kind == "name" and name.isidentifier())
 
     @property
     def files(self) -> TaskFiles:

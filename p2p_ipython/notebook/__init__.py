@@ -12,6 +12,7 @@
 ``dry_run``               the table of ``%%p2p --dry-run``
 ``members_table``         the table of ``%p2p_members``
 ``output``                puts the output of a task under the cell that submitted it, in each kind of front end
+``shell_words``           which magics of a cell mean the worker's shell
 ``status_line``           the line under that cell: what it says, and when it is updated
 ``card``, ``card_widget``  the card that replaces the line of a task that takes a while
 ``notice``                a text under a cell, with buttons to answer guests

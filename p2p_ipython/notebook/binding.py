@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
 
 from p2p_ipython.errors import CaptureError, P2PError
 from p2p_ipython.protocol.plain import plain
+from p2p_ipython.task.seeds import set_state
 
 if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
     from p2p_ipython.task.bindings import Bindings, Import
+
+_SCRIPT = 1 << 20
+"""Characters of a script that are looked at."""
 
 _SHOWN = 6
 """Names that a line shows."""
@@ -26,6 +32,7 @@ class Binding:
     ``asked``: names to put into the notebook, all or none; if they are ``every`` name of the cell, those that can be.
     ``imports``: those of them that the cell imports, which the notebook imports, too. ``kept``: names of which the
     line says that they stay with the task; ``changed``: values of the notebook of which the task changes its copy.
+    ``states``: names of random generators, as ``seeds.STATES`` has them, that go on from where the task has ended.
     """
 
     asked: tuple[str, ...] = ()
@@ -33,6 +40,7 @@ class Binding:
     imports: tuple[Import, ...] = ()
     kept: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,16 +111,42 @@ def chosen(option: str | None, binds: Bindings, sent: Container[str], modules: C
 
 def bind(binding: Binding, future: Future[Any], push: Callable[[dict[str, Any]], object]) -> str:
     """Bind what was asked for; return what there is to say against it, "" for nothing."""
-    if not (binding.asked or binding.imports) or future.cancelled():
+    if future.cancelled():
+        return ""
+    for name in binding.states:
+        with suppress(P2PError, KeyError):  # it has failed before it began
+            set_state(name, future[name])
+    if not (binding.asked or binding.imports):
         return ""
     try:
         values = binding.values(future)
     except P2PError as error:
         return f"Nothing was bound. {error}"
-    push(dict(_imported(binding.imports)) | values)  # what the cell has set is set, whatever it imports
+    imported = dict(_imported(binding.imports))
+    push(imported | values)  # what the cell has set is set, whatever it imports
+    if future._promise.failure:
+        return ""
+    words = []
     missing = [name for name in binding.asked if name not in values]
-    if binding.every and missing and not future._promise.failure:
-        return f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why."
+    if binding.every and missing:
+        words.append(f"Not bound, because they can't be read here: {_few(missing)}. future[{missing[0]!r}] says why.")
+    if gone := [each for each in binding.imports if each.name not in ("*", *imported, *values)]:
+        modules = _few(dict.fromkeys(each.module for each in gone))
+        words.append(
+            f"Not bound, because {modules} can't be imported here as over there: {_few(each.name for each in gone)}. "
+            "Install it here, or put its folder on this notebook's sys.path."
+        )
+    return " ".join(words)
+
+
+def script_of(line: str) -> str:
+    """Return the text of the file beside the notebook that ``%run`` with this line runs; "" for none."""
+    words = [word for word in line.split() if not word.startswith("-")]
+    path = Path(words[0]) if words else Path()
+    if path.suffix != ".py" or path.is_absolute() or ".." in path.parts:
+        return ""
+    with suppress(OSError, ValueError), path.open(encoding="utf-8") as file:
+        return file.read(_SCRIPT)
     return ""
 
 

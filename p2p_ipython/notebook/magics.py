@@ -17,6 +17,7 @@ import re
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from p2p_ipython.client.printing import printed
 from p2p_ipython.client.seeded import checked, seed_of
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
-from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words
+from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words, script_of
 from p2p_ipython.notebook.card import Cards, line_html
 from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import dry_environment, show_names
@@ -53,7 +54,8 @@ from p2p_ipython.notebook.lines import (
 )
 from p2p_ipython.notebook.output import CellOutput, CurrentCell
 from p2p_ipython.notebook.panel.registration import Opened, Registration
-from p2p_ipython.notebook.seed_advice import seed_advice
+from p2p_ipython.notebook.seed_advice import seed_advice, seeded_draws, states_of
+from p2p_ipython.notebook.shell_words import shell_words
 from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.notebook.status_line import StatusLines, first_text
 from p2p_ipython.protocol.plain import plain
@@ -65,9 +67,9 @@ if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.future import Future
     from p2p_ipython.notebook.panel.panels import Panels
+    from p2p_ipython.task.around import Part
     from p2p_ipython.task.capture import Captured
     from p2p_ipython.task.modules import Modules
-    from p2p_ipython.task.seeds import Seed
 
 _NO_BINDING = Binding()
 
@@ -288,6 +290,11 @@ class P2PMagics(Magics):
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
         label = unquoted(options.label) or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
+        draws_on = options.wait and not cluster.shared
+        seeded = seeded_draws(captured, self._ip, whole=draws_on) if seed is None else []
+        states = states_of(seeded) if draws_on else None
+        if states is not None:
+            binding = replace(binding, states=tuple(states.states))
         if options.wait:
             output.end_last()
         future = self._submit(
@@ -300,16 +307,17 @@ class P2PMagics(Magics):
             binding=binding,
             files=files,
             modules=not options.no_modules,
-            seed=seed,
+            seed=seed or states,
             env=env,
         )
-        if seed is None and (words := seed_advice(captured, self._ip)):
+        if states is None and (words := seed_advice(seeded)):
             say(words)
+        about_shell = shell_words(captured, self._ip.transform_cell)
         shown = self._status_lines.add(
             future,
             output,
             lambda: cluster._core.record.entries.get(future.task_id),
-            lambda future: "; ".join(filter(None, (binding.words(future), left_words(future)))),
+            lambda future: "; ".join(filter(None, (binding.words(future), left_words(future), about_shell))),
             waits=options.wait,
         )
         if name is not None:
@@ -370,6 +378,7 @@ class P2PMagics(Magics):
                 include=chosen.include,
                 exclude=chosen.exclude,
                 values_in_strings=self.cluster is not None and not self.cluster.shared,
+                script=script_of,
             )
         except SyntaxError:
             pass
@@ -396,7 +405,7 @@ class P2PMagics(Magics):
         binding: Binding = _NO_BINDING,
         files: Mapping[str, bytes] | None = None,
         modules: bool = True,
-        seed: Seed | None = None,
+        seed: Part | None = None,
         env: Iterable[str] = (),
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
@@ -409,7 +418,7 @@ class P2PMagics(Magics):
             once=once,
             large=cluster.settings.large,
             names=binding.names,
-            bind=binding.asked,
+            bind=(*binding.asked, *binding.states),
         )
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)

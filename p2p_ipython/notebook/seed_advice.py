@@ -1,6 +1,7 @@
-"""One line of advice under a cell that draws from a global random generator that the notebook has seeded.
+"""Cells that draw from a global random generator that the notebook has seeded.
 
-The seed stays at home: else all tasks would draw the same numbers.
+On machines of one's own, a cell that the notebook waits for draws on from there, and the notebook from where the cell
+has ended. For others the seed stays at home: else all tasks would draw the same numbers. A line says so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.task.reads import parsed
+from p2p_ipython.task.seeds import STATES, States, state_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,26 +29,40 @@ _OWN = frozenset(
 """What makes a generator of the caller's own."""
 
 
-def seed_advice(captured: Captured, ip: InteractiveShell) -> str:
-    """Return the line; "" for nothing to say."""
-    if not (_is_numpy_seeded() or "random" in sys.modules):
-        return ""
+def seeded_draws(captured: Captured, ip: InteractiveShell, *, whole: bool = False) -> list[str]:
+    """Return the modules whose seeded generators the cell draws from: "random" and "numpy.random".
+
+    With ``whole`` also those that the cell seeds itself.
+    """
     used: set[str] = set()
     try:
         for node in ast.walk(parsed(captured.source, ip.transform_cell)):
             used.update(_drawn(node, captured.home))
     except SyntaxError:
-        return ""
+        return []
     for name in captured.names:
         used.update(_drawn_by(captured.home.get(name)))
-    seeded = [
+    return [
         name
         for name, is_seeded in (("numpy.random", _is_numpy_seeded), ("random", lambda: _is_random_seeded(ip)))
-        if name in used and f"{name}.seed" not in used and is_seeded()
+        if (whole if f"{name}.seed" in used else name in used and is_seeded())
     ]
+
+
+def seed_advice(seeded: list[str]) -> str:
+    """Return the line; "" for nothing to say."""
     if not seeded:
         return ""
-    return f"The seed of {' and '.join(seeded)} stays in this notebook; --seed N gives the task one."
+    return (
+        f"The seed of {' and '.join(seeded)} stays in this notebook; --seed N gives the task one. "
+        "On machines of your own, --wait lets it draw on from here."
+    )
+
+
+def states_of(seeded: list[str]) -> States | None:
+    """Return how far the generators are, for a task that draws on from there; None for none."""
+    found = {STATES[name]: state_of(STATES[name]) for name in seeded}
+    return States({name: state for name, state in found.items() if state is not None}) if found else None
 
 
 def _is_numpy_seeded() -> bool:
@@ -86,7 +102,11 @@ def _resolved(node: ast.expr, home: dict[str, Any]) -> Any:
 def _drawn_by(value: Any) -> Iterator[str]:
     """Yield what a name of the notebook draws from: a function that names the module, or one of the generator's own."""
     if isinstance(value, FunctionType) and "random" in value.__code__.co_names:
-        yield "random" if value.__globals__.get("random") is random else "numpy.random"
+        named = [value.__globals__.get(name) for name in value.__code__.co_names]
+        if random in named:
+            yield "random"
+        if random not in named or any(each is not None and each is sys.modules.get("numpy") for each in named):
+            yield "numpy.random"
     owner = getattr(value, "__self__", None)
     if owner is not None:
         if owner is random._inst:

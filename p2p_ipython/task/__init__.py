@@ -7,9 +7,9 @@ Map:
 * ``capture.py``: the values of these names, those that the notebook's functions use, and the blame for one that can't
   travel
 * ``shell_names.py``: what never travels: IPython's own names
-* ``ended.py``: files, pools and generators, which travel when they are over
-* ``closed.py``: so do databases, threads and processes
-* ``libraries.py``: objects of libraries whose own pickle fails
+* ``ended.py``: files, pools and generators, which travel when they are over; ``unstarted.py``: those before they begin
+* ``closed.py``: databases, threads and processes, which travel when they are over
+* ``libraries.py``: objects of libraries whose own pickle fails or loses something; ``widgets.py``: those of ipywidgets
 * ``payload.py``: the bytes of a task and of a result
 * ``buffer_store.py``: the client's large buffers, by the hash of their bytes
 * ``by_identity.py``: constants and streams that there is one of in each process

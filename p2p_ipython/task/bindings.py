@@ -8,9 +8,11 @@ to change something in place: it is for a word of advice, so it may miss what on
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from p2p_ipython.task.reads import OPTION, Transform, magic_of, parsed
 
 _CHANGING = frozenset(
     (
@@ -28,6 +30,12 @@ _CHANGING_FIRST = frozenset(
     ("shuffle", "heappush", "heappop", "heapify", "heapreplace", "heappushpop", "insort", "insort_left", "insort_right")
 )
 """Functions that change their first argument."""
+
+Script = Callable[[str], str]
+"""Returns the text of the file that ``%run`` with this line runs; "" for one that isn't known."""
+
+_RUN_HERE = frozenset({"time", "capture", "prun"})
+"""Magics whose code runs in the notebook's namespace. That of ``%timeit`` runs in one of its own."""
 
 
 class Import(NamedTuple):
@@ -58,11 +66,28 @@ class Bindings:
         return frozenset(each.name for each in self.imports)
 
 
-def bindings_in(tree: ast.Module) -> Bindings:
-    """Analyse a cell that is parsed (``reads.parsed``)."""
-    bound = dict.fromkeys(_bound(tree))
-    changed = dict.fromkeys(name for name in _changed(tree) if name not in bound)
-    return Bindings(tuple(bound), tuple(_imports(tree)), tuple(changed))
+def bindings_in(tree: ast.Module, transform: Transform, script: Script = lambda _line: "") -> Bindings:
+    """Analyse a cell that is parsed (``reads.parsed``), and the code below magics that run it in the notebook."""
+    trees = [tree, *_in_magics(tree, transform, script)]
+    bound = dict.fromkeys(name for each in trees for name in _bound(each))
+    changed = dict.fromkeys(name for each in trees for name in _changed(each) if name not in bound)
+    return Bindings(tuple(bound), tuple(name for each in trees for name in _imports(each)), tuple(changed))
+
+
+def _in_magics(tree: ast.Module, transform: Transform, script: Script, depth: int = 3) -> Iterator[ast.Module]:
+    """Yield the code of ``%time``, ``%%capture`` and the like; the name that ``%%capture`` binds as if it were set."""
+    for name, line, body in filter(None, map(magic_of, _outside(tree))):
+        texts = [line, body] if name in _RUN_HERE else [script(line)] if name == "run" else []
+        if name == "capture":
+            texts[0] = "".join(f"{word} = None" for word in line.split()[:1] if word.isidentifier())
+        for text in texts:
+            try:
+                inside = parsed(OPTION.sub("", text), transform)
+            except SyntaxError:
+                continue
+            yield inside
+            if depth:
+                yield from _in_magics(inside, transform, script, depth - 1)
 
 
 def _outside(tree: ast.AST) -> Iterator[ast.AST]:

@@ -29,7 +29,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 from p2p_ipython.errors import CaptureError, NotPicklable
-from p2p_ipython.task.bindings import Bindings, bindings_in
+from p2p_ipython.task.bindings import Bindings, Script, bindings_in
 from p2p_ipython.task.blame import Part, culprit
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
@@ -88,12 +88,13 @@ def capture_cell(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     values_in_strings: bool = False,
+    script: Script = lambda _line: "",
 ) -> Captured:
     """Find what ``source`` uses of ``home``, the notebook's namespace.
 
     ``transform`` is IPython's ``transform_cell``. ``include`` names travel in any case, ``exclude`` names never
     do; with ``automatic`` False only the included ones do. ``values_in_strings``: small values that strings mention
-    travel, too.
+    travel, too. ``script`` returns the text of what ``%run`` runs.
 
     Raises ``CaptureError`` for an empty cell, a missing included name or a future that isn't finished, and
     ``SyntaxError`` with the cell's own line numbers.
@@ -140,10 +141,12 @@ def capture_cell(
             if isinstance(home[word], FunctionType | type) and not _all_travel(added, home):
                 for name in added:  # a word in a string must keep no cell from being sent
                     del used_by[name]
+    for name in _for_effects(imports_of(tree), home) if automatic else ():
+        list(found([name], CELL))
     names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
     used = (part for value in names.values() if isinstance(value, _Module) for part in (value.name, *value.submodules))
     modules = frozenset((*imports_of(tree), *used))
-    return Captured(source, names, used_by, left_out, home, bindings_in(tree), modules)
+    return Captured(source, names, used_by, left_out, home, bindings_in(tree, transform, script), modules)
 
 
 def _looked_through(read: Reads, home: Mapping[str, Any]) -> Iterator[str]:
@@ -297,6 +300,21 @@ def _guessed(value: object, *, values: bool) -> bool:
     if isinstance(value, FunctionType | type):
         return _is_ours(value)
     return values and is_small(value)
+
+
+def _for_effects(imported: Iterable[str], home: dict[str, Any]) -> Iterator[str]:
+    """Yield names of modules that the notebook has imported for their effects on a package that the cell imports from.
+
+    As ``sklearn.experimental.enable_iterative_imputer``: it defines nothing itself. On the worker it may be missing.
+    """
+    packages = {name.partition(".")[0] for name in imported}
+    for name, value in home.items():
+        if not isinstance(value, ModuleType) or "." not in value.__name__ or hasattr(value, "__path__"):
+            continue
+        if value.__name__.partition(".")[0] in packages and not any(
+            getattr(part, "__module__", "") == value.__name__ for part in vars(value).values()
+        ):
+            yield name
 
 
 def _travelling(name: str, value: Any, dotted: Iterable[str], *, sure: bool) -> Any:

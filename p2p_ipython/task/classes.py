@@ -123,6 +123,9 @@ def complete_class(cls: Any, attributes: Mapping[str, Any]) -> None:
     # Python deletes __firstlineno__ when other attributes are set.
     for name in sorted(attributes.keys() - {"_abc_impl"}, key=lambda each: each == "__firstlineno__"):
         put(cls, name, attributes[name])
+    for name, part in attributes.items():
+        if type(part) is property:  # it says its name in an error
+            part.__set_name__(cls, name)  # type: ignore[attr-defined]
     for each in registered:
         abc.ABCMeta.register(cls, each)
 

@@ -1,8 +1,10 @@
-"""Files, pools and generators: open ones stay where they are open, those that are over travel as what they are.
+"""Files, pools and generators: those in use stay where they are, those that are over travel as what they are.
 
 ``with open(…) as file`` and ``with ThreadPoolExecutor() as pool`` leave a name behind that is of no more use. A cell
 that does so must be able to run elsewhere, and the name to come back: a closed file has its name, mode and encoding, a
 pool that was shut down refuses tasks, a generator that has ended yields nothing.
+
+A pool with nothing to do is as good as a new one, so it travels as one. unstarted.py has generators before they begin.
 
 Standard library only: the runner imports this inside the sandbox.
 """
@@ -17,12 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import CoroutineType, GeneratorType
 from typing import Any
 
+from p2p_ipython.task import unstarted
+
 FILES = (io.TextIOWrapper, io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 _ONCE = (GeneratorType, CoroutineType)
 _POOLS = {"ThreadPoolExecutor": "concurrent.futures.thread", "ProcessPoolExecutor": "concurrent.futures.process"}
 """By name, and not imported here: that of processes takes a while."""
 
-Reduced = tuple[Any, tuple[Any, ...]]
+Reduced = tuple[Any, ...]
 
 
 def refuse_open_file(value: object) -> None:
@@ -42,7 +46,9 @@ def taken_apart(value: Any) -> Reduced | None:
     kind = type(value)
     if kind in _ONCE:
         over = value.gi_frame is None if kind is GeneratorType else value.cr_frame is None
-        return (ended_once, (kind is CoroutineType, value.__name__, value.__qualname__)) if over else None
+        if not over:
+            return unstarted.taken_apart(value)
+        return ended_once, (kind is CoroutineType, value.__name__, value.__qualname__)
     if kind in FILES:
         if not value.closed:
             return None
@@ -55,7 +61,24 @@ def taken_apart(value: Any) -> Reduced | None:
             return None
         return closed_file, (FILES.index(kind), name, str(mode), encoding, errors)
     over = getattr(value, "_shutdown", False) or getattr(value, "_shutdown_thread", False)
-    return (ended_pool, (kind.__name__, value._max_workers)) if over else None
+    return (ended_pool, (kind.__name__, value._max_workers)) if over else _idle_taken_apart(value)
+
+
+def _idle_taken_apart(pool: Any) -> Reduced | None:
+    """Return how to make a pool like ``pool``; None if it works, or if it isn't known how it was made."""
+    ways = vars(pool)
+    if "_initializer" not in ways:
+        return None
+    settings = {"max_workers": pool._max_workers, "initializer": pool._initializer, "initargs": pool._initargs}
+    if isinstance(pool, ThreadPoolExecutor):
+        idle = pool._work_queue.empty() and pool._idle_semaphore._value >= len(pool._threads)
+        settings["thread_name_prefix"] = pool._thread_name_prefix
+    else:
+        from multiprocessing import get_context
+
+        idle = not pool._pending_work_items and pool._mp_context is get_context()
+        settings["max_tasks_per_child"] = pool._max_tasks_per_child
+    return (idle_pool, (type(pool).__name__, settings)) if idle and not pool._broken else None
 
 
 def closed_file(kind: int, name: str | bytes | int | None, mode: str, encoding: str | None, errors: str | None) -> Any:
@@ -95,6 +118,20 @@ def ended_once(waited: bool, name: str, qualname: str) -> Any:
     made.close()
     made.__name__, made.__qualname__ = name, qualname
     return made
+
+
+def idle_pool(name: str, settings: dict[str, Any]) -> Any:
+    """Make a pool that has nothing to do yet. It begins its threads or processes once it has.
+
+    >>> with idle_pool("ThreadPoolExecutor", {"max_workers": 1}) as pool:
+    ...     pool.submit(pow, 2, 3).result()
+    8
+    """
+    if name == "ThreadPoolExecutor":
+        return ThreadPoolExecutor(**settings)
+    from concurrent.futures import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(**settings)
 
 
 def ended_pool(name: str, workers: int) -> Any:

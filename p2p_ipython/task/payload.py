@@ -45,6 +45,8 @@ from p2p_ipython.task import (
     objects,
     seeds,
     sources,
+    unstarted,
+    widgets,
 )
 from p2p_ipython.task.buffer_store import STEP, BufferStore
 from p2p_ipython.task.ended import refuse_open_file
@@ -377,8 +379,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_itself = by_identity.may_be_known(kind)
         if by_itself and (known := by_identity.known_by_identity(value)) is not NotImplemented:
             return known
-        if (arguments := libraries.MADE_OF.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
-            return kind, arguments(value)
+        if (reducer := libraries.reducer_of(kind)) is not None:
+            return reducer(value)
         if issubclass(kind, logging.Handler):
             return log_settings.handler_taken_apart(value)
         if closed.may_be_closed(kind):
@@ -451,7 +453,10 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 
 _BUILDERS = {
     id(part): part
-    for module in (by_identity, by_value, classes, cloudpickle.cloudpickle, log_settings, objects, sources)
+    for module in (
+        *(by_identity, by_value, classes, cloudpickle.cloudpickle, libraries, log_settings, objects, sources),
+        *(unstarted, widgets),
+    )
     for part in vars(module).values()
     if isinstance(part, FunctionType | type) and part.__module__ == module.__name__
 }

@@ -37,7 +37,7 @@ _STRINGS = 100_000
 """Characters of a cell's strings that are looked at."""
 
 _SHELL_WORD = re.compile(r"\$(\w+)")
-_OPTION = re.compile(r"^\s*(-\w+\s+(\d+\s+)?)+")
+OPTION = re.compile(r"^\s*(-\w+\s+(\d+\s+)?)+")
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ class _Flow:
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 self.expression(node.generators[0].iter)
                 self.nested(node)
-            case ast.Call() if (magic := _magic(node)) is not None:
+            case ast.Call() if (magic := magic_of(node)) is not None:
                 self.magic(*magic)
             case _:
                 for child in ast.iter_child_nodes(node):
@@ -330,7 +330,7 @@ class _Flow:
         for expression in _expanded(line):
             self.python(expression)
         if name in _PYTHON_MAGICS:
-            self.python(_OPTION.sub("", line))
+            self.python(OPTION.sub("", line))
             self.python(body)
 
     def python(self, source: str) -> None:
@@ -414,7 +414,7 @@ def _inner_names(node: ast.expr | ast.stmt) -> list[str]:
     return list(dict.fromkeys((*visit(table), *sorted(again))))
 
 
-def _magic(node: ast.Call) -> tuple[str, str, str] | None:
+def magic_of(node: ast.AST) -> tuple[str, str, str] | None:
     """(name, line, body) of ``get_ipython().run_…_magic(…)``, which IPython makes of magics and shell commands."""
     match node:
         case ast.Call(

@@ -5,8 +5,11 @@ seeded by it, ``random`` by the first 128 bits of its state, torch by the next 6
 (seed_sequence.py). So the results are the same on any number of workers, also if some of them lack it. Without a seed,
 each task has a stream of its own that nobody can foretell.
 
-The hidden generators of ``random`` and ``numpy.random`` never travel, though ``random.random`` is a method of one:
-otherwise tasks would draw the same numbers by accident.
+The hidden generators of ``random``, ``numpy.random`` and sympy never travel, though ``random.random`` is a method of
+one: otherwise tasks would draw the same numbers by accident.
+
+A cell that the notebook waits for, on machines of one's own, draws on from where the notebook's seeded generators are,
+and brings back how far it came.
 
 Both sides import this module, the runner inside the sandbox: standard library only.
 """
@@ -15,8 +18,9 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +28,13 @@ from p2p_ipython.task.on_import import forget, on_import
 from p2p_ipython.task.seed_sequence import child_words
 
 _NUMPY = "numpy.random.mtrand"
+_HIDDEN = (
+    ("random", "_inst"),
+    (_NUMPY, "_rand"),
+    ("sympy.core.random", "rng"),
+    ("sympy.core.random", "_assumptions_rng"),
+)
+"""Generators behind functions: each with its module, and its name there."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +63,58 @@ class Seed:
         return child_words(self.seed, self.index, 6)
 
 
+STATES = {"random": "random.getstate()", "numpy.random": "numpy.random.get_state()"}
+"""By module: under which name the state of its global generator comes back. No cell binds a name like that."""
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """The global generators of a notebook as they are, by the names in ``STATES``; see ``around.Part``.
+
+    Only for a task that the notebook waits for: it draws on from there, and the states come back. So no two draw the
+    same.
+    """
+
+    states: Mapping[str, Any]
+
+    def enter(self) -> Callable[[], None]:
+        """Set those that are there, and numpy's once it is imported."""
+        for name, state in self.states.items():
+            if name == STATES["random"]:
+                random.setstate(state)
+            else:
+                on_import(_NUMPY, partial(set_state, name, state))
+        return forget
+
+
+def state_of(name: str) -> Any:
+    """Return the state of a global generator as plain data; None if there is none like numpy's first one.
+
+    >>> state_of("random.getstate()") == random.getstate()
+    True
+    """
+    if name == STATES["random"]:
+        return random.getstate()
+    module: Any = sys.modules.get(_NUMPY)
+    state = module.get_state(legacy=False) if module is not None else {}
+    return state if state.get("bit_generator") == "MT19937" else None
+
+
+def set_state(name: str, state: Any) -> None:
+    """Set a global generator. Raises what the generator raises."""
+    if name == STATES["random"]:
+        random.setstate(state)
+    else:
+        sys.modules[_NUMPY].set_state(state)
+
+
 def _number(words: list[int]) -> int:
     return sum(word << 32 * place for place, word in enumerate(words))
 
 
 def is_hidden(value: object) -> bool:
-    """Whether ``value`` is the generator behind the functions of ``random``, or of ``numpy.random``."""
-    if value is random._inst:
-        return True
-    module = sys.modules.get(_NUMPY)
-    return module is not None and value is module._rand
+    """Whether ``value`` is the generator behind the functions of ``random``, or of a library."""
+    return _place_of(value) is not None
 
 
 def may_be_hidden(kind: type) -> bool:
@@ -69,14 +122,19 @@ def may_be_hidden(kind: type) -> bool:
     return kind is random.Random or kind.__module__ == _NUMPY
 
 
-def hidden_taken_apart(value: object) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def hidden_taken_apart(value: object) -> tuple[Callable[..., Any], Any]:
     """Reduce a hidden generator: to the worker's own one."""
-    name = ("random", "_inst") if value is random._inst else (_NUMPY, "_rand")
-    return hidden, name
+    return hidden, _place_of(value)
 
 
 def hidden(module: str, name: str) -> Any:
     """Return the hidden generator of this process; what ``hidden_taken_apart`` makes calls it."""
-    if (module, name) not in (("random", "_inst"), (_NUMPY, "_rand")):
+    if (module, name) not in _HIDDEN:
         raise ValueError(f"{module}.{name} is no generator")
     return getattr(import_module(module), name)
+
+
+def _place_of(value: object) -> tuple[str, str] | None:
+    """Return the module of a hidden generator, and its name there; None for another value."""
+    loaded = ((place, sys.modules.get(place[0])) for place in _HIDDEN)
+    return next((place for place, module in loaded if module and getattr(module, place[1], None) is value), None)

@@ -28,8 +28,8 @@ def read_shell(module: Any) -> dict[str, Any] | None:
     if ip is None:
         return None
     found: dict[str, Any] = {}
-    traits = ip._trait_values
-    _put(found, "traits", {name: traits[name] for name, usual in _TRAITS.items() if traits.get(name, usual) != usual})
+    traits = {name: getattr(ip, name) for name in _TRAITS}  # they may have been set on the class
+    _put(found, "traits", {name: value for name, value in traits.items() if value != _TRAITS[name]})
     text = ip.display_formatter.formatters["text/plain"]._trait_values
     _put(found, "text", {name: text[name] for name, usual in _TEXT.items() if text.get(name, usual) != usual})
     mode = getattr(ip.InteractiveTB, "mode", _MODE)

@@ -53,6 +53,34 @@ def test_all_names_of_a_module_are_bound_and_those_of_the_cell_before_them(nb: N
     assert nb.run("round(pi, 2), e, floor(2.5)").value == "(3.14, 3, 2)"
 
 
+def test_what_cannot_be_imported_here_is_said(nb: Notebook) -> None:
+    made = "import pathlib, sys, tempfile\nwith tempfile.TemporaryDirectory() as folder:\n"
+    made += "    pathlib.Path(folder, 'larks.py').write_text('def sing(): pass')\n    sys.path.append(folder)\n"
+    cell = nb.run(f"%%p2p --wait --bind all\n{made}    from larks import sing\nloud = 1")
+    assert cell.error is None, cell.error
+    assert "Not bound, because larks can't be imported here as over there: sing." in cell.text
+    assert nb.run("loud").value == "1"
+    assert not _bound(nb, "sing")
+
+
+def test_the_line_says_which_magics_mean_the_worker(nb: Notebook) -> None:
+    line = nb.run("%%p2p --wait\n%precision 3\nnames = %who_ls\n1 / 3").status_line or ""
+    assert "%precision held for this task: without %%p2p it holds for the notebook" in line
+    assert "%who_ls means the worker" in line
+    assert "the worker, which" not in (nb.run("%%p2p --wait\n%time 7 % 4").status_line or "")
+
+
+def test_names_of_a_script_are_bound(nb: Notebook) -> None:
+    nb.run("from pathlib import Path\nPath('rooks.py').write_text('import math\\ncaw = math.floor(2.5)')")
+    cell = nb.run("%%p2p --wait --bind all\n%run -i rooks.py and more")
+    assert cell.error is None, cell.error
+    assert nb.run("caw, math.floor(1.5)").value == "(2, 1)"
+    cell = nb.run(
+        "Path('rooks.py').unlink()\nget_ipython().run_cell_magic('p2p', '--wait --bind all', '%run rooks.py')"
+    )
+    assert "rooks.py" in str(cell.error) + cell.text
+
+
 def test_a_file_that_the_cell_has_closed_comes_back_closed(nb: Notebook) -> None:
     cell = nb.run("%%p2p --wait --bind all\nimport os\nwith open(os.devnull, 'w') as file:\n    file.write('x')")
     assert cell.error is None, cell.error

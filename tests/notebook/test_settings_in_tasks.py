@@ -115,13 +115,13 @@ def test_the_shell_s_settings_aliases_and_line_magics_hold_in_tasks(nb: Notebook
     nb.done(
         "%xmode Context\n%precision\n%unalias greet\nip = get_ipython()\n"
         "del ip.magics_manager.magics['line']['double']\n"
-        "ip.ast_node_interactivity = 'all'"
+        "type(ip).__mro__[1].ast_node_interactivity = 'all'"
     )
     cell = nb.done("%%p2p --wait\n11\n12")
     assert {"11", "12"} <= {
         c["data"]["text/plain"] for kind in ("display_data", "execute_result") for c in cell.of(kind)
     }
-    nb.done("ip.ast_node_interactivity = 'last_expr'")
+    nb.done("type(ip).__mro__[1].ast_node_interactivity = 'last_expr'")
 
 
 def test_the_environment_is_the_notebook_s_and_its_values_are_not_shown(nb: Notebook) -> None:
@@ -158,9 +158,10 @@ def test_a_seed_gives_the_same_numbers_and_without_one_no_two_tasks_are_alike(nb
 def test_a_seed_that_stays_here_is_said(nb: Notebook, draw: str) -> None:
     begin = "import numpy, numpy as np, random\nfrom numpy.random import rand\ndef mine(): return np.random.rand()"
     nb.done(f"{begin}\nnp.random.seed(42); random.seed(42)")
-    assert "stays in this notebook; --seed N" in nb.done(f"%%p2p --wait\n{draw}").text
-    assert "stays in this notebook" not in nb.done(f"%%p2p --wait --seed 3\n{draw}").text
-    assert "stays in this notebook" not in nb.done("%%p2p --wait\nnp.random.default_rng(3).normal()").text
+    assert "stays in this notebook; --seed N" in nb.done(f"%%p2p\n{draw}").text
+    assert "stays in this notebook" not in nb.done(f"%%p2p --seed 3\n{draw}").text
+    assert "stays in this notebook" not in nb.done(f"%%p2p --wait\n{draw}").text, "it draws on"
+    assert "stays in this notebook" not in nb.done("%%p2p\nnp.random.default_rng(3).normal()").text
 
 
 def test_a_logger_that_writes_to_the_cell_does_so_in_tasks(nb: Notebook) -> None:
@@ -178,3 +179,30 @@ def test_a_logger_that_writes_to_the_cell_does_so_in_tasks(nb: Notebook) -> None
     nb.done("log.removeHandler(handler); log.propagate = True; log.setLevel(0)")
     assert nb.done(sold).text == ""
     assert nb.done("%%p2p --wait\nlog.warning('sold out'), len(log.handlers)").value == "(None, 0)"
+
+
+@pytest.mark.parametrize("draw", ["np.random.rand()", "random.random()", "both()"])
+@pytest.mark.parametrize("way", ["%%p2p --wait", "%%p2p --wait --bind all"])
+def test_a_cell_that_is_waited_for_draws_on_and_the_notebook_after_it(nb: Notebook, draw: str, way: str) -> None:
+    begin = "import numpy as np, random\nboth = lambda: (random.gauss(), np.random.rand())\n"
+    seed = "np.random.seed(42); random.seed(42)"
+    home = nb.done(f"{begin}{seed}\n[{draw} for _ in range(4)]").value
+    nb.done(f"{seed}\nseen = [{draw}]")
+    away = nb.done(f"{way}\n[{draw}, {draw}]").value
+    nb.done(f"seen += {away}")
+    failed = nb.run(f"{way}\n{draw}\n1 / 0")
+    assert failed.error is not None
+    assert failed.error["ename"] == "ZeroDivisionError"
+    nb.done(f"{seed}\n_ = [{draw} for _ in range(4)]\nlater = {draw}\n{seed}\n_ = [{draw} for _ in range(3)]")
+    nb.done(f"{way}\n_ = {draw}")
+    assert nb.done(f"later == {draw}").value == "True"
+    assert nb.done(f"seen == {home}[:3]").value == "True"
+
+
+def test_a_cell_that_seeds_brings_its_seed_home(nb: Notebook) -> None:
+    nb.done("import random")
+    nb.done("%%p2p --wait\nrandom.seed(3)\n_ = random.random()")
+    here = nb.done("random.random()").value
+    assert nb.done("random.seed(3); _ = random.random(); random.random()").value == here
+    assert nb.done("%%p2p --wait\n1\n").value == "1"
+    assert nb.done("_p2p.names").value == "()"

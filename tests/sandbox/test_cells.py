@@ -93,6 +93,13 @@ async def test_a_display_larger_than_a_frame_comes_in_parts() -> None:
         assert content["data"]["text/plain"] == "é" * 2_000_000
 
 
+async def test_a_value_is_as_it_is_before_its_figure_is_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    async with worker() as it:
+        outcome = await it.cell("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.xlabel('t')")
+    assert str(outcome.value) == "Text(0.5, 0, 't')"
+
+
 async def test_a_figure_is_displayed_and_closed_after_every_cell() -> None:
     pytest.importorskip("matplotlib")
     async with worker() as it:

@@ -235,6 +235,8 @@ async def test_a_bar_for_notebooks_is_a_bar_of_text_that_moves() -> None:
 async def test_a_widget_comes_as_its_text_and_never_as_a_view() -> None:
     pytest.importorskip("ipywidgets")
     async with worker() as it:
-        ((_, content),) = (await it.cell("import ipywidgets\ndisplay(ipywidgets.IntSlider(3))")).displays()
+        outcome = await it.cell("import ipywidgets\nfor i in range(3): display(ipywidgets.IntSlider(i + 1))")
+        *_, (_, content) = outcome.displays()
+        assert outcome.text("stderr").count("A widget that a task makes is shown as text") == 1
         assert list(content["data"]) == ["text/plain"]
         assert "IntSlider(value=3)" in content["data"]["text/plain"]

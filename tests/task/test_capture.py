@@ -245,7 +245,7 @@ def test_files_in_memory_and_the_standard_streams_travel(monkeypatch: pytest.Mon
 
 def test_what_a_container_hides_is_blamed_on_the_container() -> None:
     with pytest.raises(NotPicklable) as caught:
-        freeze(capture("rows", notebook(rows=[1, {"k": (i for i in [])}])), BufferStore(0))
+        freeze(capture("rows", notebook(rows=[1, {"k": threading.Lock()}])), BufferStore(0))
     assert caught.value.name == "rows"
 
 
@@ -377,3 +377,24 @@ def test_a_module_that_only_a_string_mentions_may_be_missing_there() -> None:
     there = unpack(packed.segments, packed.inline, {})
     with pytest.raises(AttributeError):
         there["nw"].anything
+
+
+def test_a_module_imported_for_its_effects_goes_with_a_cell_that_imports_from_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "birds_of_tests"
+    (package / "more").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "more" / "__init__.py").write_text("")
+    (package / "enable_owls.py").write_text("import birds_of_tests\nbirds_of_tests.owls = 3\n")
+    (package / "tools.py").write_text("def fly(): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    home = notebook("from birds_of_tests import enable_owls, more, tools\nimport json.decoder as decoder")
+    try:
+        assert list(capture("from birds_of_tests import owls", home).names) == ["enable_owls"]
+        assert list(capture("import birds_of_tests.tools as t", home).names) == ["enable_owls"]
+        assert not capture("import json", home).names
+        assert not capture("1", home).names
+    finally:
+        for name in [name for name in sys.modules if name.startswith("birds_of_tests")]:
+            del sys.modules[name]

@@ -84,6 +84,11 @@ REGISTRIES = [
 
 SHAPES = [
     (
+        "class A:\n  @property\n  def b(self): pass\n"
+        "def say():\n  try: A().b = 1\n  except AttributeError as error: return str(error)",
+        "say()",
+    ),
+    (
         "@dataclasses.dataclass(slots=True)\nclass P:\n  x: int\n  y: list = dataclasses.field(default_factory=list)",
         "P(1), hasattr(P(1), '__dict__'), P.__slots__",
     ),

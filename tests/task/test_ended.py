@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -68,9 +69,23 @@ def test_a_pool_that_was_shut_down_refuses_tasks_elsewhere_too(kind: type[Execut
     assert threading.active_count() == before
 
 
-def test_a_pool_that_is_there_stays() -> None:
-    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError):
-        pack_result(pool)
+def test_a_pool_at_work_stays() -> None:
+    begun, enough = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: begun.set() or enough.wait(60))
+        assert begun.wait(60)
+        with pytest.raises(TypeError):
+            pack_result(pool)
+        enough.set()
+        running.result(60)
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_a_pool_with_nothing_to_do_is_a_new_one_elsewhere(kind: type[Executor]) -> None:
+    with kind(1, initializer=math.sqrt, initargs=(4,)) as pool, sent(pool) as got:  # type: ignore[call-arg]
+        assert (type(got), got._max_workers) == (kind, 1)
+        assert got.submit(math.sqrt, 9).result(60) == 3
+        assert got is not pool
 
 
 def numbers() -> Iterator[int]:
@@ -95,8 +110,10 @@ def test_a_generator_and_a_coroutine_that_have_ended_travel() -> None:
 
 
 def test_a_generator_that_may_go_on_stays() -> None:
+    begun = numbers()
+    assert next(begun) == 1
     with pytest.raises(TypeError):
-        pack_result(numbers())
+        pack_result(begun)
 
 
 def test_polynomials_travel_though_sympy_cannot_pickle_their_ring() -> None:

@@ -92,7 +92,7 @@ def test_a_value_is_never_less_than_it_was() -> None:
         (LOCK + "def f(x, k=threading.Lock()): return x", "f", "k (lock)"),
         (LOCK + "f = functools.partial(print, 1, end=lock)", "f", "f.keywords['end'] (lock)"),
         (LOCK + "rows = [(1, lock)] * 3", "rows", "rows[0][1] (lock)"),
-        ("rows = [1, (i for i in '')]", "rows", "rows[1] (generator)"),
+        ("rows = [1, (i for i in 'ab')]\nnext(rows[1])", "rows", "rows[1] (generator)"),
     ],
 )
 def test_the_error_names_the_part(source: str, name: str, part: str) -> None:

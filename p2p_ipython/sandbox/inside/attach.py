@@ -12,12 +12,14 @@ from typing import Any
 
 from p2p_ipython.protocol.frames import INLINE
 from p2p_ipython.protocol.task_frames import MAX_WORD, Attached, Task
-from p2p_ipython.task import safe
+from p2p_ipython.task import safe, seeds
 from p2p_ipython.task.payload import Packed, Segment, pack_result
 from p2p_ipython.task.small import SMALL, is_small
 
 ALL_SMALL = 256 << 10
 """Bytes of all values of a task that nobody has asked for."""
+
+_STATES = frozenset(seeds.STATES.values())
 
 _MAX_PIECES = 2048
 """Segments of all values that were asked for: those of a result are in its header."""
@@ -37,15 +39,23 @@ EMPTY = Packed((), b"", {}, False)
 def names_of(task: Task, namespace: Mapping[str, Any]) -> list[Attachment]:
     """Pack the names that a task was asked for, as they are in ``namespace`` now; absent ones are left out.
 
+    Among the names may be those of global random generators, as ``seeds.STATES`` has them.
+
     Inline are at most ``INLINE`` bytes of those that the client wants in any case, and ``ALL_SMALL`` of the others:
     with the value and the files, that fits in one frame.
     """
     made: list[Attachment] = []
     inline, room, pieces = INLINE, ALL_SMALL, _MAX_PIECES
     for name in dict.fromkeys((*task.bind, *task.names)):
-        if name not in namespace:
+        if name in _STATES:
+            value: Any = seeds.state_of(name)
+            if value is None:
+                continue
+        elif name in namespace:
+            value = namespace[name]
+        else:
             continue
-        value, asked = namespace[name], name in task.bind
+        asked = name in task.bind
         kind = _kind(value)
         entry = Attached("name", name, "left", (), kind)
         packed = EMPTY

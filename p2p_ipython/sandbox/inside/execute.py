@@ -229,12 +229,7 @@ class Executor:
                 raise _Failed(TypeError("a cell's payload is not a namespace"), "unloadable")
             self._namespace, payload = payload, None
             enter_main(self._namespace)
-            begun = time.perf_counter()
-            outcome = self._cells.run(task.source, self._namespace, task.label)
-            seconds = time.perf_counter() - begun
-            if outcome.error is not None:
-                raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
-            value, has_value = outcome.value, outcome.has_value
+            made = self._run_cell(task)
         else:
             try:
                 function, arguments, keywords = payload
@@ -254,12 +249,11 @@ class Executor:
             if function is many.call_each:
                 value = many.Outcomes(*value)
             del function, arguments, keywords
-            has_value = True
-        safely = task.reply == "safe"
-        if isinstance(value, many.Outcomes):
-            made = self._each_packed(value, safely)
-        else:
-            made = self._packed(value, safely, has_value, seconds, cell=task.run == "cell")
+            safely = task.reply == "safe"
+            if isinstance(value, many.Outcomes):
+                made = self._each_packed(value, safely)
+            else:
+                made = self._packed(value, safely, seconds, cell=False)
         attachments = self._attachments(task)
         return replace(made, attachments=attachments) if attachments else made
 
@@ -273,6 +267,22 @@ class Executor:
         set_traceback(error, None)
         return result.header(), bytes(inline)
 
+    def _run_cell(self, task: Task) -> _Value:
+        """Run a cell; return its value, packed as it is before figures are drawn. Raises ``_Failed``."""
+        safely, begun, packing = task.reply == "safe", time.perf_counter(), 0.0
+        made = _nothing(safely)
+
+        def take(value: object) -> None:
+            nonlocal made, packing
+            start = time.perf_counter()
+            made = self._packed(value, safely, 0.0, cell=True)
+            packing = time.perf_counter() - start
+
+        outcome = self._cells.run(task.source, self._namespace, task.label, take=take)
+        if outcome.error is not None:
+            raise _Failed(outcome.error, self._kind(outcome.error, "exception"))
+        return replace(made, seconds=time.perf_counter() - begun - packing)
+
     def _run_setup(self, source: str, namespace: dict[str, Any]) -> BaseException | None:
         """Run the cell that a notebook wants run before its first task; return its error."""
         enter_main(namespace)
@@ -281,21 +291,21 @@ class Executor:
         finally:
             enter_main({})
 
-    def _packed(self, value: object, safely: bool, shown: bool, seconds: float, *, cell: bool) -> _Value:
+    def _packed(self, value: object, safely: bool, seconds: float, *, cell: bool) -> _Value:
         """Pack the task's value; show it if it is one of a cell that can't be read everywhere. Raises ``_Failed``."""
         if value is None:
-            return _Value(_SAFE_NOTHING if safely else _NOTHING, shown, seconds, "safe" if safely else "")
+            return replace(_nothing(safely), shown=True, seconds=seconds)
         codec = type_name = at = ""
         try:
             if safely:
                 try:
-                    return _Value(safe.encode(value), shown, seconds, "safe")
+                    return _Value(safe.encode(value), True, seconds, "safe")
                 except safe.Unsupported as error:
                     if cell:
                         self._cells.show_value(value)
                         cell = False
                     codec, type_name, at = "pickle", error.type_name, error.at
-            return _Value(pack_result(value), shown, seconds, codec, type_name, at)
+            return _Value(pack_result(value), True, seconds, codec, type_name, at)
         except BaseException as error:
             if self._kind(error, "") == "interrupted":
                 raise _Failed(error, "interrupted") from None
@@ -307,7 +317,7 @@ class Executor:
         """Pack the outcomes of many calls; those whose value can't be pickled fail alone. Raises ``_Failed``."""
         assert self._task is not None
         try:
-            return self._packed(tuple(outcomes), safely, True, outcomes.seconds, cell=False)
+            return self._packed(tuple(outcomes), safely, outcomes.seconds, cell=False)
         except _Failed as failed:
             if failed.kind != "unpicklable":
                 raise
@@ -318,7 +328,7 @@ class Executor:
                 result, inline = self._failure(self._task, _Failed(_unpicklable(value, error), "unpicklable"))
                 outcomes.failures[index] = result.header(), bytes(inline)
                 outcomes.values[index] = None
-        return self._packed(tuple(outcomes), safely, True, outcomes.seconds, cell=False)
+        return self._packed(tuple(outcomes), safely, outcomes.seconds, cell=False)
 
     def _attachments(self, task: Task) -> tuple[Attachment, ...]:
         """Pack what goes with the value. Raises ``_Failed``."""
@@ -363,6 +373,11 @@ def _unpicklable(value: object, error: BaseException) -> TypeError:
 def _complete(value: Any) -> Any:
     """Return what a call has returned, or what its coroutine returns in the end."""
     return run_to_its_end(value) if isinstance(value, CoroutineType) else value
+
+
+def _nothing(safely: bool) -> _Value:
+    """Return the value of a task that has none, or None."""
+    return _Value(_SAFE_NOTHING if safely else _NOTHING, codec="safe" if safely else "")
 
 
 def _end_fork(failed: _Failed | None) -> None:

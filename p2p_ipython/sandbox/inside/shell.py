@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -41,6 +41,7 @@ _SHOWN = ("text/plain", "image/png", "image/jpeg", "text/markdown", "text/latex"
 """What is sent of a value that may not be readable where it goes."""
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_TEXT_ONLY = "A widget that a task makes is shown as text: make it in a cell that runs here, or end the cell with it."
 
 
 @dataclass
@@ -72,6 +73,9 @@ class _Publisher(DisplayPublisher):
         if self.shell.at_end:
             transient[AT_END] = True
         shown = {kind: each for kind, each in data.items() if kind != _WIDGET}  # its model isn't where it is shown
+        if len(shown) < len(data) and not self.shell.widget_shown:
+            self.shell.widget_shown = True
+            print(_TEXT_ONLY, file=sys.stderr)  # noqa: T201 - a word to the reader, once a task
         self.shell.outlet.display(
             "update_display_data" if update else "display_data",
             {"data": shown, "metadata": metadata or {}, "transient": transient},
@@ -168,6 +172,9 @@ class CellShell(InteractiveShell):
     display_pub_class = Type(_Publisher)
     displayhook_class = Type(_ValueHook)
 
+    widget_shown = False
+    """Whether the task has shown a widget."""
+
     at_end = False
     """Whether the task is over, and shows its figures."""
 
@@ -232,10 +239,19 @@ class Cells:
         self._callbacks = {name: list(functions) for name, functions in self._ip.events.callbacks.items()}
         self._state = ShellState(self._ip)
 
-    def run(self, source: str, namespace: dict[str, Any], label: str, *, silent: bool = False) -> Outcome:
+    def run(
+        self,
+        source: str,
+        namespace: dict[str, Any],
+        label: str,
+        *,
+        silent: bool = False,
+        take: Callable[[object], object] | None = None,
+    ) -> Outcome:
         """Execute ``source`` in ``namespace``, which is ``__main__`` already; ``label`` names it in tracebacks.
 
-        ``silent`` leaves the last expression's value alone. Raises nothing that the cell raises.
+        ``silent`` leaves the last expression's value alone. ``take`` gets it before figures are drawn, which changes
+        some values. Raises nothing that the cell raises, and what ``take`` raises.
         """
         ip, outcome = self._ip, Outcome()
         own = self._own_names()
@@ -245,11 +261,15 @@ class Cells:
         ip.user_ns = namespace
         ip.user_module = sys.modules["__main__"]
         ip.execution_count = 1
+        ip.widget_shown = False
         ip.compile.label = label
         ip.displayhook.source = source
         ip.displayhook.outcome = None if silent else outcome
         try:
             result = self._drive(source)
+            outcome.error = result.error_before_exec or result.error_in_exec
+            if take is not None and outcome.has_value and outcome.error is None:
+                take(outcome.value)
         finally:
             ip.displayhook.outcome = None
             ip.at_end = True
@@ -259,7 +279,6 @@ class Cells:
             finally:
                 ip.at_end = False
         ip.events.trigger("post_run_cell", result)
-        outcome.error = result.error_before_exec or result.error_in_exec
         return outcome
 
     def forget(self) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import random
 import sys
 import types
 from typing import Any
@@ -85,6 +86,20 @@ def _names() -> dict[str, Any]:
     return {n: v for n, v in ip.user_ns.items() if not n.startswith("_") and n not in HIDDEN}
 
 
+def _warned() -> dict[str, dict[Any, Any]]:
+    """Return which warnings each module has shown, which it shows once."""
+    spaces = (
+        (name, vars(module)) for name, module in list(sys.modules.items()) if isinstance(module, types.ModuleType)
+    )
+    return {name: dict(space["__warningregistry__"]) for name, space in spaces if "__warningregistry__" in space}
+
+
+def _drawn() -> tuple[Any, Any]:
+    """Return how far the global random generators are; None for numpy's if there is none."""
+    there = sys.modules.get("numpy.random.mtrand")
+    return random.getstate(), there.get_state() if there is not None else None
+
+
 def _note(result: Any) -> None:
     _last["result"] = result.result
 
@@ -112,13 +127,18 @@ def begin() -> str:
         raw=list(ip.history_manager.input_hist_raw),
         outputs=dict(ip.history_manager.output_hist),
         under=(hook._, hook.__, hook.___),
+        warned=_warned(),
+        drawn=_drawn(),
     )
     _last.clear()
     return ""
 
 
 def end(restore: bool) -> str:
-    """Return what a cell has changed, as JSON; with ``restore``, have the names and counts as they were before it."""
+    """Return what a cell has changed, as JSON; with ``restore``, have the state as it was before it.
+
+    The state is the names, the counts, the random generators, and which warnings have been shown.
+    """
     ip = get_ipython()
     names, before = _names(), _before["names"]
     prints, was = {name: fingerprint(value) for name, value in names.items()}, _before["prints"]
@@ -139,6 +159,13 @@ def end(restore: bool) -> str:
         history.input_hist_raw[:] = _before["raw"]
         history.output_hist.clear()
         history.output_hist.update(_before["outputs"])
+        random.setstate(_before["drawn"][0])
+        if _before["drawn"][1]:
+            sys.modules["numpy"].random.set_state(_before["drawn"][1])
+        for name in _warned():
+            registry = vars(sys.modules[name])["__warningregistry__"]
+            registry.clear()
+            registry.update(_before["warned"].get(name, {}))
     _before.clear()
     _last.clear()
     return json.dumps(found)
