@@ -496,8 +496,10 @@ def policy_words(policy: Policy) -> str:
         "after your yes" if policy.ask else "",
         "on mains power" if policy.mains else "",
         f"while other programs use at most {policy.load:g} processors" if policy.load else "",
+        f"while they use at most {policy.gpu_load:g} graphics cards" if policy.gpu_load else "",
         f"tasks of at most {size_words(policy.input)}" if policy.input else "",
         f"{size_words(policy.bytes_in)} a day in" if policy.bytes_in else "",
         f"{size_words(policy.bytes_out)} a day out" if policy.bytes_out else "",
+        "no packages are installed: tasks can't ask for any yet" if policy.packages != "never" else "",
     ]
     return "; ".join(part for part in parts if part)
