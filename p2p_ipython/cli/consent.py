@@ -38,14 +38,14 @@ def _card(question: Question) -> list[str]:
     lines = question.source.expandtabs().split("\n")
     shown = [f"  | {plain(line, 300)}" for line in lines[:MAX_LINES]] if question.source else []
     more = [f"  ({len(lines) - MAX_LINES} lines more)"] if len(lines) > MAX_LINES else []
-    same = " / always for this very [t]ask" if question.whole else ""
+    same = " / always for this [t]ask's code" if question.whole else ""
     what = "a cell" if question.kind == "cell" else "a call of a function, which travels as data"
     return [
         f"{question.name or 'a member'} ({question.key}) asks to run {plain(question.label, 60)!r}:"
         f" {what}, {size_words(question.size)}",
         *shown,
         *more,
-        "Data can carry code: the sandbox is what holds it.",
+        "Code can run what it is given as data: the sandbox is what holds it.",
         f"[y]es, once / always for this [m]ember{same} / [n]o; no answer in 2 minutes is no:",
     ]
 

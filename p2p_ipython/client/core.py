@@ -89,6 +89,7 @@ class ClusterCore:
             check_open=self.check_open,
             around=lambda task: self.surroundings.around(task, self.store),
             trusts=self.trusts,
+            apart=self.shared,
         )
 
     # -- tasks --

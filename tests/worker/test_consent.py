@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -91,11 +92,33 @@ async def test_always_is_for_the_member_or_for_the_same_bytes() -> None:
         assert why(made, task(), DAVE) == "asking"
 
 
+async def test_the_same_code_is_the_same_with_other_data() -> None:
+    def some(name: str, data: tuple[int, str | None], around: int = 2) -> Task:
+        return replace(task(name), data=(data,), around=((around, None),))
+
+    async with asking() as (made, lender):
+        assert why(made, some("t", (3, None)), body=b"ab123xy") == "asking"
+        await lender.says("same")
+        assert why(made, some("u", (4, None)), body=b"ab4567xy") == ""
+        assert why(made, some("v", (1 << 30, "big")), body=b"abxy") == ""  # its bytes are yet to come
+        for number, (its, body) in enumerate(
+            [
+                (some("w", (3, None)), b"aX123xy"),
+                (some("w", (3, None)), b"ab123xX"),
+                (some("w", (2, None), around=3), b"ab123xy"),  # the data's last byte would be code
+                (replace(some("w", (3, None)), data=()), b"abxy"),
+                (replace(some("w", (3, None)), source="2 + 2"), b"ab123xy"),
+                (replace(some("w", (3, None)), around=((2, "modules"),)), b"ab123"),
+            ]
+        ):
+            assert why(made, replace(its, id=f"w{number}"), body=body) == "asking", number
+
+
 async def test_nothing_is_the_same_as_a_task_whose_bytes_are_yet_to_come() -> None:
     async with asking() as (made, lender):
         assert why(made, task(ref="r")) == "asking"
         await lender.says("same")
-        assert "very [t]ask" not in "".join(_card(lender.asked[0]))
+        assert "this [t]ask" not in "".join(_card(lender.asked[0]))
         assert why(made, task(ref="r")) == ""  # once
         assert why(made, task("u", ref="r")) == "asking"
 
@@ -128,4 +151,4 @@ def test_a_card_shows_a_strangers_text_as_text() -> None:
     assert card[1] == "  | print(1)[2J"
     assert card[2] == "  | gnp.exe"
     assert len(card) < 70
-    assert "Data can carry code: the sandbox is what holds it." in card
+    assert "Code can run what it is given as data: the sandbox is what holds it." in card
