@@ -63,6 +63,8 @@ def adopt() -> None:
     from twisted.internet import asyncioreactor
 
     _log_as_python_does()
+    if loop.get_exception_handler() is None:
+        loop.set_exception_handler(_log_failure)
     asyncioreactor.install(loop)
     from twisted.internet import reactor
 
@@ -181,8 +183,12 @@ class BackgroundLoop:
 
 
 def _log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what went wrong in a callback, or in a task that nobody awaits."""
-    log.error("%s", context.get("message"), exc_info=context.get("exception"))
+    """Log what went wrong in a callback, or in a task that nobody awaits.
+
+    Nothing else of the context: asyncio would log what the callback was called with, which may be a secret.
+    """
+    words = "an exception in a callback" if "handle" in context else context.get("message")
+    log.error("%s", words, exc_info=context.get("exception"))
 
 
 def background() -> BackgroundLoop:

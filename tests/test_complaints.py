@@ -72,6 +72,30 @@ def test_nothing_that_peers_provoke_is_printed_unless_the_program_logs(logs: boo
         assert (done.stdout, done.stderr) == ("", "")
 
 
+CALLED = """
+import asyncio, logging
+from p2p_ipython import loop as loops
+
+def fails(secret):
+    raise ValueError("in a callback")
+
+async def work():
+    loops.adopt()
+    asyncio.get_running_loop().call_soon(fails, "p2p-a-secret-topic")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+logging.basicConfig()
+asyncio.run(work())
+"""
+
+
+def test_what_a_program_of_ours_logs_of_a_failed_callback_has_not_what_it_was_called_with() -> None:
+    done = subprocess.run([sys.executable, "-c", CALLED], capture_output=True, text=True, check=True)
+    assert "ValueError: in a callback" in done.stderr
+    assert "secret-topic" not in done.stderr
+
+
 WARNED = """
 import logging
 from p2p_ipython import loop as loops

@@ -39,7 +39,7 @@ def _card(question: Question, *, walled: bool = True) -> list[str]:
     source = source_lines(question.source, MAX_LINES)
     shown = [f"  | {line}" for line in source.lines]
     more = [f"  ({source.cut})"] if source.cut else []
-    same = " / always for this very [t]ask" if question.whole else ""
+    same = " / always for this [t]ask's code" if question.whole else ""
     what = "a cell" if question.kind == "cell" else "a call of a function, which travels as data"
     return [
         f"{question.name or 'a member'} ({question.key}) asks to run {plain(question.label, 60)!r}:"

@@ -131,6 +131,9 @@ def _policy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--load", type=amount, metavar="N", help="lend only while other programs keep no more processors busy, as 1.5"
     )
+    parser.add_argument(
+        "--gpu-load", type=amount, metavar="N", help="lend only while they keep no more graphics cards busy, as 0.1"
+    )
     parser.add_argument("--input", type=size, metavar="SIZE", help="the most that one task may bring, as 1G")
     parser.add_argument("--bytes-in", type=size, metavar="SIZE", help="the most that tasks may bring in a day, as 20G")
     parser.add_argument("--bytes-out", type=size, metavar="SIZE", help="the most that tasks may take along in a day")
@@ -153,6 +156,7 @@ def _given(options: argparse.Namespace) -> Given:
             "idle": options.idle,
             "mains": options.mains or None,
             "load": options.load,
+            "gpu_load": options.gpu_load,
             "slots": options.slots,
             "input": options.input,
             "bytes_in": options.bytes_in,

@@ -424,6 +424,7 @@ class Bridge:
             task.names,
             task.bind,
             task.around.segments if task.around is not None else (),
+            task.data.segments if task.data is not None else (),
         )
         link.send(frame.header(), task.inline)
         if action.missing:

@@ -95,6 +95,7 @@ class ClusterCore:
             check_open=self.check_open,
             around=lambda task: self.surroundings.around(task, self.store),
             trusts=self.trusts,
+            apart=self.shared,
         )
 
     # -- tasks --

@@ -41,9 +41,11 @@ class FrozenTasks:
         if frozen is None:
             return
         task = frozen.task
-        if task.packed.large or (task.around is not None and task.around.large):
+        if any(part is not None and part.large for part in (task.packed, task.data, task.around)):
             around = replace(task.around, large={}) if task.around is not None else None
-            future._frozen = replace(frozen, task=replace(task, packed=replace(task.packed, large={}), around=around))
+            data = replace(task.data, large={}) if task.data is not None else None
+            packed = replace(task.packed, large={})
+            future._frozen = replace(frozen, task=replace(task, packed=packed, data=data, around=around))
         size = EACH + task.inline_size + len(task.source or "")
         with self._lock:
             self._over.append((weakref.ref(future), size))
@@ -60,14 +62,14 @@ class FrozenTasks:
         if frozen is None:
             raise _forgotten(future)
         task = frozen.task
-        around = task.around
-        segments = (*task.packed.segments, *(around.segments if around is not None else ()))
+        parts = (part for part in (task.packed, task.data, task.around) if part is not None)
+        segments = [segment for part in parts for segment in part.segments]
         refs = dict.fromkeys(ref for _, ref in segments if ref is not None)
         try:
             self._store.pin(refs)
         except KeyError:
             raise _forgotten(future) from None
-        # All of them, wherever they belong: ``Task.large`` has both.
+        # All of them, wherever they belong: ``Task.large`` has all.
         packed = replace(task.packed, large={ref: self._store.get(ref) for ref in refs})
         return replace(frozen, task=replace(task, id=uuid.uuid4().hex, packed=packed, created=time.time()))
 

@@ -121,13 +121,16 @@ async def _take_part(core: ClusterCore, access: Access, listen: str | None) -> B
     from p2p_ipython.client.bridge import Bridge
     from p2p_ipython.link.rendezvous import new_code
     from p2p_ipython.link.tls import TLSLinker
+    from p2p_ipython.members.access import machine_of
 
     membership = access.membership(await asyncio.to_thread(access.session, "client"))
     core.bridge = Bridge(
         settings=core.settings,
         name=core.name,
         membership=membership,
-        linker=TLSLinker("client", settings=core.settings, listen_host=listen),
+        linker=TLSLinker(
+            "client", settings=core.settings, listen_host=listen, board=lambda: machine_of(membership.board)
+        ),
         store=core.store,
         new_code=new_code,
         records=core.records,

@@ -38,11 +38,13 @@ class Submitted:
         check_open: Callable[[], None],
         around: Callable[[Task], Task] = lambda task: task,
         trusts: Callable[[str], bool] = lambda _signer: True,
+        apart: bool = False,
         fetch: Callable[[Callable[[], None]], None] = aside.call,
     ) -> None:
         """Take tasks as long as ``check_open`` doesn't raise. ``fetch`` makes calls that decode and pack values.
 
         ``around`` puts around a call what it needs; it pins that in ``store``. ``trusts``: see ``future.Owner``.
+        ``apart``: plain arguments travel beside their calls, so that a lender can know these again.
         """
         self.lock = threading.Lock()
         self.waiting = Waiting(store, large=settings.large, submit=self._filled, fetch=fetch)
@@ -52,6 +54,7 @@ class Submitted:
         self._bridge = bridge
         self._check_open = check_open
         self._around = around
+        self._apart = apart
         self.trusts = trusts
         self._frozen = FrozenTasks(store)
         self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
@@ -73,7 +76,7 @@ class Submitted:
         from p2p_ipython.task.task import make_call
 
         args, kwargs, inputs = places(args, kwargs)
-        task = make_call(fn, args, kwargs, self._store, label=label, once=once, large=self._large)
+        task = make_call(fn, args, kwargs, self._store, label=label, once=once, large=self._large, apart=self._apart)
         try:
             task = noted(task)
             if not inputs:

@@ -96,7 +96,7 @@ class Surroundings:
         if not parts:
             return task
         packed = self._packed(parts, store)
-        store.unpin(ref for ref in packed.large if ref in task.packed.large)  # one pin a task
+        store.unpin(ref for ref in packed.large if ref in task.large)  # one pin a task
         return replace(task, around=packed, parts=())
 
     def _packed(self, parts: list[Part], store: BufferStore) -> Packed:

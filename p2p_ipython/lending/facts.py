@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from p2p_ipython.lending.cards import Cards
 from p2p_ipython.lending.policy import MachineFacts, Policy
 
 _PATIENCE = 3.0
@@ -37,6 +38,8 @@ class Machine:
         self._began = time.monotonic()
         self._spent: tuple[float, float, float] | None = None
         self._load: float | None = None
+        self._cards = Cards()
+        self._cards_load: tuple[float, float] | None = None  # when, and the average
 
     def look(self, policy: Policy) -> MachineFacts:
         """Return what the policy asks for; the rest is None."""
@@ -44,6 +47,7 @@ class Machine:
             idle=self._idle() if policy.idle else None,
             mains=on_mains() if policy.mains else None,
             load=self._others() if policy.load else None,
+            gpu_load=self._others_cards() if policy.gpu_load else None,
         )
 
     # -- the keyboard --
@@ -87,9 +91,26 @@ class Machine:
             return self._load if before is not None else 0.0
         seconds = now - before[0]
         load = max(0.0, (whole - before[1]) - max(0.0, ours - before[2])) / seconds
-        weight = 1.0 if self._load is None else 1.0 - math.exp(-seconds / _SMOOTH)
-        self._load = load if self._load is None else self._load + weight * (load - self._load)
+        self._load = _smoothed(self._load, load, seconds)
         return self._load
+
+    # -- the graphics cards --
+
+    def _others_cards(self) -> float | None:
+        """Return the cards that others than this process, and what it has started, keep busy on average."""
+        load = self._cards.others({process.pid for process in _family()})
+        if load is None:
+            return None
+        now, before = time.monotonic(), self._cards_load
+        if before is not None:
+            load = _smoothed(before[1], load, now - before[0])
+        self._cards_load = now, load
+        return load
+
+
+def _smoothed(average: float | None, value: float, seconds: float) -> float:
+    """Return the average of a value over ``_SMOOTH`` seconds, of which ``seconds`` have passed since the last one."""
+    return value if average is None else average + (1.0 - math.exp(-seconds / _SMOOTH)) * (value - average)
 
 
 def on_mains() -> bool | None:

@@ -132,8 +132,9 @@ class Policy:
     ``who``: all members, the known ones (known.py), or those with these names or fingerprints; the lender's own tasks
     always may. ``hours``: parts of the week, at the machine's own time. ``idle``: seconds for which nobody must have
     used keyboard or mouse. ``mains``: only on mains power. ``load``: processors that other programs may keep busy.
-    ``slots``: tasks at a time. ``input``: bytes that one task may bring. ``bytes_in`` and ``bytes_out``: what all tasks
-    of a day may bring and take along. ``packages``: whether tasks may have packages installed, and which.
+    ``gpu_load``: graphics cards that they may. ``slots``: tasks at a time. ``input``: bytes that one task may bring.
+    ``bytes_in`` and ``bytes_out``: what all tasks of a day may bring and take along. ``packages``: whether tasks may
+    have packages installed, and which; no task can ask for any yet.
     ``ask``: the lender is asked before each task of another member.
     """
 
@@ -142,6 +143,7 @@ class Policy:
     idle: float = 0.0
     mains: bool = False
     load: float = 0.0
+    gpu_load: float = 0.0
     slots: int = 0
     input: int = 0
     bytes_in: int = 0
@@ -177,13 +179,15 @@ class TaskFacts:
 class MachineFacts:
     """The machine now; None where it can't be told.
 
-    ``idle``: seconds since somebody has used keyboard or mouse. ``mains``: not on battery. ``load``: processors that
-    other programs keep busy. ``bytes_in`` and ``bytes_out``: what tasks have brought and taken along today.
+    ``idle``: seconds since somebody has used keyboard or mouse. ``mains``: not on battery. ``load`` and
+    ``gpu_load``: processors, and graphics cards, that other programs keep busy. ``bytes_in`` and ``bytes_out``: what
+    tasks have brought and taken along today.
     """
 
     idle: float | None = None
     mains: bool | None = None
     load: float | None = None
+    gpu_load: float | None = None
     bytes_in: int = 0
     bytes_out: int = 0
 
@@ -216,6 +220,11 @@ def standing(policy: Policy, now: Moment, machine: MachineFacts) -> Refusal | No
             return Refusal("load", "it can't tell how busy it is")
         if machine.load > policy.load:
             return Refusal("load", "other programs keep it busy")
+    if policy.gpu_load:
+        if machine.gpu_load is None:
+            return Refusal("load", "it can't tell how busy its graphics cards are")
+        if machine.gpu_load > policy.gpu_load:
+            return Refusal("load", "other programs keep its graphics cards busy")
     if policy.bytes_in and machine.bytes_in >= policy.bytes_in:
         return Refusal("bytes", "tasks have brought what they may in a day")
     if policy.bytes_out and machine.bytes_out >= policy.bytes_out:

@@ -37,6 +37,7 @@ TEMPLATE = """\
 # idle = "10m"                 # only when nobody has used keyboard or mouse for so long
 # mains = true                 # only on mains power
 # load = 1.5                   # only while other programs keep no more processors busy
+# gpu_load = 0.1               # only while they keep no more graphics cards busy (needs nvidia-ml-py)
 # slots = 2                    # tasks at a time
 # input = "1G"                 # the most that one task may bring
 # bytes_in = "20G"             # the most that tasks may bring in a day ...
@@ -44,7 +45,7 @@ TEMPLATE = """\
 # network = false              # whether tasks have the internet
 # gpu = false                  # whether tasks have the graphics cards
 # mounts = ["/data:ro"]        # folders and files that are shared with tasks
-# packages = "never"           # or "ask", or the names of packages that tasks may have installed
+# packages = "never"           # or "ask", or names; no task can ask for packages yet, and none is installed
 # ask = false                  # whether you are asked before each task, in the worker's terminal or notebook
 # tags = ["gpu"]               # what the machine is good for
 
@@ -270,6 +271,7 @@ _RULES: Mapping[str, Mapping[str, _Rule]] = {
         "idle": _Rule(_seconds, 'a time such as "10m"'),
         "mains": _Rule(_flag, "true or false"),
         "load": _Rule(_number, "a number of processors, as 1.5"),
+        "gpu_load": _Rule(_number, "a number of graphics cards, as 0.1"),
         "slots": _Rule(_whole(1, 256), "a whole number from 1 to 256"),
         "input": _Rule(_size, 'a size such as "512M" or "2G"'),
         "bytes_in": _Rule(_size, 'a size such as "20G"'),

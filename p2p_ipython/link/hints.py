@@ -8,6 +8,7 @@ cluster whose mailbox is on this machine. Such an address gets no more from us t
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from p2p_ipython.errors import ConfigError, WrongPeer
 
 MAX_HINTS = 16
+_URL = re.compile(r"(?P<scheme>wss?://|tcp:)(?P<host>\[[^\]]*\]|[^:/]*)(?P<rest>(:\d+)?(/.*)?)")
 _FIRST_PORT = 1024
 
 
@@ -35,6 +37,30 @@ def is_local(mailbox: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def seen_from(url: str, board: str) -> str:
+    """Return the URL of a mailbox or relay as this end reaches it; ``board`` is the board's address, "" if unknown.
+
+    A peer on the board's machine may name loopback, or the unspecified address. From elsewhere both lead nowhere, or to
+    something else. So a peer can't make us connect to our own machine, unless the board is there.
+    """
+    parts = _URL.fullmatch(url)
+    if parts is None or not board or is_here(board) or not is_here(parts["host"].strip("[]")):
+        return url
+    return f"{parts['scheme']}{f'[{board}]' if ':' in board else board}{parts['rest']}"
+
+
+def is_here(host: str) -> bool:
+    """Return whether a host is this machine's loopback, or the unspecified address."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback or (mapped or address).is_unspecified
 
 
 def own_hints(port: int, listen_host: str | None, *, local: bool) -> list[Hint]:

@@ -17,6 +17,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from p2p_ipython.link.base import LinkHandler, Meeting
 from p2p_ipython.link.certificate import MAX_DER, Certificate
 from p2p_ipython.link.dial import Ways
 from p2p_ipython.link.handshake import Terms, Tokens
-from p2p_ipython.link.hints import is_local, own_hints, parse_hints, parse_relay
+from p2p_ipython.link.hints import is_local, own_hints, parse_hints, parse_relay, seen_from
 from p2p_ipython.link.listener import Listener, Need
 from p2p_ipython.link.rendezvous import Rendezvous, Role
 from p2p_ipython.link.tls_link import TLSLink
@@ -46,17 +47,21 @@ class TLSLinker:
         listen_host: str | None = None,
         force: Literal["direct", "relay"] | None = None,
         relay: str | None = None,
+        board: Callable[[], str] = lambda: "",
     ) -> None:
         """``listen_host`` is the one address to listen on; None: those that peers need (see listener.py).
 
         ``force`` is the only way to use.
 
         ``relay`` (``tcp:HOST:PORT``) is for meetings that name none.
+
+        ``board`` returns the address of the board's machine; see ``hints.seen_from``.
         """
         self.role = role
         self.settings = settings
         self._force = force
         self._relay = relay
+        self._board = board
         self.listener = Listener(listen_host)
         self._started: asyncio.Task[None] | None = None
         self._rendezvous = Rendezvous()
@@ -71,6 +76,9 @@ class TLSLinker:
         if self._closed:
             raise LinkLost("the linker is closed")
         await self._start()
+        board = self._board()
+        relay = meeting.relay and seen_from(meeting.relay, board)
+        meeting = replace(meeting, mailbox=seen_from(meeting.mailbox, board), relay=relay)
         local = is_local(meeting.mailbox)
         need = None if self._force == "relay" else await self._listen(local=local)
         try:
@@ -90,6 +98,7 @@ class TLSLinker:
         }
         met = await self._rendezvous.meet(meeting, self.role, offer)
         peer_certificate, peer_hints, peer_relay = _parse_offer(met.offer, local=local)
+        peer_relay = peer_relay and seen_from(peer_relay, self._board())
         if self._force == "relay":
             peer_hints = []
         if self._force != "direct":

@@ -76,6 +76,11 @@ class Access:
         )
 
 
+def machine_of(board: Board | None) -> str:
+    """Return the IP address of a board's machine; "" if it isn't known."""
+    return board.machine if isinstance(board, SSHBoard) else ""
+
+
 async def rendezvous_of(access: Access, board: Board) -> tuple[str, str]:
     """Return where links are arranged, (mailbox, relay): those given, else the board's own, else the public ones."""
     mailbox, relay = access.mailbox, access.relay

@@ -419,6 +419,7 @@ class P2PMagics(Magics):
             large=cluster.settings.large,
             names=binding.names,
             bind=(*binding.asked, *binding.states),
+            apart=cluster.shared,
         )
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)

@@ -124,6 +124,10 @@ NAMES = texts(MAX_ATTACHED, MAX_REF)
 FAILURE = Rule("object", _read_failure, lambda failure: failure.fields())
 
 
+def _inline(segments: tuple[Segment, ...]) -> int:
+    return sum(size for size, ref in segments if ref is None)
+
+
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +169,8 @@ class Task(Frame):
     ``segments`` are the payload's pieces. ``coming`` are the refs whose bytes follow; the worker has the others.
     ``reply``: "safe" asks for a result that can be read without trust. ``names`` are names that the cell binds; their
     values are to come with the result if they are small and plain data, those of ``bind`` in any case. ``around`` are
-    the pieces of a payload that is read before the other: modules, files and settings. Its inline segments follow.
+    the pieces of a payload that is read before the other: modules, files and settings. ``data`` are the pieces of plain
+    values, which the payload refers to. In the body are the inline segments of the payload, ``data`` and ``around``.
     """
 
     kind: ClassVar[str] = "task"
@@ -180,11 +185,17 @@ class Task(Frame):
     names: tuple[str, ...] = ruled(NAMES, default=())
     bind: tuple[str, ...] = ruled(NAMES, default=())
     around: tuple[Segment, ...] = ruled(SEGMENTS, default=())
+    data: tuple[Segment, ...] = ruled(SEGMENTS, default=())
 
     @property
     def all_segments(self) -> tuple[Segment, ...]:
-        """The segments of both payloads, in the order of the body."""
-        return (*self.segments, *self.around) if self.around else self.segments
+        """The segments of all that it brings, in the order of the body."""
+        return (*self.segments, *self.data, *self.around) if self.around or self.data else self.segments
+
+    def pieces(self, body: Buffer) -> tuple[memoryview, memoryview, memoryview]:
+        """Return the parts of the frame's body that the payload, ``data`` and ``around`` have."""
+        whole, sizes = memoryview(body), (_inline(self.segments), _inline(self.data))
+        return whole[: sizes[0]], whole[sizes[0] : sum(sizes)], whole[sum(sizes) :]
 
 
 @dataclass(frozen=True, slots=True)

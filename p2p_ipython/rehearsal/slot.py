@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from p2p_ipython.protocol.frames import MAX_BODY, Buffer
 from p2p_ipython.protocol.task_frames import Result, ResultChunk, Task, TaskFailure
 from p2p_ipython.sandbox.inside.describe_error import describe
-from p2p_ipython.task.payload import Packed, pack_result, unpack
+from p2p_ipython.task.datum import beside
+from p2p_ipython.task.payload import Packed, in_pieces, pack_result, unpack
+from p2p_ipython.task.safe.several import read
 from p2p_ipython.worker.cache import Source, SourceFailed
 from p2p_ipython.worker.slot_base import UNKNOWN, Death, SlotListener, Used
 
@@ -108,8 +110,9 @@ async def _called(task: Task, body: Buffer, buffers: Sequence[Source]) -> object
     if task.run != "call":
         raise NotImplementedError("a rehearsal runs calls; a cell needs a worker of its own")
     large = {source.ref: bytearray().join([bytes(part) async for part in source]) for source in buffers}
-    size = sum(size for size, ref in task.segments if ref is None)  # settings and the like follow: none is entered here
-    function, args, kwargs = unpack(task.segments, memoryview(body)[:size], large)
+    payload, data, _around = task.pieces(body)  # settings and the like: none is entered here
+    with beside(read(in_pieces(task.data, data, large)) if task.data else []):
+        function, args, kwargs = unpack(task.segments, payload, large)
     value = function(*args, **kwargs)
     return await value if inspect.isawaitable(value) else value
 

@@ -35,7 +35,7 @@ from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.by_value import CachedFunction
 from p2p_ipython.task.ended import refuse_open_file
 from p2p_ipython.task.local_modules import imports_of
-from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
+from p2p_ipython.task.payload import LARGE, KnownTwice, Packed, measure, pack_task
 from p2p_ipython.task.reads import Reads, Transform, parsed, reads_in
 from p2p_ipython.task.shell_names import belongs_to_shell
 from p2p_ipython.task.small import is_small
@@ -167,14 +167,23 @@ _LOOK_THROUGH = {"doctest.testmod", "unittest.main", "unittest.main.TestProgram"
 """What looks through the notebook for tests: the last two are one. Without any it would find that all is well."""
 
 
-def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Packed:
+def freeze(
+    captured: Captured,
+    store: BufferStore,
+    *,
+    large: int = LARGE,
+    names: Mapping[str, Any] | None = None,
+    apart: Mapping[int, Any] | None = None,
+) -> Packed:
     """Pickle the captured namespace as it is now; see ``pack_task`` for what the caller has to unpin.
+
+    ``names`` is what travels in its place, if some of it travels beside; ``apart`` is as in ``pack_task``.
 
     Raises ``NotPicklable``, or ``CaptureError`` for a future deep inside, with the name that is to blame.
     """
-    names = dict(captured.names)
+    names = dict(captured.names if names is None else names)
     try:
-        for value in names.values():
+        for value in captured.names.values():
             refuse_open_file(value)
         return pack_task(
             names,
@@ -183,7 +192,10 @@ def freeze(captured: Captured, store: BufferStore, *, large: int = LARGE) -> Pac
             shared_globals=(captured.home, names),
             left_out=captured.left_out,
             source=captured.source,
+            apart=apart or {},
         )
+    except KnownTwice:
+        raise
     except Exception as error:
         raise _blamed(captured, error) from error
 

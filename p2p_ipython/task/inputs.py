@@ -71,7 +71,7 @@ def fill(task: Task, values: list[Any], store: BufferStore, *, large: int = LARG
     Raises what ``pack_task`` raises, and leaves the pins alone then.
     """
     call, packed = task.packed, pack_task(values, store, large=large)
-    store.unpin(ref for ref in packed.large if ref in call.large)  # one pin a task
+    store.unpin(ref for ref in packed.large if ref in task.large)  # one pin a task
     parts = (len(call.segments), len(packed.segments))
     # The stream asks for all segments that come after it, as they are: what was writable stays so.
     dummies = [pickle.PickleBuffer(bytearray()) for _ in range(sum(parts))]

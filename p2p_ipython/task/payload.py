@@ -27,7 +27,7 @@ from enum import Enum
 from functools import lru_cache
 from itertools import count, pairwise
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
 
@@ -39,6 +39,7 @@ from p2p_ipython.task import (
     by_value,
     classes,
     closed,
+    datum,
     ended,
     libraries,
     log_settings,
@@ -64,8 +65,15 @@ MAX_SEGMENTS = 1024
 """Segments of one task or result: more buffers than that stay in the pickle. It bounds the frame's header."""
 
 
+_NOTHING: Mapping[int, Any] = {}
+
+
 class PayloadError(ValueError):
     """Segments and bytes that don't fit together."""
+
+
+class KnownTwice(Exception):
+    """A payload has a part that travels beside it, too."""
 
 
 class Segment(NamedTuple):
@@ -73,6 +81,12 @@ class Segment(NamedTuple):
 
     size: int
     ref: str | None
+
+
+class Large(Protocol):
+    """Where large segments are found by their ref: a mapping, or what makes a buffer of its own for each use."""
+
+    def get(self, ref: str, /) -> Buffer | None: ...
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,7 @@ def pack_task(
     shared_globals: tuple[dict[str, Any], dict[str, Any]] | None = None,
     left_out: Container[str] = (),
     source: str = "",
+    apart: Mapping[int, Any] = _NOTHING,
 ) -> Packed:
     """Pickle and freeze what a task needs; its large segments are in ``store``, pinned, called by their hash.
 
@@ -132,8 +147,22 @@ def pack_task(
     Segments of ``large`` bytes or more are never inline. An attribute of a function that can't travel stays here,
     unless code that travels mentions it, ``source`` among it.
 
-    Raises what pickling raises, and ``CaptureError`` for a future that isn't over.
+    Raises what pickling raises, and ``CaptureError`` for a future that isn't over. Raises ``KnownTwice`` if it has an
+    object of ``apart``, which are objects by their id.
     """
+
+    def pickled() -> _Pickled:
+        return _pickled(value, shared_globals, left_out, leaves_home=True, source=source, apart=apart)
+
+    return _frozen(pickled, store, large)
+
+
+def pack_values(text: bytes, buffers: list[memoryview], store: BufferStore, *, large: int = LARGE) -> Packed:
+    """Freeze data that travels beside a payload, as ``pack_task`` does: its first segment, and the others."""
+    return _frozen(lambda: _Pickled(text, buffers, False), store, large)
+
+
+def _frozen(pickled: Callable[[], _Pickled], store: BufferStore, large: int) -> Packed:
     pinned: list[str] = []
 
     def freeze(view: memoryview, ours: bool) -> tuple[str, memoryview]:
@@ -145,15 +174,13 @@ def pack_task(
         return ref, frozen
 
     try:
-        return _pack(
-            _pickled(value, shared_globals, left_out, leaves_home=True, source=source), large, freeze, once=True
-        )
+        return _pack(pickled(), large, freeze, once=True)
     except BaseException:
         store.unpin(pinned)
         raise
 
 
-def unpack(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str, Buffer]) -> Any:
+def unpack(segments: Sequence[Sequence[Any]], inline: Buffer, large: Large) -> Any:
     """Unpickle a value from its segments, as ``(size, ref)`` pairs, and its bytes.
 
     Buffers that were writable are writable again: inline ones are copied, large ones are used as they are.
@@ -163,7 +190,7 @@ def unpack(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str
     return pickle.loads(first, buffers=others)
 
 
-def in_pieces(segments: Sequence[Sequence[Any]], inline: Buffer, large: Mapping[str, Buffer]) -> list[Buffer]:
+def in_pieces(segments: Sequence[Sequence[Any]], inline: Buffer, large: Large) -> list[Buffer]:
     """Return the segments' bytes, at least one; inline ones after the first are copies. Raises ``PayloadError``."""
     pieces: list[Buffer] = []
     rest = memoryview(inline)
@@ -253,6 +280,7 @@ def _pickled(
     leaves_home: bool = False,
     source: str = "",
     error: bool = False,
+    apart: Mapping[int, Any] = _NOTHING,
 ) -> _Pickled:
     written: list[Buffer] = []
     buffers: list[memoryview] = []
@@ -286,6 +314,8 @@ def _pickled(
         pickler.leave = Leave(travels, errors=error)
         pickler.dump(value)
         pickler.leave.check(source)
+    if apart and not apart.keys().isdisjoint(pickler.memo.copy()):
+        raise KnownTwice
     return _Pickled(_joined(written), buffers, pickler.needs_python, frozenset(pickler.modules))
 
 
@@ -333,7 +363,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._left_out = left_out
         self._leaves_home = leaves_home
         # Classes, by their id, whose objects need nothing of ours.
-        self._ordinary: dict[int, type] = {id(sources.Source): sources.Source}
+        self._ordinary: dict[int, type] = {id(each): each for each in (sources.Source, datum.Datum)}
         if shared_globals is not None:
             original, namespace = shared_globals
             self.globals_ref[id(original)] = namespace
@@ -454,7 +484,7 @@ def imports_of_code(code: CodeType) -> tuple[str, ...]:
 _BUILDERS = {
     id(part): part
     for module in (
-        *(by_identity, by_value, classes, cloudpickle.cloudpickle, libraries, log_settings, objects, sources),
+        *(by_identity, by_value, classes, cloudpickle.cloudpickle, datum, libraries, log_settings, objects, sources),
         *(unstarted, widgets),
     )
     for part in vars(module).values()

@@ -7,13 +7,13 @@ store it was made with; the code that runs it calls ``store.unpin(task.large)`` 
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from p2p_ipython.errors import CaptureError
@@ -22,9 +22,11 @@ from p2p_ipython.protocol.task_frames import MAX_ATTACHED, MAX_REF
 from p2p_ipython.task.around import Part
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import Captured, capture_cell, freeze, not_picklable
+from p2p_ipython.task.data import arguments_apart, names_apart
 from p2p_ipython.task.ended import refuse_open_file
-from p2p_ipython.task.payload import LARGE, Packed, measure, pack_task
+from p2p_ipython.task.payload import LARGE, KnownTwice, Packed, measure, pack_task, pack_values
 from p2p_ipython.task.reads import Transform
+from p2p_ipython.task.safe.several import Values
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """This Python's minor version, as offers carry it."""
@@ -41,7 +43,8 @@ class Task:
     start it a second time, whatever happens to its worker; ``created`` is seconds since the epoch. ``names`` and
     ``bind``: names that a cell binds, whose values come with its result; ``around``: what the worker reads first. See
     ``task_frames.Task``. ``modules``: those that it imports, or that its values are of.
-    ``parts``: what of ``around`` was taken when it was submitted."""
+    ``parts``: what of ``around`` was taken when it was submitted. ``data``: plain values that travel beside the
+    payload (data.py)."""
 
     id: str
     kind: Literal["cell", "call"]
@@ -56,22 +59,30 @@ class Task:
     around: Packed | None = None
     modules: frozenset[str] = frozenset()
     parts: tuple[Part, ...] = ()
+    data: Packed | None = None
 
     @property
     def large(self) -> Mapping[str, memoryview]:
         """The large buffers of all that travels, by ref."""
-        around = self.around
-        return {**self.packed.large, **around.large} if around is not None and around.large else self.packed.large
+        found = self.packed.large
+        for more in (self.data, self.around):
+            if more is not None and more.large:
+                found = {**found, **more.large}
+        return found
 
     @property
     def inline(self) -> bytes:
-        """The inline segments of all that travels."""
-        return self.packed.inline + self.around.inline if self.around is not None else self.packed.inline
+        """The inline segments of all that travels, as a frame has them."""
+        found = self.packed.inline
+        for more in (self.data, self.around):
+            if more is not None:
+                found += more.inline
+        return found
 
     @property
     def inline_size(self) -> int:
         """Bytes of ``inline``."""
-        return len(self.packed.inline) + (len(self.around.inline) if self.around is not None else 0)
+        return sum(len(each.inline) for each in (self.packed, self.data, self.around) if each is not None)
 
     @property
     def size(self) -> int:
@@ -88,17 +99,49 @@ def make_call(
     label: str = "",
     once: bool = False,
     large: int = LARGE,
+    apart: bool = False,
 ) -> Task:
-    """Freeze a call. Raises ``NotPicklable``, which names the argument, or ``CaptureError``."""
+    """Freeze a call; with ``apart``, its plain arguments travel beside it.
+
+    Raises ``NotPicklable``, which names the argument, or ``CaptureError``.
+    """
     refuse_what_is_no_function(function)
     value = (function, args, dict(kwargs))
     try:
         for argument in (*args, *kwargs.values()):
             refuse_open_file(argument)
-        packed = pack_task(value, store, large=large)
+        made = _call_apart(function, args, kwargs, store, large) if apart else None
+        frozen = made or (pack_task(value, store, large=large), None)
     except Exception as error:
         raise _blamed_argument(function, args, kwargs, error) from error
-    return _task("call", label or _name_of(function), None, packed, once)
+    return _task("call", label or _name_of(function), None, frozen, once)
+
+
+def _call_apart(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], store: BufferStore, large: int
+) -> tuple[Packed, Packed] | None:
+    """Freeze a call with its plain arguments beside it; None if there are none, or they can't be there."""
+    placed, named, values = arguments_apart(args, kwargs)
+    pack = partial(pack_task, (function, placed, named), store, large=large, apart=values.changeable)
+    return _with_data(pack, values, store, large)
+
+
+def _with_data(
+    pack: Callable[[], Packed], values: Values, store: BufferStore, large: int
+) -> tuple[Packed, Packed] | None:
+    if not len(values):
+        return None
+    try:
+        packed = pack()
+    except KnownTwice:
+        return None
+    try:
+        data = pack_values(values.text, values.buffers, store, large=large)
+    except BaseException:
+        store.unpin(packed.large)
+        raise
+    store.unpin(ref for ref in data.large if ref in packed.large)  # one pin a task
+    return packed, data
 
 
 def refuse_what_is_no_function(function: object) -> None:
@@ -137,8 +180,11 @@ def task_of(
     large: int = LARGE,
     names: Iterable[str] = (),
     bind: Iterable[str] = (),
+    apart: bool = False,
 ) -> Task:
-    """Freeze a captured cell. Raises ``NotPicklable``, or ``CaptureError`` for a source that is too long.
+    """Freeze a captured cell; with ``apart``, its plain values travel beside it.
+
+    Raises ``NotPicklable``, or ``CaptureError`` for a source that is too long.
 
     ``names`` and ``bind`` are as in ``Task``; there is room for ``MAX_ATTACHED`` of both.
     """
@@ -148,16 +194,27 @@ def task_of(
             f"the cell's source is {size} bytes long, and at most {MAX_SOURCE} travel",
             hint="Put its data into a variable, in a cell above: variables may be as large as you like.",
         )
-    packed = freeze(captured, store, large=large)
+    beside = _cell_apart(captured, store, large) if apart else None
+    frozen = beside or (freeze(captured, store, large=large), None)
     first = next((line.strip() for line in captured.source.splitlines() if line.strip()), "")
-    made = _task("cell", label or first, captured.source, packed, once)
+    made = _task("cell", label or first, captured.source, frozen, once)
     made = replace(made, modules=made.modules | captured.modules)
     bound = tuple(name for name in bind if len(name) <= MAX_REF)[:MAX_ATTACHED]
     more = tuple(name for name in names if len(name) <= MAX_REF and name not in bound)[: MAX_ATTACHED - len(bound)]
     return replace(made, names=more, bind=bound) if bound or more else made
 
 
-def _task(kind: Literal["cell", "call"], label: str, source: str | None, packed: Packed, once: bool) -> Task:
+def _cell_apart(captured: Captured, store: BufferStore, large: int) -> tuple[Packed, Packed] | None:
+    """Freeze a cell with its plain values beside it; None if there are none, or they can't be there."""
+    names, values = names_apart(captured.names)
+    pack = partial(freeze, captured, store, large=large, names=names, apart=values.changeable)
+    return _with_data(pack, values, store, large)
+
+
+def _task(
+    kind: Literal["cell", "call"], label: str, source: str | None, frozen: tuple[Packed, Packed | None], once: bool
+) -> Task:
+    packed, data = frozen
     return Task(
         id=uuid.uuid4().hex,
         kind=kind,
@@ -168,6 +225,7 @@ def _task(kind: Literal["cell", "call"], label: str, source: str | None, packed:
         once=once,
         created=time.time(),
         modules=packed.modules,
+        data=data,
     )
 
 
@@ -179,7 +237,7 @@ def _one_line(text: str) -> str:
 
 
 def _name_of(function: object) -> str:
-    while isinstance(function, functools.partial):
+    while isinstance(function, partial):
         function = function.func
     name = getattr(function, "__qualname__", None)
     return name if isinstance(name, str) else type(function).__qualname__

@@ -16,6 +16,10 @@ import psutil
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.memory import LARGE, fresh
 
+STALLED = 120.0
+"""Seconds without a byte of any buffer of its owner's after which a reader gives a buffer up, or twice as long at most.
+The reader keeps a slot. Bytes count when their frame is here: one of 1 MiB may take long on a slow line."""
+
 
 class SourceFailed(Exception):
     """A buffer will not become whole; the message says why."""
@@ -42,15 +46,23 @@ class Source(Protocol):
         ...
 
 
-class Inbound:
-    """A buffer that arrives, or has arrived; a ``Source``. Any number may read it."""
+class Flow:
+    """Counts the bytes that have come of all of an owner's buffers."""
 
-    def __init__(self, ref: str, size: int) -> None:
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Inbound:
+    """A buffer that arrives, or has arrived; a ``Source``. Any number may read it. ``flow`` is its owner's."""
+
+    def __init__(self, ref: str, size: int, flow: Flow | None = None) -> None:
         self.ref = ref
         self.size = size
         self.failed = ""
         self.received = 0
         self.elsewhere = False
+        self._flow = flow or Flow()
         self._memory = fresh(size)
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -72,6 +84,7 @@ class Inbound:
         if count < 0 or self.received + count > self.size:
             raise RemoteProtocolError("more bytes of a buffer than announced")
         self.received += count
+        self._flow.bytes += count
         self._wake()
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -111,7 +124,12 @@ class Inbound:
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            await waiter
+            before = -1
+            while not waiter.done():
+                if before == self._flow.bytes:
+                    raise SourceFailed(f"its client has sent nothing for {STALLED:g} s")
+                before = self._flow.bytes
+                await asyncio.wait([waiter], timeout=STALLED)
         finally:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
@@ -141,6 +159,7 @@ class BufferCache:
         self._buffers: OrderedDict[Key, Inbound] = OrderedDict()  # least recently used first
         self._pins: dict[Key, int] = {}
         self._pinned: Counter[str] = Counter()  # bytes, by owner
+        self._flows: dict[str, Flow] = {}  # of the owners who have buffers, or had some and aren't forgotten
 
     def begin(self, owner: str, ref: str, size: int) -> Inbound:
         """Make room for a buffer that is to arrive; ``size`` bytes.
@@ -154,7 +173,7 @@ class BufferCache:
         try:
             if size > LARGE and size > psutil.virtual_memory().available:  # asking for it would succeed, filling not
                 raise MemoryError
-            inbound = Inbound(ref, size)
+            inbound = Inbound(ref, size, self._flows.setdefault(owner, Flow()))
         except (OSError, MemoryError, OverflowError, ValueError) as error:
             raise RemoteProtocolError(f"there is no room for a buffer of {size} bytes", peer=owner) from error
         self._buffers[owner, ref] = inbound
@@ -232,6 +251,7 @@ class BufferCache:
         for key in [key for key in self._buffers if key[0] == owner]:
             self._unpinned(key)
             self._buffers.pop(key).fail(reason)
+        self._flows.pop(owner, None)
 
     def _unpinned(self, key: Key) -> None:
         """Count a buffer no longer as pinned, if it is; it is still here."""

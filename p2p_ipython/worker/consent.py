@@ -4,9 +4,10 @@ A task that waits for a yes is refused with the reason "asking", and its data is
 to another worker meanwhile. After the lender's answer the offer changes, and the client sends the task again, if it
 still waits. No answer in ``PATIENCE`` seconds, or nobody to ask, is no.
 
-An answer counts for one task, for all of a member, or for whatever is the same to the byte: kind, source, options,
-functions, modules and data. Functions travel in one pickle with data, which only the sandbox reads, so the data can't
-be left out. What travels in large buffers is not here yet when the lender is asked. So nothing is the same as a task
+An answer counts for one task, for all of a member, or for code that is the same to the byte: kind, source, options,
+functions, modules and settings. It is this worker that hashes them, as they came. Plain data travels beside the code
+(task/data.py), and doesn't count: nothing runs by reading it. Data that can't be read like that is in the code's
+pickle, and counts. Code in large buffers is not here yet when the lender is asked. So nothing is the same as a task
 that has some.
 """
 
@@ -53,7 +54,7 @@ class Question:
     kind: str
     source: str
     size: int
-    whole: bool = True  # all of the task is here: "same" has a meaning
+    whole: bool = True  # all of the task's code is here: "same" has a meaning
     options: str = ""  # what else it brings or wants
 
 
@@ -85,7 +86,7 @@ class Consent:
         which = _Which(client.sid, task.id, _digest(task, body))
         if client.signer in self._members:
             return None
-        inline = all(ref is None for _size, ref in task.all_segments)
+        inline = all(ref is None for _size, ref in (*task.segments, *task.around))
         if inline and (client.signer, which.digest) in self._same:
             return None
         if (said := self._tasks.get(which)) is not None:
@@ -158,9 +159,13 @@ def _options(task: Task) -> str:
 
 
 def _digest(task: Task, body: Buffer) -> bytes:
+    """Hash a task without its data; whether it has some counts."""
     found = hashlib.sha256()
-    for part in (task.run, task.source, task.reply, task.names, task.bind, task.segments, task.around):
+    code, _data, around = task.pieces(body)
+    has_data = bool(task.data)
+    for part in (task.run, task.source, task.reply, task.names, task.bind, task.segments, task.around, has_data):
         text = repr(part).encode("utf-8", "backslashreplace")
         found.update(len(text).to_bytes(8, "big") + text)
-    found.update(body)
+    found.update(code)
+    found.update(around)
     return found.digest()

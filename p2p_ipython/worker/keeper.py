@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from p2p_ipython import private_files
 from p2p_ipython.errors import ConfigError, P2PError
+from p2p_ipython.jobs import Complaints
 from p2p_ipython.lending.facts import Machine
 from p2p_ipython.lending.known import Known, KnownMembers
 from p2p_ipython.lending.policy import (
@@ -104,14 +105,17 @@ class _Unwritten:
 
 @dataclass
 class _Seen:
-    """What a look has seen: a policy that was read anew, a file of the known, the machine, words for the lender."""
+    """What a look has seen: a policy that was read anew, a file of the known, the machine, words for the lender.
+
+    ``written``: the keys that the file of the known has got.
+    """
 
     stamps: tuple[object, object]
-    written: _Unwritten
+    written: _Unwritten = _Unwritten()
     facts: MachineFacts = field(default_factory=MachineFacts)
     policy: Policy | None = None
     known: Known | None = None
-    words: str = ""
+    words: list[str] = field(default_factory=list)
 
 
 class NoLender:
@@ -183,6 +187,7 @@ class Keeper(NoLender):
         self._edition = 0
         self._said: dict[str, Any] = {}  # conditions of this edition
         self._unwritten = _Unwritten()
+        self._troubles = Complaints(log)  # a look is taken every 2 s
         self._stamps: tuple[object, object] = (None, None)
         self._machine = Machine()
         self._facts = MachineFacts()
@@ -234,28 +239,36 @@ class Keeper(NoLender):
 
     def _look(self, policy: Policy, stamps: tuple[object, object], unwritten: _Unwritten) -> _Seen:
         """Look at the files, if they have changed, and at the machine. In a thread: it changes nothing here."""
-        seen = _Seen(stamps, unwritten)
-        try:
-            if self._known_file is not None:
-                if unwritten.yes:
-                    self._known_file.say_yes(self._cluster, unwritten.yes)
-                if unwritten.named:
-                    self._known_file.have_named(self._cluster, unwritten.named)
-        except P2PError as error:
-            log.warning("%s", error.message)
+        seen = _Seen(stamps)
+        if self._known_file is not None:
+            seen.written = self._write_known(self._known_file, unwritten)
         seen.stamps = self._look_at_files()
         if seen.stamps[0] != stamps[0]:
             try:
                 seen.policy = Given.read(self._given.file, self._given.options).policy
             except PolicyError as error:
-                seen.words = f"the policy is not read anew: {error.message} (the last good one stays)"
+                seen.words.append(f"the policy is not read anew: {error.message} (the last good one stays)")
         if seen.stamps[1] != stamps[1] and self._known_file is not None:
             try:
                 seen.known = self._known_file.of(self._cluster)
             except ConfigError as error:
-                seen.words = f"{error.message}; the members known before are known still"
+                seen.words.append(f"{error.message}; the members known before are known still")
         seen.facts = self._machine.look(seen.policy or policy)
         return seen
+
+    def _write_known(self, file: KnownMembers, unwritten: _Unwritten) -> _Unwritten:
+        """Write keys to the file of the known; return those that it has got. The next look tries the others again."""
+        done: dict[str, frozenset[str]] = {}
+        for what, write in (("yes", file.say_yes), ("named", file.have_named)):
+            keys: frozenset[str] = getattr(unwritten, what)
+            try:
+                if keys:
+                    write(self._cluster, keys)
+            except P2PError as error:
+                self._troubles.about(what, "%s; it is tried again", error.message)
+            else:
+                done[what] = keys
+        return _Unwritten(**done)
 
     def _look_at_files(self) -> tuple[object, object]:
         policy = private_files.stamp(self._given.file) if self._given.file is not None else None
@@ -264,13 +277,13 @@ class Keeper(NoLender):
     def _heed(self, seen: _Seen) -> None:
         """Take over what was seen."""
         self._stamps, self._facts = seen.stamps, seen.facts
-        if self._unwritten == seen.written:
-            self._unwritten = _Unwritten()
+        left = self._unwritten
+        left = self._unwritten = _Unwritten(left.yes - seen.written.yes, left.named - seen.written.named)
         if seen.known is not None:
-            known = seen.known.known if seen.known.known is not None else self._known.known
+            known = seen.known.known | left.yes if seen.known.known is not None else self._known.known
             self._known = Known(known, seen.known.named | self._known.named)
-        if seen.words:
-            self._told(seen.words)
+        for words in seen.words:
+            self._told(words)
         if seen.policy is not None:
             before, self.policy = self.policy, seen.policy
             later = [name for name in _AT_START if getattr(before, name) != getattr(self.policy, name)]
@@ -495,8 +508,10 @@ def policy_words(policy: Policy) -> str:
         "after your yes" if policy.ask else "",
         "on mains power" if policy.mains else "",
         f"while other programs use at most {policy.load:g} processors" if policy.load else "",
+        f"while they use at most {policy.gpu_load:g} graphics cards" if policy.gpu_load else "",
         f"tasks of at most {size_words(policy.input)}" if policy.input else "",
         f"{size_words(policy.bytes_in)} a day in" if policy.bytes_in else "",
         f"{size_words(policy.bytes_out)} a day out" if policy.bytes_out else "",
+        "no packages are installed: tasks can't ask for any yet" if policy.packages != "never" else "",
     ]
     return "; ".join(part for part in parts if part)

@@ -29,7 +29,7 @@ from p2p_ipython.lending.known import KnownMembers
 from p2p_ipython.lending.record import LendingLog
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.loop import adopt, disown
-from p2p_ipython.members.access import given_access, personal_access, shared_access
+from p2p_ipython.members.access import given_access, machine_of, personal_access, shared_access
 from p2p_ipython.members.operations import find_title
 from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.members.way import Way
@@ -360,7 +360,12 @@ class _Worker:
             name=self.name,
             terms=terms,
             membership=membership,
-            linker=TLSLinker("worker", settings=settings, listen_host=options.listen),
+            linker=TLSLinker(
+                "worker",
+                settings=settings,
+                listen_host=options.listen,
+                board=lambda: machine_of(membership.board),
+            ),
             make_slot=lambda agent: Slot(next(slots), agent, settings, mechanism=sandbox),
             on_expelled=expelled,
             keeper=keeper or NoLender(),

@@ -194,9 +194,16 @@ def test_a_lender_is_asked_in_the_terminal_and_the_friends_card_says_so(here: Vi
     waits(friend, "waiting for another worker, after bob (desk) refused it: its lender has said no")
     friend.run("g = c.submit(pow, 2, 12)")
     worker.expect("[n]o; no answer in 2 minutes is no:")
-    worker.type("m\n")
+    worker.type("t\n")
     assert friend.run("answer = g.result(60)") == "4096"
-    assert friend.run("answer = f.result(60)") == "2048"  # the member's yes is for this one, too
+    assert friend.run("answer = c.submit(pow, 3, 3).result(60)") == "27"  # the same code, other data
+    assert friend.run("answer = f.result(60)") == "2048"  # the yes is for this one, too
+    friend.run("h = c.submit(max, 3, 4)")
+    worker.expect("asks to run 'max'")
+    worker.expect("[n]o; no answer in 2 minutes is no:")
+    worker.type("m\n")
+    assert friend.run("answer = h.result(60)") == "4"
+    assert friend.run("answer = c.submit(min, 3, 4).result(60)") == "3"
     worker.type("\x03")
     assert worker.wait() == 0
 

@@ -18,6 +18,7 @@ from p2p_ipython.protocol.task_frames import BufferChunk, Recall, ResultChunk, T
 from p2p_ipython.rehearsal import Rehearsal, run
 from p2p_ipython.task.safe import BUDGET
 from p2p_ipython.worker import agent as worker_agent
+from p2p_ipython.worker.cache import STALLED
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -133,6 +134,50 @@ def test_buffers_that_have_begun_and_never_end_stay_within_the_bound_of_their_me
             async with asyncio.timeout(60):
                 assert await cluster.submit(pow, 2, 4) == 16
             assert not cache._pinned
+
+    run(work())
+
+
+def test_a_task_whose_buffers_never_come_gives_its_slot_back_and_its_client_hears_of_it() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            mallory = await cluster.add_client("mallory")
+            for one in (cluster, mallory):
+                assert await one.submit(pow, 2, 3) == 8
+            agent, heard = cluster.agents[0], []
+            end = next(iter(mallory.client.links.values()))
+            end.on_frame = lambda header, body: heard.append(header)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            end.send(big(0, 1 << 20).header())
+            end.send(BufferChunk("r0", 1 << 20, 0).header(), bytes(1 << 19), bulk=True)
+            async with asyncio.timeout(3600):
+                assert await cluster.submit(pow, 2, 4) == 16
+            assert STALLED <= loop.time() - began <= 2 * STALLED + 30
+            (told,) = [header for header in heard if header["t"] == "result"]
+            assert told["error"]["kind"] == "unloadable"
+            assert "has sent nothing for 120 s" in told["error"]["message"]
+            assert not agent._arrived
+            assert not agent._cache._buffers
+
+    run(work())
+
+
+def test_a_buffer_that_waits_its_turn_behind_others_of_its_client_is_waited_for() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1, slots=2) as cluster:
+            assert await cluster.submit(pow, 2, 3) == 8
+            agent = cluster.agents[0]
+            end = next(iter(cluster.client.links.values()))
+            for number in range(2):
+                end.send(big(number, 8).header())
+            for offset in range(8):  # of the first, a byte a minute
+                await asyncio.sleep(60)
+                end.send(BufferChunk("r0", 8, offset).header(), b"x", bulk=True)
+            await eventually(lambda: len(agent._arrived) == 1)
+            end.send(BufferChunk("r1", 8, 0).header(), b"12345678", bulk=True)
+            await eventually(lambda: not agent._arrived)
+            assert len(agent._cache._buffers) == 2  # both are whole
 
     run(work())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2p_ipython.errors import ConfigError, WrongPeer
-from p2p_ipython.link.hints import MAX_HINTS, Hint, is_local, own_hints, parse_hints, parse_relay
+from p2p_ipython.link.hints import MAX_HINTS, Hint, is_local, own_hints, parse_hints, parse_relay, seen_from
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,26 @@ from p2p_ipython.link.hints import MAX_HINTS, Hint, is_local, own_hints, parse_h
 )
 def test_a_mailbox_on_loopback_is_local(url: str, local: bool) -> None:
     assert is_local(url) is local
+
+
+@pytest.mark.parametrize(
+    ("url", "board", "seen"),
+    [
+        ("ws://127.0.0.1:4000/v1", "192.0.2.7", "ws://192.0.2.7:4000/v1"),
+        ("ws://localhost/v1", "2001:db8::7", "ws://[2001:db8::7]/v1"),
+        ("wss://[::1]:4000/v1", "192.0.2.7", "wss://192.0.2.7:4000/v1"),
+        ("ws://[::ffff:127.0.0.1]:4000", "192.0.2.7", "ws://192.0.2.7:4000"),
+        ("tcp:0.0.0.0:4001", "192.0.2.7", "tcp:192.0.2.7:4001"),
+        ("tcp:[::]:4001", "2001:db8::7", "tcp:[2001:db8::7]:4001"),
+        ("ws://127.0.0.1:4000/v1", "127.0.0.1", "ws://127.0.0.1:4000/v1"),  # the board is here, too
+        ("ws://127.0.0.1:4000/v1", "", "ws://127.0.0.1:4000/v1"),
+        ("ws://board.example:4000/v1", "192.0.2.7", "ws://board.example:4000/v1"),
+        ("ws://198.51.100.1:4000/v1", "192.0.2.7", "ws://198.51.100.1:4000/v1"),
+        ("memory:", "192.0.2.7", "memory:"),
+    ],
+)
+def test_a_loopback_address_of_a_peer_is_the_boards(url: str, board: str, seen: str) -> None:
+    assert seen_from(url, board) == seen
 
 
 def test_loopback_comes_first_where_the_mailbox_is_and_is_left_out_otherwise() -> None:

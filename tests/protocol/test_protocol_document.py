@@ -331,6 +331,15 @@ def test_each_promise_names_a_test_that_exists() -> None:
         assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{test}"
 
 
+def test_each_bound_names_its_test() -> None:
+    """Each row of a table of THREATS.md that has a column for tests."""
+    tables = re.findall(r"^\|[^\n]*\| Test \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", THREATS, re.M)
+    rows = [row for table in tables for row in table.splitlines()]
+    assert len(tables) == 2
+    assert len(rows) > 60
+    assert [row for row in rows if not re.search(r"`tests/[\w/]+\.py::test_\w+` \|$", row)] == []
+
+
 def test_links_in_the_documents_lead_somewhere() -> None:
     for text in (PROTOCOL, THREATS):
         for target in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -110,11 +111,33 @@ async def test_a_yes_answers_the_questions_that_wait_and_ask_the_same() -> None:
         assert len(lender.asked) == 3
 
 
+async def test_the_same_code_is_the_same_with_other_data() -> None:
+    def some(name: str, data: tuple[int, str | None], around: int = 2) -> Task:
+        return replace(task(name), data=(data,), around=((around, None),))
+
+    async with asking() as (made, lender):
+        assert why(made, some("t", (3, None)), body=b"ab123xy") == "asking"
+        await lender.says("same")
+        assert why(made, some("u", (4, None)), body=b"ab4567xy") == ""
+        assert why(made, some("v", (1 << 30, "big")), body=b"abxy") == ""  # its bytes are yet to come
+        for number, (its, body) in enumerate(
+            [
+                (some("w", (3, None)), b"aX123xy"),
+                (some("w", (3, None)), b"ab123xX"),
+                (some("w", (2, None), around=3), b"ab123xy"),  # the data's last byte would be code
+                (replace(some("w", (3, None)), data=()), b"abxy"),
+                (replace(some("w", (3, None)), source="2 + 2"), b"ab123xy"),
+                (replace(some("w", (3, None)), around=((2, "modules"),)), b"ab123"),
+            ]
+        ):
+            assert why(made, replace(its, id=f"w{number}"), body=body) == "asking", number
+
+
 async def test_nothing_is_the_same_as_a_task_whose_bytes_are_yet_to_come() -> None:
     async with asking() as (made, lender):
         assert why(made, task(ref="r")) == "asking"
         await lender.says("same")
-        assert "very [t]ask" not in "".join(_card(lender.asked[0]))
+        assert "this [t]ask" not in "".join(_card(lender.asked[0]))
         assert why(made, task(ref="r")) == ""  # once
         assert why(made, task("u", ref="r")) == "asking"
 

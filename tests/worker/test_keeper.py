@@ -103,6 +103,56 @@ def test_the_first_members_are_known_and_later_ones_are_named_once(tmp_path: Pat
     assert agent.offer["not_for"] == (key("erin"),)
 
 
+def look(keeper: Keeper) -> None:
+    keeper._heed(keeper._look(keeper.policy, keeper._stamps, keeper._unwritten))
+
+
+def test_keys_that_can_not_be_written_down_are_kept_tried_again_and_logged_seldom(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper, _, _ = kept(tmp_path, Policy(who="known"), roster("carol"))
+    file = tmp_path / "known.json"
+    file.mkdir()  # something is in its place
+    for _ in range(5):
+        look(keeper)
+    keeper.members_changed(roster("carol", "dave"))
+    look(keeper)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]  # for the yes, and for the names
+    file.rmdir()
+    KnownMembers(file).say_yes("c", [key("zoe")])  # another worker's, which knows nothing of these
+    look(keeper)
+    kept_now = KnownMembers(file).of("c")
+    assert kept_now.known == {key(name) for name in ("bob", "carol", "zoe")}
+    assert kept_now.named >= {key("dave")}
+    assert (keeper._unwritten.yes, keeper._unwritten.named) == (frozenset(), frozenset())
+    assert [keeper.welcomes(key(name)) for name in ("carol", "zoe", "dave")] == [True, True, False]
+
+
+def test_keys_that_wait_to_be_written_down_count_beside_those_of_the_file(tmp_path: Path) -> None:
+    keeper, _, _ = kept(tmp_path, Policy(who="known"), roster("carol"))
+    lock = tmp_path / "known.lock"
+    lock.mkdir()  # nobody can have it
+    (tmp_path / "known.json").write_text('{"c": {"known": ["SHA256:zoe"], "named": []}}')
+    look(keeper)
+    assert [keeper.welcomes(key(name)) for name in ("carol", "zoe", "dave")] == [True, True, False]
+    lock.rmdir()
+    look(keeper)
+    assert KnownMembers(tmp_path / "known.json").of("c").known == {key(name) for name in ("bob", "carol", "zoe")}
+
+
+def test_of_two_troubles_in_one_look_both_are_said(tmp_path: Path) -> None:
+    keeper, _, said = kept(tmp_path, Policy(), roster("carol"))
+    look(keeper)
+    policy = tmp_path / "lending.toml"
+    policy.write_text("hours = 7")
+    keeper._given = Given(keeper.policy, policy)
+    (tmp_path / "known.json").write_text("nonsense")
+    look(keeper)
+    assert len(said) == 2
+    assert "the last good one stays" in said[0]
+    assert "the members known before are known still" in said[1]
+
+
 @pytest.mark.parametrize(
     ("who", "only", "not_for"),
     [

@@ -245,6 +245,16 @@ async def test_cancelling_a_task_whose_buffer_still_arrives_ends_it_at_once() ->
         assert (await it.over()).value == 2_000_000
 
 
+async def test_arrays_of_the_same_bytes_are_two_things_in_a_task() -> None:
+    def change(one: np.ndarray, other: np.ndarray) -> float:
+        one[0] = 5
+        return float(other[0])
+
+    async with worker() as it:
+        outcome = await it.call(change, np.ones(2_000_000), np.ones(2_000_000))
+        assert outcome.value == 1.0
+
+
 async def test_a_runner_keeps_no_more_buffers_than_it_may() -> None:
     async with worker(Settings(runner_cache=40_000_000)) as it:
         for number in range(5):

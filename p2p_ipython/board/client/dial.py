@@ -50,6 +50,8 @@ class Way:
         self.key = target.key
         self.host_key = ""
         self.route: Route | None = None
+        self.machine = ""
+        """The IP address of the board's machine, where it was connected to directly."""
         self.transports: list[paramiko.Transport] = []
         self.ending = threading.Event()
         self.reason = ""
@@ -68,6 +70,7 @@ class Way:
         self.target = replace(target, key=choice)
         hops = [*way.jumps, way]
         sock: Any = self._connect_socket(hops[0], deadline)
+        self.machine = "" if way.jumps else str(sock.getpeername()[0]).partition("%")[0]
         for hop, onward in zip(hops, [*hops[1:], None], strict=True):
             check = HostKeyCheck(hop, target.files, target.pin if hop is way else None)
             key = choice

@@ -111,6 +111,11 @@ class SSHBoard:
         """Where the address led to, once connected."""
         return self._connection.way.route if self._connection else None
 
+    @property
+    def machine(self) -> str:
+        """The IP address of the board's machine, once connected; "" if a jump host leads there."""
+        return self._connection.way.machine if self._connection else ""
+
     async def open(self) -> None:
         """Connect and join; see ``base.Board``.
 

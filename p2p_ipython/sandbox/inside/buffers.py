@@ -90,9 +90,10 @@ class Buffers:
         """
         self._stored[ref].append(data)
 
-    def private(self, ref: str) -> memoryview:
-        """Return a buffer for one task, writable and its own. Raises ``KeyError`` for one that isn't there."""
-        return self._stored[ref].private()
+    def get(self, ref: str) -> memoryview | None:
+        """Return a buffer for one use in one task, writable and its own; None if it isn't there."""
+        stored = self._stored.get(ref)
+        return stored.private() if stored is not None else None
 
     def drop(self, refs: Iterable[str]) -> None:
         """Forget buffers, whole or not; unknown ones are ignored."""

@@ -50,9 +50,11 @@ from p2p_ipython.task import many, modules, safe, setup
 from p2p_ipython.task.around import Around
 from p2p_ipython.task.by_value import hold_referents
 from p2p_ipython.task.classes import forget_classes
+from p2p_ipython.task.datum import beside
 from p2p_ipython.task.error_facts import facts
 from p2p_ipython.task.loading import is_absent
-from p2p_ipython.task.payload import Packed, pack_result, unpack
+from p2p_ipython.task.payload import Packed, in_pieces, pack_result, unpack
+from p2p_ipython.task.safe.several import read
 from p2p_ipython.task.script import run_script
 from p2p_ipython.task.sources import forget_sources
 from p2p_ipython.task.tracebacks import set_traceback
@@ -210,14 +212,15 @@ class Executor:
         self._task = task
         enter_main({})
         try:
-            large = {ref: self._buffers.private(ref) for _, ref in task.all_segments if ref is not None}
-            if task.around:
-                size = sum(size for size, ref in task.segments if ref is None)
-                body, first = memoryview(body)[:size], memoryview(body)[size:]
-                self._around.enter(unpack(task.around, first, large))
+            large = self._buffers
+            data: Buffer = b""
+            if task.around or task.data:
+                body, data, first = task.pieces(body)
+                if task.around:
+                    self._around.enter(unpack(task.around, first, large))
             self._folder.begin()
-            payload = unpack(task.segments, body, large)
-            del large
+            with beside(read(in_pieces(task.data, data, large)) if task.data else []):
+                payload = unpack(task.segments, body, large)
         except setup.SetupFailed as failed:
             raise _Failed(failed.error, self._kind(failed.error, "exception")) from None
         except BaseException as error:

@@ -78,9 +78,9 @@ def encode(value: object, *, room: int = INLINE) -> Packed:
 
     ``room``: bytes that may be inline.
     """
-    encoder = _Encoder()
+    encoder = Encoder()
     try:
-        text = _dumps(encoder.value(value, 0)).encode("utf-8", "surrogatepass")
+        text = dumps(encoder.value(value, 0)).encode("utf-8", "surrogatepass")
     except Unsupported:
         raise
     except RecursionError:
@@ -105,7 +105,7 @@ def decode(
     are no value or too large a one, and ``NameMissing`` where numpy or pandas is needed and isn't there.
     """
     try:
-        return _decoded(_pieces(segments, inline, large), (lambda: budget) if budget is not None else _budget)
+        return decoded(_pieces(segments, inline, large), (lambda: budget) if budget is not None else _budget)
     except P2PError:
         raise
     except Exception as error:  # a stranger's bytes in the constructors of numpy and pandas: anything may come of it
@@ -126,10 +126,10 @@ def _budget() -> int:
 
 # --- out --------------------------------------------------------------------------------------------------------------
 
-_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
+dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
 
 
-class _Encoder:
+class Encoder:
     """Turns one value into what JSON has words for. ``depth`` is that of the JSON text, at which a value begins."""
 
     def __init__(self) -> None:
@@ -210,15 +210,15 @@ def _are_numbers(kinds: set[type], items: list[Any]) -> bool:
     return kinds == {float} and all(map(math.isfinite, items))
 
 
-def _encode_int(_encoder: _Encoder, value: int, _depth: int) -> Any:
+def _encode_int(_encoder: Encoder, value: int, _depth: int) -> Any:
     return value if INT_MIN <= value <= INT_MAX else {"!int": format(value, "x")}
 
 
-def _encode_float(_encoder: _Encoder, value: float, _depth: int) -> Any:
+def _encode_float(_encoder: Encoder, value: float, _depth: int) -> Any:
     return value if math.isfinite(value) else {"!float": repr(value)}
 
 
-def _encode_dict(encoder: _Encoder, value: dict[Any, Any], depth: int) -> Any:
+def _encode_dict(encoder: Encoder, value: dict[Any, Any], depth: int) -> Any:
     keys = list(value)
     plain = set(map(type, keys)) <= {str} and not (len(keys) == 1 and keys[0][:1] == "!")
     if not plain:
@@ -232,8 +232,8 @@ def _encode_dict(encoder: _Encoder, value: dict[Any, Any], depth: int) -> Any:
     return value if values is before else dict(zip(keys, values, strict=True))
 
 
-def _encode_set(kind: str) -> Callable[[_Encoder, Any, int], Any]:
-    def encode_set(encoder: _Encoder, value: Any, depth: int) -> Any:
+def _encode_set(kind: str) -> Callable[[Encoder, Any, int], Any]:
+    def encode_set(encoder: Encoder, value: Any, depth: int) -> Any:
         try:
             return {kind: encoder.elements(list(value), depth + 2)}
         except Unsupported as error:
@@ -242,27 +242,27 @@ def _encode_set(kind: str) -> Callable[[_Encoder, Any, int], Any]:
     return encode_set
 
 
-def _encode_decimal(_encoder: _Encoder, value: Any, _depth: int) -> Any:
+def _encode_decimal(_encoder: Encoder, value: Any, _depth: int) -> Any:
     if value.is_finite() and abs(value.adjusted()) > _MAX_EXPONENT:
         raise Unsupported(value, "its exponent is too large")
     return {"!decimal": str(value)}
 
 
-def _encode_fraction(encoder: _Encoder, value: Any, depth: int) -> Any:
+def _encode_fraction(encoder: Encoder, value: Any, depth: int) -> Any:
     parts = [value.numerator, value.denominator]
     if any(type(part) is not int or part.bit_length() > _MAX_FRACTION for part in parts):
         raise Unsupported(value, "its parts are too long")
     return {"!fraction": encoder.elements(parts, depth + 2)}
 
 
-def _encode_range(_encoder: _Encoder, value: range, _depth: int) -> Any:
+def _encode_range(_encoder: Encoder, value: range, _depth: int) -> Any:
     parts = [value.start, value.stop, value.step]
     if any(type(part) is not int or not INT_MIN <= part <= INT_MAX for part in parts):
         raise Unsupported(value, "its numbers are too large")
     return {"!range": parts}
 
 
-_ENCODERS: dict[type, Callable[[_Encoder, Any, int], Any]] = {
+_ENCODERS: dict[type, Callable[[Encoder, Any, int], Any]] = {
     int: _encode_int,
     float: _encode_float,
     list: lambda encoder, value, depth: encoder.elements(value, depth + 1),
@@ -284,14 +284,14 @@ _ENCODERS: dict[type, Callable[[_Encoder, Any, int], Any]] = {
 
 _CONTAINERS = {list, dict, tuple, set, frozenset, slice, *containers.ENCODERS}
 
-_LATE: dict[str, Callable[[_Encoder, Any, int], Any]] = {
+_LATE: dict[str, Callable[[Encoder, Any, int], Any]] = {
     "decimal.Decimal": _encode_decimal,
     "fractions.Fraction": _encode_fraction,
     "uuid.UUID": lambda _encoder, value, _depth: {"!uuid": value.hex},
 }
 """Classes of modules that are not loaded for this."""
 
-_NUMPY: dict[str, Callable[[_Encoder, Any, int], Any]] = {
+_NUMPY: dict[str, Callable[[Encoder, Any, int], Any]] = {
     "array": lambda encoder, value, _: arrays.encode_array(encoder, value),
     "scalar": lambda encoder, value, _: arrays.encode_scalar(encoder, value),
     "text": lambda _encoder, value, _: {"!numpy.str": str(value)},
@@ -299,7 +299,7 @@ _NUMPY: dict[str, Callable[[_Encoder, Any, int], Any]] = {
 }
 
 
-def _late_encoder(cls: type) -> Callable[[_Encoder, Any, int], Any] | None:
+def _late_encoder(cls: type) -> Callable[[Encoder, Any, int], Any] | None:
     """Return the encoder for a class of a module that may be loaded or not. A class that only has the name has none."""
     name = class_name(cls)
     if name in _LATE:
@@ -325,7 +325,7 @@ def _pieces(segments: object, inline: Buffer, large: Mapping[str, Buffer]) -> li
     return pieces
 
 
-def _decoded(pieces: Sequence[Buffer], budget: Callable[[], int]) -> Any:
+def decoded(pieces: Sequence[Buffer], budget: Callable[[], int]) -> Any:
     incoming = Incoming(pieces, budget)
     incoming.charge(memoryview(pieces[0]).nbytes)
     text = bytes(pieces[0])
