@@ -115,7 +115,7 @@ class LendingMagics(Magics):
     @argument(
         "--always",
         choices=sorted(_ALWAYS),
-        help="with --yes: also all later tasks of this member, or the same task again, to the byte",
+        help="with --yes: also all later tasks of this member, or this very task whenever it comes again",
     )
     @line_magic
     def p2p_lend(self, line: str) -> None:
@@ -210,7 +210,7 @@ class LendingMagics(Magics):
             case "once":
                 say(f"{question.label!r} of {who} may run, once.")
             case "same":
-                say(f"{question.label!r} of {who} may run, and whatever is the same to the byte.")
+                say(f"{question.label!r} of {who} may run, now and whenever it comes again.")
             case _:
                 say(f"All tasks of {who} may run, as long as this machine is lent.")
 

@@ -42,7 +42,7 @@ class Asked(Fields):
     """A question. ``run``: "cell" or "call"; ``cut``: what of ``source`` is not shown, in words, "" for nothing.
 
     ``options``: what else the task brings or wants, in words. ``until``: Unix time after which it counts as answered by
-    no. ``same``: all of the task is here, so "same" has a meaning.
+    no. ``same``: whether "same" has a meaning; see worker/consent.py.
     """
 
     kind: ClassVar[str] = "asked"

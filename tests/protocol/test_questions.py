@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_ipython.errors import RemoteProtocolError
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.questions import (
     ANSWERS,
     MAX_LINE,
@@ -51,8 +52,8 @@ def test_strangers_text_is_cut_and_harmless_and_arrives(
     question = asked(1, **{**FACTS, **facts})
     assert sent(question) == question
     for text in (question.name, question.label, question.key, question.options):
-        assert text.isprintable()
-    assert all(line.isprintable() and len(line) <= MAX_LINE for line in question.source.split("\n"))
+        assert plain(text, len(text)) == text
+    assert all(plain(line, MAX_LINE) == line for line in question.source.split("\n"))
 
 
 def test_what_is_not_shown_of_a_source_is_counted() -> None:
