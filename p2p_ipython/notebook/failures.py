@@ -1,7 +1,6 @@
 """Failures of tasks, for terminals: a failed task is named at the next prompt, unless somebody has asked for its value.
 
-A terminal has no line under a cell. The classic notebook has one, but doesn't update it once the cell is over. So
-nothing else would say it.
+A terminal has no line under a cell, and a console doesn't update one. So nothing else would say it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ sends messages that name that cell as their parent. Front ends differ:
   they send with each cell tells them from others.
 * nbclient and nbconvert drop messages that come after their cell has ended. For them output goes to the cell that runs
   when it comes. If none runs, it waits for the next one. So it appears where the notebook waits for the result.
-* The classic notebook and consoles drop such messages, too, but people use them. They let a cell ask (``input``).
+* The classic notebook and consoles name no cells either, and are served likewise. But people use them: they let a cell
+  ask (``input``).
 * In a terminal output is printed.
 
 The future keeps its output in any case: ``future.replay()`` shows it again.

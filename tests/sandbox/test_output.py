@@ -57,7 +57,8 @@ async def test_what_subprocesses_c_code_and_forks_print_is_the_tasks_output() ->
 
 async def test_a_child_of_a_fork_keeps_its_files_and_says_nothing_of_its_own() -> None:
     source = """
-import os, tempfile
+import os, tempfile, warnings
+warnings.simplefilter("ignore")  # since Python 3.12 one forks with threads, as in a kernel
 if os.fork() == 0:
     files = [tempfile.TemporaryFile() for _ in range(20)]
     numbers = {file.fileno() for file in files}
