@@ -40,6 +40,8 @@ AHEAD = 4
 BEHIND = 8
 """Tasks, for each slot, whose values the caller of a generator's map may have yet to take."""
 
+_LIGHT = frozenset({int, float, bool, complex, type(None)})
+
 _KEPT = (range, tuple, str, bytes)
 """Collections that can't change while their elements are taken; others are copied."""
 
@@ -226,11 +228,13 @@ class Calls:
             return self._chunks.next(slots, self._left)
 
     def _take(self, rows: list[tuple[Any, ...]], size: int) -> None:
-        """Add up to ``size`` elements; those before one that fails are sent."""
+        """Add up to ``size`` elements, of ``MAX_BYTES`` about; those before one that fails are sent."""
+        heavy = 0
         try:
             for row in self._rows:
                 rows.append(row)
-                if len(rows) == size:
+                heavy += sum(_bytes_of(each) for each in row if type(each) not in _LIGHT)
+                if len(rows) == size or heavy >= MAX_BYTES:
                     break
             else:
                 self._end()
@@ -381,6 +385,12 @@ def _nonsense(future: Future[Any]) -> RemoteProtocolError:
         peer=worker,
         hint="It may have another version of p2p_ipython there.",
     )
+
+
+def _bytes_of(argument: Any) -> int:
+    """Return the size of text, bytes or an array; 0 for other objects, of which it isn't known so quickly."""
+    size = len(argument) if isinstance(argument, str | bytes) else getattr(argument, "nbytes", 0)
+    return size if isinstance(size, int) else 0
 
 
 def _until(end: float | None) -> float | None:

@@ -182,6 +182,13 @@ def test_sizes_are_checked_as_executors_do(cluster: Cluster, options: dict[str, 
         cluster.map(abs, [1], **options)
 
 
+def test_large_arguments_are_not_gathered_into_huge_tasks(cluster: Cluster) -> None:
+    list(cluster.map(len, [b""] * 500))
+    before = len(cluster.journal())
+    assert list(cluster.map(len, [bytes(MAX_BYTES // 2)] * 8, chunksize=8)) == [MAX_BYTES // 2] * 8
+    assert len(cluster.journal()) - before == 4
+
+
 # --- how many elements a task gets ------------------------------------------------------------------------------------
 
 
