@@ -34,6 +34,8 @@ _BASIC = "sympy.core.basic.Basic"
 _WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 _ARGS_ARE_SENT = {_BASIC, "sympy.geometry.entity.GeometryEntity", "sympy.integrals.integrals.Integral"}
 """Classes of sympy with a ``__getnewargs__`` that returns ``args``, and nothing else."""
+_NEW_CHANGES_CLASS = ("sympy.physics.control.", "sympy.physics.units.", "sympy.physics.secondquant")
+"""Modules of sympy with classes that note something in themselves when they make an object."""
 
 _USUAL = {"is_commutative": True}
 _MADE_ANEW = frozenset({"_args", "_assumptions", "_mhash"})
@@ -65,6 +67,8 @@ def _found(kind: Any) -> Reducer | None:
         if name in lineage:
             return reducer
     if (basic := lineage.get(_BASIC)) is not None:
+        if any(name.startswith(_NEW_CHANGES_CLASS) for name in lineage):
+            return None
         usual = all(getattr(kind, way) is getattr(basic, way) for way in _WAYS)
         said = next((name for name, each in lineage.items() if "__getnewargs__" in vars(each)), "")
         return _of_sympy if usual and said in _ARGS_ARE_SENT and not hasattr(kind, "__getnewargs_ex__") else None

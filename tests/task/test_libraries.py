@@ -60,6 +60,13 @@ def test_words_of_a_free_group_are_its_elements_elsewhere() -> None:
     assert elsewhere(pack_result((group, x, y)), "(value[1] in value[0], value[1] * value[2])") == "(True, x*y)"
 
 
+def test_a_class_that_notes_something_when_it_makes_an_object_makes_it() -> None:
+    control = pytest.importorskip("sympy.physics.control.lti")
+    x = sympy().Symbol("x")
+    value = control.Parallel(control.TransferFunction(1, x, x), control.TransferFunction(x, x + 1, x))
+    assert elsewhere(pack_result(value), "str(value.doit())") == repr(str(value.doit()))
+
+
 def test_what_a_group_has_computed_goes_along() -> None:
     groups = pytest.importorskip("sympy.combinatorics")
     group = groups.SymmetricGroup(3)
