@@ -34,6 +34,10 @@ _BASIC = "sympy.core.basic.Basic"
 _WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 _ARGS_ARE_SENT = {_BASIC, "sympy.geometry.entity.GeometryEntity", "sympy.integrals.integrals.Integral"}
 """Classes of sympy with a ``__getnewargs__`` that returns ``args``, and nothing else."""
+_NEW_CHANGES_CLASS = ("sympy.physics.control.", "sympy.physics.units.", "sympy.physics.secondquant")
+"""Modules of sympy with classes that note something in themselves when they make an object."""
+_HIDES_FACTS = "sympy.tensor.indexed"
+"""A module of sympy whose objects have facts of their own, and say that they have none."""
 
 _USUAL = {"is_commutative": True}
 _MADE_ANEW = frozenset({"_args", "_assumptions", "_mhash"})
@@ -65,6 +69,8 @@ def _found(kind: Any) -> Reducer | None:
         if name in lineage:
             return reducer
     if (basic := lineage.get(_BASIC)) is not None:
+        if any(name.startswith(_NEW_CHANGES_CLASS) for name in lineage):
+            return None
         usual = all(getattr(kind, way) is getattr(basic, way) for way in _WAYS)
         said = next((name for name, each in lineage.items() if "__getnewargs__" in vars(each)), "")
         return _of_sympy if usual and said in _ARGS_ARE_SENT and not hasattr(kind, "__getnewargs_ex__") else None
@@ -95,6 +101,10 @@ def _of_sympy(value: Any) -> Any:
     kind = type(value)
     names = {*copyreg._slotnames(kind), *getattr(value, "__dict__", ())} - _MADE_ANEW  # type: ignore[attr-defined]
     state = {name: getattr(value, name) for name in sorted(names) if hasattr(value, name)}
+    facts = value._assumptions
+    own = facts.generator != kind.default_assumptions.generator or kind.__module__ == _HIDES_FACTS
+    if facts is not kind.default_assumptions and own:  # what was said of this one, and what follows
+        state["_assumptions"] = {key: fact for key, fact in facts.items() if fact is not None}, dict(facts.generator)
     made = (kind, *getattr(value, "_args", ()))
     if state == _USUAL:  # of each sum and product
         return commutative, made
@@ -117,7 +127,12 @@ def commutative(kind: Any, *arguments: Any) -> Any:
 def complete_basic(value: Any, state: Mapping[str, Any]) -> None:
     """Give an object of sympy's its other attributes."""
     for name, part in state.items():
-        object.__setattr__(value, name, part)
+        if name == "_assumptions":
+            facts = type(value.default_assumptions)(part[0])
+            facts._generator = part[1]
+            value._assumptions = facts
+        else:
+            object.__setattr__(value, name, part)
 
 
 def word_of(group: Any, powers: tuple[Any, ...]) -> Any:

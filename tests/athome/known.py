@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.athome.home import Verdict
 
 PATH = Path(__file__).parent / "differences.txt"
-FLOOR = 0.8
+FLOOR = 0.975
 """The least part of the cells that has to be the same."""
 
 

@@ -182,7 +182,7 @@ def test_a_remote_exception_is_raised_as_itself_with_the_remote_traceback(cluste
 
 
 def test_a_result_that_cant_be_pickled_is_named_and_its_output_kept(cluster: Cluster) -> None:
-    future = cluster._core.submit_task(cell(cluster, "print('done')\n(n for n in [])"))
+    future = cluster._core.submit_task(cell(cluster, "print('done')\nit = (n for n in 'ab')\nnext(it)\nit"))
     with pytest.raises(ResultNotPicklable, match="generator"):
         future.result(PATIENCE)
     assert streamed(future.outputs) == ["done\n"]

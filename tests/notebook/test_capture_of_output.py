@@ -84,7 +84,7 @@ def test_a_syntax_error_that_a_task_raises_shows_no_frame_of_ours(kernel: Notebo
 
 
 def test_a_value_that_can_not_travel_is_shown_and_only_result_raises(kernel: Notebook) -> None:
-    cell = kernel.run("%%p2p --wait\n(each for each in [])")
+    cell = kernel.run("%%p2p --wait\nit = (each for each in 'ab')\nnext(it)\nit")
     assert cell.error is None
     assert "<generator object" in cell.shown
     assert "can't be pickled" in cell.text

@@ -65,8 +65,10 @@ raise Mean
 
 async def test_a_value_that_cannot_be_pickled_is_named() -> None:
     async with worker() as it:
-        begun = "made = (i for i in 'ab'); next(made)\nmade"
-        for source, name in ((begun, "generator"), ("import threading\nthreading.Lock()", "lock")):
+        for source, name in (
+            ("it = iter(i for i in 'ab')\nnext(it)\nit", "generator"),
+            ("import threading\nthreading.Lock()", "lock"),
+        ):
             outcome = await it.cell(f"print('ran')\n{source}")
             assert outcome.error.what == "unpicklable"
             assert name in outcome.error.message

@@ -82,7 +82,7 @@ async def test_a_class_of_the_cell_is_named_and_one_that_can_not_be_pickled_is_a
         it = strict(one)
         outcome = await safely(it, "class Model: pass\nModel()")
         assert outcome.result.type_name == "__main__.Model"
-        outcome = await safely(it, "(each for each in [])")
+        outcome = await safely(it, "__import__('threading').Lock()")
         assert outcome.error.what == "unpicklable"
 
 

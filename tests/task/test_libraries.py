@@ -36,6 +36,12 @@ SYMPY = [
     ("sympy", "Function('f')(Symbol('x')).diff(Symbol('x'))"),
     ("sympy", "Integral(Symbol('x'), (Symbol('x'), 0, 1))"),
     ("sympy", "Dummy('d')"),
+    ("sympy", "IndexedBase('A')[Symbol('i', integer=True)]"),
+    ("sympy", "IndexedBase('A', positive=True)"),
+    ("sympy", "MatrixSymbol('M', 2, 2).T"),
+    ("sympy", "Lambda(Symbol('x'), Symbol('x') + 1)"),
+    ("sympy", "Piecewise((1, Symbol('x') > 0), (0, True))"),
+    ("sympy", "Interval(0, 1) * FiniteSet(1, 2)"),
     ("sympy.solvers.diophantine.diophantine", "diop_solve(Symbol('a', integer=True) - 3)"),
 ]
 
@@ -44,6 +50,11 @@ def test_objects_of_sympy_look_the_same_elsewhere() -> None:
     values = [eval(made, {**vars(sympy()), **vars(importlib.import_module(module))}) for module, made in SYMPY]
     shown = "[(type(each).__name__, str(each), __import__('sympy').latex(each)) for each in value]"
     assert elsewhere(pack_result(values), shown) == repr(eval(shown, {"value": values}))
+    made = "eval(made, {**vars(__import__('sympy')), **vars(__import__('importlib').import_module(module))})"
+    cases = [case for case in SYMPY if "Dummy" not in case[1]]
+    again = [value for case, value in zip(SYMPY, values, strict=True) if case in cases]
+    equal = f"[(made, each == {made}) for (module, made), each in zip(value[0], value[1]) if not each == {made}]"
+    assert elsewhere(pack_result([cases, again]), equal) == repr(eval(equal, {"value": [cases, again]}))
 
 
 def test_an_expression_finds_itself_in_a_dictionary_elsewhere() -> None:
@@ -58,6 +69,13 @@ def test_words_of_a_free_group_are_its_elements_elsewhere() -> None:
     free_group = pytest.importorskip("sympy.combinatorics.free_groups").free_group
     group, x, y = free_group("x, y")
     assert elsewhere(pack_result((group, x, y)), "(value[1] in value[0], value[1] * value[2])") == "(True, x*y)"
+
+
+def test_a_class_that_notes_something_when_it_makes_an_object_makes_it() -> None:
+    control = pytest.importorskip("sympy.physics.control.lti")
+    x = sympy().Symbol("x")
+    value = control.Parallel(control.TransferFunction(1, x, x), control.TransferFunction(x, x + 1, x))
+    assert elsewhere(pack_result(value), "str(value.doit())") == repr(str(value.doit()))
 
 
 def test_what_a_group_has_computed_goes_along() -> None:
