@@ -64,7 +64,7 @@ attacks: $(READY) ## attack a lender as a friend's task may, under each mechanis
 	@sh .ci/sandboxes.sh
 	@$(PY) tests/attacks/run.py $(ATTACKS)
 	@P2P_ALL_INTERPRETERS=1 $(PY) -m pytest -q -o cache_dir=$(CACHE)/pytest tests/attacks/test_interpreters_of_lenders.py
-	@P2P_FLOODS=1 $(PY) -m pytest -q -s -o cache_dir=$(CACHE)/pytest tests/friends/test_floods.py
+	@P2P_FLOODS=1 $(PY) -m pytest -q -s -o cache_dir=$(CACHE)/pytest tests/friends/test_floods.py tests/friends/test_losses.py
 
 strangers: $(READY) ## attack a board for a minute with 4,500 connections; print what its members notice (STRANGERS=--seconds 10)
 	@$(PY) -W ignore tests/benchmarks/bench_strangers.py $(STRANGERS)

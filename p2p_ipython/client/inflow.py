@@ -26,11 +26,15 @@ from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.frames import MAX_BODY, Buffer, Header
 from p2p_ipython.protocol.task_frames import (
     MAX_SEGMENTS,
+    Lost,
+    Nack,
     Output,
     Recall,
     Result,
     ResultChunk,
+    Started,
     TaskFailure,
+    Want,
     WorkerFrame,
     read_worker,
 )
@@ -98,7 +102,8 @@ class WorkerEnd(LinkEnd):
         incoming = self._part(ResultChunk.read(header), size)
         return incoming.data[incoming.filled : incoming.filled + size] if incoming is not None else None
 
-    def on_frame(self, header: Header, body: Buffer) -> None:
+    def on_frame(self, header: Header, body: Buffer) -> bool:
+        idle = False
         match read_worker(header):
             case Result() as result if self._receiver.expects(self.sid, result.id, result.attempt):
                 self._receiver.result_came(self, result, body)
@@ -106,12 +111,18 @@ class WorkerEnd(LinkEnd):
                 self._receiver.output_came(self, output, body)
             case ResultChunk() as chunk:
                 incoming = self._part(chunk, len(body))
+                idle = incoming is None
                 if incoming is not None:
                     incoming.land(body)
             case Result() | Output() | None:
-                pass  # of an attempt that it hasn't; or a later version's
-            case frame:
+                idle = True  # of an attempt that it hasn't; or a later version's
+            case Started() | Nack() | Lost() | Want() as frame:
+                idle = not self._receiver.expects(self.sid, frame.id, frame.attempt)
                 self._receiver.said(self, frame)
+            case frame:
+                idle = True  # few are said
+                self._receiver.said(self, frame)
+        return idle
 
     def on_link(self, state: LinkState, detail: str) -> None:
         self._receiver.link_changed(self, state, detail)

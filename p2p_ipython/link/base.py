@@ -65,8 +65,11 @@ class LinkHandler(Protocol):
     Any other exception of a handler is a bug. It is logged, once a link, and ends the link in the same way.
     """
 
-    def on_frame(self, header: Header, body: Buffer) -> None:
-        """Take a frame that has arrived whole. ``body`` is the handler's own from now on."""
+    def on_frame(self, header: Header, body: Buffer) -> bool | None:
+        """Take a frame that has arrived whole. ``body`` is the handler's own from now on.
+
+        Return True if it comes to nothing, as nobody waits for it. A peer that sends many of these is read slower.
+        """
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
         """Return the place where a body of ``size`` bytes is to land, or None for a fresh buffer.

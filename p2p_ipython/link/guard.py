@@ -33,9 +33,9 @@ class Guard:
         self._complaints = complaints
         self._peer = peer
 
-    def on_frame(self, header: Header, body: Buffer) -> None:
+    def on_frame(self, header: Header, body: Buffer) -> bool | None:
         """See ``LinkHandler``."""
-        self._call(self._handler.on_frame, header, body)
+        return self._call(self._handler.on_frame, header, body)
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
         """See ``LinkHandler``; a returned place has exactly ``size`` bytes."""

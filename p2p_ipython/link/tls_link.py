@@ -18,6 +18,7 @@ from p2p_ipython.link.base import PATIENCE, RESERVED, LinkHandler, LinkState
 from p2p_ipython.link.dial import Kind, Ways
 from p2p_ipython.link.half import CLOSE_LIMIT, HalfLink
 from p2p_ipython.link.handshake import Terms
+from p2p_ipython.link.idle import PAUSE, Idle
 from p2p_ipython.link.listener import Listener
 from p2p_ipython.link.outflow import write_frames
 from p2p_ipython.link.rendezvous import Role
@@ -64,6 +65,7 @@ class TLSLink(HalfLink):
         heartbeat = max(settings.heartbeat, MIN_HEARTBEAT)
         self._liveness = Liveness(heartbeat=heartbeat, lease=settings.lease, now=self._loop.time())
         self._patience = Patience()
+        self._idle = Idle()
         self._lease = settings.lease
         self._kind: Kind | None = None
         self._connection: Connection | None = None
@@ -261,15 +263,23 @@ class TLSLink(HalfLink):
         kind = header["t"]
         if kind.startswith(RESERVED):
             self._on_control(kind, header)
+            self._came_to_nothing(0)
             return
         if self._closing:
             return
         due = self._inbox.receive(size)
-        self._handler.on_frame(header, body)
+        if self._handler.on_frame(header, body):
+            self._came_to_nothing(len(body))
         if due:
             self._acknowledge()
         elif self._ack_timer is None and not self._ended:
             self._ack_timer = self._loop.call_later(ACK_DELAY, self._acknowledge)
+
+    def _came_to_nothing(self, size: int) -> None:
+        """Read the peer slower if it sends too much of that."""
+        if self._idle.came(size, self._loop.time()) and (connection := self._connection) is not None:
+            connection.rest()
+            self._loop.call_later(PAUSE, connection.go_on)
 
     def buffer_for(self, header: Header, size: int) -> memoryview | None:
         if self._closing or header["t"].startswith(RESERVED):

@@ -152,6 +152,15 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._release()
 
+    def rest(self) -> None:
+        """Deliver no frames until ``go_on``; what has come already waits, and then the rest with the peer."""
+        self._hold()
+
+    def go_on(self) -> None:
+        """Deliver frames again."""
+        if self._gone is None:
+            self._release()
+
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Encrypt and send ``pieces``; each begins a TLS record of its own."""
         tls, transport = self._tls, self._transport

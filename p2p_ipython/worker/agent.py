@@ -373,6 +373,10 @@ class Agent:
             return None
         return source if source.received + size <= source.size else None
 
+    def has(self, link: int, recall: Recall) -> bool:
+        """Return whether a task that its client doesn't want any more is here."""
+        return Job(link, recall.id, recall.attempt) in self._arrived
+
     def recalled(self, link: int, recall: Recall) -> None:
         """Note that the client doesn't want a task any more."""
         self._act(self.machine.recall(link, recall.id, recall.attempt, self._loop.time()))
@@ -533,10 +537,11 @@ class _ClientLink(LinkEnd):
         self._landing = inbound.buffer_at(inbound.received, size) if inbound is not None else None
         return self._landing
 
-    def on_frame(self, header: Header, body: Buffer) -> None:
+    def on_frame(self, header: Header, body: Buffer) -> bool:
         if self._early is not None:
             self._early.append((header, body))
-            return
+            return False
+        idle = False
         match read_client(header):
             case Task() as task:
                 self._agent.task_came(self.number, task, body)
@@ -546,13 +551,16 @@ class _ClientLink(LinkEnd):
                     inbound.advance(len(body))
                 elif inbound is not None:
                     inbound.feed(body)
-                self._landing = None
+                self._landing, idle = None, inbound is None
             case Recall() as recall:
+                idle = not self._agent.has(self.number, recall)
                 self._agent.recalled(self.number, recall)
             case Pass():
+                idle = True
                 self._agent.passed(self.number)
             case None:
-                pass  # a later version's; what it must not miss, it says in its hello
+                idle = True  # a later version's; what it must not miss, it says in its hello
+        return idle
 
     def on_link(self, state: LinkState, detail: str) -> None:
         if state in (LinkState.CLOSED, LinkState.LOST):

@@ -28,7 +28,7 @@ from p2p_ipython.errors import (
     RemoteProtocolError,
     WrongPeer,
 )
-from p2p_ipython.link import attempts, dial, half, handshake, listener, session, tls, tls_link
+from p2p_ipython.link import attempts, dial, half, handshake, idle, listener, session, tls, tls_link
 from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.handshake import Terms
@@ -37,7 +37,7 @@ from p2p_ipython.link.rendezvous import AT_ONCE, AT_ONCE_WITH_ONE, Rendezvous, n
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.link.tls_link import TLSLink
 from p2p_ipython.link.transport import WRITE_HIGH
-from p2p_ipython.protocol.frames import encode
+from p2p_ipython.protocol.frames import Buffer, Header, encode
 
 
 @contextmanager
@@ -261,7 +261,8 @@ async def test_control_frames_of_a_later_version_are_passed_over() -> None:
         assert ends.worker_hears.frames == [({"t": "a"}, b"")]
 
 
-async def test_a_peer_that_pings_and_does_not_read_makes_nobody_grow() -> None:
+async def test_a_peer_that_pings_and_does_not_read_makes_nobody_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "AT_ONCE", 1 << 60)  # nothing slows it down
     async with world("direct") as here:
         ends = await here.join(heartbeat=1000.0)
         await eventually(lambda: ends.client.rtt is not None and ends.worker.rtt is not None)
@@ -454,6 +455,39 @@ async def test_delivered_frames_are_released_soon() -> None:
             ends.client.send({"t": "a", "n": number}, bytes(100_000))
         assert ends.client._outbox.pending
         await eventually(lambda: ends.client._outbox.written == 10 and not ends.client._outbox.unacknowledged)
+
+
+async def test_a_peer_whose_frames_come_to_nothing_is_read_slower_and_loses_nothing() -> None:
+    async with world("direct") as here:
+        ends = await here.join()
+        heard = ends.worker_hears.on_frame
+        count = idle.AT_ONCE + 300
+
+        def for_nothing(header: Header, body: Buffer) -> bool:
+            heard(header, body)
+            return header["t"] == "nobody's"
+
+        ends.worker_hears.on_frame = for_nothing  # type: ignore[method-assign,assignment]
+        for number in range(2 * count):
+            ends.client.send({"t": "somebody's", "n": number})
+        await ends.worker_hears.until(lambda heard: len(heard.frames) == 2 * count)
+        assert ends.worker._idle._left > idle.AT_ONCE - 100  # acknowledgements count, and nothing else
+        for number in range(count):
+            ends.client.send({"t": "nobody's", "n": number})
+        await eventually(lambda: ends.worker._connection._intake.held)
+        await ends.worker_hears.until(lambda heard: len(heard.frames) == 3 * count)
+        assert ends.worker_hears.numbers[-count:] == list(range(count))
+        ends.worker.send({"t": "a", "n": 1})
+        await ends.client_hears.until(lambda heard: heard.frames)
+
+
+def test_frames_that_come_to_nothing_are_few_for_ever_or_many_at_once() -> None:
+    peer = idle.Idle()
+    assert not any(peer.came(100, number / idle.A_SECOND) for number in range(3 * idle.AT_ONCE))
+    peer, now = idle.Idle(), 1e6
+    assert [peer.came(0, now) for _ in range(idle.AT_ONCE + 2)].index(True) == idle.AT_ONCE
+    assert not peer.came(0, now + idle.PAUSE)
+    assert [peer.came(1 << 20, now + 1e6) for _ in range(200)].index(True) == idle.AT_ONCE // 33
 
 
 async def test_a_process_that_is_gone_is_noticed_before_the_lease_is_over() -> None:
