@@ -10,6 +10,8 @@ Standard library only: the runner imports it inside the sandbox.
 
 from __future__ import annotations
 
+import ast
+import re
 from typing import Any
 
 from p2p_ipython.task import safe
@@ -96,6 +98,33 @@ def with_facts(cls: type[BaseException], found: object) -> BaseException | None:
     except Exception:  # facts of a stranger in a constructor
         return None
     return None
+
+
+def facts_in(cls: type[BaseException], message: str) -> dict[str, Any]:
+    """Return the facts of a built-in error that are in its words, for one that came without; {} if none are."""
+    if issubclass(cls, KeyError):
+        try:
+            return {"args": (ast.literal_eval(message[:_MAX_TEXT]),)}
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return {}
+    if issubclass(cls, OSError) and (said := _OF_FILES.fullmatch(message)) is not None:
+        number, words, *names = said.groups()
+        files = [ast.literal_eval(name) for name in names if name is not None]
+        attributes = zip(("errno", "strerror", "filename", "filename2"), (int(number), words, *files), strict=False)
+        return {"args": (int(number), words), "attributes": dict(attributes)}
+    if issubclass(cls, UnicodeDecodeError) and (said := _OF_BYTES.fullmatch(message)) is not None:
+        codec, byte, at, why = said.groups()
+        before = int(at)
+        if before < _MAX_TEXT:  # of the bytes before it no more is known than how many they are
+            return {"args": (codec, b"?" * before + bytes([int(byte, 16)]), before, before + 1, why)}
+    return {}
+
+
+_NAME = r"""('[^'\\\\]*'|"[^"\\\\]*")"""
+_OF_FILES = re.compile(rf"\[Errno (\d{{1,9}})\] (.*?)(?:: {_NAME}(?: -> {_NAME})?)?", re.DOTALL)
+_OF_BYTES = re.compile(
+    r"'([\w.-]{1,100})' codec can't decode byte 0x([0-9a-f]{2}) in position (\d{1,9}): (.*)", re.DOTALL
+)
 
 
 def _made(cls: type[BaseException], found: dict[str, Any]) -> BaseException | None:

@@ -31,7 +31,7 @@ from p2p_ipython.errors import (
     TaskDied,
     TaskError,
 )
-from p2p_ipython.protocol.frames import Buffer
+from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.task_frames import Result, TaskFailure
 from p2p_ipython.task import error_facts, safe
@@ -63,7 +63,7 @@ class RemoteTraceback(Exception):
 
 
 def decode(
-    result: Result,
+    result: Result | Header,
     inline: Buffer,
     large: Mapping[str, Buffer],
     *,
@@ -72,10 +72,14 @@ def decode(
 ) -> Any:
     """Return the task's value, or raise what the task raised (or a ``TaskError``).
 
-    ``inline`` is the result frame's body, ``large`` its other segments by ref. ``trusted``: what
-    ``worker`` has pickled may be unpickled. Raises ``NotTrusted`` for a pickled value of one that isn't, and
-    ``RemoteProtocolError`` for a result that makes no sense.
+    ``result`` is its frame, or the header of one as a worker has written it, which may leave out whose it is.
+    ``inline`` is the frame's body, ``large`` its other segments by ref. ``trusted``: what ``worker`` has pickled may be
+    unpickled.
+
+    Raises ``NotTrusted`` for a pickled value of one that isn't, ``RemoteProtocolError`` for a result that is nonsense.
     """
+    if not isinstance(result, Result):
+        result = Result.read({"id": "task", "attempt": 1, "segments": [], **result})
     if result.failure is None:
         match result.codec or "pickle":
             case "safe":
@@ -292,8 +296,10 @@ def _instance(cls: object, d: Description, facts: object) -> BaseException | Non
     own = f"{cls.__module__}.{cls.__qualname__}" == d.class_name
     if not own:
         return error_facts.with_words(cls, str(d), facts)
-    if cls.__module__ == "builtins" and (error := error_facts.with_facts(cls, facts)) is not None:
-        return error
+    if cls.__module__ == "builtins":
+        found = facts if facts is not None else error_facts.facts_in(cls, d.message)
+        if (error := error_facts.with_facts(cls, found)) is not None:
+            return error
     try:
         error = cls.__new__(cls)
         error.args = (d.message,) if d.message else ()

@@ -8,7 +8,7 @@ import pytest
 from frame_support import read_result
 
 from p2p_ipython.errors import RemoteError
-from p2p_ipython.task import safe
+from p2p_ipython.task import error_facts, safe
 from p2p_ipython.task.error_facts import facts
 from p2p_ipython.task.outcome import decode
 
@@ -187,7 +187,6 @@ def test_the_facts_of_an_error_don_t_repeat_its_description() -> None:
         {"args": 5, "attributes": 5, "notes": 5},
         {"args": (), "attributes": [1]},
         [],
-        None,
     ],
     ids=repr,
 )
@@ -209,3 +208,40 @@ def test_a_syntax_error_can_neither_fill_the_screen_nor_have_a_file_read() -> No
     found = {"args": ("m",), "attributes": {"offset": 1 << 40, "end_offset": 1 << 40, "filename": "/dev/zero"}}
     got = read(SyntaxError("m"), found)
     assert (got.offset, got.end_offset, got.filename) == (None, None, "zero")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("k"),
+        KeyError((1, "k")),
+        FileNotFoundError(2, "No such file", "a.csv"),
+        FileExistsError(17, "File exists", "a", None, "b"),
+        OSError(5, "no luck"),
+        UnicodeDecodeError("utf8", b"??\xff", 2, 3, "invalid start byte"),
+    ],
+    ids=repr,
+)
+def test_words_alone_make_the_error_again_where_they_say_all(error: Exception) -> None:
+    facts = error_facts.facts_in(type(error), str(error))
+    made = error_facts.with_facts(type(error), facts)
+    assert (type(made), str(made)) == (type(error), str(error))
+    assert made is not None
+    assert made.args == error.args
+    assert getattr(made, "filename", None) == getattr(error, "filename", None)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (KeyError, "__import__('os')"),
+        (KeyError, "(" * 10_000),
+        (OSError, "[Errno 99999999999] x"),
+        (OSError, "[Errno 2] x: 'a' -> b"),
+        (UnicodeDecodeError, "'utf8' codec can't decode byte 0xff in position 999999999: x"),
+        (ValueError, "1"),
+    ],
+)
+def test_words_that_say_something_else_make_nothing_up(cls: type[Exception], message: str) -> None:
+    facts = error_facts.facts_in(cls, message)
+    assert facts == {} or facts["args"] == (2, "x: 'a' -> b")
