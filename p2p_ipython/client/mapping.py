@@ -196,7 +196,7 @@ class Calls:
         self._lock = threading.Lock()  # for moments: the loop's thread wants it, too
         self._way: deque[_Sent] = deque()
         self._over: queue.SimpleQueue[_Sent] | None = None if ordered else queue.SimpleQueue()
-        self._ended = False
+        self._ended = self._closed = False
         self._trouble: BaseException | None = None
 
     def begin(self) -> None:
@@ -274,6 +274,8 @@ class Calls:
             self._is_over(sent)
 
         future._promise.when_done(over)
+        if self._closed:  # while it was frozen, in another thread
+            future.cancel()
 
     def _is_over(self, sent: _Sent) -> None:
         """Measure; on the loop's thread, or that of the caller who cancels."""
@@ -325,7 +327,7 @@ class Calls:
 
     def cancel(self) -> None:
         """Take no more elements, and cancel what is on its way."""
-        self._ended = True
+        self._ended = self._closed = True
         with self._lock:
             way = list(self._way)
         for sent in way:

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
@@ -18,7 +19,18 @@ import p2p_ipython
 from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.future import Future
-from p2p_ipython.client.mapping import AHEAD, BEHIND, CHUNK, GROWTH, MAX_BYTES, MAX_ELEMENTS, Chunks, _Sent, _values_of
+from p2p_ipython.client.mapping import (
+    AHEAD,
+    BEHIND,
+    CHUNK,
+    GROWTH,
+    MAX_BYTES,
+    MAX_ELEMENTS,
+    Calls,
+    Chunks,
+    _Sent,
+    _values_of,
+)
 from p2p_ipython.errors import ClusterClosed, NotPicklable, RemoteProtocolError, ResultNotPicklable
 from p2p_ipython.task import safe
 from p2p_ipython.task.outcome import decode
@@ -255,6 +267,29 @@ def test_tasks_that_were_lost_teach_nothing() -> None:
     chunks.sent(1)
     chunks.over(1, None, 0)
     assert chunks.next(1) == 1
+
+
+# --- what an end leaves behind ----------------------------------------------------------------------------------------
+
+
+def test_a_task_that_is_frozen_while_the_iterator_is_closed_is_cancelled_too() -> None:
+    class Core:
+        maps: weakref.WeakSet[Any] = weakref.WeakSet()
+        slots = 1
+
+        def check_open(self) -> None: ...
+
+        def submit_call(self, *_: object, **__: object) -> Future[Any]:
+            made: Future[Any] = Future("t1", "work", Friend(), Friend().decode)
+            futures.append(made)
+            if len(futures) == 2:
+                calls.cancel()
+            return made
+
+    futures: list[Future[Any]] = []
+    calls = Calls(Core(), abs, (range(100),), Chunks(), ordered=True)
+    calls.pump()
+    assert [future.cancelled() for future in futures] == [True, True]
 
 
 # --- what workers say -------------------------------------------------------------------------------------------------
