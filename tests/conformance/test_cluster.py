@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -102,7 +103,7 @@ def test_large_arguments_and_results_arrive_whole(run: Run) -> None:
 def test_what_cant_be_pickled_is_refused_at_once(run: Run) -> None:
     async def check(cluster: Any) -> None:
         with pytest.raises(NotPicklable):
-            cluster.submit(print, (n for n in []))
+            cluster.submit(print, threading.Lock())
 
     run(check)
 
@@ -238,7 +239,7 @@ def test_a_task_that_waits_for_a_future_can_be_cancelled_alone(run: Run) -> None
 def test_a_value_that_comes_late_cant_be_pickled_for_the_next_task(run: Run) -> None:
     async def check(cluster: Any) -> None:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            odd = pool.submit(lambda: (n for n in []))
+            odd = pool.submit(threading.Lock)
             with pytest.raises(NotPicklable, match="a future among the arguments of list"):
                 await cluster.submit(list, odd)
 
