@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,9 @@ def test_the_readme_opens_with_a_picture_of_the_panel_as_the_tests_take_it() -> 
     data = (ROOT / picture[1]).read_bytes()
     size = [int.from_bytes(data[at : at + 4]) for at in (16, 20)]
     assert (data[:8], size) == (b"\x89PNG\r\n\x1a\n", [1280, 800])
+
+
+def test_each_file_of_tests_has_a_name_of_its_own() -> None:
+    """pytest imports them by their names alone: of two that are called alike it runs one."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, times in names.items() if times > 1] == []
