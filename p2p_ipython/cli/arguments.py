@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_ipython.board.client.address import PICO_BOARD as PICO_BOARD  # noqa: PLC0414 - commands take it from here
+from p2p_ipython.cli.terminal import wrong_usage
 from p2p_ipython.config import parse_amount, parse_duration, parse_size
 from p2p_ipython.errors import ConfigError
 
@@ -81,6 +82,20 @@ def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool, defaul
         "--cluster", default=default, metavar="NAME", help=f"the cluster's name on the board (default: {PERSONAL})"
     )
     key_arguments(parser)
+
+
+def which_cluster(command: str, options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return what ``cluster_arguments`` have said, as ``connect`` takes its target and its cluster.
+
+    Without a target a cluster is started here. What makes no sense is wrong usage of ``command``.
+    """
+    if "/" in (options.cluster or ""):
+        if options.board:
+            wrong_usage(command, f"{options.cluster} is a cluster of friends, which knows its board; leave --board out")
+        return options.cluster, None
+    if options.cluster and not options.board:
+        wrong_usage(command, "--cluster needs --board, unless it is one of friends, as alice/friends")
+    return options.board, options.cluster
 
 
 def key_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from p2p_ipython.cli.arguments import Commands, cluster_arguments, count
+from p2p_ipython.cli.arguments import Commands, cluster_arguments, count, which_cluster
 from p2p_ipython.cli.terminal import Progress, say, wrong_usage
 
 
@@ -38,14 +38,10 @@ def add(commands: Commands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    shared = "/" in (options.cluster or "")
-    if shared and options.board:
-        wrong_usage("bench", f"{options.cluster} is a cluster of friends, which knows its board; leave --board out")
-    if options.cluster and not options.board and not shared:
-        wrong_usage("bench", "--cluster needs --board, unless it is one of friends, as alice/friends")
+    target, cluster = which_cluster("bench", options)
     if (options.mailbox or options.relay) and not options.board:
         wrong_usage("bench", "--mailbox and --relay are for a cluster on a board: --board HOST[:PORT]")
-    if (options.board or shared) and options.workers:
+    if target is not None and options.workers:
         wrong_usage(
             "bench", "--workers is for a cluster that is started here; on a board, start workers with p2p worker"
         )
@@ -53,8 +49,8 @@ def _bench(options: argparse.Namespace) -> int:
 
     with Progress() as progress:
         figures = measure(
-            target=options.cluster if shared else options.board,
-            cluster=None if shared else options.cluster,
+            target=target,
+            cluster=cluster,
             workers=options.workers,
             repeats=options.repeats,
             memory=options.memory,

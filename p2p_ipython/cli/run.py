@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from p2p_ipython.cli.arguments import Commands, cluster_arguments
-from p2p_ipython.cli.terminal import Progress, wrong_usage
+from p2p_ipython.cli.arguments import Commands, cluster_arguments, which_cluster
+from p2p_ipython.cli.terminal import Progress
 
 
 def add(commands: Commands) -> None:
@@ -30,30 +30,26 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    shared = "/" in (options.cluster or "")
-    if shared and options.board:
-        wrong_usage("run", f"{options.cluster} is a cluster of friends, which knows its board; leave --board out")
-    if options.cluster and not options.board and not shared:
-        wrong_usage("run", "--cluster needs --board, unless it is one of friends, as alice/friends")
+    target, cluster_name = which_cluster("run", options)
     from p2p_ipython.client.connect import connect
     from p2p_ipython.client.scripts import read_script, submit_script
     from p2p_ipython.client.surroundings import read_files
 
-    read_script(options.script)
+    script = read_script(options.script)
     files = read_files(options.file, os.getcwd()) if options.file else {}
     sys.path.insert(0, str(options.script.resolve().parent))  # its modules are the cluster's own, as at home
     with Progress() as progress:
         cluster = connect(
-            options.cluster if shared else options.board,
-            cluster=None if shared else options.cluster,
-            workers=None if shared or options.board else 1,
+            target,
+            cluster=cluster_name,
+            workers=1 if target is None else None,
             identity=options.identity,
             accept_host_key=options.accept_host_key,
             ssh_options=options.ssh_option,
             progress=progress,
         )
     with cluster:
-        future = submit_script(cluster._core, options.script, options.arguments, files)
+        future = submit_script(cluster._core, script, options.arguments, files)
         error = future.exception()
         for path in future.files.save():
             print(f"p2p: left {path}", file=sys.stderr)

@@ -185,9 +185,8 @@ class Calls:
         self._function = function
         self._label = str(getattr(function, "__qualname__", type(function).__qualname__))
         self._left: int | None = None
-        self.whole = all(isinstance(each, Sized) for each in iterables)
-        """Whether the elements are there already."""
-        if self.whole:
+        """Elements that are there and not sent; None if they come by and by."""
+        if all(isinstance(each, Sized) for each in iterables):
             iterables = tuple(each if isinstance(each, _KEPT) else tuple(each) for each in iterables)
             self._left = min(map(len, iterables), default=0)  # type: ignore[arg-type]
         self._rows: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - as map does
@@ -284,7 +283,7 @@ class Calls:
             self._chunks.over(sent.elements, seconds, size)
         if self._over is not None:
             self._over.put(sent)
-        if self.whole and not self._ended:
+        if self._left is not None and not self._ended:
             _aside.call(self._pump_aside)
 
     def _pump_aside(self) -> None:
@@ -301,7 +300,7 @@ class Calls:
                     outcomes = sent.future.result(_until(end))
                 finally:
                     sent.future.cancel()
-                yield from _values_of(sent, ([outcomes], {}, 0.0) if sent.alone else outcomes)
+                yield from _values_of(sent, ([outcomes], {}) if sent.alone else outcomes)
                 with self._lock:
                     self._chunks.taken(sent.elements)
             if self._trouble is not None:
@@ -339,7 +338,7 @@ class Calls:
             with self._taking:
                 if not self._ended:
                     self._end(Cancelled(self._label, "the cluster was shut down"))
-        elif self.whole:
+        elif self._left is not None:
             self.pump(all_of_them=True)
 
 
@@ -348,7 +347,7 @@ def _values_of(sent: _Sent, outcomes: Any) -> Iterator[Any]:
     from p2p_ipython.task.many import Outcomes
 
     try:
-        values, failures, _ = Outcomes(*outcomes)
+        values, failures = Outcomes(*outcomes)
         if not isinstance(values, list) or len(values) != sent.elements or not isinstance(failures, dict):
             raise TypeError
     except TypeError:

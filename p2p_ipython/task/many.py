@@ -8,7 +8,6 @@ Both sides import this module, the runner inside the sandbox: standard library o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,11 +16,10 @@ Failed = tuple[dict[str, Any], bytes]
 
 
 class Outcomes(NamedTuple):
-    """Values in order, None for calls that failed; those by their index; and the seconds that all took."""
+    """Values in order, None for calls that failed; and those by their index."""
 
     values: list[Any]
     failures: dict[int, Failed]
-    seconds: float
 
 
 class _Runner:
@@ -43,7 +41,6 @@ def call_each(function: Callable[..., Any], rows: Sequence[Sequence[Any]]) -> tu
     values: list[Any] = []
     failures: dict[int, Failed] = {}
     complete = runner.complete
-    begun = time.perf_counter()
     for row in rows:
         try:
             values.append(complete(function(*row)))
@@ -52,4 +49,4 @@ def call_each(function: Callable[..., Any], rows: Sequence[Sequence[Any]]) -> tu
                 raise
             failures[len(values)] = runner.failed(error, function, row)
             values.append(None)
-    return values, failures, time.perf_counter() - begun
+    return values, failures

@@ -254,7 +254,7 @@ class Executor:
             del function, arguments, keywords
             safely = task.reply == "safe"
             if isinstance(value, many.Outcomes):
-                made = self._each_packed(value, safely)
+                made = self._each_packed(value, safely, seconds)
             else:
                 made = self._packed(value, safely, seconds, cell=False)
         attachments = self._attachments(task)
@@ -316,11 +316,11 @@ class Executor:
                 self._cells.show_value(value)
             raise _Failed(_unpicklable(value, error), "unpicklable") from None
 
-    def _each_packed(self, outcomes: many.Outcomes, safely: bool) -> _Value:
+    def _each_packed(self, outcomes: many.Outcomes, safely: bool, seconds: float) -> _Value:
         """Pack the outcomes of many calls; those whose value can't be pickled fail alone. Raises ``_Failed``."""
         assert self._task is not None
         try:
-            return self._packed(tuple(outcomes), safely, outcomes.seconds, cell=False)
+            return self._packed(tuple(outcomes), safely, seconds, cell=False)
         except _Failed as failed:
             if failed.kind != "unpicklable":
                 raise
@@ -331,7 +331,7 @@ class Executor:
                 result, inline = self._failure(self._task, _Failed(_unpicklable(value, error), "unpicklable"))
                 outcomes.failures[index] = result.header(), bytes(inline)
                 outcomes.values[index] = None
-        return self._packed(tuple(outcomes), safely, outcomes.seconds, cell=False)
+        return self._packed(tuple(outcomes), safely, seconds, cell=False)
 
     def _attachments(self, task: Task) -> tuple[Attachment, ...]:
         """Pack what goes with the value. Raises ``_Failed``."""
