@@ -22,3 +22,12 @@ def here(board: Village, tmp_path: Path) -> Iterator[Village]:
     with village(tmp_path, board=False) as made:
         made.board = board.board
         yield made
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Village]:
+    """People at a board of their own, for a test whose own process acts as one of them: it has no home here."""
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    monkeypatch.setenv("P2P_DATA", str(tmp_path / "nobody" / "data"))
+    with village(tmp_path) as made:
+        yield made

@@ -14,12 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from floods_support import ALL, CONNECTED, FLOOD, MOST, SEED, TITLE, WORK, Flooder, Growth, taking_part
-from friends_support import Notebook, Village, access_of, eventually, lending, on_the_loop, soon, village
+from friends_support import Notebook, Village, access_of, eventually, lending, on_the_loop, soon
 from strange_frames import Said, crowd
 
 from p2p_ipython.protocol import wire
@@ -72,14 +71,6 @@ def attack(flooder: Flooder, sender: Sender, about: Callable[[], dict[str, Any]]
         flooder.lie(Said({"t": "x" * (1 << 20)}, b""))
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Village]:
-    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-    monkeypatch.setenv("P2P_DATA", str(tmp_path / "nobody" / "data"))
-    with village(tmp_path) as made:
-        yield made
-
-
 @contextmanager
 def working(notebook: Notebook, what: str) -> Iterator[None]:
     """While the block runs, tasks of a notebook go on; and afterwards, with nobody who disturbs them."""
@@ -95,14 +86,14 @@ def working(notebook: Notebook, what: str) -> Iterator[None]:
     print(f"{what}: {during - before} tasks of others done meanwhile; failed: {failed}", file=sys.stderr)
 
 
-def test_a_client_that_a_worker_floods_and_lies_to_grows_little_and_prints_nothing(here: Village) -> None:
-    profile = here.found("bob", "carol")
-    here.person("carol").worker(TITLE, "--slots", "2")
-    notebook = here.person("alice").notebook(CONNECTED, logs=False)
+def test_a_client_that_a_worker_floods_and_lies_to_grows_little_and_prints_nothing(alone: Village) -> None:
+    profile = alone.found("bob", "carol")
+    alone.person("carol").worker(TITLE, "--slots", "2")
+    notebook = alone.person("alice").notebook(CONNECTED, logs=False)
     assert notebook.run("answer = c.submit(pow, 2, 3).result(60)") == "8"
     with (
         working(notebook, "a client"),
-        on_the_loop(lending(profile, here.person("bob"), Held)) as bob,
+        on_the_loop(lending(profile, alone.person("bob"), Held)) as bob,
         Growth(notebook.program.process.pid) as growth,
     ):
 
@@ -125,15 +116,15 @@ def test_a_client_that_a_worker_floods_and_lies_to_grows_little_and_prints_nothi
     assert said == [], "what a peer does is none of a cell's output"
 
 
-def test_a_worker_that_a_client_floods_and_lies_to_grows_little_and_logs_little(here: Village) -> None:
-    profile = here.found("bob", "carol")
-    worker = here.person("carol").worker(TITLE, "--slots", "2", P2P_WORKER_CACHE=str(16 << 20))
-    notebook = here.person("alice").notebook(CONNECTED, logs=False)
+def test_a_worker_that_a_client_floods_and_lies_to_grows_little_and_logs_little(alone: Village) -> None:
+    profile = alone.found("bob", "carol")
+    worker = alone.person("carol").worker(TITLE, "--slots", "2", P2P_WORKER_CACHE=str(16 << 20))
+    notebook = alone.person("alice").notebook(CONNECTED, logs=False)
     assert notebook.run("answer = c.submit(pow, 2, 3).result(60)") == "8"
     logged = len(worker.text)
     with (
         working(notebook, "a worker"),
-        on_the_loop(taking_part(profile, here.person("bob"))) as bob,
+        on_the_loop(taking_part(profile, alone.person("bob"))) as bob,
         Growth(worker.process.pid) as growth,
     ):
 
@@ -174,11 +165,11 @@ def _is_pipe(os, stat, fd):
 """
 
 
-def test_a_task_that_floods_the_pipe_of_its_runner_costs_its_lender_little(here: Village) -> None:
-    here.found("bob", "carol")
-    worker = here.person("carol").worker(TITLE, "--slots", "2")
-    notebook = here.person("alice").notebook(CONNECTED, logs=False)
-    bob = here.person("bob").notebook(CONNECTED + HIJACKS, logs=False)
+def test_a_task_that_floods_the_pipe_of_its_runner_costs_its_lender_little(alone: Village) -> None:
+    alone.found("bob", "carol")
+    worker = alone.person("carol").worker(TITLE, "--slots", "2")
+    notebook = alone.person("alice").notebook(CONNECTED, logs=False)
+    bob = alone.person("bob").notebook(CONNECTED + HIJACKS, logs=False)
     for one in (notebook, bob):
         assert one.run("answer = c.submit(pow, 2, 3).result(60)") == "8"
     logged = len(worker.text)
@@ -222,19 +213,19 @@ def lines(dice: random.Random) -> Iterator[Message | bytes]:
         yield dice.choice([message, bytes(spoilt), text[: dice.randrange(len(text))], b"[" * 1000])
 
 
-def test_lines_without_end_by_a_member_cost_others_little(here: Village, monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = here.found("bob", "carol")
-    worker = here.person("carol").worker(TITLE)
-    notebook = here.person("alice").notebook(CONNECTED, logs=False)
+def test_lines_without_end_by_a_member_cost_others_little(alone: Village, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = alone.found("bob", "carol")
+    worker = alone.person("carol").worker(TITLE)
+    notebook = alone.person("alice").notebook(CONNECTED, logs=False)
     assert notebook.run("answer = c.submit(pow, 2, 3).result(60)") == "8"
     encode = wire.encode
     monkeypatch.setattr(wire, "encode", lambda said: said if isinstance(said, bytes) else encode(said))
-    access, dice = access_of(profile, here.person("bob")), random.Random(SEED)
+    access, dice = access_of(profile, alone.person("bob")), random.Random(SEED)
     draw = lines(dice)
     sessions = [access.session(role) for role in ("client", "worker") * (100 if ALL else 10)]
     with (
         working(notebook, "lines"),
-        on_the_loop(taking_part(profile, here.person("bob"))) as bob,
+        on_the_loop(taking_part(profile, alone.person("bob"))) as bob,
         Growth(notebook.program.process.pid) as client,
         Growth(worker.process.pid) as lender,
     ):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
 from floods_support import ALL, CONNECTED, MOST, SEED, TITLE, WORK, Flooder, Growth, taking_part
-from friends_support import Notebook, Village, eventually, lending, on_the_loop, soon, village
+from friends_support import Notebook, Village, eventually, lending, on_the_loop, soon
 from strange_frames import Said, crowd
 
 TURNS = 5 if ALL else 1
@@ -24,14 +23,6 @@ LOSS = 0.10
 """Part of a processor that a flood may take of its victim, in the median of the turns."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 if ALL else 240)]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Village]:
-    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-    monkeypatch.setenv("P2P_DATA", str(tmp_path / "nobody" / "data"))
-    with village(tmp_path) as made:
-        yield made
 
 
 class Turn(NamedTuple):
@@ -86,15 +77,15 @@ def flooding(link: Callable[[], Any], said: list[Said]) -> Callable[[], None]:
     return lambda: flooder.flood(said, reads=True)
 
 
-def test_a_client_that_a_worker_floods_does_its_tasks_with_others(here: Village) -> None:
-    profile = here.found("bob", "carol", "dave")
-    here.person("carol").worker(TITLE, "--slots", "2")
-    alice, _ = (here.person(name).notebook(CONNECTED, logs=False) for name in ("alice", "dave"))
+def test_a_client_that_a_worker_floods_does_its_tasks_with_others(alone: Village) -> None:
+    profile = alone.found("bob", "carol", "dave")
+    alone.person("carol").worker(TITLE, "--slots", "2")
+    alice, _ = (alone.person(name).notebook(CONNECTED, logs=False) for name in ("alice", "dave"))
     said = frames_of("worker", ["started", "output", "chunk", "result", "nack", "lost", "want", "evicted"])
-    with on_the_loop(lending(profile, here.person("bob"))) as bob:
+    with on_the_loop(lending(profile, alone.person("bob"))) as bob:
 
         def link_of(name: str) -> Any:
-            signer = here.person(name).fingerprint
+            signer = alone.person(name).fingerprint
             return next((end.link for number, end in list(bob._links.items()) if bob._member(number) == signer), None)
 
         for name in ("alice", "dave"):
@@ -110,17 +101,17 @@ def test_a_client_that_a_worker_floods_does_its_tasks_with_others(here: Village)
     assert lost < LOSS or not ALL
 
 
-def test_a_worker_that_a_client_floods_does_the_tasks_of_others(here: Village) -> None:
-    profile = here.found("bob", "carol", "dave")
-    worker = here.person("carol").worker(TITLE, "--slots", "2")
-    here.person("dave").worker(TITLE, "--only", "bob")
-    alice = here.person("alice").notebook(CONNECTED, logs=False)
+def test_a_worker_that_a_client_floods_does_the_tasks_of_others(alone: Village) -> None:
+    profile = alone.found("bob", "carol", "dave")
+    worker = alone.person("carol").worker(TITLE, "--slots", "2")
+    alone.person("dave").worker(TITLE, "--only", "bob")
+    alice = alone.person("alice").notebook(CONNECTED, logs=False)
     assert alice.run("answer = c.submit(pow, 2, 3).result(60)") == "8"
     said = frames_of("client", ["chunk", "recall", "pass"])
-    with on_the_loop(taking_part(profile, here.person("bob"))) as bob:
+    with on_the_loop(taking_part(profile, alone.person("bob"))) as bob:
 
         def link_of(name: str) -> Any:
-            signer, workers = here.person(name).fingerprint, list(bob.machine.workers.values())
+            signer, workers = alone.person(name).fingerprint, list(bob.machine.workers.values())
             sid = next((each.sid for each in workers if each.certificate.signer == signer), b"")
             return bob.links[sid].link if sid in bob.links else None
 
