@@ -131,6 +131,9 @@ def test_no_secret_is_in_a_repr() -> None:
     for secret in (profile.key, profile.roster, profile.vouch):
         assert repr(secret) not in shown
         assert secret.hex() not in shown
+    assert profile.topic not in shown
+    named = {name for name in vars(profile) if f", {name}=" in shown.replace("(", ", ")}
+    assert named == {*vars(profile)} - {"topic", "key", "roster", "vouch"}, "a new field is shown, or isn't, on purpose"
 
 
 def test_a_profile_that_could_not_be_read_again_is_not_written(profiles: Profiles, folder: Path) -> None:

@@ -219,6 +219,17 @@ def test_the_largest_roster_is_taken_and_one_member_more_is_not() -> None:
     refuse(crowd(MAX_MEMBERS + 1), "too many")
 
 
+def test_a_member_may_have_the_greatest_number_of_keys_and_not_one_more() -> None:
+    first = body_of(roster(3))["members"]
+
+    def with_keys(count: int) -> bytes:
+        keys = [print_of(f"key{number}") for number in range(count)]
+        return with_fields(members=[*first, {"name": "bob", "keys": keys, "roles": []}])
+
+    assert len(Roster.parse(with_keys(MAX_KEYS), CLUSTER_ID).members[-1].keys) == MAX_KEYS
+    refuse(with_keys(MAX_KEYS + 1))
+
+
 def test_a_roster_over_its_bound_is_refused_before_it_is_read() -> None:
     refuse(b"\0" * (MAX_ROSTER + 1), "too large")
 

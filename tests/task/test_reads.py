@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 
-from p2p_ipython.task.reads import reads
+from p2p_ipython.task.reads import parsed, reads, reads_in
 
 transform = TransformerManager().transform_cell
 
@@ -35,6 +37,8 @@ def names(source: str) -> set[str]:
         ("a and (w := b)\nw", "a b w"),
         ("0 < (a := x) < (b := y)\na, b", "x y b"),
         ("0 < x < (b := y)\nb", "x y b"),
+        ("low < 3", "low"),
+        ("(a := low) < 3 < a\na", "low"),
         ("(a := x) if c else y\na", "x c y a"),
         ("if c: v = 1\nelse: v = 2\nv", "c"),
         ("if c: v = 1\nv", "c v"),
@@ -114,8 +118,28 @@ def test_a_syntax_error_has_the_cells_own_line(source: str, line: int) -> None:
     assert caught.value.lineno == line
 
 
-def test_a_very_deep_cell_reads_every_name_it_mentions() -> None:
-    assert "needle" in names("+".join(["x"] * 600) + "+ needle")
+@pytest.mark.parametrize("terms", [600, 1_000])
+def test_a_very_deep_cell_reads_every_name_it_mentions(terms: int) -> None:
+    try:
+        assert "needle" in names("needle +" + "+".join(["x"] * terms))
+    except RecursionError as error:  # some versions can't compile it, and say so
+        assert "compil" in str(error)  # noqa: PT017
+
+
+def test_a_cell_too_deep_to_walk_reads_every_name_in_it_also_those_that_it_has_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = sys.getrecursionlimit()
+    source = "x = 1\n" + "+".join(["x"] * 120) + "+ needle"
+    tree = parsed(source, transform)
+    assert names(source) == {"needle"}
+    depth = len(inspect.stack(0))
+    sys.setrecursionlimit(depth + 100)
+    try:
+        found = reads_in(tree, transform).names
+    finally:
+        sys.setrecursionlimit(before)
+    assert set(found) == {"x", "needle"}
 
 
 # Small programs over a few names: what they do must not depend on which of the other names are there.

@@ -277,7 +277,9 @@ def test_a_value_that_contains_itself_is_named_and_so_is_one_that_is_too_deep() 
         safe.encode(deep)
 
 
-@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: {"a": x}, lambda x: (x,), lambda x: {1: x}])
+@pytest.mark.parametrize(
+    "wrap", [lambda x: [x], lambda x: {"a": x}, lambda x: (x,), lambda x: {1: x}, lambda x: frozenset([x])]
+)
 def test_what_is_nested_as_deep_as_encoding_goes_can_be_decoded(wrap: Any) -> None:
     value: Any = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     deepest = 0
