@@ -31,6 +31,7 @@
     └── TaskError                 the task itself failed, not the machinery around it
         ├── RemoteError           the task raised a class that can't be imported here
         ├── TaskDied              the task ended its process (os._exit, a crash); a BrokenExecutor
+        ├── TaskTimeout           the task ran for as long as its timeout, or its lender, lets it; a TimeoutError
         ├── ResultNotPicklable    the task ran; its value can't travel; a PicklingError
         ├── NotTrusted            the result has come, as a pickle of a worker that isn't trusted
         ├── PythonMismatch        the task needs another Python minor version
@@ -244,6 +245,10 @@ class TaskDied(TaskError, BrokenExecutor):
     """The task ended the process that ran it: ``os._exit``, a crash in compiled code, too much memory."""
 
 
+class TaskTimeout(TaskError, TimeoutError):
+    """The task was ended because its time was up: its own ``timeout``, or what its lender gives to each task."""
+
+
 class ResultNotPicklable(TaskError, pickle.PicklingError):
     """The task ran to its end, but its value can't be pickled; its output is kept on the future."""
 
@@ -278,7 +283,14 @@ class InputFailed(TaskError):
 
 
 class WorkerLost(TaskError, BrokenExecutor):
-    """The task's worker went away, and no attempt is left (or running it again was not allowed)."""
+    """The task's worker went away, and no attempt is left (or running it again was not allowed).
+
+    ``maybe_ran``: it was to run once at most, and nobody knows whether it has.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", maybe_ran: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.maybe_ran = maybe_ran
 
 
 def as_of_pools() -> None:

@@ -23,7 +23,7 @@ import psutil
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.display import harmless, is_value
-from p2p_ipython.client.future import Future, OutputMessage, OutputSink
+from p2p_ipython.client.future import LEFT, Future, OutputMessage, OutputSink
 from p2p_ipython.client.inflow import TaskOutput, WorkerEnd
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
@@ -32,6 +32,7 @@ from p2p_ipython.jobs import Alarm, Complaints, Jobs
 from p2p_ipython.link.base import HIGH_WATER, Linker, LinkState, Meeting, Secret
 from p2p_ipython.members.membership import Membership
 from p2p_ipython.protocol.client_machine import (
+    ASKED,
     Action,
     Changed,
     ClientMachine,
@@ -70,7 +71,7 @@ class BufferSource(Protocol):
 class _Submission:
     """A task, its future, and where its output goes."""
 
-    __slots__ = ("future", "output", "result", "sink", "task")
+    __slots__ = ("future", "output", "result", "sink", "task", "unsent")
 
     def __init__(self, task: Task, future: Future[Any], sink: OutputSink | None, limit: int) -> None:
         self.task = task
@@ -78,6 +79,7 @@ class _Submission:
         self.sink = sink
         self.output = TaskOutput(limit)
         self.result: Arrived | None = None
+        self.unsent = False  # it was cancelled in the moment in which it was to be sent
 
 
 class Bridge:
@@ -252,7 +254,9 @@ class Bridge:
             submitted, task_id = self._inbox.popleft()
             try:
                 if submitted is None:
-                    self._act(self.machine.cancel(task_id, self._loop.time()))
+                    has = self._tasks.get(task_id)
+                    unsent = has is not None and has.unsent
+                    self._act(self.machine.cancel(task_id, self._loop.time(), unsent=unsent))
                 else:
                     self._take(submitted)
             except Exception as error:  # one task's trouble must not keep the others
@@ -266,13 +270,14 @@ class Bridge:
             raise UsageError(f"the task {task.label!r} was submitted before", hint="Make a task of its own each time.")
         self.records.submitted(task, submitted.sink)
         self._tasks[task.id] = submitted
-        if submitted.future.cancelled():
-            self._act([Settle(task.id)])
+        if submitted.future._promise.cancelled():
+            self._act([Settle(task.id, why=ASKED)])
             return
         refs = {ref: view.nbytes for ref, view in task.large.items()}
         kind = f"{task.kind} {hash(task.source or task.label)}"
         python = task.needs_python or ""
-        spec = TaskSpec(task.id, python=python, refs=refs, once=task.once, kind=kind, size=task.size)
+        once, timeout = task.once, task.timeout
+        spec = TaskSpec(task.id, python=python, refs=refs, once=once, kind=kind, size=task.size, timeout=timeout)
         self._act(self.machine.submit(spec, self._loop.time()))
         self.records.look(task.id, self.machine)
 
@@ -301,11 +306,12 @@ class Bridge:
             match action:
                 case Note(task=task_id, state=state):
                     submitted = self._tasks.get(task_id)
-                    if submitted is not None:
-                        submitted.future._promise.started(state is TaskState.RUNNING)
-                        if state is TaskState.WAITING:
-                            self._restart(submitted)
-                            self._forget(task_id)
+                    if submitted is not None and state is TaskState.RUNNING:
+                        submitted.future._promise.started()
+                    elif submitted is not None and state is TaskState.WAITING:
+                        submitted.future._promise.handed_back()
+                        self._restart(submitted)
+                        self._forget(task_id)
                 case Send():
                     self._send(action)
                 case Settle(task=task_id):
@@ -410,7 +416,11 @@ class Bridge:
     # -- tasks out --
 
     def _send(self, action: Send) -> None:
-        task = self._tasks[action.task].task
+        submitted = self._tasks[action.task]
+        if not submitted.future._promise.sent():
+            submitted.unsent = True  # and its withdrawal is in the inbox
+            return
+        task = submitted.task
         link, worker = self.links[action.sid], self.machine.workers[action.sid]
         frame = TaskFrame(
             task.id,
@@ -425,6 +435,7 @@ class Bridge:
             task.bind,
             task.around.segments if task.around is not None else (),
             task.data.segments if task.data is not None else (),
+            task.timeout,
         )
         link.send(frame.header(), task.inline)
         if action.missing:
@@ -456,7 +467,7 @@ class Bridge:
         elif action.result is not None and submitted.result is not None:
             submitted.future._promise.arrived(submitted.result)
         else:
-            submitted.future._promise.withdrawn()
+            submitted.future._promise.withdrawn(action.why or LEFT)
 
     def _forget(self, task_id: str) -> None:
         """Drop the partial result of a task that will never complete."""

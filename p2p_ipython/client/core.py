@@ -11,6 +11,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from p2p_ipython.client.records import Records
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
 from p2p_ipython.client.submitted import Submitted
 from p2p_ipython.client.surroundings import Surroundings
+from p2p_ipython.client.timeouts import seconds_of
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ClusterClosed, as_of_pools
 from p2p_ipython.members.way import Way
@@ -108,10 +110,15 @@ class ClusterCore:
         *,
         label: str = "",
         seed: Seed | None = None,
+        timeout: float | None = None,
     ) -> Future[Any]:
-        """Freeze a call and submit it; futures among its arguments are waited for, and their values sent."""
+        """Freeze a call and submit it; futures among its arguments are waited for, and their values sent.
+
+        ``timeout``: seconds from its start on a worker after which it is ended; None: never.
+        """
         self.check_open()
-        return self.submitted.call(fn, args, kwargs, label=label, noted=partial(self.surroundings.noted, seed=seed))
+        noted, most = partial(self.surroundings.noted, seed=seed), seconds_of(timeout)
+        return self.submitted.call(fn, args, kwargs, label=label, timeout=most, noted=noted)
 
     def submit_task(
         self,
@@ -122,14 +129,17 @@ class ClusterCore:
         modules: bool = True,
         seed: Part | None = None,
         env: Iterable[str] = (),
+        timeout: float | None = None,
     ) -> Future[Any]:
         """Submit a task that is made already, or raise; its pins in ``store`` are the cluster's from now on.
 
         ``sink`` shows its output. Without one it is shown as if it had been printed here; in a notebook, under the cell
         that submits. ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
-        ``seed`` and ``env`` are as in ``Surroundings.parts``.
+        ``seed`` and ``env`` are as in ``Surroundings.parts``, ``timeout`` as in ``submit_call``.
         """
         try:
+            if timeout is not None:
+                task = replace(task, timeout=seconds_of(timeout))
             task = self.surroundings.noted(task, seed=seed, env=env)
             task = self.surroundings.around(task, self.store, files=files, modules=modules)
             return self.submitted.take(Frozen(task), sink)
@@ -149,7 +159,7 @@ class ClusterCore:
         ready: list[Future[Any]] = []
         rest: list[Future[Any]] = []
         for future in self.open_futures():
-            if machine.state(future.task_id) in (TaskState.SENT, TaskState.RUNNING):
+            if machine.state(future.task_id) in (TaskState.SENT, TaskState.RUNNING, TaskState.STOPPING):
                 begun += 1
             else:
                 (rest if future.task_id in held else ready).append(future)
@@ -294,7 +304,7 @@ class ClusterCore:
             members=tuple(members),
             tasks=tasks,
             pending=counts["waiting"] + len(held),
-            running=counts["sent"] + counts["running"],
+            running=counts["sent"] + counts["running"] + counts["stopping"],
             note=bridge.membership.trouble or ("" if members else self._nobody()),
         )
 

@@ -21,8 +21,9 @@ from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.left_files import TaskFiles
 from p2p_ipython.client.printing import printed
-from p2p_ipython.errors import NotTrusted, UsageError
+from p2p_ipython.errors import NotTrusted, UsageError, WorkerLost
 from p2p_ipython.loop import background
+from p2p_ipython.protocol.client_actions import ASKED
 from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ ASYNCIOS = asyncio.wrap_future.__module__
 callbacks = Aside("p2p-callbacks")
 """Calls what users have given to ``add_done_callback``, where otherwise the thread that serves the links would."""
 
+LEFT = "the cluster was disconnected before it was over"
+"""Why a task was cancelled that nobody has cancelled, in words."""
+
 OutputMessage = dict[str, Any]
 """{"kind": "stream", "name", "text"} or {"kind": "display_data" | "update_display_data" | "clear_output",
 "content": {…}}, the contents as Jupyter's messaging protocol has them."""
@@ -59,8 +63,9 @@ default_sink: Callable[[], OutputSink] = lambda: printed  # noqa: E731 - a setti
 class Owner(Protocol):
     """The owner of a task: the cluster, which has it run."""
 
-    def withdraw(self, task_id: str) -> None:
-        """Cancel the task; returns at once."""
+    def withdraw(self, task_id: str) -> bool:
+        """Have the task stopped; return whether the future will be ended once that has happened. Returns at once."""
+        ...
 
     def why(self, task_id: str) -> str:
         """Where the task is, or why it waits, in words."""
@@ -85,7 +90,8 @@ class Future(concurrent.futures.Future[T]):
     """The future value of a submitted task. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
 
     ``result()`` raises what the task raised, as the same class where that can be imported here, with the
-    remote traceback. ``cancel()`` also stops a task that runs already; it is then never delivered.
+    remote traceback. ``cancel()`` also stops a task that runs already. Its result is never delivered then; the future
+    is done once the worker has said that the task has ended, and meanwhile it is "stopping on" that worker.
     ``task_id`` and ``label`` are texts; ``worker`` is the name of the worker that ran it, "" until it is over.
     ``outputs`` holds what the task printed and displayed, in order; ``replay()`` shows it again.
 
@@ -122,10 +128,13 @@ class Future(concurrent.futures.Future[T]):
         self._shown_value: OutputMessage | None = None
         self._decode = decode
         self._advice: Callable[[BaseException], str] = lambda _error: ""
-        self._runs = False
+        self._sent = self._runs = False
+        """Whether a worker has it, and whether it has said that it runs it."""
+        self._stopping = self._ending = False
+        """Whether it is being stopped, or is about to end otherwise: one of them at most."""
         self._asked = False
         """Whether somebody has asked how it ended."""
-        self._why_cancelled = "its cancel() was called"
+        self._why_cancelled = ASKED
         self._decoding = threading.Lock()
 
     # -- for its user --
@@ -157,22 +166,34 @@ class Future(concurrent.futures.Future[T]):
     def running(self) -> bool:
         """Return whether a worker runs it now, as far as that is known: of short tasks it never is.
 
+        A task that is being stopped runs until its worker has said that it has ended.
+
         >>> cluster.submit(abs, -3).running()
         False
         """
         return self._runs and not self.done()
 
     def cancel(self) -> bool:
-        """Withdraw the task, also if it runs; return False if it is over already. Returns at once.
+        """Withdraw the task, also if it runs; return False if it is over already. Returns at once, and never waits.
+
+        After True its result is never delivered. A task that no worker has is over at once. Of any other, ``done()``,
+        ``cancelled()``, ``result()``, ``await`` and callbacks follow when its worker has said that it has ended, or is
+        lost. A worker ends a task that ignores that after 2 s (its ``cancel_grace``). One that says nothing for 10 s
+        (``cancel_grace`` + 8 s; 30 s more, ``lease``, if its link is away) is not waited for any longer.
 
         >>> import time
         >>> cluster.submit(time.sleep, 600).cancel()
         True
         """
-        if not super().cancel():
-            return False
-        self._owner.withdraw(self.task_id)
-        self._notify()
+        with self._condition:
+            if self._stopping or self.cancelled():
+                return True
+            if self._ending or self.done():
+                return False
+            self._stopping = True
+            sent = self._sent
+        if not (self._owner.withdraw(self.task_id) and sent):
+            self._promise.withdrawn(ASKED)
         return True
 
     def again(self) -> Future[T]:
@@ -257,8 +278,10 @@ class Future(concurrent.futures.Future[T]):
         if self.cancelled():
             return "cancelled"
         if self.done():
-            return f"{'failed' if self._exception is not None else 'done'}{f' on {self.worker}' if self.worker else ''}"
-        return self._owner.why(self.task_id) or "submitted"
+            word = "done" if self._exception is None else failed_word(self._exception)
+            return f"{word} on {self.worker}" if self.worker else word
+        words = self._owner.why(self.task_id) or "submitted"
+        return f"stopping {words}" if self._stopping and words.startswith("on ") else words
 
     @property
     def error_text(self) -> str:
@@ -419,8 +442,8 @@ class Promise:
         concurrent.futures.Future.add_done_callback(self.future, call)
 
     def cancelled(self) -> bool:
-        """Return whether the user has cancelled the task."""
-        return self.future.cancelled()
+        """Return whether the user has cancelled the task; a worker may have it still."""
+        return self.future._stopping or self.future.cancelled()
 
     @property
     def failure(self) -> bool:
@@ -436,32 +459,59 @@ class Promise:
 
     # -- on the loop's thread --
 
-    def started(self, running: bool) -> None:
-        """Note whether a worker runs the task."""
-        self.future._runs = running
+    def sent(self) -> bool:
+        """Note that the task is to be sent to a worker now; return False if it was cancelled before: don't send it."""
+        with self.future._condition:
+            self.future._sent = not self.future._stopping
+            return self.future._sent
+
+    def started(self) -> None:
+        """Note that a worker runs the task."""
+        self.future._runs = True
+
+    def handed_back(self) -> None:
+        """Note that no worker has the task any more."""
+        self.future._sent = self.future._runs = False
+
+    def _may_end(self) -> bool:
+        """Return whether the task may end otherwise than by being cancelled: from now on ``cancel()`` is too late.
+
+        A task that was cancelled before ends so, whatever has come of it: a cancelled future is never delivered.
+        """
+        with self.future._condition:
+            if not self.future._stopping:
+                self.future._ending = True
+                return True
+        self.withdrawn(ASKED)
+        return False
 
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""
         self.future.worker, self.future._signer = result.worker, result.signer
         self.future._took = result.result.seconds, result.size
-        result, self.future._attached = result.taken_apart()
+        result, attached = result.taken_apart()
+        if not self._may_end():
+            return
+        self.future._attached = attached
         try:
             if result.result.ok:
                 self.future.set_result(result)
             else:  # stored as a failure, for `wait(…, FIRST_EXCEPTION)`
                 self.future.set_exception(_Undecoded(result))
         except concurrent.futures.InvalidStateError:
-            pass  # cancelled in the same moment: a cancelled future is never delivered
+            pass  # withdrawn in the same moment, because the cluster ends
 
     def failed(self, error: BaseException) -> None:
         """End a task that has no result."""
+        if not self._may_end():
+            return
         try:
             self.future.set_exception(error)
         except concurrent.futures.InvalidStateError:
             pass
 
-    def withdrawn(self, why: str = "the cluster was disconnected before it was over") -> None:
-        """Cancel the future; ``why`` says in words by what."""
+    def withdrawn(self, why: str = LEFT) -> None:
+        """Cancel the future, from any thread; ``why`` says in words by what."""
         future = self.future
         if not future.cancelled():
             future._why_cancelled = why
@@ -482,6 +532,11 @@ def _call_and_log(fn: Callable[[concurrent.futures.Future[T]], object], future: 
         fn(future)
     except BaseException:  # SystemExit, too, is nobody's here
         logging.getLogger("concurrent.futures").exception("exception calling callback for %r", future)
+
+
+def failed_word(error: BaseException | None) -> str:
+    """Return the word for the state of a task that has failed with ``error``."""
+    return "failed (maybe ran)" if isinstance(error, WorkerLost) and error.maybe_ran else "failed"
 
 
 class Cancelled(concurrent.futures.CancelledError):

@@ -166,6 +166,12 @@ class Journal:
         entry.state, entry.started = TaskState.RUNNING, max(entry.sent, now - ANNOUNCE)
         self._touched(id)
 
+    def stopping(self, id: str, words: str) -> None:
+        """Note that its worker was asked to stop a task; ``words`` say so."""
+        entry = self.entries[id]
+        entry.state, entry.words = TaskState.STOPPING, words
+        self._touched(id)
+
     def waiting(self, id: str, words: str, now: float) -> None:
         """Note that a task waits again; ``words`` are what is peculiar to it, "" for nothing."""
         entry = self.entries[id]
@@ -201,8 +207,12 @@ class Journal:
         seconds: float | None = None,
         size_out: int = 0,
         error: str = "",
+        word: str = "",
     ) -> None:
-        """Note that a task is over; ``came``: by a result. ``seconds`` is what the worker says that it took."""
+        """Note that a task is over; ``came``: by a result. ``seconds`` is what the worker says that it took.
+
+        ``word`` is for people, if the state's own says too little.
+        """
         entry = self.entries[id]
         entry.state, entry.ended, entry.size_out, entry.error = state, now, size_out, error
         if state is TaskState.DONE:
@@ -212,7 +222,7 @@ class Journal:
         else:
             self.cancelled += 1
         on = entry.worker if state is not TaskState.CANCELLED else ""
-        word = _WORDS[state]
+        word = word or _WORDS[state]
         entry.words = f"{word} on {on}" if on else word
         if came:
             entry.seconds = min(float(seconds or 0), max(0.0, now - entry.sent))

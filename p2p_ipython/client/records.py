@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from p2p_ipython.client.follow import Feed
+from p2p_ipython.client.future import failed_word
 from p2p_ipython.client.journal import Journal, last_line
 from p2p_ipython.client.status import WHOLE
 from p2p_ipython.config import Settings
@@ -72,6 +73,8 @@ class Records:
                     self.feed.session(sid)
                 case Note(task=task_id, state=TaskState.RUNNING):
                     self.journal.running(task_id, time.time())
+                case Note(task=task_id, state=TaskState.STOPPING):
+                    self.journal.stopping(task_id, machine.why(task_id))
                 case Note(task=task_id, state=TaskState.WAITING):
                     self._waiting(task_id, machine.peculiar(task_id))
                 case Settle():
@@ -111,7 +114,8 @@ class Records:
         task_id, result, now = settle.task, settle.result, time.time()
         sid = self.journal.entries[task_id].sid
         if settle.error is not None:
-            self.journal.ended(task_id, TaskState.FAILED, now, error=as_line(settle.error.message, ERROR))
+            error, word = as_line(settle.error.message, ERROR), failed_word(settle.error)
+            self.journal.ended(task_id, TaskState.FAILED, now, error=error, word=word)
         elif result is None:
             self.journal.ended(task_id, TaskState.CANCELLED, now)
         else:

@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client import future as future_module
@@ -69,16 +70,20 @@ class Submitted:
         *,
         label: str = "",
         once: bool = False,
+        timeout: float = 0.0,
         noted: Callable[[Task], Task] = lambda task: task,
     ) -> Future[Any]:
-        """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does."""
+        """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does.
+
+        ``timeout``: seconds that it may run, 0.0 for any number.
+        """
         from p2p_ipython.task.inputs import places  # heavy, as the next one
         from p2p_ipython.task.task import make_call
 
         args, kwargs, inputs = places(args, kwargs)
         task = make_call(fn, args, kwargs, self._store, label=label, once=once, large=self._large, apart=self._apart)
         try:
-            task = noted(task)
+            task = noted(replace(task, timeout=timeout) if timeout else task)
             if not inputs:
                 task = self._around(task)
             return self.take(Frozen(task, inputs), None)
@@ -121,11 +126,13 @@ class Submitted:
         """Return the future of a task, if somebody still has it."""
         return self._futures.get(task_id)
 
-    def withdraw(self, task_id: str) -> None:
-        """For a future's ``cancel``."""
+    def withdraw(self, task_id: str) -> bool:
+        """For a future's ``cancel``: have the task stopped; return whether the bridge will end the future."""
         bridge = self._bridge()
-        if bridge is not None and self._pid == os.getpid() and not self.waiting.drop(task_id):
-            bridge.withdraw(task_id)
+        if bridge is None or self._pid != os.getpid() or self.waiting.drop(task_id):
+            return False
+        bridge.withdraw(task_id)
+        return True
 
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""

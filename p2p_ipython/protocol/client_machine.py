@@ -8,10 +8,14 @@ A task goes through these states; the words are those that people read::
        └──── link lost, or runner killed: ────────┴───────────────────┘
              one loss more; after `attempts` losses, or at the first one
              of a `once` task, it is failed as WorkerLost
-    waiting, sent, running ──cancel──► cancelled
+    waiting ──cancel──► cancelled
+    sent, running ──cancel──► stopping ──its worker has said that it has ended, or is lost──► cancelled
 
 Each time a task is sent its *attempt* rises. Everything that comes back names the attempt, and counts only if
 it comes from the worker that the attempt was sent to: a late, repeated or forged result finds no task.
+
+The result of a task that is *stopping* only says that it has ended: it is cancelled whatever it has come to. A worker
+that doesn't say so in time is waited for no longer (patience.py).
 
 A nack means "never started", so it costs no loss. Hence executions ≤ losses + 1 ≤ ``attempts``.
 
@@ -31,16 +35,30 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 
 from __future__ import annotations
 
-import enum
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import P2PError, PythonMismatch, RemoteProtocolError, WorkerLost, WrongPeer
+from p2p_ipython.errors import P2PError, PythonMismatch, RemoteProtocolError, TaskTimeout, WorkerLost, WrongPeer
+from p2p_ipython.protocol.client_actions import (
+    ASKED,
+    TRANSITIONS,
+    Action,
+    Changed,
+    Meet,
+    Note,
+    Say,
+    Send,
+    SendBuffers,
+    Settle,
+    TaskState,
+    Tell,
+)
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.meetings import Meetings
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms, why_words
+from p2p_ipython.protocol.patience import Patience
 from p2p_ipython.protocol.placement import (
     Placement,
     Refused,
@@ -57,7 +75,7 @@ from p2p_ipython.protocol.placement import (
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.reasons import reason, refused, too_large
 from p2p_ipython.protocol.task_frames import (
-    ClientFrame,
+    RECALLED,
     Evicted,
     Lost,
     Nack,
@@ -71,6 +89,23 @@ from p2p_ipython.protocol.task_frames import (
 )
 from p2p_ipython.protocol.transitions import check
 
+__all__ = [
+    "ASKED",
+    "MAX_WANTS",
+    "TRANSITIONS",
+    "Action",
+    "Changed",
+    "ClientMachine",
+    "Meet",
+    "Note",
+    "Say",
+    "Send",
+    "SendBuffers",
+    "Settle",
+    "TaskState",
+    "Tell",
+]
+
 MAX_WANTS = 8
 """How often a worker may ask for one buffer of an attempt: once, and when runners that held it have died. Each time its
 bytes are queued anew, so a worker that asks on and on, and reads nothing, would fill the client."""
@@ -80,121 +115,6 @@ REFUSED_MOST = 8.0
 
 MAX_PASSED_OVER = 64
 """Tasks that no worker with room takes, and that the next ones pass over, in one event."""
-
-
-class TaskState(enum.Enum):
-    """Where a task stands."""
-
-    __hash__ = object.__hash__  # Enum's own is written in Python, and is asked for ten times a task
-
-    WAITING = "waiting"
-    SENT = "sent"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-TRANSITIONS: Mapping[TaskState, Mapping[str, frozenset[TaskState]]] = {
-    TaskState.WAITING: {
-        "room": frozenset({TaskState.SENT}),
-        "cancel": frozenset({TaskState.CANCELLED}),
-        "hopeless": frozenset({TaskState.FAILED}),
-    },
-    TaskState.SENT: {
-        "started": frozenset({TaskState.RUNNING}),
-        "nack": frozenset({TaskState.WAITING}),
-        "refused": frozenset({TaskState.WAITING}),
-        "result": frozenset({TaskState.DONE, TaskState.FAILED}),
-        "lost": frozenset({TaskState.WAITING, TaskState.FAILED}),
-        "cancel": frozenset({TaskState.CANCELLED}),
-        "hopeless": frozenset({TaskState.FAILED}),
-    },
-    TaskState.RUNNING: {
-        "result": frozenset({TaskState.DONE, TaskState.FAILED}),
-        "lost": frozenset({TaskState.WAITING, TaskState.FAILED}),
-        "cancel": frozenset({TaskState.CANCELLED}),
-        "hopeless": frozenset({TaskState.FAILED}),
-    },
-}
-"""What may become of a task: state → event → next states. Those that aren't here are over.
-
-``room``: a worker has room for it. ``refused``: its lender's policy doesn't take it. ``lost``: its attempt came to
-nothing and may have run; a nack that contradicts a ``started``, or that refuses this very task without a reason of
-policy, counts as one. ``hopeless``: no worker can run it, or we are no member any more.
-"""
-
-
-# --- actions ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Say:
-    """Post a message on the board."""
-
-    message: Message
-
-
-@dataclass(frozen=True)
-class Meet:
-    """Make a link to this worker; answer with ``link_up`` or ``meet_failed``."""
-
-    worker: Certificate
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send the task to the worker, with those of its large buffers that the worker doesn't have."""
-
-    sid: bytes
-    task: str
-    attempt: int
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SendBuffers:
-    """Send buffers of a task that the worker turned out not to have."""
-
-    sid: bytes
-    task: str
-    refs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Send the worker a frame without a body."""
-
-    sid: bytes
-    frame: ClientFrame
-
-
-@dataclass(frozen=True)
-class Settle:
-    """The task is over: with the result that has come, with ``error``, or (neither) cancelled."""
-
-    task: str
-    result: Result | None = None
-    error: P2PError | None = None
-
-
-@dataclass(frozen=True)
-class Note:
-    """The task has entered a state; ``detail`` is for people."""
-
-    task: str
-    state: TaskState
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Changed:
-    """The state of a worker has changed, or it is gone; for people."""
-
-    sid: bytes
-
-
-Action = Say | Meet | Send | SendBuffers | Tell | Settle | Note | Changed
 
 
 # --- state ------------------------------------------------------------------------------------------
@@ -251,6 +171,7 @@ class ClientMachine:
         self._actions: list[Action] = []
         self._placement = Placement(settings)
         self._meetings = Meetings(own)
+        self._patience = Patience(settings)
 
     # -- what the user does --
 
@@ -261,30 +182,47 @@ class ClientMachine:
         self._tasks[spec.id] = _Tracked(spec)
         self._queue(spec.python)[spec.id] = None
         if self._closed:
-            self._cancel(spec.id)
+            self._end(self._tasks[spec.id], "close", state=TaskState.CANCELLED)
         elif self._hopeless is not None:
             self._end(self._tasks[spec.id], "hopeless", error=self._hopeless(spec.id))
         return self._next(now)
 
-    def cancel(self, task_id: str, now: float) -> list[Action]:
-        """Withdraw a task: nothing will be delivered for it from now on."""
-        if task_id not in self._tasks:
+    def cancel(self, task_id: str, now: float, *, unsent: bool = False) -> list[Action]:
+        """Withdraw a task: nothing will be delivered for it from now on.
+
+        It is over at once if no worker has it, else when its worker has said that it has ended. ``unsent``: the caller
+        has not performed its last ``Send``.
+        """
+        task = self._tasks.get(task_id)
+        if task is None or task.state is TaskState.STOPPING:
             return []
-        self._cancel(task_id)
+        if task.state is TaskState.WAITING or unsent:
+            event = "cancel" if task.state is TaskState.WAITING else "unsent"
+            if (worker := self.worker_of(task_id)) is not None:
+                worker.have.difference_update(task.spec.refs)
+            self._end(task, event, state=TaskState.CANCELLED, why=ASKED)
+        elif (worker := self.worker_of(task_id)) is not None:
+            self._actions.append(Tell(worker.sid, Recall(task_id, task.attempt)))
+            self._patience.stops(task_id, now)
+            self._enter(task, "cancel", TaskState.STOPPING, f"on {worker.name}")
         return self._next(now)
 
     def close(self, now: float) -> list[Action]:
         """Cancel every task; from now on nothing is given out, and nobody is met or asked. Idempotent."""
         self._closed = True
-        for task_id in list(self._tasks):
-            self._cancel(task_id)
+        for task in list(self._tasks.values()):
+            why = ASKED if task.state is TaskState.STOPPING else ""
+            self._end(task, "close", state=TaskState.CANCELLED, why=why)
         return self._next(now)
 
     def give_up(self, error: Callable[[str], P2PError], now: float) -> list[Action]:
         """Let every task fail with ``error(id)``, those that are submitted later, too: no worker will serve us."""
         self._hopeless = error
         for task_id, task in list(self._tasks.items()):
-            self._end(task, "hopeless", error=error(task_id))
+            if task.state is TaskState.STOPPING:
+                self._end(task, "hopeless", state=TaskState.CANCELLED, why=ASKED)
+            else:
+                self._end(task, "hopeless", error=error(task_id))
         return self._next(now)
 
     # -- what the board says --
@@ -328,6 +266,7 @@ class ClientMachine:
         if worker is not None and worker.state is not WorkerState.LEAVING:
             worker.state, worker.detail = WorkerState.UP, ""
             self._meetings.met(worker)
+            self._patience.is_back(worker.tasks, now)
             self._actions.append(Changed(sid))
         return self._next(now)
 
@@ -402,6 +341,12 @@ class ClientMachine:
     def _about(
         self, task: _Tracked, worker: WorkerView, frame: Started | Result | Nack | Lost | Want, now: float
     ) -> None:
+        if task.state is TaskState.STOPPING:
+            if isinstance(frame, Nack):
+                self._handed_back(worker, frame, now)
+            if isinstance(frame, Result | Nack | Lost):
+                self._end(task, "stopped", state=TaskState.CANCELLED, why=ASKED)
+            return
         match frame:
             case Started():
                 takes(worker, self._settings.hold, now)
@@ -440,6 +385,8 @@ class ClientMachine:
             return None
         known = [w for w in self.workers.values() if w.state is WorkerState.KNOWN]
         times = [w.heard + 3 * self._settings.presence for w in known]
+        if (overdue := self._patience.deadline(self._is_away)) is not None:
+            times.append(overdue)
         if self._waiting():
             times.append(self._request_at)
             times += [w.meet_after for w in known if w.meet_after]
@@ -461,6 +408,8 @@ class ClientMachine:
             if self._nobody_fits(python) and now >= since + self._settings.request_every:
                 for task_id in list(self._queues[python]):
                     self._end(self._tasks[task_id], "hopeless", error=self._mismatch(python))
+        for task_id in self._patience.due(now, self._is_away):
+            self._overdue(self._tasks[task_id])
         return self._next(now)
 
     # -- questions: also for other threads than that of the events, while these go on --
@@ -488,9 +437,9 @@ class ClientMachine:
             return ""
         worker = self.worker_of(task_id)
         if worker is not None:
-            if worker.state is WorkerState.AWAY:
-                return f"on {worker.name}, whose link is reconnecting ({worker.detail})"
-            return f"on {worker.name}"
+            where = f"stopping on {worker.name}" if task.state is TaskState.STOPPING else f"on {worker.name}"
+            away = f", whose link is reconnecting ({worker.detail})" if worker.state is WorkerState.AWAY else ""
+            return where + away
         again = f", after {task.last_loss}" if task.last_loss else ""
         workers = list(self.workers.values())
         if refused(workers, task.spec, task.refused):
@@ -523,7 +472,7 @@ class ClientMachine:
 
     def counts(self) -> dict[TaskState, int]:
         """Count the tasks in each state that isn't terminal."""
-        found = {TaskState.WAITING: 0, TaskState.SENT: 0, TaskState.RUNNING: 0}
+        found = {TaskState.WAITING: 0, TaskState.SENT: 0, TaskState.RUNNING: 0, TaskState.STOPPING: 0}
         for task in list(self._tasks.values()):  # at one go: another thread may add some meanwhile
             if task.state in found:  # one may just have ended
                 found[task.state] += 1
@@ -567,7 +516,12 @@ class ClientMachine:
         """Take the task off its worker."""
         if task.sid is not None and task.sid in self.workers:
             self.workers[task.sid].tasks.pop(task.spec.id, None)
+        self._patience.ends(task.spec.id)
         task.sid = None
+
+    def _is_away(self, task_id: str) -> bool:
+        worker = self.worker_of(task_id)
+        return worker is not None and worker.state is WorkerState.AWAY
 
     def _enter(self, task: _Tracked, event: str, state: TaskState, detail: str = "") -> None:
         """Change a task's state, and note it. Raises ``LocalProtocolError`` where that can't be: a bug of ours."""
@@ -584,20 +538,32 @@ class ClientMachine:
         detail: str = "",
         result: Result | None = None,
         error: P2PError | None = None,
+        why: str = "",
     ) -> None:
         """Settle a task, wherever it is."""
         spec = task.spec
         del self._tasks[spec.id]
         if task.state is TaskState.WAITING:
             self._queue(spec.python).pop(spec.id, None)
-        elif result is None and task.sid is not None:
+        elif result is None and task.sid is not None and task.state is not TaskState.STOPPING and event != "unsent":
             self._actions.append(Tell(task.sid, Recall(spec.id, task.attempt)))
         self._leave(task)
         self._enter(task, event, state, error.message if error is not None else detail)
-        self._actions.append(Settle(spec.id, result, error))
+        self._actions.append(Settle(spec.id, result, error, why))
 
-    def _cancel(self, task_id: str) -> None:
-        self._end(self._tasks[task_id], "cancel", state=TaskState.CANCELLED)
+    def _overdue(self, task: _Tracked) -> None:
+        """Wait no longer for a worker that has not said that a task has ended."""
+        worker = self.worker_of(task.spec.id)
+        name = worker.name if worker is not None else "its worker"
+        if task.state is TaskState.STOPPING:
+            why = f"{ASKED}, and {name} has not said within {self._patience.answer:g} s that it has ended"
+            self._end(task, "overdue", state=TaskState.CANCELLED, why=why)
+        else:
+            error = TaskTimeout(
+                f"the task was to be ended after {task.spec.timeout:g} s, its timeout, and {name} has not done so",
+                hint="It was withdrawn there. That worker may be stuck, or have an earlier version of p2p_ipython.",
+            )
+            self._end(task, "overdue", error=error)
 
     def _result(self, task: _Tracked, worker: WorkerView, result: Result) -> None:
         if result.seconds is not None:
@@ -622,28 +588,37 @@ class ClientMachine:
         self._requeue(task, "refused")
 
     def _nack(self, task: _Tracked, worker: WorkerView, nack: Nack, now: float) -> None:
-        reason = nack.reason
-        if reason == "closing":
-            worker.state, worker.detail = WorkerState.LEAVING, "is closing"
-        else:
-            handed_back(worker, self._settings.hold, now)
-            if reason == "paused":
-                why = plain(nack.why, 16)
-                worker.terms = replace(worker.terms, free=0, paused=True, why=why)  # until its next hello
-            else:
-                self._placement.forget(task.spec.kind)
+        self._handed_back(worker, nack, now)
+        if nack.reason not in ("closing", "paused"):
+            self._placement.forget(task.spec.kind)
         self._leave(task)
         self._requeue(task, "nack")
+
+    def _handed_back(self, worker: WorkerView, nack: Nack, now: float) -> None:
+        """Learn from a nack how the worker is."""
+        if nack.reason == "closing":
+            worker.state, worker.detail = WorkerState.LEAVING, "is closing"
+        elif nack.reason == "paused":
+            handed_back(worker, self._settings.hold, now)
+            worker.terms = replace(worker.terms, free=0, paused=True, why=plain(nack.why, 16))  # until its next hello
+        elif nack.reason not in (RECALLED, "refused"):
+            handed_back(worker, self._settings.hold, now)
 
     def _lost(self, task: _Tracked, detail: str) -> None:
         """Count an attempt that may have run, and of which nothing will come."""
         task.losses += 1
         task.last_loss = f"losing {detail}"
         task.sid = None
-        if task.spec.once:
+        self._patience.ends(task.spec.id)
+        if task.state is TaskState.STOPPING:
+            why = f"{ASKED}, and its worker was lost before it had said that it has ended ({detail})"
+            self._end(task, "lost", state=TaskState.CANCELLED, why=why)
+        elif task.spec.once:
             error = WorkerLost(
-                f"the worker of this task went away ({detail}); it may have run",
-                hint="It was submitted to run once at most, so it was not given to another worker.",
+                f"maybe ran: the worker of this task went away ({detail}), and may have run it before",
+                hint="It was submitted to run once at most, so it was not given to another worker. Look whether its"
+                " work is done; if not, future.again() runs it.",
+                maybe_ran=True,
             )
             self._end(task, "lost", error=error)
         elif task.losses >= self._settings.attempts:
@@ -678,7 +653,7 @@ class ClientMachine:
                 worker = self._placement.choose(self.workers.values(), task.spec, now, task.refused)
                 if worker is not None:
                     del queue[task.spec.id]
-                    self._give(task, worker)
+                    self._give(task, worker, now)
                 elif passed_over < min(len(queue) - 1, MAX_PASSED_OVER) and self._is_turned_away(task, now):
                     queue.move_to_end(task.spec.id)  # the room that there is may be right for the next one
                     passed_over += 1
@@ -700,7 +675,7 @@ class ClientMachine:
             return False
         return self._placement.choose(self.workers.values(), replace(task.spec, size=0), now) is not None
 
-    def _give(self, task: _Tracked, worker: WorkerView) -> None:
+    def _give(self, task: _Tracked, worker: WorkerView, now: float) -> None:
         spec = task.spec
         task.attempt += 1
         task.wanted.clear()
@@ -709,6 +684,8 @@ class ClientMachine:
         worker.have.update(missing)
         worker.tasks[spec.id] = None
         self._actions.append(Send(worker.sid, spec.id, task.attempt, missing))
+        if spec.timeout:
+            self._patience.begins(spec.id, spec.timeout, spec.size, now)
         self._enter(task, "room", TaskState.SENT, f"on {worker.name}")
 
     def _widen(self, now: float) -> None:

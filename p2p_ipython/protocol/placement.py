@@ -59,7 +59,8 @@ class TaskSpec:
 
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
     ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
-    is likely to take little time again. ``size``: bytes that it brings, small ones and large ones.
+    is likely to take little time again. ``size``: bytes that it brings, small ones and large ones. ``timeout``: seconds
+    after which its worker is to end it, 0 for never.
     """
 
     id: str
@@ -68,6 +69,7 @@ class TaskSpec:
     once: bool = False
     kind: str = ""
     size: int = 0
+    timeout: float = 0.0
 
 
 @dataclass

@@ -143,7 +143,10 @@ class Frame(Fields):
         return header
 
 
-FAILURES = ("exception", "interrupted", "unpicklable", "missing", "unloadable", "died", "stopped")
+FAILURES = (
+    *("exception", "interrupted", "unpicklable", "missing", "unloadable", "died", "stopped"),
+    *("timeout", "task_time"),  # it ran for longer than its client, or its lender, lets it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,7 @@ class Task(Frame):
     values are to come with the result if they are small and plain data, those of ``bind`` in any case. ``around`` are
     the pieces of a payload that is read before the other: modules, files and settings. ``data`` are the pieces of plain
     values, which the payload refers to. In the body are the inline segments of the payload, ``data`` and ``around``.
+    ``timeout``: seconds from its start after which the worker ends it; 0: never.
     """
 
     kind: ClassVar[str] = "task"
@@ -186,6 +190,7 @@ class Task(Frame):
     bind: tuple[str, ...] = ruled(NAMES, default=())
     around: tuple[Segment, ...] = ruled(SEGMENTS, default=())
     data: tuple[Segment, ...] = ruled(SEGMENTS, default=())
+    timeout: float = ruled(SECONDS, default=0.0)
 
     @property
     def all_segments(self) -> tuple[Segment, ...]:
@@ -210,7 +215,11 @@ class BufferChunk(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Recall(Frame):
-    """Drop the task; if it runs, stop it. Nothing is to be said of it any more."""
+    """Drop the task; if it runs, stop it.
+
+    It is answered when the attempt has ended: by a ``Result`` or by ``Nack``, as always. An answer that has crossed it
+    will do.
+    """
 
     kind: ClassVar[str] = "recall"
     id: str = ruled(ID)
@@ -339,9 +348,13 @@ class Result(Frame):
         return any(ref is not None for _, ref in self.all_segments)
 
 
+RECALLED = "recalled"
+"""The reason of a nack of a task that its client has recalled. An earlier version takes it for "busy"."""
+
+
 @dataclass(frozen=True, slots=True)
 class Nack(Frame):
-    """The task was never started here, and won't be: "busy", "paused", "closing" or "refused".
+    """The task was never started here, and won't be: "busy", "paused", "closing", "refused" or ``RECALLED``.
 
     ``why`` is the lender's reason for a pause or a refusal, in a word (messages.py); ``detail`` is for people.
     ``edition`` is that of the offer under which it is refused.

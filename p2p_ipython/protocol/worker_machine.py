@@ -6,9 +6,10 @@ A task goes through these states on a worker::
         │                       │  ├──its process ended by itself──► over: "died", an error of the task
         │                       │  ├──the lender's hand──► stopped, and said: its owner decides about another run
         ├──all busy──► held ────┤  └──its process was killed──► "lost": the client gives it to somebody else
-        │                │      └──recall, or its link is lost──► stopped, nothing is said
-        └──paused────────┼──`hold` seconds, pausing, or closing──► nack: never started
-                         └──recall, or its link is lost──► dropped
+        │                │      ├──recall──► stopped; when it has ended, a result says that it was interrupted
+        │                │      └──its link is lost──► stopped, nothing is said
+        └──paused────────┼──`hold` seconds, pausing, closing, or recall──► nack: never started
+                         └──its link is lost──► dropped
 
 A task is known by (link, id, attempt). An attempt that was nacked has certainly never started; one that was
 started is never nacked. Slots are never exceeded: a slot is busy from ``Start`` until its runner has said
@@ -38,6 +39,7 @@ from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Request, 
 from p2p_ipython.protocol.task_frames import (
     MAX_DETAIL,
     MAX_WORD,
+    RECALLED,
     Lost,
     Nack,
     Result,
@@ -68,6 +70,9 @@ MAX_USERS = 1000
 
 STOPPED = "p2p_ipython.errors.StoppedByLender"
 """The class of the error of a task that its lender has stopped, for clients that don't know this kind of failure."""
+
+TIMEOUT = "builtins.TimeoutError"
+"""The class of the error of a task whose time was up, for clients that don't know this kind of failure."""
 
 ANSWER_EVERY = 1.0
 """Seconds between two answers to requests on the board, whoever asks."""
@@ -184,10 +189,16 @@ class _Slot:
     since: float = 0.0
     announced: bool = False
     wanted: bool = True  # False once the task was recalled or its link lost: the runner is still ending it
+    recalled: bool = False  # its client waits for its end
 
 
 def _nobody(_signer: str) -> bool:
     return False
+
+
+def _ended(what: str, detail: str) -> TaskFailure:
+    """Describe how a task has ended that its runner has not described."""
+    return TaskFailure(what, class_name="" if what == "died" else TIMEOUT, message=detail)
 
 
 class WorkerMachine:
@@ -312,9 +323,11 @@ class WorkerMachine:
         """Note that the client doesn't want the task any more."""
         job = Job(link, task, attempt)
         if self._turns.drop(job):
+            self._actions.append(Reply(link, Nack(task, attempt, RECALLED)))
             self._enter(job, JobState.HELD, "recall", JobState.OVER)
         for number, slot in enumerate(self._slots):
             if slot.job == job and slot.wanted:
+                slot.recalled = True
                 self._stop(number, slot, "recall")
         return self._fill(now)
 
@@ -335,18 +348,20 @@ class WorkerMachine:
         job, wanted = slot.job, slot.wanted
         if job is not None and wanted:
             self._actions.append(Reply(job.link, result, body))
+        awaited = wanted or slot.recalled
+        self._say_stopped(slot, result.seconds)
         self._vacate(number, "result", now)
-        idle = job is not None and wanted and not self._turns.has_task(job.link)
+        idle = job is not None and awaited and not self._turns.has_task(job.link)
         if job is not None and idle and self._turns.others_wait(slot.member, now):
             # The link's next task, if there is one, comes when this result is there.
             self._turns.wait(job.link, now, Next.COMING)
         return self._fill(now)
 
-    def slot_died(self, number: int, *, killed: bool, detail: str, now: float) -> list[Action]:
+    def slot_died(self, number: int, *, killed: bool, detail: str, now: float, what: str = "died") -> list[Action]:
         """Note that the slot's runner has ended in the middle of a task, or idle.
 
         ``killed``: from outside (signal 9: the machine's memory ran out, or somebody's kill), so another worker
-        may do better. Otherwise the task did it, and would do it again: that is its result.
+        may do better. Otherwise the task did it, and would do it again: that is its result, an error of kind ``what``.
         """
         slot = self._slots[number]
         slot.ready, slot.starting_until = False, now + START_GRACE
@@ -357,9 +372,10 @@ class WorkerMachine:
             frame = (
                 Lost(job.task, job.attempt, detail)
                 if killed
-                else Result(job.task, job.attempt, False, (), failure=TaskFailure("died", message=detail))
+                else Result(job.task, job.attempt, False, (), failure=_ended(what, detail))
             )
             self._actions.append(Reply(job.link, frame))
+        self._say_stopped(slot, None)
         self._vacate(number, "killed" if killed else "died", now)
         return self._fill(now)
 
@@ -520,6 +536,13 @@ class WorkerMachine:
         slot.wanted = False
         self._actions.append(Stop(number, slot.job.task))
 
+    def _say_stopped(self, slot: _Slot, seconds: float | None) -> None:
+        """Say that a task has ended which its client has recalled; what it came to is of no interest."""
+        if slot.job is not None and slot.recalled:
+            failure = TaskFailure("interrupted", message="its client has recalled it")
+            result = Result(slot.job.task, slot.job.attempt, False, (), seconds, failure=failure)
+            self._actions.append(Reply(slot.job.link, result))
+
     def _vacate(self, number: int, event: str, now: float) -> None:
         """Take note that the slot's runner is done with its task, if it had one."""
         slot = self._slots[number]
@@ -527,7 +550,7 @@ class WorkerMachine:
             self._enter(slot.job, JobState.RUNNING if slot.wanted else JobState.STOPPING, event, JobState.OVER)
             self._turns.end(slot.member, slot.since, now)
             self._count(slot.member, now - slot.since)
-        slot.job, slot.wanted = None, True
+        slot.job, slot.wanted, slot.recalled = None, True, False
 
     def _enter(self, job: Job, before: JobState, event: str, state: JobState) -> None:
         """Let a task change its state. Raises ``LocalProtocolError`` where that can't be: a bug of ours."""

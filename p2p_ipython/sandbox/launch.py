@@ -74,12 +74,12 @@ class Death:
 
     ``kind``: "exit" (``code`` is the exit code), "signal" (``code`` is the signal's number), "memory" (the
     system killed it when memory ran out, or it used more than it may), "disk" (it wrote more than it may), "processes"
-    (it had more than it may), "time" (it ran longer than it may),
-    "cancelled" (it didn't heed an interrupt, so we killed it), "protocol" (it broke the protocol, so we killed it)
-    or "start" (it never became ready).
+    (it had more than it may), "time" (it ran longer than its lender lets it), "timeout" (it ran longer than its client
+    lets it), "cancelled" (it didn't heed an interrupt, so we killed it), "protocol" (it broke the protocol, so we
+    killed it) or "start" (it never became ready).
     """
 
-    kind: Literal["exit", "signal", "memory", "disk", "processes", "time", "cancelled", "protocol", "start"]
+    kind: Literal["exit", "signal", "memory", "disk", "processes", "time", "timeout", "cancelled", "protocol", "start"]
     code: int
     detail: str
 

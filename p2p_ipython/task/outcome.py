@@ -30,6 +30,7 @@ from p2p_ipython.errors import (
     StoppedByLender,
     TaskDied,
     TaskError,
+    TaskTimeout,
 )
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.plain import plain
@@ -146,6 +147,16 @@ def raised(description: Description, original: BaseException | None = None, fact
             error = TaskDied(
                 f"the task ended {d.where}: {d.message}",
                 hint="It would do so again elsewhere, so it was not given to another worker.",
+            )
+        case "timeout":
+            error = TaskTimeout(
+                f"the task was ended {d.where}: {d.message}",
+                hint="Give it a longer timeout, or less to do: several smaller tasks.",
+            )
+        case "task_time":
+            error = TaskTimeout(
+                f"the task was ended {d.where}: {d.message}",
+                hint="Give it less to do: several smaller tasks. Or ask the lender for more time.",
             )
         case "stopped":
             error = StoppedByLender(

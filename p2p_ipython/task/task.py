@@ -44,7 +44,7 @@ class Task:
     ``bind``: names that a cell binds, whose values come with its result; ``around``: what the worker reads first. See
     ``task_frames.Task``. ``modules``: those that it imports, or that its values are of.
     ``parts``: what of ``around`` was taken when it was submitted. ``data``: plain values that travel beside the
-    payload (data.py)."""
+    payload (data.py). ``timeout``: seconds that it may run, 0.0 for any number."""
 
     id: str
     kind: Literal["cell", "call"]
@@ -60,6 +60,7 @@ class Task:
     modules: frozenset[str] = frozenset()
     parts: tuple[Part, ...] = ()
     data: Packed | None = None
+    timeout: float = 0.0
 
     @property
     def large(self) -> Mapping[str, memoryview]:

@@ -56,6 +56,10 @@ MOST_WAITING_FOR_ONE = 64 << 20
 """Bytes of frames that may wait on all links of a member: twice as many as on one (see link/base.py)."""
 
 
+_TIME_IS_UP = {"time": "task_time", "timeout": "timeout"}
+"""The kinds of errors of tasks whose time was up, by the kinds of their runner's end."""
+
+
 @dataclass
 class _ArrivedTask:
     """A task as it came, until it is over."""
@@ -256,8 +260,8 @@ class Agent:
         # answer for: another worker may do better. What the task does by itself, it would do there, too.
         killed = death.kind in ("protocol", "start") or (death.kind == "signal" and death.code == signal.SIGKILL)
         self._keeper.over(self._numbers[slot], "lost" if killed else "died")
-        now = self._loop.time()
-        self._act(self.machine.slot_died(self._numbers[slot], killed=killed, detail=death.detail, now=now))
+        number, now, what = self._numbers[slot], self._loop.time(), _TIME_IS_UP.get(death.kind, "died")
+        self._act(self.machine.slot_died(number, killed=killed, detail=death.detail, now=now, what=what))
 
     def on_dropped(self, _slot: TaskSlot, refs: Sequence[str]) -> None:
         for ref in refs:

@@ -364,10 +364,14 @@ class Slot:
 
     def _bound_time(self, runner: RunnerLife, job: _Job) -> None:
         """End the task when its time is up. In a runner that is not warm yet it begins later, and is bounded anew."""
-        if most := self._settings.task_time:
+        own, lenders = job.task.timeout, self._settings.task_time
+        if most := min(filter(None, (own, lenders)), default=0.0):
             if job.ending is not None:
                 job.ending.cancel()
-            doom = Death("time", 0, f"The task ran for {most:g} s, which is as long as it may: it was ended.")
+            if most == lenders:
+                doom = Death("time", 0, f"it ran for {most:g} s, which is as long as its lender lets a task run")
+            else:
+                doom = Death("timeout", 0, f"it ran for {most:g} s, which is its timeout")
             wait = most if runner.warm else most + START_DEADLINE
             job.ending = asyncio.get_running_loop().call_later(wait, runner.stop, doom)
 

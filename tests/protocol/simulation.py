@@ -159,8 +159,13 @@ class World:
         # What really happened, for the invariants.
         self.specs: dict[str, tuple[int, TaskSpec]] = {}
         self.granted: dict[str, tuple[bytes, int]] = {}
+        self.attempts: dict[str, int] = {}
         self.executions: dict[str, int] = {}
         self.settled: dict[str, str] = {}
+        self.withdrawn: set[str] = set()  # by their user
+        self.stopping: set[str] = set()  # a worker had it then
+        self.stopped: set[str] = set()  # by a lender, who says so at once: their process may end later
+        self.settling = False
         for number in range(clients):
             member = f"c{number % members}" if members else ""
             self._add(("c", number), member)
@@ -247,7 +252,7 @@ class World:
             if side.alive:
                 yield from self._enabled_at(number, side)
         for task in self.specs:
-            if task not in self.settled:
+            if task not in self.settled and task not in self.withdrawn:
                 yield ("cancel", task)
         if self._next_deadline() is not None:
             yield ("time",)
@@ -374,6 +379,7 @@ class World:
     def _stopped(self, number: int) -> None:
         self.says -= 1
         side = self.workers[number]
+        self.stopped |= {task for _, task, _ in side.running.values()}
         self._worker(number, side.machine.stop_all(self.now))
         must(not side.machine.busy(), "something runs on after its lender has stopped it")
 
@@ -524,8 +530,14 @@ class World:
 
     def _cancel(self, task: str) -> None:
         client = self.specs[task][0]
-        self._client(client, self.clients[client].machine.cancel(task, self.now))
-        must(self.settled.get(task) == "cancelled", "a cancelled task was not settled as cancelled")
+        self.withdrawn.add(task)
+        machine, has_it = self.clients[client].machine, task in self.granted
+        self._client(client, machine.cancel(task, self.now))
+        stopping = machine.state(task) is cm.TaskState.STOPPING
+        must(stopping or self.settled.get(task) == "cancelled", "a cancelled task is neither over nor being stopped")
+        if stopping:
+            self.stopping.add(task)
+        must(stopping == has_it, "a cancelled task is over before its end, or waits for nobody")
 
     def _lie(self, number: int, frame: WorkerFrame) -> None:
         self._say(number, frame)
@@ -570,6 +582,7 @@ class World:
                     must(task not in self.granted, "a task was sent while another worker has it")
                     must((task, sid) not in self.refusals, "a task was sent again to a worker that has refused it")
                     self.granted[task] = (sid, attempt)
+                    self.attempts[task] = attempt
                     self._tell(side, sid, action)
                     self._tell_bulk(side, sid, missing)
                 case cm.SendBuffers(sid, task, refs):
@@ -577,8 +590,11 @@ class World:
                     self._tell_bulk(side, sid, refs)
                 case cm.Tell(sid, frame):
                     self._tell(side, sid, frame)
-                case cm.Settle(task, result, error):
+                case cm.Settle(task, result, error, why):
                     must(task not in self.settled, "a task was settled twice")
+                    if task in self.withdrawn:
+                        must(not (result or error), "a task was delivered after it was cancelled")
+                        self._check_stopped(task, why)
                     if result is not None:
                         current = self.granted.get(task) == (said_by, result.attempt)
                         must(current, "a result counted that is not the current attempt's")
@@ -586,6 +602,16 @@ class World:
                     self.granted.pop(task, None)
                 case cm.Note() | cm.Changed():
                     pass
+
+    def _check_stopped(self, task: str, why: str) -> None:
+        """Check that a cancelled task has really ended where its worker has said so."""
+        must(not (self.settling and "has not said" in why), "a worker keeps a client waiting that has recalled a task")
+        if why == cm.ASKED and task in self.stopping - self.stopped:
+            jobs = [job for side in self.workers for job in side.running.values()]
+            must(
+                (task, self.attempts.get(task)) not in [job[1:] for job in jobs],
+                "a cancelled task was said to have ended, and runs",
+            )
 
     def _worker(self, number: int, actions: list[wm.Action]) -> None:
         side = self.workers[number]
@@ -714,6 +740,7 @@ class World:
     def settle(self, limit: int = 2000) -> None:
         """Go on without further faults, and with a worker, until all is quiet; raise ``Violation`` if it won't be."""
         self.faults = self.pauses = self.says = 0
+        self.settling = True
         if self.refusals:  # by all that there were
             self.start_worker()
         if not any(side.alive and not side.closing for side in self.workers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,16 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import (
     LinkTimeout,
     LocalProtocolError,
+    NotAdmitted,
     P2PError,
     PythonMismatch,
     RemoteProtocolError,
+    TaskTimeout,
     WorkerLost,
     WrongPeer,
 )
 from p2p_ipython.protocol.client_machine import (
+    ASKED,
     MAX_WANTS,
     Action,
     Changed,
@@ -37,6 +41,7 @@ from p2p_ipython.protocol.client_machine import (
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.meetings import EAGER_LINKS, EAGER_LINKS_OF_ONE, MAX_WORKERS_OF_ONE, MEET_BACKOFF
 from p2p_ipython.protocol.messages import Bye, Hello, Request, Terms
+from p2p_ipython.protocol.patience import ANSWERS_WITHIN, LATE, SLOWEST
 from p2p_ipython.protocol.placement import FREE_NACKS, SMALL, TaskSpec, WorkerState, WorkerView
 from p2p_ipython.protocol.task_frames import (
     Evicted,
@@ -53,6 +58,7 @@ from p2p_ipython.protocol.task_frames import (
 )
 
 SETTINGS = Settings()
+CANCELLED = Settle("t", why=ASKED)
 W0, W1 = certificate("w0"), certificate("w1")
 TERMS = Terms(slots=1, free=1, python="3.11")
 
@@ -224,6 +230,7 @@ def test_what_a_worker_wanted_for_a_task_that_is_over_is_sent_with_the_next(atte
     made = machine(up="w0")
     made.submit(TaskSpec("t", refs={"a": 9, "b": 9}), 0)
     made.cancel("t", 0)
+    made.frame(W0.sid, result(), 0)
     assert made.frame(W0.sid, Want("t", attempt, ("a",)), 0) == []
     assert made.submit(TaskSpec("u", refs={"a": 9, "b": 9}), 0)[0] == Send(W0.sid, "u", 1, ("a",))
 
@@ -486,7 +493,9 @@ def test_a_once_task_fails_at_its_first_loss() -> None:
     made = sent(machine(up="w0 w1"), "t", once=True)
     error = settled(made.link_lost(W0.sid, "gone", 1))
     assert isinstance(error, WorkerLost)
-    assert "may have run" in error.message
+    assert error.message.startswith("maybe ran: ")
+    assert isinstance(error, WorkerLost)
+    assert error.maybe_ran
     assert made.state("t") is None
 
 
@@ -511,13 +520,140 @@ def test_a_link_that_is_away_keeps_its_tasks_and_gets_no_more() -> None:
 def test_a_waiting_task_is_cancelled_without_a_word_to_anybody() -> None:
     made = machine()
     made.submit(TaskSpec("t"), 0)
-    assert made.cancel("t", 1) == [Note("t", TaskState.CANCELLED), Settle("t")]
+    assert made.cancel("t", 1) == [Note("t", TaskState.CANCELLED), CANCELLED]
 
 
-def test_a_sent_task_is_recalled_when_it_is_cancelled_and_its_result_is_dropped() -> None:
+@pytest.mark.parametrize("state", ["sent", "running"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda: result(), id="its result, which had crossed"),
+        pytest.param(lambda: result(ok=False), id="that it was interrupted"),
+        pytest.param(lambda: nack("recalled"), id="that it was never started"),
+        pytest.param(lambda: nack("busy"), id="that it was handed back"),
+        pytest.param(lambda: Lost("t", 1, "killed"), id="that its process was killed"),
+    ],
+)
+def test_a_task_that_a_worker_has_is_over_when_that_says_that_it_has_ended(
+    state: str, answer: Callable[[], WorkerFrame]
+) -> None:
     made = sent(machine(up="w0"), "t")
-    assert made.cancel("t", 1) == [Tell(W0.sid, Recall("t", 1)), Note("t", TaskState.CANCELLED), Settle("t")]
-    assert made.frame(W0.sid, result(), 2) == []
+    if state == "running":
+        made.frame(W0.sid, Started("t", 1), 0)
+    assert made.cancel("t", 1) == [Tell(W0.sid, Recall("t", 1)), Note("t", TaskState.STOPPING, "on w0")]
+    assert (made.state("t"), made.why("t")) == (TaskState.STOPPING, "stopping on w0")
+    assert made.counts()[TaskState.STOPPING] == 1
+    assert made.cancel("t", 2) == []
+    assert made.frame(W0.sid, Started("t", 1), 2) == []
+    assert made.frame(W0.sid, Want("t", 1, ("a",)), 2) == []
+    assert made.frame(W0.sid, answer(), 3) == [Note("t", TaskState.CANCELLED), CANCELLED]
+    assert set(made.counts().values()) == {0}
+
+
+def test_the_next_task_is_sent_when_a_stop_is_confirmed_and_no_sooner() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.submit(TaskSpec("u"), 0)
+    assert sends(made.cancel("t", 1)) == []
+    assert sends(made.frame(W0.sid, result(ok=False), 2)) == ["u"]
+
+
+def test_a_task_that_is_being_stopped_is_over_when_its_worker_is_lost_and_goes_to_no_other() -> None:
+    made = sent(machine(up="w0 w1"), "t")
+    made.cancel("t", 1)
+    *actions, settle = made.link_lost(W0.sid, "the link is gone", 2)
+    assert isinstance(settle, Settle)
+    assert (settle.result, settle.error, sends(actions)) == (None, None, [])
+    assert settle.why == (
+        "its cancel() was called, and its worker was lost before it had said that it has ended (w0: the link is gone)"
+    )
+
+
+def test_a_worker_that_never_says_that_a_task_has_ended_is_not_waited_for_for_ever() -> None:
+    """As one of an earlier version."""
+    made = sent(machine(up="w0"), "t")
+    made.cancel("t", 1)
+    due = 1 + SETTINGS.cancel_grace + ANSWERS_WITHIN
+    assert made.deadline() == due
+    assert made.tick(due - 0.1) == []
+    made.submit(TaskSpec("u"), due - 0.1)
+    note, settle, *rest = made.tick(due)
+    why = "its cancel() was called, and w0 has not said within 10 s that it has ended"
+    assert (note, settle, sends(rest)) == (Note("t", TaskState.CANCELLED), Settle("t", why=why), ["u"])
+    assert made.frame(W0.sid, result(), due + 1) == []
+
+
+def test_while_its_link_is_away_a_worker_can_say_nothing_and_is_waited_for() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.cancel("t", 0)
+    made.link_away(W0.sid, "no answer", 1)
+    assert made.why("t") == "stopping on w0, whose link is reconnecting (no answer)"
+    assert made.tick(SETTINGS.cancel_grace + ANSWERS_WITHIN) == []
+    made.link_up(W0.sid, 25)
+    assert made.tick(34.9) == [], "it gets the time for an answer"
+    assert Note("t", TaskState.CANCELLED) in made.tick(35)
+
+
+def test_a_link_that_comes_and_goes_keeps_a_cancelled_task_open_for_a_bounded_time() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.cancel("t", 0)
+    most = SETTINGS.cancel_grace + ANSWERS_WITHIN + SETTINGS.lease
+    for now in range(1, int(most)):
+        made.link_away(W0.sid, "again", now)
+        made.link_up(W0.sid, now)
+        assert made.tick(now) == []
+    assert Note("t", TaskState.CANCELLED) in made.tick(most)
+
+
+def test_a_task_that_was_cancelled_before_it_left_is_over_at_once() -> None:
+    made = machine(up="w0")
+    made.submit(TaskSpec("t", refs={"a": 9}), 0)
+    assert made.cancel("t", 0, unsent=True) == [Note("t", TaskState.CANCELLED), CANCELLED]
+    assert made.submit(TaskSpec("u", refs={"a": 9}), 0)[0] == Send(W0.sid, "u", 1, ("a",)), "its buffers never left"
+
+
+def test_whoever_is_no_member_any_more_waits_for_no_confirmation() -> None:
+    made = sent(machine(up="w0"), "t")
+    made.cancel("t", 0)
+    assert made.give_up(lambda _task: NotAdmitted("removed"), 1) == [Note("t", TaskState.CANCELLED), CANCELLED]
+
+
+# --- timeouts ---------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_does_not_end_a_task_at_its_timeout_is_not_waited_for_for_ever() -> None:
+    made = machine(up="w0")
+    made.submit(TaskSpec("t", timeout=5, size=SLOWEST), 0)
+    made.frame(W0.sid, Started("t", 1), 1)
+    due = 5 + LATE + 1
+    assert made.deadline() == due
+    made.submit(TaskSpec("u"), due - 1)
+    recall, note, settle, *rest = made.tick(due)
+    assert recall == Tell(W0.sid, Recall("t", 1))
+    error = settled([settle])
+    assert isinstance(error, TaskTimeout)
+    assert isinstance(error, TimeoutError)
+    assert error.message == "the task was to be ended after 5 s, its timeout, and w0 has not done so"
+    assert note == Note("t", TaskState.FAILED, error.message)
+    assert sends(rest) == ["u"]
+
+
+def test_a_timeout_counts_for_each_attempt_and_not_while_a_task_waits() -> None:
+    made = machine()
+    made.submit(TaskSpec("t", timeout=5), 0)
+    assert made.tick(1000) == [Say(Request(""))]
+    assert made.heard(W0, hello(), 1000) == [Meet(W0)]
+    assert sends(made.link_up(W0.sid, 1000)) == ["t"]
+    made.frame(W0.sid, nack("busy"), 1050)
+    assert sends(made.tick(1051)) == ["t"]
+    assert made.tick(1051 + 5 + LATE - 1) == []
+    assert isinstance(settled(made.tick(1051 + 5 + LATE)), TaskTimeout)
+
+
+def test_a_task_that_is_over_in_time_leaves_no_deadline() -> None:
+    made = machine(up="w0")
+    made.submit(TaskSpec("t", timeout=5), 0)
+    made.frame(W0.sid, result(), 1)
+    assert made.deadline() is None
 
 
 def test_cancelling_what_is_over_does_nothing() -> None:

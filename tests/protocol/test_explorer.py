@@ -157,12 +157,28 @@ class SettlesTwice(ClientMachine):
 
 
 class DeliversWhatWasCancelled(ClientMachine):
-    def cancel(self, task_id: str, now: float) -> list[cm.Action]:
-        task, before = self._tasks[task_id], self._tasks[task_id].state
-        actions = super().cancel(task_id, now)
-        if before is TaskState.RUNNING:
-            self._tasks[task_id], task.state = task, before
-        return actions
+    def _about(self, task: Any, worker: Any, frame: Any, now: float) -> None:
+        if task.state is TaskState.STOPPING and isinstance(frame, Result) and frame.ok:
+            task.state = TaskState.RUNNING
+        super()._about(task, worker, frame, now)
+
+
+class DoesNotWaitForItsEnd(ClientMachine):
+    def cancel(self, task_id: str, now: float, *, unsent: bool = False) -> list[cm.Action]:
+        actions = super().cancel(task_id, now, unsent=unsent)
+        if (task := self._tasks.get(task_id)) is not None and task.state is TaskState.STOPPING:
+            self._end(task, "stopped", state=TaskState.CANCELLED, why=cm.ASKED)
+        return actions + self._next(now)
+
+
+class KeepsItsClientWaiting(WorkerMachine):
+    def _say_stopped(self, slot: Any, seconds: float | None) -> None:
+        pass
+
+
+class SaysTooEarlyThatItHasStopped(WorkerMachine):
+    def recall(self, link: int, task: str, attempt: int, now: float) -> list[wm.Action]:
+        return [*super().recall(link, task, attempt, now), wm.Reply(link, Nack(task, attempt, "recalled"))]
 
 
 class ForgetsTheTasksOfALostLink(ClientMachine):
@@ -226,8 +242,8 @@ class NeverUsesASecondRunner(WorkerMachine):
             return []
         return super().slot_ready(number, now)
 
-    def slot_died(self, number: int, *, killed: bool, detail: str, now: float) -> list[wm.Action]:
-        actions = super().slot_died(number, killed=killed, detail=detail, now=now)
+    def slot_died(self, number: int, **how: Any) -> list[wm.Action]:
+        actions = super().slot_died(number, **how)
         self._slots[number].since = 1.0
         return actions
 
@@ -316,14 +332,17 @@ def test_a_mistake_with_kept_slots_is_found(mistaken: type, faults: int, found: 
     [
         (IgnoresTheAttempt, {"faults": 2, "workers": 1, "attempts": 3}, "another worker has it"),
         (SettlesTwice, {"faults": 0}, "settled twice"),
-        (DeliversWhatWasCancelled, {"faults": 1}, "the counts are not the tasks'"),
+        (DeliversWhatWasCancelled, {"faults": 1}, "delivered after it was cancelled"),
+        (DoesNotWaitForItsEnd, {"faults": 1}, "over before its end"),
+        (KeepsItsClientWaiting, {"faults": 1}, "keeps a client waiting"),
+        (SaysTooEarlyThatItHasStopped, {"faults": 1}, "said to have ended, and runs"),
         (ForgetsTheTasksOfALostLink, {"faults": 1}, "forgotten"),
         (RunsOnceTasksAgain, {"faults": 1, "once": True}, "ran twice"),
         (CountsNoLosses, {"faults": 2}, "more often than allowed"),
         (KeepsADeadlineInThePast, {"faults": 0}, "deadline has passed"),
         (SendsNothingAgain, {"faults": 1, "refs": 1, "workers": 1}, "never settled"),
         (NacksWhatItHasStarted, {"faults": 0, "once": True}, "ran twice"),
-        (StartsInBusySlots, {"faults": 1, "tasks": 2, "workers": 1}, "slot that is busy"),
+        (StartsInBusySlots, {"faults": 1, "tasks": 2, "workers": 1}, "lost or kept"),
         (LeaksASlot, {"faults": 1}, "leaked"),
         (NeverUsesASecondRunner, {"faults": 1, "workers": 1}, "leaked"),
         (KeepsATaskThatWasRecalled, {"faults": 2, "tasks": 2, "workers": 1}, "lost or kept"),

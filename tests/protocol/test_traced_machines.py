@@ -121,7 +121,7 @@ def failed(what: str) -> Result:
 OUTCOMES: dict[str, Callable[[ClientMachine], Any]] = {
     "result": lambda machine: machine.frame(W0.sid, Result("t", 1, True, ()), 1),
     "error": lambda machine: machine.frame(W0.sid, failed(CANARY), 1),
-    "cancelled": lambda machine: machine.cancel("t", 1),
+    "cancelled": lambda machine: [machine.cancel("t", 1), machine.frame(W0.sid, failed("interrupted"), 1)],
     "lost": lambda machine: machine.frame(W0.sid, Lost("t", 1, CANARY), 1),
     "error NotAdmitted": lambda machine: machine.give_up(lambda task: NotAdmitted(CANARY), 1),
     **{f"error {what}": lambda machine, what=what: machine.frame(W0.sid, failed(what), 1) for what in FAILURES},

@@ -531,10 +531,17 @@ def test_an_idle_runner_that_dies_concerns_nobody() -> None:
 # --- recall, and links that are lost ----------------------------------------------------------------
 
 
-def test_a_recalled_task_that_waits_is_dropped_without_a_word() -> None:
+def stopped(task: str = "t", seconds: float | None = None) -> Reply:
+    """The word that a recalled task has ended."""
+    failure = TaskFailure("interrupted", message="its client has recalled it")
+    return Reply(1, Result(task, 1, False, (), seconds, failure=failure))
+
+
+def test_a_recalled_task_that_waits_is_handed_back() -> None:
     made = running("t")
     made.task(1, "u", 1, 0)
-    assert made.recall(1, "u", 1, 0) == [Forget(1, "u", 1)]
+    assert made.recall(1, "u", 1, 0) == [Reply(1, Nack("u", 1, "recalled")), Forget(1, "u", 1)]
+    assert made.recall(1, "u", 1, 0) == []
     assert results(made, 0) == [answered(), Forget(1, "t", 1)]
 
 
@@ -543,13 +550,39 @@ def test_a_recalled_task_that_runs_is_stopped_and_its_result_is_dropped() -> Non
     assert made.recall(1, "t", 1, 0) == [Stop(0, "t")]
     assert made.recall(1, "t", 1, 0) == []
     assert (made.current(0), made.busy()) == (None, False)
+    assert results(made, 1) == [stopped(), Forget(1, "t", 1)], "the word that it has ended, and nothing of its value"
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_recalled_task_whose_process_had_to_be_killed_has_ended_then(killed: bool) -> None:
+    made = running("t")
+    made.recall(1, "t", 1, 0)
+    assert made.slot_died(0, killed=killed, detail="", now=1) == [stopped(), Forget(1, "t", 1)]
+
+
+def test_a_task_that_its_lender_has_stopped_is_spoken_of_once() -> None:
+    made = running("t")
+    made.stop_all(0)
+    assert made.recall(1, "t", 1, 0) == []
     assert results(made, 1) == [Forget(1, "t", 1)]
 
 
-def test_a_recalled_task_whose_process_had_to_be_killed_says_nothing() -> None:
+def test_the_place_of_a_recalled_task_is_free_for_its_clients_next_one() -> None:
     made = running("t")
+    made.task(2, "o", 1, 0)
     made.recall(1, "t", 1, 0)
-    assert made.slot_died(0, killed=True, detail="", now=1) == [Forget(1, "t", 1)]
+    made.task(1, "u", 1, 0)
+    assert results(made, 1)[:2] == [stopped(), Forget(1, "t", 1)]
+    assert made.busy()
+
+
+@pytest.mark.parametrize("what", ["timeout", "task_time"])
+def test_a_task_whose_time_was_up_has_failed_with_an_error_of_its_own_kind(what: str) -> None:
+    made = running("t")
+    detail = "it ran for 5 s"
+    failure = TaskFailure(what, "builtins.TimeoutError", message=detail)
+    reply, _ = made.slot_died(0, killed=False, detail=detail, now=1, what=what)
+    assert reply == Reply(1, Result("t", 1, False, (), failure=failure))
 
 
 def test_a_slot_is_busy_until_a_recalled_task_has_really_ended() -> None:
@@ -557,7 +590,7 @@ def test_a_slot_is_busy_until_a_recalled_task_has_really_ended() -> None:
     made.recall(1, "t", 1, 0)
     assert made.task(1, "u", 1, 0) == []
     assert made.terms().free == 0
-    assert results(made, 1) == [Forget(1, "t", 1), Start(0, 1, "u", 1)]
+    assert results(made, 1) == [stopped(), Forget(1, "t", 1), Start(0, 1, "u", 1)]
 
 
 def test_a_stopped_task_is_not_announced() -> None:
