@@ -151,8 +151,8 @@ class Bridge:
         return self._troubled(words) if self.machine.state(task_id) is TaskState.WAITING else words
 
     def reasons(self) -> dict[str, str]:
-        """Why tasks wait, in words, by what they need of Python ("" for any)."""
-        return {python: self._troubled(self.machine.reason(python)) for python in self.machine.wanted()}
+        """Why tasks wait, in words, by what they need (``Needs.key``; "" for nothing)."""
+        return {needs.key(): self._troubled(self.machine.reason(needs)) for needs in self.machine.wanted()}
 
     def _troubled(self, words: str) -> str:
         clock = self.membership.clock
