@@ -189,11 +189,11 @@ class Placement:
         sent short tasks ahead. ``refused``: workers that have refused the task. They get it again under other
         conditions only, and not at once.
         """
-        ahead = self._ahead(spec)
+        ahead, needs = self._ahead(spec), spec.needs
         best: WorkerView | None = None
         best_rank: tuple[bool, int, float] = (True, 0, 0.0)
         for worker in workers:
-            if worker.state is not WorkerState.UP or not fits(worker, spec.needs):
+            if worker.state is not WorkerState.UP or not fits(worker, needs):
                 continue
             if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
