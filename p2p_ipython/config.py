@@ -28,6 +28,7 @@ class Settings:
     """All settings; README.md's table is made from it (a test compares them)."""
 
     attempts: int = _setting(3, "", "How many workers may start a task before it fails as WorkerLost.")
+    retries: int = _setting(0, "", "How often a task that raises an error runs again, if its options don't say.")
     heartbeat: float = _setting(5.0, "s", "How often an idle link is probed.")
     lease: float = _setting(30.0, "s", "How long a link may be away before its tasks are given to others.")
     meet: float = _setting(20.0, "s", "How long a client waits for a worker that it asked to meet.")

@@ -109,7 +109,8 @@ class Bridge:
         self.records = records or Records(settings)
         membership.stands = self._stands
         now, me = self._loop.time(), membership.standing.me
-        self.machine = ClientMachine(settings, now=now, me=me, own=membership.is_own, walled=walled)
+        more = {"named": membership.machine.name_of} if membership.standing.shared else {}
+        self.machine = ClientMachine(settings, now=now, me=me, own=membership.is_own, walled=walled, **more)
         if (trace := trace_file()) is not None:
             traced(self.machine, "client", membership.session.sid, trace.write)
         self.mailbox = ""
@@ -153,8 +154,8 @@ class Bridge:
         return self._troubled(words) if self.machine.state(task_id) is TaskState.WAITING else words
 
     def reasons(self) -> dict[str, str]:
-        """Why tasks wait, in words, by what they need of Python ("" for any)."""
-        return {python: self._troubled(self.machine.reason(python)) for python in self.machine.wanted()}
+        """Why tasks wait, in words, by what they need (``Needs.key``; "" for nothing)."""
+        return {needs.key(): self._troubled(self.machine.reason(needs)) for needs in self.machine.wanted()}
 
     def _troubled(self, words: str) -> str:
         clock = self.membership.clock
@@ -268,16 +269,30 @@ class Bridge:
         task = submitted.task
         if task.id in self._tasks:
             raise UsageError(f"the task {task.label!r} was submitted before", hint="Make a task of its own each time.")
-        self.records.submitted(task, submitted.sink)
+        refs = {ref: view.nbytes for ref, view in task.large.items()}
+        kind = f"{task.kind} {hash(task.source or task.label)}"
+        options = submitted.future._options
+        spec = TaskSpec(
+            task.id,
+            python=task.needs_python or "",
+            refs=refs,
+            once=task.once,
+            kind=kind,
+            size=task.size,
+            on=options.on,
+            tags=options.tags,
+            memory=options.memory,
+            gpus=options.gpus,
+            priority=options.priority,
+            retries=options.attempts_after_errors(self._settings.retries),
+            retry_on=options.retry_on,
+            timeout=task.timeout,
+        )
+        self.records.submitted(task, submitted.sink, spec.needs.key())
         self._tasks[task.id] = submitted
         if submitted.future._promise.cancelled():
             self._act([Settle(task.id, why=ASKED)])
             return
-        refs = {ref: view.nbytes for ref, view in task.large.items()}
-        kind = f"{task.kind} {hash(task.source or task.label)}"
-        python = task.needs_python or ""
-        once, timeout = task.once, task.timeout
-        spec = TaskSpec(task.id, python=python, refs=refs, once=once, kind=kind, size=task.size, timeout=timeout)
         self._act(self.machine.submit(spec, self._loop.time()))
         self.records.look(task.id, self.machine)
 
@@ -304,13 +319,13 @@ class Bridge:
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case Note(task=task_id, state=state):
+                case Note(task=task_id, state=state, retry=retry):
                     submitted = self._tasks.get(task_id)
                     if submitted is not None and state is TaskState.RUNNING:
                         submitted.future._promise.started()
                     elif submitted is not None and state is TaskState.WAITING:
                         submitted.future._promise.handed_back()
-                        self._restart(submitted)
+                        self._restart(submitted, f"\n[{retry}]\n" if retry else _ANEW)
                         self._forget(task_id)
                 case Send():
                     self._send(action)
@@ -491,12 +506,13 @@ class Bridge:
             submitted.output.line = self.records.printed(output.id, message["text"], unfinished)
         self._show(submitted, message)
 
-    def _restart(self, submitted: _Submission) -> None:
+    def _restart(self, submitted: _Submission, line: str) -> None:
         """Drop what has come of an attempt that came to nothing; what it has printed stands, and a line says so."""
         submitted.output.restart()
+        submitted.result = None
         outputs = submitted.future.outputs
-        if outputs and outputs[-1].get("text") != _ANEW:
-            self._show(submitted, {"kind": "stream", "name": "stderr", "text": _ANEW})
+        if line != _ANEW or (outputs and outputs[-1].get("text") != _ANEW):
+            self._show(submitted, {"kind": "stream", "name": "stderr", "text": line})
 
     def _show(self, submitted: _Submission, message: OutputMessage) -> None:
         submitted.future.outputs.append(message)

@@ -23,8 +23,8 @@ from p2p_ipython.client import views as views_module
 from p2p_ipython.client.ending import Turn, at_end, in_kernel, was_interrupted
 from p2p_ipython.client.future import NOTICE, Future, callbacks
 from p2p_ipython.client.opening import join
+from p2p_ipython.client.options import Options, TakesOptions
 from p2p_ipython.client.printing import DRAIN, printed
-from p2p_ipython.client.seeded import Seeded
 from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import CaptureError, UsageError
@@ -45,7 +45,7 @@ SWITCH_INTERVAL = 0.0005
 message that comes while the notebook computes."""
 
 
-class Cluster(concurrent.futures.Executor):
+class Cluster(TakesOptions):
     """A cluster that this process has joined; make it with ``connect()``.
 
     It is a ``concurrent.futures.Executor``: ``submit``, ``map``, and a context manager that waits for its
@@ -152,18 +152,19 @@ class Cluster(concurrent.futures.Executor):
         """
         return self._core.submit_call(fn, args, kwargs)
 
-    def seeded(self, seed: int) -> Seeded:
+    def seeded(self, seed: int) -> Options:
         """Return an executor for this cluster whose tasks draw random numbers that follow from ``seed``.
 
         Its task n begins with child n of ``numpy.random.SeedSequence(seed)``: the results are the same on any number of
-        workers. ``seed`` is a whole number, 0 or more. Without it each task has numbers of its own.
+        workers. ``seed`` is a whole number, 0 or more. Without it each task has numbers of its own. It is short for
+        ``options(seed=seed)``.
 
         >>> import random
         >>> once, again = (list(cluster.seeded(7).map(random.randint, [1, 1], [6, 6])) for _ in range(2))
         >>> once == again
         True
         """
-        return Seeded(self._core, seed)
+        return self.options(seed=seed)
 
     def map(
         self,
@@ -192,11 +193,8 @@ class Cluster(concurrent.futures.Executor):
         >>> next(cluster.map(abs, itertools.count(-5)))
         5
         """
-        from p2p_ipython.client.mapping import mapped
-
-        return mapped(
-            self._core, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize, ordered=ordered
-        )
+        usual = Options(self._core, self._options)
+        return usual.map(fn, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize, ordered=ordered)
 
     # -- what has become of them --
 
@@ -372,6 +370,8 @@ class Cluster(concurrent.futures.Executor):
             calls.shut(cancel=cancel_futures)
         with core.submitted.lock:
             core.shut = True
+        core.submitted.lazy.end("the cluster was shut down before its value was asked for")
+        with core.submitted.lock:
             futures = core.open_futures()
         if cancel_futures:
             for future in core.not_begun():

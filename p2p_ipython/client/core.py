@@ -7,10 +7,11 @@ looks like to people. The bridge does the work; opening.py makes it.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,17 @@ from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.records import Records
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
 from p2p_ipython.client.submitted import Submitted
-from p2p_ipython.client.surroundings import Surroundings
+from p2p_ipython.client.surroundings import Surroundings, read_files
+from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.client.timeouts import seconds_of
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import ClusterClosed, as_of_pools
+from p2p_ipython.errors import ClusterClosed, ConfigError, as_of_pools
 from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.messages import cards_words
-from p2p_ipython.protocol.placement import stays
+from p2p_ipython.protocol.needs import ANY, Needs
+from p2p_ipython.protocol.placement import fits, stays
+from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.roster import is_title
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.outcome import decode
@@ -111,14 +115,17 @@ class ClusterCore:
         label: str = "",
         seed: Seed | None = None,
         timeout: float | None = None,
+        options: TaskOptions = USUAL,
+        files: Mapping[str, bytes] | None = None,
     ) -> Future[Any]:
         """Freeze a call and submit it; futures among its arguments are waited for, and their values sent.
 
-        ``timeout``: seconds from its start on a worker after which it is ended; None: never.
+        ``timeout``: seconds from its start on a worker after which it is ended; None: never. ``seed`` and ``files``,
+        which have been read, are used in place of those of ``options``.
         """
         self.check_open()
-        noted, most = partial(self.surroundings.noted, seed=seed), seconds_of(timeout)
-        return self.submitted.call(fn, args, kwargs, label=label, timeout=most, noted=noted)
+        noted, most = partial(self.surroundings.noted, seed=seed, files=files), seconds_of(timeout)
+        return self.submitted.call(fn, args, kwargs, label=label, timeout=most, options=options, noted=noted)
 
     def submit_task(
         self,
@@ -130,19 +137,21 @@ class ClusterCore:
         seed: Part | None = None,
         env: Iterable[str] = (),
         timeout: float | None = None,
+        options: TaskOptions = USUAL,
     ) -> Future[Any]:
         """Submit a task that is made already, or raise; its pins in ``store`` are the cluster's from now on.
 
         ``sink`` shows its output. Without one it is shown as if it had been printed here; in a notebook, under the cell
         that submits. ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
-        ``seed`` and ``env`` are as in ``Surroundings.parts``, ``timeout`` as in ``submit_call``.
+        ``seed`` and ``env`` are as in ``Surroundings.parts``, ``timeout`` as in ``submit_call``; ``seed`` and ``files``
+        count in place of those of ``options``.
         """
         try:
             if timeout is not None:
                 task = replace(task, timeout=seconds_of(timeout))
-            task = self.surroundings.noted(task, seed=seed, env=env)
-            task = self.surroundings.around(task, self.store, files=files, modules=modules)
-            return self.submitted.take(Frozen(task), sink)
+            task = self.surroundings.noted(task, seed=seed, env=env, files=files)
+            task = self.surroundings.around(task, self.store, modules=modules)
+            return self.submitted.take(Frozen(task), sink, options)
         except BaseException:
             self.store.unpin(task.large)
             raise
@@ -172,6 +181,40 @@ class ClusterCore:
             return self.workers
         assert self.bridge is not None
         return sum(worker.terms.slots for worker in list(self.bridge.machine.workers.values()))
+
+    def slots_for(self, needs: Needs) -> int:
+        """How many tasks with these needs the workers that are there run at a time."""
+        if needs == ANY or self.bridge is None:
+            return self.slots
+        return sum(w.terms.slots for w in list(self.bridge.machine.workers.values()) if fits(w, needs))
+
+    def places(self) -> tuple[str, ...]:
+        """Return the names that a task's ``on`` may have: of members, and of workers that are here."""
+        bridge = self.bridge
+        workers = [worker.name for worker in list(bridge.machine.workers.values())] if bridge is not None else []
+        started = self.local.names if self.local is not None else ()
+        roster = bridge.membership.machine.roster if bridge is not None else None
+        members = [member.name for member in roster.members] if roster is not None else []
+        return tuple(dict.fromkeys([*members, *started, *workers]))
+
+    def check_places(self, on: Sequence[str]) -> None:
+        """Raise ``ConfigError`` for a name that is no member's and no worker's, where all of these are known."""
+        roster = self.bridge.membership.machine.roster if self.bridge is not None else None
+        if not on or (self.local is None and roster is None):
+            return
+        known = self.places()
+        for name in on:
+            if name not in known:
+                like = difflib.get_close_matches(name, known, 1)
+                meant = f" Did you mean {like[0]}?" if like else ""
+                raise ConfigError(
+                    f"nobody and no worker in this cluster is called {plain(name, 80)!r}",
+                    hint=f"There are {', '.join(known[:50])}{' and others' if len(known) > 50 else ''}.{meant}",
+                )
+
+    def files_of(self, options: TaskOptions) -> Mapping[str, bytes] | None:
+        """Read the files that go with a task. Raises ``CaptureError``."""
+        return read_files(list(options.files), os.getcwd()) if options.files else None
 
     async def wait_for_workers(self, count: int, timeout: float | None) -> None:
         """For ``Cluster.wait_for_workers``; on the loop."""
@@ -241,7 +284,7 @@ class ClusterCore:
         )
 
     def reasons(self) -> dict[str, str]:
-        """Why tasks wait, in words, by what they need of Python ("" for any); on the loop's thread."""
+        """Why tasks wait, in words, by what they need (``Needs.key``; "" for nothing); on the loop's thread."""
         return self.bridge.reasons() if self.bridge is not None else {}
 
     def shown(self, task_id: str) -> Future[Any] | None:
@@ -255,7 +298,7 @@ class ClusterCore:
     @property
     def idle(self) -> bool:
         """Whether all its tasks are over. From any thread."""
-        return self.bridge is None or not (self.bridge.open_tasks(limit=1) or self.submitted.waiting)
+        return self.bridge is None or not (self.bridge.open_tasks(limit=1) or self.submitted.held())
 
     # -- what it looks like --
 
@@ -290,7 +333,7 @@ class ClusterCore:
                 )
             )
         members.sort(key=lambda member: member.name)
-        held = self.submitted.waiting.tasks()
+        held = self.submitted.held()
         tasks = tuple(TaskStatus(label, state) for label, state in [*bridge.open_tasks(limit=20), *held][:20])
         counts = {state.value: number for state, number in bridge.machine.counts().items()}
         report = self.board.report

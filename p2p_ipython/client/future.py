@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -21,6 +22,7 @@ from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.left_files import TaskFiles
 from p2p_ipython.client.printing import printed
+from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.errors import NotTrusted, UsageError, WorkerLost
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.client_actions import ASKED
@@ -123,6 +125,9 @@ class Future(concurrent.futures.Future[T]):
         """Seconds that the task ran, and the bytes of its result."""
         self._owner = owner
         self._frozen: Frozen | None = None
+        self._options: TaskOptions = USUAL
+        self._ask: Callable[[], None] | None = None
+        """Has a lazy task run."""
         self._said: threading.Event | None = None
         self._deliver: Callable[[], None] | None = None
         self._shown_value: OutputMessage | None = None
@@ -222,7 +227,10 @@ class Future(concurrent.futures.Future[T]):
         >>> over.get(timeout=60)
         3
         """
-        super().add_done_callback(fn if getattr(fn, "__module__", None) == ASYNCIOS else partial(_call_aside, fn))
+        asyncios = getattr(fn, "__module__", None) == ASYNCIOS
+        super().add_done_callback(fn if asyncios else partial(_call_aside, fn))
+        if asyncios:  # somebody awaits it
+            self._promise.ask()
 
     def __await__(self) -> Generator[Any, None, T]:
         """``await future`` in any event loop: a notebook's, or a program's."""
@@ -373,6 +381,7 @@ class Future(concurrent.futures.Future[T]):
 
         Raises ``NotTrusted`` and keeps what arrived when that needs trust.
         """
+        self._promise.ask()
         if not self.done() and background().is_current():
             raise UsageError(
                 "this would wait for a task on the thread that serves the cluster",
@@ -418,6 +427,9 @@ class Future(concurrent.futures.Future[T]):
         super().exception(timeout)
 
 
+_STUCK = re.compile(r"waiting for (?:a worker|[^;]*worker\b|[^;]*(?:; here:|none is here))")
+
+
 class Promise:
     """The other side of a future: what its cluster and the notebook do with it. ``future._promise`` has it."""
 
@@ -450,11 +462,17 @@ class Promise:
         """Whether the task is over, and has failed or was cancelled."""
         return self.future.done() and (self.future.cancelled() or self.future._exception is not None)
 
+    def ask(self) -> None:
+        """Have the task run, if it is lazy."""
+        ask, self.future._ask = self.future._ask, None
+        if ask is not None:
+            ask()
+
     def warn_if_stuck(self) -> None:
         """Log a warning if the task waits for a worker that isn't there."""
         future = self.future
         why = "" if future.done() else future._owner.why(future.task_id)
-        if "waiting for a worker" in why:  # or the task whose value it needs does
+        if _STUCK.search(why):  # or the task whose value it needs does
             log.warning("%s is %s", plain(future.label, 40), why)
 
     # -- on the loop's thread --

@@ -63,6 +63,7 @@ class Waiting:
         for one in held.inputs:
             if isinstance(one, Future):
                 one._promise.when_done(look)
+                one._promise.ask()
             else:
                 one.add_done_callback(look)
         if self._ended:  # meanwhile

@@ -61,7 +61,7 @@ class Entry:
 
     ``kind`` is "cell" or "call"; ``cell`` is by what the front end knows its cell. ``words`` say where it is or how it
     ended; of one that waits, only what is peculiar to it: the common reason is ``Cluster.reasons()[needs]``. Words that
-    begin with ``status.WHOLE`` are all there is to say. ``needs`` is the Python version that it needs, "" for any.
+    begin with ``status.WHOLE`` are all there is to say. ``needs`` is the key of what it needs of a worker (needs.py).
     ``signer`` is the fingerprint of the worker's member. ``attempts`` are the earlier ones. Sizes are bytes;
     ``seconds`` is what the worker says it took. ``said`` is its last line of output, ``error`` the first line of its
     error; both are plain text.

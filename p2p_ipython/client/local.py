@@ -243,6 +243,11 @@ class LocalCluster:
         await asyncio.gather(*self._restarts, return_exceptions=True)
         await asyncio.gather(*(child.close() for child in children))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its workers."""
+        return tuple(self._names)
+
     def _start_worker(self, name: str) -> None:
         worker = Child("p2p_ipython.worker", self._loop, self._worker_ended)
         self._workers[worker] = name

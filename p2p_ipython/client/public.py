@@ -7,6 +7,7 @@ with an underscore may change at any time.
 CLUSTER = frozenset(
     {
         *("cancel_task", "close", "closed", "cluster", "journal", "map", "seeded", "members", "name", "panel", "pids"),
+        "options",
         *(
             "settings",
             "shared",

@@ -48,8 +48,8 @@ class Records:
 
     # -- tasks --
 
-    def submitted(self, task: Task, sink: object) -> None:
-        """Note a new task."""
+    def submitted(self, task: Task, sink: object, needs: str = "") -> None:
+        """Note a new task; ``needs``: ``Needs.key`` of what it needs of its worker."""
         source = task.source or ""
         self.journal.submitted(
             task.id,
@@ -57,7 +57,7 @@ class Records:
             task.kind,
             time.time(),
             cell=getattr(sink, "cell", ""),
-            needs=task.needs_python or "",
+            needs=needs,
             size_in=task.size,
             source=source,
         )

@@ -17,6 +17,8 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.frozen import FrozenTasks
 from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.inputs import Waiting, aside
+from p2p_ipython.client.lazy import WORDS, LazyTasks
+from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.task.buffer_store import BufferStore
@@ -49,6 +51,7 @@ class Submitted:
         """
         self.lock = threading.Lock()
         self.waiting = Waiting(store, large=settings.large, submit=self._filled, fetch=fetch)
+        self.lazy = LazyTasks(store, self._begin)
         self._store = store
         self._large = settings.large
         self._decode = decode
@@ -69,8 +72,8 @@ class Submitted:
         kwargs: dict[str, Any],
         *,
         label: str = "",
-        once: bool = False,
         timeout: float = 0.0,
+        options: TaskOptions = USUAL,
         noted: Callable[[Task], Task] = lambda task: task,
     ) -> Future[Any]:
         """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does.
@@ -81,12 +84,13 @@ class Submitted:
         from p2p_ipython.task.task import make_call
 
         args, kwargs, inputs = places(args, kwargs)
+        label, once = label or options.label, options.once
         task = make_call(fn, args, kwargs, self._store, label=label, once=once, large=self._large, apart=self._apart)
         try:
             task = noted(replace(task, timeout=timeout) if timeout else task)
             if not inputs:
                 task = self._around(task)
-            return self.take(Frozen(task, inputs), None)
+            return self.take(Frozen(task, inputs), None, options)
         except BaseException:
             self._store.unpin(task.large)
             raise
@@ -96,27 +100,36 @@ class Submitted:
         self._check_open()
         frozen = self._frozen.thawed(future)
         try:
-            return self.take(frozen, None)
+            return self.take(frozen, None, replace(future._options, lazy=False))
         except BaseException:
             self._store.unpin(frozen.task.large)
             raise
 
-    def take(self, frozen: Frozen, sink: OutputSink | None) -> Future[Any]:
-        """Submit a task, or hold it until its inputs have come; return its future. ``sink`` shows its output."""
+    def take(self, frozen: Frozen, sink: OutputSink | None, options: TaskOptions = USUAL) -> Future[Any]:
+        """Submit a task, or hold it until its inputs have come, or until its value is asked for if it is lazy.
+
+        Returns its future. ``sink`` shows its output.
+        """
         task = frozen.task
         future: Future[Any] = Future(task.id, task.label, self, self._decode)
-        future._frozen = frozen
+        future._frozen, future._options = frozen, options
         future._promise.when_done(self._frozen.over)
         sink = sink or future_module.default_sink()
         future._promise.shown_by(sink)
         with self.lock:
             self._check_open()
             self._futures[task.id] = future
-        if frozen.inputs:
-            self.waiting.hold(task, future, sink, frozen.inputs)
-        elif (bridge := self._bridge()) is not None:
-            bridge.submit(task, future, sink)
+        if options.lazy:
+            self.lazy.hold(frozen, future, sink)
+        else:
+            self._begin(frozen, future, sink)
         return future
+
+    def _begin(self, frozen: Frozen, future: Future[Any], sink: OutputSink) -> None:
+        if frozen.inputs:
+            self.waiting.hold(frozen.task, future, sink, frozen.inputs)
+        elif (bridge := self._bridge()) is not None:
+            bridge.submit(frozen.task, future, sink)
 
     def futures(self) -> list[Future[Any]]:
         """Return the futures that somebody still has, the oldest first."""
@@ -129,7 +142,7 @@ class Submitted:
     def withdraw(self, task_id: str) -> bool:
         """For a future's ``cancel``: have the task stopped; return whether the bridge will end the future."""
         bridge = self._bridge()
-        if bridge is None or self._pid != os.getpid() or self.waiting.drop(task_id):
+        if bridge is None or self._pid != os.getpid() or self.lazy.drop(task_id) or self.waiting.drop(task_id):
             return False
         bridge.withdraw(task_id)
         return True
@@ -137,12 +150,19 @@ class Submitted:
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""
         bridge = self._bridge()
+        if task_id in self.lazy:
+            return WORDS
         return self.waiting.why(task_id) or (bridge.why(task_id) if bridge is not None else "")
 
+    def held(self) -> list[tuple[str, str]]:
+        """Return label and state in words of each task that is not submitted yet, the oldest first."""
+        return self.waiting.tasks() + self.lazy.tasks()
+
     def end(self) -> None:
-        """Cancel the tasks that wait for others, and submit none of these any more."""
+        """Cancel the tasks that wait for others or to be asked for, and submit none of these any more."""
         with self.lock:
             self._ended = True
+        self.lazy.end("the cluster was disconnected before its value was asked for")
         self.waiting.end()
 
     # -- inside --

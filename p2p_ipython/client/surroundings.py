@@ -51,10 +51,19 @@ class Surroundings:
             found: tuple[Part | None, ...] = (changes, named(env), self._setup, self._settings.collect(), seed)
         return tuple(part for part in found if part is not None)
 
-    def noted(self, task: Task, *, seed: Part | None = None, env: Iterable[str] = ()) -> Task:
-        """Return a task that is submitted now with the ``parts`` of now, and with what its set-up cell needs."""
+    def noted(
+        self,
+        task: Task,
+        *,
+        seed: Part | None = None,
+        env: Iterable[str] = (),
+        files: Mapping[str, bytes] | None = None,
+    ) -> Task:
+        """Return a task that is submitted now with ``files``, the ``parts`` of now, and what its set-up cell needs."""
         with self._lock:
             parts = self.parts(seed=seed, env=env)
+            if files:  # first: a set-up cell may read them
+                parts = (Files(tuple(files), tuple(files.values())), *parts)
             modules, needs_python = self._setup_needs
         python = PYTHON if needs_python else task.needs_python
         return replace(task, parts=parts, modules=task.modules | modules, needs_python=python)
@@ -80,9 +89,7 @@ class Surroundings:
             self._setup = Setup(digest.hexdigest(), captured.source, names)
             self._setup_needs = captured.modules | packed.modules, packed.needs_python
 
-    def around(
-        self, task: Task, store: BufferStore, *, files: Mapping[str, bytes] | None = None, modules: bool = True
-    ) -> Task:
+    def around(self, task: Task, store: BufferStore, *, modules: bool = True) -> Task:
         """Return a noted task with what goes around it, whose buffers are pinned, too. Raises ``CaptureError``."""
         parts: list[Part] = [part for part in task.parts if isinstance(part, Environment)]
         folder = os.getcwd() if self._folder or (modules and task.modules) else ""  # once: it takes 20 µs
@@ -90,8 +97,6 @@ class Surroundings:
             parts.append(Folder(folder))
         if modules and task.modules and (needed := self._modules.needed(task.modules, folder)) is not None:
             parts.append(needed)
-        if files:
-            parts.append(Files(tuple(files), tuple(files.values())))
         parts += (part for part in task.parts if not isinstance(part, Environment))
         if not parts:
             return task

@@ -30,8 +30,9 @@ from traitlets import Bool, Float
 
 from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
+from p2p_ipython.client.options import seed_of
 from p2p_ipython.client.printing import printed
-from p2p_ipython.client.seeded import checked, seed_of
+from p2p_ipython.client.task_options import checked
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words, script_of

@@ -4,6 +4,8 @@ Machines, each with its transitions or rules beside it::
 
     client_machine       what becomes of a client's tasks
     placement            which worker gets a task
+    needs                what a task needs of its worker, and the queue of those that need the same
+    retries              whether a task that has raised runs again
     reasons              why tasks wait, in words
     worker_machine       which task runs in which slot
     transitions          the check of both machines' changes of state, and its error

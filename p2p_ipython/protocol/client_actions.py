@@ -43,6 +43,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[str, frozenset[TaskState]]] = {
         "nack": frozenset({TaskState.WAITING}),
         "refused": frozenset({TaskState.WAITING}),
         "result": frozenset({TaskState.DONE, TaskState.FAILED}),
+        "retry": frozenset({TaskState.WAITING}),
         "lost": frozenset({TaskState.WAITING, TaskState.FAILED}),
         "cancel": frozenset({TaskState.STOPPING}),
         "unsent": frozenset({TaskState.CANCELLED}),
@@ -52,6 +53,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[str, frozenset[TaskState]]] = {
     },
     TaskState.RUNNING: {
         "result": frozenset({TaskState.DONE, TaskState.FAILED}),
+        "retry": frozenset({TaskState.WAITING}),
         "lost": frozenset({TaskState.WAITING, TaskState.FAILED}),
         "cancel": frozenset({TaskState.STOPPING}),
         "close": frozenset({TaskState.CANCELLED}),
@@ -72,7 +74,8 @@ TRANSITIONS: Mapping[TaskState, Mapping[str, frozenset[TaskState]]] = {
 nothing and may have run; a nack that contradicts a ``started``, or that refuses this very task without a reason of
 policy, counts as one. ``stopped``: the worker has said, by whatever ends an attempt, that it has ended. ``unsent``: it
 was cancelled in the moment in which it was to be sent. ``overdue``: its worker hasn't said in time what it was to say
-(patience.py). ``close``: the client leaves. ``hopeless``: no worker can run it, or we are no member any more.
+(patience.py). ``retry``: it has raised an error after which it may run again. ``close``: the client leaves.
+``hopeless``: no worker can run it, or we are no member any more.
 """
 
 
@@ -139,11 +142,12 @@ class Settle:
 
 @dataclass(frozen=True)
 class Note:
-    """The task has entered a state; ``detail`` is for people."""
+    """The task has entered a state; ``detail`` is for people. ``retry`` says why it runs again after an error."""
 
     task: str
     state: TaskState
     detail: str = ""
+    retry: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ A task goes through these states; the words are those that people read::
        └──── link lost, or runner killed: ────────┴───────────────────┘
              one loss more; after `attempts` losses, or at the first one
              of a `once` task, it is failed as WorkerLost
+    sent, running ──raised, and may be retried──► waiting
     waiting ──cancel──► cancelled
     sent, running ──cancel──► stopping ──its worker has said that it has ended, or is lost──► cancelled
 
@@ -17,7 +18,8 @@ it comes from the worker that the attempt was sent to: a late, repeated or forge
 The result of a task that is *stopping* only says that it has ended: it is cancelled whatever it has come to. A worker
 that doesn't say so in time is waited for no longer (patience.py).
 
-A nack means "never started", so it costs no loss. Hence executions ≤ losses + 1 ≤ ``attempts``.
+A nack means "never started", so it costs no loss. Hence executions ≤ losses + 1 ≤ ``attempts``, and as many more as
+the task's user allows retries after errors of its own (retries.py); losses and retries are counted apart.
 
 A worker goes through: known (its offer was heard) → meeting → up ⇄ away → forgotten. A worker whose offer is paused,
 isn't for our member, or lacks a sandbox that we require, is neither met nor given anything. Links deliver each frame
@@ -35,7 +37,6 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -58,6 +59,7 @@ from p2p_ipython.protocol.client_actions import (
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.meetings import Meetings
 from p2p_ipython.protocol.messages import Bye, Hello, Message, Request, Terms, why_words
+from p2p_ipython.protocol.needs import ANY, Needs, Queue
 from p2p_ipython.protocol.patience import Patience
 from p2p_ipython.protocol.placement import (
     Placement,
@@ -74,6 +76,7 @@ from p2p_ipython.protocol.placement import (
 )
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.reasons import reason, refused, too_large
+from p2p_ipython.protocol.retries import error_words, is_among
 from p2p_ipython.protocol.task_frames import (
     RECALLED,
     Evicted,
@@ -114,7 +117,11 @@ REFUSED_MOST = 8.0
 """Seconds, at most, for which a worker that has refused a task again and again doesn't get it, whatever it offers."""
 
 MAX_PASSED_OVER = 64
-"""Tasks that no worker with room takes, and that the next ones pass over, in one event."""
+"""Tasks that no worker with room takes, and that the next ones pass over, in one event: of all queues."""
+
+
+MAX_EMPTY = 64
+"""Needs whose queues are kept although no task waits there any more: each event looks at all queues."""
 
 
 # --- state ------------------------------------------------------------------------------------------
@@ -128,6 +135,7 @@ class _Tracked:
     state: TaskState = TaskState.WAITING
     attempt: int = 0
     losses: int = 0
+    retried: int = 0
     sid: bytes | None = None
     last_loss: str = ""
     asked: str = ""  # whose yes it waits for, in words
@@ -140,11 +148,16 @@ def _nobody(_signer: str) -> bool:
     return False
 
 
+def _nameless(_signer: str) -> str:
+    return ""
+
+
 class ClientMachine:
     """Decides which worker gets which task, and what becomes of it.
 
     ``me`` is the fingerprint of our member's key. ``own`` says whether a fingerprint belongs to our member: such offers
     are for us whatever they say. ``walled``: workers without a sandbox get nothing, our member's own neither.
+    ``named`` returns the roster's name of a member by fingerprint, "" in a personal cluster.
     """
 
     def __init__(
@@ -155,15 +168,16 @@ class ClientMachine:
         me: str = "",
         own: Callable[[str], bool] = _nobody,
         walled: bool = False,
+        named: Callable[[str], str] = _nameless,
     ) -> None:
         self._settings = settings
         self._me = me
         self._own = own
         self._walled = walled
+        self._named = named
         self._tasks: dict[str, _Tracked] = {}
-        # By the Python version that is needed. Ordered sets: tasks come and go at both ends, and in the middle.
-        self._queues: dict[str, OrderedDict[str, None]] = {}
-        self._unfit_since: dict[str, float] = {}  # queues that only workers of other versions are here for
+        self._queues: dict[Needs, Queue] = {}
+        self._unfit_since: dict[Needs, float] = {}  # queues that only workers of other Pythons are here for
         self.workers: dict[bytes, WorkerView] = {}
         self._request_at = now
         self._closed = False
@@ -180,7 +194,7 @@ class ClientMachine:
         if spec.id in self._tasks:
             raise ValueError(f"task {spec.id} was submitted before")
         self._tasks[spec.id] = _Tracked(spec)
-        self._queue(spec.python)[spec.id] = None
+        self._queue(spec.needs).add(spec.id, spec.priority)
         if self._closed:
             self._end(self._tasks[spec.id], "close", state=TaskState.CANCELLED)
         elif self._hopeless is not None:
@@ -242,9 +256,10 @@ class ClientMachine:
                     worker = self.workers[sid] = WorkerView(certificate, message.name, terms, now)
                     self._meetings.came(worker)
                 worker.name, worker.terms, worker.heard = message.name, terms, now
+                worker.member = self._named(certificate.signer)
                 worker.for_us = self._is_for_us(certificate, terms)
                 worker.too_bare = self._walled and not terms.walled
-                may_meet = is_new and not self._closed and fits(worker, "")
+                may_meet = is_new and not self._closed and fits(worker, ANY)
                 if may_meet and self._meetings.is_eager(worker, self.workers.values()):
                     self._meet(worker)
                 if terms.slots == 0 and worker.state is WorkerState.UP:
@@ -323,7 +338,7 @@ class ClientMachine:
                 actions = self._next(now)
                 if len(worker.tasks) > before:
                     worker.room_at = now
-                if not any(queue and fits(worker, python) for python, queue in self._queues.items()):
+                if not any(queue and fits(worker, needs) for needs, queue in self._queues.items()):
                     actions.append(Tell(sid, Pass()))
                 return actions
             case Evicted(refs=refs):
@@ -404,10 +419,10 @@ class ClientMachine:
                 worker.full_until = 0.0
             if worker.meet_after and now >= worker.meet_after:
                 worker.meet_after = 0.0
-        for python, since in list(self._unfit_since.items()):
-            if self._nobody_fits(python) and now >= since + self._settings.request_every:
-                for task_id in list(self._queues[python]):
-                    self._end(self._tasks[task_id], "hopeless", error=self._mismatch(python))
+        for needs, since in list(self._unfit_since.items()):
+            if self._nobody_fits(needs.python) and now >= since + self._settings.request_every:
+                for task_id in list(self._queues[needs]):
+                    self._end(self._tasks[task_id], "hopeless", error=self._mismatch(needs.python))
         for task_id in self._patience.due(now, self._is_away):
             self._overdue(self._tasks[task_id])
         return self._next(now)
@@ -444,7 +459,7 @@ class ClientMachine:
         workers = list(self.workers.values())
         if refused(workers, task.spec, task.refused):
             return f"{task.asked or 'waiting for another worker'}{again}"
-        return f"{too_large(workers, task.spec) or self.reason(task.spec.python)}{again}"
+        return f"{too_large(workers, task.spec) or self.reason(task.spec.needs)}{again}"
 
     def peculiar(self, task_id: str) -> str:
         """Say of a waiting task what is peculiar to it; the whole reason if no worker here takes this very task."""
@@ -458,13 +473,13 @@ class ClientMachine:
             return self.why(task_id)
         return f"after {task.last_loss}" if task.last_loss else ""
 
-    def reason(self, python: str) -> str:
-        """Say in words why tasks that need ``python`` ("" for any) wait, all of them for the same reason."""
-        return reason(list(self.workers.values()), python)
+    def reason(self, needs: Needs) -> str:
+        """Say in words why tasks with these needs wait, all of them for the same reason."""
+        return reason(list(self.workers.values()), needs, by_member=self._named is not _nameless)
 
-    def wanted(self) -> list[str]:
-        """Return what the tasks that wait need: versions of Python, "" for any."""
-        return [python for python, queue in list(self._queues.items()) if queue]
+    def wanted(self) -> list[Needs]:
+        """Return what the tasks that wait need."""
+        return [needs for needs, queue in list(self._queues.items()) if queue]
 
     def usual(self, kind: str) -> float | None:
         """Return the seconds that tasks of a kind have taken lately; None while that isn't known."""
@@ -480,8 +495,13 @@ class ClientMachine:
 
     # -- inside --
 
-    def _queue(self, python: str) -> OrderedDict[str, None]:
-        return self._queues.setdefault(python, OrderedDict())
+    def _queue(self, needs: Needs) -> Queue:
+        queue = self._queues.get(needs)
+        if queue is None:
+            if len(self._queues) >= MAX_EMPTY:
+                self._queues = {needs: queue for needs, queue in self._queues.items() if queue}
+            queue = self._queues[needs] = Queue()
+        return queue
 
     def _waiting(self) -> bool:
         return any(self._queues.values())
@@ -523,11 +543,11 @@ class ClientMachine:
         worker = self.worker_of(task_id)
         return worker is not None and worker.state is WorkerState.AWAY
 
-    def _enter(self, task: _Tracked, event: str, state: TaskState, detail: str = "") -> None:
+    def _enter(self, task: _Tracked, event: str, state: TaskState, detail: str = "", retry: str = "") -> None:
         """Change a task's state, and note it. Raises ``LocalProtocolError`` where that can't be: a bug of ours."""
         check(TRANSITIONS, task.spec.id, task.story, event, before=task.state, after=state)
         task.state = state
-        self._actions.append(Note(task.spec.id, state, detail))
+        self._actions.append(Note(task.spec.id, state, detail, retry))
 
     def _end(
         self,
@@ -544,7 +564,7 @@ class ClientMachine:
         spec = task.spec
         del self._tasks[spec.id]
         if task.state is TaskState.WAITING:
-            self._queue(spec.python).pop(spec.id, None)
+            self._queue(spec.needs).remove(spec.id, spec.priority)
         elif result is None and task.sid is not None and task.state is not TaskState.STOPPING and event != "unsent":
             self._actions.append(Tell(task.sid, Recall(spec.id, task.attempt)))
         self._leave(task)
@@ -569,8 +589,20 @@ class ClientMachine:
         if result.seconds is not None:
             self._placement.took(task.spec.kind, result.seconds)
         worker.done += 1
+        failure, spec = result.failure, task.spec
+        if failure is not None and task.retried < spec.retries and is_among(failure, spec.retry_on):
+            self._retry(task, error_words(failure))
+            return
         state = TaskState.DONE if result.ok else TaskState.FAILED
         self._end(task, "result", state=state, detail=f"on {worker.name}", result=result)
+
+    def _retry(self, task: _Tracked, error: str) -> None:
+        """Let a task that has raised run again, on any worker."""
+        task.retried += 1
+        number = f"{task.retried} of {task.spec.retries}"
+        task.last_loss = f"{error} (retry {number})"
+        self._leave(task)
+        self._requeue(task, "retry", retry=f"retry {number} after {error}")
 
     def _refused(self, task: _Tracked, worker: WorkerView, nack: Nack, now: float) -> None:
         """Note that a worker's policy doesn't take this task. It has never run there, and may go to another worker."""
@@ -630,11 +662,9 @@ class ClientMachine:
         else:
             self._requeue(task, "lost")
 
-    def _requeue(self, task: _Tracked, event: str) -> None:
-        queue = self._queue(task.spec.python)
-        queue[task.spec.id] = None
-        queue.move_to_end(task.spec.id, last=False)
-        self._enter(task, event, TaskState.WAITING, task.last_loss)
+    def _requeue(self, task: _Tracked, event: str, *, retry: str = "") -> None:
+        self._queue(task.spec.needs).add(task.spec.id, task.spec.priority, first=True)
+        self._enter(task, event, TaskState.WAITING, task.last_loss, retry)
 
     def _mismatch(self, python: str) -> PythonMismatch:
         return PythonMismatch(
@@ -646,28 +676,39 @@ class ClientMachine:
 
     def _next(self, now: float) -> list[Action]:
         """Give out what can be given out, and return all actions of this event."""
-        for queue in self._queues.values():
-            passed_over = 0
-            while queue:
-                task = self._tasks[next(iter(queue))]
-                worker = self._placement.choose(self.workers.values(), task.spec, now, task.refused)
-                if worker is not None:
-                    del queue[task.spec.id]
-                    self._give(task, worker, now)
-                elif passed_over < min(len(queue) - 1, MAX_PASSED_OVER) and self._is_turned_away(task, now):
-                    queue.move_to_end(task.spec.id)  # the room that there is may be right for the next one
-                    passed_over += 1
-                else:
-                    break
+        self._give_out(now)
         if self._waiting():
             self._widen(now)
         self._unfit_since = {
-            python: self._unfit_since.get(python, now)
-            for python, queue in self._queues.items()
-            if queue and self._nobody_fits(python)
+            needs: self._unfit_since.get(needs, now)
+            for needs, queue in self._queues.items()
+            if queue and self._nobody_fits(needs.python)
         }
         actions, self._actions = self._actions, []
         return actions
+
+    def _give_out(self, now: float) -> None:
+        """Give out what can be given out: of several queues, the one whose first task has the highest priority."""
+        waiting = [queue for queue in self._queues.values() if queue]
+        passed_over: list[TaskSpec] = []
+        while waiting:
+            queue = waiting[0] if len(waiting) == 1 else max(waiting, key=Queue.top)
+            task = self._tasks[queue.first()]
+            spec = task.spec
+            worker = self._placement.choose(self.workers.values(), spec, now, task.refused)
+            if worker is not None:
+                queue.remove(spec.id, spec.priority)
+                self._give(task, worker, now)
+            elif len(passed_over) < MAX_PASSED_OVER and len(queue) > 1 and self._is_turned_away(task, now):
+                queue.remove(spec.id, spec.priority)  # the room that there is may be right for the next one
+                passed_over.append(spec)
+            else:
+                waiting.remove(queue)
+                continue
+            if not queue:
+                waiting.remove(queue)
+        for spec in passed_over:
+            self._queue(spec.needs).add(spec.id, spec.priority)
 
     def _is_turned_away(self, task: _Tracked, now: float) -> bool:
         """Return whether there is room, but not for this task: it is too large, or was refused."""
@@ -690,14 +731,15 @@ class ClientMachine:
 
     def _widen(self, now: float) -> None:
         """There is more work than the linked workers take: meet another known one, or ask the board for some."""
-        wanted = [python for python, queue in self._queues.items() if queue]
+        wanted = self.wanted()
         while (worker := self._meetings.next(self.workers.values(), wanted, now)) is not None:
             self._meet(worker)
         if now < self._request_at:
             return
-        for python in wanted:
-            if not any(fits(w, python) and w.state is not WorkerState.KNOWN for w in self.workers.values()):
-                self._actions.append(Say(Request(python=python)))
-                self._request_at = now + self._settings.request_every
+        met = [worker for worker in self.workers.values() if worker.state is not WorkerState.KNOWN]
+        alone = [needs for needs in wanted if not any(fits(worker, needs) for worker in met)]
+        for python in dict.fromkeys(needs.python for needs in alone):
+            self._actions.append(Say(Request(python=python)))
+            self._request_at = now + self._settings.request_every
         # Workers that are there but full need no question; look again later all the same.
         self._request_at = max(self._request_at, now + 1.0)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
 from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.needs import Needs
 from p2p_ipython.protocol.placement import WorkerState, WorkerView, fits
 from p2p_ipython.protocol.turns import one_less
 
@@ -82,8 +83,8 @@ class Meetings:
         linked = [w.certificate.signer for w in workers if w.state is not WorkerState.KNOWN]
         return len(linked) < EAGER_LINKS and linked.count(worker.certificate.signer) < self._share(worker)
 
-    def next(self, workers: Collection[WorkerView], wanted: Collection[str], now: float) -> WorkerView | None:
-        """Return the worker to meet because tasks wait that need these versions of Python; None for none.
+    def next(self, workers: Collection[WorkerView], wanted: Collection[Needs], now: float) -> WorkerView | None:
+        """Return the worker to meet because tasks with these needs wait; None for none.
 
         First comes a member of whom few are being met, and of those one whose workers come when they are asked.
         """
@@ -98,7 +99,7 @@ class Meetings:
             signer = worker.certificate.signer
             return meeting[signer], self._failed[signer]
 
-        able = [w for w in ready if rank(w)[0] < self._share(w) and any(fits(w, python) for python in wanted)]
+        able = [w for w in ready if rank(w)[0] < self._share(w) and any(fits(w, needs) for needs in wanted)]
         return min(able, key=rank, default=None)
 
     def _share(self, worker: WorkerView) -> int:

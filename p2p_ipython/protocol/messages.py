@@ -47,7 +47,7 @@ MAX_HELLO = 1136
 
 MAX_TAGS = 8
 TAG = re.compile(r"[a-z0-9._-]{1,24}")
-"""A word that tells people what a worker is good for."""
+"""A word that tells what a worker is good for."""
 
 NO_WALL = "process"
 """The sandbox that protects from nothing. An offer that names none, as those of earlier versions, has this one."""
@@ -107,12 +107,12 @@ class Terms:
 
     ``slots`` tasks at a time, of which ``free`` are free now; ``python`` is its minor version ("3.11");
     ``memory`` is bytes. ``only``: fingerprints of the members' keys that it is for; () for everybody. The worker's own
-    member always may. ``tags`` are words for people. ``paused``: it takes no new tasks for now. ``sandbox``
+    member always may. ``tags`` are words that tasks may ask for. ``paused``: it takes no new tasks for now. ``sandbox``
     is the mechanism that its tasks run behind, in a word; "process" has no wall. ``cards``: the graphics cards that
     tasks may use, whole ones for each slot. ``not_for``: fingerprints of keys that it is not for. ``input``: the most
     bytes that one task may bring; 0: any number. ``why`` it is paused, in a word (``WHY``); "": by hand.
     ``edition`` rises when the lender has changed conditions or answered a question: a task that was refused under
-    another one may be sent again.
+    another one may be sent again. ``task_memory``: the most bytes of memory that one task may use; 0 if unknown.
     """
 
     slots: int
@@ -131,6 +131,12 @@ class Terms:
     input: int = 0
     why: str = ""
     edition: int = 0
+    task_memory: int = 0
+
+    @property
+    def cards_each(self) -> int:
+        """The graphics cards that each slot has, at least."""
+        return sum(kind.count for kind in self.cards) // self.slots if self.slots else 0
 
     @property
     def walled(self) -> bool:
@@ -262,7 +268,8 @@ def encode(message: Message) -> bytes:
                 fields["offer"] = _offer(message.offer)
             if message.epoch:
                 fields["epoch"] = message.epoch
-            # Cards and tags are for people. Conditions come first, should all together be too long for a line.
+            # Conditions come first, should all together be too long for a line. Without a card or a tag fewer tasks
+            # are for it, never others.
             for name in ("cards", "tags"):
                 while len(_json(fields)) > MAX_HELLO and fields.get("offer", {}).get(name):
                     fields["offer"] |= {name: fields["offer"][name][:-1]}
@@ -387,6 +394,7 @@ def _terms(fields: Any) -> Terms:
         input=_whole(fields, "input") if "input" in fields else 0,
         why=_word(fields, "why", _WHY, ""),
         edition=_whole(fields, "edition") if "edition" in fields else 0,
+        task_memory=_whole(fields, "task_memory") if "task_memory" in fields else 0,
     )
 
 
@@ -417,7 +425,7 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition")
+_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition", "task_memory")
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -13,11 +13,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.needs import ANY, Needs
+from p2p_ipython.protocol.retries import ANY_ERROR
 
 SHORT = 0.02
 """Seconds: tasks that run less than this may be sent ahead."""
@@ -59,8 +62,10 @@ class TaskSpec:
 
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
     ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
-    is likely to take little time again. ``size``: bytes that it brings, small ones and large ones. ``timeout``: seconds
-    after which its worker is to end it, 0 for never.
+    is likely to take little time again. ``size``: bytes that it brings, small ones and large ones. ``on``, ``tags``,
+    ``memory`` and ``gpus`` are as in ``Needs``. Of the tasks that wait, those of a higher ``priority`` come first. A
+    task that raises one of the classes ``retry_on`` (their names) runs again, ``retries`` times at most. ``timeout``:
+    seconds after which its worker is to end it, 0 for never.
     """
 
     id: str
@@ -70,6 +75,19 @@ class TaskSpec:
     kind: str = ""
     size: int = 0
     timeout: float = 0.0
+    on: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    memory: int = 0
+    gpus: int = 0
+    priority: int = 0
+    retries: int = 0
+    retry_on: tuple[str, ...] = ANY_ERROR
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What it needs of its worker."""
+        needs = Needs(self.python, self.on, self.tags, self.memory, self.gpus)
+        return needs if needs != ANY else ANY  # which is met without a look
 
 
 @dataclass
@@ -92,6 +110,7 @@ class WorkerView:
     failures: int = 0
     done: int = 0
     detail: str = ""
+    member: str = ""  # the roster's name of its member, "" in personal clusters
     for_us: bool = True
     too_bare: bool = False  # it has no sandbox, and the client requires one
 
@@ -172,11 +191,11 @@ class Placement:
         sent short tasks ahead. ``refused``: workers that have refused the task. They get it again under other
         conditions only, and not at once.
         """
-        ahead = self._ahead(spec)
+        ahead, needs = self._ahead(spec), spec.needs
         best: WorkerView | None = None
         best_rank: tuple[bool, int, float] = (True, 0, 0.0)
         for worker in workers:
-            if worker.state is not WorkerState.UP or not fits(worker, spec.python):
+            if worker.state is not WorkerState.UP or not fits(worker, needs):
                 continue
             if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
@@ -208,8 +227,8 @@ def stays(worker: WorkerView) -> bool:
     return may and worker.state is not WorkerState.LEAVING and worker.terms.slots > 0
 
 
-def fits(worker: WorkerView, python: str) -> bool:
-    """Return whether the worker takes tasks that need this minor version of Python ("" for any)."""
+def fits(worker: WorkerView, needs: Needs) -> bool:
+    """Return whether the worker takes tasks with these needs, now or when it has room."""
     terms = worker.terms  # and stays(), written out: this is asked several times for each task
     return (
         worker.state is not WorkerState.LEAVING
@@ -217,8 +236,13 @@ def fits(worker: WorkerView, python: str) -> bool:
         and worker.for_us
         and not worker.too_bare
         and not terms.paused
-        and (not python or terms.python == python)
+        and (needs is ANY or (is_chosen(worker, needs) and needs.met(terms)))
     )
+
+
+def is_chosen(worker: WorkerView, needs: Needs) -> bool:
+    """Return whether the worker is one of those, or of those members, that are named."""
+    return not needs.on or worker.member in needs.on or worker.name in needs.on
 
 
 def pythons(workers: Iterable[WorkerView]) -> str:

@@ -33,6 +33,7 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.bridge import Bridge
 from p2p_ipython.client.future import Frozen, Future, OutputMessage
 from p2p_ipython.client.submitted import Submitted
+from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.link.base import Linker
@@ -122,7 +123,11 @@ class Participant:
 
     def submit(self, function: Callable[..., Any], /, *args: Any, once: bool = False, **kwargs: Any) -> Future[Any]:
         """As ``Cluster.submit``; ``once``: never start it a second time."""
-        return self.submitted.call(function, args, kwargs, once=once)
+        return self.submitted.call(function, args, kwargs, options=USUAL.changed({"once": once}))
+
+    def submit_with(self, options: TaskOptions, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """As ``Cluster.options(…).submit``."""
+        return self.submitted.call(function, args, {}, options=options)
 
     def submit_task(self, task: Task) -> Future[Any]:
         """As ``Cluster.submit_task``."""
@@ -183,8 +188,8 @@ class Rehearsal(Participant):
         self.friends.append(friend)
         return friend
 
-    async def add_worker(self, member: str = "me") -> int:
-        """Let a worker of a ``member`` come, as in ``add_client``; return its number."""
+    async def add_worker(self, member: str = "me", **terms: Any) -> int:
+        """Let a worker of a ``member`` come, as in ``add_client``; return its number. ``terms`` are its offer's."""
         number = len(self.agents)
         mine: list[MemorySlot] = []
 
@@ -196,7 +201,7 @@ class Rehearsal(Participant):
         agent = Agent(
             settings=self.settings,
             name=f"worker-{number + 1}",
-            terms=Terms(slots=slots, free=slots, python=f"{sys.version_info[0]}.{sys.version_info[1]}"),
+            terms=Terms(slots=slots, free=slots, python=f"{sys.version_info[0]}.{sys.version_info[1]}", **terms),
             membership=(membership := self._membership("worker", member)),
             linker=self.linker("worker"),
             make_slot=make_slot,

@@ -8,6 +8,7 @@ Both sides import this module, the runner inside the sandbox: standard library o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,17 +37,36 @@ class _Runner:
 runner = _Runner()
 
 
-def call_each(function: Callable[..., Any], rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-    """Call ``function`` with the arguments in each row; return the parts of ``Outcomes``, which are plain data."""
+def call_each(
+    function: Callable[..., Any], rows: Sequence[Sequence[Any]], retries: int = 0, retry_on: Sequence[str] = ()
+) -> tuple[Any, ...]:
+    """Call ``function`` with the arguments in each row; return the parts of ``Outcomes``, which are plain data.
+
+    A call that raises is made again, ``retries`` times at most, if one of its error's classes is named in ``retry_on``.
+    """
     values: list[Any] = []
     failures: dict[int, Failed] = {}
     complete = runner.complete
     for row in rows:
         try:
-            values.append(complete(function(*row)))
+            for retry in range(1, retries + 1):
+                try:
+                    values.append(complete(function(*row)))
+                    break
+                except BaseException as error:
+                    if not _is_among(error, retry_on):
+                        raise
+                    words = f"{type(error).__name__}: {error}".rstrip(": ").partition("\n")[0]
+                    sys.stderr.write(f"\n[retry {retry} of {retries} after {words}]\n")
+            else:
+                values.append(complete(function(*row)))
         except BaseException as error:
             if runner.failed is None:
                 raise
             failures[len(values)] = runner.failed(error, function, row)
             values.append(None)
     return values, failures
+
+
+def _is_among(error: BaseException, names: Sequence[str]) -> bool:
+    return any(f"{cls.__module__}.{cls.__qualname__}" in names for cls in type(error).__mro__)

@@ -352,6 +352,7 @@ class _Worker:
             only=only,
             tags=tags,
             sandbox=sandbox,
+            task_memory=min(launch.memory for launch in launches),
             cards=kinds(card for launch in launches if launch.graphics is not None for card in launch.graphics.cards),
         )
         slots = iter(launches)

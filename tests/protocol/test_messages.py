@@ -56,6 +56,7 @@ TERMS = st.builds(
     only=st.lists(st.binary(min_size=32, max_size=32).map(lambda digest: print_of(digest)), max_size=8).map(tuple),
     tags=st.lists(st.from_regex(r"[a-z0-9._-]{1,24}", fullmatch=True), max_size=8).map(tuple),
     paused=st.booleans(),
+    task_memory=wholes(),
 )
 CARDS = st.lists(st.builds(CardKind, st.integers(1, 64), texts(40), wholes()), max_size=4)
 MESSAGES = st.one_of(
@@ -188,6 +189,9 @@ CARD: dict[str, Any] = {"n": 1, "name": "NVIDIA A40", "memory": 45 << 30}
         pytest.param({"cards": [CARD | {"memory": -1}]}, id="a card with less than no memory"),
         pytest.param({"cards": [{"n": 1}]}, id="a card without a name"),
         pytest.param({"cards": ["card"]}, id="a card that is a text"),
+        pytest.param({"task_memory": -1}, id="less than no memory for a task"),
+        pytest.param({"task_memory": 1 << 60}, id="more memory for a task than there is"),
+        pytest.param({"task_memory": "2G"}, id="memory for a task in words"),
     ],
 )
 def test_an_offer_with_conditions_that_cant_be_is_refused(condition: dict[str, Any]) -> None:
