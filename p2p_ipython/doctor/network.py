@@ -49,7 +49,7 @@ def explain_silence(host: str, port: int, around: Surroundings) -> tuple[str, st
     """Why nothing comes back from ``port`` of ``host``, and what to do."""
     ways = (
         "try another network (a phone's hotspot); go through a machine that you can reach (`ProxyJump` in "
-        "~/.ssh/config); or meet at a board that listens on port 443 (`p2p board --host 0.0.0.0 --port 443`)."
+        "~/.ssh/config); or meet at a board that listens on port 443 (`p2p board --host :: --port 443`)."
     )
     if around.portal:
         return (
