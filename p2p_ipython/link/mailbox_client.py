@@ -228,12 +228,12 @@ def _ending(result: object, mailbox: str) -> LinkError:
     return unreachable(mailbox, type(result).__name__)
 
 
-def endpoint(host: str, port: int, *, tls: bool) -> Any:
-    """Make the endpoint of a mailbox. It tries the addresses of a name side by side."""
+def endpoint(host: str, port: int, *, tls: bool, below: Callable[[Any], Any] = lambda inner: inner) -> Any:
+    """Make the endpoint of a mailbox. It tries the addresses of a name side by side; ``below`` is put beneath TLS."""
     from twisted.internet import reactor
     from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
-    inner = HostnameEndpoint(reactor, host, port, attemptDelay=DELAY)
+    inner = below(HostnameEndpoint(reactor, host, port, attemptDelay=DELAY))
     if not tls:
         return inner
     from twisted.internet.ssl import optionsForClientTLS  # late: pyOpenSSL is slow to load
@@ -276,7 +276,7 @@ def _endpoints(most: int, too_much: Callable[[], None]) -> Any:
 
     @implementer(ITorManager)
     class Endpoints:
-        def stream_via(self, host: str, port: int, tls: bool = False) -> Endpoint:
-            return Endpoint(endpoint(host, port, tls=tls))
+        def stream_via(self, host: str, port: int, tls: bool = False) -> Any:
+            return endpoint(host, port, tls=tls, below=Endpoint)
 
     return Endpoints()
