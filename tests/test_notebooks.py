@@ -13,6 +13,8 @@ import nbformat
 import psutil
 import pytest
 
+from p2p_ipython.board.server.door import Door
+from p2p_ipython.board.server.opening import Speaks
 from p2p_ipython.board.server.options import ServerOptions
 from p2p_ipython.board.server.services import Services
 from tests.board_support import pico_board
@@ -91,18 +93,21 @@ def test_friends_share_a_cluster_over_a_board_of_their_own(tmp_path: Path) -> No
 @pytest.mark.timeout(200)
 async def test_friends_share_a_cluster_over_a_board_with_the_weaknesses_of_the_public_one(tmp_path: Path) -> None:
     async with pico_board() as server:
-        services = Services("127.0.0.1", ServerOptions(mailbox_port=0, relay_port=0))  # such a board has none
+        services = Services(ServerOptions())  # such a board has none
+        door = Door(ServerOptions(), services.take)
+        port = await door.open("127.0.0.1", 0, {Speaks.MAILBOX, Speaks.RELAY})
         try:
             board = {
                 "ssh": {"host": server.addresses.host, "port": server.addresses.port},
                 "fingerprint": server.addresses.fingerprint,
-                "mailbox": f"ws://127.0.0.1:{services.mailbox_port}/v1",
-                "relay": f"tcp:127.0.0.1:{services.relay_port}",
+                "mailbox": f"ws://127.0.0.1:{port}/v1",
+                "relay": f"tcp:127.0.0.1:{port}",
             }
             environment = {"TMPDIR": str(tmp_path), "P2P_DEMO_BOARD": json.dumps(board)}
             notebook = NOTEBOOKS / "03-friends.ipynb"
             done = await asyncio.to_thread(lambda: execute(notebook, tmp_path / "to", **environment))
         finally:
+            door.close()
             await services.close()
     assert done.returncode == 0, done.stderr
     friends_have_met(tmp_path)

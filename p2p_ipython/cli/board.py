@@ -21,21 +21,32 @@ def add(commands: Commands) -> None:
         "Wormhole mailbox and a relay beside it. The board sees who talks to whom, and only encrypted messages.\n"
         "It listens on this machine only, unless --host says otherwise. Ctrl-C ends it.",
         example="  p2p board\n"
-        "  p2p board --host 0.0.0.0 --users friends.txt   for others, with names for their keys\n"
+        "  p2p board --host :: --users friends.txt        for others, with names for their keys\n"
+        "  p2p board --host :: --port 443                 for others behind firewalls that let the web out\n"
         "  p2p board --port 0 --json                      any free port, for programs",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 is all of this machine's (default: %(default)s)",
+        help="address to listen on; :: is all of this machine's, 0.0.0.0 those of IPv4 (default: %(default)s)",
     )
     parser.add_argument(
-        "--port", type=port, metavar="N", default=2222, help="SSH port; 0 picks a free one (default: %(default)s)"
+        "--port",
+        type=port,
+        metavar="N",
+        default=2222,
+        help="port for SSH, mailbox and relay alike; 0 picks a free one (default: %(default)s)",
     )
     parser.add_argument(
-        "--mailbox-port", type=port, metavar="N", help="port of the wormhole mailbox (default: 4000; 0: a free one)"
+        "--mailbox-port", type=port, metavar="N", help="a port of its own for the wormhole mailbox (0: a free one)"
     )
-    parser.add_argument("--relay-port", type=port, metavar="N", help="port of the relay (default: 4001; 0: a free one)")
+    parser.add_argument("--relay-port", type=port, metavar="N", help="a port of its own for the relay (0: a free one)")
+    parser.add_argument(
+        "--advertise",
+        type=_place,
+        metavar="HOST[:PORT]",
+        help="where members find mailbox and relay (default: where they have dialled the board)",
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -66,16 +77,27 @@ def _board(options: argparse.Namespace) -> int:
     from p2p_ipython.board.server.main import board_command
     from p2p_ipython.board.server.options import ServerOptions
 
-    # The usual ports at each start, because people note them; free ones if any port will do.
-    usual = (4000, 4001) if options.port else (0, 0)
     server = ServerOptions(
         host=options.host,
         port=options.port,
-        mailbox_port=usual[0] if options.mailbox_port is None else options.mailbox_port,
-        relay_port=usual[1] if options.relay_port is None else options.relay_port,
+        mailbox_port=options.mailbox_port,
+        relay_port=options.relay_port,
         data=options.data or data_dir() / "board",
         users=options.users,
+        advertise=options.advertise,
         proxy=options.proxy,
     )
     run(board_command(server, json=options.json, out=say, until_eof=options.until_eof))
     return 0
+
+
+def _place(text: str) -> str:
+    """Read HOST or HOST:PORT."""
+    from p2p_ipython.board.server.options import split_place
+
+    split_place(text)
+    return text
+
+
+# argparse names the type in "invalid … value".
+_place.__name__ = "HOST[:PORT]"

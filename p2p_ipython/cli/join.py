@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
         "admit you. All it takes is an SSH key, which is made if there is none. Afterwards %p2p_connect TITLE and\n"
         "p2p worker --cluster TITLE just work, on every later day.",
         example="  p2p join 7-guitarist-snowcap-hamburger\n"
-        "  p2p join 7-guitarist-snowcap-hamburger --mailbox ws://board.example.org:4000/v1\n"
+        "  p2p join 7-guitarist-snowcap-hamburger --mailbox ws://board.example.org:2222/v1\n"
         "  p2p join alice/friends --board board.example.org:2222     to knock",
     )
     parser.add_argument(

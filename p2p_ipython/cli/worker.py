@@ -97,6 +97,15 @@ def add(commands: Commands) -> None:
         " something to meet; loopback if the board is on this machine)",
     )
     parser.add_argument(
+        "--mailbox",
+        default="",
+        metavar="URL",
+        help="where the board's wormhole mailbox is reached from here (default: where the board is)",
+    )
+    parser.add_argument(
+        "--relay", default="", metavar="tcp:HOST:PORT", help="where its relay is reached from here, likewise"
+    )
+    parser.add_argument(
         "--gpu",
         action="store_true",
         help="give tasks this machine's graphics cards (NVIDIA, AMD): each slot has whole cards of its own, so there"
@@ -227,6 +236,8 @@ def _worker(options: argparse.Namespace) -> int:
                 network=policy.network,
                 gpu=policy.gpu,
                 listen=options.listen,
+                mailbox=options.mailbox,
+                relay=options.relay,
                 given=given,
             ),
             ready=ready,

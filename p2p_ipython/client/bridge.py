@@ -115,6 +115,7 @@ class Bridge:
             traced(self.machine, "client", membership.session.sid, trace.write)
         self.mailbox = ""
         self.relay = ""
+        self._own = False
         self._tasks: dict[str, _Submission] = {}
         self.links: dict[bytes, WorkerEnd] = {}
         self._jobs = Jobs(log)
@@ -166,12 +167,12 @@ class Bridge:
 
     # -- on the loop: the beginning and the end --
 
-    def open(self, mailbox: str, relay: str) -> None:
+    def open(self, mailbox: str, relay: str, own: bool = False) -> None:
         """Say hello on the board, which is joined already; workers answer, and are met.
 
-        ``mailbox`` and ``relay`` ("" for none) are where links are arranged.
+        ``mailbox`` and ``relay`` ("" for none) are where links are arranged; ``own``: they are the board's own.
         """
-        self.mailbox, self.relay = mailbox, relay
+        self.mailbox, self.relay, self._own = mailbox, relay, own
         self.membership.begin()
         self._stands()
         self._hello_at = self._loop.time() + self._settings.presence
@@ -373,7 +374,7 @@ class Bridge:
         """Ask a worker to a meeting."""
         code = self._new_code()
         us, them = self._session.sid, worker.sid
-        rendezvous = Rendezvous(code.reveal(), self.mailbox, self.relay)
+        rendezvous = Rendezvous(code.reveal(), self.mailbox, self.relay, self._own)
         self.membership.say(Accept(to=them, box=seal(worker, encode_rendezvous(rendezvous))))
         return Meeting(
             code=code,

@@ -91,9 +91,10 @@ async def _access(core: ClusterCore, target: str) -> Access:
     way = core.way
     if core.shared:
         await _come_in(core, target)
-        return await shared_access(
+        access = await shared_access(
             target, me=core.name, settings=core.settings, identity=way.identity, ssh_options=way.ssh_options
         )
+        return access.reached_at(way.mailbox, way.relay)
     return await personal_access(core.cluster, replace(way, board=target), me=core.name, settings=core.settings)
 
 

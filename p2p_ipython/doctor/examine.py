@@ -20,6 +20,7 @@ from pathlib import Path
 
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, parse_ssh_options, route
+from p2p_ipython.board.client.eyeballs import connect
 from p2p_ipython.board.client.keys import KeyChoice, choose_key
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.board.client.login import remember_accepted
@@ -207,8 +208,8 @@ class _Examination:
         hop = ssh.first_hop(self._route)
         began = time.monotonic()
         try:
-            async with asyncio.timeout(CONNECT_WITHIN):
-                _, writer = await asyncio.open_connection(hop.host, hop.port)
+            # By the product's own code, and so by any of the addresses.
+            sock = await in_thread("p2p-doctor-tcp", lambda: connect(hop.host, hop.port, CONNECT_WITHIN))
         except ConnectionRefusedError:
             return failed(
                 f"{hop.host} is there, but nothing listens on port {hop.port}",
@@ -221,7 +222,7 @@ class _Examination:
                 f"{hop} can't be reached: {error.strerror or error}",
                 "Is this machine online? Try another network, or another address.",
             )
-        writer.close()
+        sock.close()
         return ok(f"{hop} answers", seconds=time.monotonic() - began)
 
     async def _check_host_key(self) -> Result:

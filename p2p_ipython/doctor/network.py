@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from p2p_ipython.board.client.eyeballs import DELAY
 from p2p_ipython.loop import in_thread
 
 AGENT_WITHIN = 3.0
@@ -49,7 +50,7 @@ def explain_silence(host: str, port: int, around: Surroundings) -> tuple[str, st
     """Why nothing comes back from ``port`` of ``host``, and what to do."""
     ways = (
         "try another network (a phone's hotspot); go through a machine that you can reach (`ProxyJump` in "
-        "~/.ssh/config); or meet at a board that listens on port 443 (`p2p board --host 0.0.0.0 --port 443`)."
+        "~/.ssh/config); or meet at a board that listens on port 443 (`p2p board --host :: --port 443`)."
     )
     if around.portal:
         return (
@@ -97,7 +98,7 @@ def proxy_of(proxies: Mapping[str, str]) -> str:
 async def _opens(host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(_LOOK):
-            _, writer = await asyncio.open_connection(host, port)
+            _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=DELAY)
     except (OSError, TimeoutError):
         return False
     writer.close()
@@ -109,7 +110,7 @@ async def _portal(host: str, port: int) -> str:
     writer = None
     try:
         async with asyncio.timeout(_LOOK):
-            reader, writer = await asyncio.open_connection(host, port, limit=_MAX_HEAD)
+            reader, writer = await asyncio.open_connection(host, port, limit=_MAX_HEAD, happy_eyeballs_delay=DELAY)
             writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -19,6 +19,7 @@ import paramiko
 
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, route
 from p2p_ipython.board.client.dial import close_transport, key_refused, new_transport, no_ssh, seconds_left
+from p2p_ipython.board.client.eyeballs import connect
 from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.errors import BoardUnreachable, HostKeyUnknown
@@ -131,7 +132,7 @@ def parse_account(answer: str) -> Account | None:
 @contextlib.contextmanager
 def _socket(hop: Route, timeout: float) -> Iterator[socket.socket]:
     try:
-        sock = socket.create_connection((hop.host, hop.port), timeout=timeout)
+        sock = connect(hop.host, hop.port, timeout)
     except (OSError, UnicodeError) as error:
         raise BoardUnreachable(
             f"{hop} can't be reached: {getattr(error, 'strerror', None) or error}", hint="`p2p doctor` says why."

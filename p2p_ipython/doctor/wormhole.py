@@ -19,11 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from p2p_ipython import loop as loops
+from p2p_ipython.board.client.eyeballs import DELAY
 from p2p_ipython.config import Settings
 from p2p_ipython.doctor.checks import Result, failed, ok, unknown
 from p2p_ipython.errors import LinkError, P2PError, WrongPeer
 from p2p_ipython.link.base import LinkHandler, LinkState, Meeting
 from p2p_ipython.link.hints import parse_relay
+from p2p_ipython.link.mailbox_client import endpoint
 from p2p_ipython.link.rendezvous import new_code
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.protocol.frames import Buffer, Header
@@ -72,9 +74,9 @@ async def check_mailbox(mailbox: str) -> Result:
     try:
         # By ourselves first, since a plain connection's errors say more.
         async with asyncio.timeout(5):
-            _, writer = await asyncio.open_connection(url.host, url.port)
+            _, writer = await asyncio.open_connection(url.host, url.port, happy_eyeballs_delay=DELAY)
         writer.close()
-        welcome = await _first_message(mailbox)
+        welcome = await _first_message(mailbox, url)
     except (OSError, TimeoutError) as error:
         return failed(f"the mailbox {mailbox} {_in_words(error)}", todo)
     try:
@@ -90,11 +92,11 @@ async def check_mailbox(mailbox: str) -> Result:
     return ok(f"{mailbox} says welcome", seconds=time.monotonic() - began)
 
 
-async def _first_message(url: str) -> bytes:
+async def _first_message(mailbox: str, url: _Url) -> bytes:
     """Read the first message of a websocket's server. Raises ``ConnectionError`` when there is none."""
     loops.adopt()
     # Late: autobahn is heavy, and uses the reactor that adopt() has installed.
-    from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol, connectWS
+    from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 
     loop = asyncio.get_running_loop()
     heard: asyncio.Future[bytes] = loop.create_future()
@@ -114,19 +116,18 @@ async def _first_message(url: str) -> bytes:
         def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
             end(f"hangs up: {reason or 'no reason given'}")
 
-    class Factory(WebSocketClientFactory):  # type: ignore[misc]
-        protocol = MailboxProbe
-
-        def clientConnectionFailed(self, connector: Any, reason: Any) -> None:
-            end(f"can't be reached: {reason.value}")
-
-    factory = Factory(url)
+    factory = WebSocketClientFactory(mailbox)
+    factory.protocol = MailboxProbe
     factory.setProtocolOptions(maxFramePayloadSize=_MAX_WELCOME, maxMessagePayloadSize=_MAX_WELCOME)
-    connector = connectWS(factory, timeout=10)
+    try:
+        async with asyncio.timeout(10):
+            probe = await endpoint(url.host, url.port, tls=url.tls).connect(factory).asFuture(loop)
+    except Exception as error:  # any of Twisted's
+        raise ConnectionError(f"can't be reached: {error}") from None
     try:
         return await heard
     finally:
-        connector.disconnect()
+        probe.dropConnection(abort=True)
         # A server that doesn't take part in the farewell is left after autobahn's second.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(3):
@@ -166,7 +167,9 @@ async def check_clock(mailbox: str) -> Result:
 async def _date(url: _Url) -> float | None:
     """Read a web server's ``Date``, as Unix time."""
     context = ssl.create_default_context() if url.tls else None
-    reader, writer = await asyncio.open_connection(url.host, url.port, ssl=context, limit=_MAX_HEAD)
+    reader, writer = await asyncio.open_connection(
+        url.host, url.port, ssl=context, limit=_MAX_HEAD, happy_eyeballs_delay=DELAY
+    )
     try:
         host = f"[{url.host}]" if ":" in url.host else url.host
         writer.write(f"GET / HTTP/1.1\r\nHost: {host}:{url.port}\r\nConnection: close\r\n\r\n".encode())
@@ -218,7 +221,7 @@ async def check_relay(relay: str) -> Result:
 
 
 async def _greet(host: str, port: int, token: str) -> bytes:
-    reader, writer = await asyncio.open_connection(host, port, limit=_MAX_HEAD)
+    reader, writer = await asyncio.open_connection(host, port, limit=_MAX_HEAD, happy_eyeballs_delay=DELAY)
     try:
         writer.write(f"please relay {token} for side {secrets.token_hex(8)}\n".encode())
         return await reader.readuntil(b"\n")

@@ -138,7 +138,8 @@ class Meeting:
     """One appointment of two ends: everything that they need in order to meet, once.
 
     ``code`` is the wormhole code: a secret, and used once. ``mailbox`` is a websocket URL, ``relay`` the
-    ``tcp:HOST:PORT`` of a transit relay or None. ``deadline`` is the longest time to wait for the peer, seconds.
+    ``tcp:HOST:PORT`` of a transit relay or None; ``own``: they are the board's, which each end reaches in its own way.
+    ``deadline`` is the longest time to wait for the peer, seconds.
 
     ``prove(verifier)`` returns this end's proof, some bytes over the wormhole's verifier; ``check(verifier,
     proof)`` raises ``WrongPeer`` unless the peer's proof is right. They are the link's first frame in each
@@ -154,6 +155,7 @@ class Meeting:
     prove: Callable[[bytes], bytes]
     check: Callable[[bytes, bytes], None]
     peer: str = ""
+    own: bool = False
 
 
 class Secret:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from p2p_ipython.board.client.eyeballs import DELAY
 from p2p_ipython.errors import LinkError, LinkLost, RelayUnreachable
 from p2p_ipython.link.handshake import Tokens, greet, greet_relay
 from p2p_ipython.link.hints import Hint
@@ -138,7 +139,8 @@ async def _connect(
 ) -> Connection:
     """Connect and greet. Raises ``OSError``, ``TimeoutError``, ``ConnectionGone``."""
     async with asyncio.timeout(_CONNECT_LIMIT):
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, host, port, happy_eyeballs_delay=DELAY)
     try:
         async with asyncio.timeout(greeting_limit):
             await greeting(connection)

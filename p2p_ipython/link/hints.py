@@ -18,6 +18,10 @@ from p2p_ipython.errors import ConfigError, WrongPeer
 MAX_HINTS = 16
 _URL = re.compile(r"(?P<scheme>wss?://|tcp:)(?P<host>\[[^\]]*\]|[^:/]*)(?P<rest>(:\d+)?(/.*)?)")
 _FIRST_PORT = 1024
+_INSIDE = re.compile(
+    r"docker|podman|br-|bridge|virbr|veth|vnet|vmnet|vboxnet|VirtualBox|VMware|vEthernet|lxc|lxd|cni|flannel|cali"
+)
+_VPN = re.compile(r"tun|tap|utun|wg|ppp|ipsec|tailscale|zt|nordlynx|proton", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def is_here(host: str) -> bool:
 def own_hints(port: int, listen_host: str | None, *, local: bool) -> list[Hint]:
     """Return the addresses at which a peer may reach our ``port``, the likeliest first.
 
+    Those of bridges to containers and virtual machines come last: elsewhere they are nobody's, or somebody else's.
+
     ``listen_host`` is the one address that we listen on, None for all. ``local``: see ``is_local``.
     """
     if listen_host is not None:
@@ -73,8 +79,8 @@ def own_hints(port: int, listen_host: str | None, *, local: bool) -> list[Hint]:
     import psutil  # late: it takes long to load
 
     loopback: list[Hint] = []
-    other: list[Hint] = []
-    for addresses in psutil.net_if_addrs().values():
+    other: list[tuple[int, bool, Hint]] = []
+    for name, addresses in psutil.net_if_addrs().items():
         for address in addresses:
             if address.family not in (socket.AF_INET, socket.AF_INET6):
                 continue
@@ -84,9 +90,18 @@ def own_hints(port: int, listen_host: str | None, *, local: bool) -> list[Hint]:
                 continue
             if parsed.is_link_local:
                 continue
-            (loopback if parsed.is_loopback else other).append(Hint(str(parsed), port))
-    ordered = sorted(other, key=lambda hint: ":" in hint.host)  # IPv4 first: it works in home networks
-    return ((loopback if local else []) + ordered)[:MAX_HINTS]
+            hint = Hint(str(parsed), port)
+            if parsed.is_loopback:
+                loopback.append(hint)
+            else:
+                other.append((_distance(name), parsed.version == 6, hint))
+    other.sort(key=lambda each: each[:2])  # IPv4 first: it works in home networks
+    return ((loopback if local else []) + [hint for _, _, hint in other])[:MAX_HINTS]
+
+
+def _distance(interface: str) -> int:
+    """Return 0 for an interface that others may reach, 1 for a VPN's, 2 for one that ends in this machine."""
+    return 2 if _INSIDE.match(interface) else 1 if _VPN.match(interface) else 0
 
 
 def parse_hints(value: object, *, local: bool) -> list[Hint]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from p2p_ipython import loop as loops
+from p2p_ipython.board.client.eyeballs import DELAY
 from p2p_ipython.errors import LinkError, MailboxUnreachable, WrongPeer
 from p2p_ipython.link.base import Secret
 from p2p_ipython.protocol.plain import plain
@@ -227,14 +228,24 @@ def _ending(result: object, mailbox: str) -> LinkError:
     return unreachable(mailbox, type(result).__name__)
 
 
+def endpoint(host: str, port: int, *, tls: bool, below: Callable[[Any], Any] = lambda inner: inner) -> Any:
+    """Make the endpoint of a mailbox. It tries the addresses of a name side by side; ``below`` is put beneath TLS."""
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+
+    inner = below(HostnameEndpoint(reactor, host, port, attemptDelay=DELAY))
+    if not tls:
+        return inner
+    from twisted.internet.ssl import optionsForClientTLS  # late: pyOpenSSL is slow to load
+
+    return wrapClientTLS(optionsForClientTLS(host), inner)
+
+
 def _endpoints(most: int, too_much: Callable[[], None]) -> Any:
     """Make an object that makes the library's connections; these count the bytes that they read.
 
     The library takes such an object for the sake of Tor, and names it so. Its interface is private to the library.
     """
-    from twisted.internet import reactor
-    from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-    from twisted.internet.ssl import optionsForClientTLS
     from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
     from wormhole._interfaces import ITorManager
     from zope.interface import implementer
@@ -265,8 +276,7 @@ def _endpoints(most: int, too_much: Callable[[], None]) -> Any:
 
     @implementer(ITorManager)
     class Endpoints:
-        def stream_via(self, host: str, port: int, tls: bool = False) -> Endpoint:
-            inner = HostnameEndpoint(reactor, host, port)
-            return Endpoint(wrapClientTLS(optionsForClientTLS(host), inner) if tls else inner)
+        def stream_via(self, host: str, port: int, tls: bool = False) -> Any:
+            return endpoint(host, port, tls=tls, below=Endpoint)
 
     return Endpoints()

@@ -16,13 +16,13 @@ import base64
 import logging
 import secrets
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import ConfigError, LinkError, LinkLost, WrongPeer
+from p2p_ipython.errors import BoardError, ConfigError, LinkError, LinkLost, WrongPeer
 from p2p_ipython.jobs import Complaints
 from p2p_ipython.link.base import LinkHandler, Meeting
 from p2p_ipython.link.certificate import MAX_DER, Certificate
@@ -48,6 +48,7 @@ class TLSLinker:
         force: Literal["direct", "relay"] | None = None,
         relay: str | None = None,
         board: Callable[[], str] = lambda: "",
+        own: Callable[[], Awaitable[tuple[str, str] | None]] | None = None,
     ) -> None:
         """``listen_host`` is the one address to listen on; None: those that peers need (see listener.py).
 
@@ -55,13 +56,15 @@ class TLSLinker:
 
         ``relay`` (``tcp:HOST:PORT``) is for meetings that name none.
 
-        ``board`` returns the address of the board's machine; see ``hints.seen_from``.
+        ``board`` returns the address of the board's machine; see ``hints.seen_from``. ``own`` returns how we reach
+        the board's own mailbox and relay, None if that isn't known; it may raise a ``BoardError``.
         """
         self.role = role
         self.settings = settings
         self._force = force
         self._relay = relay
         self._board = board
+        self._own = own
         self.listener = Listener(listen_host)
         self._started: asyncio.Task[None] | None = None
         self._rendezvous = Rendezvous()
@@ -76,6 +79,7 @@ class TLSLinker:
         if self._closed:
             raise LinkLost("the linker is closed")
         await self._start()
+        meeting = await self._reached(meeting)
         board = self._board()
         relay = meeting.relay and seen_from(meeting.relay, board)
         meeting = replace(meeting, mailbox=seen_from(meeting.mailbox, board), relay=relay)
@@ -87,6 +91,17 @@ class TLSLinker:
             if need is not None:
                 need.release()
             raise
+
+    async def _reached(self, meeting: Meeting) -> Meeting:
+        """Return a meeting at the board's own mailbox and relay with their addresses as we reach them."""
+        if not meeting.own or self._own is None:
+            return meeting
+        try:
+            places = await self._own()
+        except BoardError as error:
+            logger.info("the board does not say where its mailbox is: %s", error)
+            places = None
+        return meeting if places is None else replace(meeting, mailbox=places[0], relay=places[1] or None)
 
     async def _open(self, meeting: Meeting, handler: LinkHandler, need: Need | None, *, local: bool) -> TLSLink:
         relay = None if self._force == "direct" else meeting.relay or self._relay
@@ -103,7 +118,8 @@ class TLSLinker:
             peer_hints = []
         if self._force != "direct":
             # Both have to be at the same relay: the client's, if it has one.
-            relay = (relay or peer_relay) if self.role == "client" else (peer_relay or relay)
+            ours_first = self.role == "client" or meeting.own
+            relay = (relay or peer_relay) if ours_first else (peer_relay or relay)
         ways = Ways(
             tokens=Tokens.of(met.key_for, self.role),
             hints=peer_hints,

@@ -58,6 +58,10 @@ class Access:
             vouch=self.vouch,
         )
 
+    def reached_at(self, mailbox: str, relay: str) -> Access:
+        """Return the same with another mailbox and relay; "" leaves one as it is."""
+        return replace(self, mailbox=mailbox or self.mailbox, relay=relay or self.relay)
+
     def membership(self, session: Session) -> Membership:
         """Make a session's place among the members. For the running loop."""
         return Membership(session, self.standing, self.open_board, keep=self.keep)
@@ -81,15 +85,29 @@ def machine_of(board: Board | None) -> str:
     return board.machine if isinstance(board, SSHBoard) else ""
 
 
-async def rendezvous_of(access: Access, board: Board) -> tuple[str, str]:
-    """Return where links are arranged, (mailbox, relay): those given, else the board's own, else the public ones."""
+async def rendezvous_of(access: Access, board: Board) -> tuple[str, str, bool]:
+    """Return where links are arranged, (mailbox, relay): those given, else the board's own, else the public ones.
+
+    The last value: both are the board's own.
+    """
     mailbox, relay = access.mailbox, access.relay
     if not mailbox:
         found = await board.services() if isinstance(board, SSHBoard) else None
         if found is not None:
-            return found["mailbox"], relay or found["relay"]
+            return found["mailbox"], relay or found["relay"], not relay
         mailbox = PUBLIC_MAILBOX
-    return mailbox, relay or (PUBLIC_RELAY if mailbox == PUBLIC_MAILBOX else "")
+    return mailbox, relay or (PUBLIC_RELAY if mailbox == PUBLIC_MAILBOX else ""), False
+
+
+async def own_places(access: Access, board: Board | None) -> tuple[str, str] | None:
+    """Return how we reach the board's own mailbox and relay, as given or as dialled; None if that isn't known.
+
+    Raises ``BoardUnreachable``.
+    """
+    if access.mailbox and access.relay:
+        return access.mailbox, access.relay
+    found = await board.services() if isinstance(board, SSHBoard) else None
+    return None if found is None else (access.mailbox or found["mailbox"], access.relay or found["relay"])
 
 
 async def personal_access(name: str, way: Way, *, me: str, settings: Settings) -> Access:

@@ -90,7 +90,7 @@ async def invite(
     profile = host.profile
     if name is not None:
         check_name(name)  # now, and not when a guest has used the code up
-    mailbox, relay = await rendezvous_of(access, host.board)
+    mailbox, relay, _ = await rendezvous_of(access, host.board)
 
     async def admit_guest(guest: Guest) -> Welcome | None:
         known_as, another_key = await asyncio.to_thread(_called, profiles, profile.title, name, guest)
@@ -140,7 +140,7 @@ async def invite_own(
     secret = access.standing.secret
     board = await access.open_board(f"p2p-{secrets.token_hex(16)}", Deaf())
     try:
-        mailbox, relay = await rendezvous_of(access, board)
+        mailbox, relay, _ = await rendezvous_of(access, board)
         host_key = board.host_key if isinstance(board, SSHBoard) else ""
     finally:
         await board.close()

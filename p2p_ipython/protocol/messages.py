@@ -236,12 +236,15 @@ Message = Hello | Request | Accept | Bye | RosterPart | Ask | Grant | Answer
 class Rendezvous:
     """The text sealed in an ``accept``: a wormhole code, used once, the mailbox, and the relay or "".
 
+    ``own``: the two are the board's own, and its members know by themselves how they reach these.
+
     The code is a secret; it has no place in a repr.
     """
 
     code: str
     mailbox: str
     relay: str
+    own: bool = False
 
     def __repr__(self) -> str:
         return f"Rendezvous(code=<secret>, mailbox={self.mailbox!r}, relay={self.relay!r})"
@@ -341,14 +344,17 @@ def decode(text: bytes) -> Message:
 
 def encode_rendezvous(rendezvous: Rendezvous) -> bytes:
     """Return the text to seal."""
-    fields = {"code": rendezvous.code, "mailbox": rendezvous.mailbox, "relay": rendezvous.relay}
+    fields: dict[str, Any] = {"code": rendezvous.code, "mailbox": rendezvous.mailbox, "relay": rendezvous.relay}
+    if rendezvous.own:
+        fields["own"] = True
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def decode_rendezvous(text: bytes) -> Rendezvous:
     """Read a text that was sealed to us. Raises ``BadMessage`` (whose words hold nothing of it)."""
     fields = _object(text)
-    rendezvous = Rendezvous(_text(fields, "code", 200), _text(fields, "mailbox", 200), _text(fields, "relay", 200))
+    code, mailbox, relay = (_text(fields, name, 200) for name in ("code", "mailbox", "relay"))
+    rendezvous = Rendezvous(code, mailbox, relay, fields.get("own") is True)
     if not rendezvous.code or not rendezvous.mailbox.startswith(("ws://", "wss://")):
         raise BadMessage("a rendezvous without a code or a mailbox")
     if rendezvous.relay and not rendezvous.relay.startswith("tcp:"):

@@ -482,6 +482,7 @@ class Agent:
                 code=Secret(where.code),
                 mailbox=where.mailbox,
                 relay=where.relay or None,
+                own=where.own,
                 deadline=self._settings.meet,
                 prove=lambda verifier: link_proof(self._session, verifier, them, us),
                 check=lambda verifier, proof: check_link_proof(client, verifier, them, us, proof),

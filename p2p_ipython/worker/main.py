@@ -29,7 +29,7 @@ from p2p_ipython.lending.known import KnownMembers
 from p2p_ipython.lending.record import LendingLog
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.loop import adopt, disown
-from p2p_ipython.members.access import given_access, machine_of, personal_access, shared_access
+from p2p_ipython.members.access import given_access, machine_of, own_places, personal_access, shared_access
 from p2p_ipython.members.operations import find_title
 from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.members.way import Way
@@ -68,7 +68,8 @@ class WorkerOptions:
     ``cluster`` is the title of a shared cluster, whose profile says where its board is, or the name of a personal one
     on ``board``. ``duration``: seconds, None for until it is ended. ``key``: a key, instead of ``identity`` and the
     usual places. ``path``: folders that tasks may import from, appended to ``sys.path``. ``folder``: where tasks work,
-    "" for their scratch folder. ``listen``: address that links may come to; None: those that they need. ``only``: names
+    "" for their scratch folder. ``listen``: address that links may come to; None: those that they need. ``mailbox``,
+    ``relay``: where the board's own are reached from here; "" for where the board was dialled. ``only``: names
     of members, or fingerprints of their keys, for whom the offer is; () for everybody. ``tags``: what the worker is
     good for, in words. ``sandbox``: see ``sandboxes.choose``.
     ``given``: the lender's policy, whose who and tags win over ``only`` and ``tags``. None is for a worker that another
@@ -89,6 +90,8 @@ class WorkerOptions:
     path: tuple[str, ...] = ()
     folder: str = ""
     listen: str | None = None
+    mailbox: str = ""
+    relay: str = ""
     farewell: bool = True
     ssh_options: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -134,7 +137,7 @@ async def run_worker(
         why.append(words)
         ended.set()
 
-    access = await _access(options)
+    access = (await _access(options)).reached_at(options.mailbox, options.relay)
     membership = access.membership(await asyncio.to_thread(access.session, "worker"))
     launches = await asyncio.to_thread(_launches, options, membership.standing)
     sandbox = await choose(
@@ -143,7 +146,7 @@ async def run_worker(
     if sandbox == NO_WALL and not membership.standing.shared:
         launches = [_of_ones_own(each) for each in launches]
     keeper = await _keeper(options, membership, told, ask)
-    worker = _Worker(options, membership, launches, sandbox, expelled=expelled, keeper=keeper)
+    worker = _Worker(options, access, membership, launches, sandbox, expelled=expelled, keeper=keeper)
     hand = _hand(options, worker, keeper, told)
     control = Control(hand.heed) if hand is not None else None
     finishing, stopping = (hand.finishing, hand.stopping) if hand is not None else (asyncio.Event(), ended)
@@ -330,6 +333,7 @@ class _Worker:
     def __init__(
         self,
         options: WorkerOptions,
+        access: Access,
         membership: Membership,
         launches: Sequence[LaunchOptions],
         sandbox: str,
@@ -366,6 +370,7 @@ class _Worker:
                 settings=settings,
                 listen_host=options.listen,
                 board=lambda: machine_of(membership.board),
+                own=lambda: own_places(access, membership.board),
             ),
             make_slot=lambda agent: Slot(next(slots), agent, settings, mechanism=sandbox),
             on_expelled=expelled,

@@ -19,12 +19,12 @@ import pytest
 from board_support import PATIENCE, AsyncsshTalk, make_key, running
 
 from p2p_ipython.board.server.bounds import Bounds
-from p2p_ipython.board.server.limits import PORTS, Seldom, connections_each
+from p2p_ipython.board.server.limits import SHARES, Seldom, connections_each
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors are not limited there")
 
 EACH = 20
-LIMIT = Bounds.descriptors + PORTS * EACH
+LIMIT = Bounds.descriptors + SHARES * EACH
 
 PROGRAM = """
 import asyncio, logging, os, resource, sys
@@ -77,14 +77,13 @@ async def said(process: Process) -> str:
     return log.decode()
 
 
-async def crowd(port: int, size: int, hello: bytes = b"") -> tuple[list[StreamWriter], int]:
+async def crowd(port: int, size: int, hello: bytes) -> tuple[list[StreamWriter], int]:
     """Make connections; return those that the board has kept, and how many it has closed."""
     kept, closed = [], 0
     for _ in range(size):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        if hello:
-            writer.write(hello)
-        if await _answered(reader, hello):
+        writer.write(hello)
+        if await _answered(reader):
             kept.append(writer)
         else:
             closed += 1
@@ -92,33 +91,39 @@ async def crowd(port: int, size: int, hello: bytes = b"") -> tuple[list[StreamWr
     return kept, closed
 
 
-async def _answered(reader: StreamReader, hello: bytes = b"") -> bool:
+async def _answered(reader: StreamReader) -> bool:
     """Whether somebody is let in: what the port says then, and not the word with which it refuses."""
     try:
         said = await reader.readline()
     except ConnectionError:
         return False
-    return said.startswith(b"HTTP/1.1 101" if hello else b"SSH-2.0-")
+    return said.startswith((b"HTTP/1.1 101", b"SSH-2.0-", b"ok"))
 
 
 UPGRADE = (
     b"GET /v1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+HELLO = b"SSH-2.0-x\r\n"
+
+
+def wish(token: str, side: str) -> bytes:
+    """What a client says to the relay."""
+    return f"please relay {token} for side {side * 16}\n".encode()
 
 
 @pytest.mark.parametrize("soft", [LIMIT, LIMIT - 60])
-@pytest.mark.parametrize(("name", "hello"), [("SSH", b""), ("mailbox", UPGRADE)])
+@pytest.mark.parametrize(("name", "hello"), [("SSH", HELLO), ("mailbox", UPGRADE)])
 async def test_a_crowd_at_one_port_is_refused_once_its_share_is_used_and_the_others_stay_open(
     tmp_path, name, hello, soft
 ):
     async with board(soft, LIMIT) as (process, ports):
-        pair = [await asyncio.open_connection("127.0.0.1", ports["relay"]) for _ in range(2)]
         kept, closed = await crowd(ports[name], EACH + 15, hello)
         assert (len(kept), closed) == (EACH, 15)
+        pair = [await asyncio.open_connection("127.0.0.1", ports["relay"]) for _ in range(2)]
         token = secrets.token_hex(32)
-        for side, (_, writer) in zip(("a" * 16, "b" * 16), pair, strict=True):
-            writer.write(f"please relay {token} for side {side}\n".encode())
+        for side, (_, writer) in zip("ab", pair, strict=True):
+            writer.write(wish(token, side))
         for reader, _ in pair:
             assert await reader.readline() == b"ok\n"
         if name != "SSH":
@@ -136,12 +141,14 @@ async def test_a_crowd_at_the_relay_leaves_those_that_are_there_and_the_other_po
     async with board(LIMIT, LIMIT) as (process, ports):
         token = secrets.token_hex(32)
         ends = [await asyncio.open_connection("127.0.0.1", ports["relay"]) for _ in range(EACH)]
-        kept, closed = await crowd(ports["relay"], 30)
-        assert (kept, closed) == ([], 30)
-        for side, (_, writer) in zip(("a" * 16, "b" * 16), ends, strict=False):
-            writer.write(f"please relay {token} for side {side}\n".encode())
+        for number, (_, writer) in enumerate(ends):
+            writer.write(wish(token if number < 2 else secrets.token_hex(32), "ab"[number % 2]))
         for reader, _ in ends[:2]:
             assert await reader.readline() == b"ok\n"
+        kept, closed = await crowd(ports["relay"], 30, wish(secrets.token_hex(32), "a"))
+        assert (kept, closed) == ([], 30)
+        ends[0][1].write(b"still there\n")
+        assert await ends[1][0].readline() == b"still there\n"
         talk = await AsyncsshTalk.start(ports["SSH"], make_key(tmp_path), "user")
         assert (await talk.end()).status == 0
         await talk.hang_up()
@@ -163,7 +170,7 @@ async def test_when_descriptors_are_used_up_all_the_same_newcomers_are_turned_aw
         assert psutil.Process(process.pid).cpu_times().user - times.user < 0.25
         process.terminate()
         log = (await process.stderr.read()).decode()
-        assert log.count("SSH connections are refused: Too many open files") == 1, log
+        assert log.count("connections are refused: Too many open files") == 1, log
         assert log.count("\n") == 1
         await process.wait()
 
@@ -172,7 +179,7 @@ def test_a_ports_share_is_below_what_the_process_may_open():
     for descriptors in (64, 256, 1024, 20_000, 1 << 30):
         each = connections_each(descriptors, Bounds.connections, Bounds.descriptors)
         assert 1 <= each <= Bounds.connections
-        assert PORTS * each + Bounds.descriptors <= max(descriptors, PORTS + Bounds.descriptors)
+        assert SHARES * each + Bounds.descriptors <= max(descriptors, SHARES + Bounds.descriptors)
 
 
 def test_a_warning_that_keeps_coming_is_said_once_a_minute_with_how_often_it_came():
@@ -184,7 +191,7 @@ def test_a_warning_that_keeps_coming_is_said_once_a_minute_with_how_often_it_cam
 
 
 async def test_a_connection_to_the_relay_that_says_nothing_is_cut():
-    async with asyncio.timeout(PATIENCE), running(relay_token_within=0.1) as server:
+    async with asyncio.timeout(PATIENCE), running(relay_token_within=0.1, relay_port=0) as server:
         _, host, port = server.addresses.relay.split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         assert not await _answered(reader)

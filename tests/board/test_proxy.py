@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_ipython.board.server.bounds import Bounds
+from p2p_ipython.board.server.opening import Speaks
 from p2p_ipython.board.server.proxy import SIGNATURE, Nonsense, ProxyHeader
 
 MOST = Bounds.proxy_header
@@ -84,11 +85,13 @@ def test_whatever_comes_is_read_waited_for_or_refused(data, start):
     assert reader.address is None or ipaddress.ip_address(reader.address)
 
 
-async def test_ssh_mailbox_and_relay_read_it_from_the_proxys_address_only(tmp_path):
+@pytest.mark.parametrize("separate", [{}, {"mailbox_port": 0, "relay_port": 0}])
+async def test_ssh_mailbox_and_relay_read_it_from_the_proxys_address_only(separate):
     header = b"PROXY TCP4 192.0.2.7 127.0.0.1 40000 22\r\n"
-    async with asyncio.timeout(PATIENCE), running(proxy="127.0.0.2", half_open_each=1) as server:
-        ports = (server.addresses.port, server._services.mailbox_port, server._services.relay_port)
-        hellos = (b"SSH-2.0-x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"nonsense\n")
+    options = {"proxy": "127.0.0.2", "half_open_each": 1, **separate}
+    async with asyncio.timeout(PATIENCE), running(**options) as server:
+        ports = (server.addresses.port, server.ports[Speaks.MAILBOX], server.ports[Speaks.RELAY])
+        hellos = (b"SSH-2.0-x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"please relay nonsense\n")
         answers = (b"SSH-2.0-", b"HTTP/1.1 404", b"bad handshake")
         for port, hello, answer in zip(ports, hellos, answers, strict=True):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
@@ -96,7 +99,7 @@ async def test_ssh_mailbox_and_relay_read_it_from_the_proxys_address_only(tmp_pa
             await writer.drain()
             writer.write(header[9:] + hello)
             assert (await reader.readline()).startswith(answer)
-            if port == server.addresses.port:
+            if hello.startswith(b"SSH-"):
                 await until(lambda: server.arrivals._half_open.keys() == {"192.0.2.7"})
             writer.close()
             # Others can't claim an address by it, and the proxy must.
@@ -105,7 +108,7 @@ async def test_ssh_mailbox_and_relay_read_it_from_the_proxys_address_only(tmp_pa
                 writer.write(data)
                 with suppress(ConnectionError):
                     said = await reader.read()
-                    assert port == server.addresses.port or answer not in said or source == "127.0.0.1"
+                    assert hello.startswith(b"SSH-") or answer not in said or source == "127.0.0.1"
                 writer.close()
 
 

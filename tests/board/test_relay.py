@@ -12,6 +12,7 @@ import pytest
 from board_support import PATIENCE, AsyncsshTalk, make_key, running, until
 
 from p2p_ipython.board.server.bounds import Bounds
+from p2p_ipython.board.server.opening import Speaks
 from p2p_ipython.board.server.server import BoardServer
 
 End = tuple[StreamReader, StreamWriter]
@@ -25,14 +26,14 @@ class Relay:
         self.ends: list[End] = []
 
     async def wish(self, token: str, side: str = "a", source: str = "127.0.0.1") -> End:
-        end = await asyncio.open_connection("127.0.0.1", self.server._services.relay_port, local_addr=(source, 0))
+        end = await asyncio.open_connection("127.0.0.1", self.server.ports[Speaks.RELAY], local_addr=(source, 0))
         self.ends.append(end)
         end[1].write(f"please relay {token} for side {side * 16}\n".encode())
         return end
 
     async def waiting(self, source: str = "127.0.0.1") -> End:
         """A connection that waits."""
-        share = self.server._services._factories[1].wrappedFactory.waiting
+        share = self.server._services._factories[Speaks.RELAY].wrappedFactory.waiting
         before = share._sum
         end = await self.wish(secrets.token_hex(32), source=source)
         await until(lambda: share._sum == before + 1)
@@ -60,7 +61,7 @@ async def relay(**bounds: float) -> AsyncIterator[Relay]:
         yield there
         for _, writer in there.ends:
             writer.close()
-        factory = server._services._factories[1]
+        factory = server._services._factories[Speaks.RELAY]
         await until(lambda: not factory.protocols)
         for share in (factory.wrappedFactory.waiting, factory.wrappedFactory.ends):
             assert share._sum == 0
@@ -171,7 +172,7 @@ async def test_when_the_relay_is_busy_addresses_without_a_session_wait_first(tmp
         strangers = [await there.pair(f"127.0.0.{number}") for number in (2, 3)]
         member = await there.pair("127.0.0.1")
         busy = [asyncio.ensure_future(_passed(pair, 2_500_000)) for pair in strangers]
-        await until(lambda: there.server._services._factories[1].wrappedFactory.flows._strangers.level < 0)
+        await until(lambda: there.server._services._factories[Speaks.RELAY].wrappedFactory.flows._strangers.level < 0)
         await _passed(member, 500_000)
         assert not any(task.done() for task in busy)
         assert max(await asyncio.gather(*busy)) >= 0.4  # of 5 MB three are free, and the rest takes 0.7 s

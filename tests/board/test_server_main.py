@@ -85,6 +85,6 @@ async def test_the_text_says_what_to_type_elsewhere(tmp_path):
             "p2p worker --board 127.0.0.1:",
             "SHA256:",
             "ssh -p ",
-            "--host 0.0.0.0",
+            "--host ::",
         ):
             assert words in text

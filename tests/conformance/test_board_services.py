@@ -8,6 +8,8 @@ import socket
 
 from board_support import PATIENCE, running, until
 
+from p2p_ipython.board.server.opening import Speaks
+
 
 async def test_two_wormholes_meet_at_the_boards_mailbox():
     from twisted.internet import reactor
@@ -36,7 +38,7 @@ async def test_the_relay_joins_two_who_name_the_same_token_without_delay():
             writer.write(f"please relay {token} for side {side}\n".encode())
         for reader, _ in ends:
             assert await reader.readline() == b"ok\n"
-        relay = server._services._factories[1]
+        relay = server._services._factories[Speaks.RELAY]
         sockets = [wrapper.transport.socket for wrapper in relay.protocols]
         assert all(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for s in sockets)
         ends[0][1].write(b"through the relay\n")
@@ -52,12 +54,12 @@ async def test_the_services_end_with_the_board():
             _, host, port = server.addresses.relay.split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(f"please relay {secrets.token_hex(32)} for side {'a' * 16}\n".encode())
-            await until(lambda: server._services._factories[1].protocols)
+            await until(lambda: server._services._factories[Speaks.RELAY].protocols)
         try:
             assert await reader.read() == b""
         except ConnectionResetError:
             pass
         writer.close()
-        for port in (server._services.mailbox_port, server._services.relay_port):
+        for port in (server.ports[Speaks.MAILBOX], server.ports[Speaks.RELAY]):
             with socket.socket() as probe:
                 assert probe.connect_ex((host, port)) != 0

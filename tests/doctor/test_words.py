@@ -15,7 +15,7 @@ CHECK = next(check for check in CHECKS if check.name == "tcp")
 def test_port_22_that_is_blocked_is_said_to_be_the_networks_doing() -> None:
     why, todo = explain_silence("pipe.pico.sh", 22, Surroundings(https_open=True, proxy="proxy:8080"))
     assert why == "pipe.pico.sh answers on port 443 and not on port 22: this network blocks port 22 (SSH)"
-    for way in ("another network", "`ProxyJump`", "`p2p board --host 0.0.0.0 --port 443`"):
+    for way in ("another network", "`ProxyJump`", "`p2p board --host :: --port 443`"):
         assert way in todo
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 from p2p_ipython.errors import ConfigError, WrongPeer
@@ -105,3 +109,23 @@ def test_a_relay_is_written_tcp_host_port() -> None:
 def test_a_text_that_is_no_relay_is_answered_with_how_to_write_one(text: str) -> None:
     with pytest.raises(ConfigError, match="tcp:HOST:PORT"):
         parse_relay(text)
+
+
+def test_addresses_that_lead_nowhere_from_elsewhere_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    interfaces = {
+        "lo": ["127.0.0.1", "::1"],
+        "docker0": ["172.17.0.1"],
+        "br-0123456789ab": [f"172.{number}.0.1" for number in range(18, 32)],
+        "tailscale0": ["100.64.0.7", "fd7a::7"],
+        "wlp3s0": ["192.168.1.7", "2001:db8::7", "fe80::7%wlp3s0"],
+    }
+
+    def address(text: str) -> SimpleNamespace:
+        return SimpleNamespace(family=socket.AF_INET6 if ":" in text else socket.AF_INET, address=text)
+
+    there = {name: [address(each) for each in addresses] for name, addresses in interfaces.items()}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: there)
+    hints = [hint.host for hint in own_hints(4001, None, local=False)]
+    assert hints[:5] == ["192.168.1.7", "2001:db8::7", "100.64.0.7", "fd7a::7", "172.17.0.1"]
+    assert len(hints) == MAX_HINTS
+    assert own_hints(4001, None, local=True)[0].host == "127.0.0.1"

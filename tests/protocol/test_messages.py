@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -235,6 +236,8 @@ def test_a_rendezvous_comes_back_as_it_was() -> None:
     for relay in ("", "tcp:relay.example:4001"):
         rendezvous = Rendezvous("7-some-code", "ws://mailbox.example:4000/v1", relay)
         assert decode_rendezvous(encode_rendezvous(rendezvous)) == rendezvous
+        assert b"own" not in encode_rendezvous(rendezvous)
+    assert decode_rendezvous(encode_rendezvous(replace(rendezvous, own=True))).own
 
 
 def test_a_rendezvous_shows_its_code_nowhere() -> None:

@@ -274,7 +274,7 @@ def test_the_tables_of_frames_say_a_type_for_each_field() -> None:
 def test_the_example_of_a_boards_services_is_what_a_board_prints() -> None:
     (text,) = examples("json services")
     assert json.dumps(json.loads(text)) == text
-    assert set(json.loads(text)) == {"mailbox", "relay"}
+    assert set(json.loads(text)) == {"mailbox", "relay", "port"}
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH is not installed")
@@ -313,7 +313,7 @@ async def test_the_ssh_command_of_the_page_joins_a_topic_of_a_real_board(tmp_pat
         example = json.loads(examples("json services")[0])
         found = json.loads(said)
         assert found.keys() == example.keys()
-        shapes = [{name: re.sub(r"[\d.]+", "N", text) for name, text in one.items()} for one in (found, example)]
+        shapes = [{name: re.sub(r"[\d.]+", "N", str(text)) for name, text in one.items()} for one in (found, example)]
         assert shapes[0] == shapes[1]
         await until(lambda: not board.connections)
 

@@ -13,6 +13,7 @@ from typing import Any
 import paramiko
 
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, SSHOptions, route
+from p2p_ipython.board.client.eyeballs import connect
 from p2p_ipython.board.client.keys import KeyChoice, Passphrase, choose_among
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.board.client.tunnel import Tunnel
@@ -118,7 +119,7 @@ class Way:
             raise BoardUnreachable(self.reason, hint="Connect again.")
         hint = "Check the address and the port (a board of ours listens on 2222 unless told otherwise)."
         try:
-            sock = socket.create_connection((hop.host, hop.port), timeout=seconds_left(deadline))
+            sock = connect(hop.host, hop.port, seconds_left(deadline))
         except (socket.gaierror, UnicodeError):  # the latter for what can't be a name, as a..b
             raise BoardUnreachable(
                 f"there is no host called {hop.host}", hint="Check the name; is this machine online?"

@@ -12,9 +12,7 @@ decisions are made here, on the event loop, from what the threads report:
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 import shlex
 import time
 from pathlib import Path
@@ -26,6 +24,7 @@ from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, pars
 from p2p_ipython.board.client.connection import PROBE_EVERY, Connection
 from p2p_ipython.board.client.dial import Target
 from p2p_ipython.board.client.keys import KeyChoice, Passphrase
+from p2p_ipython.board.client.services import parse_services
 from p2p_ipython.board.lines import Backoff, ordinal
 from p2p_ipython.board.session import Lines
 from p2p_ipython.config import Settings
@@ -159,20 +158,10 @@ class SSHBoard:
         return await in_thread("p2p-board-ask", lambda: connection.ask(command))
 
     async def services(self) -> dict[str, str] | None:
-        """Where the board's own ``mailbox`` and ``relay`` are; None if it has none (pico's has none)."""
+        """Return where the board's own ``mailbox`` and ``relay`` are; None if it has none (pico's has none)."""
+        connection = self._connection
         answer, _ = await self.ask("p2p")
-        try:
-            found = json.loads(answer)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(found, dict):
-            return None
-        mailbox, relay = found.get("mailbox"), found.get("relay")
-        if not isinstance(mailbox, str) or not re.fullmatch(r"wss?://[^\s]{1,250}", mailbox):
-            return None
-        if not isinstance(relay, str) or not re.fullmatch(r"tcp:[^\s]{1,250}:\d{1,5}", relay):
-            return None
-        return {"mailbox": mailbox, "relay": relay}
+        return parse_services(answer, connection.way.route if connection is not None else None)
 
     # What follows runs on the event loop, told by a connection's threads
 

@@ -24,20 +24,21 @@ _ARRIVALS = "tests/board/test_arrivals.py::test_"
 _SERVER = "tests/conformance/test_board_server.py::test_"
 _MAILBOX = "tests/board/test_mailbox.py::test_"
 _RELAY = "tests/board/test_relay.py::test_"
+_PORT = "tests/board/test_one_port.py::test_"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """The bounds of a board. Those of bytes, counts and seconds are in these units."""
 
-    # Connections, of each port
+    # Connections, of each protocol
     connections: int = bound(
-        4096, "", "connections of each port (fewer, if the process may open fewer files)",
+        4096, "", "connections of each protocol (fewer, if the process may open fewer files)",
         "the newcomer is refused with a word, unless a connection without a session makes room, or one of a crowd",
         _CROWDS + "a_crowd_at_one_port_is_refused_once_its_share_is_used_and_the_others_stay_open",
     )  # fmt: skip
     crowd: int = bound(
-        256, "", "connections of one address that stay when the port is full",
+        256, "", "connections of one address that stay when SSH has all of its own",
         "its newest makes room for somebody of another address",
         _ARRIVALS + "when_a_board_is_full_of_one_crowd_its_newest_makes_room",
     )  # fmt: skip
@@ -49,6 +50,20 @@ class Bounds:
     proxy_header: int = bound(
         536, "bytes", "of a PROXY header, which is read from the address of --proxy only",
         "the connection is cut", "tests/board/test_proxy.py::test_a_header_that_does_not_end_is_refused",
+    )  # fmt: skip
+
+    undecided_each: int = bound(
+        256, "", "of one address that have not said which protocol they speak (in all, as many as each protocol has)",
+        "its oldest is cut; in all, the oldest of the largest crowd",
+        _PORT + "a_crowd_that_says_nothing_loses_its_oldest_and_others_get_in",
+    )  # fmt: skip
+    silence: float = bound(
+        1, "s", "that a newcomer may say nothing at a port of several protocols", "it is SSH's",
+        _PORT + "a_client_that_is_silent_for_a_second_is_sshs",
+    )  # fmt: skip
+    opening: float = bound(
+        5, "s", "until it is known which protocol a connection speaks, a proxy's header included",
+        "the connection is cut", _PORT + "a_client_that_stops_in_its_first_word_is_cut",
     )  # fmt: skip
 
     # SSH, before the key is proved

@@ -16,11 +16,12 @@ import sys
 import time
 
 from p2p_ipython.board.server.bounds import Bounds
-from p2p_ipython.board.server.limits import PORTS, Seldom
+from p2p_ipython.board.server.limits import SHARES, Seldom
 
 log = logging.getLogger(__name__)
 
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 _BACKLOG = 512
 """Connections that the kernel keeps until they are accepted; it may take fewer."""
 _AT_ONCE = 100
@@ -45,7 +46,7 @@ def raise_limit() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = Bounds.descriptors + PORTS * Bounds.connections
+    wanted = Bounds.descriptors + SHARES * Bounds.connections
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -73,7 +74,7 @@ class ReservedSocket(socket.socket):
                 if error.errno not in _USED_UP:
                     raise
                 if self._seldom.say(time.monotonic()):
-                    log.error("SSH connections are refused: %s; the limit is %d files", error.strerror, limit())
+                    log.error("connections are refused: %s; the limit is %d files", error.strerror, limit())
                 if not self._turned_away():
                     # asyncio tries 100 times before it waits for a second: spare it 98.
                     self._tired = not self._tired
@@ -106,8 +107,27 @@ class ReservedSocket(socket.socket):
         return True
 
 
-def listening(host: str, port: int, seldom: Seldom) -> ReservedSocket:
-    """Return a socket that listens on an address, a port of 0 being any. Raises ``OSError``."""
+def listening(host: str, port: int, seldom: Seldom) -> list[ReservedSocket]:
+    """Return the sockets that listen on an address, a port of 0 being any. Raises ``OSError``.
+
+    ``::`` is all addresses, also those of IPv4. They get a socket of their own, so that none looks like one of IPv6.
+    """
+    if host != "::":
+        return [_listening(host, port, seldom)]
+    try:
+        everywhere = _listening("::", port, seldom)
+    except OSError as error:
+        if error.errno not in _NO_IPV6:
+            raise
+        return [_listening("0.0.0.0", port, seldom)]  # noqa: S104 - as asked for
+    try:
+        return [everywhere, _listening("0.0.0.0", int(everywhere.getsockname()[1]), seldom)]  # noqa: S104
+    except BaseException:
+        everywhere.close()
+        raise
+
+
+def _listening(host: str, port: int, seldom: Seldom) -> ReservedSocket:
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     listener = ReservedSocket(family, socket.SOCK_STREAM)
     try:

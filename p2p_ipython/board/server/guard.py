@@ -8,8 +8,7 @@ The guard stands between a connection's socket and asyncssh:
 * each packet counts, and each key exchange; a connection that has sent too many is read again a little later;
 * a client that makes the board answer, and doesn't read the answers, is cut. Packets that wait for the end of
   a key exchange are such answers, too;
-* packets over ``Bounds.packet`` end the connection;
-* what comes from a proxy begins with the header that says for whom.
+* packets over ``Bounds.packet`` end the connection.
 
 It reaches into asyncssh where asyncssh has no public way. tests/board/test_strangers.py fails when that goes nowhere.
 """
@@ -18,47 +17,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import asyncssh
 
 from p2p_ipython.board.server.bounds import Bounds
 from p2p_ipython.board.server.limits import KEY_EXCHANGE, PACKET, Bucket, Seldom
-from p2p_ipython.board.server.proxy import Nonsense, ProxyHeader
 
 log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Reads one connection for asyncssh.
-
-    ``located`` is called with the client's address, or with None if a proxy speaks for itself, before anything is
-    parsed; without it the connection isn't from a proxy.
-    """
+    """Reads one connection for asyncssh."""
 
     def __init__(
         self,
         connection: asyncssh.SSHServerConnection,
         bounds: Bounds,
         seldom: Seldom,
-        located: Callable[[str | None], None] | None = None,
     ) -> None:
         self._connection: Any = connection
         self._loop = asyncio.get_running_loop()
         self._bucket = Bucket(bounds.rate, bounds.burst, self._loop.time())
         self._bounds = bounds
         self._seldom = seldom
-        self._located = located
-        self._header = None if located is None else ProxyHeader(bounds.proxy_header)
         self._receive = self._connection.data_received
         self._keys = self._connection._recv_encryption
         self._packets = 0
         self._rest = b""
         self._timer: asyncio.TimerHandle | None = None
         vars(connection).update(data_received=self._data_received, _max_recv_pktlen=bounds.packet)
-        # The most that the loop reads from this socket in its turn.
-        vars(self._connection._transport)["max_size"] = bounds.slice
 
     def wait(self, seconds: float) -> None:
         """Read nothing for so long."""
@@ -74,17 +62,6 @@ class Guard:
             self._timer = None
 
     def _data_received(self, data: bytes, datatype: int | None = None) -> None:
-        if self._header is not None:
-            try:
-                rest = self._header.feed(data)
-            except Nonsense:
-                self._connection.abort()
-                return
-            if rest is None:
-                return
-            assert self._located is not None
-            self._located(self._header.address)
-            self._header, data = None, rest
         self._rest += data
         if self._timer is None:
             self._read()

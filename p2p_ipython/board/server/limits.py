@@ -16,8 +16,8 @@ PACKET = 128
 KEY_EXCHANGE = 64 << 10
 """The cost of a key exchange in that budget, bytes."""
 
-PORTS = 3
-"""The ports of a board: SSH, mailbox, relay."""
+SHARES = 4
+"""The shares of a board's connections: SSH, mailbox, relay, and those that have not said which of these they speak."""
 
 SAY_EVERY = 60.0
 """A warning that strangers can cause is logged once in so long, s."""
@@ -27,8 +27,8 @@ KEPT = 4
 
 
 def connections_each(descriptors: int, most: int, spare: int) -> int:
-    """Share what a process may open among the board's ports, so that a crowd at one doesn't close the others."""
-    return max(1, min(most, (descriptors - spare) // PORTS))
+    """Share what a process may open among the board's protocols, so that a crowd at one doesn't close the others."""
+    return max(1, min(most, (descriptors - spare) // SHARES))
 
 
 def neighbourhood(host: str) -> str:

@@ -81,11 +81,13 @@ def _as_json(where: Addresses) -> str:
 def _as_text(where: Addresses) -> str:
     host = where.host
     there = f"[{host}]:{where.port}" if ":" in host else f"{host}:{where.port}"
+    others = {each.rpartition(":")[2].partition("/")[0] for each in (where.mailbox, where.relay)}
+    ports = f", all on port {where.port}" if others == {str(where.port)} else ""
     reach = ""
     if ipaddress.ip_address(host).is_loopback:
-        reach = "\nOnly this machine can reach it; for others give --host 0.0.0.0 (or one of its addresses).\n"
+        reach = "\nOnly this machine can reach it; for others give --host :: (or one of its addresses).\n"
     return f"""\
-The board is ready, with a wormhole mailbox and a transit relay of its own.
+The board is ready, with a wormhole mailbox and a transit relay of its own{ports}.
 Its host key is {where.fingerprint}
 {reach}
 In a notebook:   %p2p_connect {there} --cluster NAME --accept-host-key {where.fingerprint}

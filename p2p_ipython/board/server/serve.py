@@ -35,10 +35,7 @@ async def serve(options: ServerOptions, make: type[BoardServer] = BoardServer) -
     host = await _literal(options.host)
     services = None
     if make.has_services:
-        try:
-            services = Services(host, options)
-        except OSError as error:
-            raise _taken(error) from None
+        services = Services(options)
     server = make(options, host, users, services, key)
     try:
         await server.listen()

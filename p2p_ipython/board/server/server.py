@@ -27,11 +27,12 @@ import asyncssh
 from asyncssh.kex import get_kex_algs
 
 from p2p_ipython.board.server.arrivals import Arrivals
-from p2p_ipython.board.server.descriptors import listening
+from p2p_ipython.board.server.door import Door
 from p2p_ipython.board.server.fanout import Fanout
 from p2p_ipython.board.server.guard import Guard
 from p2p_ipython.board.server.limits import Bucket, Seldom, Unread, neighbourhood
-from p2p_ipython.board.server.options import Addresses, ServerOptions, outward_address
+from p2p_ipython.board.server.opening import Opened, Speaks
+from p2p_ipython.board.server.options import Addresses, ServerOptions, outward_address, split_place
 from p2p_ipython.board.server.services import Services
 from p2p_ipython.board.server.session import KeyInUse, Session
 from p2p_ipython.board.server.users import Users
@@ -88,19 +89,22 @@ class BoardServer:
         self._most_keys = options.keys
         self._warned: defaultdict[str, Seldom] = defaultdict(lambda: Seldom(options.say_every))
         self._looking: asyncio.TimerHandle | None = None
-        self._acceptor: asyncssh.SSHAcceptor
+        self._door = Door(options, self._take)
+        self._for: dict[asyncssh.SSHServerConnection, str] = {}
+        self._ssh: asyncssh.SSHServerConnectionOptions
+        self.ports: dict[Speaks, int] = {}
+        """Where each of the board's protocols is served."""
         self.addresses: Addresses
 
     async def listen(self) -> None:
-        """Start listening for SSH. ``serve`` does this."""
+        """Start listening. ``serve`` does this. Raises ``OSError`` when a port can't be had; nothing listens then."""
         options = self.options
         stand_in_for_home()  # asyncssh asks for it, and reads nothing there
-        listener = listening(self._host, options.port, self.seldom("no descriptors"))
-        self._acceptor = await asyncssh.listen(
-            sock=listener,
+        self._ssh = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: _Connection(self),
             server_host_keys=[self._key],
             config=None,
+            gss_host=None,  # without it, asyncssh looks this machine's full name up at each log-in
             encoding=None,
             line_editor=False,
             agent_forwarding=False,
@@ -111,13 +115,20 @@ class BoardServer:
             window=options.window,
             **ALGORITHMS,
         )
+        for port, offered in self._offers():
+            try:
+                there = await self._door.open(self._host, port, offered)
+            except BaseException:
+                self._door.close()
+                raise
+            self.ports.update(dict.fromkeys(offered, there))
         self._look_around()
         host = self._host
         if ipaddress.ip_address(host).is_unspecified:
-            host = outward_address(ipaddress.ip_address(host).version)
+            host = outward_address(host)
         self.addresses = Addresses(
             host,
-            self._acceptor.get_port(),
+            self.ports[Speaks.SSH],
             *self.services_at(host),
             host_key=self._key.export_public_key("openssh").decode().strip(),
             fingerprint=self._key.get_fingerprint(),
@@ -125,15 +136,22 @@ class BoardServer:
 
     def services_at(self, host: str) -> tuple[str, str]:
         """Return the mailbox's URL and the relay's hint, for somebody who reaches this machine at ``host``."""
-        host = self.options.advertise or host
         if self._services is None:
             return "", ""
-        netloc = f"[{host}]" if ":" in host else host
-        return f"ws://{netloc}:{self._services.mailbox_port}/v1", f"tcp:{netloc}:{self._services.relay_port}"
+        advertised, port = split_place(self.options.advertise or host)
+        netloc = f"[{advertised}]" if ":" in advertised else advertised
+        mailbox, relay = (port or self.ports[each] for each in (Speaks.MAILBOX, Speaks.RELAY))
+        return f"ws://{netloc}:{mailbox}/v1", f"tcp:{netloc}:{relay}"
+
+    def describe_services(self, host: str) -> dict[str, Any]:
+        """Return the answer to ``p2p``, for somebody who reaches this machine at ``host``."""
+        mailbox, relay = self.services_at(host)
+        told: dict[str, Any] = {"mailbox": mailbox, "relay": relay, "port": self.ports[Speaks.SSH]}
+        return told | ({"advertised": True} if self.options.advertise else {})
 
     async def close(self) -> None:
         """Stop listening, end every session, and the mailbox and the relay with them. Idempotent."""
-        self._acceptor.close()
+        self._door.close()
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
@@ -141,7 +159,7 @@ class BoardServer:
         if ending:
             await asyncio.wait(ending)
         self.fanout.close()
-        await self._acceptor.wait_closed()
+        await self._door.wait_closed()
         if self._services is not None:
             await self._services.close()
 
@@ -188,6 +206,43 @@ class BoardServer:
                 "SSH connections refused: %d, the last because of %s; there are %d already",
                 count, why, len(self.arrivals),
             )  # fmt: skip
+
+    def _offers(self) -> list[tuple[int, set[Speaks]]]:
+        """Return the ports on which to listen, and the protocols of each."""
+        ports = [(self.options.port, {Speaks.SSH})]
+        if self._services is not None:
+            options = self.options
+            for speaks, port in ((Speaks.MAILBOX, options.mailbox_port), (Speaks.RELAY, options.relay_port)):
+                same = [offered for there, offered in ports if port and port == there]
+                if port is None:
+                    ports[0][1].add(speaks)
+                elif same:
+                    same[0].add(speaks)
+                else:
+                    ports.append((port, {speaks}))
+        return ports
+
+    def _take(self, opened: Opened, transport: asyncio.Transport) -> None:
+        """Hand a connection to its protocol, with what it has said."""
+        if opened.speaks is not Speaks.SSH:
+            assert self._services is not None
+            self._services.take(opened, transport)
+            return
+        connection = asyncssh.SSHServerConnection(asyncio.get_running_loop(), self._ssh)
+        if opened.address is not None:
+            self._for[connection] = opened.address
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if opened.data:
+            connection.data_received(opened.data)
+
+    def client_of(self, connection: asyncssh.SSHServerConnection) -> str:
+        """Return the address of a new connection's client, which a proxy may have given."""
+        host, port = connection.get_extra_info("peername")[:2]
+        if connection in self._for:
+            host = self._for.pop(connection)
+            connection.set_extra_info(peername=(host, port))
+        return str(host)
 
     def _look_around(self) -> None:
         loop = asyncio.get_running_loop()
@@ -249,27 +304,15 @@ class _Connection(asyncssh.SSHServer):
         self.address = ""
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        options = self._server.options
         self._connection = conn
-        host = conn.get_extra_info("peername")[0]
-        proxied = options.proxy is not None and neighbourhood(host) == neighbourhood(options.proxy)
-        located = self._located if proxied else None
-        self._guard = Guard(conn, options, self._server.seldom("answers"), located)
+        self._guard = Guard(conn, self._server.options, self._server.seldom("answers"))
         self._server.connections.add(conn)
-        if not proxied:
-            self._arrive(host)
+        self._arrive(self._server.client_of(conn))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.close()
         self._server.connections.discard(self._connection)
         self._server.arrivals.leave(self._connection)
-
-    def _located(self, host: str | None) -> None:
-        """Note for whom a proxy has connected."""
-        proxy, port = self._connection.get_extra_info("peername")[:2]
-        if host is not None:
-            self._connection.set_extra_info(peername=(host, port))
-        self._arrive(host or proxy)
 
     def _arrive(self, host: str) -> None:
         now = asyncio.get_running_loop().time()

@@ -8,7 +8,7 @@ import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import asyncssh
 
@@ -77,8 +77,8 @@ class SessionServer(Protocol):
         """Return what decides how often a kind of warning is logged."""
         ...
 
-    def services_at(self, host: str) -> tuple[str, str]:
-        """Return where the mailbox and the relay are."""
+    def describe_services(self, host: str) -> dict[str, Any]:
+        """Return the answer to ``p2p``."""
         ...
 
     def do(self, actions: list[Action]) -> None:
@@ -176,8 +176,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             case commands.WhoAmI():
                 self._finish(self._server.users.describe(self._user))
             case commands.Services():
-                mailbox, relay = self._server.services_at(self._local()[0])
-                self._finish(json.dumps({"mailbox": mailbox, "relay": relay}) + "\n")
+                self._finish(json.dumps(self._server.describe_services(self._local()[0])) + "\n")
             case commands.Unknown():
                 self._finish("")
             case commands.Bad(usage):
