@@ -67,6 +67,10 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         inner_max_num_threads: int | None = None,
     ) -> None:
         """Take the connected cluster if none is given. Raises ``UsageError``."""
+        if cluster is not None and not isinstance(cluster, Cluster):
+            raise UsageError(
+                f"cluster={cluster!r:.80} is no cluster", hint="Give what p2p_ipython.connect() returned, or nothing."
+            )
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self.cluster = cluster if cluster is not None else _connected()
         self._ways: weakref.WeakKeyDictionary[Any, _Way] = weakref.WeakKeyDictionary()

@@ -12,7 +12,6 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any
 
@@ -43,16 +42,21 @@ def failed_call(function: Callable[..., Any], arguments: Sequence[Any], keywords
     return _made.pop() if function is call_batch and _made else (function, arguments, keywords)
 
 
-def _nested(level: int) -> AbstractContextManager[Any]:
-    """Have joblib's calls in the block stay in this process."""
+@contextlib.contextmanager
+def _nested(level: int) -> Iterator[None]:
+    """Have joblib's calls in the block stay in this process, also those that ask for the cluster by its name."""
     try:
         parallel: Any = import_module("joblib.parallel")
     except ImportError:
-        return contextlib.nullcontext()
-
-    parallel.BACKENDS.setdefault("p2p", _inside)  # for those that ask for the cluster by its name
-    made: AbstractContextManager[Any] = parallel.parallel_config(backend=_inside(level), n_jobs=None)
-    return made
+        yield
+        return
+    before = parallel.BACKENDS.get("p2p", _inside)
+    parallel.BACKENDS["p2p"] = _inside
+    try:
+        with parallel.parallel_config(backend=_inside(level), n_jobs=None):
+            yield
+    finally:
+        parallel.BACKENDS["p2p"] = before
 
 
 def _inside(nesting_level: int | None = None, **_options: object) -> Any:
