@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -325,3 +326,23 @@ def test_a_remembered_function_is_called_once_for_all_workers_of_a_machine(clust
     assert Parallel()(delayed(slow)(n) for n in range(6)) == [0, 1, 4, 9, 16, 25]
     assert Parallel()(delayed(slow)(n) for n in range(6)) == [0, 1, 4, 9, 16, 25]
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_where_its_folder_is_not_a_remembered_function_computes_each_time(cluster: Cluster, tmp_path: Path) -> None:
+    memory = joblib.Memory(tmp_path / "memory", verbose=0)
+    log = tmp_path / "log"
+
+    def slow(n: int) -> int:
+        with open(log, "a") as file:
+            print(n, file=file)
+        return n * n
+
+    def within(n: int) -> tuple[int, bool]:
+        return memory.cache(slow)(n), memory.store_backend is None
+
+    kept = memory.cache(slow)
+    shutil.rmtree(tmp_path / "memory")  # as on a machine that never had it
+    assert [cluster.submit(kept, 3).result(PATIENCE) for _ in range(2)] == [9, 9]
+    assert cluster.submit(within, 4).result(PATIENCE) == (16, True)
+    assert log.read_text().split() == ["3", "3", "4"]
+    assert not (tmp_path / "memory").exists()
