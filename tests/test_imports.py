@@ -18,6 +18,7 @@ HEAVY = {
     "cloudpickle",
     "cryptography",
     "ipywidgets",
+    "joblib",
     "nacl",
     "numpy",
     "paramiko",

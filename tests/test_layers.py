@@ -10,7 +10,7 @@ The blocks, lowest first; those on one line don't import one another::
     lending                              the lender's policy and log, and the way to workers here
     worker | client | doctor
     notebook
-    cli bench rehearsal
+    cli bench joblib rehearsal
 
 """
 
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "notebook": BASE | {"protocol", "task", "board", "link", "members", "client", "lending"},
     "rehearsal": BASE | {"protocol", "task", "board", "link", "sandbox", "members", "client", "worker"},
     "bench": BASE | {"client"},
+    "joblib": {"client"},
     "doctor": BASE | {"protocol", "board", "link"},
     "__main__": {"cli"},
     "cli": BASE

@@ -82,6 +82,24 @@ def test_real_data_gives_on_workers_what_it_gives_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_scikit_learn_finds_on_workers_what_it_finds_here(tmp_path: Path) -> None:
+    done = execute(NOTEBOOKS / "06-scikit-learn.ipynb", tmp_path / "to", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    executed = cells(tmp_path / "to" / "06-scikit-learn.ipynb")
+    assert errors(executed) == []
+    assert "'gamma': 0.001" in shown(executed, "search.best_params_")
+    assert "results are equal: True" in shown(executed, "results are equal")
+    assert "the forest reads 9" in shown(executed, "forest.score")
+    assert sorted(line.split()[0] for line in shown(executed, "spread").splitlines() if line) == [
+        str(n) for n in range(10)
+    ]
+    assert ["computing 12" in shown(executed, f"%%p2p {name}") for name in ("first", "second")] == [True, False]
+    assert "(True, 144)" in shown(executed, "check_call_in_cache")
+    nothing_is_left(tmp_path, "tmp*")
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_friends_share_a_cluster_over_a_board_of_their_own(tmp_path: Path) -> None:
     done = execute(NOTEBOOKS / "03-friends.ipynb", tmp_path / "to", TMPDIR=str(tmp_path))

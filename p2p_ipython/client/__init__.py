@@ -23,6 +23,7 @@ How it works::
     follow       collects changes for those who watch
     face         the synchronous face of what happens on the loop
     aside        threads for calls that may block
+    offers       has joblib know the backend "p2p", once it is imported; joblib_backend is that
     ending       the one ending, when the interpreter ends
 
 What people see::

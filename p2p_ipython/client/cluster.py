@@ -448,6 +448,12 @@ _patience = _Patience()
 _open: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
+def open_clusters() -> list[Cluster]:
+    """Return the clusters of this process that take tasks."""
+    cores = [(each, each._core) for each in _open]
+    return [each for each, core in cores if not (core.closed or core.shut) and core.pid == os.getpid()]
+
+
 def _end_forgotten(core: ClusterCore, hurries: bool) -> None:
     """Shut down a cluster that nobody has any more, as for any executor; on the loop's thread."""
     if core.closed or core.shut or core.pid != os.getpid():

@@ -15,6 +15,7 @@ from p2p_ipython.client import views as views_module
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.core import ClusterCore
+from p2p_ipython.client.offers import offer
 from p2p_ipython.client.printing import DRAIN
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, UsageError
@@ -136,6 +137,7 @@ def connect(
     )
     made = Cluster(core)
     _tell(made)
+    offer()
     try:
         made._open()
     finally:

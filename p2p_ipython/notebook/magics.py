@@ -30,6 +30,7 @@ from traitlets import Bool, Float
 
 from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
+from p2p_ipython.client.offers import offer
 from p2p_ipython.client.options import seed_of
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.task_options import checked
@@ -95,6 +96,7 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
     magics.registration = Registration(ip, magics, panels)
     ip.register_magics(LendingMagics(ip, magics))
     completion.load(ip, [P2PMagics, FriendsMagics, LendingMagics])
+    offer()
     return magics
 
 

@@ -22,7 +22,7 @@ from operator import attrgetter
 from types import FunctionType
 from typing import Any
 
-from p2p_ipython.task import widgets
+from p2p_ipython.task import memories, widgets
 from p2p_ipython.task.objects import made_by_base, object_taken_apart
 
 Reducer = Callable[[Any], Any]
@@ -199,6 +199,8 @@ _REDUCERS: Mapping[str, Reducer] = {
     "numpy.ma.core.MaskedArray": _masked_taken_apart,
     widgets.CLASS: _widget_taken_apart,
     "matplotlib.figure.Figure": _figure_taken_apart,
+    "joblib.memory.Memory": memories.taken_apart,
+    "joblib.memory.MemorizedFunc": memories.taken_apart,
     # Its own pickle refuses; errors of formulas hold it.
     "patsy.origin.Origin": lambda origin: (type(origin), attrgetter("code", "start", "end")(origin)),
     "_csv.writer": _writer_taken_apart,

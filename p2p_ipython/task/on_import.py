@@ -15,15 +15,32 @@ from typing import Any
 Then = Callable[[], object]
 
 
-class _Finder:
+class Imports:
     """A finder of modules that finds none itself: it has the others look, and watches the loading."""
 
     def __init__(self) -> None:
-        self.waiting: dict[str, list[Then]] = {}
+        self._waiting: dict[str, list[Then]] = {}
         self._busy: set[str] = set()
 
+    def call(self, name: str, then: Then) -> None:
+        """Call ``then`` now if the module ``name`` has been imported, else once it is, until ``forget``."""
+        module = sys.modules.get(name)
+        if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+            then()
+            return
+        self._waiting.setdefault(name, []).append(then)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def forget(self) -> None:
+        """Call nothing more."""
+        self._waiting.clear()
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        if name not in self.waiting or name in self._busy:
+        """For the interpreter, which asks each finder."""
+        if name not in self._waiting or name in self._busy:
             return None
         self._busy.add(name)
         try:
@@ -38,7 +55,7 @@ class _Finder:
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module
             load(module)
-            for then in self.waiting.pop(name, ()):
+            for then in self._waiting.pop(name, ()):
                 then()
 
         try:
@@ -48,22 +65,7 @@ class _Finder:
         return spec
 
 
-_finder = _Finder()
-
-
-def on_import(name: str, then: Then) -> None:
-    """Call ``then`` now if the module ``name`` has been imported, else once it is, until ``forget``."""
-    module = sys.modules.get(name)
-    if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
-        then()
-        return
-    _finder.waiting.setdefault(name, []).append(then)
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
-
-
-def forget() -> None:
-    """Call nothing more."""
-    _finder.waiting.clear()
-    if _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
+_of_tasks = Imports()
+on_import = _of_tasks.call
+"""Does it for the task that runs."""
+forget = _of_tasks.forget

@@ -43,6 +43,7 @@ from p2p_ipython.task import (
     ended,
     libraries,
     log_settings,
+    memories,
     objects,
     seeds,
     sources,
@@ -485,7 +486,7 @@ _BUILDERS = {
     id(part): part
     for module in (
         *(by_identity, by_value, classes, cloudpickle.cloudpickle, datum, libraries, log_settings, objects, sources),
-        *(unstarted, widgets),
+        *(memories, unstarted, widgets),
     )
     for part in vars(module).values()
     if isinstance(part, FunctionType | type) and part.__module__ == module.__name__

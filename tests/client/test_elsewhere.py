@@ -15,12 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import joblib
 import pytest
 
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.lending import SANDBOXES
-from p2p_ipython.errors import BoardUnreachable, ConfigError, HostKeyChanged, HostKeyUnknown, NoKey, UsageError
+from p2p_ipython.errors import (
+    BoardUnreachable,
+    ConfigError,
+    HostKeyChanged,
+    HostKeyUnknown,
+    NoKey,
+    UsageError,
+    WorkerLost,
+)
 from p2p_ipython.loop import background
 
 PATIENCE = 60.0
@@ -196,6 +205,56 @@ def test_a_worker_ends_when_its_time_is_up(board: dict) -> None:
     arguments = ["--board", where, "--cluster", "mine", "--duration", "1s", "--accept-host-key", pin]
     with command("worker", *arguments) as worker:
         assert worker.wait(PATIENCE) == 0
+
+
+def beside_others(n: int, folder: str) -> int:
+    """Return ``n``; the first one waits for ``go``, and later ones for five at a time."""
+    mark, place = Path(folder, str(n)), Path(folder)
+    mark.touch()
+    end = time.monotonic() + PATIENCE
+    while not (place / "go").exists() or (n >= 4 and len(list(place.glob("[0-9]*"))) < 5):
+        if (place / "met").exists():
+            break
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    if n >= 4:
+        (place / "met").touch()
+    mark.unlink()
+    return n
+
+
+def test_joblib_uses_workers_that_come_while_it_runs(board: dict, tmp_path: Path) -> None:
+    where, pin = address(board), board["fingerprint"]
+    arguments = ["worker", "--board", where, "--cluster", "mine", "--accept-host-key", pin]
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    with p2p_ipython.connect(where, cluster="mine", accept_host_key=pin) as cluster, command(*arguments):
+        cluster.wait_for_workers(1, timeout=PATIENCE)
+        with joblib.parallel_config("p2p", cluster=cluster):
+            assert joblib.effective_n_jobs(-1) == 1
+            calls = [joblib.delayed(beside_others)(n, str(folder)) for n in range(30)]
+            values = joblib.Parallel(batch_size=1, return_as="generator")(calls)
+            with command(*arguments, "--slots", "6"):
+                cluster.wait_for_workers(2, timeout=PATIENCE)
+                (folder / "go").touch()
+                assert list(values) == list(range(30))
+                assert joblib.effective_n_jobs(-1) == 7
+    assert (folder / "met").exists()
+
+
+def test_joblib_says_so_when_no_worker_comes(board: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    from p2p_ipython.client import joblib_backend
+
+    monkeypatch.setattr(joblib_backend, "PATIENCE", 0.1)
+    where, pin = address(board), board["fingerprint"]
+    with (
+        p2p_ipython.connect(where, cluster="mine", accept_host_key=pin) as cluster,
+        joblib.parallel_config("p2p", cluster=cluster),
+        pytest.raises(WorkerLost) as lost,
+    ):
+        joblib.Parallel()(joblib.delayed(abs)(n) for n in range(3))
+    assert "no worker is here" in str(lost.value)
+    assert f"p2p worker --board {where}" in lost.value.hint
 
 
 def test_an_unknown_host_key_is_refused_and_shown(board: dict) -> None:

@@ -178,6 +178,22 @@ def test_interrupting_a_wait_cancels_the_task(nb: Notebook) -> None:
     assert nb.run("%%p2p --wait\n1").value == "1"
 
 
+def test_joblib_knows_the_cluster_and_an_interrupt_ends_its_calls(nb: Notebook) -> None:
+    nb.run("import joblib, time\ndef square(n): return n * n\ndef slow(n): print('it runs'); time.sleep(600)")
+    within = "with joblib.parallel_config('p2p'):\n    joblib.Parallel()(joblib.delayed({})(n) for n in range(6))"
+    assert nb.run(f"{within.format('square').replace('    joblib', '    found = joblib')}\nfound").value == (
+        "[0, 1, 4, 9, 16, 25]"
+    )
+    cell = nb.start(within.format("slow"))
+    nb.until(lambda: "it runs" in cell.text)
+    nb.manager.interrupt_kernel()
+    nb.until(lambda: cell.idle)
+    assert cell.error is not None
+    assert cell.error["ename"] == "KeyboardInterrupt"
+    nb.until(lambda: nb.run("cluster._core.idle").value == "True")
+    assert nb.run("%%p2p --wait\n1").value == "1"
+
+
 def test_what_can_not_travel_is_said_before_anything_is_sent(nb: Notebook) -> None:
     nb.run("import threading\nlock = threading.Lock()\nn = len(cluster._core.store)\n_p2p = None")
     expected = {

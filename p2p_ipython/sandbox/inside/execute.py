@@ -48,6 +48,7 @@ from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.sandbox.inside.used_up import Limits
 from p2p_ipython.task import many, modules, safe, setup
 from p2p_ipython.task.around import Around
+from p2p_ipython.task.batches import failed_call
 from p2p_ipython.task.by_value import hold_referents
 from p2p_ipython.task.classes import forget_classes
 from p2p_ipython.task.datum import beside
@@ -244,7 +245,7 @@ class Executor:
                 value = _complete(function(*arguments, **keywords))
             except BaseException as error:
                 if function is not run_script:
-                    show_call(error, task.label, function, arguments, keywords)
+                    show_call(error, task.label, *failed_call(function, arguments, keywords))
                 raise _Failed(error, self._kind(error, "exception")) from None
             finally:
                 flush_figures()
