@@ -201,3 +201,9 @@ def background() -> BackgroundLoop:
         if _background is None or _background.pid != os.getpid():
             _background = BackgroundLoop()
         return _background
+
+
+def running_background() -> BackgroundLoop | None:
+    """Return the process's background loop if it has been started in this process; None otherwise."""
+    with _lock:
+        return _background if _background is not None and _background.pid == os.getpid() else None

@@ -15,6 +15,7 @@ How it works::
     frozen       tasks that are kept, to run again
     opening      the ways into a cluster: this machine, your own board, friends
     local        a personal cluster: a board and workers as child processes
+    inline       the same in this process: no board, no workers
     knocking     asks to join a shared cluster
     bridge       performs the client machine's actions on board and links
     inflow       bytes and frames that workers send

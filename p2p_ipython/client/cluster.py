@@ -27,8 +27,9 @@ from p2p_ipython.client.options import Options, TakesOptions
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterStatus
 from p2p_ipython.config import Settings
-from p2p_ipython.errors import CaptureError, UsageError
+from p2p_ipython.errors import UsageError
 from p2p_ipython.loop import background
+from p2p_ipython.task.running import cluster_here
 
 if TYPE_CHECKING:
     from p2p_ipython.client.bridge import Bridge
@@ -319,11 +320,7 @@ class Cluster(TakesOptions):
         return views_module.views.mimebundle(self) if views_module.views is not None else None
 
     def __reduce__(self) -> Any:
-        raise CaptureError(
-            "a cluster can't travel: a task can't submit tasks of its own",
-            hint="Submit from the notebook. A task may get another one's future as its argument, and waits for it: "
-            "cluster.submit(g, cluster.submit(f, x)).",
-        )
+        return cluster_here, ()  # in a task it is the task's own slot
 
     # -- the end --
 

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from p2p_ipython.client import views as views_module
 from p2p_ipython.client.aside import Aside
@@ -21,8 +23,12 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, UsageError
 from p2p_ipython.members.way import Way
 from p2p_ipython.sandbox.launch import CHOICES
+from p2p_ipython.task.running import in_task
 
 log = logging.getLogger(__name__)
+
+LOCAL, INLINE = "local", "inline"
+"""Targets on this machine: a personal cluster, and this process. A board of such a name has its port behind it."""
 
 PERSONAL = "personal"
 """Name of the cluster where none is given."""
@@ -68,8 +74,16 @@ def connect(
     does. ``name`` is what others see; ``progress`` is called with a few words at each step; the other keywords are
     settings, see config.py.
 
+    ``target`` "inline": tasks run in this process, each at once in the thread that submits it, so that a debugger sees
+    them. "local" is what no ``target`` is. In a task any target gives the task's own process, one slot, inline.
+
     Raises a ``BoardError`` that says what to do, ``ConfigError``, ``NotAdmitted``, or ``UsageError``.
     """
+    target = None if target == LOCAL else target
+    if in_task() or target == INLINE:
+        return _inline(
+            target, name=name or _user(), progress=progress, given=workers or sandbox or sandboxed, **settings
+        )
     if target is None and any(given is not None for given in (identity, accept_host_key, mailbox, relay)):
         raise UsageError(
             "identity, accept_host_key, mailbox and relay are for a board that runs elsewhere",
@@ -144,6 +158,32 @@ def connect(
         words.drain(DRAIN)
     _tell(made)
     return made
+
+
+def _inline(
+    target: str | None, *, name: str, progress: Callable[[str], None] | None, given: object, **settings: Any
+) -> Cluster:
+    """Return a cluster of this process; say so if it is one of a task. ``given``: options that it can't have."""
+    from p2p_ipython.client.inline.cluster import NESTED, inline
+
+    progress = progress or (lambda _text: None)
+    if in_task():
+        task = sys.modules["__main__"]  # each has its own
+        if _told.get(NESTED) is not task:
+            _told[NESTED] = task
+            sys.stderr.write(f"[{NESTED}]\n")
+    elif given:
+        raise UsageError(
+            "inline has no workers and no sandbox: tasks run in this process",
+            hint="Leave --workers and --sandbox out; or leave inline out, for a personal cluster on this machine.",
+        )
+    made = inline(name=name, settings=Settings.load(**settings), progress=progress)
+    _tell(made)
+    return made
+
+
+_told: WeakValueDictionary[str, ModuleType] = WeakValueDictionary()
+"""What the task that runs was told."""
 
 
 def _aside(progress: Callable[[str], None], words: Aside) -> Callable[[str], None]:

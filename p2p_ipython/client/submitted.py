@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p_ipython.client import future as future_module
 from p2p_ipython.client.arrived import Arrived
@@ -24,8 +24,21 @@ from p2p_ipython.errors import P2PError
 from p2p_ipython.task.buffer_store import BufferStore
 
 if TYPE_CHECKING:
-    from p2p_ipython.client.bridge import Bridge
     from p2p_ipython.task.task import Task
+
+
+class Bridge(Protocol):
+    """Has tasks run: the bridge to workers, or something in its place."""
+
+    def submit(self, task: Task, future: Future[Any], sink: OutputSink | None) -> None:
+        """Take a task, and its pins."""
+
+    def withdraw(self, task_id: str) -> None:
+        """Cancel a task; return at once."""
+
+    def why(self, task_id: str) -> str:
+        """Where a task is, or why it waits, in words; "" when it is over."""
+        ...
 
 
 class Submitted:
@@ -49,7 +62,7 @@ class Submitted:
         ``around`` puts around a call what it needs; it pins that in ``store``. ``trusts``: see ``future.Owner``.
         ``apart``: plain arguments travel beside their calls, so that a lender can know these again.
         """
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.waiting = Waiting(store, large=settings.large, submit=self._filled, fetch=fetch)
         self.lazy = LazyTasks(store, self._begin)
         self._store = store

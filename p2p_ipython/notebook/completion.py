@@ -56,7 +56,8 @@ def complete_name(context: CompletionContext) -> SimpleMatcherResult:
     if found is None or found.group().startswith("-"):
         return SimpleMatcherResult(completions=[])
     if magic in _TITLED and place == 1:
-        return _result(_titles(), found.group())
+        here = ("inline", "local") if magic == "p2p_connect" else ()
+        return _result((*here, *_titles()), found.group())
     friends: Any = _friends()
     if friends is not None and magic in ("p2p_approve", "p2p_refuse") and place == 1:
         return _result(friends.names_waiting(), found.group())

@@ -117,6 +117,8 @@ def _cancelled(tasks: int) -> str:
 
 def where(given: dict[str, Any]) -> str:
     """Say in words what the arguments of ``connect`` lead to."""
+    if given["target"] == "inline":
+        return "inline, in this kernel: %%p2p runs its cell at once, where breakpoints and %debug see it"
     if given["target"] is None:
         from p2p_ipython.protocol.messages import NO_WALL  # the extension loads without it
 

@@ -154,7 +154,9 @@ class P2PMagics(Magics):
     # -- clusters --
 
     @magic_arguments()
-    @argument("target", nargs="?", help="a cluster of friends, as alice/friends; or HOST[:PORT] of a board that runs")
+    @argument(
+        "target", nargs="?", help="a cluster of friends, as alice/friends; HOST[:PORT] of a board; inline; or local"
+    )
     @argument("--cluster", help="name of the personal cluster on that board")
     @argument("--workers", type=int, help="worker processes on this machine (default: one a core)")
     @argument("--name", help="the name that others see")
@@ -181,6 +183,8 @@ class P2PMagics(Magics):
         kernel. ``%p2p_connect alice/friends`` connects to a cluster of friends that you have joined (see %p2p_join);
         to one that you have not joined, it knocks: its owner is asked whether to admit you.
         ``%p2p_connect HOST:PORT --cluster NAME`` joins a personal cluster on a board that runs elsewhere.
+        ``%p2p_connect inline`` runs cells in this kernel, at once, where breakpoints and %debug see them;
+        ``%p2p_connect local`` is ``%p2p_connect``.
 
         A cluster that is connected already is left once the new one is connected; while it has unfinished tasks, the
         magic refuses. The same line again changes nothing. ``%p2p_connect --as NAME`` without more gives what is
@@ -427,7 +431,12 @@ class P2PMagics(Magics):
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)
             output.show(words, html=line_html("waiting", words))
-        future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
+        try:
+            future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
+        except KeyboardInterrupt:  # inline it runs now
+            words = f"{plain(task.label, 80)}: cancelled"
+            output.show(words, html=line_html("cancelled", words))
+            raise Interrupted("the task was cancelled") from None
         future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
         self._ip.push({"_p2p": future}, interactive=False)
         if not output.has_status or (output.watched and not output.interactive):
@@ -494,6 +503,7 @@ class P2PMagics(Magics):
     def _way(self, line: str) -> dict[str, Any]:
         """Return the arguments of ``connect`` that a line gives, and "bind"."""
         given = options_of(self.p2p_connect, line)
+        given["target"] = None if given["target"] == "local" else given["target"]
         given["ssh_options"] = tuple(given.pop("ssh_option") or ())
         return given
 

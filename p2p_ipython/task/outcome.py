@@ -167,7 +167,7 @@ def raised(description: Description, original: BaseException | None = None, fact
         case "interrupted":
             error = TaskDied(f"the task was interrupted {d.where}", hint="Submit it again.")
         case _:
-            error = original if original is not None and _may_be_raised(original) else _rebuilt(d, facts)
+            error = original if original is not None and may_be_raised(original) else _rebuilt(d, facts)
     return with_remote_traceback(error, d.traceback)
 
 
@@ -264,7 +264,7 @@ def _not_trusted(result: Result, worker: str) -> NotTrusted:
     )
 
 
-def _may_be_raised(error: BaseException) -> bool:
+def may_be_raised(error: BaseException) -> bool:
     """Whether the error means here what it meant there: these end an iteration or a wait of the reader's."""
     control = (
         StopIteration,
@@ -289,7 +289,7 @@ def _rebuilt(d: Description, facts: object = None) -> BaseException:
             continue
         cls = built_in(attribute) if module == "builtins" else getattr(sys.modules.get(module), attribute, None)
         error = _instance(cls, d, facts) if own or cls not in (Exception, BaseException) else None
-        if error is not None and _may_be_raised(error) and (d.trusted or isinstance(error, Exception)):
+        if error is not None and may_be_raised(error) and (d.trusted or isinstance(error, Exception)):
             return error
     stand_in = RemoteError(
         f"the task raised {d} {d.where}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import pickle
 import queue
 import sys
@@ -259,15 +260,18 @@ def test_a_callback_may_ask_for_its_futures_value_and_for_others(cluster: Cluste
     assert [over.get(timeout=PATIENCE) for _ in range(5)] == [(3, 4, 3)] * 5
 
 
-def test_a_cluster_inside_a_task_says_what_to_do(cluster: Cluster) -> None:
-    for send in (
-        lambda: cluster.submit(print, cluster),
-        lambda: cluster.submit(lambda: cluster.submit(abs, 1)),
-        lambda: make_cell("cluster.submit(abs, 1)", {"cluster": cluster}, cluster._core.store, transform=str),
-    ):
-        with pytest.raises(errors.CaptureError, match="a cluster can't travel") as caught:
-            send()
-        assert "Submit from the notebook" in str(caught.value)
+def test_a_cluster_inside_a_task_is_the_slot_of_that_task(cluster: Cluster) -> None:
+    def squares(n: int) -> tuple[list[int], int, bool]:
+        return (
+            list(cluster.map(pow, range(n), [2] * n)),
+            cluster.slots,
+            cluster.submit(os.getpid).result() == os.getpid(),
+        )
+
+    assert cluster.submit(squares, 4).result(PATIENCE) == ([0, 1, 4, 9], 1, True)
+    assert cluster.submit(repr, cluster).result(PATIENCE) == "<Cluster inline at this process>"
+    with pytest.raises(errors.ResultNotPicklable, match="can't come back from a task"):
+        cluster.submit(lambda: cluster).result(PATIENCE)
 
 
 def test_shutdown_that_cancels_runs_what_a_free_slot_would_have_got() -> None:

@@ -55,6 +55,23 @@ def test_tasks_see_the_notebooks_folder_without_dot_files_and_nothing_else(folde
     assert (folder / ".env").read_text() == "TOKEN=1"
 
 
+def squares(n: int) -> tuple[list[int], int, str | None, bool]:
+    with p2p_ipython.connect("alice/friends") as own:
+        values = [own.submit(pow, each, 2).result() for each in range(n)]
+        return values, own.slots, os.environ.get("OMP_NUM_THREADS"), own.submit(os.getpid).result() == os.getpid()
+
+
+@pytest.mark.parametrize("asked", ["bubblewrap", NO_WALL])
+def test_a_task_that_connects_gets_its_own_slot_and_one_thread(folder: Path, asked: str) -> None:
+    if mechanism(asked).available() is not None:
+        pytest.skip("no such sandbox is installed")
+    with p2p_ipython.connect(workers=1, sandbox=asked) as cluster:
+        future = cluster.submit(squares, 4)
+        assert future.result(60) == ([0, 1, 4, 9], 1, "1", True)
+        assert future.stderr.count("gives the one slot that the task has") == 1
+        assert cluster.submit(sum, [1, 2]).result(60) == 3
+
+
 def test_a_home_folder_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("P2P_DATA", str(tmp_path / "data"))

@@ -6,6 +6,7 @@
 ``shared``          semaphores and shared memory for multiprocessing behind that wall
 ``machine``         the first process of a virtual machine, above the warden
 ``execute``         one task: unpack, run, pack the value or describe the error, put the process back
+``main_module``     the namespace of a task as ``__main__``
 ``shell``           the IPython shell that executes cells
 ``buffers``         the large buffers that the runner keeps
 ``capture_output``  what a task prints and displays, in order

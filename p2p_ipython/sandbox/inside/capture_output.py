@@ -7,7 +7,8 @@
     C code, subprocesses ──► fd 1, fd 2 ──► FdCapture ───┘
 
 Text is gathered for up to ``_LATE`` seconds or ``_GATHER`` characters: a frame a line would cost more than the
-line. Beyond the limit of a task, output is counted instead of sent, and one notice at the end says so.
+line. A text that comes after another of its stream is gathered without a lock, in a microsecond. Beyond the limit of a
+task, output is counted instead of sent, and one notice at the end says so.
 
 Standard library only: the runner imports it inside the sandbox.
 """
@@ -24,6 +25,7 @@ import select
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any, TextIO
 
 from p2p_ipython.protocol.frames import MAX_BODY
@@ -72,9 +74,8 @@ class Outlet:
         self._most_frames = _FRAMES + limit // _EACH
         self._lock = interrupts.guard(threading.RLock())
         self._task: Task | None = None
+        self._gathered = {name: Gathered() for name in ("stdout", "stderr")}
         self._name = "stdout"
-        self._parts: list[str] = []
-        self._size = 0
         self._sent = self._unsent = self._frames = 0
         self._at_once, self._asked_at = 0.0, 0.0
         self._noted = False
@@ -87,6 +88,8 @@ class Outlet:
     def begin(self, task: Task) -> None:
         """Take what is written from now on for the output of ``task``."""
         with self._lock:
+            for gathered in self._gathered.values():
+                gathered.taken()
             self._task = task
             self._sent = self._unsent = self._frames = 0
             self._noted = False
@@ -98,8 +101,7 @@ class Outlet:
         """
         with self._lock:
             self.capture.pull(_DRAIN)
-            if self._parts:
-                self.flush()
+            self.flush()
             if self._unsent:
                 self._send_text("stderr", self._notice())
             if left and (new := sum(one.counts for thread, one in left.items() if one != self._left.get(thread))):
@@ -126,15 +128,22 @@ class Outlet:
         if self._unsent:
             self._unsent += len(text)
             return
-        if self._parts and name != self._name:
+        if name != self._name:
             self.flush()
         self._name = name
-        self._parts.append(text)
-        self._size += len(text)
-        if self._size >= _GATHER:
+        gathered = self._gathered[name]
+        gathered.texts.append(text)
+        gathered.left = (gathered.room or gathered.left) - len(text)
+        if gathered.left <= 0:
             self.flush()
-        elif not self._written.is_set():
+            return
+        gathered.room = 0 if self._left else gathered.left
+        if not self._written.is_set():
             self._written.set()
+
+    def texts(self, name: str) -> Gathered:
+        """Return where the texts of a stream are gathered."""
+        return self._gathered[name]
 
     def display(self, kind: str, content: dict[str, Any]) -> None:
         """Send a display message: ``kind`` as in Jupyter's protocol, ``content`` what can be made JSON."""
@@ -164,32 +173,35 @@ class Outlet:
             now = time.monotonic()
             self._at_once = min(self._at_once + (now - self._asked_at) / _OFTEN, _AT_ONCE)
             self._asked_at = now
-            if self._at_once >= 1 and self._parts:
+            if self._at_once >= 1 and self._gathered[self._name].texts:
                 self._at_once -= 1
                 self.flush()
 
     def flush(self) -> None:
         """Send what has been gathered."""
         with self._lock:
-            if not self._parts:
-                return
-            text, self._parts, self._size = "".join(self._parts), [], 0
-            if self._task is None:
-                return
-            body = text.encode("utf-8", "replace")
-            self._frames += 1
-            room = self._limit - self._sent if self._frames <= self._most_frames else 0
-            if len(body) > room:
-                self._unsent += len(body) - room
-                body = body[:room].decode("utf-8", "ignore").encode()
-            self._sent += len(body)
-            self._send_body(self._name, body)
+            for name in (self._name, *self._gathered):  # a thread may have been late
+                if text := self._gathered[name].taken():
+                    self._send_gathered(name, text)
+
+    def _send_gathered(self, name: str, text: str) -> None:
+        if self._task is None:
+            return
+        body = text.encode("utf-8", "replace")
+        self._frames += 1
+        room = self._limit - self._sent if self._frames <= self._most_frames else 0
+        if len(body) > room:
+            self._unsent += len(body) - room
+            body = body[:room].decode("utf-8", "ignore").encode()
+        self._sent += len(body)
+        self._send_body(name, body)
 
     def after_fork_in_child(self) -> None:
         """Whatever another thread held here at the fork, it is of no account in the child."""
         self._forked = True
         self._lock.lock = threading.RLock()
-        self._parts = []
+        for gathered in self._gathered.values():
+            gathered.taken()
 
     def _note_late(self) -> None:
         """Say, once a task, that another one's thread prints."""
@@ -239,6 +251,26 @@ class Outlet:
             self.flush()
 
 
+class Gathered:
+    """Texts of one stream that are still to be sent. Each step is one that no other thread can divide."""
+
+    __slots__ = ("left", "room", "texts")
+
+    def __init__(self) -> None:
+        self.texts: deque[str] = deque()
+        self.room = 0
+        """Characters that may be added without a lock, 0 for none: as long as the other stream is quiet."""
+
+        self.left = _GATHER
+        """Characters until the texts are sent, if there is no such room."""
+
+    def taken(self) -> str:
+        """Return the texts so far, and keep them no longer."""
+        texts = self.texts
+        self.room, self.left = 0, _GATHER
+        return "".join([texts.popleft() for _ in range(len(texts))])
+
+
 class Stream(io.TextIOBase):
     """``sys.stdout`` or ``sys.stderr`` of tasks."""
 
@@ -251,13 +283,23 @@ class Stream(io.TextIOBase):
         self.name = f"<{name}>"
         self.mode = "w"
         self._kind = name
+        self._gathered = outlet.texts(name)
+        self._add = self._gathered.texts.append
+        self._arrived = outlet.capture.arrived
         self.buffer = _Bytes(self)
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._outlet.write(self._kind, text)
-        return len(text)
+        if not text:
+            return 0
+        size, gathered = len(text), self._gathered
+        if gathered.room > size and not self._arrived(0):  # what was written there came before
+            self._add(text)
+            gathered.room -= size
+        else:
+            self._outlet.write(self._kind, text)
+        return size
 
     def flush(self) -> None:
         self._outlet.flush_soon()
@@ -310,6 +352,10 @@ class FdCapture:
         self._outlet = outlet
         self._lock = lock
         self._poll = select.poll()  # for pull; a poll object serves one thread at a time
+        looking = select.epoll() if hasattr(select, "epoll") else _LockedPoll()
+        self.arrived = looking.poll
+        """Returns what has come. From any thread."""
+
         self._ends: dict[int, tuple[int, int, str, codecs.IncrementalDecoder]] = {}
         for fd, name in ((1, "stdout"), (2, "stderr")):
             read, write = os.pipe()
@@ -317,6 +363,7 @@ class FdCapture:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             self._ends[read] = (write, fd, name, decoder)
             self._poll.register(read, select.POLLIN)
+            looking.register(read, select.POLLIN)
         self.restore()
         threading.Thread(target=self._read_on, name="p2p-capture", daemon=True).start()
 
@@ -348,6 +395,21 @@ class FdCapture:
             with self._lock:
                 for fd, _ in ready:
                     self._hand_over(fd)
+
+
+class _LockedPoll:
+    """A poll object that serves several threads."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._lock = threading.Lock()
+
+    def register(self, fd: int, events: int) -> None:
+        self._poll.register(fd, events)
+
+    def poll(self, timeout: int) -> list[tuple[int, int]]:
+        with self._lock:
+            return self._poll.poll(timeout)
 
 
 def streams(outlet: Outlet) -> tuple[TextIO, TextIO]:

@@ -42,7 +42,8 @@ from p2p_ipython.sandbox.inside.folder import TaskFolder
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.library_state import LibraryState
 from p2p_ipython.sandbox.inside.limits import Spare
-from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures, run_to_its_end
+from p2p_ipython.sandbox.inside.main_module import enter_main
+from p2p_ipython.sandbox.inside.shell import Cells, flush_figures, run_to_its_end
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
 from p2p_ipython.sandbox.inside.used_up import Limits

@@ -33,13 +33,14 @@ from p2p_ipython.sandbox.inside import limits, wall, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.pipes import FrameInput, enlarge
-from p2p_ipython.task import modules
+from p2p_ipython.task import modules, running
 
 Queue = SimpleQueue[tuple[Task, Buffer]]
 
 
 def main(options: dict[str, Any]) -> None:
     """Be a runner until the agent is gone. ``options`` are those of ``launch.runner_arguments``."""
+    running.is_runner()
     if options["filtered"]:
         seccomp.behind_walls()
     walled = options["wall"]
