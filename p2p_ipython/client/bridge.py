@@ -273,6 +273,7 @@ class Bridge:
         kind = f"{task.kind} {hash(task.source or task.label)}"
         python = task.needs_python or ""
         spec = TaskSpec(task.id, python=python, refs=refs, once=task.once, kind=kind, size=task.size)
+        spec = replace(spec, packages=task.packages) if task.packages else spec
         self._act(self.machine.submit(spec, self._loop.time()))
         self.records.look(task.id, self.machine)
 
@@ -425,6 +426,7 @@ class Bridge:
             task.bind,
             task.around.segments if task.around is not None else (),
             task.data.segments if task.data is not None else (),
+            task.packages,
         )
         link.send(frame.header(), task.inline)
         if action.missing:

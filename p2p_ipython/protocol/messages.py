@@ -112,7 +112,8 @@ class Terms:
     tasks may use, whole ones for each slot. ``not_for``: fingerprints of keys that it is not for. ``input``: the most
     bytes that one task may bring; 0: any number. ``why`` it is paused, in a word (``WHY``); "": by hand.
     ``edition`` rises when the lender has changed conditions or answered a question: a task that was refused under
-    another one may be sent again.
+    another one may be sent again. ``packages``: whose tasks may have packages installed, in a word of packages.py;
+    "": nobody's, as those of earlier versions.
     """
 
     slots: int
@@ -131,6 +132,7 @@ class Terms:
     input: int = 0
     why: str = ""
     edition: int = 0
+    packages: str = ""
 
     @property
     def walled(self) -> bool:
@@ -387,6 +389,7 @@ def _terms(fields: Any) -> Terms:
         input=_whole(fields, "input") if "input" in fields else 0,
         why=_word(fields, "why", _WHY, ""),
         edition=_whole(fields, "edition") if "edition" in fields else 0,
+        packages=_word(fields, "packages", _WHY, ""),
     )
 
 
@@ -417,7 +420,7 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition")
+_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition", "packages")
 
 
 def _object(text: bytes) -> dict[str, Any]:

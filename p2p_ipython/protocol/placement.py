@@ -18,6 +18,7 @@ from typing import NamedTuple
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Terms
+from p2p_ipython.protocol.packages import offers_packages
 
 SHORT = 0.02
 """Seconds: tasks that run less than this may be sent ahead."""
@@ -60,6 +61,7 @@ class TaskSpec:
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
     ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
     is likely to take little time again. ``size``: bytes that it brings, small ones and large ones.
+    ``packages``: what is to be installed for it.
     """
 
     id: str
@@ -68,6 +70,7 @@ class TaskSpec:
     once: bool = False
     kind: str = ""
     size: int = 0
+    packages: tuple[str, ...] = ()
 
 
 @dataclass
@@ -91,6 +94,7 @@ class WorkerView:
     done: int = 0
     detail: str = ""
     for_us: bool = True
+    own: bool = False  # it is of our own member
     too_bare: bool = False  # it has no sandbox, and the client requires one
 
     @property
@@ -178,7 +182,7 @@ class Placement:
                 continue
             if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
-            if 0 < worker.terms.input < spec.size:
+            if 0 < worker.terms.input < spec.size or not installs(worker, spec.packages):
                 continue
             load = len(worker.tasks)
             busy = load >= worker.terms.slots
@@ -217,6 +221,11 @@ def fits(worker: WorkerView, python: str) -> bool:
         and not terms.paused
         and (not python or terms.python == python)
     )
+
+
+def installs(worker: WorkerView, packages: tuple[str, ...]) -> bool:
+    """Return whether the worker takes tasks that ask for these packages, by what its offer says."""
+    return not packages or offers_packages(worker.terms.packages, own=worker.own)
 
 
 def pythons(workers: Iterable[WorkerView]) -> str:

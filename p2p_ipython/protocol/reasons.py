@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from p2p_ipython.protocol.messages import why_words
-from p2p_ipython.protocol.placement import Refused, TaskSpec, WorkerState, WorkerView, fits, pythons
+from p2p_ipython.protocol.packages import packages_words
+from p2p_ipython.protocol.placement import Refused, TaskSpec, WorkerState, WorkerView, fits, installs, pythons
 from p2p_ipython.protocol.plain import size_words
 
 
@@ -27,6 +28,14 @@ def too_large(known: Sequence[WorkerView], spec: TaskSpec) -> str:
         return ""
     most = size_words(max(worker.terms.input for worker in workers))
     return f"waiting for a worker that takes {size_words(spec.size)}: those that are here take at most {most} a task"
+
+
+def without_packages(known: Sequence[WorkerView], spec: TaskSpec) -> str:
+    """Say that no worker here installs packages for a task that asks for some; "" if that isn't so."""
+    workers = [worker for worker in known if fits(worker, spec.python)]
+    if not spec.packages or not workers or any(installs(worker, spec.packages) for worker in workers):
+        return ""
+    return f"waiting for a worker that installs {packages_words(spec.packages)}: those that are here install nothing"
 
 
 def reason(known: Sequence[WorkerView], python: str) -> str:
