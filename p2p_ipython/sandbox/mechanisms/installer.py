@@ -32,10 +32,12 @@ def bounded(command: list[str], *, size: int, seconds: float) -> list[str]:
 def behind_bubblewrap(folder: Path, command: list[str], shown: Iterable[Path]) -> list[str]:
     """Return what runs a command that can write to ``folder`` only, and can read what is ``shown`` besides.
 
-    Of root's it is run by a user that nobody is, who gets the folder. Raises ``OSError``, ``ConfigError``.
+    Of root's it is run by a user that nobody is, who gets the folder: only root may go through those above it.
+    Raises ``OSError``, ``ConfigError``.
     """
     other = stranger()
     if other is not None:
+        folder.chmod(0o755)  # bwrap enters it when it has given up root's rights
         for place in (folder, *folder.rglob("*")):
             os.chown(place, other, other, follow_symlinks=False)
     mounts = (*(Mount(str(place)) for place in shown), Mount(str(folder), writable=True))
