@@ -177,10 +177,9 @@ class Environments:
         except TimeoutError:
             most = self._installer.bounds.seconds
             raise NoPackages(f"they were not installed within {most:g} s") from None
-        except BaseException:
-            _lock_of(folder).unlink(missing_ok=True)  # else what can't be installed would leave one each
-            raise
         finally:
+            if not _is_there(folder):
+                _lock_of(folder).unlink(missing_ok=True)  # else what can't be installed would leave one each
             telling.cancel()
             await asyncio.shield(asyncio.gather(asyncio.to_thread(_remove, new), telling, return_exceptions=True))
 

@@ -2,7 +2,7 @@
 
 It runs without the worker's keys and home, with few variables, and with bounds on seconds and bytes. It builds nothing
 (wheels only), reads no file of settings, and takes packages from the lender's own index: the one that the variables of
-uv name, or pip's PIP_INDEX_URL. It is told packages on its input, and no other word comes from a task.
+uv name, or pip's PIP_INDEX_URL and their like. It is told packages on its input, and no other word comes from a task.
 
 POSIX only. Belongs to the worker's loop, and doesn't block it.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
@@ -43,18 +44,26 @@ MOST_PACKAGES = 200
 LEAST_FREE = 1 << 30
 """Bytes that stay free on the disk."""
 
+_TOO_LARGE = os.strerror(errno.EFBIG)
 _LOOK = 0.5
 _SAID = 64 << 10
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})==([A-Za-z0-9][A-Za-z0-9.!+*_-]{0,99})")
 
 _PASSED = (
-    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX"),
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
     *("UV_INDEX_STRATEGY", "UV_EXCLUDE_NEWER", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_INSECURE_HOST"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
 """The variables of ours that say where packages come from, and how to get there."""
+
+_OF_PIP = {
+    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+    "PIP_EXTRA_INDEX_URL": ("UV_EXTRA_INDEX_URL", "UV_INDEX"),
+    "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
+}
+"""pip's variables, each with that of uv which says the same, and others that win."""
 
 _PLACES = ("UV_FIND_LINKS", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Of these, those that may name a place on this machine."""
@@ -124,14 +133,15 @@ class Installer:
         return target
 
     def _usual(self) -> list[str]:
-        return ["--no-config", "--only-binary", ":all:", "--python", sys.executable, "--color", "never"]
+        alone = ["--no-index"] if os.environ.get("PIP_NO_INDEX", "0").lower() not in ("", "0", "false", "no") else []
+        return [*alone, "--no-config", "--only-binary", ":all:", "--python", sys.executable, "--color", "never"]
 
     async def _run(self, folder: Path, words: list[str], told: Sequence[str]) -> str:
         """Run uv; return what it says. Raises ``NoPackages``."""
-        said, wrong = folder / "said", folder / "wrong"
+        out_file, wrong = folder / "said", folder / "wrong"
         command = bounded([self._uv, *words], size=self.bounds.size, seconds=2 * self.bounds.seconds)
         with contextlib.ExitStack() as opened:
-            out, errors = (opened.enter_context(each.open("wb")) for each in (said, wrong))
+            out, errors = (opened.enter_context(each.open("wb")) for each in (out_file, wrong))
             if self._walled:
                 command = await asyncio.to_thread(behind_bubblewrap, folder, command, self._shown())
             process = await asyncio.create_subprocess_exec(
@@ -148,8 +158,9 @@ class Installer:
         finally:
             await _end(process)
         if process.returncode != 0:
-            raise NoPackages(_why(_beginning(wrong)))
-        return _beginning(said)
+            said = _beginning(wrong)
+            raise NoPackages(self._too_large() if _TOO_LARGE in said else _why(said))
+        return _beginning(out_file)
 
     async def _watched(self, process: asyncio.subprocess.Process, folder: Path, told: bytes) -> None:
         """Wait for the end, and look at the folder meanwhile. Raises ``NoPackages`` if it takes too much."""
@@ -159,7 +170,7 @@ class Installer:
                 done, _ = await asyncio.wait([ending], timeout=_LOOK)
                 most = self.bounds.size
                 if await asyncio.to_thread(occupied, str(folder), most) > most:
-                    raise NoPackages(f"they take more than the {size_words(most)} that an environment may have here")
+                    raise NoPackages(self._too_large())
                 if shutil.disk_usage(folder).free < LEAST_FREE:
                     raise NoPackages("there is no room on its disk")
                 if done:
@@ -169,10 +180,13 @@ class Installer:
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await ending
 
+    def _too_large(self) -> str:
+        return f"they take more than the {size_words(self.bounds.size)} that an environment may have here"
+
     def _shown(self) -> list[Path]:
         """Return what it has to read that a wall would hide: uv itself, and what variables name."""
         places = [*links_of(Path(self._uv)), Path(self._uv).resolve()]
-        for name in _PLACES:
+        for name in (*_PLACES, "PIP_FIND_LINKS"):
             places += [
                 Path(each).resolve() for each in re.split(r"[\s:]+", os.environ.get(name, "")) if each[:1] == "/"
             ]
@@ -181,9 +195,9 @@ class Installer:
 
 def _environment(folder: Path) -> dict[str, str]:
     env = {name: value for name in _PASSED if (value := os.environ.get(name)) is not None}
-    index = os.environ.get("PIP_INDEX_URL")
-    if index and not {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & env.keys():
-        env["UV_DEFAULT_INDEX"] = index
+    for theirs, ours in _OF_PIP.items():
+        if (value := os.environ.get(theirs)) and not set(ours) & env.keys():
+            env[ours[0]] = value
     return env | {
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
