@@ -102,7 +102,7 @@ class Environments:
             while lock is None:
                 lock = await self._ready(folder, asked, said)
         except OSError as error:
-            log.warning("an environment can't be made: %s", error)
+            log.info("an environment can't be made: %s", error)
             raise NoPackages(f"they can't be kept there: {error.strerror or 'the system refuses'}") from None
         return Environment(folder, lock)
 

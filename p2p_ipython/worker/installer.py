@@ -250,7 +250,7 @@ def _why(said: str) -> str:
         return plain(f"{_without_places(text)} Only wheels are installed, and none of theirs fits this machine.", 600)
     if "Because" in text:
         return plain(_without_places(text), 600)
-    log.warning("uv has failed: %s", plain(said, 2000))
+    log.info("uv has failed: %s", plain(re.sub(r"//[^/@\s]*@", "//…@", said), 2000))
     if "Failed to fetch" in said or "error sending request" in said:
         return "its index of packages can't be reached"
     return "they can't be installed"
