@@ -67,7 +67,7 @@ def requirements(texts: Iterable[str]) -> tuple[str, ...]:
 
 def split(text: str) -> list[str]:
     """Return the requirements that commas separate; those within one, as in ``numpy>=2,<3``, separate none."""
-    return [part.strip() for part in _COMMA.split(text) if part.strip()]
+    return [part for each in _COMMA.split(text) if (part := each.strip(" \t,"))]
 
 
 def metadata(source: str) -> Metadata:
