@@ -274,6 +274,10 @@ class NameMissing(TaskError):
     """A module or a name that the task needs is not there on the worker."""
 
 
+class NotInstalled(TaskError):
+    """The packages that the task asked for could not be installed on its worker. It has not run."""
+
+
 class StoppedByLender(TaskError):
     """The lender has stopped the task by hand. It was given to nobody else: that is for its owner to say."""
 

@@ -19,6 +19,7 @@ from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, mechanism
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import Packed, pack_task, unpack
 from p2p_ipython.worker.cache import Inbound, Source
+from p2p_ipython.worker.environments import Environments
 from p2p_ipython.worker.slot_base import Death
 from p2p_ipython.worker.slots import Slot
 
@@ -80,8 +81,15 @@ class Outcome:
 class Worker:
     """Runs tasks in one slot, one after the other; listens to it."""
 
-    def __init__(self, settings: Settings, options: LaunchOptions, mechanism: str = "process") -> None:
-        self.slot = Slot(options, self, settings, mechanism=mechanism)
+    def __init__(
+        self,
+        settings: Settings,
+        options: LaunchOptions,
+        mechanism: str = "process",
+        environments: Environments | None = None,
+    ) -> None:
+        self.slot = Slot(options, self, settings, mechanism=mechanism, environments=environments)
+        self.prepared: list[str] = []
         self.ready = asyncio.Event()
         self.deaths: list[Death] = []
         self.dropped: list[str] = []
@@ -117,6 +125,9 @@ class Worker:
 
     def on_dropped(self, slot: Slot, refs: Sequence[str]) -> None:
         self.dropped += refs
+
+    def on_preparing(self, slot: Slot, words: str) -> None:
+        self.prepared.append(words)
 
     def on_ready(self, slot: Slot) -> None:
         self.ready.set()
@@ -176,10 +187,14 @@ def arrived(ref: str, data: Any) -> Inbound:
 
 @contextlib.asynccontextmanager
 async def worker(
-    settings: Settings | None = None, *, mechanism: str = "process", **options: Any
+    settings: Settings | None = None,
+    *,
+    mechanism: str = "process",
+    environments: Environments | None = None,
+    **options: Any,
 ) -> AsyncIterator[Worker]:
     """A slot that is ready; closed at the end."""
-    one = Worker(settings or Settings(cancel_grace=20.0), LaunchOptions(**options), mechanism)
+    one = Worker(settings or Settings(cancel_grace=20.0), LaunchOptions(**options), mechanism, environments)
     try:
         async with asyncio.timeout(max(DEADLINE, START_DEADLINES.get(mechanism, 0))):
             await one.slot.start()

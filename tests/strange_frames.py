@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from p2p_ipython.link.base import LANDING
 from p2p_ipython.protocol.frames import MAX_DEPTH
+from p2p_ipython.protocol.packages import MAX_REQUIREMENT
 from p2p_ipython.protocol.rules import REQUIRED, Fields, Rule
 from p2p_ipython.protocol.task_frames import (
     FRAMES,
@@ -144,6 +145,13 @@ def values(rule: Rule) -> tuple[Strategy, list[Strategy]]:
             inside = [_with_one(right, each.map(list)) for each in wrong] + [_with_one(right, _not(list))]
             beyond = [st.just([[1, None]] * (bounds[1] + 1)), *([st.just([])] if bounds[0] else [])]
             return st.lists(right, min_size=bounds[0], max_size=3), [_not(list), *beyond, *inside]
+        case "requirements":
+            right = st.sampled_from(["numpy", "numpy<3,>=2", "a-b[c,d]~=1.0rc1", "x==1.*"])
+            bad = st.sampled_from(
+                ["-e.", "a b", "a/b", "../a", "a@b", "A", "a\n", "a;b", "", "a" * (MAX_REQUIREMENT + 1)]
+            )
+            inside = [_with_one(right, each) for each in (bad, _not(str))]
+            return st.lists(right, max_size=3), [_not(list), st.just(["a"] * (bounds[1] + 1)), *inside]
         case "object":  # the only one there is
             inside = [damaged(TaskFailure, st.just([way])).map(lambda drawn: drawn[0]) for way in ways(TaskFailure)]
             return right_fields(TaskFailure), [_not(dict), *inside]

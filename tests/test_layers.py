@@ -159,7 +159,7 @@ def test_the_runner_loads_nothing_that_talks_to_others() -> None:
     ours = {block(module) for module in reached}
     assert ours <= {"sandbox", "protocol", "task", "errors", "memory"}
     assert {m for m in reached if block(m) == "protocol"} <= {
-        f"p2p_ipython.protocol.{name}" for name in ("frames", "rules", "task_frames")
+        f"p2p_ipython.protocol.{name}" for name in ("frames", "packages", "rules", "task_frames")
     }
 
 

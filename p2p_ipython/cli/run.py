@@ -25,17 +25,28 @@ def add(commands: Commands) -> None:
     )
     cluster_arguments(parser, required=False, default=None)
     parser.add_argument("--file", action="append", default=[], metavar="FILE", help="send a file along; repeatable")
+    parser.add_argument(
+        "--with",
+        dest="packages",
+        action="append",
+        default=[],
+        metavar="PACKAGES",
+        help="have packages installed on the worker first, as 'numpy>=2'; repeatable, and in the script's own metadata",
+    )
+    parser.add_argument("--python", metavar="VERSION", help="run it by this version of Python, as 3.12")
     parser.add_argument("script", metavar="SCRIPT", type=Path, help="the script")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="what follows is the script's own")
 
 
 def _run(options: argparse.Namespace) -> int:
     target, cluster_name = which_cluster("run", options)
+    from p2p_ipython.client.asking import asked_for, module_advice, takes_packages
     from p2p_ipython.client.connect import connect
     from p2p_ipython.client.scripts import read_script, submit_script
     from p2p_ipython.client.surroundings import read_files
 
     script = read_script(options.script)
+    asked = asked_for(script.source, options.packages, options.python)
     files = read_files(options.file, os.getcwd()) if options.file else {}
     sys.path.insert(0, str(options.script.resolve().parent))  # its modules are the cluster's own, as at home
     with Progress() as progress:
@@ -49,11 +60,14 @@ def _run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     with cluster:
-        future = submit_script(cluster._core, script, options.arguments, files)
+        future = submit_script(cluster._core, script, options.arguments, files, asked)
         error = future.exception()
         for path in future.files.save():
             print(f"p2p: left {path}", file=sys.stderr)
         if error is None:
             return future.result()
         print(error.__cause__ or f"{type(error).__name__}: {error}", file=sys.stderr)
+        words = module_advice(error, script.imports, "p2p run --with")
+        if words and takes_packages(cluster._core):
+            print(f"p2p: {words}", file=sys.stderr)
         return 1

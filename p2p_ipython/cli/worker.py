@@ -143,9 +143,21 @@ def _policy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu-load", type=amount, metavar="N", help="lend only while they keep no more graphics cards busy, as 0.1"
     )
+    parser.add_argument(
+        "--packages",
+        metavar="never|ask|any|NAMES",
+        help="packages that others' tasks may have installed, from wheels, by uv: after your yes to each task, any,"
+        " or those named, as numpy,pandas (default: never; your own tasks always may)",
+    )
     parser.add_argument("--input", type=size, metavar="SIZE", help="the most that one task may bring, as 1G")
     parser.add_argument("--bytes-in", type=size, metavar="SIZE", help="the most that tasks may bring in a day, as 20G")
     parser.add_argument("--bytes-out", type=size, metavar="SIZE", help="the most that tasks may take along in a day")
+
+
+def _packages(text: str | None) -> object:
+    if text is None or text in ("never", "ask", "any"):
+        return text
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _given(options: argparse.Namespace) -> Given:
@@ -167,6 +179,7 @@ def _given(options: argparse.Namespace) -> Given:
             "load": options.load,
             "gpu_load": options.gpu_load,
             "slots": options.slots,
+            "packages": _packages(options.packages),
             "input": options.input,
             "bytes_in": options.bytes_in,
             "bytes_out": options.bytes_out,

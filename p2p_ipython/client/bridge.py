@@ -288,6 +288,7 @@ class Bridge:
             retries=options.attempts_after_errors(self._settings.retries),
             retry_on=options.retry_on,
             timeout=task.timeout,
+            packages=task.packages,
         )
         self.records.submitted(task, submitted.sink, spec.needs.key())
         self._tasks[task.id] = submitted
@@ -452,6 +453,7 @@ class Bridge:
             task.around.segments if task.around is not None else (),
             task.data.segments if task.data is not None else (),
             task.timeout,
+            task.packages,
         )
         link.send(frame.header(), task.inline)
         if action.missing:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from p2p_ipython.client.asking import NOTHING, Asked, asking
 from p2p_ipython.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ def read_script(path: Path) -> Script:
 
 
 def submit_script(
-    core: ClusterCore, script: Script, arguments: Sequence[str], files: Mapping[str, bytes] | None = None
+    core: ClusterCore,
+    script: Script,
+    arguments: Sequence[str],
+    files: Mapping[str, bytes] | None = None,
+    asked: Asked = NOTHING,
 ) -> Future[int]:
-    """Submit a script with the modules beside it that it imports; its future has the exit status.
+    """Submit a script with the modules beside it that it imports, and what it asks for; its future has the status.
 
     Raises as ``submit_task`` does.
     """
@@ -51,4 +56,6 @@ def submit_script(
 
     call = script.source, script.name, list(arguments)
     task = make_call(run_script, call, {}, core.store, label=script.name, large=core.settings.large)
-    return core.submit_task(replace(task, modules=task.modules | script.imports), files=files)
+    task = asking(task, asked)
+    future: Future[int] = core.submit_task(replace(task, modules=task.modules | script.imports), files=files)
+    return future

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.protocol.packages import canonical_name
 from p2p_ipython.protocol.plain import size_words
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = 24 * 60
 _WEEK = 7 * _DAY
 
-Packages = Literal["never", "ask"] | tuple[str, ...]
+Packages = Literal["never", "ask", "any"] | tuple[str, ...]
 Who = Literal["all", "known"] | tuple[str, ...]
 
 
@@ -134,7 +135,7 @@ class Policy:
     used keyboard or mouse. ``mains``: only on mains power. ``load``: processors that other programs may keep busy.
     ``gpu_load``: graphics cards that they may. ``slots``: tasks at a time. ``input``: bytes that one task may bring.
     ``bytes_in`` and ``bytes_out``: what all tasks of a day may bring and take along. ``packages``: whether tasks may
-    have packages installed, and which; no task can ask for any yet.
+    have packages installed: never, after a yes, any, or those with these names. The lender's own tasks always may.
     ``ask``: the lender is asked before each task of another member.
     """
 
@@ -169,7 +170,7 @@ class Member:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What is known of a task before it runs: the bytes that it brings, and the packages that it asks for."""
+    """What is known of a task before it runs: the bytes that it brings, the names of packages that it asks for."""
 
     size: int = 0
     packages: tuple[str, ...] = ()
@@ -244,10 +245,24 @@ def allows(policy: Policy, member: Member, task: TaskFacts, now: Moment, machine
         )
     if policy.bytes_in and machine.bytes_in + task.size > policy.bytes_in:
         return Refusal("bytes", "it would bring more than tasks may in a day")
-    wanted = [name for name in task.packages if policy.packages == "never" or name not in policy.packages]
-    if wanted and policy.packages != "ask":
-        return Refusal("packages", f"no task may have {wanted[0][:60]} installed")
-    return None
+    return None if member.own else _without_packages(policy.packages, task.packages)
+
+
+def _without_packages(allowed: Packages, wanted: tuple[str, ...]) -> Refusal | None:
+    if allowed in ("ask", "any"):
+        return None
+    names = {canonical_name(name) for name in allowed} if isinstance(allowed, tuple) else set()
+    lacking = [name for name in wanted if name not in names]
+    return Refusal("packages", f"no task may have {lacking[0][:60]} installed") if lacking else None
+
+
+def offered_packages(allowed: Packages, can: Literal["none", "own", "all"]) -> str:
+    """Return what an offer says of packages; ``can``: for whose tasks the worker could install any."""
+    if can == "none":
+        return ""
+    if can == "own" or not allowed or allowed == "never":
+        return "own"
+    return allowed if isinstance(allowed, str) else "some"
 
 
 def admits(policy: Policy, member: Member) -> Refusal | None:

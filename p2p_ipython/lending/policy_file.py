@@ -19,6 +19,7 @@ from p2p_ipython.config import data_dir, parse_duration, parse_size
 from p2p_ipython.errors import ConfigError
 from p2p_ipython.lending.policy import Limits, Policy, parse_hours
 from p2p_ipython.protocol.messages import MAX_TAGS, TAG
+from p2p_ipython.protocol.packages import canonical_name, is_requirement, name_of
 
 MAX_POLICY = 64 << 10
 """Bytes of a policy's file."""
@@ -30,7 +31,7 @@ _MOST = 100  # entries of a list
 
 TEMPLATE = """\
 # What this machine lends, to whom and when. `p2p lending policy --check` reads it; workers heed a change within
-# seconds, but those of slots, limits, network, gpu, mounts and packages when they start next.
+# seconds, but those of slots, limits, network, gpu and mounts when they start next.
 
 # who = "all"                  # or "known": the members that you have said yes to; or names, as ["bob", "carol"]
 # hours = ["Mon-Fri 18:00-08:00", "Sat,Sun"]
@@ -45,7 +46,7 @@ TEMPLATE = """\
 # network = false              # whether tasks have the internet
 # gpu = false                  # whether tasks have the graphics cards
 # mounts = ["/data:ro"]        # folders and files that are shared with tasks
-# packages = "never"           # or "ask", or names; no task can ask for packages yet, and none is installed
+# packages = "never"           # or "ask", "any", or names, as ["polars"]: what others' tasks may have installed
 # ask = false                  # whether you are asked before each task, in the worker's terminal or notebook
 # tags = ["gpu"]               # what the machine is good for
 
@@ -251,7 +252,13 @@ def _hours(value: object) -> object:
 
 
 def _packages(value: object) -> object:
-    return value if value in ("never", "ask") else _texts(value)
+    if value in ("never", "ask", "any"):
+        return value
+    names = tuple(canonical_name(name) for name in _texts(value))
+    wrong = next((name for name in names if not is_requirement(name) or name != name_of(name)), None)
+    if wrong is not None:
+        raise ConfigError(f"{wrong[:40]!r} is no package's name")
+    return names
 
 
 def _tags(value: object) -> object:
@@ -279,7 +286,7 @@ _RULES: Mapping[str, Mapping[str, _Rule]] = {
         "network": _Rule(_flag, "true or false"),
         "gpu": _Rule(_flag, "true or false"),
         "mounts": _Rule(_texts, 'paths such as ["/data:ro"]'),
-        "packages": _Rule(_packages, '"never", "ask", or names, as ["polars"]'),
+        "packages": _Rule(_packages, '"never", "ask", "any", or names, as ["polars"]'),
         "ask": _Rule(_flag, "true or false"),
         "tags": _Rule(_tags, 'words of small letters, digits, ".", "_" and "-", as ["gpu"]'),
     },

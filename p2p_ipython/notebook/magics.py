@@ -30,6 +30,7 @@ from traitlets import Bool, Float
 
 from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
+from p2p_ipython.client.asking import NOTHING, Asked, asked_for, asking, module_advice, takes_packages
 from p2p_ipython.client.offers import offer
 from p2p_ipython.client.options import seed_of
 from p2p_ipython.client.printing import printed
@@ -242,6 +243,10 @@ class P2PMagics(Magics):
     @argument("--file", action="append", metavar="FILES", help="files beside the notebook that the cell reads")
     @argument("--seed", type=int, metavar="N", help="begin its random numbers with this seed (default: nobody's)")
     @argument("--env", action="append", metavar="NAMES", help="environment entries to send, to others' machines, too")
+    @argument(
+        "--with", dest="packages", action="append", metavar="PACKAGES", help="have packages installed: 'numpy>=2'"
+    )
+    @argument("--python", metavar="VERSION", help="run it by this version of Python, as 3.12")
     @argument("--setup", action="store_true", help="run this cell in each new runner before your first task there")
     @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
@@ -258,6 +263,9 @@ class P2PMagics(Magics):
 
         ``%%p2p --setup``: the cell is no task. Each new runner runs it before your first task there, also on workers
         that come later, and tasks are undone to the state after it. ``%p2p --setup`` ends that.
+
+        ``%%p2p --with 'numpy>=2' --with pandas``: the worker installs these first, from wheels of its lender's index,
+        for this cell; and the dependencies in a comment ``# /// script`` (PEP 723). They win over its own packages.
 
         In ``%p2p EXPRESSION`` there are no options.
         """
@@ -284,7 +292,10 @@ class P2PMagics(Magics):
             show_names(captured, *([] if options.no_modules else [self._modules(captured)]), env=env)
             return None
         cluster = self._connected()
+        asked = asked_for(cell, unquoted(options.packages or []), unquoted(options.python))
         if options.setup:
+            if options.packages or options.python:
+                raise MagicUsage("%%p2p --setup takes no packages: give them to the cells")
             if options.name or options.wait or options.bind or options.file or options.seed is not None or options.env:
                 raise MagicUsage("%%p2p --setup takes no other option but --globals: it is no task, and has no future")
             self._set_up(cluster, cell, travelling)
@@ -316,6 +327,7 @@ class P2PMagics(Magics):
             modules=not options.no_modules,
             seed=seed or states,
             env=env,
+            asked=asked,
         )
         if states is None and (words := seed_advice(seeded)):
             say(words)
@@ -414,6 +426,7 @@ class P2PMagics(Magics):
         modules: bool = True,
         seed: Part | None = None,
         env: Iterable[str] = (),
+        asked: Asked = NOTHING,
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
@@ -428,6 +441,7 @@ class P2PMagics(Magics):
             bind=(*binding.asked, *binding.states),
             apart=cluster.shared,
         )
+        task = asking(task, asked)
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)
             output.show(words, html=line_html("waiting", words))
@@ -437,7 +451,9 @@ class P2PMagics(Magics):
             words = f"{plain(task.label, 80)}: cancelled"
             output.show(words, html=line_html("cancelled", words))
             raise Interrupted("the task was cancelled") from None
-        future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
+        installs = partial(takes_packages, cluster._core)
+        advice = partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd())
+        future._promise.advise(partial(advice, modules=task.modules, installs=installs))
         self._ip.push({"_p2p": future}, interactive=False)
         if not output.has_status or (output.watched and not output.interactive):
             self._failures.follow(future)
@@ -544,8 +560,18 @@ def _files(names: list[str]) -> dict[str, bytes]:
     return read_files(names, os.getcwd()) if names else {}
 
 
-def _advice(error: BaseException, *, home: dict[str, Any], sent: Container[str], folder: str) -> str:
-    """Say how a name or a file travels that the notebook has and the task lacked; "" for other errors."""
+def _advice(
+    error: BaseException,
+    *,
+    home: dict[str, Any],
+    sent: Container[str],
+    folder: str,
+    modules: Container[str],
+    installs: Callable[[], bool],
+) -> str:
+    """Say how a name or a file travels that the task lacked, or how a module is installed; "" for other errors."""
+    if words := module_advice(error, modules, "%%p2p --with"):
+        return words if installs() else ""
     if isinstance(error, FileNotFoundError):
         name = error.filename if isinstance(error.filename, str) else next(iter(_FILE.findall(str(error))), "")
         within = name.isprintable() and not os.path.isabs(name) and ".." not in name.split("/")  # a worker's words

@@ -75,7 +75,7 @@ from p2p_ipython.protocol.placement import (
     takes,
 )
 from p2p_ipython.protocol.plain import plain
-from p2p_ipython.protocol.reasons import reason, refused, too_large
+from p2p_ipython.protocol.reasons import reason, refused, too_large, without_packages
 from p2p_ipython.protocol.retries import error_words, is_among
 from p2p_ipython.protocol.task_frames import (
     RECALLED,
@@ -116,6 +116,9 @@ bytes are queued anew, so a worker that asks on and on, and reads nothing, would
 REFUSED_MOST = 8.0
 """Seconds, at most, for which a worker that has refused a task again and again doesn't get it, whatever it offers."""
 
+DETAIL_EVERY = 0.5
+"""Seconds between two changes of what a worker says comes before a task runs."""
+
 MAX_PASSED_OVER = 64
 """Tasks that no worker with room takes, and that the next ones pass over, in one event: of all queues."""
 
@@ -139,6 +142,8 @@ class _Tracked:
     sid: bytes | None = None
     last_loss: str = ""
     asked: str = ""  # whose yes it waits for, in words
+    detail: str = ""  # what comes before it runs, in its worker's words
+    detailed: float = 0.0  # when its worker said so
     refused: dict[bytes, Refused] = field(default_factory=dict)  # by worker
     wanted: dict[str, int] = field(default_factory=dict)  # how often this attempt's worker asked, by ref
     story: list[str] = field(default_factory=list)
@@ -258,6 +263,7 @@ class ClientMachine:
                 worker.name, worker.terms, worker.heard = message.name, terms, now
                 worker.member = self._named(certificate.signer)
                 worker.for_us = self._is_for_us(certificate, terms)
+                worker.own = self._own(certificate.signer)
                 worker.too_bare = self._walled and not terms.walled
                 may_meet = is_new and not self._closed and fits(worker, ANY)
                 if may_meet and self._meetings.is_eager(worker, self.workers.values()):
@@ -367,6 +373,7 @@ class ClientMachine:
                 takes(worker, self._settings.hold, now)
                 if task.state is TaskState.SENT:
                     self._enter(task, "started", TaskState.RUNNING, f"on {worker.name}")
+                self._detail(task, worker, frame.detail, now)
             case Result():
                 takes(worker, self._settings.hold, now)
                 self._result(task, worker, frame)
@@ -453,13 +460,15 @@ class ClientMachine:
         worker = self.worker_of(task_id)
         if worker is not None:
             where = f"stopping on {worker.name}" if task.state is TaskState.STOPPING else f"on {worker.name}"
-            away = f", whose link is reconnecting ({worker.detail})" if worker.state is WorkerState.AWAY else ""
-            return where + away
+            if worker.state is WorkerState.AWAY:
+                return f"{where}, whose link is reconnecting ({worker.detail})"
+            return f"{where}{f': {task.detail}' if task.detail else ''}"
         again = f", after {task.last_loss}" if task.last_loss else ""
         workers = list(self.workers.values())
         if refused(workers, task.spec, task.refused):
             return f"{task.asked or 'waiting for another worker'}{again}"
-        return f"{too_large(workers, task.spec) or self.reason(task.spec.needs)}{again}"
+        lacks = too_large(workers, task.spec) or without_packages(workers, task.spec)
+        return f"{lacks or self.reason(task.spec.needs)}{again}"
 
     def peculiar(self, task_id: str) -> str:
         """Say of a waiting task what is peculiar to it; the whole reason if no worker here takes this very task."""
@@ -470,6 +479,8 @@ class ClientMachine:
         if task.refused and refused(workers, task.spec, task.refused):
             return self.why(task_id)
         if any(worker.terms.input for worker in workers) and too_large(workers, task.spec):
+            return self.why(task_id)
+        if without_packages(workers, task.spec):
             return self.why(task_id)
         return f"after {task.last_loss}" if task.last_loss else ""
 
@@ -619,6 +630,12 @@ class ClientMachine:
         self._leave(task)
         self._requeue(task, "refused")
 
+    def _detail(self, task: _Tracked, worker: WorkerView, detail: str, now: float) -> None:
+        """Note what a worker says comes before a task runs; not more often than people read."""
+        if detail != task.detail and (not detail or now >= task.detailed + DETAIL_EVERY):
+            task.detail, task.detailed = plain(detail, 200), now
+            self._actions.append(Changed(worker.sid))
+
     def _nack(self, task: _Tracked, worker: WorkerView, nack: Nack, now: float) -> None:
         self._handed_back(worker, nack, now)
         if nack.reason not in ("closing", "paused"):
@@ -711,14 +728,15 @@ class ClientMachine:
             self._queue(spec.needs).add(spec.id, spec.priority)
 
     def _is_turned_away(self, task: _Tracked, now: float) -> bool:
-        """Return whether there is room, but not for this task: it is too large, or was refused."""
-        if not task.refused and not any(0 < w.terms.input < task.spec.size for w in self.workers.values()):
-            return False
-        return self._placement.choose(self.workers.values(), replace(task.spec, size=0), now) is not None
+        """Return whether there is room, but not for this task: it is too large, asks for packages, or was refused."""
+        spec, workers = task.spec, self.workers.values()
+        turned = task.refused or spec.packages or any(0 < w.terms.input < spec.size for w in workers)
+        return bool(turned) and self._placement.choose(workers, replace(spec, size=0, packages=()), now) is not None
 
     def _give(self, task: _Tracked, worker: WorkerView, now: float) -> None:
         spec = task.spec
         task.attempt += 1
+        task.detail = ""
         task.wanted.clear()
         task.sid = worker.sid
         missing = tuple(ref for ref in spec.refs if ref not in worker.have)

@@ -113,6 +113,8 @@ class Terms:
     bytes that one task may bring; 0: any number. ``why`` it is paused, in a word (``WHY``); "": by hand.
     ``edition`` rises when the lender has changed conditions or answered a question: a task that was refused under
     another one may be sent again. ``task_memory``: the most bytes of memory that one task may use; 0 if unknown.
+    ``packages``: whose tasks may have packages installed, in a word of packages.py; "": nobody's, as those of earlier
+    versions.
     """
 
     slots: int
@@ -132,6 +134,7 @@ class Terms:
     why: str = ""
     edition: int = 0
     task_memory: int = 0
+    packages: str = ""
 
     @property
     def cards_each(self) -> int:
@@ -401,6 +404,7 @@ def _terms(fields: Any) -> Terms:
         why=_word(fields, "why", _WHY, ""),
         edition=_whole(fields, "edition") if "edition" in fields else 0,
         task_memory=_whole(fields, "task_memory") if "task_memory" in fields else 0,
+        packages=_word(fields, "packages", _WHY, ""),
     )
 
 
@@ -431,7 +435,7 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition", "task_memory")
+_CONDITIONS = (*("only", "tags", "paused", "cards", "not_for", "input", "why", "edition", "task_memory", "packages"),)
 
 
 def _object(text: bytes) -> dict[str, Any]:

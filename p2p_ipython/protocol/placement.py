@@ -20,6 +20,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Terms
 from p2p_ipython.protocol.needs import ANY, Needs
+from p2p_ipython.protocol.packages import offers_packages
 from p2p_ipython.protocol.retries import ANY_ERROR
 
 SHORT = 0.02
@@ -65,7 +66,7 @@ class TaskSpec:
     is likely to take little time again. ``size``: bytes that it brings, small ones and large ones. ``on``, ``tags``,
     ``memory`` and ``gpus`` are as in ``Needs``. Of the tasks that wait, those of a higher ``priority`` come first. A
     task that raises one of the classes ``retry_on`` (their names) runs again, ``retries`` times at most. ``timeout``:
-    seconds after which its worker is to end it, 0 for never.
+    seconds after which its worker is to end it, 0 for never. ``packages``: what is to be installed for it.
     """
 
     id: str
@@ -75,6 +76,7 @@ class TaskSpec:
     kind: str = ""
     size: int = 0
     timeout: float = 0.0
+    packages: tuple[str, ...] = ()
     on: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     memory: int = 0
@@ -112,6 +114,7 @@ class WorkerView:
     detail: str = ""
     member: str = ""  # the roster's name of its member, "" in personal clusters
     for_us: bool = True
+    own: bool = False  # it is of our own member
     too_bare: bool = False  # it has no sandbox, and the client requires one
 
     @property
@@ -199,7 +202,7 @@ class Placement:
                 continue
             if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
-            if 0 < worker.terms.input < spec.size:
+            if 0 < worker.terms.input < spec.size or not installs(worker, spec.packages):
                 continue
             load = len(worker.tasks)
             busy = load >= worker.terms.slots
@@ -243,6 +246,11 @@ def fits(worker: WorkerView, needs: Needs) -> bool:
 def is_chosen(worker: WorkerView, needs: Needs) -> bool:
     """Return whether the worker is one of those, or of those members, that are named."""
     return not needs.on or worker.member in needs.on or worker.name in needs.on
+
+
+def installs(worker: WorkerView, packages: tuple[str, ...]) -> bool:
+    """Return whether the worker takes tasks that ask for these packages, by what its offer says."""
+    return not packages or offers_packages(worker.terms.packages, own=worker.own)
 
 
 def pythons(workers: Iterable[WorkerView]) -> str:

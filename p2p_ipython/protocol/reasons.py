@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 
 from p2p_ipython.protocol.messages import why_words
 from p2p_ipython.protocol.needs import ANY, Needs
-from p2p_ipython.protocol.placement import Refused, TaskSpec, WorkerState, WorkerView, fits, is_chosen, pythons
+from p2p_ipython.protocol.packages import packages_words
+from p2p_ipython.protocol.placement import (
+    Refused,
+    TaskSpec,
+    WorkerState,
+    WorkerView,
+    fits,
+    installs,
+    is_chosen,
+    pythons,
+)
 from p2p_ipython.protocol.plain import count, size_words
 
 
@@ -28,6 +38,14 @@ def too_large(known: Sequence[WorkerView], spec: TaskSpec) -> str:
         return ""
     most = size_words(max(worker.terms.input for worker in workers))
     return f"waiting for a worker that takes {size_words(spec.size)}: those that are here take at most {most} a task"
+
+
+def without_packages(known: Sequence[WorkerView], spec: TaskSpec) -> str:
+    """Say that no worker here installs packages for a task that asks for some; "" if that isn't so."""
+    workers = [worker for worker in known if fits(worker, spec.needs)]
+    if not spec.packages or not workers or any(installs(worker, spec.packages) for worker in workers):
+        return ""
+    return f"waiting for a worker that installs {packages_words(spec.packages)}: those that are here install nothing"
 
 
 def reason(known: Sequence[WorkerView], needs: Needs, *, by_member: bool = False) -> str:

@@ -20,6 +20,9 @@ _OURS = {
     "died": "p2p_ipython.errors.TaskDied",
     "interrupted": "p2p_ipython.errors.TaskDied",
     "missing": "p2p_ipython.errors.NameMissing",
+    "packages": "p2p_ipython.errors.NotInstalled",
+    "timeout": "p2p_ipython.errors.TaskTimeout",
+    "task_time": "p2p_ipython.errors.TaskTimeout",
     "stopped": "p2p_ipython.errors.StoppedByLender",
     "unpicklable": "p2p_ipython.errors.ResultNotPicklable",
 }

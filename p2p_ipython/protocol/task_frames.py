@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, Header
+from p2p_ipython.protocol.packages import MAX_PACKAGES, is_requirement
 from p2p_ipython.protocol.rules import Fields, Rule, Wrong, flag, number, ruled, text, texts, whole, word
 
 MAX_ID = 64
@@ -91,6 +92,14 @@ def _read_some_segments(value: Any) -> tuple[Segment, ...]:
     return _read_segments(value)
 
 
+def _read_requirements(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_PACKAGES:
+        raise Wrong
+    if not all(type(each) is str and is_requirement(each) for each in value):
+        raise Wrong
+    return tuple(value)
+
+
 def _read_failure(value: Any) -> TaskFailure:
     if not isinstance(value, dict):
         raise Wrong
@@ -121,6 +130,7 @@ SEGMENTS = Rule(f"segments 0 to {MAX_SEGMENTS}", _read_segments)
 SOME_SEGMENTS = Rule(f"segments 1 to {MAX_SEGMENTS}", _read_some_segments)
 ATTACHED = Rule(f"objects 0 to {MAX_ATTACHED}", _read_attached, lambda attached: [each.fields() for each in attached])
 NAMES = texts(MAX_ATTACHED, MAX_REF)
+REQUIREMENTS = Rule(f"requirements 0 to {MAX_PACKAGES}", _read_requirements)
 FAILURE = Rule("object", _read_failure, lambda failure: failure.fields())
 
 
@@ -144,7 +154,7 @@ class Frame(Fields):
 
 
 FAILURES = (
-    *("exception", "interrupted", "unpicklable", "missing", "unloadable", "died", "stopped"),
+    *("exception", "interrupted", "unpicklable", "missing", "unloadable", "died", "stopped", "packages"),
     *("timeout", "task_time"),  # it ran for longer than its client, or its lender, lets it
 )
 
@@ -175,6 +185,7 @@ class Task(Frame):
     the pieces of a payload that is read before the other: modules, files and settings. ``data`` are the pieces of plain
     values, which the payload refers to. In the body are the inline segments of the payload, ``data`` and ``around``.
     ``timeout``: seconds from its start after which the worker ends it; 0: never.
+    ``packages``: requirements of what is to be installed for it (packages.py).
     """
 
     kind: ClassVar[str] = "task"
@@ -191,6 +202,7 @@ class Task(Frame):
     around: tuple[Segment, ...] = ruled(SEGMENTS, default=())
     data: tuple[Segment, ...] = ruled(SEGMENTS, default=())
     timeout: float = ruled(SECONDS, default=0.0)
+    packages: tuple[str, ...] = ruled(REQUIREMENTS, default=())
 
     @property
     def all_segments(self) -> tuple[Segment, ...]:
@@ -235,11 +247,12 @@ class Pass(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Started(Frame):
-    """The task runs."""
+    """The task runs, or is about to: ``detail`` says for people what comes before. It may be said again."""
 
     kind: ClassVar[str] = "started"
     id: str = ruled(ID)
     attempt: int = ruled(ATTEMPT)
+    detail: str = ruled(WORD, default="")
 
 
 OUTPUTS = ("stream", "display_data", "update_display_data", "clear_output")

@@ -48,7 +48,8 @@ class LaunchOptions:
     added to the environment as it is. ``mounts``: for mechanisms with a wall; behind none all is in reach anyway.
     ``folder``: where tasks work, "" for the scratch folder. ``network``: whether tasks have the internet, for those in
     ``WITH_NETWORK``. ``place``: the worker's name, for words about limits. ``graphics``: the cards that tasks may use,
-    for mechanisms in ``WITH_GRAPHICS``, and ``process``, which hides none.
+    for mechanisms in ``WITH_GRAPHICS``, and ``process``, which hides none. ``packages``: a folder of packages that win
+    over Python's own, "" for none; behind a wall it is among ``mounts``.
     """
 
     memory: int = 0
@@ -66,6 +67,7 @@ class LaunchOptions:
     network: bool = False
     place: str = ""
     graphics: Graphics | None = None
+    packages: str = ""
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ def runner_arguments(
         "place": options.place,
         "path": list(options.path),
         "folder": options.folder,
+        "packages": options.packages,
         "modeless": modeless,
         "polite": options.polite or walled or modeless,
         "cores": [] if held else list(options.cores),

@@ -109,6 +109,12 @@ class _Finder(importlib.abc.MetaPathFinder):
         self._others = tuple(os.path.join(place, "") for place in sys.path if place)
         sys.path.extend(place for place in path if place not in sys.path)
 
+    def add_packages(self, folder: str) -> None:
+        """Note that the environment has a folder of packages, too, before its own."""
+        self.environment = (folder, *self.environment)
+        self._others = (os.path.join(folder, ""), *self._others)
+        self._there.clear()
+
     def forget(self) -> None:
         """Drop the modules that the last task has imported from such folders: they may be edited before the next."""
         if self._local and len(sys.modules) != self._modules:
@@ -155,4 +161,5 @@ class _Finder(importlib.abc.MetaPathFinder):
 _finder = _Finder()
 
 set_up = _finder.set_up
+add_packages = _finder.add_packages
 forget = _finder.forget

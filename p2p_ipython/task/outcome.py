@@ -22,6 +22,7 @@ from typing import Any
 
 from p2p_ipython.errors import (
     NameMissing,
+    NotInstalled,
     NotTrusted,
     P2PError,
     RemoteError,
@@ -163,6 +164,11 @@ def raised(description: Description, original: BaseException | None = None, fact
                 f"the lender has stopped the task {d.where}, by hand",
                 hint="It may have done part of its work, so it was given to nobody else."
                 " future.again() submits it again.",
+            )
+        case "packages":
+            error = NotInstalled(
+                f"packages of the task could not be installed {d.where}: {d.message}",
+                hint="The task has not run. Ask for other versions, or for packages that have wheels.",
             )
         case "interrupted":
             error = TaskDied(f"the task was interrupted {d.where}", hint="Submit it again.")

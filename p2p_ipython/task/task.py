@@ -43,6 +43,7 @@ class Task:
     start it a second time, whatever happens to its worker; ``created`` is seconds since the epoch. ``names`` and
     ``bind``: names that a cell binds, whose values come with its result; ``around``: what the worker reads first. See
     ``task_frames.Task``. ``modules``: those that it imports, or that its values are of.
+    ``packages``: requirements of what is to be installed for it (protocol/packages.py).
     ``parts``: what of ``around`` was taken when it was submitted. ``data``: plain values that travel beside the
     payload (data.py). ``timeout``: seconds that it may run, 0.0 for any number."""
 
@@ -61,6 +62,7 @@ class Task:
     parts: tuple[Part, ...] = ()
     data: Packed | None = None
     timeout: float = 0.0
+    packages: tuple[str, ...] = ()
 
     @property
     def large(self) -> Mapping[str, memoryview]:

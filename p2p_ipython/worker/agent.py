@@ -29,6 +29,7 @@ from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import BadIdentity, Certificate, check_link_proof, link_proof
 from p2p_ipython.protocol.messages import BadMessage, Bye, Hello, Message, Terms, decode_rendezvous
 from p2p_ipython.protocol.task_frames import (
+    MAX_WORD,
     BufferChunk,
     Evicted,
     Nack,
@@ -37,6 +38,7 @@ from p2p_ipython.protocol.task_frames import (
     Recall,
     Result,
     ResultChunk,
+    Started,
     Task,
     Want,
     batches,
@@ -109,6 +111,7 @@ class Agent:
         self._links: dict[int, _ClientLink] = {}
         self._arrived: dict[Job, _ArrivedTask] = {}
         self._wanted: dict[tuple[int, str], Job] = {}  # buffers that were asked for, by link and ref
+        self._preparing: dict[int, str] = {}  # what comes before the task begins, by slot
         self._jobs = Jobs(log)
         self.complaints = Complaints(log, self._loop.time)
         self._next_link = 0
@@ -263,6 +266,15 @@ class Agent:
         number, now, what = self._numbers[slot], self._loop.time(), _TIME_IS_UP.get(death.kind, "died")
         self._act(self.machine.slot_died(number, killed=killed, detail=death.detail, now=now, what=what))
 
+    def on_preparing(self, slot: TaskSlot, words: str) -> None:
+        number = self._numbers[slot]
+        job, words = self.machine.current(number), words[:MAX_WORD]
+        if self._preparing.get(number, "") == words:
+            return
+        self._preparing[number] = words
+        if job is not None and job.link in self._links:
+            self._links[job.link].send(Started(job.task, job.attempt, words).header())
+
     def on_dropped(self, _slot: TaskSlot, refs: Sequence[str]) -> None:
         for ref in refs:
             for owner in self._cache.lost(ref):
@@ -410,6 +422,7 @@ class Agent:
     def _run(self, number: int, job: Job) -> list[Action]:
         """Have a slot run a task; a slot that can't take it is free again, and the task goes elsewhere."""
         arrived, owner = self._arrived[job], self._member(job.link)
+        self._preparing.pop(number, None)
         try:
             client = self.machine.owner_of(job.link)
             if client is not None:
@@ -435,6 +448,8 @@ class Agent:
                     actions += self._run(number, Job(link, task_id, attempt))
                 case Reply(link=link, frame=frame, body=body):
                     if link in self._links:
+                        if isinstance(frame, Started):
+                            frame = self._with_detail(link, frame)
                         # A result with large segments must not overtake them.
                         bulk = isinstance(frame, Result) and frame.has_chunks
                         self._links[link].send(frame.header(), body, bulk=bulk)
@@ -451,6 +466,12 @@ class Agent:
         if not self.machine.busy():
             self._idle.set()
         self._alarm.set(self.machine.deadline())
+
+    def _with_detail(self, link: int, frame: Started) -> Started:
+        """Return what is said of a task that runs, with what comes before it begins."""
+        job = Job(link, frame.id, frame.attempt)
+        words = (words for number, words in self._preparing.items() if self.machine.current(number) == job)
+        return replace(frame, detail=next(words, ""))
 
     def _check_waiting(self, number: int) -> None:
         """End a link if too much waits on it and the other links of its member, who doesn't read what they ask for."""

@@ -24,6 +24,7 @@ from typing import NamedTuple, TypeVar
 from p2p_ipython.lending.policy import Refusal
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate
+from p2p_ipython.protocol.packages import packages_words
 from p2p_ipython.protocol.plain import size_words
 from p2p_ipython.protocol.questions import Answer
 from p2p_ipython.protocol.task_frames import Task
@@ -56,6 +57,7 @@ class Question:
     size: int
     whole: bool = True  # all of the task's code is here: "same" has a meaning
     options: str = ""  # what else it brings or wants
+    packages: tuple[str, ...] = ()  # that are to be installed for it
 
 
 class _Which(NamedTuple):
@@ -77,14 +79,14 @@ class Consent:
         self._answered = answered
         self._waiting: OrderedDict[_Which, Question] = OrderedDict()
         self._tasks: OrderedDict[_Which, str] = OrderedDict()  # why not; "" is yes
-        self._members: OrderedDict[str, str] = OrderedDict()
+        self._members: OrderedDict[tuple[str, bool], str] = OrderedDict()  # by key, and whether packages are asked for
         self._same: OrderedDict[tuple[str, bytes], str] = OrderedDict()
         self._news = asyncio.Event()
 
     def check(self, client: Certificate, name: str, task: Task, body: Buffer) -> Refusal | None:
         """Return why a task isn't taken now; None after the lender's yes."""
         which = _Which(client.sid, task.id, _digest(task, body))
-        if client.signer in self._members:
+        if (client.signer, bool(task.packages)) in self._members:
             return None
         inline = all(ref is None for _size, ref in (*task.segments, *task.around))
         if inline and (client.signer, which.digest) in self._same:
@@ -97,7 +99,8 @@ class Consent:
         mine = sum(question.key == client.signer for question in self._waiting.values())
         if which not in self._waiting and len(self._waiting) < MAX_QUESTIONS and mine < MAX_QUESTIONS_OF_A_MEMBER:
             size = sum(size for size, _ref in task.all_segments)
-            question = Question(name, client.signer, task.label, task.run, task.source, size, inline, _options(task))
+            about = name, client.signer, task.label, task.run, task.source, size, inline, _options(task)
+            question = Question(*about, task.packages)
             self._waiting[which] = question
             self._news.set()
         return Refusal("asking", "its lender is asked")
@@ -121,8 +124,10 @@ class Consent:
                 why = "its lender can't be asked"
             self._waiting.pop(which, None)
             if answer == "member":
-                _keep(self._members, question.key)
-                self._drop(*(its for its, other in self._waiting.items() if other.key == question.key))
+                kind = question.key, bool(question.packages)
+                _keep(self._members, kind)
+                same = (its for its, other in self._waiting.items() if (other.key, bool(other.packages)) == kind)
+                self._drop(*same)
             elif answer == "same" and question.whole:
                 _keep(self._same, (question.key, which.digest))
                 alike = (question.key, which.digest)
@@ -151,6 +156,7 @@ def _options(task: Task) -> str:
     later = sum(size for size, ref in task.all_segments if ref is not None)
     around = sum(size for size, _ref in task.around)
     parts = [
+        f"has {packages_words(task.packages)} installed here" if task.packages else "",
         f"{size_words(around)} of modules, files and settings" if around else "",
         f"{size_words(later)} that come after your yes" if later else "",
         f"binds {', '.join(task.bind or task.names)}" if task.bind or task.names else "",
@@ -163,7 +169,17 @@ def _digest(task: Task, body: Buffer) -> bytes:
     found = hashlib.sha256()
     code, _data, around = task.pieces(body)
     has_data = bool(task.data)
-    for part in (task.run, task.source, task.reply, task.names, task.bind, task.segments, task.around, has_data):
+    for part in (
+        task.run,
+        task.source,
+        task.reply,
+        task.names,
+        task.bind,
+        task.segments,
+        task.around,
+        has_data,
+        task.packages,
+    ):
         text = repr(part).encode("utf-8", "backslashreplace")
         found.update(len(text).to_bytes(8, "big") + text)
     found.update(code)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from p2p_ipython import private_files
 from p2p_ipython.errors import ConfigError, P2PError
@@ -35,6 +35,7 @@ from p2p_ipython.lending.policy import (
     TaskFacts,
     admits,
     allows,
+    offered_packages,
     standing,
 )
 from p2p_ipython.lending.policy_file import PolicyError, amended, load
@@ -42,6 +43,7 @@ from p2p_ipython.lending.record import Entry, LendingLog, midnight
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import MAX_ONLY
+from p2p_ipython.protocol.packages import name_of
 from p2p_ipython.protocol.plain import size_words
 from p2p_ipython.protocol.questions import Answer
 from p2p_ipython.protocol.roster import Roster
@@ -54,7 +56,9 @@ log = logging.getLogger(__name__)
 LOOK = 2.0
 """Seconds between two looks at the policy's file and at the machine."""
 
-_AT_START = ("slots", "network", "gpu", "mounts", "packages", "limits")
+WITHOUT_UV = "it has no uv to install packages with"
+
+_AT_START = ("slots", "network", "gpu", "mounts", "limits")
 """Parts of a policy that count from a worker's next start."""
 
 
@@ -171,7 +175,10 @@ class Keeper(NoLender):
         record: LendingLog | None = None,
         known: KnownMembers | None = None,
         ask: Ask | None = None,
+        installs: Literal["none", "own", "all"] = "none",
     ) -> None:
+        """Keep to a policy. ``installs``: for whose tasks the worker could install packages."""
+        self._installs = installs
         self.policy = given.policy
         self.hand = False  # whether the lender has paused it
         self.refusal: Refusal | None = None  # the policy's, of all tasks
@@ -320,12 +327,17 @@ class Keeper(NoLender):
 
     def check(self, client: Certificate, task: Task, body: Buffer) -> Refusal | None:
         """Return why this very task isn't taken; None if it is, or if nothing is: the machine is paused then."""
-        now, facts, task_facts = _now(), self._all_facts(), TaskFacts(_size_of(task))
+        now, facts = _now(), self._all_facts()
+        task_facts = TaskFacts(_size_of(task), tuple(name_of(each) for each in task.packages))
         refusal = allows(self.policy, self._member(client.signer), task_facts, now, facts)
         if refusal is not None and refusal == standing(self.policy, now, facts):
             self._apply()  # it has come true since the last look: the machine hands the task back, as it does all
             return None
-        if refusal is None and self.policy.ask and not self.hand and not self._is_own(client.signer):
+        is_own = self._is_own(client.signer)
+        if refusal is None and task.packages and self._installs != "all" and not (is_own and self._installs == "own"):
+            return Refusal("packages", "it installs no packages for others" if self._installs == "own" else WITHOUT_UV)
+        asks = self.policy.ask or (task.packages and self.policy.packages == "ask")
+        if refusal is None and asks and not self.hand and not is_own:
             return self._consent.check(client, self._member(client.signer).name, task, body)
         return refusal
 
@@ -369,7 +381,8 @@ class Keeper(NoLender):
             left = max(1, self.policy.bytes_in - self._bytes[0])
             left = left if not self._bytes[0] else 1 << (left.bit_length() - 1)
             largest = min(largest, left) if largest else left
-        return {"only": only, "not_for": not_for, "input": largest, "tags": self.policy.tags}
+        offered = offered_packages(self.policy.packages, self._installs)
+        return {"only": only, "not_for": not_for, "input": largest, "tags": self.policy.tags, "packages": offered}
 
     def _for_whom(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the keys that the offer is for, () for all, and those that it is not for.
@@ -496,6 +509,17 @@ def _now() -> Moment:
     return Moment(now.tm_wday, now.tm_hour * 60 + now.tm_min)
 
 
+def _packages_words(policy: Policy) -> str:
+    match policy.packages:
+        case "never":
+            return ""
+        case "ask":
+            return "packages after your yes"
+        case "any":
+            return "any packages"
+    return f"no packages but {', '.join(policy.packages)}" if policy.packages else ""
+
+
 def policy_words(policy: Policy) -> str:
     """Say in a line what a policy allows; "" for one without conditions."""
     who = {"all": "", "known": "to members you know"}.get(policy.who if isinstance(policy.who, str) else "", "")
@@ -512,6 +536,6 @@ def policy_words(policy: Policy) -> str:
         f"tasks of at most {size_words(policy.input)}" if policy.input else "",
         f"{size_words(policy.bytes_in)} a day in" if policy.bytes_in else "",
         f"{size_words(policy.bytes_out)} a day out" if policy.bytes_out else "",
-        "no packages are installed: tasks can't ask for any yet" if policy.packages != "never" else "",
+        _packages_words(policy),
     ]
     return "; ".join(part for part in parts if part)

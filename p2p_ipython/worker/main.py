@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.config import Settings
@@ -36,10 +36,12 @@ from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, NO_WALL, TAG, Terms
 from p2p_ipython.protocol.roster import is_fingerprint, is_title
 from p2p_ipython.sandbox.graphics import find, kinds
-from p2p_ipython.sandbox.launch import LaunchOptions, Mount
+from p2p_ipython.sandbox.launch import WITH_MOUNTS, LaunchOptions, Mount
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.consent import Ask
+from p2p_ipython.worker.environments import Environments
 from p2p_ipython.worker.hand import Hand
+from p2p_ipython.worker.installer import Installer, find_uv, missing_words
 from p2p_ipython.worker.keeper import Given, Keeper, NoLender
 from p2p_ipython.worker.sandboxes import choose
 from p2p_ipython.worker.slots import Slot
@@ -145,8 +147,14 @@ async def run_worker(
     )
     if sandbox == NO_WALL and not membership.standing.shared:
         launches = [_of_ones_own(each) for each in launches]
-    keeper = await _keeper(options, membership, told, ask)
-    worker = _Worker(options, access, membership, launches, sandbox, expelled=expelled, keeper=keeper)
+    environments = _environments(membership, sandbox)
+    installs: Literal["none", "own", "all"] = "none"
+    if environments is not None:
+        installs = "own" if sandbox == NO_WALL else "all"
+    keeper = await _keeper(options, membership, told, ask, installs)
+    worker = _Worker(
+        options, access, membership, launches, sandbox, environments=environments, expelled=expelled, keeper=keeper
+    )
     hand = _hand(options, worker, keeper, told)
     control = Control(hand.heed) if hand is not None else None
     finishing, stopping = (hand.finishing, hand.stopping) if hand is not None else (asyncio.Event(), ended)
@@ -194,8 +202,21 @@ async def run_worker(
     return 0
 
 
+def _environments(membership: Membership, sandbox: str) -> Environments | None:
+    """Return what installs packages for tasks; None where there is no uv, or tasks could not see what it installs."""
+    uv = find_uv() if sandbox in (NO_WALL, *WITH_MOUNTS) else None
+    if uv is None:
+        return None
+    is_own = membership.is_own if membership.standing.shared else lambda _signer: True
+    return Environments(Installer(uv, walled=sandbox == "bubblewrap"), is_own=is_own)
+
+
 async def _keeper(
-    options: WorkerOptions, membership: Membership, told: Callable[[str], None], ask: Ask | None
+    options: WorkerOptions,
+    membership: Membership,
+    told: Callable[[str], None],
+    ask: Ask | None,
+    installs: Literal["none", "own", "all"],
 ) -> Keeper | None:
     """Return what has the worker obey its lender. Tasks of friends are written down, one's own are not."""
     standing = membership.standing
@@ -210,7 +231,10 @@ async def _keeper(
         record=LendingLog() if standing.shared else None,
         known=KnownMembers() if standing.shared else None,
         ask=ask,
+        installs=installs,
     )
+    if installs == "none" and options.given.policy.packages != "never":
+        told(f"no packages are installed for tasks: {missing_words()}")
     await asyncio.to_thread(keeper.prepare, standing.roster)
     return keeper
 
@@ -338,6 +362,7 @@ class _Worker:
         launches: Sequence[LaunchOptions],
         sandbox: str,
         *,
+        environments: Environments | None,
         expelled: Callable[[str], None],
         keeper: Keeper | None,
     ) -> None:
@@ -358,6 +383,7 @@ class _Worker:
             sandbox=sandbox,
             task_memory=min(launch.memory for launch in launches),
             cards=kinds(card for launch in launches if launch.graphics is not None for card in launch.graphics.cards),
+            packages="any" if environments is not None else "",  # a keeper knows better
         )
         slots = iter(launches)
         self.agent = Agent(
@@ -372,7 +398,7 @@ class _Worker:
                 board=lambda: machine_of(membership.board),
                 own=lambda: own_places(access, membership.board),
             ),
-            make_slot=lambda agent: Slot(next(slots), agent, settings, mechanism=sandbox),
+            make_slot=lambda agent: Slot(next(slots), agent, settings, mechanism=sandbox, environments=environments),
             on_expelled=expelled,
             keeper=keeper or NoLender(),
         )

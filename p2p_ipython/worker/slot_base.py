@@ -61,6 +61,9 @@ class SlotListener(Protocol):
     def on_dropped(self, slot: TaskSlot, refs: Sequence[str]) -> None:
         """Note that the slot's runner no longer holds these large buffers."""
 
+    def on_preparing(self, slot: TaskSlot, words: str) -> None:
+        """Note what comes before the task begins, for people; "" when it begins."""
+
     def on_ready(self, slot: TaskSlot) -> None:
         """Note that the slot has a fresh runner and no task: at first, or after the last runner ended."""
 
@@ -78,6 +81,9 @@ class ResultListener:
         pass
 
     def on_dropped(self, slot: TaskSlot, refs: Sequence[str]) -> None:
+        pass
+
+    def on_preparing(self, slot: TaskSlot, words: str) -> None:
         pass
 
 

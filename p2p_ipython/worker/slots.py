@@ -13,6 +13,9 @@ runner holds and sends the others. It promises that nothing of a runner, process
 A task is over when its runner has cleared up after it. A runner that ends or takes too long at that takes no result
 along: the slot has it already.
 
+A task may ask for packages. They are installed first (environments.py), while the slot is the task's. Then its runner
+is one that has them. Tasks of one owner that ask for the same ones share it.
+
 A runner may end while it has nothing to do: a thread that an earlier task left can end it at any time. A task that
 it has not been sent, or that was given to the slot when it had ended already, is the next runner's.
 
@@ -24,12 +27,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Concatenate, ParamSpec
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header, encode
+from p2p_ipython.protocol.packages import packages_words
 from p2p_ipython.protocol.task_frames import (
     Cancel,
     Cleared,
@@ -43,9 +47,11 @@ from p2p_ipython.protocol.task_frames import (
     Warm,
     read_runner,
 )
-from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, prepare
+from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, Mount, prepare
 from p2p_ipython.sandbox.scratch import sweep
 from p2p_ipython.worker.cache import Source, SourceFailed
+from p2p_ipython.worker.environments import Environment, Environments
+from p2p_ipython.worker.installer import NoPackages
 from p2p_ipython.worker.runner_life import RunnerLife
 from p2p_ipython.worker.slot_base import UNKNOWN, Death, SlotListener, SlotState, Used
 from p2p_ipython.worker.watch import Watch
@@ -90,6 +96,7 @@ class _Job:
     printed: int = 0  # bytes of output that have come
     sent: bool = False
     spared: int = 0
+    preparing: asyncio.Task[None] | None = None  # while its packages are installed
     feeding: asyncio.Task[None] | None = None
     killer: asyncio.TimerHandle | None = None
     reminder: asyncio.TimerHandle | None = None  # when it is interrupted again
@@ -104,12 +111,24 @@ class _Job:
             if timer is not None:
                 timer.cancel()
 
+    def drop(self) -> None:
+        """Stop all that goes on for it, what prepares it among that."""
+        self.stop()
+        if self.preparing is not None:
+            self.preparing.cancel()
+
 
 class Slot:
-    """See the module. ``mechanism`` is a name in sandbox/launch.py."""
+    """See the module. ``mechanism`` is a name in sandbox/launch.py; without ``environments`` there are no packages."""
 
     def __init__(
-        self, options: LaunchOptions, listener: SlotListener, settings: Settings, *, mechanism: str = "process"
+        self,
+        options: LaunchOptions,
+        listener: SlotListener,
+        settings: Settings,
+        *,
+        mechanism: str = "process",
+        environments: Environments | None = None,
     ) -> None:
         self._options = options
         self._listener = listener
@@ -120,6 +139,10 @@ class Slot:
         """The runner's."""
         self._spent = 0.0  # by the runner, in seconds of processors, up to its last task
         self._owner: str | None = None
+        self._environments = environments
+        self._environment: Environment | None = None
+        """That of the runner, and of the next ones."""
+        self._preparing: set[asyncio.Task[None]] = set()
         self._job: _Job | None = None
         self._paused = False
         self._failures = 0
@@ -193,11 +216,52 @@ class Slot:
             raise RuntimeError(f"a task was given to a slot that is {self.state.value}")
         job = _Job(task, encode(task.header(), len(body)), body, buffers, ResultParts())
         self._job = job
-        if self._owner not in (None, owner) and self._runner is not None:
+        if task.packages:
+            job.preparing = asyncio.create_task(self._prepare(job, owner), name=f"p2p-packages {task.id}")
+            self._preparing.add(job.preparing)
+            job.preparing.add_done_callback(self._preparing.discard)
+        else:
+            self._serve(job, owner, None)
+
+    async def _prepare(self, job: _Job, owner: str) -> None:
+        """Have a task's packages installed, then give it to a runner that has them."""
+        try:
+            if self._environments is None:
+                raise NoPackages("no packages are installed there")
+            environment = await self._environments.get(owner, job.task.packages, self._say)
+        except Exception as error:
+            why = error.message if isinstance(error, NoPackages) else "the worker could not install them"
+            if not isinstance(error, NoPackages):
+                log.exception("packages could not be installed")
+            job.preparing = None
+            self._give_up(job, "packages", "ImportError", f"{packages_words(job.task.packages)}: {why}")
+            return
+        job.preparing = None
+        self._say("")
+        self._serve(job, owner, environment)
+
+    def _say(self, words: str) -> None:
+        """Tell what comes before the task begins."""
+        self._tell(self._listener.on_preparing, words)
+
+    def _serve(self, job: _Job, owner: str, environment: Environment | None) -> None:
+        """Give a task to the runner, or to a new one if that is another owner's, or has other packages."""
+        before, self._environment = self._environment, environment
+        is_other = (before and before.folder) != (environment and environment.folder)
+        if (self._owner not in (None, owner) or is_other) and self._runner is not None:
             self._runner.stop(None)
+        if before is not None:
+            before.close()
         self._owner = owner
         if self._is_ready():
             self._begin(job)
+
+    def _launch_options(self) -> LaunchOptions:
+        """Return what the next runner is to be like."""
+        if self._environment is None:
+            return self._options
+        folder = str(self._environment.folder)
+        return replace(self._options, packages=folder, mounts=(*self._options.mounts, Mount(folder)))
 
     def cancel(self, task_id: str) -> None:
         """Interrupt a task, and kill its runner if that has no effect within ``settings.cancel_grace``.
@@ -238,13 +302,15 @@ class Slot:
         """End the runner and all it has started; nothing is told any more. Idempotent."""
         job, self._job = self._job, None
         if job is not None:
-            job.stop()
+            job.drop()
         if self._life is not None:
             if not self._closed:
                 self._closed = True
                 self._life.cancel()
-            await asyncio.wait([self._life])
+            await asyncio.wait([self._life, *self._preparing])
         self._closed = True
+        if self._environment is not None:
+            self._environment.close()
 
     def holds(self, ref: str) -> bool:
         """Whether the slot's runner has all bytes of a large buffer; ``on_dropped`` tells when it hasn't any more."""
@@ -269,7 +335,7 @@ class Slot:
         loop = asyncio.get_running_loop()
         try:
             runner = self._runner = RunnerLife(
-                prepare(self._mechanism, self._options),
+                prepare(self._mechanism, self._launch_options()),
                 self._on_frame,
                 room=self._settings.runner_cache,
                 on_dropped=self._dropped,
@@ -333,7 +399,7 @@ class Slot:
             return
         self._job = None
         if job is not None:
-            job.stop()
+            job.drop()
         self._tell(self._listener.on_died, job.task.id if job is not None else None, death)
 
     def _tell(self, call: Callable[Concatenate[Slot, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -387,7 +453,7 @@ class Slot:
 
     def _give_up(self, job: _Job, kind: str, exception: str, message: str) -> None:
         """End a task that the runner has never seen."""
-        job.stop()
+        job.drop()
         self._job = None
         bases = (f"builtins.{exception}", "builtins.BaseException")
         failure = TaskFailure(kind, bases[0], bases, message, f"{exception}: {message}")
@@ -460,6 +526,7 @@ class Slot:
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         if self._job is not None:
-            self._begin(self._job)
+            if self._job.preparing is None:
+                self._begin(self._job)
         else:
             self._tell(self._listener.on_ready)

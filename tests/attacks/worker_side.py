@@ -85,6 +85,9 @@ class Agent:
         if task_id is not None:
             self._over(slot, task_id, ok=False, death=f"{death.kind}: {death.detail}")
 
+    def on_preparing(self, _slot: Slot, words: str) -> None:
+        pass
+
     def on_dropped(self, slot: Slot, refs: Sequence[str]) -> None:
         pass
 

@@ -127,7 +127,10 @@ def test_nothing_is_taken_while_a_condition_is_not_met(policy: Policy, machine: 
         (Policy(), CAROL, TaskFacts(packages=("polars",)), "packages"),
         (Policy(packages=("numpy",)), CAROL, TaskFacts(packages=("numpy", "polars")), "packages"),
         (Policy(packages=("numpy", "polars")), CAROL, TaskFacts(packages=("polars",)), None),
+        (Policy(packages=("Scikit_Learn",)), CAROL, TaskFacts(packages=("scikit-learn",)), None),
         (Policy(packages="ask"), CAROL, TaskFacts(packages=("polars",)), None),
+        (Policy(packages="any"), CAROL, TaskFacts(packages=("polars",)), None),
+        (Policy(), ME, TaskFacts(packages=("polars",)), None),
     ],
 )
 def test_a_task_is_taken_if_its_member_and_its_size_may(
@@ -195,6 +198,7 @@ def test_the_template_is_a_policy_without_conditions_also_where_its_lines_count(
     assert parse(counted).limits == Limits(4 << 30, 2, 1 << 30, 256, 3600)
 
 
+names = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,5})?", fullmatch=True)
 texts = st.text(min_size=1, max_size=20)
 sizes = st.integers(1, 1 << 50)
 policies = st.builds(
@@ -207,7 +211,7 @@ policies = st.builds(
     slots=st.integers(1, 256),
     input=sizes,
     mounts=st.lists(texts, unique=True).map(tuple),
-    packages=st.sampled_from(["never", "ask"]) | st.lists(texts, min_size=1, unique=True).map(tuple),
+    packages=st.sampled_from(["never", "ask", "any"]) | st.lists(names, min_size=1, unique=True).map(tuple),
     limits=st.builds(Limits, memory=sizes, processes=st.integers(1, 1000), time=st.floats(0.1, 1e6)),
 )
 

@@ -1092,6 +1092,36 @@ def test_what_is_peculiar_to_a_task_is_all_there_is_to_say_where_no_worker_takes
     assert made.peculiar("none") == ""
 
 
+def test_a_task_that_asks_for_packages_goes_to_workers_that_install_some_and_keeps_no_other_waiting() -> None:
+    made = machine(up="w0 w1")
+    assert not sends(made.submit(TaskSpec("p", packages=("numpy>=2",)), 0))
+    assert made.why("p") == "waiting for a worker that installs numpy>=2: those that are here install nothing"
+    assert made.peculiar("p") == made.why("p")
+    assert sends(made.submit(TaskSpec("t"), 0)) == ["t"]  # behind it
+    assert not sends(made.heard(W1, hello("w1", packages="own"), 1))  # for the lender's own tasks
+    assert not sends(made.heard(W1, hello("w1", packages="later"), 1))  # a word of a later version
+    assert sends(made.heard(W1, hello("w1", packages="ask"), 1)) == ["p"]
+
+
+def test_packages_for_a_lenders_own_tasks_are_for_ours_if_it_is_us() -> None:
+    made = machine(up="w0")
+    made._own = lambda signer: signer == W0.signer
+    made.submit(TaskSpec("p", packages=("numpy",)), 0)
+    assert sends(made.heard(W0, hello("w0", packages="own"), 1)) == ["p"]
+
+
+def test_what_comes_before_a_task_is_said_but_not_more_often_than_people_read() -> None:
+    made = sent(machine(up="w0"), "t")
+    changes = []
+    for number in range(100):
+        actions = made.frame(W0.sid, Started("t", 1, f"installing numpy ({number} s)"), number / 100)
+        changes += [a for a in actions if isinstance(a, Changed)]
+    assert made.why("t").startswith("on w0: installing numpy (")
+    assert len(changes) <= 3
+    made.frame(W0.sid, Started("t", 1), 1)
+    assert made.why("t") == "on w0"
+
+
 def test_an_offer_that_comes_before_the_refusal_that_it_takes_back_counts() -> None:
     made = sent(machine(up="w0"), "t")
     made.heard(W0, hello("w0", edition=1), 1)  # by the board, quicker than the link

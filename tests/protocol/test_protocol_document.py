@@ -266,7 +266,7 @@ def test_the_tables_of_frames_say_a_type_for_each_field() -> None:
         assert kinds
         for fields in kinds.values():
             for field in fields.values():
-                assert re.match(r'whole|number|text|refs|segments|true|object|"', field.type), field
+                assert re.match(r'whole|number|text|refs|segments|requirements|true|object|"', field.type), field
     assert fields_of("worker")["want"]["refs"].type == "refs ≤ 10,000"
     assert not fields_of("client")["pass"]
 

@@ -75,6 +75,21 @@ async def test_once_is_once_and_for_what_was_shown() -> None:
         assert why(made, task()) == "asking"
 
 
+async def test_a_yes_to_packages_is_another_one_than_to_a_members_tasks() -> None:
+    async with asking() as (made, lender):
+        assert why(made, task()) == "asking"
+        await lender.says("member")
+        assert why(made, task("u")) == ""
+        wants = replace(task("v"), packages=("numpy>=2", "pandas"))
+        assert why(made, wants) == "asking"
+        await lender.says("same")
+        assert "has numpy>=2, pandas installed here" in "\n".join(_card(lender.asked[-1]))
+        assert why(made, wants) == ""
+        assert why(made, replace(wants, packages=("numpy>=2", "polars"))) == "asking"  # not the same
+        await lender.says("member")
+        assert why(made, replace(wants, id="w", packages=("six",))) == ""
+
+
 async def test_no_is_no_for_that_task() -> None:
     async with asking() as (made, lender):
         assert why(made, task()) == "asking"

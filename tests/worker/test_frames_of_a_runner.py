@@ -62,6 +62,9 @@ class Listener:
         self.told.append(death)
         self.over.set()
 
+    def on_preparing(self, _slot: Slot, words: str) -> None:
+        pass
+
     def on_dropped(self, _slot: Slot, refs: Sequence[str]) -> None:
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Lent:
         self.offer = conditions
 
 
-def kept(tmp_path: Path, policy: Policy, members: Roster | None) -> tuple[Keeper, Lent, list[str]]:
+def kept(tmp_path: Path, policy: Policy, members: Roster | None, **more: Any) -> tuple[Keeper, Lent, list[str]]:
     said: list[str] = []
     keeper = Keeper(
         Given(policy),
@@ -54,11 +55,41 @@ def kept(tmp_path: Path, policy: Policy, members: Roster | None) -> tuple[Keeper
         told=said.append,
         record=LendingLog(tmp_path / "lending.log"),
         known=KnownMembers(tmp_path / "known.json"),
+        **more,
     )
     keeper.prepare(members)
     agent = Lent()
     keeper.begin(agent)
     return keeper, agent, said
+
+
+@pytest.mark.parametrize(
+    ("packages", "installs", "offered", "others", "own"),
+    [
+        ("never", "all", "own", "packages", ""),
+        ("ask", "all", "ask", "asking", ""),
+        ("any", "all", "any", "", ""),
+        (("numpy",), "all", "some", "", ""),
+        (("polars",), "all", "some", "packages", ""),
+        ((), "all", "own", "packages", ""),
+        # Without walls, packages of others would run as the lender.
+        ("any", "own", "own", "packages", ""),
+        ("any", "none", "", "packages", "packages"),
+    ],
+)
+def test_packages_are_for_whom_the_policy_says(
+    tmp_path: Path, packages: Any, installs: Any, offered: str, others: str, own: str
+) -> None:
+    keeper, agent, _ = kept(tmp_path, Policy(packages=packages), roster("carol"), installs=installs)
+    wants = replace(task(1), packages=("numpy>=2",))
+
+    def why(name: str) -> str:
+        refusal = keeper.check(client(name), wants, b"x")
+        return refusal.why if refusal is not None else ""
+
+    assert agent.offer["packages"] == offered
+    assert (why("carol"), why("bob")) == (others, own)
+    assert keeper.check(client("carol"), task(1), b"x") is None
 
 
 def client(name: str) -> Certificate:

@@ -29,7 +29,7 @@ from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header
 from p2p_ipython.protocol.task_frames import Cancel, Drop, NewBuffer, Piece, Ready, Task, Warm, read_agent
 from p2p_ipython.sandbox import seccomp
-from p2p_ipython.sandbox.inside import limits, wall, warden
+from p2p_ipython.sandbox.inside import limits, packages, wall, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.pipes import FrameInput, enlarge
@@ -106,6 +106,8 @@ def main(options: dict[str, Any]) -> None:
     limits.limit_memory(memory)
     limits.limit_processes(processes + others if processes and options["counted"] else 0)
     limits.limit_files(disk)
+    if options["packages"]:
+        packages.put_first(options["packages"])
     baseline = Baseline(streams(outlet), interrupts)  # of these limits, too: a task may lower them
     executor = Executor(
         channel=channel,

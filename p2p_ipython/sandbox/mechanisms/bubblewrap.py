@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from p2p_ipython.sandbox import seccomp
@@ -51,8 +52,8 @@ class BubblewrapLaunch:
             user, group = (os.getuid(), os.getgid()) if other is None else (other, other)
             etc = name_files(self._scratch.path, user, group, home) | self._way.etc()
             filters = self._way.keep("filter", seccomp.walls())
-            words = [*_walls(other is not None), *self._way.words, "--seccomp", str(filters)]
-            words += [*_files(options, etc), "--chdir", str(home)]
+            words = [*walls(other is not None), *self._way.words, "--seccomp", str(filters)]
+            words += [*files(options, etc), "--chdir", str(home)]
             # In the arguments' file they are in no list of processes: they name the lender's folders.
             arguments = self._way.keep("arguments", b"".join(os.fsencode(word) + b"\0" for word in words))
             command = [shutil.which("bwrap") or "bwrap", "--args", str(arguments), "--", *as_stranger(other, options)]
@@ -131,7 +132,7 @@ def prepare(options: LaunchOptions) -> BubblewrapLaunch:
     return BubblewrapLaunch(options)
 
 
-def _walls(root: bool) -> list[str]:
+def walls(root: bool) -> list[str]:
     """Return the arguments that part a runner from the rest, but for the network."""
     walls = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     walls += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
@@ -141,8 +142,8 @@ def _walls(root: bool) -> list[str]:
     return [*walls, "--unshare-user", "--disable-userns", "--uid", str(os.getuid()), "--gid", str(os.getgid())]
 
 
-def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
-    """Return the arguments that make the runner's root."""
+def files(options: LaunchOptions, etc: dict[str, Path], *, late: Iterable[str] = ()) -> list[str]:
+    """Return the arguments that make the root of a runner; ``late``: arguments that show more."""
     words = ["--ro-bind", str(SYSTEM), str(SYSTEM)]
     for place, target in roots():
         words += ["--ro-bind" if target is None else "--symlink", str(target or place), str(place)]
@@ -170,7 +171,7 @@ def _files(options: LaunchOptions, etc: dict[str, Path]) -> list[str]:
             is_folder = os.path.isdir(each)
             words += ["--perms", "0000", "--size", "4096", "--tmpfs"] if is_folder else ["--ro-bind", os.devnull]
             words.append(each)
-    return [*words, "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
+    return [*words, *late, "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def _cards(graphics: Graphics) -> list[str]:
