@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.client.completing import as_completed
     from p2p_ipython.client.connect import connect
     from p2p_ipython.client.future import Future
     from p2p_ipython.client.gathering import gather
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cluster": "p2p_ipython.client.cluster",
+    "as_completed": "p2p_ipython.client.completing",
     "connect": "p2p_ipython.client.connect",
     "gather": "p2p_ipython.client.gathering",
     "Future": "p2p_ipython.client.future",
@@ -50,6 +52,7 @@ __all__ = [
     "TaskError",
     "WorkerLost",
     "__version__",
+    "as_completed",
     "connect",
     "gather",
     "load_ipython_extension",

@@ -272,7 +272,7 @@ class Bridge:
         refs = {ref: view.nbytes for ref, view in task.large.items()}
         kind = f"{task.kind} {hash(task.source or task.label)}"
         python = task.needs_python or ""
-        spec = TaskSpec(task.id, python=python, refs=refs, once=task.once, kind=kind, size=task.size)
+        spec = TaskSpec(task.id, python=python, refs=refs, once=task.once, kind=kind, size=task.size, pin=task.pin)
         self._act(self.machine.submit(spec, self._loop.time()))
         self.records.look(task.id, self.machine)
 

@@ -427,6 +427,18 @@ class Promise:
         """Whether the task is over, and has failed or was cancelled."""
         return self.future.done() and (self.future.cancelled() or self.future._exception is not None)
 
+    @property
+    def error_line(self) -> str:
+        """The error that it failed with as one line of plain text, as "ValueError: no such thing"; "" for none."""
+        from p2p_ipython.client.records import ERROR, as_line, error_line  # heavy, and there once a task has failed
+
+        failed = self.future._exception if self.failure and not self.future.cancelled() else None
+        if failed is None:
+            return ""
+        if isinstance(failed, _Undecoded) and (failure := failed.result.result.failure) is not None:
+            return error_line(failure)
+        return as_line(f"{type(failed).__name__}: {str(failed).strip()}", ERROR)
+
     def warn_if_stuck(self) -> None:
         """Log a warning if the task waits for a worker that isn't there."""
         future = self.future

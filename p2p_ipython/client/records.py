@@ -15,6 +15,7 @@ from p2p_ipython.client.follow import Feed
 from p2p_ipython.client.journal import Journal, last_line
 from p2p_ipython.client.status import WHOLE
 from p2p_ipython.config import Settings
+from p2p_ipython.loop import background
 from p2p_ipython.protocol.client_machine import Action, Changed, ClientMachine, Meet, Note, Send, Settle, TaskState
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Message
@@ -167,6 +168,14 @@ class Records:
             self._worker(sid)
 
     # -- the cluster --
+
+    def group(self, id: str) -> None:
+        """Note that a group of tasks has changed, or is no longer shown; from any thread."""
+        loop = background()
+        if loop.is_current():
+            self.feed.group(id)
+        elif self.feed.followers:
+            loop.loop.call_soon_threadsafe(self.feed.group, id)
 
     def stands(self, state: object) -> None:
         """Note that the connection's state has changed, or what there is to say of it."""

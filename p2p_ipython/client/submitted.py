@@ -58,6 +58,8 @@ class Submitted:
         self.trusts = trusts
         self._frozen = FrozenTasks(store)
         self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
+        self.later: dict[str, None] = {}
+        """Ids of the tasks that are promised, and haven't begun."""
         self._pid = os.getpid()
         self._ended = False
 
@@ -99,9 +101,8 @@ class Submitted:
     def take(self, frozen: Frozen, sink: OutputSink | None) -> Future[Any]:
         """Submit a task, or hold it until its inputs have come; return its future. ``sink`` shows its output."""
         task = frozen.task
-        future: Future[Any] = Future(task.id, task.label, self, self._decode)
+        future = self._future(task.id, task.label)
         future._frozen = frozen
-        future._promise.when_done(self._frozen.over)
         sink = sink or future_module.default_sink()
         future._promise.shown_by(sink)
         with self.lock:
@@ -112,6 +113,40 @@ class Submitted:
         elif (bridge := self._bridge()) is not None:
             bridge.submit(task, future, sink)
         return future
+
+    def promised(self, task_id: str, label: str) -> Future[Any]:
+        """Return the future of a task that begins later; until then it can be cancelled."""
+        future = self._future(task_id, label)
+        with self.lock:
+            self._check_open()
+            self._futures[task_id] = future
+            self.later[task_id] = None
+        return future
+
+    def begin(self, task: Task, future: Future[Any], sink: OutputSink) -> None:
+        """Submit a task that was promised, also after ``shutdown``; unless its future is over by now."""
+        with self.lock:
+            wanted = self.later.pop(task.id, task) is None
+            bridge = self._bridge()
+            if wanted and bridge is not None:
+                future._frozen = Frozen(task)
+                future._promise.shown_by(sink)
+                bridge.submit(task, future, sink)
+                return
+        self._store.unpin(task.large)
+
+    def _future(self, task_id: str, label: str) -> Future[Any]:
+        future: Future[Any] = Future(task_id, label, self, self._decode)
+        future._promise.when_done(self._frozen.over)
+        return future
+
+    def _drop_later(self, task_id: str, *why: str) -> bool:
+        """Cancel a task that was promised; return whether there was one."""
+        with self.lock:
+            found = self.later.pop(task_id, self) is None
+        if found and (future := self._futures.get(task_id)) is not None:
+            future._promise.withdrawn(*why)
+        return found
 
     def futures(self) -> list[Future[Any]]:
         """Return the futures that somebody still has, the oldest first."""
@@ -124,12 +159,16 @@ class Submitted:
     def withdraw(self, task_id: str) -> None:
         """For a future's ``cancel``."""
         bridge = self._bridge()
-        if bridge is not None and self._pid == os.getpid() and not self.waiting.drop(task_id):
+        if self._pid != os.getpid() or self._drop_later(task_id, "its cancel() was called"):
+            return
+        if bridge is not None and not self.waiting.drop(task_id):
             bridge.withdraw(task_id)
 
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""
         bridge = self._bridge()
+        if task_id in self.later:
+            return "waiting for its turn"
         return self.waiting.why(task_id) or (bridge.why(task_id) if bridge is not None else "")
 
     def end(self) -> None:
@@ -137,6 +176,8 @@ class Submitted:
         with self.lock:
             self._ended = True
         self.waiting.end()
+        for task_id in list(self.later):
+            self._drop_later(task_id)
 
     # -- inside --
 

@@ -216,6 +216,13 @@ class _Tracked:
     story: list[str] = field(default_factory=list)
 
 
+def _pinned_lost(what: str) -> WorkerLost:
+    return WorkerLost(
+        f"the worker of this task {what}",
+        hint="It was submitted to run on this worker only, so it was not given to another one.",
+    )
+
+
 def _nobody(_signer: str) -> bool:
     return False
 
@@ -249,6 +256,7 @@ class ClientMachine:
         self._closed = False
         self._hopeless: Callable[[str], P2PError] | None = None
         self._actions: list[Action] = []
+        self._pinned: dict[str, None] = {}  # tasks that may run on one worker only
         self._placement = Placement(settings)
         self._meetings = Meetings(own)
 
@@ -260,6 +268,8 @@ class ClientMachine:
             raise ValueError(f"task {spec.id} was submitted before")
         self._tasks[spec.id] = _Tracked(spec)
         self._queue(spec.python)[spec.id] = None
+        if spec.pin is not None:
+            self._pinned[spec.id] = None
         if self._closed:
             self._cancel(spec.id)
         elif self._hopeless is not None:
@@ -493,6 +503,8 @@ class ClientMachine:
             return f"on {worker.name}"
         again = f", after {task.last_loss}" if task.last_loss else ""
         workers = list(self.workers.values())
+        if task.spec.pin is not None and (pinned := self.workers.get(task.spec.pin)) is not None:
+            return f"waiting for {pinned.name}{again}"
         if refused(workers, task.spec, task.refused):
             return f"{task.asked or 'waiting for another worker'}{again}"
         return f"{too_large(workers, task.spec) or self.reason(task.spec.python)}{again}"
@@ -588,6 +600,7 @@ class ClientMachine:
         """Settle a task, wherever it is."""
         spec = task.spec
         del self._tasks[spec.id]
+        self._pinned.pop(spec.id, None)
         if task.state is TaskState.WAITING:
             self._queue(spec.python).pop(spec.id, None)
         elif result is None and task.sid is not None:
@@ -646,6 +659,8 @@ class ClientMachine:
                 hint="It was submitted to run once at most, so it was not given to another worker.",
             )
             self._end(task, "lost", error=error)
+        elif task.spec.pin is not None:
+            self._end(task, "lost", error=_pinned_lost(f"went away ({detail})"))
         elif task.losses >= self._settings.attempts:
             error = WorkerLost(
                 f"the task lost its worker {task.losses} times, the last time {detail}",
@@ -671,6 +686,13 @@ class ClientMachine:
 
     def _next(self, now: float) -> list[Action]:
         """Give out what can be given out, and return all actions of this event."""
+        for task_id in tuple(self._pinned):
+            task = self._tasks[task_id]
+            worker = self.workers.get(task.spec.pin or b"")
+            if task.sid is None and (worker is None or not stays(worker)):
+                self._end(task, "hopeless", error=_pinned_lost("went away before it began"))
+            elif worker is not None and worker.state is WorkerState.KNOWN and now >= worker.meet_after:
+                self._meet(worker)
         for queue in self._queues.values():
             passed_over = 0
             while queue:
@@ -696,9 +718,10 @@ class ClientMachine:
 
     def _is_turned_away(self, task: _Tracked, now: float) -> bool:
         """Return whether there is room, but not for this task: it is too large, or was refused."""
-        if not task.refused and not any(0 < w.terms.input < task.spec.size for w in self.workers.values()):
+        too_large = any(0 < w.terms.input < task.spec.size for w in self.workers.values())
+        if not task.refused and not too_large and task.spec.pin is None:
             return False
-        return self._placement.choose(self.workers.values(), replace(task.spec, size=0), now) is not None
+        return self._placement.choose(self.workers.values(), replace(task.spec, size=0, pin=None), now) is not None
 
     def _give(self, task: _Tracked, worker: WorkerView) -> None:
         spec = task.spec

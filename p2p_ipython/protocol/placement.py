@@ -59,7 +59,8 @@ class TaskSpec:
 
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
     ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
-    is likely to take little time again. ``size``: bytes that it brings, small ones and large ones.
+    is likely to take little time again. ``size``: bytes that it brings, small ones and large ones. ``pin``: the only
+    worker that may run it, by its session; without that worker it is lost.
     """
 
     id: str
@@ -68,6 +69,7 @@ class TaskSpec:
     once: bool = False
     kind: str = ""
     size: int = 0
+    pin: bytes | None = None
 
 
 @dataclass
@@ -175,6 +177,8 @@ class Placement:
         best_rank: tuple[bool, int, float] = (True, 0, 0.0)
         for worker in workers:
             if worker.state is not WorkerState.UP or not fits(worker, spec.python):
+                continue
+            if spec.pin is not None and spec.pin != worker.sid:
                 continue
             if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
