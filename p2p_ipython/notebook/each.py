@@ -95,7 +95,5 @@ def _words(value: Any) -> str:
         return name
     if type(value).__module__.partition(".")[0] in ("numpy", "pandas") and hasattr(value, "__len__"):
         return type(value).__name__  # their text takes long
-    try:
-        return " ".join(_short.repr(value).split())
-    except Exception:
-        return type(value).__name__
+    text = " ".join(_short.repr(value).split())
+    return type(value).__name__ if text.startswith("<") else text
