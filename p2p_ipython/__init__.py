@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from p2p_ipython.client.future import Future
     from p2p_ipython.client.gathering import gather
     from p2p_ipython.errors import P2PError, TaskError, WorkerLost
+    from p2p_ipython.task.progress import progress
 
 _HOMES = {
     "Cluster": "p2p_ipython.client.cluster",
@@ -40,6 +41,7 @@ _HOMES = {
     "connect": "p2p_ipython.client.connect",
     "gather": "p2p_ipython.client.gathering",
     "Future": "p2p_ipython.client.future",
+    "progress": "p2p_ipython.task.progress",
     "P2PError": "p2p_ipython.errors",
     "TaskError": "p2p_ipython.errors",
     "WorkerLost": "p2p_ipython.errors",
@@ -56,6 +58,7 @@ __all__ = [
     "connect",
     "gather",
     "load_ipython_extension",
+    "progress",
     "unload_ipython_extension",
 ]
 

@@ -21,6 +21,7 @@ from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.left_files import TaskFiles
 from p2p_ipython.client.printing import printed
+from p2p_ipython.client.progress import Progress
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.plain import plain
@@ -123,6 +124,7 @@ class Future(concurrent.futures.Future[T]):
         self._decode = decode
         self._advice: Callable[[BaseException], str] = lambda _error: ""
         self._runs = False
+        self._progress: Progress | None = None
         self._asked = False
         """Whether somebody has asked how it ended."""
         self._why_cancelled = "its cancel() was called"
@@ -295,6 +297,20 @@ class Future(concurrent.futures.Future[T]):
         """
         return self._written("stderr")
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far the task says that it is, by ``p2p_ipython.progress`` or tqdm; None while it says nothing.
+
+        It has ``done``, ``total``, ``label``, ``rate`` (a second) and ``left`` (seconds).
+
+        >>> def work():
+        ...     return sum(p2p_ipython.progress(range(20), label="adding"))
+        >>> future = cluster.submit(work)
+        >>> future.result(), future.progress.done, future.progress.total, future.progress.label
+        (190, 20.0, 20.0, 'adding')
+        """
+        return self._progress
+
     def _written(self, name: str) -> str:
         messages = list(self.outputs)
         return "".join(each["text"] for each in messages if each["kind"] == "stream" and each["name"] == name)
@@ -451,6 +467,10 @@ class Promise:
     def started(self, running: bool) -> None:
         """Note whether a worker runs the task."""
         self.future._runs = running
+
+    def is_at(self, progress: Progress | None) -> None:
+        """Note how far the task is, as it says itself."""
+        self.future._progress = progress
 
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""

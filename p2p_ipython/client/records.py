@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from p2p_ipython.client.follow import Feed
 from p2p_ipython.client.journal import Journal, last_line
+from p2p_ipython.client.progress import Progress
 from p2p_ipython.client.status import WHOLE
 from p2p_ipython.config import Settings
 from p2p_ipython.loop import background
@@ -131,6 +132,10 @@ class Records:
         if said:
             self.journal.said(task_id, said)
         return unfinished
+
+    def progress(self, task_id: str, progress: Progress | None) -> None:
+        """Note how far a task is, as it says."""
+        self.journal.at(task_id, progress)
 
     # -- sessions --
 

@@ -77,6 +77,7 @@ def text(label: str, state: str, seconds: float, *, over: bool, error: str = "",
 
 def face(future: Future[Any], entry: Entry | None, submitted: float, ended: float) -> Face:
     """Return the state of a task for people, from its future and its record. Times are Unix seconds."""
+    part = -1.0
     if future.done():
         # The future knows first. The record of a task that is cancelled while its result comes doesn't change at all.
         words = future.state_text
@@ -84,6 +85,9 @@ def face(future: Future[Any], entry: Entry | None, submitted: float, ended: floa
         worker = future.worker
     else:
         words, ended = future.state_text, 0.0
+        if (progress := future.progress) is not None:
+            words = f"{words}; {progress.words}"
+            part = -1.0 if progress.part is None else progress.part
         state = entry.state.value if entry is not None else "running" if future.running() else "waiting"
         worker = entry.worker if entry is not None else ""
     return Face(
@@ -95,6 +99,7 @@ def face(future: Future[Any], entry: Entry | None, submitted: float, ended: floa
         started=entry.started if entry is not None else 0.0,
         ended=ended,
         error=plain(entry.error, 200) if entry is not None and state == "failed" else "",
+        part=part,
     )
 
 
@@ -155,7 +160,7 @@ class Line:
 
     def html(self, seen: Face, line: str) -> str:
         """Return the line as HTML."""
-        return line_html(seen.state, line)
+        return line_html(seen.state, line, seen.part)
 
     def update(self, now: float) -> None:
         """Say where the task is, in the card or in the line."""

@@ -42,6 +42,7 @@ from p2p_ipython.sandbox.inside.folder import TaskFolder
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.library_state import LibraryState
 from p2p_ipython.sandbox.inside.limits import Spare
+from p2p_ipython.sandbox.inside.report_progress import Reporter
 from p2p_ipython.sandbox.inside.shell import Cells, enter_main, flush_figures, run_to_its_end
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
@@ -93,6 +94,7 @@ class Executor:
         *,
         channel: Channel,
         outlet: Outlet,
+        reporter: Reporter,
         buffers: Buffers,
         interrupts: Interrupts,
         baseline: Baseline,
@@ -102,6 +104,7 @@ class Executor:
     ) -> None:
         self._channel = channel
         self._outlet = outlet
+        self._reporter = reporter
         self._buffers = buffers
         self._interrupts = interrupts
         self._baseline = baseline
@@ -134,6 +137,7 @@ class Executor:
     def perform(self, task: Task, body: Buffer) -> None:
         """Execute a task and send its result. Raises nothing that the task raises."""
         self._outlet.begin(task)
+        self._reporter.begin(task)
         value, failed = _Value(_NOTHING), None
         try:
             try:
@@ -206,6 +210,7 @@ class Executor:
             left = self._baseline.threads_left()
         finally:
             self._outlet.end(left)
+            self._reporter.end()
 
     def _attempt(self, task: Task, body: Buffer) -> _Value:
         """Run the task; return its value, packed. Raises ``_Failed``."""
