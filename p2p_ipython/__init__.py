@@ -28,16 +28,20 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.cluster import Cluster
+    from p2p_ipython.client.completing import as_completed
     from p2p_ipython.client.connect import connect
     from p2p_ipython.client.future import Future
     from p2p_ipython.client.gathering import gather
     from p2p_ipython.errors import P2PError, TaskError, WorkerLost
+    from p2p_ipython.task.progress import progress
 
 _HOMES = {
     "Cluster": "p2p_ipython.client.cluster",
+    "as_completed": "p2p_ipython.client.completing",
     "connect": "p2p_ipython.client.connect",
     "gather": "p2p_ipython.client.gathering",
     "Future": "p2p_ipython.client.future",
+    "progress": "p2p_ipython.task.progress",
     "P2PError": "p2p_ipython.errors",
     "TaskError": "p2p_ipython.errors",
     "WorkerLost": "p2p_ipython.errors",
@@ -50,9 +54,11 @@ __all__ = [
     "TaskError",
     "WorkerLost",
     "__version__",
+    "as_completed",
     "connect",
     "gather",
     "load_ipython_extension",
+    "progress",
     "unload_ipython_extension",
 ]
 

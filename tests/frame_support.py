@@ -21,6 +21,7 @@ GOOD: dict[tuple[Sender, str], Header] = {
     ("client", "pass"): {"t": "pass"},
     ("worker", "started"): {"t": "started", "id": "t", "attempt": 1},
     ("worker", "output"): {"t": "output", "id": "t", "attempt": 1, "kind": "stream", "name": "stdout"},
+    ("worker", "progress"): {"t": "progress", "id": "t", "attempt": 1, "done": 3, "total": 10, "label": "x"},
     ("worker", "chunk"): {"t": "chunk", "id": "t", "attempt": 1, "ref": "r", "size": 9, "off": 0},
     ("worker", "result"): {"t": "result", "id": "t", "attempt": 1, "ok": True, "segments": [[3, None]]},
     ("worker", "nack"): {"t": "nack", "id": "t", "attempt": 1, "reason": "busy"},
@@ -35,6 +36,6 @@ GOOD: dict[tuple[Sender, str], Header] = {
     ("runner", "ready"): {"t": "ready", "python": "3.11.7", "platform": "linux", "pid": 7},
     ("runner", "cleared"): {"t": "cleared", "why": "no idea"},
 }
-for _kind in ("output", "chunk", "result"):
+for _kind in ("output", "progress", "chunk", "result"):
     GOOD["runner", _kind] = GOOD["worker", _kind]
 GOOD["agent", "task"] = GOOD["client", "task"]

@@ -25,6 +25,7 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.display import harmless, is_value
 from p2p_ipython.client.future import LEFT, Future, OutputMessage, OutputSink
 from p2p_ipython.client.inflow import TaskOutput, WorkerEnd
+from p2p_ipython.client.progress import reported
 from p2p_ipython.client.records import Records
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import LinkError, NotAdmitted, P2PError, UsageError
@@ -49,7 +50,7 @@ from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.identity import Certificate, check_link_proof, link_proof, seal
 from p2p_ipython.protocol.messages import Accept, Bye, Hello, Message, Rendezvous, encode_rendezvous
 from p2p_ipython.protocol.placement import TaskSpec
-from p2p_ipython.protocol.task_frames import Output, Pass, Result, WorkerFrame
+from p2p_ipython.protocol.task_frames import Output, Pass, Progress, Result, WorkerFrame
 from p2p_ipython.protocol.task_frames import Task as TaskFrame
 from p2p_ipython.protocol.tracing import traced
 from p2p_ipython.task.safe import BUDGET
@@ -289,6 +290,7 @@ class Bridge:
             retry_on=options.retry_on,
             timeout=task.timeout,
             packages=task.packages,
+            pin=task.pin,
         )
         self.records.submitted(task, submitted.sink, spec.needs.key())
         self._tasks[task.id] = submitted
@@ -509,10 +511,17 @@ class Bridge:
             submitted.output.line = self.records.printed(output.id, message["text"], unfinished)
         self._show(submitted, message)
 
+    def progress_came(self, progress: Progress) -> None:
+        """See ``Receiver``."""
+        self._tasks[progress.id].future._promise.is_at(told := reported(progress))
+        self.records.progress(progress.id, told)
+
     def _restart(self, submitted: _Submission, line: str) -> None:
         """Drop what has come of an attempt that came to nothing; what it has printed stands, and a line says so."""
         submitted.output.restart()
         submitted.result = None
+        submitted.future._promise.is_at(None)
+        self.records.progress(submitted.task.id, None)
         outputs = submitted.future.outputs
         if line != _ANEW or (outputs and outputs[-1].get("text") != _ANEW):
             self._show(submitted, {"kind": "stream", "name": "stderr", "text": line})

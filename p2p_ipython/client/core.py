@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.future import Frozen, Future, OutputSink
+from p2p_ipython.client.groups import Groups
 from p2p_ipython.client.records import Records
 from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus, TaskStatus, sandbox_words, standing
 from p2p_ipython.client.submitted import Submitted
@@ -86,6 +87,7 @@ class ClusterCore:
         self.bridge: Bridge | None = None
         self.local: LocalCluster | None = None
         self.records = Records(settings)
+        self.groups = Groups(self.records.group, lambda: self.slots if self.bridge is not None else 1)
         self.board_address = ""
         self.joined = False
         """Whether it has been joined, ever."""
@@ -298,7 +300,8 @@ class ClusterCore:
     @property
     def idle(self) -> bool:
         """Whether all its tasks are over. From any thread."""
-        return self.bridge is None or not (self.bridge.open_tasks(limit=1) or self.submitted.held())
+        submitted = self.submitted
+        return self.bridge is None or not (self.bridge.open_tasks(limit=1) or submitted.held() or submitted.later)
 
     # -- what it looks like --
 
@@ -346,7 +349,7 @@ class ClusterCore:
             name=self._my_name(),
             members=tuple(members),
             tasks=tasks,
-            pending=counts["waiting"] + len(held),
+            pending=counts["waiting"] + len(held) + len(self.submitted.later),
             running=counts["sent"] + counts["running"] + counts["stopping"],
             note=bridge.membership.trouble or ("" if members else self._nobody()),
         )

@@ -22,15 +22,17 @@ class Changes:
 
     ``tasks`` are ids in ``Journal.entries``, those that aren't there any more included; ``sessions`` are sids: of
     workers (links, offers, what they do) and of others who came or went. ``facts``: what holds of the cluster as a
-    whole (``Cluster.facts()``, ``Cluster.reasons()``, its members, the journal's counts).
+    whole (``Cluster.facts()``, ``Cluster.reasons()``, its members, the journal's counts). ``groups`` are ids of
+    ``Groups``, those that aren't shown any more included.
     """
 
     tasks: frozenset[str]
     sessions: frozenset[bytes]
     facts: bool
+    groups: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.tasks or self.sessions or self.facts)
+        return bool(self.tasks or self.sessions or self.facts or self.groups)
 
 
 class Follower:
@@ -42,12 +44,14 @@ class Follower:
         self._awake = False
         self.tasks: set[str] = set()
         self.sessions: set[bytes] = set()
+        self.groups: set[str] = set()
         self.facts = False
 
     def take(self) -> Changes:
         """Return what has changed since the last time. The next change wakes again."""
-        changes = Changes(frozenset(self.tasks), frozenset(self.sessions), self.facts)
+        changes = Changes(frozenset(self.tasks), frozenset(self.sessions), self.facts, frozenset(self.groups))
         self.tasks, self.sessions, self.facts, self._awake = set(), set(), False, False
+        self.groups = set()
         return changes
 
     def close(self) -> None:
@@ -92,6 +96,13 @@ class Feed:
         """Note that a worker, or another session, has changed."""
         for follower in self.followers:
             follower.sessions.add(sid)
+            if not follower._awake:
+                follower.woken()
+
+    def group(self, id: str) -> None:
+        """Note that a group of tasks has changed."""
+        for follower in self.followers:
+            follower.groups.add(id)
             if not follower._awake:
                 follower.woken()
 

@@ -11,12 +11,15 @@ import uuid
 import weakref
 from collections import deque
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client.future import Frozen, Future
 from p2p_ipython.errors import TaskForgotten
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.buffer_store import BufferStore
+
+if TYPE_CHECKING:
+    from p2p_ipython.task.task import Task
 
 KEPT = 64 << 20
 """Bytes of tasks that are over, at most, without their large buffers; the oldest are forgotten first."""
@@ -41,11 +44,8 @@ class FrozenTasks:
         if frozen is None:
             return
         task = frozen.task
-        if any(part is not None and part.large for part in (task.packed, task.data, task.around)):
-            around = replace(task.around, large={}) if task.around is not None else None
-            data = replace(task.data, large={}) if task.data is not None else None
-            packed = replace(task.packed, large={})
-            future._frozen = replace(frozen, task=replace(task, packed=packed, data=data, around=around))
+        if (light := without_buffers(task)) is not task:
+            future._frozen = replace(frozen, task=light)
         size = EACH + task.inline_size + len(task.source or "")
         with self._lock:
             self._over.append((weakref.ref(future), size))
@@ -61,17 +61,29 @@ class FrozenTasks:
         frozen = future._frozen
         if frozen is None:
             raise _forgotten(future)
-        task = frozen.task
-        parts = (part for part in (task.packed, task.data, task.around) if part is not None)
-        segments = [segment for part in parts for segment in part.segments]
-        refs = dict.fromkeys(ref for _, ref in segments if ref is not None)
         try:
-            self._store.pin(refs)
+            return replace(frozen, task=with_buffers(frozen.task, self._store, uuid.uuid4().hex))
         except KeyError:
             raise _forgotten(future) from None
-        # All of them, wherever they belong: ``Task.large`` has all.
-        packed = replace(task.packed, large={ref: self._store.get(ref) for ref in refs})
-        return replace(frozen, task=replace(task, id=uuid.uuid4().hex, packed=packed, created=time.time()))
+
+
+def without_buffers(task: Task) -> Task:
+    """Return a task that names its large buffers, and has none."""
+    if not any(part is not None and part.large for part in (task.packed, task.data, task.around)):
+        return task
+    around = replace(task.around, large={}) if task.around is not None else None
+    data = replace(task.data, large={}) if task.data is not None else None
+    return replace(task, packed=replace(task.packed, large={}), data=data, around=around)
+
+
+def with_buffers(task: Task, store: BufferStore, id: str) -> Task:
+    """Return a task that has its large buffers again, pinned, as a new one. Raises ``KeyError`` if one isn't there."""
+    parts = (part for part in (task.packed, task.data, task.around) if part is not None)
+    refs = dict.fromkeys(ref for part in parts for _, ref in part.segments if ref is not None)
+    store.pin(refs)
+    # All of them, wherever they belong: ``Task.large`` has all.
+    packed = replace(task.packed, large={ref: store.get(ref) for ref in refs})
+    return replace(task, id=id, packed=packed, created=time.time())
 
 
 def _forgotten(future: Future[Any]) -> TaskForgotten:

@@ -22,6 +22,7 @@ from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.left_files import TaskFiles
 from p2p_ipython.client.printing import printed
+from p2p_ipython.client.progress import Progress
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.errors import NotTrusted, UsageError, WorkerLost
 from p2p_ipython.loop import background
@@ -137,6 +138,7 @@ class Future(concurrent.futures.Future[T]):
         """Whether a worker has it, and whether it has said that it runs it."""
         self._stopping = self._ending = False
         """Whether it is being stopped, or is about to end otherwise: one of them at most."""
+        self._progress: Progress | None = None
         self._asked = False
         """Whether somebody has asked how it ended."""
         self._why_cancelled = ASKED
@@ -326,6 +328,20 @@ class Future(concurrent.futures.Future[T]):
         """
         return self._written("stderr")
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far the task says that it is, by ``p2p_ipython.progress`` or tqdm; None while it says nothing.
+
+        It has ``done``, ``total``, ``label``, ``rate`` (a second) and ``left`` (seconds).
+
+        >>> def work():
+        ...     return sum(p2p_ipython.progress(range(20), label="adding"))
+        >>> future = cluster.submit(work)
+        >>> future.result(), future.progress.done, future.progress.total, future.progress.label
+        (190, 20.0, 20.0, 'adding')
+        """
+        return self._progress
+
     def _written(self, name: str) -> str:
         messages = list(self.outputs)
         return "".join(each["text"] for each in messages if each["kind"] == "stream" and each["name"] == name)
@@ -468,6 +484,18 @@ class Promise:
         if ask is not None:
             ask()
 
+    @property
+    def error_line(self) -> str:
+        """The error that it failed with as one line of plain text, as "ValueError: no such thing"; "" for none."""
+        from p2p_ipython.client.records import ERROR, as_line, error_line  # heavy, and there once a task has failed
+
+        failed = self.future._exception if self.failure and not self.future.cancelled() else None
+        if failed is None:
+            return ""
+        if isinstance(failed, _Undecoded) and (failure := failed.result.result.failure) is not None:
+            return error_line(failure)
+        return as_line(f"{type(failed).__name__}: {str(failed).strip()}", ERROR)
+
     def warn_if_stuck(self) -> None:
         """Log a warning if the task waits for a worker that isn't there."""
         future = self.future
@@ -502,6 +530,10 @@ class Promise:
                 return True
         self.withdrawn(ASKED)
         return False
+
+    def is_at(self, progress: Progress | None) -> None:
+        """Note how far the task is, as it says itself."""
+        self.future._progress = progress
 
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""

@@ -29,6 +29,7 @@ from p2p_ipython.protocol.task_frames import (
     Lost,
     Nack,
     Output,
+    Progress,
     Recall,
     Result,
     ResultChunk,
@@ -63,6 +64,9 @@ class Receiver(Protocol):
 
     def output_came(self, end: WorkerEnd, output: Output, body: Buffer) -> None:
         """Take a frame of output."""
+
+    def progress_came(self, progress: Progress) -> None:
+        """Note how far a task is that the worker has."""
 
     def said(self, end: WorkerEnd, frame: WorkerFrame) -> None:
         """Take any other frame."""
@@ -109,6 +113,10 @@ class WorkerEnd(LinkEnd):
                 self._receiver.result_came(self, result, body)
             case Output() as output if self._receiver.expects(self.sid, output.id, output.attempt):
                 self._receiver.output_came(self, output, body)
+            case Progress() as progress:
+                idle = True  # few are said
+                if self._receiver.expects(self.sid, progress.id, progress.attempt):
+                    self._receiver.progress_came(progress)
             case ResultChunk() as chunk:
                 incoming = self._part(chunk, len(body))
                 idle = incoming is None

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from p2p_ipython.client.progress import Progress
 from p2p_ipython.protocol.client_machine import TaskState
 from p2p_ipython.protocol.placement import WorkerView
 from p2p_ipython.protocol.worker_machine import ANNOUNCE
@@ -87,6 +88,7 @@ class Entry:
     size_out: int = 0
     said: str = ""
     error: str = ""
+    progress: Progress | None = None
     attempts: tuple[Attempt, ...] = ()
 
 
@@ -195,6 +197,13 @@ class Journal:
         entry = self.entries[id]
         if entry.said != line:
             entry.said = line
+            self._touched(id)
+
+    def at(self, id: str, progress: Progress | None) -> None:
+        """Note how far a task is."""
+        entry = self.entries[id]
+        if entry.progress != progress:
+            entry.progress = progress
             self._touched(id)
 
     def ended(

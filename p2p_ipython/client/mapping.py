@@ -18,10 +18,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from p2p_ipython.client import groups as groups_module
 from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.aside import Aside
+from p2p_ipython.client.bars import Bar
+from p2p_ipython.client.completing import Values
 from p2p_ipython.client.future import Cancelled, Future
+from p2p_ipython.client.groups import Group, Groups
 from p2p_ipython.errors import CaptureError, NotPicklable, RemoteProtocolError
+from p2p_ipython.loop import background
 from p2p_ipython.protocol.plain import plain
 
 CHUNK = 0.05
@@ -36,6 +41,9 @@ GROWTH = 16
 
 AHEAD = 4
 """Tasks that are on their way at a time, for each slot."""
+
+SHOWN_AFTER = 1.0
+"""Seconds after which people see how far it is."""
 
 BEHIND = 8
 """Tasks, for each slot, whose values the caller of a generator's map may have yet to take."""
@@ -54,6 +62,7 @@ class Core(Protocol):
     """What calls need of their cluster."""
 
     maps: weakref.WeakSet[Calls]
+    groups: Groups
 
     @property
     def slots(self) -> int:
@@ -140,7 +149,8 @@ def mapped(
     chunksize: Any,
     buffersize: Any,
     ordered: bool,
-) -> Iterator[Any]:
+    progress: bool | None = None,
+) -> Values[Any]:
     """Do what ``Cluster.map`` does. Raises ``ValueError`` and ``TypeError`` as an executor does."""
     from p2p_ipython.task.task import refuse_what_is_no_function  # heavy: it loads cloudpickle
 
@@ -157,7 +167,8 @@ def mapped(
     calls = Calls(core, function, iterables, chunks, ordered=ordered)
     calls.begin()
     core.maps.add(calls)
-    return calls.values(end)
+    calls.follow(progress)
+    return Values(calls.values(end), calls.cancel)
 
 
 @dataclass(eq=False)
@@ -197,6 +208,8 @@ class Calls:
         self._over: queue.SimpleQueue[_Sent] | None = None if ordered else queue.SimpleQueue()
         self._ended = self._closed = False
         self._trouble: BaseException | None = None
+        self.group = core.groups.new(self._label, self._left, cancel=self.cancel, shown=False)
+        weakref.finalize(self, self.group.end).atexit = False
 
     def begin(self) -> None:
         """Send the first tasks. Raises what the elements or freezing them raise; then none are on their way."""
@@ -281,6 +294,9 @@ class Calls:
         seconds, size = sent.future._took
         with self._lock:
             self._chunks.over(sent.elements, seconds, size)
+        number, bad = sent.elements, sent.future._promise.failure
+        cancelled = number if sent.future.cancelled() else 0
+        self.group.over(number, failed=number if bad and not cancelled else 0, cancelled=cancelled, seconds=seconds)
         if self._over is not None:
             self._over.put(sent)
         if self._left is not None and not self._ended:
@@ -289,6 +305,20 @@ class Calls:
     def _pump_aside(self) -> None:
         with contextlib.suppress(BaseException):  # its caller hears of it
             self.pump()
+
+    def follow(self, progress: bool | None) -> None:
+        """Show how far it is to people, once it takes long. ``progress``: whether by a bar; None: as is usual here."""
+        line: Callable[[Group], object] = groups_module.default_line() if progress is None else Bar
+        group, groups = self.group, self._core.groups
+
+        def show() -> None:
+            if not group.ended:
+                groups.show(group)
+                if progress is not False:
+                    line(group)
+
+        loop = background().loop
+        loop.call_soon_threadsafe(lambda: loop.call_later(SHOWN_AFTER, show))
 
     # -- for the caller --
 
@@ -300,13 +330,18 @@ class Calls:
                     outcomes = sent.future.result(_until(end))
                 finally:
                     sent.future.cancel()
-                yield from _values_of(sent, ([outcomes], {}) if sent.alone else outcomes)
+                try:
+                    yield from _values_of(sent, ([outcomes], {}) if sent.alone else outcomes)
+                except Exception:
+                    self.group.fail()
+                    raise
                 with self._lock:
                     self._chunks.taken(sent.elements)
             if self._trouble is not None:
                 raise self._trouble
         finally:
             self.cancel()
+            self.group.end()
 
     def _next(self, end: float | None) -> _Sent | None:
         """Return the task whose values come next; None when there is none any more."""

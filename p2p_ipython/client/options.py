@@ -15,6 +15,7 @@ from p2p_ipython.client.future import Future
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 
 if TYPE_CHECKING:
+    from p2p_ipython.client.completing import Values
     from p2p_ipython.client.core import ClusterCore
     from p2p_ipython.task.seeds import Seed
 
@@ -110,7 +111,8 @@ class Options(TakesOptions):
         chunksize: int | Literal["auto"] = "auto",
         buffersize: int | None = None,
         ordered: bool = True,
-    ) -> Iterator[T]:
+        progress: bool | None = None,
+    ) -> Values[T]:
         """Do what ``Cluster.map`` does, with these options for each task of several elements.
 
         With a seed each element has random numbers of its own, and travels alone. ``timeout`` is that of ``map``.
@@ -121,7 +123,14 @@ class Options(TakesOptions):
             chunksize = 1
         calls = _Mapped(self, self._core.files_of(self._options))
         return mapped(
-            calls, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize, ordered=ordered
+            calls,
+            fn,
+            iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            ordered=ordered,
+            progress=progress,
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -146,7 +155,7 @@ class _Mapped:
         self._files = files or {}
         options = view._options
         self._needs = Needs("", options.on, options.tags, options.memory, options.gpus)
-        self.maps = view._core.maps
+        self.maps, self.groups = view._core.maps, view._core.groups
 
     @property
     def slots(self) -> int:

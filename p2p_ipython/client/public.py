@@ -26,7 +26,7 @@ CLUSTER = frozenset(
 FUTURE = frozenset(
     {
         *("add_done_callback", "again", "cancel", "cancelled", "done", "error_text", "exception", "files", "label"),
-        *("names", "outputs", "replay", "result", "running", "state_text", "stderr", "stdout", "task_id"),
+        *("names", "outputs", "progress", "replay", "result", "running", "state_text", "stderr", "stdout", "task_id"),
         "worker",
     }
 )

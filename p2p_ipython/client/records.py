@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping
 from p2p_ipython.client.follow import Feed
 from p2p_ipython.client.future import failed_word
 from p2p_ipython.client.journal import Journal, last_line
+from p2p_ipython.client.progress import Progress
 from p2p_ipython.client.status import WHOLE
 from p2p_ipython.config import Settings
+from p2p_ipython.loop import background
 from p2p_ipython.protocol.client_machine import Action, Changed, ClientMachine, Meet, Note, Send, Settle, TaskState
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Message
@@ -135,6 +137,10 @@ class Records:
             self.journal.said(task_id, said)
         return unfinished
 
+    def progress(self, task_id: str, progress: Progress | None) -> None:
+        """Note how far a task is, as it says."""
+        self.journal.at(task_id, progress)
+
     # -- sessions --
 
     def heard(self, certificate: Certificate, message: Message, name: str, now: float) -> None:
@@ -171,6 +177,14 @@ class Records:
             self._worker(sid)
 
     # -- the cluster --
+
+    def group(self, id: str) -> None:
+        """Note that a group of tasks has changed, or is no longer shown; from any thread."""
+        loop = background()
+        if loop.is_current():
+            self.feed.group(id)
+        elif self.feed.followers:
+            loop.loop.call_soon_threadsafe(self.feed.group, id)
 
     def stands(self, state: object) -> None:
         """Note that the connection's state has changed, or what there is to say of it."""

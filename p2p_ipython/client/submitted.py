@@ -75,6 +75,8 @@ class Submitted:
         self.trusts = trusts
         self._frozen = FrozenTasks(store)
         self._futures: weakref.WeakValueDictionary[str, Future[Any]] = weakref.WeakValueDictionary()
+        self.later: dict[str, None] = {}
+        """Ids of the tasks that are promised, and haven't begun."""
         self._pid = os.getpid()
         self._ended = False
 
@@ -124,9 +126,8 @@ class Submitted:
         Returns its future. ``sink`` shows its output.
         """
         task = frozen.task
-        future: Future[Any] = Future(task.id, task.label, self, self._decode)
+        future = self._future(task.id, task.label)
         future._frozen, future._options = frozen, options
-        future._promise.when_done(self._frozen.over)
         sink = sink or future_module.default_sink()
         future._promise.shown_by(sink)
         with self.lock:
@@ -144,6 +145,37 @@ class Submitted:
         elif (bridge := self._bridge()) is not None:
             bridge.submit(frozen.task, future, sink)
 
+    def promised(self, task_id: str, label: str) -> Future[Any]:
+        """Return the future of a task that begins later; until then it can be cancelled."""
+        future = self._future(task_id, label)
+        with self.lock:
+            self._check_open()
+            self._futures[task_id] = future
+            self.later[task_id] = None
+        return future
+
+    def begin(self, task: Task, future: Future[Any], sink: OutputSink) -> None:
+        """Submit a task that was promised, also after ``shutdown``; unless its future is over by now."""
+        with self.lock:
+            wanted = self._forget_later(task.id)
+            bridge = self._bridge()
+            if wanted and bridge is not None:
+                future._frozen = Frozen(task)
+                future._promise.shown_by(sink)
+                bridge.submit(task, future, sink)
+                return
+        self._store.unpin(task.large)
+
+    def _future(self, task_id: str, label: str) -> Future[Any]:
+        future: Future[Any] = Future(task_id, label, self, self._decode)
+        future._promise.when_done(self._frozen.over)
+        return future
+
+    def _forget_later(self, task_id: str) -> bool:
+        """Return whether a task was promised that had not begun; from now on it is not."""
+        with self.lock:
+            return self.later.pop(task_id, self) is None
+
     def futures(self) -> list[Future[Any]]:
         """Return the futures that somebody still has, the oldest first."""
         return list(self._futures.values())
@@ -155,7 +187,9 @@ class Submitted:
     def withdraw(self, task_id: str) -> bool:
         """For a future's ``cancel``: have the task stopped; return whether the bridge will end the future."""
         bridge = self._bridge()
-        if bridge is None or self._pid != os.getpid() or self.lazy.drop(task_id) or self.waiting.drop(task_id):
+        if self._pid != os.getpid() or self._forget_later(task_id) or bridge is None:
+            return False
+        if self.lazy.drop(task_id) or self.waiting.drop(task_id):
             return False
         bridge.withdraw(task_id)
         return True
@@ -163,6 +197,8 @@ class Submitted:
     def why(self, task_id: str) -> str:
         """Where a task is, or why it waits, in words; "" when it is over."""
         bridge = self._bridge()
+        if task_id in self.later:
+            return "waiting for its turn"
         if task_id in self.lazy:
             return WORDS
         return self.waiting.why(task_id) or (bridge.why(task_id) if bridge is not None else "")
@@ -177,6 +213,9 @@ class Submitted:
             self._ended = True
         self.lazy.end("the cluster was disconnected before its value was asked for")
         self.waiting.end()
+        for task_id in list(self.later):
+            if self._forget_later(task_id) and (future := self._futures.get(task_id)) is not None:
+                future._promise.withdrawn()
 
     # -- inside --
 

@@ -59,7 +59,7 @@ class Face:
     """The state of a task for people: plain text. ``state`` is one of ``protocol.client_machine.TaskState``'s values.
 
     ``words`` say where the task is or how it ended; ``error`` is the first line of its error. Times are Unix seconds,
-    0.0 for not yet.
+    0.0 for not yet. ``part`` is the part that is done, from 0 to 1, for a bar; -1.0 for none.
     """
 
     label: str
@@ -70,6 +70,7 @@ class Face:
     ended: float = 0.0
     worker: str = ""
     error: str = ""
+    part: float = -1.0
 
     @property
     def over(self) -> bool:
@@ -89,11 +90,18 @@ _SHAPES = {  # strokes, 16 by 16, and their colour; the card and the panel have 
 }
 
 
-def line_html(state: str, line: str) -> str:
+def line_html(state: str, line: str, part: float = -1.0) -> str:
     """Return a line of text with a shape for the state, as HTML that needs no style sheet.
 
-    The line is as high as a card, so that nothing jumps.
+    The line is as high as a card, so that nothing jumps. ``part``, if it is 0 to 1, is shown by a bar.
     """
+    bar = (
+        '<span aria-hidden="true" style="flex: none; width: 8em; height: 6px; border-radius: 3px;'
+        ' background: var(--jp-border-color2, #bdbdbd)"><span style="display: block; height: 100%; border-radius: 3px;'
+        f' width: {100 * part:.1f}%; background: {_SHAPES.get(state, _SHAPES["waiting"])[1]}"></span></span>'
+        if part >= 0
+        else ""
+    )
     path, colour = _SHAPES.get(state, _SHAPES["waiting"])
     dashes = ' stroke-dasharray="2.2 2.12"' if state == "waiting" else ""
     return (
@@ -101,7 +109,7 @@ def line_html(state: str, line: str) -> str:
         ' font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px)">'
         '<svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" fill="none" stroke="currentColor"'
         f' stroke-width="1.5"{dashes} style="flex: none; color: {colour}"><path d="{path}"/></svg>'
-        f"<span>{escape(line)}</span></div>"
+        f"{bar}<span>{escape(line)}</span></div>"
     )
 
 

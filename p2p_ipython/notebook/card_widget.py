@@ -29,6 +29,7 @@ class CardWidget(anywidget.AnyWidget):
     submitted = Float(0.0).tag(sync=True)
     started = Float(0.0).tag(sync=True)
     ended = Float(0.0).tag(sync=True)
+    part = Float(-1.0).tag(sync=True)
     # A page that is reloaded asks for the state long after its last change.
     now = Float(0.0).tag(sync=True, to_json=lambda _value, _widget: time.time())
 

@@ -30,6 +30,7 @@ from traitlets import Bool, Float
 
 from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
+from p2p_ipython.client import groups as _groups
 from p2p_ipython.client.asking import NOTHING, Asked, asked_for, asking, module_advice, takes_packages
 from p2p_ipython.client.offers import offer
 from p2p_ipython.client.options import seed_of
@@ -43,6 +44,7 @@ from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import dry_environment, show_names
 from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
+from p2p_ipython.notebook.group_line import add_group
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import (
     GlobalsOption,
@@ -61,6 +63,7 @@ from p2p_ipython.notebook.seed_advice import seed_advice, seeded_draws, states_o
 from p2p_ipython.notebook.shell_words import shell_words
 from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.notebook.status_line import StatusLines, first_text
+from p2p_ipython.notebook.sweeping import advise_on_seeds, many_of
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.reads import parsed
 
@@ -140,12 +143,14 @@ class P2PMagics(Magics):
         self._failures = Failures(shell)
         # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         _future.default_sink = self.output
+        _groups.default_line = self._line_of_map
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
         self._failures.close()
         _future.default_sink = lambda: printed
+        _groups.default_line = lambda: lambda _group: None
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
             ending.callback(self._connection.end)
@@ -249,6 +254,13 @@ class P2PMagics(Magics):
     @argument("--python", metavar="VERSION", help="run it by this version of Python, as 3.12")
     @argument("--setup", action="store_true", help="run this cell in each new runner before your first task there")
     @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
+    @argument(
+        "--each",
+        action="append",
+        metavar="LOOP",
+        help="run it once for each value: --each 'alpha in alphas'; several are a grid; NAME is the list of futures",
+    )
+    @argument("--all", action="store_true", help="run it once on each worker that is here; NAME is the list of futures")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
     @line_cell_magic
@@ -266,6 +278,9 @@ class P2PMagics(Magics):
 
         ``%%p2p --with 'numpy>=2' --with pandas``: the worker installs these first, from wheels of its lender's index,
         for this cell; and the dependencies in a comment ``# /// script`` (PEP 723). They win over its own packages.
+
+        ``%%p2p scores --each "alpha in alphas" --each "kind in kinds"`` runs the cell for each pair, with these names
+        set: ``scores.result()`` gives a list, ``scores.frame()`` a table, ``scores[3]`` the fourth one's future.
 
         In ``%p2p EXPRESSION`` there are no options.
         """
@@ -286,8 +301,9 @@ class P2PMagics(Magics):
             raise MagicUsage("for help, type %%p2p? in a cell of its own")
         options = parsed_line(self.p2p, rest)
         name = _name(options.name)
+        many = many_of(options, self._ip.user_ns)
         if options.dry_run:
-            captured = self._captured(cell, travelling)
+            captured = self._captured(cell, travelling, many.given if many is not None else {})
             env = dry_environment(self.cluster, separated(options.env))
             show_names(captured, *([] if options.no_modules else [self._modules(captured)]), env=env)
             return None
@@ -303,11 +319,18 @@ class P2PMagics(Magics):
         files = _files(separated(options.file))
         env = separated(options.env)
         seed = None if options.seed is None else seed_of(checked(options.seed), 0)
-        captured = self._captured(cell, travelling)
+        captured = self._captured(cell, travelling, many.given if many is not None else {})
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
         label = unquoted(options.label) or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
+        if many is not None:
+            advise_on_seeds(captured, self._ip, seeded=seed is not None)
+            cell_id, names = output.cell, binding.names
+            sweep = many.submit(
+                cluster, captured, options, called=label, cell=cell_id, names=names, files=files, env=env
+            )
+            return many.shown(sweep, output, self._ip, name, self._status_lines)
         draws_on = options.wait and not cluster.shared
         seeded = seeded_draws(captured, self._ip, whole=draws_on) if seed is None else []
         states = states_of(seeded) if draws_on else None
@@ -385,7 +408,7 @@ class P2PMagics(Magics):
         else:
             say("This cell will run in each runner before your first task there. %p2p --setup alone ends that.")
 
-    def _captured(self, source: str, chosen: GlobalsOption) -> Captured:
+    def _captured(self, source: str, chosen: GlobalsOption, given: Mapping[str, Any] | None = None) -> Captured:
         from p2p_ipython.task.capture import capture_cell
 
         try:
@@ -398,6 +421,7 @@ class P2PMagics(Magics):
                 exclude=chosen.exclude,
                 values_in_strings=self.cluster is not None and not self.cluster.shared,
                 script=script_of,
+                given=given or {},
             )
         except SyntaxError:
             pass
@@ -541,6 +565,16 @@ class P2PMagics(Magics):
             say(words)
         for line in left:
             say(line)
+
+    def _line_of_map(self) -> _groups.Line:
+        """Return what shows the group of a map under the cell that runs now."""
+        output = self.output()
+
+        def show(group: _groups.Group) -> None:
+            if output.has_status:
+                add_group(self._status_lines, group, output)
+
+        return show
 
     def output(self) -> CellOutput:
         """Return the output area of the cell that runs now."""

@@ -77,6 +77,7 @@ def text(label: str, state: str, seconds: float, *, over: bool, error: str = "",
 
 def face(future: Future[Any], entry: Entry | None, submitted: float, ended: float) -> Face:
     """Return the state of a task for people, from its future and its record. Times are Unix seconds."""
+    part = -1.0
     if future.done():
         # The future knows first. The record of a task that is cancelled while its result comes doesn't change at all.
         words = future.state_text
@@ -84,6 +85,9 @@ def face(future: Future[Any], entry: Entry | None, submitted: float, ended: floa
         worker = future.worker
     else:
         words, ended = future.state_text, 0.0
+        if (progress := future.progress) is not None:
+            words = f"{words}; {progress.words}"
+            part = -1.0 if progress.part is None else progress.part
         state = entry.state.value if entry is not None else "running" if future.running() else "waiting"
         worker = entry.worker if entry is not None else ""
     return Face(
@@ -95,6 +99,7 @@ def face(future: Future[Any], entry: Entry | None, submitted: float, ended: floa
         started=entry.started if entry is not None else 0.0,
         ended=ended,
         error=plain(entry.error, 200) if entry is not None and state == "failed" else "",
+        part=part,
     )
 
 
@@ -118,16 +123,13 @@ def _coarse(seconds: float) -> str:
     return f", {int(seconds) // 60} min" + (" 30 s" if int(seconds) % 60 >= 30 else "")
 
 
-class _Line:
-    def __init__(
-        self, future: Future[Any], status: Status, record: Record, now: float, more: More, *, stable: bool, waits: bool
-    ) -> None:
-        self.future = future
+class Line:
+    """A line that ``StatusLines`` keeps up to date: that of a task, or of a group of tasks."""
+
+    def __init__(self, status: Status, now: float, *, stable: bool, waits: bool) -> None:
         self.stable = stable
         self.waits = waits
-        self.more = more
         self.status = status
-        self.record = record
         self.since = now
         self.submitted = time.time()
         self.ended: float | None = None
@@ -141,8 +143,24 @@ class _Line:
         """Set when it is the line that says so."""
 
     def face(self, now: float) -> Face:
-        ended = now if self.ended is None else self.ended
-        return face(self.future, self.record(), self.submitted, self.submitted + ended - self.since)
+        """Return the state as people read it."""
+        raise NotImplementedError
+
+    def cancel(self) -> object:
+        """Cancel what isn't over."""
+        raise NotImplementedError
+
+    def is_over(self) -> bool:
+        """Return whether all is over."""
+        raise NotImplementedError
+
+    def words(self, seen: Face, seconds: float) -> str:
+        """Return the line, of something that was submitted ``seconds`` ago."""
+        return text(seen.label, seen.words, seconds, over=seen.over, error=seen.error, stable=self.stable)
+
+    def html(self, seen: Face, line: str) -> str:
+        """Return the line as HTML."""
+        return line_html(seen.state, line, seen.part)
 
     def update(self, now: float) -> None:
         """Say where the task is, in the card or in the line."""
@@ -157,12 +175,35 @@ class _Line:
             self.awaited = True
 
     def _show(self, seen: Face, seconds: float, model: str = "") -> None:
-        line = text(seen.label, seen.words, seconds, over=seen.over, error=seen.error, stable=self.stable)
-        if seen.over and (more := self.more(self.future)):
-            line += f"; {more}"
-        elif not (seen.over or self.waits or self.status.watched):
+        line = self.words(seen, seconds)
+        if not (seen.over or self.waits or self.status.watched):
             line += UNWATCHED
-        self.status.show(line, html=line_html(seen.state, line), model=model)
+        self.status.show(line, html=self.html(seen, line), model=model)
+
+
+class _TaskLine(Line):
+    def __init__(
+        self, future: Future[Any], status: Status, record: Record, now: float, more: More, *, stable: bool, waits: bool
+    ) -> None:
+        super().__init__(status, now, stable=stable, waits=waits)
+        self.future = future
+        self.more = more
+        self.record = record
+
+    def face(self, now: float) -> Face:
+        ended = now if self.ended is None else self.ended
+        return face(self.future, self.record(), self.submitted, self.submitted + ended - self.since)
+
+    def cancel(self) -> object:
+        return self.future.cancel()
+
+    def is_over(self) -> bool:
+        return self.future.done()
+
+    def words(self, seen: Face, seconds: float) -> str:
+        line = super().words(seen, seconds)
+        more = self.more(self.future) if seen.over else ""
+        return f"{line}; {more}" if more else line
 
 
 class StatusLines:
@@ -177,7 +218,7 @@ class StatusLines:
         self._cards = cards
         self._stable = stable
         self._clock = clock
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, Line] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(
@@ -193,20 +234,39 @@ class StatusLines:
 
         The event is set when the line says how it ended.
         """
-        line = _Line(future, status, record, self._clock(), more, stable=self._stable(), waits=waits)
+        line = _TaskLine(future, status, record, self._clock(), more, stable=self._stable(), waits=waits)
         future._promise.ends_with(line.said)
-        loop = background().loop
-        loop.call_soon_threadsafe(self._begin, line)
-        future._promise.when_done(lambda _future: loop.call_soon_threadsafe(self._end, line))
+        ended = self.follow(line)
+        future._promise.when_done(lambda _future: ended())
         return line.over
 
-    def _begin(self, line: _Line) -> None:
-        if not line.future.done():
+    def follow(self, line: Line) -> Callable[[], None]:
+        """Keep a line up to date, until what this returns is called: from any thread, when all is over."""
+        loop = background().loop
+        loop.call_soon_threadsafe(self._begin, line)
+
+        def ended() -> None:
+            loop.call_soon_threadsafe(self._end, line)
+
+        return ended
+
+    @property
+    def now(self) -> float:
+        """The time, by the clock of the lines."""
+        return self._clock()
+
+    @property
+    def stable(self) -> bool:
+        """Whether lines have no times."""
+        return self._stable()
+
+    def _begin(self, line: Line) -> None:
+        if not line.is_over():
             self._lines[id(line)] = line
             line.update(self._clock())
             self._arm()
 
-    def _end(self, line: _Line) -> None:
+    def _end(self, line: Line) -> None:
         self._lines.pop(id(line), None)
         if not self._lines and self._timer is not None:
             self._timer.cancel()
@@ -220,7 +280,7 @@ class StatusLines:
         else:
             self._finish(line)
 
-    def _finish(self, line: _Line) -> None:
+    def _finish(self, line: Line) -> None:
         if line.over.is_set():
             return
         if line.patience is not None:
@@ -248,15 +308,15 @@ class StatusLines:
             line.update(now)
         self._arm()
 
-    def _give_card(self, line: _Line, now: float) -> bool:
+    def _give_card(self, line: Line, now: float) -> bool:
         if self._cards is None or not line.status.interactive:
             return False
         if line.card is not None or now - line.since < _CARD_AFTER:
             return False
-        line.card = self._cards.make(line.face(now), line.future.cancel, lambda what: self._heard(line, what))
+        line.card = self._cards.make(line.face(now), line.cancel, lambda what: self._heard(line, what))
         return line.card is not None
 
-    def _heard(self, line: _Line, what: str) -> None:
+    def _heard(self, line: Line, what: str) -> None:
         if what == "shown":
             line.awaited = False
             if line.ended is not None:

@@ -149,6 +149,13 @@ class _Tracked:
     story: list[str] = field(default_factory=list)
 
 
+def _pinned_lost(what: str) -> WorkerLost:
+    return WorkerLost(
+        f"the worker of this task {what}",
+        hint="It was submitted to run on this worker only, so it was not given to another one.",
+    )
+
+
 def _nobody(_signer: str) -> bool:
     return False
 
@@ -188,6 +195,7 @@ class ClientMachine:
         self._closed = False
         self._hopeless: Callable[[str], P2PError] | None = None
         self._actions: list[Action] = []
+        self._pinned: dict[str, None] = {}  # tasks that may run on one worker only
         self._placement = Placement(settings)
         self._meetings = Meetings(own)
         self._patience = Patience(settings)
@@ -200,6 +208,8 @@ class ClientMachine:
             raise ValueError(f"task {spec.id} was submitted before")
         self._tasks[spec.id] = _Tracked(spec)
         self._queue(spec.needs).add(spec.id, spec.priority)
+        if spec.pin is not None:
+            self._pinned[spec.id] = None
         if self._closed:
             self._end(self._tasks[spec.id], "close", state=TaskState.CANCELLED)
         elif self._hopeless is not None:
@@ -465,6 +475,8 @@ class ClientMachine:
             return f"{where}{f': {task.detail}' if task.detail else ''}"
         again = f", after {task.last_loss}" if task.last_loss else ""
         workers = list(self.workers.values())
+        if task.spec.pin is not None and (pinned := self.workers.get(task.spec.pin)) is not None:
+            return f"waiting for {pinned.name}{again}"
         if refused(workers, task.spec, task.refused):
             return f"{task.asked or 'waiting for another worker'}{again}"
         lacks = too_large(workers, task.spec) or without_packages(workers, task.spec)
@@ -574,6 +586,7 @@ class ClientMachine:
         """Settle a task, wherever it is."""
         spec = task.spec
         del self._tasks[spec.id]
+        self._pinned.pop(spec.id, None)
         if task.state is TaskState.WAITING:
             self._queue(spec.needs).remove(spec.id, spec.priority)
         elif result is None and task.sid is not None and task.state is not TaskState.STOPPING and event != "unsent":
@@ -670,6 +683,8 @@ class ClientMachine:
                 maybe_ran=True,
             )
             self._end(task, "lost", error=error)
+        elif task.spec.pin is not None:
+            self._end(task, "lost", error=_pinned_lost(f"went away ({detail})"))
         elif task.losses >= self._settings.attempts:
             error = WorkerLost(
                 f"the task lost its worker {task.losses} times, the last time {detail}",
@@ -693,6 +708,13 @@ class ClientMachine:
 
     def _next(self, now: float) -> list[Action]:
         """Give out what can be given out, and return all actions of this event."""
+        for task_id in tuple(self._pinned):
+            task = self._tasks[task_id]
+            worker = self.workers.get(task.spec.pin or b"")
+            if task.sid is None and (worker is None or not stays(worker)):
+                self._end(task, "hopeless", error=_pinned_lost("went away before it began"))
+            elif worker is not None and worker.state is WorkerState.KNOWN and now >= worker.meet_after:
+                self._meet(worker)
         self._give_out(now)
         if self._waiting():
             self._widen(now)
@@ -728,10 +750,12 @@ class ClientMachine:
             self._queue(spec.needs).add(spec.id, spec.priority)
 
     def _is_turned_away(self, task: _Tracked, now: float) -> bool:
-        """Return whether there is room, but not for this task: it is too large, asks for packages, or was refused."""
+        """Return whether there is room, but not for this task: by what it is or asks for."""
         spec, workers = task.spec, self.workers.values()
-        turned = task.refused or spec.packages or any(0 < w.terms.input < spec.size for w in workers)
-        return bool(turned) and self._placement.choose(workers, replace(spec, size=0, packages=()), now) is not None
+        large = any(0 < w.terms.input < spec.size for w in workers)
+        if not (task.refused or spec.packages or spec.pin is not None or large):
+            return False
+        return self._placement.choose(workers, replace(spec, size=0, packages=(), pin=None), now) is not None
 
     def _give(self, task: _Tracked, worker: WorkerView, now: float) -> None:
         spec = task.spec

@@ -66,7 +66,8 @@ class TaskSpec:
     is likely to take little time again. ``size``: bytes that it brings, small ones and large ones. ``on``, ``tags``,
     ``memory`` and ``gpus`` are as in ``Needs``. Of the tasks that wait, those of a higher ``priority`` come first. A
     task that raises one of the classes ``retry_on`` (their names) runs again, ``retries`` times at most. ``timeout``:
-    seconds after which its worker is to end it, 0 for never. ``packages``: what is to be installed for it.
+    seconds after which its worker is to end it, 0 for never. ``packages``: what is to be installed for it. ``pin``: the
+    only worker that may run it, by its session; without that worker it is lost.
     """
 
     id: str
@@ -77,6 +78,7 @@ class TaskSpec:
     size: int = 0
     timeout: float = 0.0
     packages: tuple[str, ...] = ()
+    pin: bytes | None = None
     on: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     memory: int = 0
@@ -199,6 +201,8 @@ class Placement:
         best_rank: tuple[bool, int, float] = (True, 0, 0.0)
         for worker in workers:
             if worker.state is not WorkerState.UP or not fits(worker, needs):
+                continue
+            if spec.pin is not None and spec.pin != worker.sid:
                 continue
             if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue

@@ -56,6 +56,9 @@ MAX_NUMBER = 1 << 53
 MAX_SLOTS = 4096
 """Slots of one worker."""
 
+MAX_AMOUNT = 1e18
+"""How much a task can say is done, and that there is in all."""
+
 MAX_SECONDS = 1e9
 """Seconds that a task can take (32 years)."""
 
@@ -126,6 +129,7 @@ TEXT = text(_HEADER)
 REFS = texts(MAX_REFS, MAX_REF)
 FLAG = flag()
 SECONDS = number(MAX_SECONDS)
+AMOUNT = number(MAX_AMOUNT)
 SEGMENTS = Rule(f"segments 0 to {MAX_SEGMENTS}", _read_segments)
 SOME_SEGMENTS = Rule(f"segments 1 to {MAX_SEGMENTS}", _read_some_segments)
 ATTACHED = Rule(f"objects 0 to {MAX_ATTACHED}", _read_attached, lambda attached: [each.fields() for each in attached])
@@ -275,6 +279,19 @@ class Output(Frame):
     def __post_init__(self) -> None:
         if (self.what == "stream") is not bool(self.stream):
             raise RemoteProtocolError("a frame of kind output is of a stream without its name, or the other way round")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Frame):
+    """So much of the task is ``done``, of a ``total`` (0: not known), after so many ``seconds``: it says so itself."""
+
+    kind: ClassVar[str] = "progress"
+    id: str = ruled(ID)
+    attempt: int = ruled(ATTEMPT)
+    done: float = ruled(AMOUNT)
+    total: float = ruled(AMOUNT, default=0.0)
+    seconds: float = ruled(SECONDS, default=0.0)
+    label: str = ruled(WORD, default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,14 +497,14 @@ class Cancel(Frame):
 
 
 ClientFrame = Task | BufferChunk | Recall | Pass
-WorkerFrame = Started | Output | ResultChunk | Result | Nack | Lost | Want | Evicted | Room
+WorkerFrame = Started | Output | Progress | ResultChunk | Result | Nack | Lost | Want | Evicted | Room
 AgentFrame = Task | NewBuffer | Piece | Drop | Cancel
-RunnerFrame = Ready | Warm | Output | ResultChunk | Result | Cleared
+RunnerFrame = Ready | Warm | Output | Progress | ResultChunk | Result | Cleared
 
 _CLIENT: tuple[type[Frame], ...] = (Task, BufferChunk, Recall, Pass)
-_WORKER: tuple[type[Frame], ...] = (Started, Output, ResultChunk, Result, Nack, Lost, Want, Evicted, Room)
+_WORKER: tuple[type[Frame], ...] = (Started, Output, Progress, ResultChunk, Result, Nack, Lost, Want, Evicted, Room)
 _AGENT: tuple[type[Frame], ...] = (Task, NewBuffer, Piece, Drop, Cancel)
-_RUNNER: tuple[type[Frame], ...] = (Ready, Warm, Output, ResultChunk, Result, Cleared)
+_RUNNER: tuple[type[Frame], ...] = (Ready, Warm, Output, Progress, ResultChunk, Result, Cleared)
 
 FRAMES: Mapping[Sender, Mapping[str, type[Frame]]] = {
     "client": {each.kind: each for each in _CLIENT},

@@ -44,6 +44,8 @@ CELL = "the cell"
 STRING = "a string of the cell"
 """Readers of names, in ``Captured.used_by``."""
 
+_NOTHING: Mapping[str, Any] = {}
+
 _LOOK_INTO = 100
 """Items of a container that are searched for functions of the notebook; pickling finds the others' globals."""
 
@@ -89,12 +91,14 @@ def capture_cell(
     exclude: Iterable[str] = (),
     values_in_strings: bool = False,
     script: Script = lambda _line: "",
+    given: Mapping[str, Any] = _NOTHING,
 ) -> Captured:
     """Find what ``source`` uses of ``home``, the notebook's namespace.
 
     ``transform`` is IPython's ``transform_cell``. ``include`` names travel in any case, ``exclude`` names never
     do; with ``automatic`` False only the included ones do. ``values_in_strings``: small values that strings mention
-    travel, too. ``script`` returns the text of what ``%run`` runs.
+    travel, too. ``script`` returns the text of what ``%run`` runs. ``given`` names travel in any case, with values of
+    their own.
 
     Raises ``CaptureError`` for an empty cell, a missing included name or a future that isn't finished, and
     ``SyntaxError`` with the cell's own line numbers.
@@ -112,6 +116,7 @@ def capture_cell(
         raise CaptureError("the cell's code is nested too deeply", hint="Split its longest expression.") from None
     left_out = frozenset(exclude)
     include = tuple(include)
+    there = {**home, **given} if given else home
     if missing := [name for name in include if name not in home]:
         raise CaptureError(
             f"there is no {missing[0]!r} in this notebook",
@@ -121,17 +126,17 @@ def capture_cell(
 
     def found(names: Iterable[str], by: str) -> Iterator[str]:
         for name in names:
-            if name not in used_by and name in home and name not in left_out and not belongs_to_shell(name, home):
+            if name not in used_by and name in there and name not in left_out and not belongs_to_shell(name, home):
                 used_by[name] = by
                 yield name
 
     def follow(todo: list[str]) -> None:
         while automatic and todo:
             name = todo.pop(0)
-            for label, used in _code_of(home[name], home):
+            for label, used in _code_of(there[name], home):
                 todo += found(used, label)
 
-    follow(list(found((*include, *read.names) if automatic else include, CELL)))
+    follow(list(found((*include, *given, *read.names) if automatic else (*include, *given), CELL)))
     sure = frozenset(used_by)
     for word in (*read.words, *_looked_through(read, home)) if automatic else ():
         if word in home and word not in used_by and _guessed(home[word], values=values_in_strings):
@@ -143,7 +148,7 @@ def capture_cell(
                     del used_by[name]
     for name in _for_effects(imports_of(tree), home) if automatic else ():
         list(found([name], CELL))
-    names = {name: _travelling(name, home[name], read.dotted, sure=name in sure) for name in used_by}
+    names = {name: _travelling(name, there[name], read.dotted, sure=name in sure) for name in used_by}
     used = (part for value in names.values() if isinstance(value, _Module) for part in (value.name, *value.submodules))
     modules = frozenset((*imports_of(tree), *used))
     return Captured(source, names, used_by, left_out, home, bindings_in(tree, transform, script), modules)

@@ -45,7 +45,8 @@ class Task:
     ``task_frames.Task``. ``modules``: those that it imports, or that its values are of.
     ``packages``: requirements of what is to be installed for it (protocol/packages.py).
     ``parts``: what of ``around`` was taken when it was submitted. ``data``: plain values that travel beside the
-    payload (data.py). ``timeout``: seconds that it may run, 0.0 for any number."""
+    payload (data.py). ``timeout``: seconds that it may run, 0.0 for any number. ``pin``: the session of the only worker
+    that may run it."""
 
     id: str
     kind: Literal["cell", "call"]
@@ -63,6 +64,7 @@ class Task:
     data: Packed | None = None
     timeout: float = 0.0
     packages: tuple[str, ...] = ()
+    pin: bytes | None = None
 
     @property
     def large(self) -> Mapping[str, memoryview]:
@@ -184,8 +186,9 @@ def task_of(
     names: Iterable[str] = (),
     bind: Iterable[str] = (),
     apart: bool = False,
+    frozen: Packed | None = None,
 ) -> Task:
-    """Freeze a captured cell; with ``apart``, its plain values travel beside it.
+    """Freeze a captured cell; with ``apart``, its plain values travel beside it. ``frozen``: its values, packed.
 
     Raises ``NotPicklable``, or ``CaptureError`` for a source that is too long.
 
@@ -197,10 +200,10 @@ def task_of(
             f"the cell's source is {size} bytes long, and at most {MAX_SOURCE} travel",
             hint="Put its data into a variable, in a cell above: variables may be as large as you like.",
         )
-    beside = _cell_apart(captured, store, large) if apart else None
-    frozen = beside or (freeze(captured, store, large=large), None)
+    beside = _cell_apart(captured, store, large) if apart and frozen is None else None
+    values = beside or (frozen or freeze(captured, store, large=large), None)
     first = next((line.strip() for line in captured.source.splitlines() if line.strip()), "")
-    made = _task("cell", label or first, captured.source, frozen, once)
+    made = _task("cell", label or first, captured.source, values, once)
     made = replace(made, modules=made.modules | captured.modules)
     bound = tuple(name for name in bind if len(name) <= MAX_REF)[:MAX_ATTACHED]
     more = tuple(name for name in names if len(name) <= MAX_REF and name not in bound)[: MAX_ATTACHED - len(bound)]

@@ -35,6 +35,7 @@ from p2p_ipython.protocol.task_frames import (
     Nack,
     Output,
     Pass,
+    Progress,
     Recall,
     Result,
     ResultChunk,
@@ -243,7 +244,7 @@ class Agent:
     def on_ready(self, slot: TaskSlot) -> None:
         self._act(self.machine.slot_ready(self._numbers[slot], self._loop.time()))
 
-    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
+    def on_output(self, slot: TaskSlot, output: Output | Progress, body: Buffer) -> None:
         self._pass_on(slot, output, body, bulk=False)
 
     def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
@@ -309,7 +310,7 @@ class Agent:
                 if source is not None and not source.complete and not source.received:
                     self._want_again(link, ref)
 
-    def _pass_on(self, slot: TaskSlot, frame: Output | ResultChunk, body: Buffer, *, bulk: bool) -> None:
+    def _pass_on(self, slot: TaskSlot, frame: Output | Progress | ResultChunk, body: Buffer, *, bulk: bool) -> None:
         job = self.machine.current(self._numbers[slot])
         if job is None or (frame.id, frame.attempt) != (job.task, job.attempt):
             return

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from p2p_ipython.protocol.frames import Buffer
-from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
+from p2p_ipython.protocol.task_frames import Output, Progress, Result, ResultChunk, Task
 from p2p_ipython.sandbox.launch import Death
 from p2p_ipython.worker.cache import Source
 
@@ -42,8 +42,8 @@ UNKNOWN = Used()
 class SlotListener(Protocol):
     """The user of a slot. Its methods are called on the event loop and must not block."""
 
-    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
-        """Take an ``output`` frame of the task that runs, as it came. ``body`` is the listener's own."""
+    def on_output(self, slot: TaskSlot, output: Output | Progress, body: Buffer) -> None:
+        """Take what the task that runs has printed, or says of itself, as it came. ``body`` is the listener's own."""
 
     def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:
         """Take the next bytes of a large segment of the result that will follow."""
@@ -74,7 +74,7 @@ class ResultListener:
     def on_ready(self, slot: TaskSlot) -> None:
         pass
 
-    def on_output(self, slot: TaskSlot, output: Output, body: Buffer) -> None:
+    def on_output(self, slot: TaskSlot, output: Output | Progress, body: Buffer) -> None:
         pass
 
     def on_chunk(self, slot: TaskSlot, chunk: ResultChunk, body: Buffer) -> None:

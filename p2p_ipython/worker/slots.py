@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Concatenate, ParamSpec
 
 from p2p_ipython.config import Settings
@@ -38,6 +38,7 @@ from p2p_ipython.protocol.task_frames import (
     Cancel,
     Cleared,
     Output,
+    Progress,
     Ready,
     Result,
     ResultChunk,
@@ -84,6 +85,22 @@ _FEW = 256
 """A result with so few segments, no failure and nothing attached is far below the bound of a header."""
 
 
+class Reports:
+    """Counts how often a runner says how far its task is: it does so ten times a second."""
+
+    A_SECOND, AT_ONCE = 50, 500
+
+    def __init__(self) -> None:
+        self._left, self._at = float(self.AT_ONCE), 0.0
+
+    def came(self, now: float) -> None:
+        """Note that it has said so. Raises ``RemoteProtocolError`` if that is far too often."""
+        self._left = min(self.AT_ONCE, self._left + (now - self._at) * self.A_SECOND) - 1
+        self._at = now
+        if self._left < 0:
+            raise RemoteProtocolError("a task says too often how far it is")
+
+
 @dataclass
 class _Job:
     """The task that the slot has been given, and what is under way for it."""
@@ -94,6 +111,7 @@ class _Job:
     buffers: Sequence[Source]
     parts: ResultParts
     printed: int = 0  # bytes of output that have come
+    reports: Reports = field(default_factory=Reports)  # of how far it is
     sent: bool = False
     spared: int = 0
     preparing: asyncio.Task[None] | None = None  # while its packages are installed
@@ -479,7 +497,7 @@ class Slot:
                         log.warning("runner %s can't clear up after a task: %.500r", runner.pid, why)
                         runner.stop(None)
                     self._over(job)
-                case Output() | ResultChunk() | Result() as frame if job is not None:
+                case Output() | Progress() | ResultChunk() | Result() as frame if job is not None:
                     self._on_task_frame(runner, job, frame, body)
                 case _:
                     raise RemoteProtocolError("a frame of an unknown kind, or out of turn")
@@ -487,12 +505,14 @@ class Slot:
             # The task stays the slot's until its runner has ended: its listener hears of a death, and nothing else.
             runner.stop(Death("protocol", 0, f"The task's process broke the worker's protocol: {error}."))
 
-    def _on_task_frame(self, runner: RunnerLife, job: _Job, frame: Output | ResultChunk | Result, body: Buffer) -> None:
+    def _on_task_frame(
+        self, runner: RunnerLife, job: _Job, frame: Output | Progress | ResultChunk | Result, body: Buffer
+    ) -> None:
         """Check a frame against the task that runs, and pass it on. Raises ``RemoteProtocolError``."""
         if (frame.id, frame.attempt) != (job.task.id, job.task.attempt):
             other = f"{frame.id[:40]!r}, attempt {frame.attempt}"
             raise RemoteProtocolError(f"a frame of kind {frame.kind} of another task ({other})")
-        if job.held is not None and not isinstance(frame, Output):
+        if job.held is not None and not isinstance(frame, Output | Progress):
             raise RemoteProtocolError("more of a result that was complete")
         match frame:
             case Output():
@@ -500,6 +520,9 @@ class Slot:
                 if job.printed > 2 * self._options.output_limit:  # its runner stops at the limit
                     raise RemoteProtocolError("more output than a task may have")
                 self._tell(self._listener.on_output, frame, body)
+            case Progress():
+                job.reports.came(asyncio.get_running_loop().time())
+                self._tell(self._listener.on_output, frame, b"")
             case ResultChunk():
                 job.parts.chunk(frame, len(body))
                 self._tell(self._listener.on_chunk, frame, body)

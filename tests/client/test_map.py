@@ -19,6 +19,7 @@ import p2p_ipython
 from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.future import Future
+from p2p_ipython.client.groups import Groups
 from p2p_ipython.client.mapping import (
     AHEAD,
     BEHIND,
@@ -276,6 +277,7 @@ def test_a_task_that_is_frozen_while_the_iterator_is_closed_is_cancelled_too() -
     class Core:
         maps: weakref.WeakSet[Any] = weakref.WeakSet()
         slots = 1
+        groups = Groups(lambda _id: None, lambda: 1)
 
         def check_open(self) -> None: ...
 

@@ -11,6 +11,7 @@ import pytest
 import p2p_ipython
 from p2p_ipython.client import public
 from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.completing import as_completed
 from p2p_ipython.client.future import Future
 from p2p_ipython.client.gathering import gather
 
@@ -59,7 +60,11 @@ def documented() -> list[Any]:
         pytest.param(vars(owner)[name], id=f"{owner.__name__}.{name}")
         for owner, name in sorted(whole, key=str)
         if name in vars(owner)
-    ] + [pytest.param(Future, id="Future"), pytest.param(gather, id="gather")]
+    ] + [
+        pytest.param(Future, id="Future"),
+        pytest.param(as_completed, id="as_completed"),
+        pytest.param(gather, id="gather"),
+    ]
 
 
 @pytest.mark.parametrize("thing", documented())
@@ -67,7 +72,7 @@ def test_a_public_name_has_an_example_that_runs(
     thing: Any, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (thing.fget if isinstance(thing, property) else thing).__doc__
-    names = {"cluster": cluster, "p2p_ipython": p2p_ipython, "gather": gather}
+    names = {"cluster": cluster, "p2p_ipython": p2p_ipython, "gather": gather, "as_completed": as_completed}
     example = doctest.DocTestParser().get_doctest(text, names, "it", None, 0)
     assert example.examples
     with capsys.disabled():

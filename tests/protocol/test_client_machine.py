@@ -181,6 +181,40 @@ def test_a_waiting_task_goes_out_when_a_link_comes_up() -> None:
     assert made.link_up(W0.sid, 2) == [Changed(W0.sid), *gone_out]
 
 
+def test_a_pinned_task_goes_to_its_worker_alone_and_others_pass_it() -> None:
+    made = sent(machine(up="w0 w1"), "busy")
+    here, there = made.worker_of("busy"), next(w for w in made.workers.values() if not w.tasks)
+    assert here is not None
+    assert sends(made.submit(TaskSpec("pinned", pin=here.sid), 1)) == []
+    assert made.why("pinned") == f"waiting for {here.name}"
+    assert sends(made.submit(TaskSpec("other"), 1)) == ["other"]
+    assert made.worker_of("other") is there
+    assert sends(made.frame(here.sid, result("busy"), 2)) == ["pinned"]
+
+
+def test_a_pinned_task_is_lost_with_its_worker_whether_it_has_begun_or_not() -> None:
+    made = machine(up="w0 w1")
+    assert sends(made.submit(TaskSpec("begun", pin=W0.sid), 1)) == ["begun"]
+    made.submit(TaskSpec("waits", pin=W0.sid), 1)
+    gone = {action.task: action.error for action in made.link_lost(W0.sid, "is gone", 2) if isinstance(action, Settle)}
+    assert {name: type(error) for name, error in gone.items()} == {"begun": WorkerLost, "waits": WorkerLost}
+    assert isinstance(settled(made.submit(TaskSpec("late", pin=W0.sid), 3)), WorkerLost)
+
+
+def test_a_pinned_task_is_lost_when_its_worker_takes_its_leave_before_it_begins() -> None:
+    made = sent(machine(up="w0"), "busy")
+    made.submit(TaskSpec("waits", pin=W0.sid), 1)
+    assert isinstance(settled(made.heard(W0, Bye(), 2)), WorkerLost)
+
+
+def test_the_worker_of_a_pinned_task_is_met() -> None:
+    made = machine()
+    for number in range(EAGER_LINKS + 2):
+        made.heard(certificate(f"w{number}"), hello(f"w{number}"), 0)
+    known = next(w for w in made.workers.values() if w.state is WorkerState.KNOWN)
+    assert Meet(known.certificate) in made.submit(TaskSpec("t", pin=known.sid), 1)
+
+
 def test_tasks_spread_over_workers_by_load() -> None:
     made = sent(machine(up="w0 w1", slots=2), "a", "b", "c", "d")
     assert [len(worker.tasks) for worker in made.workers.values()] == [2, 2]

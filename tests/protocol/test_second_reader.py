@@ -215,12 +215,16 @@ def test_each_frame_is_delivered_once_over_all_connections_of_a_link(traffic: Re
                 assert all(received <= number <= written for number in acknowledged)
 
 
+LATER = {"progress"}
+"""Kinds that came after the recording; their bytes are compared with the page in test_protocol_document."""
+
+
 def test_every_frame_is_as_the_pages_tables_say_and_every_kind_is_there(traffic: Recording) -> None:
     for who in ("client", "worker"):
         frames = [frame for link in traffic.links for each in link.connections for frame in each[who]]
         assert not [wrong for header, _ in frames if (wrong := wrong_with(who, header))]
         kinds = {header["t"] for header, _ in frames if not header["t"].startswith("link.")}
-        assert kinds == fields_of(who).keys()
+        assert kinds == fields_of(who).keys() - LATER
 
 
 def test_it_puts_tasks_and_results_together(traffic: Recording) -> None:

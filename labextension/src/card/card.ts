@@ -134,6 +134,8 @@ export class Card {
   private readonly shape = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   private readonly label = span("label");
   private readonly words = span("words");
+  private readonly bar = span("bar");
+  private readonly done = document.createElement("span");
   private readonly time = span("time");
   private readonly error = span("error");
   private readonly button = document.createElement("button");
@@ -153,10 +155,12 @@ export class Card {
     this.live.setAttribute("role", "status");
     this.button.type = "button";
     this.button.addEventListener("click", () => control.press());
-    this.root.append(this.shape, this.label, this.words, this.time, this.error, this.button, this.soon, this.live);
+    this.bar.setAttribute("aria-hidden", "true"); // the words say it
+    this.bar.append(this.done);
+    this.root.append(this.shape, this.label, this.bar, this.words, this.time, this.error, this.button, this.soon, this.live);
     el.replaceChildren(this.root);
     this.synchronise();
-    for (const name of ["label", "state", "words", "error", "started", "ended"]) {
+    for (const name of ["label", "state", "words", "error", "started", "ended", "part"]) {
       model.on(`change:${name}`, () => this.draw());
     }
     model.on("change:now", () => this.synchronise());
@@ -198,11 +202,15 @@ export class Card {
     say(this.time, lost ? "" : over ? took : elapsed(now - submitted));
     const hint = started ? `it began after ${duration(started - submitted)}` : "since it was submitted";
     this.time.setAttribute("title", hint);
+    const part = number(model, "part");
+    this.bar.hidden = over || lost || part < 0;
+    this.done.style.inlineSize = `${(Math.min(1, Math.max(0, part)) * 100).toFixed(1)}%`;
     say(this.error, over ? text(model, "error") : "");
     this.button.hidden = over || lost || left === 0;
     say(this.button, left ? "Undo" : "Cancel");
     this.button.setAttribute("aria-label", left ? `Undo: don't cancel ${label}` : `Cancel ${label}`);
     // Screen readers hear each new state, not each second.
+    // Of a bar's words, which change all the time, they hear the state alone.
     const phase = lost ? "lost" : left ? "asked" : left === 0 ? "sent" : state;
     if (phase !== this.shown) {
       if (this.shown) {

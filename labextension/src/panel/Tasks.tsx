@@ -5,6 +5,7 @@ import { useMemo, useRef } from "preact/hooks";
 import { figureColumn, wordColumn } from "./columns";
 import { Ticking, useEnvironment } from "./environment";
 import { Glyph } from "./glyphs";
+import { Groups } from "./Groups";
 import { Listing } from "./Listing";
 import { Button, Confirmed, Empty, Named } from "./parts";
 import type { More } from "./rest";
@@ -46,6 +47,8 @@ export function Pending() {
   tall.current ||= shown.slice(0, LOOK).some((task) => task.said !== "");
   const cancel = mayCancel ? (task: Task) => control.cancel(task.id) : undefined;
   return (
+    <>
+    <Groups />
     <Listing
       name="pending"
       caption={t("Tasks on their way")}
@@ -72,6 +75,7 @@ export function Pending() {
         {t("A worker runs such a cell while you work on. answer becomes a future: answer.result() gives the value of the last line.")}
       </Empty>
     </Listing>
+    </>
   );
 }
 
@@ -117,7 +121,7 @@ function details({ TaskDetails }: More, task: Task, close: () => void) {
 
 function Name({ task, words, said }: { task: Task; words: string; said?: string }) {
   const { t } = useEnvironment();
-  const done = isOver(task.state) ? undefined : progress(task.said);
+  const done = isOver(task.state) ? undefined : task.part || progress(task.said);
   return (
     <>
       <Named
@@ -144,6 +148,9 @@ function Words({ words, said }: { words: string; said: string }) {
 
 /** A task's last line of output, without the bar that is drawn below it. */
 function said(task: Task): string {
+  if (task.at !== "" && !isOver(task.state)) {
+    return task.at;
+  }
   return task.said.replace(/\|[^|]*\|/, " ").trim();
 }
 

@@ -127,6 +127,27 @@ export interface TaskRow {
   error: string;
   /** The front end's id of its cell; "" if the front end doesn't keep cells apart. */
   cell: string;
+  /** While it runs, how far it says that it is: the part that is done, from 0 to 1; and in words. */
+  part: number;
+  at: string;
+}
+
+/** Tasks that belong together: of a sweep, a map or a call of a library. */
+export interface GroupRow {
+  label: string;
+  /** "running" until all are over; then how they ended, the worst first. */
+  state: TaskState;
+  /** How far they are: "7 of 20 done, 2 failed, about 40 s". */
+  words: string;
+  /** How many there are; 0 if that isn't known. */
+  total: number;
+  /** How many of them are over, and have failed. */
+  over: number;
+  failed: number;
+  began: number;
+  ended: number;
+  /** Those that have failed can run again. */
+  again: boolean;
 }
 
 /** The standing offer of a worker; its id is the worker's in the table of members. */
@@ -220,6 +241,7 @@ export interface QuestionRow {
 export interface Tables {
   members: MemberRow;
   tasks: TaskRow;
+  groups: GroupRow;
   offers: OfferRow;
   visitors: VisitorRow;
   lending: LendingRow;
@@ -283,6 +305,9 @@ export interface Arguments {
   cancel: { task: string };
   /** Answered with `Shown`. */
   show: { task: string };
+  /** Cancel a group's tasks; run those of it again that have failed or were cancelled. */
+  halt: { group: string };
+  again: { group: string };
   /** A title or HOST[:PORT]; "" for a personal cluster. */
   connect: { target: string };
   disconnect: Record<string, never>;

@@ -18,7 +18,7 @@ import { join, standing, tasks, type Standing, type Translate } from "./words";
 /** Seconds after which an answer is overdue, and after which it is if a board or people may be asked. */
 const DUE = 5;
 const SLOW_DUE = 60;
-const QUICK: ReadonlySet<Action> = new Set<Action>(["cancel", "show"]);
+const QUICK: ReadonlySet<Action> = new Set<Action>(["cancel", "show", "halt", "again"]);
 
 const NOTICES = 3;
 

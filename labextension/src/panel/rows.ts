@@ -1,10 +1,11 @@
 /** Rows as a panel has them: with an id, and with the defaults that the kernel leaves out. */
 
-import type { ClusterFacts, LendingRow, MemberRow, Means, OfferRow, QuestionRow, TableName, Tables, TaskRow, TaskState, VisitorRow } from "./contract";
+import type { ClusterFacts, GroupRow, LendingRow, MemberRow, Means, OfferRow, QuestionRow, TableName, Tables, TaskRow, TaskState, VisitorRow } from "./contract";
 
 export type Row<T> = Readonly<T> & { readonly id: string };
 export type Member = Row<MemberRow>;
 export type Task = Row<TaskRow>;
+export type Group = Row<GroupRow>;
 export type Offer = Row<OfferRow>;
 export type Visitor = Row<VisitorRow>;
 export type Lending = Row<LendingRow>;
@@ -24,8 +25,9 @@ export const DEFAULTS: Readonly<Tables> = {
   },
   tasks: {
     label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, tried: [], submitted: 0, sent: 0,
-    started: 0, ended: 0, ran: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: ""
+    started: 0, ended: 0, ran: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: "", part: 0, at: ""
   },
+  groups: { label: "", state: "running", words: "", total: 0, over: 0, failed: 0, began: 0, ended: 0, again: false },
   offers: {
     name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
     platform: "", only: "", paused: false, mine: false, sandbox: "", cards: ""

@@ -8,7 +8,7 @@
 import { VERSION, type ClusterFacts, type Delta, type Means, type Snapshot, type TableName, type Tables, type TaskState } from "./contract";
 import { byText, Ordered } from "./ordered";
 import {
-  DEFAULTS, isOver, NO_CLUSTER, NO_MEANS, TABLE_NAMES, type Lending, type Member, type Offer, type Question, type Row, type Task, type Visitor
+  DEFAULTS, isOver, NO_CLUSTER, NO_MEANS, TABLE_NAMES, type Group, type Lending, type Member, type Offer, type Question, type Row, type Task, type Visitor
 } from "./rows";
 
 type Follower<R> = (before: R | undefined, after: R | undefined) => void;
@@ -91,6 +91,8 @@ export class Store {
   readonly pending = new Ordered<Task>((a, b) => a.submitted - b.submitted);
   /** In the order in which they ended. */
   readonly over = new Ordered<Task>((a, b) => a.ended - b.ended);
+  /** Those that run, or can run again; the newest first. */
+  readonly groups = new Ordered<Group>((a, b) => b.began - a.began, (group) => group.ended === 0 || group.again);
   readonly forMe = new Ordered<Offer>(byName);
   readonly forOthers = new Ordered<Offer>(byName);
   readonly visitors = new Ordered<Visitor>(byName);
@@ -120,6 +122,7 @@ export class Store {
         }
         moved(before, after);
       }),
+      groups: new Table(DEFAULTS.groups, follow(this.groups)),
       offers: new Table(DEFAULTS.offers, follow(this.forMe, this.forOthers)),
       visitors: new Table(DEFAULTS.visitors, follow(this.visitors)),
       lending: new Table(DEFAULTS.lending, follow(this.lending)),
@@ -186,6 +189,7 @@ export class Store {
       this.counts[task.state] += 1;
     }
     this.begun.fill(this.tasks.values());
+    this.groups.fill(this.tables.groups.rows.values());
     this.visitors.fill(this.tables.visitors.rows.values());
     this.lending.fill(this.tables.lending.rows.values());
     this.questions.fill(this.tables.questions.rows.values());

@@ -92,6 +92,19 @@ describe("a card", () => {
     expect(el.querySelector("[role=group]")!.getAttribute("aria-label")).toBe("Task tile");
   });
 
+  it("shows how far its task is by a bar, unless that isn't known or it is over", () => {
+    const { model, el } = show({ part: 0.25, words: "on worker-1; steps: 2 of 8" });
+    const bar = el.querySelector<HTMLElement>(".p2p-card-bar");
+    expect(bar?.hidden).toBe(false);
+    expect((bar?.firstElementChild as HTMLElement).style.inlineSize).toBe("25.0%");
+    model.tell({ part: 7 });
+    expect((bar?.firstElementChild as HTMLElement).style.inlineSize).toBe("100.0%");
+    model.tell({ part: -1 });
+    expect(bar?.hidden).toBe(true);
+    model.tell({ part: 0.5, state: "done" });
+    expect(bar?.hidden).toBe(true);
+  });
+
   it("lets the time tick by itself, by the kernel's clock", () => {
     const { part } = show({ now: NOW + 3600, submitted: NOW + 3600 - 58 });
     expect(part("time")).toBe("58 s");

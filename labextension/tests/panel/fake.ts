@@ -7,7 +7,7 @@ import type { Model } from "../../src/widget/transport";
 export const NOW = 1_800_000_000;
 
 export const ALL: Action[] = [
-  "cancel", "show", "connect", "disconnect", "invite", "approve", "refuse", "revoke", "trust", "distrust", "lend", "pause", "resume", "stop", "answer", "log", "welcome"
+  "cancel", "show", "halt", "again", "connect", "disconnect", "invite", "approve", "refuse", "revoke", "trust", "distrust", "lend", "pause", "resume", "stop", "answer", "log", "welcome"
 ];
 
 export class FakeTransport implements Transport {

@@ -307,6 +307,37 @@ describe("tasks", () => {
   });
 });
 
+describe("tasks that belong together", () => {
+  const scores = { label: HOSTILE, state: "running" as const, words: "7 of 20 done, 2 failed, about 40 s", total: 20, over: 9, failed: 2, began: NOW - 30 };
+
+  test("have a row with a bar, a count and a button that asks first", async () => {
+    await mount(snapshot({ put: { groups: { g: scores } } }));
+    expect(element.querySelector(".p2p-together")?.textContent).toContain(`${HOSTILE}7 of 20 done, 2 failed, about 40 s`);
+    expect(element.querySelector("img")).toBeNull();
+    expect(element.querySelector<HTMLElement>(".p2p-together .p2p-meter > span")?.style.inlineSize).toBe("45.0%");
+    await click(`Cancel all of ${HOSTILE}`);
+    expect(transport.acts).toEqual([]);
+    await click("Cancel all: Cancel 11 tasks? This can't be undone.");
+    expect(transport.acts).toEqual([{ action: "halt", args: { group: "g" } }]);
+  });
+
+  test("can run again where they have failed, and are gone once all is well", async () => {
+    await mount(snapshot({ put: { groups: { g: { ...scores, state: "failed", over: 20, ended: NOW, again: true } } } }));
+    await click(`Run those of ${HOSTILE} again that have failed`);
+    expect(transport.acts).toEqual([{ action: "again", args: { group: "g" } }]);
+    transport.say(delta({ put: { groups: { g: { state: "done", failed: 0, again: false } } } }));
+    await settle();
+    expect(element.querySelector(".p2p-together")).toBeNull();
+  });
+
+  test("a task that says how far it is has a bar, and its words in place of its last line", async () => {
+    await mount(snapshot({ tasks: { x: { label: "slow", state: "running", said: "noise", part: 0.5, at: "steps: 4 of 8", started: NOW - 5 } } }));
+    expect(text()).toContain("steps: 4 of 8");
+    expect(text()).not.toContain("noise");
+    expect(element.querySelector<HTMLElement>(".p2p-progress > span")?.style.inlineSize).toBe("50%");
+  });
+});
+
 describe("a task that is open", () => {
   test("its output follows what it says, at most once a second, and is asked for once more at the end", async () => {
     let text_ = "one";

@@ -31,6 +31,7 @@ from p2p_ipython.protocol.plain import count
 if TYPE_CHECKING:
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.errands import Visitor
+    from p2p_ipython.client.groups import Group
     from p2p_ipython.client.reception import Reception
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ LONG = 200.0
 
 DEADLINES = {"connect": LONG, "invite": LONG, "approve": LONG, "revoke": LONG, "lend": LONG}
 
-QUICK = ("cancel", "show", "answer", "log")
+QUICK = ("cancel", "show", "halt", "again", "answer", "log")
 """Actions that wait for nothing, or for moments only."""
 
 MOST_ENTRIES = 30
@@ -128,6 +129,17 @@ class Actions:
     def _show(self, cluster: Cluster | None, task: str) -> Done:
         there = _there(cluster)
         return Done("", shown(there._core.source_of(task), there._core.shown(task)))
+
+    def _halt(self, cluster: Cluster | None, group: str) -> Done:
+        _group(cluster, group).cancel()
+        return Done("Cancelled.")
+
+    def _again(self, cluster: Cluster | None, group: str) -> Done:
+        found = _group(cluster, group)
+        if not found.may_again:
+            raise UsageError("none of them can run again", hint="Run the cell again.")
+        found.again()
+        return Done("Those that had failed run again.")
 
     # -- clusters --
 
@@ -315,6 +327,13 @@ def _there(cluster: Cluster | None) -> Cluster:
     if cluster is None:
         raise NotConnected("no cluster is connected", hint="Connect first.")
     return cluster
+
+
+def _group(cluster: Cluster | None, id: str) -> Group:
+    found = _there(cluster)._core.groups.get(id)
+    if found is None:
+        raise UsageError("these tasks are no longer listed", hint="Their list of futures has them: its again_failed().")
+    return found
 
 
 def _open(cluster: Cluster | None) -> Cluster:

@@ -17,6 +17,8 @@ TEXT, TEXTS, COUNT, NUMBER, FLAG = "text", "list of texts", "whole number", "num
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "cancel": {"task": TEXT},
     "show": {"task": TEXT},
+    "halt": {"group": TEXT},
+    "again": {"group": TEXT},
     "connect": {"target": TEXT},
     "disconnect": {},
     "invite": {"title": TEXT, "who": TEXT},

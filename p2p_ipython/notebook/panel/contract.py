@@ -105,6 +105,22 @@ class TaskRow(TypedDict, total=False):
     said: str
     error: str
     cell: str
+    part: float
+    at: str
+
+
+class GroupRow(TypedDict, total=False):
+    """Tasks that belong together."""
+
+    label: str
+    state: Required[TaskState]
+    words: str
+    total: int
+    over: int
+    failed: int
+    began: float
+    ended: float
+    again: bool
 
 
 class OfferRow(TypedDict, total=False):
@@ -194,6 +210,7 @@ class Rows(TypedDict, total=False):
 
     members: dict[str, MemberRow]
     tasks: dict[str, TaskRow]
+    groups: dict[str, GroupRow]
     offers: dict[str, OfferRow]
     visitors: dict[str, VisitorRow]
     lending: dict[str, LendingRow]

@@ -17,7 +17,7 @@ from p2p_ipython.notebook.panel.contract import VERSION
 
 Row = Mapping[str, Any]
 
-TABLES = ("members", "tasks", "offers", "visitors", "lending", "questions")
+TABLES = ("members", "tasks", "groups", "offers", "visitors", "lending", "questions")
 PARTS = ("cluster", "means")
 
 _EMPTY: Row = {}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from p2p_ipython.notebook.panel.contract import (
+    GroupRow,
     LendingRow,
     LogEntry,
     MemberRow,
@@ -24,6 +25,7 @@ from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
     from p2p_ipython.client.errands import Visitor
+    from p2p_ipython.client.groups import Group
     from p2p_ipython.client.journal import Entry
     from p2p_ipython.client.lending_state import LendingState
     from p2p_ipython.lending.record import Entry as LogRecord
@@ -90,7 +92,28 @@ def task(entry: Entry) -> TaskRow:
         made["error"] = entry.error[:WORDS]
     if entry.cell:
         made["cell"] = entry.cell[:NAME]
+    if (progress := entry.progress) is not None and not entry.ended:
+        if progress.part:
+            made["part"] = round(progress.part, 3)
+        made["at"] = progress.words[:NAME]
     return made
+
+
+def group(group: Group) -> GroupRow:
+    """Return the row of tasks that belong together."""
+    now = group.standing
+    made = GroupRow(
+        label=now.label[:NAME],
+        state=now.state,
+        words=now.words[:WORDS],
+        total=now.total or 0,
+        over=now.over,
+        failed=now.failed,
+        began=round(now.began, 3),
+        ended=round(now.ended, 3),
+        again=group.may_again,
+    )
+    return row(made)
 
 
 def member(

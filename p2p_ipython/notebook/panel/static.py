@@ -56,6 +56,7 @@ def page(snapshot: Mapping[str, Any], note: str = "") -> str:
     words = escape(cluster.get("words", ""))
     parts = [f'<div><strong>{title}</strong> <span style="{_QUIET}">{words}</span></div>', *_facts(cluster)]
     parts += _members(snapshot.get("put", {}))
+    parts += _groups(_rows(snapshot, "groups"))
     tasks = _rows(snapshot, "tasks")
     parts += _pending([row for row in tasks if row.get("state") not in _OVER], cluster)
     parts += _over([row for row in tasks if row.get("state") in _OVER], cluster)
@@ -102,10 +103,17 @@ def _members(put: Mapping[str, Any]) -> list[str]:
     return _table("Members", head, table, len(listed), {"sandbox": SANDBOX_HELP})
 
 
+def _groups(rows: Sequence[Row]) -> list[str]:
+    listed = sorted(rows, key=lambda row: -row.get("began", 0.0))
+    table = [(row.get("label", ""), _state(row), row.get("words", "")) for row in listed[:MOST_ROWS]]
+    return _table("Groups of tasks", ("group", "state", "how far"), table, len(listed))
+
+
 def _pending(rows: Sequence[Row], cluster: Row) -> list[str]:
     listed, reasons = sorted(rows, key=lambda row: row.get("submitted", 0.0)), cluster.get("reasons", {})
     table = [
-        (row.get("label", ""), _state(row), _where(row, reasons), row.get("said", "")) for row in listed[:MOST_ROWS]
+        (row.get("label", ""), _state(row), _where(row, reasons), row.get("at", "") or row.get("said", ""))
+        for row in listed[:MOST_ROWS]
     ]
     total = len(listed) + cluster.get("unlisted", 0)
     return _table("Pending tasks", ("task", "state", "where", "last output"), table, total)

@@ -108,7 +108,7 @@ class Surroundings:
         if cluster is not None:
             can.append("show")
         if there is not None:
-            can += ["cancel", "disconnect"]
+            can += ["cancel", "halt", "again", "disconnect"]
         if owned or (elsewhere and not shared):
             can.append("invite")
         if self._friends.reception.visitors():

@@ -42,7 +42,7 @@ NO_CLUSTER = ClusterFacts(state="none", words="not connected", kind="none")
 def forget(hub: Hub) -> None:
     """Empty a hub of all that is a cluster's."""
     hub.set("cluster", NO_CLUSTER)
-    for table in ("members", "tasks", "offers"):
+    for table in ("members", "tasks", "groups", "offers"):
         hub.fill(table, ())
 
 
@@ -74,6 +74,7 @@ class ClusterWatch:
             if len(known) < MOST_TASKS or entry.state.value != WAITING:
                 known.append((id, rows.task(entry)))
         hub.fill("tasks", known)
+        hub.fill("groups", [(group.id, rows.group(group)) for group in self.cluster._core.groups.all()])
         self._facts()
         self._sessions()
 
@@ -82,6 +83,7 @@ class ClusterWatch:
         changes = self._follower.take()
         if changes.tasks:
             self._tasks(changes.tasks)
+        self._groups(changes.groups)
         if changes.facts or self._unlisted() != self._hub.part("cluster").get("unlisted", 0):
             self._facts()
         if self._people_of() != self._people:
@@ -122,6 +124,16 @@ class ClusterWatch:
     def _unlisted(self) -> int:
         """Return how many tasks have no row."""
         return len(self.cluster._core.record.entries) - len(self._hub.rows("tasks"))
+
+    # -- groups --
+
+    def _groups(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            group = self.cluster._core.groups.get(id)
+            if group is None:
+                self._hub.drop("groups", id)
+            else:
+                self._hub.put("groups", id, rows.group(group))
 
     # -- the whole --
 

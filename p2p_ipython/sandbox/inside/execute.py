@@ -43,6 +43,7 @@ from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.inside.library_state import LibraryState
 from p2p_ipython.sandbox.inside.limits import Spare
 from p2p_ipython.sandbox.inside.main_module import enter_main
+from p2p_ipython.sandbox.inside.report_progress import Reporter
 from p2p_ipython.sandbox.inside.shell import Cells, flush_figures, run_to_its_end
 from p2p_ipython.sandbox.inside.threads import Left
 from p2p_ipython.sandbox.inside.tidy import Baseline
@@ -95,6 +96,7 @@ class Executor:
         *,
         channel: Channel,
         outlet: Outlet,
+        reporter: Reporter,
         buffers: Buffers,
         interrupts: Interrupts,
         baseline: Baseline,
@@ -104,6 +106,7 @@ class Executor:
     ) -> None:
         self._channel = channel
         self._outlet = outlet
+        self._reporter = reporter
         self._buffers = buffers
         self._interrupts = interrupts
         self._baseline = baseline
@@ -136,6 +139,7 @@ class Executor:
     def perform(self, task: Task, body: Buffer) -> None:
         """Execute a task and send its result. Raises nothing that the task raises."""
         self._outlet.begin(task)
+        self._reporter.begin(task)
         value, failed = _Value(_NOTHING), None
         try:
             try:
@@ -208,6 +212,7 @@ class Executor:
             left = self._baseline.threads_left()
         finally:
             self._outlet.end(left)
+            self._reporter.end()
 
     def _attempt(self, task: Task, body: Buffer) -> _Value:
         """Run the task; return its value, packed. Raises ``_Failed``."""

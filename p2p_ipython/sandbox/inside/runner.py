@@ -82,6 +82,7 @@ def main(options: dict[str, Any]) -> None:
     # The agent has been told: from here on, what takes time overlaps with its first task on the way here.
     from p2p_ipython.sandbox.inside.execute import Executor
     from p2p_ipython.sandbox.inside.folder import TaskFolder
+    from p2p_ipython.sandbox.inside.report_progress import Reporter
     from p2p_ipython.sandbox.inside.shell import Cells
     from p2p_ipython.sandbox.inside.text_bars import TextBars
     from p2p_ipython.sandbox.inside.tidy import Baseline
@@ -91,7 +92,8 @@ def main(options: dict[str, Any]) -> None:
         from p2p_ipython.sandbox.inside import shared
 
         shared.provide(os.environ["TMPDIR"])
-    sys.meta_path.insert(0, TextBars())
+    reporter = Reporter(channel, interrupts)
+    sys.meta_path.insert(0, TextBars(reporter.bar))
 
     def in_child() -> None:
         if channel.mute():
@@ -112,6 +114,7 @@ def main(options: dict[str, Any]) -> None:
     executor = Executor(
         channel=channel,
         outlet=outlet,
+        reporter=reporter,
         buffers=buffers,
         interrupts=interrupts,
         baseline=baseline,

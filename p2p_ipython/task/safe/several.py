@@ -10,7 +10,7 @@ The runner imports this inside the sandbox: standard library only.
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from p2p_ipython.protocol.frames import Buffer
@@ -62,6 +62,27 @@ class Values:
         self.changeable |= encoder.parts
         self._texts.append(text)
         return len(self._texts) - 1
+
+    def more(self, values: Iterable[object]) -> tuple[bytes, list[memoryview], dict[int, Any]] | None:
+        """Return the segments of all that it has and of ``values``, and the changeable parts of these.
+
+        It keeps none of them. Return None if one of ``values`` is left out, or is one that it has.
+        """
+        encoder = self._encoder
+        buffers, items, text = len(encoder.data.buffers), encoder._items, encoder._text
+        kept = self.changeable, self._numbers, len(self._texts)
+        self.changeable, self._numbers = dict(self.changeable), dict(self._numbers)
+        try:
+            for value in values:
+                if self.take(value) != len(self._texts) - 1:
+                    return None
+            own = {key: part for key, part in self.changeable.items() if key not in kept[0]}
+            return self.text, list(self.buffers), own
+        finally:
+            self.changeable, self._numbers = kept[:2]
+            del self._texts[kept[2] :]
+            del encoder.data.buffers[buffers:]
+            encoder._items, encoder._text = items, text
 
     @property
     def text(self) -> bytes:

@@ -157,6 +157,42 @@ def test_a_task_is_cancelled_from_the_panel_also_while_the_kernel_computes(brows
     browser.until(lambda: busy.idle)
 
 
+def test_a_sweep_is_a_row_and_can_be_cancelled_and_run_again_from_the_panel(browser: Browser, tmp_path: Path) -> None:
+    comm = browser.sidebar()
+    panel = browser.readers[comm]
+    go = tmp_path / "go"
+    source = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\n1 / n"
+    browser.done(f'%%p2p sweep --each "n in range(3)"\n{source}')
+
+    def group() -> dict[str, Any]:
+        return next((row for row in panel.tables["groups"].values() if row["label"] == "sweep"), {})
+
+    browser.until(lambda: group().get("words") == "0 of 3 done")
+    id = next(id for id, row in panel.tables["groups"].items() if row["label"] == "sweep")
+    assert browser.do(comm, "halt", group=id)["say"] == "Cancelled."
+    browser.until(lambda: group()["words"] == "0 of 3 done, 3 cancelled")
+    assert group()["again"]
+    go.touch()
+    assert browser.do(comm, "again", group=id)["ok"]
+    browser.until(lambda: group()["words"] == "2 of 3 done, 1 failed")
+    assert (group()["state"], group()["over"], group()["failed"]) == ("failed", 3, 1)
+    browser.done("del sweep, _p2p")
+    assert not browser.do(comm, "again", group="nonsense")["ok"]
+
+
+def test_how_far_a_task_says_that_it_is_is_in_its_row(browser: Browser, tmp_path: Path) -> None:
+    panel = browser.readers[browser.sidebar()]
+    go = tmp_path / "go"
+    browser.done(
+        "%%p2p slow\nimport pathlib, time, p2p_ipython\nfor n in p2p_ipython.progress(range(8), label='steps'):\n"
+        f"    time.sleep(0.11)\n    while n == 4 and not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"
+    )
+    browser.until(lambda: any(row.get("part") == 0.5 for row in panel.tables["tasks"].values()))
+    (row,) = (row for row in panel.tables["tasks"].values() if row.get("part") == 0.5)
+    assert row["at"].startswith("steps: 4 of 8")
+    go.touch()
+
+
 @pytest.mark.parametrize(
     ("action", "args", "say"),
     [
