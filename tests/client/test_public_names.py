@@ -59,7 +59,11 @@ def documented() -> list[Any]:
         pytest.param(vars(owner)[name], id=f"{owner.__name__}.{name}")
         for owner, name in sorted(whole, key=str)
         if name in vars(owner)
-    ] + [pytest.param(Future, id="Future"), pytest.param(gather, id="gather")]
+    ] + [
+        pytest.param(Cluster.options, id="Cluster.options"),
+        pytest.param(Future, id="Future"),
+        pytest.param(gather, id="gather"),
+    ]
 
 
 @pytest.mark.parametrize("thing", documented())
