@@ -85,10 +85,11 @@ def test_make_targets_in_documents_exist() -> None:
 
 def test_magics_in_readme_exist() -> None:
     from p2p_ipython.notebook.friends import FriendsMagics
+    from p2p_ipython.notebook.futures import FuturesMagics
     from p2p_ipython.notebook.lending import LendingMagics
     from p2p_ipython.notebook.magics import P2PMagics
 
-    every = (P2PMagics, FriendsMagics, LendingMagics)
+    every = (P2PMagics, FriendsMagics, LendingMagics, FuturesMagics)
     known = {name for one in every for kind in ("line", "cell") for name in one.magics[kind]}
     assert set(re.findall(r"%%?(p2p\w*)", README)) <= known
 

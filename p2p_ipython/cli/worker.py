@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="WORD",
-        help="a word that tells people what this machine is good for, as gpu; may be repeated",
+        help="a word that says what this machine is good for, as gpu: tasks may ask for it; may be repeated",
     )
     _policy_arguments(parser)
     parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory of a task, as 2G (default: a share)")

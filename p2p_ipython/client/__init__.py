@@ -9,8 +9,11 @@ What users call::
 
 How it works::
 
+    options      views of a cluster for whose tasks some options hold
+    task_options the options of one task
     core         what a cluster is made of, for the rest of the package
     submitted    the futures of what was submitted, between their users and the bridge
+    lazy         tasks that run when their value is asked for
     inputs       tasks that wait for futures among their arguments
     frozen       tasks that are kept, to run again
     opening      the ways into a cluster: this machine, your own board, friends

@@ -199,6 +199,11 @@ class ClusterCore:
         members = [member.name for member in roster.members] if roster is not None else []
         return tuple(dict.fromkeys([*members, *started, *workers]))
 
+    def tags(self) -> tuple[str, ...]:
+        """Return the tags of the workers that are here."""
+        workers = list(self.bridge.machine.workers.values()) if self.bridge is not None else []
+        return tuple(sorted({tag for worker in workers for tag in worker.terms.tags}))
+
     def check_places(self, on: Sequence[str]) -> None:
         """Raise ``ConfigError`` for a name that is no member's and no worker's, where all of these are known."""
         roster = self.bridge.membership.machine.roster if self.bridge is not None else None

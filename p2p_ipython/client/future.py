@@ -443,7 +443,7 @@ class Future(concurrent.futures.Future[T]):
         super().exception(timeout)
 
 
-_STUCK = re.compile(r"waiting for (?:a worker|[^;]*worker\b|[^;]*(?:; here:|none is here))")
+_STUCK = re.compile(r"waiting for (?:a worker|.*(?:; here:|none is here))")
 
 
 class Promise:

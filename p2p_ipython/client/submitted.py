@@ -145,9 +145,10 @@ class Submitted:
         elif (bridge := self._bridge()) is not None:
             bridge.submit(frozen.task, future, sink)
 
-    def promised(self, task_id: str, label: str) -> Future[Any]:
+    def promised(self, task_id: str, label: str, options: TaskOptions = USUAL) -> Future[Any]:
         """Return the future of a task that begins later; until then it can be cancelled."""
         future = self._future(task_id, label)
+        future._options = options
         with self.lock:
             self._check_open()
             self._futures[task_id] = future

@@ -18,6 +18,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, overload
 
 from p2p_ipython.client.aside import Aside
+from p2p_ipython.client.asking import NOTHING, Asked, asking
 from p2p_ipython.client.completing import as_completed
 from p2p_ipython.client.frozen import with_buffers, without_buffers
 from p2p_ipython.client.future import SAID_WITHIN, Future, OutputMessage
@@ -25,6 +26,7 @@ from p2p_ipython.client.gathering import gather
 from p2p_ipython.client.groups import Group, rough
 from p2p_ipython.client.options import seed_of
 from p2p_ipython.client.progress import Progress
+from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.errors import TaskForgotten, UsageError
 from p2p_ipython.protocol.needs import Needs
 from p2p_ipython.protocol.placement import fits
@@ -63,9 +65,11 @@ class Sweep(Sequence[Future[Any]]):
         tasks: Sequence[Task],
         pinned: Sequence[str],
         *,
+        options: TaskOptions = USUAL,
         cell: str = "",
     ) -> None:
         """Take tasks that are frozen, one a setting; ``pinned`` are their refs, as often as they are pinned."""
+        self._options = options
         self.label = label
         self._settings = settings
         self._core = core
@@ -247,7 +251,7 @@ class Sweep(Sequence[Future[Any]]):
     # -- inside --
 
     def _promised(self, task: Task) -> Future[Any]:
-        return self._core.submitted.promised(uuid.uuid4().hex, task.label)
+        return self._core.submitted.promised(uuid.uuid4().hex, task.label, self._options)
 
     def _keep(self, numbers: Sequence[int]) -> None:
         """Pin what these tasks need until all are over. Raises ``TaskForgotten``."""
@@ -329,22 +333,22 @@ def sweep_of(
     *,
     label: str,
     word: Callable[[Mapping[str, Any]], str],
-    once: bool = False,
+    options: TaskOptions = USUAL,
+    asked: Asked = NOTHING,
     names: Sequence[str] = (),
     files: Mapping[str, bytes] | None = None,
     modules: bool = True,
-    seed: int | None = None,
     env: Iterable[str] = (),
     cell: str = "",
 ) -> Sweep:
     """Freeze a cell for each of ``settings`` and submit it; ``word`` labels the task of one.
 
-    The other arguments are as in ``ClusterCore.submit_task``. Task n has the child n of ``seed``. Raises as
-    ``each_of`` does.
+    ``asked`` is what they all ask for; the other arguments are as in ``ClusterCore.submit_task``. Task n has the child
+    n of the seed. Raises as ``each_of`` does.
     """
     core.check_open()
-    made = _frozen(core, captured, settings, word=word, once=once, names=names)
-    return _submitted(core, label, settings, made, files=files, modules=modules, seed=seed, env=env, cell=cell)
+    made = _frozen(core, captured, settings, word=word, options=options, asked=asked, names=names)
+    return _submitted(core, label, settings, made, options=options, files=files, modules=modules, env=env, cell=cell)
 
 
 def sweep_of_workers(
@@ -352,11 +356,11 @@ def sweep_of_workers(
     captured: Captured,
     *,
     label: str,
-    once: bool = False,
+    options: TaskOptions = USUAL,
+    asked: Asked = NOTHING,
     names: Sequence[str] = (),
     files: Mapping[str, bytes] | None = None,
     modules: bool = True,
-    seed: int | None = None,
     env: Iterable[str] = (),
     cell: str = "",
 ) -> Sweep:
@@ -365,8 +369,8 @@ def sweep_of_workers(
     Raises ``UsageError`` if there is none.
     """
     core.check_open()
-    (task,) = made = _frozen(core, captured, [{}], word=lambda _: label, once=once, names=names)
-    needs = Needs(task.needs_python or "")
+    (task,) = made = _frozen(core, captured, [{}], word=lambda _: label, options=options, asked=asked, names=names)
+    needs = Needs(task.needs_python or "", options.on, options.tags, options.memory, options.gpus)
     assert core.bridge is not None
     workers = [worker for worker in list(core.bridge.machine.workers.values()) if fits(worker, needs)]
     if not workers:
@@ -375,7 +379,7 @@ def sweep_of_workers(
     workers.sort(key=lambda worker: worker.name)
     tasks = [replace(task, label=plain(worker.name, 80), pin=worker.sid) for worker in workers]
     settings = [{"worker": plain(worker.name, 80)} for worker in workers]
-    return _submitted(core, label, settings, tasks, files=files, modules=modules, seed=seed, env=env, cell=cell)
+    return _submitted(core, label, settings, tasks, options=options, files=files, modules=modules, env=env, cell=cell)
 
 
 def _frozen(
@@ -384,10 +388,16 @@ def _frozen(
     settings: Sequence[Mapping[str, Any]],
     *,
     word: Callable[[Mapping[str, Any]], str],
-    once: bool,
+    options: TaskOptions,
+    asked: Asked,
     names: Sequence[str],
 ) -> list[Task]:
-    return each_of(captured, settings, core.store, label=word, once=once, names=names, apart=core.shared)
+    made = each_of(captured, settings, core.store, label=word, once=options.once, names=names, apart=core.shared)
+    try:
+        return [replace(asking(task, asked), timeout=options.timeout or 0.0) for task in made]
+    except BaseException:
+        core.store.unpin(pins(made))
+        raise
 
 
 def _submitted(
@@ -396,14 +406,14 @@ def _submitted(
     settings: Sequence[Mapping[str, Any]],
     tasks: list[Task],
     *,
+    options: TaskOptions,
     files: Mapping[str, bytes] | None,
     modules: bool,
-    seed: int | None,
     env: Iterable[str],
     cell: str,
 ) -> Sweep:
     """Put around the tasks what they need, all of them the same but for their seeds, and submit them."""
-    pinned = pins(tasks)
+    pinned, seed = pins(tasks), options.seed
     try:
         first = core.surroundings.noted(tasks[0], env=env, files=files)
         around: Packed | None = None
@@ -418,7 +428,7 @@ def _submitted(
     except BaseException:
         core.store.unpin(pinned)
         raise
-    return Sweep(core, label, settings, tasks, pinned, cell=cell)
+    return Sweep(core, label, settings, tasks, pinned, options=options, cell=cell)
 
 
 class _Quiet:

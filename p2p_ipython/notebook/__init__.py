@@ -3,6 +3,9 @@
 ========================  =========================================================================================
 ``magics``                loads and unloads the extension; ``%p2p_connect``, ``%%p2p``, ``%p2p_status``, ``%p2p_panel``
 ``connection``            which cluster the notebook has, and how it goes from one to another
+``task_line``             the options of tasks in the line of ``%%p2p``, and their defaults
+``futures``               ``%p2p_futures``, ``%p2p_pull``
+``advice``                what to do about a name or a file that a task lacked
 ``friends``               ``%p2p_host``, ``%p2p_invite``, ``%p2p_join``, ``%p2p_approve``, ``%p2p_trust`` and their kin
 ``lending``               ``%p2p_lend``
 ``lines``                 reads the line of a magic: options, ``--globals``

@@ -1,7 +1,8 @@
-"""Completion in the lines of the magics: their options, titles of clusters, names of people."""
+"""Completion in the lines of the magics: their options, titles of clusters, names of people, workers, tags, futures."""
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ def complete_name(context: CompletionContext) -> SimpleMatcherResult:
     if magic in _TITLED and place == 1:
         here = ("inline", "local") if magic == "p2p_connect" else ()
         return _result((*here, *_titles()), found.group())
+    if magic in ("p2p", "p2p_futures") and (known := _after(magic, before)) is not None:
+        return _result(known, found.group().rpartition(",")[2])
     friends: Any = _friends()
     if friends is not None and magic in ("p2p_approve", "p2p_refuse") and place == 1:
         return _result(friends.names_waiting(), found.group())
@@ -66,6 +69,29 @@ def complete_name(context: CompletionContext) -> SimpleMatcherResult:
     if friends is not None and magic == "p2p_lend" and _option_before(before) == "--for":
         return _result(friends.names_of_members(), found.group())
     return SimpleMatcherResult(completions=[])
+
+
+def _after(magic: str, before: str) -> list[str] | None:
+    """Return what may come where the cursor is: the values of the option before it, or names; None for nothing."""
+    words = before.split() if before[-1:].isspace() else before.split()[:-1]
+    registry: Any = getattr(get_ipython(), "magics_manager", None)
+    futures = registry.registry.get("FuturesMagics") if registry is not None else None
+    if magic == "p2p_futures" and futures is not None and words[-1] != "--timeout":
+        return [*futures.names(), *(["all"] if words[-1] == "--cancel" else [])]
+    magics = registry.registry.get("P2PMagics") if registry is not None else None
+    core = magics.cluster._core if magics is not None and magics.cluster is not None else None
+    match words[-1]:
+        case "--retry-on":
+            return sorted(name for name, value in vars(builtins).items() if _is_error(value))
+        case "--on" if core is not None:
+            return list(core.places())
+        case "--tags" if core is not None:
+            return list(core.tags())
+    return None
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
 
 
 def _option_before(before: str) -> str:

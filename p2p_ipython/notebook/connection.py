@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from p2p_ipython.errors import UsageError
+from p2p_ipython.errors import NotAdmitted, UsageError
+from p2p_ipython.notebook.lines import say
 from p2p_ipython.protocol.plain import count
 
 if TYPE_CHECKING:
@@ -96,6 +97,25 @@ class Connection:
         cluster, self.cluster = self.cluster, None
         if cluster is not None:
             cluster.close()
+
+
+def join_aloud(connection: Connection, given: dict[str, Any], output: CellOutput) -> None:
+    """Connect, and show the progress under the cell."""
+    before = where(connection.given) if connection.replaced() is not None else ""
+    try:
+        words, *left = connection.join(given, output.progress).split("\n")
+    except NotAdmitted as error:  # it may still be knocking; then the line says how that ends
+        output.show(f"Not connected: {error.message}.")
+        raise
+    except BaseException:
+        output.show(f"Still connected: {before}." if before else "Not connected.")
+        raise
+    if output.has_status:
+        output.show(words)
+    else:
+        say(words)
+    for line in left:
+        say(line)
 
 
 def _connect() -> Connect:

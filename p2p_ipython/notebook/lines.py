@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import keyword
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic_arguments import parse_argstring
+
+from p2p_ipython.task.reads import parsed
 
 _NOT_OFFERED = {"-h", "--help"}
 _GLOBAL = re.compile(r"auto|none|[+-][^\W\d]\w*")
@@ -83,6 +88,19 @@ def split_globals(line: str) -> tuple[str, GlobalsOption]:
     include = tuple(part[1:] for part in given if part[0] == "+")
     exclude = tuple(part[1:] for part in given if part[0] == "-")
     return " ".join(kept) if inside else line, GlobalsOption("none" not in given, include, exclude)
+
+
+def name_in(word: str | None, of: str = "a future") -> str | None:
+    """Return the word if it can be a name, and None for none. Raises IPython's ``UsageError``; ``of`` what it names."""
+    if word is not None and (not word.isidentifier() or keyword.iskeyword(word)):
+        raise MagicUsage(f"{word!r} can't be the name of {of}")
+    return word
+
+
+def is_expression(source: str, transform: Callable[[str], str]) -> bool:
+    """Return whether a cell is one expression."""
+    body = parsed(source, transform).body
+    return len(body) == 1 and isinstance(body[0], ast.Expr)
 
 
 def say(words: str) -> None:

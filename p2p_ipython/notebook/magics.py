@@ -9,13 +9,9 @@ output.py says in which front ends it can't.
 
 from __future__ import annotations
 
-import ast
-import concurrent.futures
-import keyword
 import os
-import re
 import threading
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -31,24 +27,27 @@ from traitlets import Bool, Float
 from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
 from p2p_ipython.client import groups as _groups
-from p2p_ipython.client.asking import NOTHING, Asked, asked_for, asking, module_advice, takes_packages
+from p2p_ipython.client.asking import NOTHING, Asked, asked_for, asking, takes_packages
 from p2p_ipython.client.offers import offer
 from p2p_ipython.client.options import seed_of
 from p2p_ipython.client.printing import printed
-from p2p_ipython.client.task_options import checked
-from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
+from p2p_ipython.errors import NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
+from p2p_ipython.notebook.advice import advice
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words, script_of
 from p2p_ipython.notebook.card import Cards, line_html
-from p2p_ipython.notebook.connection import Connect, Connection, where
+from p2p_ipython.notebook.connection import Connect, Connection, join_aloud, where
 from p2p_ipython.notebook.dry_run import dry_environment, show_names
 from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
+from p2p_ipython.notebook.futures import FuturesMagics, until_over
 from p2p_ipython.notebook.group_line import add_group
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import (
     GlobalsOption,
     Interrupted,
+    is_expression,
+    name_in,
     options_of,
     parsed_line,
     say,
@@ -64,14 +63,15 @@ from p2p_ipython.notebook.shell_words import shell_words
 from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.notebook.status_line import StatusLines, first_text
 from p2p_ipython.notebook.sweeping import advise_on_seeds, many_of
+from p2p_ipython.notebook.task_line import TaskDefaults, files_named, given_in, options_in, task_arguments
 from p2p_ipython.protocol.plain import plain
-from p2p_ipython.task.reads import parsed
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.future import Future
+    from p2p_ipython.client.task_options import TaskOptions
     from p2p_ipython.notebook.panel.panels import Panels
     from p2p_ipython.task.around import Part
     from p2p_ipython.task.capture import Captured
@@ -99,7 +99,8 @@ def load(ip: InteractiveShell, connect: Connect | None = None) -> P2PMagics:
 
     magics.registration = Registration(ip, magics, panels)
     ip.register_magics(LendingMagics(ip, magics))
-    completion.load(ip, [P2PMagics, FriendsMagics, LendingMagics])
+    ip.register_magics(FuturesMagics(ip, magics))
+    completion.load(ip, [P2PMagics, FriendsMagics, LendingMagics, FuturesMagics])
     offer()
     return magics
 
@@ -109,20 +110,21 @@ def unload(ip: InteractiveShell) -> None:
     completion.unload(ip)
     show_as_ever(ip)
     with ExitStack() as ending:  # the last first, and each whatever becomes of the others
-        for name in (P2PMagics.__name__, FriendsMagics.__name__, LendingMagics.__name__):
+        for kind in (P2PMagics, FriendsMagics, LendingMagics, FuturesMagics):
+            name = kind.__name__
             magics = ip.magics_manager.registry.pop(name, None)
             if magics is None:
                 continue
-            for kind in ip.magics_manager.magics.values():
-                for word in [word for word, function in kind.items() if getattr(function, "__self__", None) is magics]:
-                    del kind[word]
+            for known in ip.magics_manager.magics.values():
+                for word in [word for word, function in known.items() if getattr(function, "__self__", None) is magics]:
+                    del known[word]
             # IPython itself never forgets registered magics, nor what they have shown.
             ip.configurables[:] = [one for one in ip.configurables if one is not magics]
             ending.callback(magics.end)
 
 
 @magics_class
-class P2PMagics(Magics):
+class P2PMagics(TaskDefaults, Magics):
     """Magics to share Python compute; ``%p2p_connect`` first."""
 
     stable = Bool(False, help="Keep times out of the lines under cells: each run gives the same.").tag(config=True)
@@ -197,14 +199,14 @@ class P2PMagics(Magics):
         connected that name.
         """
         given, usual = self._way(line), self._way("")
-        bind = _name(given.pop("bind"), "a cluster")
+        bind = name_in(given.pop("bind"), "a cluster")
         del usual["bind"]
         if bind is not None and given == usual and self._is_connected():
             given = self._connection.given
         if self._is_connected() and given == self._connection.given:
             say(f"Still connected: {where(given)}.")
         else:
-            self._join_aloud(given)
+            join_aloud(self._connection, given, self.output())
         if bind is not None:
             self._ip.push({bind: self.cluster})
 
@@ -240,13 +242,10 @@ class P2PMagics(Magics):
     @argument("name", nargs="?", help="bind the future to this name (and to _p2p in any case)")
     @argument("--wait", action="store_true", help="wait for the result, and show it as the cell's own")
     @argument("--dry-run", action="store_true", help="show what would travel, and run nothing")
-    @argument("--label", help="what the task is called in lists (default: NAME, or In[3])")
-    @argument("--once", action="store_true", help="never start it a second time, even if its worker is lost")
     @argument(
         "--bind", metavar="NAMES", help="names that the cell binds, or all: put them into the notebook when it is over"
     )
     @argument("--file", action="append", metavar="FILES", help="files beside the notebook that the cell reads")
-    @argument("--seed", type=int, metavar="N", help="begin its random numbers with this seed (default: nobody's)")
     @argument("--env", action="append", metavar="NAMES", help="environment entries to send, to others' machines, too")
     @argument(
         "--with", dest="packages", action="append", metavar="PACKAGES", help="have packages installed: 'numpy>=2'"
@@ -262,6 +261,7 @@ class P2PMagics(Magics):
     )
     @argument("--all", action="store_true", help="run it once on each worker that is here; NAME is the list of futures")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
+    @task_arguments
     @no_var_expand
     @line_cell_magic
     def p2p(self, line: str, cell: str | None = None) -> Any:
@@ -293,14 +293,15 @@ class P2PMagics(Magics):
                 self._set_up(self._connected(), None, GlobalsOption(True, (), ()))
                 return None
             captured = self._captured(line, GlobalsOption(True, (), ()))
-            if not _is_expression(line, self._ip.transform_cell):
+            if not is_expression(line, self._ip.transform_cell):
                 raise MagicUsage("%p2p wants one expression; for statements, write %%p2p on top of a cell")
-            return self._submit(captured, line.strip(), self.output(), once=False, line=False)
+            task_options = self.default_options(self._ip.user_ns)
+            return self._submit(captured, line.strip(), self.output(), options=task_options, line=False)
         rest, travelling = split_globals(line)
         if "--help" in rest.split():
             raise MagicUsage("for help, type %%p2p? in a cell of its own")
         options = parsed_line(self.p2p, rest)
-        name = _name(options.name)
+        name = name_in(options.name)
         many = many_of(options, self._ip.user_ns)
         if options.dry_run:
             captured = self._captured(cell, travelling, many.given if many is not None else {})
@@ -312,23 +313,34 @@ class P2PMagics(Magics):
         if options.setup:
             if options.packages or options.python:
                 raise MagicUsage("%%p2p --setup takes no packages: give them to the cells")
-            if options.name or options.wait or options.bind or options.file or options.seed is not None or options.env:
+            if options.name or options.wait or options.bind or options.file or options.env or given_in(options):
                 raise MagicUsage("%%p2p --setup takes no other option but --globals: it is no task, and has no future")
             self._set_up(cluster, cell, travelling)
             return None
-        files = _files(separated(options.file))
+        files = files_named(separated(options.file))
         env = separated(options.env)
-        seed = None if options.seed is None else seed_of(checked(options.seed), 0)
+        task_options = options_in(options, self.default_options(self._ip.user_ns), self._ip.user_ns)
+        cluster._core.check_places(task_options.on)
+        seed = None if task_options.seed is None else seed_of(task_options.seed, 0)
         captured = self._captured(cell, travelling, many.given if many is not None else {})
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
-        label = unquoted(options.label) or name or f"In[{self._ip.displayhook.prompt_count}]"
+        label = task_options.label or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
         if many is not None:
             advise_on_seeds(captured, self._ip, seeded=seed is not None)
             cell_id, names = output.cell, binding.names
             sweep = many.submit(
-                cluster, captured, options, called=label, cell=cell_id, names=names, files=files, env=env
+                cluster,
+                captured,
+                task_options,
+                asked,
+                called=label,
+                cell=cell_id,
+                names=names,
+                files=files,
+                modules=not options.no_modules,
+                env=env,
             )
             return many.shown(sweep, output, self._ip, name, self._status_lines)
         draws_on = options.wait and not cluster.shared
@@ -342,7 +354,7 @@ class P2PMagics(Magics):
             captured,
             label,
             output,
-            once=options.once,
+            options=task_options,
             line=True,
             waits=options.wait,
             binding=binding,
@@ -378,26 +390,6 @@ class P2PMagics(Magics):
         if binding.asked or binding.imports:
             future.add_done_callback(bound)
         return None
-
-    @magic_arguments()
-    @argument("names", nargs="*", help="names that a cell on the cluster has bound: score model, or score,model")
-    @line_magic
-    def p2p_pull(self, line: str) -> None:
-        """Bind names here that a cell on the cluster has bound: ``%p2p_pull score,model``, of the last cell.
-
-        ``%p2p_pull score from tile`` names the future of another cell. It waits until that is over.
-        """
-        words = [part for word in line.split() for part in word.split(",") if part]
-        future = self._ip.user_ns.get("_p2p")
-        if len(words) > 2 and words[-2] == "from":
-            future = self._ip.user_ns.get(words[-1])
-            words = words[:-2]
-        if not words or not all(map(str.isidentifier, words)):
-            raise MagicUsage("%p2p_pull wants names: %p2p_pull score,model or %p2p_pull score from FUTURE")
-        if not isinstance(future, _future.Future):
-            raise MagicUsage("%p2p_pull wants the future of a cell: run one with %%p2p, or say from FUTURE")
-        self._until_over(future)
-        self._ip.push({name: future[name] for name in words})
 
     def _set_up(self, cluster: Cluster, cell: str | None, travelling: GlobalsOption) -> None:
         """Have a cell run before the first task in each runner, or none any more if it is empty."""
@@ -442,7 +434,7 @@ class P2PMagics(Magics):
         label: str,
         output: CellOutput,
         *,
-        once: bool,
+        options: TaskOptions,
         line: bool,
         waits: bool = False,
         binding: Binding = _NO_BINDING,
@@ -459,7 +451,7 @@ class P2PMagics(Magics):
             captured,
             cluster._core.store,
             label=label,
-            once=once,
+            once=options.once,
             large=cluster.settings.large,
             names=binding.names,
             bind=(*binding.asked, *binding.states),
@@ -467,17 +459,20 @@ class P2PMagics(Magics):
         )
         task = asking(task, asked)
         if line:  # before it is submitted, so that the line stands above the task's output
-            words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)
+            words = first_text(plain(task.label, 80), watched=output.watched, waits=waits, lazy=options.lazy)
             output.show(words, html=line_html("waiting", words))
+        more = options.more()
         try:
-            future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
+            future = cluster._core.submit_task(
+                task, output, files=files, modules=modules, seed=seed, env=env, options=options, **more
+            )
         except KeyboardInterrupt:  # inline it runs now
             words = f"{plain(task.label, 80)}: cancelled"
             output.show(words, html=line_html("cancelled", words))
             raise Interrupted("the task was cancelled") from None
         installs = partial(takes_packages, cluster._core)
-        advice = partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd())
-        future._promise.advise(partial(advice, modules=task.modules, installs=installs))
+        given = partial(advice, home=captured.home, sent=captured.names, folder=os.getcwd())
+        future._promise.advise(partial(given, modules=task.modules, installs=installs))
         self._ip.push({"_p2p": future}, interactive=False)
         if not output.has_status or (output.watched and not output.interactive):
             self._failures.follow(future)
@@ -485,7 +480,7 @@ class P2PMagics(Magics):
 
     def _wait(self, future: Future[Any], shown: threading.Event) -> Any:
         try:
-            self._until_over(future)
+            until_over([future])
         except KeyboardInterrupt:
             future.cancel()
             raise Interrupted("the task was cancelled") from None
@@ -500,10 +495,6 @@ class P2PMagics(Magics):
             publish_display_data(value["content"]["data"], value["content"].get("metadata") or {})
             say(f"({error.message}. {error.hint})")
             return None
-
-    def _until_over(self, future: Future[Any]) -> None:
-        while not future.done():  # in steps: on Windows an endless wait can't be interrupted
-            concurrent.futures.wait([future], timeout=0.5)
 
     # -- for the panel, and for the other magics --
 
@@ -547,25 +538,6 @@ class P2PMagics(Magics):
         given["ssh_options"] = tuple(given.pop("ssh_option") or ())
         return given
 
-    def _join_aloud(self, given: dict[str, Any]) -> None:
-        """Connect, and show the progress under the cell."""
-        before = where(self._connection.given) if self._connection.replaced() is not None else ""
-        output = self.output()
-        try:
-            words, *left = self._connection.join(given, output.progress).split("\n")
-        except NotAdmitted as error:  # it may still be knocking; then the line says how that ends
-            output.show(f"Not connected: {error.message}.")
-            raise
-        except BaseException:
-            output.show(f"Still connected: {before}." if before else "Not connected.")
-            raise
-        if output.has_status:
-            output.show(words)
-        else:
-            say(words)
-        for line in left:
-            say(line)
-
     def _line_of_map(self) -> _groups.Line:
         """Return what shows the group of a map under the cell that runs now."""
         output = self.output()
@@ -586,47 +558,3 @@ class P2PMagics(Magics):
     def computes(self) -> bool:
         """Whether a cell runs."""
         return self._current.runs
-
-
-def _files(names: list[str]) -> dict[str, bytes]:
-    from p2p_ipython.client.surroundings import read_files  # heavy, like all that only tasks need
-
-    return read_files(names, os.getcwd()) if names else {}
-
-
-def _advice(
-    error: BaseException,
-    *,
-    home: dict[str, Any],
-    sent: Container[str],
-    folder: str,
-    modules: Container[str],
-    installs: Callable[[], bool],
-) -> str:
-    """Say how a name or a file travels that the task lacked, or how a module is installed; "" for other errors."""
-    if words := module_advice(error, modules, "%%p2p --with"):
-        return words if installs() else ""
-    if isinstance(error, FileNotFoundError):
-        name = error.filename if isinstance(error.filename, str) else next(iter(_FILE.findall(str(error))), "")
-        within = name.isprintable() and not os.path.isabs(name) and ".." not in name.split("/")  # a worker's words
-        there = name and within and os.path.isfile(os.path.join(folder, name))
-        return f"{name} is beside this notebook, and a worker doesn't have it: --file {name} sends it." if there else ""
-    found = _UNDEFINED.search(str(error))
-    if found is None or found[1] not in home or found[1] in sent:
-        return ""
-    return f"{found[1]} is in this notebook; the cell has it in a string only: --globals +{found[1]} sends it."
-
-
-_FILE = re.compile("'([^']+)'")
-_UNDEFINED = re.compile(r"(?:name|variable) '(\w+)' is not defined")
-
-
-def _name(word: str | None, of: str = "a future") -> str | None:
-    if word is not None and (not word.isidentifier() or keyword.iskeyword(word)):
-        raise MagicUsage(f"{word!r} can't be the name of {of}")
-    return word
-
-
-def _is_expression(source: str, transform: Callable[[str], str]) -> bool:
-    body = parsed(source, transform).body
-    return len(body) == 1 and isinstance(body[0], ast.Expr)

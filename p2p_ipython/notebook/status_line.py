@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from p2p_ipython.client.lazy import WORDS
 from p2p_ipython.loop import background
 from p2p_ipython.notebook.card import Card, Cards, Face, line_html
 from p2p_ipython.notebook.output import Status
@@ -53,11 +54,13 @@ UNWATCHED = "; what isn't waited for is lost when the notebook ends (%%p2p --wai
 """Ends the line of an unfinished task where a notebook may be executed by a program, which saves what it says then."""
 
 
-def first_text(label: str, *, watched: bool, waits: bool) -> str:
+def first_text(label: str, *, watched: bool, waits: bool, lazy: bool = False) -> str:
     """Return the line of a task that is submitted now. A front end that can't update outputs keeps it.
 
-    ``waits``: the cell does, so nothing is lost, and no other cell can run meanwhile.
+    ``waits``: the cell does, so nothing is lost, and no other cell can run meanwhile. ``lazy``: it runs later.
     """
+    if lazy:
+        return f"{label}: {WORDS}"
     more = "" if waits else " (%p2p_status says what becomes of it)" if watched else UNWATCHED
     return f"{label}: submitted{more}"
 

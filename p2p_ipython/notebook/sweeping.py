@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError as MagicUsage
 
 from p2p_ipython.client.printing import printed
-from p2p_ipython.client.task_options import checked
 from p2p_ipython.notebook.card import line_html
 from p2p_ipython.notebook.each import axis, grid, label
 from p2p_ipython.notebook.group_line import add_group
@@ -21,8 +20,10 @@ from p2p_ipython.notebook.status_line import StatusLines
 from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
+    from p2p_ipython.client.asking import Asked
     from p2p_ipython.client.cluster import Cluster
     from p2p_ipython.client.sweep import Sweep
+    from p2p_ipython.client.task_options import TaskOptions
     from p2p_ipython.task.capture import Captured
 
 _SHOWN_WITHIN = 2.0
@@ -49,20 +50,21 @@ class Many:
         self,
         cluster: Cluster,
         captured: Captured,
-        options: Any,
+        options: TaskOptions,
+        asked: Asked,
         *,
         called: str,
         cell: str,
         names: Sequence[str],
         files: Mapping[str, bytes],
+        modules: bool,
         env: Iterable[str],
     ) -> Sweep:
         """Freeze and submit them."""
         from p2p_ipython.client.sweep import sweep_of, sweep_of_workers  # heavy
 
-        more: dict[str, Any] = {"once": options.once, "names": names, "files": files, "env": tuple(env), "cell": cell}
-        more["seed"] = None if options.seed is None else checked(options.seed)
-        more["modules"] = not options.no_modules
+        more: dict[str, Any] = {"options": options, "asked": asked, "names": names, "files": files}
+        more |= {"modules": modules, "env": tuple(env), "cell": cell}
         core = cluster._core
         if self._settings is not None:
             return sweep_of(core, captured, self._settings, label=called, word=label, **more)
@@ -116,6 +118,8 @@ def many_of(options: Any, namespace: dict[str, Any]) -> Many | None:
         return None
     if options.each and options.all:
         raise MagicUsage("--each and --all don't go together: run the cell for each value, or on each worker")
+    if options.lazy:
+        raise MagicUsage("--lazy doesn't go with --each or --all: their tasks begin by and by, as workers are free")
     if options.bind:
         raise MagicUsage("--bind doesn't go with --each or --all: NAME[0]['score'] is what the first task has bound")
     if options.setup:

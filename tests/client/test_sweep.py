@@ -15,6 +15,7 @@ import pytest
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.sweep import AT_LEAST, Sweep, sweep_of, sweep_of_workers
+from p2p_ipython.client.task_options import TaskOptions
 from p2p_ipython.errors import ClusterClosed, NotPicklable, WorkerLost
 from p2p_ipython.task.capture import capture_cell
 from p2p_ipython.task.each import each_of, pins
@@ -191,7 +192,7 @@ def test_what_its_tasks_print_stays_with_each(cluster: Cluster, capfd: pytest.Ca
 
 def test_a_seed_gives_each_task_a_child_of_it(cluster: Cluster) -> None:
     source = "import random\nrandom.random()"
-    first, second = (sweep(cluster, source, numbers(5), seed=7).result(PATIENCE) for _ in range(2))
+    first, second = (sweep(cluster, source, numbers(5), options=TaskOptions(seed=7)).result(PATIENCE) for _ in range(2))
     assert first == second
     assert len(set(first)) == 5
     assert [cluster.seeded(7).submit(_draw).result()] == first[:1]

@@ -30,6 +30,7 @@ from p2p_ipython.protocol.client_machine import ClientMachine
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Accept, Message, Terms
 from p2p_ipython.protocol.placement import TaskSpec
+from p2p_ipython.protocol.retries import ANY_ERROR
 from p2p_ipython.protocol.task_frames import (
     ClientFrame,
     Evicted,
@@ -38,6 +39,7 @@ from p2p_ipython.protocol.task_frames import (
     Pass,
     Recall,
     Result,
+    TaskFailure,
     Want,
     WorkerFrame,
 )
@@ -465,7 +467,10 @@ class World:
     def _finish(self, number: int, slot: int) -> None:
         side = self.workers[number]
         job = side.running.pop(slot)
-        actions = side.machine.slot_result(slot, Result(job[1], job[2], True, (), 0.001), b"", self.now)
+        failed = self.executions[job[1]] <= self.specs[job[1]][1].retries  # and runs again, unless its result is lost
+        error = TaskFailure("exception", "builtins.ValueError", ANY_ERROR) if failed else None
+        result = Result(job[1], job[2], not failed, (), 0.001, failure=error)
+        actions = side.machine.slot_result(slot, result, b"", self.now)
         for action in actions:
             if isinstance(action, wm.Reply) and isinstance(action.frame, Result):
                 must(action.link == job[0], "a result would go to another link than its task came by")
@@ -600,6 +605,9 @@ class World:
                         must(current, "a result counted that is not the current attempt's")
                     self.settled[task] = "result" if result else "error" if error else "cancelled"
                     self.granted.pop(task, None)
+                case cm.Note(task=task, retry=retry) if retry:
+                    must(self.granted.get(task, (b"",))[0] == said_by, "a task is retried that its worker hasn't")
+                    del self.granted[task]
                 case cm.Note() | cm.Changed():
                     pass
 
@@ -630,7 +638,8 @@ class World:
                     self.executions[task] = self.executions.get(task, 0) + 1
                     spec = self.specs[task][1]
                     must(not spec.once or self.executions[task] <= 1, "a task that may run once ran twice")
-                    must(self.executions[task] <= self.settings.attempts, "a task ran more often than allowed")
+                    most = self.settings.attempts + spec.retries
+                    must(self.executions[task] <= most, "a task ran more often than allowed")
                 case wm.Stop(slot, task):
                     must(side.running.get(slot, (0, "", 0))[1] == task, "a task was stopped that the slot doesn't run")
                 case wm.Forget(link, task, attempt):

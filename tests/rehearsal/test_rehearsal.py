@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from p2p_ipython.client.task_options import USUAL
 from p2p_ipython.errors import UsageError, WorkerLost
 from p2p_ipython.link.base import LinkState
 from p2p_ipython.protocol.identity import MAX_LIFE
@@ -100,6 +101,37 @@ def test_a_runner_that_is_killed_three_times_loses_the_task_with_the_reason() ->
                 future.result(0)
 
     run(work())
+
+
+def test_options_hold_on_virtual_time() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            number = await cluster.add_worker("bob", tags=("gpu",))
+            for options in ({"tags": "gpu"}, {"on": "bob"}):
+                assert await cluster.submit_with(USUAL.changed(options), naps, 100, 1) == 1
+            waits = cluster.submit_with(USUAL.changed({"tags": "gpu,home"}), naps, 1, 1)
+            await asyncio.sleep(1000)
+            assert waits.state_text == (
+                "waiting for a worker with tags gpu, home; here: me (worker-1) (no tags), bob (worker-2) (tags: gpu)"
+            )
+            lazy = cluster.submit_with(USUAL.changed({"lazy": True, "on": "bob"}), naps, 100, 2)
+            await asyncio.sleep(1000)
+            assert not lazy.done()
+            assert await lazy == 2
+            again = cluster.submit_with(USUAL.changed({"retries": 2, "retry_on": ZeroDivisionError}), divide, 0)
+            with pytest.raises(ZeroDivisionError):
+                await again
+            assert [text for m in again.outputs if "retry" in (text := m["text"])] == [
+                "\n[retry 1 of 2 after ZeroDivisionError: division by zero]\n",
+                "\n[retry 2 of 2 after ZeroDivisionError: division by zero]\n",
+            ]
+            await cluster.remove_worker(number)
+
+    run(work())
+
+
+def divide(by: int) -> float:
+    return 1 / by
 
 
 def test_a_future_waits_for_a_worker_and_says_so_and_one_that_comes_late_is_found() -> None:
