@@ -32,6 +32,7 @@ from p2p_ipython.client import ending
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.seeded import checked, seed_of
+from p2p_ipython.config import parse_duration
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words, script_of
@@ -40,6 +41,7 @@ from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import dry_environment, show_names
 from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
+from p2p_ipython.notebook.interrupts import goes_on, stopped
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import (
     GlobalsOption,
@@ -136,12 +138,14 @@ class P2PMagics(Magics):
         self._failures = Failures(shell)
         # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         _future.default_sink = self.output
+        _future.interrupted = goes_on
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
         self._failures.close()
         _future.default_sink = lambda: printed
+        _future.interrupted = lambda _future: None
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
             ending.callback(self._connection.end)
@@ -228,6 +232,7 @@ class P2PMagics(Magics):
     @argument("--wait", action="store_true", help="wait for the result, and show it as the cell's own")
     @argument("--dry-run", action="store_true", help="show what would travel, and run nothing")
     @argument("--label", help="what the task is called in lists (default: NAME, or In[3])")
+    @argument("--timeout", metavar="TIME", help="end it when it has run for this long: 90s, 5m, 2h (default: never)")
     @argument("--once", action="store_true", help="never start it a second time, even if its worker is lost")
     @argument(
         "--bind", metavar="NAMES", help="names that the cell binds, or all: put them into the notebook when it is over"
@@ -278,12 +283,14 @@ class P2PMagics(Magics):
             return None
         cluster = self._connected()
         if options.setup:
-            if options.name or options.wait or options.bind or options.file or options.seed is not None or options.env:
+            given = (options.name, options.wait, options.bind, options.file, options.env, options.timeout)
+            if any(given) or options.seed is not None:
                 raise MagicUsage("%%p2p --setup takes no other option but --globals: it is no task, and has no future")
             self._set_up(cluster, cell, travelling)
             return None
         files = _files(separated(options.file))
         env = separated(options.env)
+        timeout = parse_duration(unquoted(options.timeout)) if options.timeout else None
         seed = None if options.seed is None else seed_of(checked(options.seed), 0)
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
@@ -309,6 +316,7 @@ class P2PMagics(Magics):
             modules=not options.no_modules,
             seed=seed or states,
             env=env,
+            timeout=timeout,
         )
         if states is None and (words := seed_advice(seeded)):
             say(words)
@@ -354,7 +362,10 @@ class P2PMagics(Magics):
             raise MagicUsage("%p2p_pull wants names: %p2p_pull score,model or %p2p_pull score from FUTURE")
         if not isinstance(future, _future.Future):
             raise MagicUsage("%p2p_pull wants the future of a cell: run one with %%p2p, or say from FUTURE")
-        self._until_over(future)
+        try:
+            self._until_over(future)
+        except KeyboardInterrupt:
+            raise goes_on(future) or Interrupted("the task was over already") from None
         self._ip.push({name: future[name] for name in words})
 
     def _set_up(self, cluster: Cluster, cell: str | None, travelling: GlobalsOption) -> None:
@@ -407,6 +418,7 @@ class P2PMagics(Magics):
         modules: bool = True,
         seed: Part | None = None,
         env: Iterable[str] = (),
+        timeout: float | None = None,
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
@@ -424,7 +436,9 @@ class P2PMagics(Magics):
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)
             output.show(words, html=line_html("waiting", words))
-        future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
+        future = cluster._core.submit_task(
+            task, output, files=files, modules=modules, seed=seed, env=env, timeout=timeout
+        )
         future._promise.advise(partial(_advice, home=captured.home, sent=captured.names, folder=os.getcwd()))
         self._ip.push({"_p2p": future}, interactive=False)
         if not output.has_status or (output.watched and not output.interactive):
@@ -435,10 +449,10 @@ class P2PMagics(Magics):
         try:
             self._until_over(future)
         except KeyboardInterrupt:
-            future.cancel()
-            raise Interrupted("the task was cancelled") from None
+            raise stopped(future, self._connected().settings.cancel_grace) from None
         finally:  # what comes after the cell has ended is lost if no other cell follows
-            shown.wait(_SHOWN_WITHIN)
+            if future.done():
+                shown.wait(_SHOWN_WITHIN)
         try:
             return future.result()
         except (NotTrusted, ResultNotPicklable) as error:
