@@ -24,7 +24,6 @@ from p2p_ipython.client.status import ClusterFacts, ClusterStatus, MemberStatus,
 from p2p_ipython.client.submitted import Submitted
 from p2p_ipython.client.surroundings import Surroundings, read_files
 from p2p_ipython.client.task_options import USUAL, TaskOptions
-from p2p_ipython.client.timeouts import seconds_of
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ClusterClosed, ConfigError, as_of_pools
 from p2p_ipython.members.way import Way
@@ -116,18 +115,16 @@ class ClusterCore:
         *,
         label: str = "",
         seed: Seed | None = None,
-        timeout: float | None = None,
         options: TaskOptions = USUAL,
         files: Mapping[str, bytes] | None = None,
     ) -> Future[Any]:
         """Freeze a call and submit it; futures among its arguments are waited for, and their values sent.
 
-        ``timeout``: seconds from its start on a worker after which it is ended; None: never. ``seed`` and ``files``,
-        which have been read, are used in place of those of ``options``.
+        ``seed`` and ``files``, which have been read, are used in place of those of ``options``.
         """
         self.check_open()
-        noted, most = partial(self.surroundings.noted, seed=seed, files=files), seconds_of(timeout)
-        return self.submitted.call(fn, args, kwargs, label=label, timeout=most, options=options, noted=noted)
+        noted = partial(self.surroundings.noted, seed=seed, files=files)
+        return self.submitted.call(fn, args, kwargs, label=label, options=options, noted=noted)
 
     def submit_task(
         self,
@@ -138,19 +135,18 @@ class ClusterCore:
         modules: bool = True,
         seed: Part | None = None,
         env: Iterable[str] = (),
-        timeout: float | None = None,
         options: TaskOptions = USUAL,
     ) -> Future[Any]:
         """Submit a task that is made already, or raise; its pins in ``store`` are the cluster's from now on.
 
         ``sink`` shows its output. Without one it is shown as if it had been printed here; in a notebook, under the cell
         that submits. ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
-        ``seed`` and ``env`` are as in ``Surroundings.parts``, ``timeout`` as in ``submit_call``; ``seed`` and ``files``
+        ``seed`` and ``env`` are as in ``Surroundings.parts``; ``seed`` and ``files``
         count in place of those of ``options``.
         """
         try:
-            if timeout is not None:
-                task = replace(task, timeout=seconds_of(timeout))
+            if options.timeout:
+                task = replace(task, timeout=options.timeout)
             task = self.surroundings.noted(task, seed=seed, env=env, files=files)
             task = self.surroundings.around(task, self.store, modules=modules)
             return self.submitted.take(Frozen(task), sink, options)

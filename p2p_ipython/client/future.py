@@ -63,6 +63,10 @@ default_sink: Callable[[], OutputSink] = lambda: printed  # noqa: E731 - a setti
 """Makes the sink of a task that was submitted without one, at its submission."""
 
 
+interrupted: Callable[[Future[Any]], BaseException | None] = lambda _future: None  # noqa: E731 - as above
+"""Returns what to raise in place of the ``KeyboardInterrupt`` that has ended a wait; a setting, as the one above."""
+
+
 class Owner(Protocol):
     """The owner of a task: the cluster, which has it run."""
 
@@ -407,6 +411,10 @@ class Future(concurrent.futures.Future[T]):
             self._wait_aloud(timeout)
         except concurrent.futures.CancelledError:
             raise Cancelled(self.label, self._why_cancelled) from None
+        except KeyboardInterrupt:
+            if (instead := interrupted(self)) is None:
+                raise
+            raise instead from None
         self._asked = True
         if not background().is_current():
             printed.drain()  # the task's output comes before its value

@@ -101,7 +101,7 @@ class Options(TakesOptions):
     ) -> Future[T]:
         seed = None if options.seed is None else seed_of(options.seed, next(self._numbers))
         files = self._core.files_of(options) if files is None else files
-        return self._core.submit_call(fn, args, kwargs, seed=seed, options=options, files=files, **options.more())
+        return self._core.submit_call(fn, args, kwargs, seed=seed, options=options, files=files)
 
     def map(
         self,

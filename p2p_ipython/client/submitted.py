@@ -87,14 +87,10 @@ class Submitted:
         kwargs: dict[str, Any],
         *,
         label: str = "",
-        timeout: float = 0.0,
         options: TaskOptions = USUAL,
         noted: Callable[[Task], Task] = lambda task: task,
     ) -> Future[Any]:
-        """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does.
-
-        ``timeout``: seconds that it may run, 0.0 for any number.
-        """
+        """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does."""
         from p2p_ipython.task.inputs import places  # heavy, as the next one
         from p2p_ipython.task.task import make_call
 
@@ -102,7 +98,7 @@ class Submitted:
         label, once = label or options.label, options.once
         task = make_call(fn, args, kwargs, self._store, label=label, once=once, large=self._large, apart=self._apart)
         try:
-            task = noted(replace(task, timeout=timeout) if timeout else task)
+            task = noted(replace(task, timeout=options.timeout) if options.timeout else task)
             if not inputs:
                 task = self._around(task)
             return self.take(Frozen(task, inputs), None, options)

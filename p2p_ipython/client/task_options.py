@@ -73,10 +73,6 @@ class TaskOptions:
         """Return them with some replaced; a value of None replaces nothing. Raises ``ConfigError``."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
-    def more(self) -> dict[str, Any]:
-        """Return the arguments of ``submit_call`` and ``submit_task`` that are options of their own there."""
-        return {} if self.timeout is None else {"timeout": self.timeout}
-
     def attempts_after_errors(self, usual: int) -> int:
         """Return how often the task runs again after errors, if ``usual`` is the setting."""
         return 0 if self.once else usual if self.retries is None else self.retries

@@ -84,6 +84,7 @@ _SHAPES = {  # strokes, 16 by 16, and their colour; the card and the panel have 
     "waiting": (_RING, "currentColor"),
     "sent": (f"{_RING}M5.5 8h5M8.3 5.8 10.5 8l-2.2 2.2", "currentColor"),
     "running": (f"{_RING}M8 7a1 1 0 1 1 0 2a1 1 0 1 1 0-2", "var(--jp-brand-color1, #1976d2)"),
+    "stopping": (f"{_RING}M6 6h4v4H6z", "currentColor"),
     "done": ("m3 8.5 3.2 3.2L13 4.8", "var(--jp-success-color1, #388e3c)"),
     "failed": ("M2.5 2.5h11v11h-11zm3.2 3.2 4.6 4.6m0-4.6-4.6 4.6", "var(--jp-error-color1, #d32f2f)"),
     "cancelled": (f"{_RING}m-3.8 9.3 7.6-7.6", "currentColor"),

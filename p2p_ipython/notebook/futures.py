@@ -19,6 +19,7 @@ from IPython.display import publish_display_data
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.lazy import WORDS
 from p2p_ipython.config import parse_duration
+from p2p_ipython.notebook.interrupts import goes_on
 from p2p_ipython.notebook.lines import Interrupted, parsed_line, say, separated, unquoted
 from p2p_ipython.notebook.output import table
 from p2p_ipython.protocol.plain import count, plain
@@ -124,7 +125,10 @@ class FuturesMagics(Magics):
             raise MagicUsage("%p2p_pull wants names: %p2p_pull score,model or %p2p_pull score from FUTURE")
         if not isinstance(future, _future.Future):
             raise MagicUsage("%p2p_pull wants the future of a cell: run one with %%p2p, or say from FUTURE")
-        until_over([future])
+        try:
+            until_over([future])
+        except KeyboardInterrupt:
+            raise goes_on(future) or Interrupted("the task was over already") from None
         self._ip.push({name: future[name] for name in words})
 
     def names(self) -> list[str]:

@@ -42,6 +42,7 @@ from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
 from p2p_ipython.notebook.futures import FuturesMagics, until_over
 from p2p_ipython.notebook.group_line import add_group
+from p2p_ipython.notebook.interrupts import goes_on, stopped
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import (
     GlobalsOption,
@@ -146,6 +147,7 @@ class P2PMagics(TaskDefaults, Magics):
         # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         _future.default_sink = self.output
         _groups.default_line = self._line_of_map
+        _future.interrupted = goes_on
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
@@ -153,6 +155,7 @@ class P2PMagics(TaskDefaults, Magics):
         self._failures.close()
         _future.default_sink = lambda: printed
         _groups.default_line = lambda: lambda _group: None
+        _future.interrupted = lambda _future: None
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
             ending.callback(self._connection.end)
@@ -461,10 +464,9 @@ class P2PMagics(TaskDefaults, Magics):
         if line:  # before it is submitted, so that the line stands above the task's output
             words = first_text(plain(task.label, 80), watched=output.watched, waits=waits, lazy=options.lazy)
             output.show(words, html=line_html("waiting", words))
-        more = options.more()
         try:
             future = cluster._core.submit_task(
-                task, output, files=files, modules=modules, seed=seed, env=env, options=options, **more
+                task, output, files=files, modules=modules, seed=seed, env=env, options=options
             )
         except KeyboardInterrupt:  # inline it runs now
             words = f"{plain(task.label, 80)}: cancelled"
@@ -482,10 +484,10 @@ class P2PMagics(TaskDefaults, Magics):
         try:
             until_over([future])
         except KeyboardInterrupt:
-            future.cancel()
-            raise Interrupted("the task was cancelled") from None
+            raise stopped(future, self._connected().settings.cancel_grace) from None
         finally:  # what comes after the cell has ended is lost if no other cell follows
-            shown.wait(_SHOWN_WITHIN)
+            if future.done():
+                shown.wait(_SHOWN_WITHIN)
         try:
             return future.result()
         except (NotTrusted, ResultNotPicklable) as error:

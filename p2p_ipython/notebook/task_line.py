@@ -26,6 +26,7 @@ _ARGUMENTS = (
     argument("--retries", type=int, metavar="N", help="run it again up to N times if it raises an error"),
     argument("--retry-on", action="append", metavar="NAMES", help="with --retries: only after errors of these classes"),
     argument("--once", action="store_true", help="never start it a second time, even if its worker is lost"),
+    argument("--timeout", metavar="TIME", help="end it when it has run for this long: 90s, 5m, 2h (default: never)"),
     argument("--priority", type=int, metavar="N", help="of your tasks that wait, the highest go first (default: 0)"),
     argument("--on", action="append", metavar="NAMES", help="run it on a worker of this member, or on this worker"),
     argument("--tags", action="append", metavar="WORDS", help="run it where the worker has these tags, as gpu"),
@@ -36,7 +37,7 @@ _ARGUMENTS = (
 )
 
 _NAMES = ("retry_on", "on", "tags")
-_WORDS = (*_NAMES, "label", "memory")
+_WORDS = (*_NAMES, "label", "memory", "timeout")
 _DEFAULTS = ("retries", "retry_on", "once", "priority", "on", "tags", "memory", "gpus")
 
 
@@ -80,7 +81,7 @@ class TaskDefaults(Configurable):
 
 def given_in(line: Any) -> dict[str, Any]:
     """Return the options of a task that a parsed line gives, by name."""
-    given = {name: getattr(line, name) for name in (*_DEFAULTS, "label", "seed", "lazy")}
+    given = {name: getattr(line, name) for name in (*_DEFAULTS, "label", "timeout", "seed", "lazy")}
     return {name: value for name, value in given.items() if value is not None and value is not False}
 
 

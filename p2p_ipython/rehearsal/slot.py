@@ -40,7 +40,12 @@ class MemorySlot:
         if self._task_id is not None or self._closed:
             raise RuntimeError("a task was given to a slot that is not free")
         self._task_id, self._cancelled = task.id, False
-        self._task = asyncio.get_running_loop().create_task(self._run(task, body, buffers))
+        loop = asyncio.get_running_loop()
+        self._task = running = loop.create_task(self._run(task, body, buffers))
+        if task.timeout:
+            doom = Death("timeout", 0, f"it ran for {task.timeout:g} s, which is its timeout")
+            ending = loop.call_later(task.timeout, self.die, doom)
+            running.add_done_callback(lambda _task: ending.cancel())
 
     def cancel(self, task_id: str) -> None:
         """See ``TaskSlot``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import time
 import weakref
@@ -86,6 +87,8 @@ def test_the_journal_is_a_dataframe_and_the_timeline_has_a_band_for_the_worker(c
 def test_a_task_can_be_cancelled_by_its_id_until_it_is_over(cluster: Cluster) -> None:
     future = cluster.submit(time.sleep, 60)
     assert cluster.cancel_task(future.task_id)
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(PATIENCE)
     assert future.cancelled()
     assert not cluster.cancel_task(future.task_id)
     assert not cluster.cancel_task("no such task")

@@ -14,7 +14,9 @@ import pytest
 
 import p2p_ipython
 from p2p_ipython import rehearsal
-from p2p_ipython.errors import InputFailed, NotPicklable
+from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.task_options import TaskOptions
+from p2p_ipython.errors import InputFailed, NotPicklable, TaskTimeout
 
 Check = Callable[[Any], Coroutine[Any, Any, None]]
 Run = Callable[[Check], None]
@@ -114,12 +116,95 @@ def test_a_cancelled_task_is_never_delivered(run: Run) -> None:
         await until(lambda: sum(f.running() for f in futures) == 2)
         for future in futures:
             assert future.cancel()
+        for future in futures:
+            with pytest.raises(asyncio.CancelledError):
+                await future
             assert future.cancelled()
-            with pytest.raises(concurrent.futures.CancelledError):
+            assert future.state_text == "cancelled"
+            with pytest.raises(concurrent.futures.CancelledError, match=r"its cancel\(\) was called"):
                 future.result()
+            assert future.cancel()
         assert await cluster.submit(pow, 3, 3) == 27
 
     run(check)
+
+
+def tidies_up(seconds: float) -> Any:
+    """Takes so long once it is told to stop, as each kind of worker knows it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        try:
+            return time.sleep(3600)
+        finally:
+            time.sleep(seconds)
+
+    async def tidies() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(seconds)
+
+    return tidies()
+
+
+def test_a_task_that_runs_is_stopping_until_its_worker_has_said_that_it_has_ended(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        future = cluster.submit(tidies_up, 0.5)
+        await until(future.running)
+        over: list[Any] = []
+        future.add_done_callback(over.append)
+        assert future.cancel()
+        assert future.cancel(), "a second time asks for nothing more"
+        await until(lambda: future.state_text.startswith("stopping on "))
+        assert (future.done(), future.cancelled(), future.running(), over) == (False, False, True, [])
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        assert (future.done(), future.cancelled(), future.running()) == (True, True, False)
+        await until(lambda: over == [future])
+
+    run(check)
+
+
+def test_cancelling_what_is_over_is_refused(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        future = cluster.submit(pow, 2, 2)
+        assert await future == 4
+        assert not future.cancel()
+        assert (future.cancelled(), future.result()) == (False, 4)
+
+    run(check)
+
+
+def test_a_future_that_is_cancelled_in_the_moment_of_its_end_is_either_cancelled_or_delivered(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        for number in range(60):
+            future = cluster.submit(waits, 0.0)
+            await asyncio.sleep(number / 5000)
+            cancelled = future.cancel()
+            ended = (await asyncio.gather(future, return_exceptions=True))[0]
+            assert isinstance(ended, asyncio.CancelledError) is cancelled is future.cancelled()
+
+    run(check)
+
+
+def test_a_timeout_ends_a_task_and_the_next_one_runs(run: Run) -> None:
+    async def check(cluster: Any) -> None:
+        future = timed(cluster, 0.3, waits, 3600)
+        with pytest.raises(TaskTimeout, match=r"ended on .*: it ran for 0\.3 s, which is its timeout") as caught:
+            await future
+        assert isinstance(caught.value, TimeoutError)
+        assert "longer timeout" in caught.value.hint
+        assert await timed(cluster, 3600, pow, 2, 2) == 4
+
+    run(check)
+
+
+def timed(cluster: Any, timeout: float, function: Callable[..., Any], *args: Any) -> Any:
+    """Submit a call with a timeout."""
+    if isinstance(cluster, Cluster):
+        return cluster.options(timeout=timeout).submit(function, *args)
+    return cluster.submitted.call(function, args, {}, options=TaskOptions(timeout=timeout))
 
 
 def test_a_short_task_isnt_kept_behind_a_long_one(run: Run) -> None:

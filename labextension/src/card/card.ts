@@ -20,6 +20,7 @@ const SHAPES: Record<string, string[]> = {
   waiting: [RING],
   sent: [RING, "M5.5 8h5M8.3 5.8 10.5 8l-2.2 2.2"],
   running: [RING, "M8 2.5A5.5 5.5 0 0 1 13.5 8", "M8 7a1 1 0 1 1 0 2a1 1 0 1 1 0-2"],
+  stopping: [RING, "M6 6h4v4H6z"],
   done: ["m3 8.5 3.2 3.2L13 4.8"],
   failed: ["M3.5 2.5h9a1 1 0 0 1 1 1v9a1 1 0 0 1-1 1h-9a1 1 0 0 1-1-1v-9a1 1 0 0 1 1-1", "m5.7 5.7 4.6 4.6m0-4.6-4.6 4.6"],
   cancelled: [RING, "m4.2 11.8 7.6-7.6"]
@@ -190,7 +191,8 @@ export class Card {
     this.picture(lost ? "cancelled" : state);
     say(this.label, label);
     this.root.setAttribute("aria-label", `Task ${label}`);
-    const left = over || lost ? undefined : this.control.left;
+    const stopping = state === "stopping"; // perhaps by another hand
+    const left = over || lost || stopping ? undefined : this.control.left;
     const words = lost ? "the kernel has ended" : left === 0 ? "cancelling" : text(model, "words");
     const soon = left ? `cancelling in ${left} s` : "";
     say(this.words, words);
@@ -206,7 +208,7 @@ export class Card {
     this.bar.hidden = over || lost || part < 0;
     this.done.style.inlineSize = `${(Math.min(1, Math.max(0, part)) * 100).toFixed(1)}%`;
     say(this.error, over ? text(model, "error") : "");
-    this.button.hidden = over || lost || left === 0;
+    this.button.hidden = over || lost || stopping || left === 0;
     say(this.button, left ? "Undo" : "Cancel");
     this.button.setAttribute("aria-label", left ? `Undo: don't cancel ${label}` : `Cancel ${label}`);
     // Screen readers hear each new state, not each second.

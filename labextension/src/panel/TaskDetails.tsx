@@ -61,7 +61,7 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
           {mayShow && !over && shown !== undefined ? (
             <Button name={t("Show the output of %1 again", task.label)} onClick={() => void ask()}>{t("Refresh")}</Button>
           ) : null}
-          {!over && control.can("cancel") ? (
+          {!over && task.state !== "stopping" && control.can("cancel") ? (
             control.undo.has(task.id) ? (
               <Button kind="strong" name={t("Undo: don't cancel %1", task.label)} onClick={() => control.undo.stop(task.id)}>{t("Undo")}</Button>
             ) : (

@@ -35,7 +35,7 @@ export function Pending() {
       key: "actions", title: t("Actions"), quiet: true, class: "p2p-does",
       cell: (task, active) => control.undo.has(task.id) ? (
         <Taking task={task} active={active} />
-      ) : mayCancel ? (
+      ) : mayCancel && task.state !== "stopping" ? (
         <Button kind="quiet p2p-cancel" active={active} name={t("Cancel %1", task.label)} onClick={() => control.cancel(task.id)}>
           {t("Cancel")}
         </Button>

@@ -95,7 +95,7 @@ export interface MemberRow {
   usedSeconds: number;
 }
 
-export type TaskState = "waiting" | "sent" | "running" | "done" | "failed" | "cancelled";
+export type TaskState = "waiting" | "sent" | "running" | "stopping" | "done" | "failed" | "cancelled";
 
 /** An attempt that was lost: its worker, and when it was sent, began and was known to be lost. */
 export type Attempt = readonly [worker: string, sent: number, started: number, ended: number];

@@ -12,6 +12,7 @@ const PICTURES = {
   waiting: [RING],
   sent: [`${RING}M5.5 8h5M8.3 5.8 10.5 8l-2.2 2.2`],
   running: [RING, "M8 6a2 2 0 1 0 .01 0z"],
+  stopping: [RING, "M6 6h4v4H6z"],
   done: ["m3 8.5 3.2 3.2L13 4.8"],
   failed: ["M4.5 2.5h7a2 2 0 0 1 2 2v7a2 2 0 0 1-2 2h-7a2 2 0 0 1-2-2v-7a2 2 0 0 1 2-2zM5.7 5.7l4.6 4.6m0-4.6-4.6 4.6"],
   cancelled: [`${RING}M4.2 11.8l7.6-7.6`],

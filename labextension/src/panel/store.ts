@@ -71,7 +71,7 @@ export const NO_FILTERS: Readonly<Filters> = { members: "", pending: "", over: "
 /** Tasks of each state that the kernel lists. */
 export type Counts = Record<TaskState, number>;
 
-const NO_TASKS: Readonly<Counts> = { waiting: 0, sent: 0, running: 0, done: 0, failed: 0, cancelled: 0 };
+const NO_TASKS: Readonly<Counts> = { waiting: 0, sent: 0, running: 0, stopping: 0, done: 0, failed: 0, cancelled: 0 };
 
 export class Store {
   cluster: ClusterFacts = NO_CLUSTER;

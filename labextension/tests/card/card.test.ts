@@ -122,7 +122,7 @@ describe("a card", () => {
 
   it("has another shape for each state", () => {
     const { el, model } = show();
-    const shapes = ["waiting", "sent", "running", "done", "failed", "cancelled"].map(state => {
+    const shapes = ["waiting", "sent", "running", "stopping", "done", "failed", "cancelled"].map(state => {
       model.tell({ state });
       const strokes = [...el.querySelectorAll("path")].map(path => path.getAttribute("d"));
       return `${state === "waiting" ? "dashed" : ""} ${strokes.join()}`;
@@ -137,6 +137,13 @@ describe("a card", () => {
     expect(part("live")).toBe("");
     model.tell({ words: "on worker-1", state: "sent" });
     expect(part("live")).toBe("tile: on worker-1");
+  });
+
+  it("of a task that is being stopped says on which worker, and has no button, whoever has cancelled it", () => {
+    const { part, model, button } = show();
+    model.tell({ state: "stopping", words: "stopping on worker-1" });
+    expect([part("words"), button.hidden]).toEqual(["stopping on worker-1", true]);
+    expect(part("live")).toBe("tile: stopping on worker-1");
   });
 
   it("that is over has no button, and says how it ended", () => {

@@ -69,6 +69,7 @@ test("a task that waits says why, and what is peculiar to it", () => {
   expect(taskWords({ ...task, words: "waiting for bob's yes" }, { "3.12": "waiting for a free slot of 1" }, t)).toBe("waiting for bob's yes");
   expect(taskWords({ ...task, words: "" }, {}, t)).toBe("waiting");
   expect(taskWords({ ...task, state: "running", words: "", worker: "attic" }, {}, t)).toBe("running on attic");
+  expect(taskWords({ ...task, state: "stopping", words: "stopping on attic", worker: "attic" }, {}, t)).toBe("stopping on attic");
 });
 
 test("what is put into a text is not itself looked at", () => {

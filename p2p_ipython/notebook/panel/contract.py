@@ -14,7 +14,7 @@ VERSION = 1
 # Types in words. The words come from enumerations and records elsewhere; a test compares.
 ClusterState = Annotated[str, "none", "connecting", "connected", "reconnecting", "waiting", "lost", "closed"]
 ClusterKind = Annotated[str, "none", "personal", "own", "shared"]
-TaskState = Annotated[str, "waiting", "sent", "running", "done", "failed", "cancelled"]
+TaskState = Annotated[str, "waiting", "sent", "running", "stopping", "done", "failed", "cancelled"]
 LendingState = Annotated[str, "starting", "lending", "paused", "ending", "failed"]
 View = Annotated[str, "widget", "sidebar"]
 StreamName = Annotated[str, "stdout", "stderr"]

@@ -24,7 +24,7 @@ CLASS = "p2p-panel-static"
 Row = Mapping[str, Any]
 
 _OVER = ("done", "failed", "cancelled")
-_SHAPES = {"waiting": "○", "sent": "◔", "running": "◐", "done": "✓", "failed": "✕", "cancelled": "–"}
+_SHAPES = {"waiting": "○", "sent": "◔", "running": "◐", "stopping": "◼", "done": "✓", "failed": "✕", "cancelled": "–"}
 
 _LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
 _CELL = f"text-align: left; vertical-align: top; padding: 3px 14px 3px 0; {_LINE}; overflow-wrap: anywhere"
