@@ -51,6 +51,7 @@ from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.task_frames import Output, Pass, Result, WorkerFrame
 from p2p_ipython.protocol.task_frames import Task as TaskFrame
 from p2p_ipython.protocol.tracing import traced
+from p2p_ipython.task import warned
 from p2p_ipython.task.safe import BUDGET
 from p2p_ipython.task.task import Task
 from p2p_ipython.tracing import trace_file
@@ -475,6 +476,12 @@ class Bridge:
         if message["kind"] == "display_data" and is_value(message):
             submitted.future._shown_value = message
             return
+        if message["kind"] == "warning":
+            found = warned.read(message["content"])
+            if found is None:
+                return
+            submitted.future._promise.warned(found[0])
+            message = {"kind": "stream", "name": "stderr", "text": found[1]}
         if message["kind"] == "stream":
             unfinished = submitted.output.line
             submitted.output.line = self.records.printed(output.id, message["text"], unfinished)

@@ -51,6 +51,8 @@ _KINDS = {
     "image/jpeg": "a JPEG image",
 }
 
+_WARNED = ("category", "message", "filename", "line", "module", "text")
+
 _BARE = re.compile(r"<IPython\.(core|lib)\.display\.\w+ object>")
 """The text of what has no text: its source says more."""
 
@@ -75,6 +77,8 @@ def harmless(message: Mapping[str, Any], worker: str) -> Message | None:
         return None
     if kind == "clear_output":
         return {"kind": kind, "content": {"wait": content.get("wait") is True}}
+    if kind == "warning":
+        return {"kind": kind, "content": {name: _warned(value) for name, value in content.items() if name in _WARNED}}
     if kind not in ("display_data", "update_display_data"):
         return None
     transient = _transient(content.get("transient"), name)
@@ -97,6 +101,11 @@ def clean(text: object) -> str:
     if not isinstance(text, str):
         return ""
     return _CONTROL.sub(lambda found: found["colour"] or "", text)
+
+
+def _warned(value: object) -> object:
+    """Return a part of a warning; numbers are checked where it is read."""
+    return clean(value) if isinstance(value, str) else value if type(value) is int else None
 
 
 def _data(data: object, metadata: object, name: str) -> tuple[dict[str, str], dict[str, Any]]:

@@ -12,8 +12,9 @@ import concurrent.futures
 import logging
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from p2p_ipython.client.printing import printed
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.plain import plain
+from p2p_ipython.task.warned import MOST, Warned
 
 if TYPE_CHECKING:
     from p2p_ipython.task.task import Task
@@ -79,6 +81,8 @@ class Frozen:
 
     task: Task
     inputs: Sequence[concurrent.futures.Future[Any]] = ()
+    stdout: str = "live"
+    """How its output is shown; see shown.py."""
 
 
 class Future(concurrent.futures.Future[T]):
@@ -118,6 +122,9 @@ class Future(concurrent.futures.Future[T]):
         self._owner = owner
         self._frozen: Frozen | None = None
         self._said: threading.Event | None = None
+        self._warned: deque[Warned] = deque()
+        """The warnings of the task that are still to be raised again."""
+
         self._deliver: Callable[[], None] | None = None
         self._shown_value: OutputMessage | None = None
         self._decode = decode
@@ -366,6 +373,7 @@ class Future(concurrent.futures.Future[T]):
                 self._deliver()
             if self._said is not None:  # what comes after the last cell of a notebook is lost where it is executed
                 self._said.wait(SAID_WITHIN)
+            self._warn()
         with self._decoding:
             kept: Any = self._exception.result if isinstance(self._exception, _Undecoded) else self._result
             if not isinstance(kept, Arrived):
@@ -383,6 +391,15 @@ class Future(concurrent.futures.Future[T]):
                 if hint := self._advice(raised):
                     with_hint(raised, hint)
             self._result, self._exception = value, error
+
+    def _warn(self) -> None:
+        """Raise the task's warnings again, each once. Raises the first that a filter makes an error."""
+        while self._warned:
+            try:
+                warned = self._warned.popleft()
+            except IndexError:  # another thread has it
+                break
+            warned.raise_again()
 
     def _wait_aloud(self, timeout: float | None) -> None:
         """Wait until the task is over; once, when that takes long because nobody can run it, say so."""
@@ -439,6 +456,14 @@ class Promise:
     def started(self, running: bool) -> None:
         """Note whether a worker runs the task."""
         self.future._runs = running
+
+    def warned(self, warned: Warned) -> None:
+        """Keep a warning of the task until somebody asks how it ended."""
+        future = self.future
+        if future._frozen is not None and future._frozen.stdout == "off":
+            warned = replace(warned, shown=False)
+        if len(future._warned) < MOST:
+            future._warned.append(warned)
 
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""

@@ -16,6 +16,7 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.frozen import FrozenTasks
 from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.inputs import Waiting, aside
+from p2p_ipython.client.shown import sink_of
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.task.buffer_store import BufferStore
@@ -82,6 +83,7 @@ class Submitted:
         *,
         label: str = "",
         once: bool = False,
+        stdout: str = "live",
         noted: Callable[[Task], Task] = lambda task: task,
     ) -> Future[Any]:
         """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does."""
@@ -94,7 +96,7 @@ class Submitted:
             task = noted(task)
             if not inputs:
                 task = self._around(task)
-            return self.take(Frozen(task, inputs), None)
+            return self.take(Frozen(task, inputs, stdout), None)
         except BaseException:
             self._store.unpin(task.large)
             raise
@@ -115,7 +117,7 @@ class Submitted:
         future: Future[Any] = Future(task.id, task.label, self, self._decode)
         future._frozen = frozen
         future._promise.when_done(self._frozen.over)
-        sink = sink or future_module.default_sink()
+        sink = sink_of(frozen.stdout, sink or future_module.default_sink(), future)
         future._promise.shown_by(sink)
         with self.lock:
             self._check_open()
@@ -164,7 +166,7 @@ class Submitted:
             future._promise.failed(error)
             return
         if not future.done():  # else less of it is kept
-            future._frozen = Frozen(task)
+            future._frozen = Frozen(task, stdout=future._frozen.stdout if future._frozen is not None else "live")
         with self.lock:
             bridge = self._bridge()
             if not self._ended and bridge is not None:

@@ -241,6 +241,9 @@ class P2PMagics(Magics):
     @argument("--env", action="append", metavar="NAMES", help="environment entries to send, to others' machines, too")
     @argument("--setup", action="store_true", help="run this cell in each new runner before your first task there")
     @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
+    @argument(
+        "--stdout", choices=["live", "end", "off"], default="live", help="show output as it comes, at the end, or not"
+    )
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
     @line_cell_magic
@@ -313,6 +316,7 @@ class P2PMagics(Magics):
             modules=not options.no_modules,
             seed=seed or states,
             env=env,
+            stdout=options.stdout,
         )
         if states is None and (words := seed_advice(seeded)):
             say(words)
@@ -411,6 +415,7 @@ class P2PMagics(Magics):
         modules: bool = True,
         seed: Part | None = None,
         env: Iterable[str] = (),
+        stdout: str = "live",
     ) -> Future[Any]:
         from p2p_ipython.task.task import task_of
 
@@ -429,7 +434,9 @@ class P2PMagics(Magics):
             words = first_text(plain(task.label, 80), watched=output.watched, waits=waits)
             output.show(words, html=line_html("waiting", words))
         try:
-            future = cluster._core.submit_task(task, output, files=files, modules=modules, seed=seed, env=env)
+            future = cluster._core.submit_task(
+                task, output, files=files, modules=modules, seed=seed, env=env, stdout=stdout
+            )
         except KeyboardInterrupt:  # inline it runs now
             words = f"{plain(task.label, 80)}: cancelled"
             output.show(words, html=line_html("cancelled", words))

@@ -33,7 +33,7 @@ from p2p_ipython.sandbox.inside import limits, wall, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.pipes import FrameInput, enlarge
-from p2p_ipython.task import modules, running
+from p2p_ipython.task import modules, running, warned
 
 Queue = SimpleQueue[tuple[Task, Buffer]]
 
@@ -101,6 +101,7 @@ def main(options: dict[str, Any]) -> None:
     os.register_at_fork(after_in_child=in_child)
     cells = Cells(outlet)
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
+    warned.hook(outlet.warn)
     memory, disk, processes = (options[name] for name in ("memory", "disk", "processes"))
     used = limits.data_now()
     limits.limit_memory(memory)
