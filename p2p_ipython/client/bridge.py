@@ -452,6 +452,7 @@ class Bridge:
             return
         self._store.unpin(submitted.task.large)
         self._forget(submitted.task.id)
+        submitted.future._relayed.over()
         if action.error is not None:
             submitted.future._promise.failed(action.error)
         elif action.result is not None and submitted.result is not None:
@@ -475,6 +476,10 @@ class Bridge:
             return
         if message["kind"] == "display_data" and is_value(message):
             submitted.future._shown_value = message
+            return
+        if message["kind"] == "log":
+            name = self.membership.machine.name_of(worker.certificate.signer) or worker.name
+            submitted.future._relayed.take(message["content"], name)
             return
         if message["kind"] == "warning":
             found = warned.read(message["content"])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from p2p_ipython.client import shown
+from p2p_ipython.client import relaying, shown
 from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.records import Records
@@ -110,14 +110,19 @@ class ClusterCore:
         label: str = "",
         seed: Seed | None = None,
         stdout: str = "live",
+        log: Iterable[str] | str | None = None,
     ) -> Future[Any]:
         """Freeze a call and submit it; futures among its arguments are waited for, and their values sent.
 
-        ``stdout``: "live", "end" or "off", when its output is shown; see shown.py.
+        ``stdout``: "live", "end" or "off", when its output is shown; see shown.py. ``log``: loggers whose records are
+        handled here; see relaying.py.
         """
         self.check_open()
-        noted = partial(self.surroundings.noted, seed=seed)
-        return self.submitted.call(fn, args, kwargs, label=label, stdout=shown.checked(stdout), noted=noted)
+        loggers = relaying.checked(log)
+        noted = partial(self.surroundings.noted, seed=seed, loggers=loggers)
+        return self.submitted.call(
+            fn, args, kwargs, label=label, stdout=shown.checked(stdout), loggers=loggers, noted=noted
+        )
 
     def submit_task(
         self,
@@ -129,18 +134,21 @@ class ClusterCore:
         seed: Part | None = None,
         env: Iterable[str] = (),
         stdout: str = "live",
+        log: Iterable[str] | str | None = None,
     ) -> Future[Any]:
         """Submit a task that is made already, or raise; its pins in ``store`` are the cluster's from now on.
 
         ``sink`` shows its output. Without one it is shown as if it had been printed here; in a notebook, under the cell
         that submits. ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
-        ``seed`` and ``env`` are as in ``Surroundings.parts``, ``stdout`` as in ``submit_call``.
+        ``seed`` and ``env`` are as in ``Surroundings.parts``, ``stdout`` and ``log`` as in
+        ``submit_call``.
         """
         try:
             shown.checked(stdout)
-            task = self.surroundings.noted(task, seed=seed, env=env)
+            loggers = relaying.checked(log)
+            task = self.surroundings.noted(task, seed=seed, env=env, loggers=loggers)
             task = self.surroundings.around(task, self.store, files=files, modules=modules)
-            return self.submitted.take(Frozen(task, stdout=stdout), sink)
+            return self.submitted.take(Frozen(task, stdout=stdout, loggers=loggers), sink)
         except BaseException:
             self.store.unpin(task.large)
             raise

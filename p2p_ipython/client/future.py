@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from p2p_ipython.client import views
 from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.left_files import TaskFiles
 from p2p_ipython.client.printing import printed
+from p2p_ipython.client.relaying import Relayed, relays
 from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.plain import plain
@@ -36,6 +38,9 @@ T = TypeVar("T")
 
 SAID_WITHIN = 2.0
 """Seconds that a value waits for the line that says how its task ended; usually it takes less than a millisecond."""
+
+RELAYED_WITHIN = 2.0
+"""Seconds that a value waits for the records of its task's loggers."""
 
 NOTICE = 10.0
 """Seconds after which the waiting caller hears that nobody can run their task."""
@@ -84,6 +89,9 @@ class Frozen:
     stdout: str = "live"
     """How its output is shown; see shown.py."""
 
+    loggers: tuple[str, ...] = ()
+    """The loggers whose records are relayed."""
+
 
 class Future(concurrent.futures.Future[T]):
     """The future value of a submitted task. Works in ``concurrent.futures.wait`` and ``as_completed``; awaitable.
@@ -122,6 +130,7 @@ class Future(concurrent.futures.Future[T]):
         self._owner = owner
         self._frozen: Frozen | None = None
         self._said: threading.Event | None = None
+        self._relayed = Relayed((), label)
         self._warned: deque[Warned] = deque()
         """The warnings of the task that are still to be raised again."""
 
@@ -336,6 +345,9 @@ class Future(concurrent.futures.Future[T]):
     def __repr__(self) -> str:
         return f"<Future {plain(self.label, 40)}: {self.state_text}>"
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any] | None:
+        return views.future(self) if views.future is not None else None
+
     # -- inside --
 
     def _get_snapshot(self) -> Any:
@@ -368,6 +380,7 @@ class Future(concurrent.futures.Future[T]):
             raise Cancelled(self.label, self._why_cancelled) from None
         self._asked = True
         if not background().is_current():
+            relays.drain(RELAYED_WITHIN)
             printed.drain()  # the task's output comes before its value
             if self._deliver is not None:
                 self._deliver()

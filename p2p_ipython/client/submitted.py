@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from p2p_ipython.client import future as future_module
@@ -16,6 +17,7 @@ from p2p_ipython.client.arrived import Arrived
 from p2p_ipython.client.frozen import FrozenTasks
 from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.inputs import Waiting, aside
+from p2p_ipython.client.relaying import Relayed
 from p2p_ipython.client.shown import sink_of
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
@@ -84,6 +86,7 @@ class Submitted:
         label: str = "",
         once: bool = False,
         stdout: str = "live",
+        loggers: tuple[str, ...] = (),
         noted: Callable[[Task], Task] = lambda task: task,
     ) -> Future[Any]:
         """Freeze a call and take it; ``noted`` is as ``Surroundings.noted``. Raises as ``make_call`` does."""
@@ -96,7 +99,7 @@ class Submitted:
             task = noted(task)
             if not inputs:
                 task = self._around(task)
-            return self.take(Frozen(task, inputs, stdout), None)
+            return self.take(Frozen(task, inputs, stdout, loggers), None)
         except BaseException:
             self._store.unpin(task.large)
             raise
@@ -116,6 +119,7 @@ class Submitted:
         task = frozen.task
         future: Future[Any] = Future(task.id, task.label, self, self._decode)
         future._frozen = frozen
+        future._relayed = Relayed(frozen.loggers, task.label)
         future._promise.when_done(self._frozen.over)
         sink = sink_of(frozen.stdout, sink or future_module.default_sink(), future)
         future._promise.shown_by(sink)
@@ -166,7 +170,7 @@ class Submitted:
             future._promise.failed(error)
             return
         if not future.done():  # else less of it is kept
-            future._frozen = Frozen(task, stdout=future._frozen.stdout if future._frozen is not None else "live")
+            future._frozen = replace(future._frozen or Frozen(task), task=task, inputs=())
         with self.lock:
             bridge = self._bridge()
             if not self._ended and bridge is not None:

@@ -26,9 +26,9 @@ from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import publish_display_data
-from traitlets import Bool, Float
+from traitlets import Bool, Float, List, Unicode
 
-from p2p_ipython.client import ending
+from p2p_ipython.client import ending, relaying, views
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.seeded import checked, seed_of
@@ -40,6 +40,7 @@ from p2p_ipython.notebook.connection import Connect, Connection, where
 from p2p_ipython.notebook.dry_run import dry_environment, show_names
 from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
+from p2p_ipython.notebook.future_view import FutureViews
 from p2p_ipython.notebook.lending import LendingMagics
 from p2p_ipython.notebook.lines import (
     GlobalsOption,
@@ -125,6 +126,10 @@ class P2PMagics(Magics):
         "Jupyter ends a kernel by force after 2.5 s, unless shutdown_wait_time says otherwise.",
     ).tag(config=True)
 
+    relay_loggers = List(
+        Unicode(), help="Loggers whose records in tasks are handled here, by their handlers here; '' is the root."
+    ).tag(config=True)
+
     def __init__(self, shell: InteractiveShell, connect: Connect | None = None) -> None:
         super().__init__(shell, parent=shell)
         self._ip = shell
@@ -134,14 +139,18 @@ class P2PMagics(Magics):
         self._cards = Cards()
         self._status_lines = StatusLines(self._cards, stable=lambda: bool(self.stable))
         self._failures = Failures(shell)
+        views.future = FutureViews(self.output, self._status_lines, lambda: self.cluster, lambda: bool(self.stable))
         # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         _future.default_sink = self.output
+        relaying.default_loggers = lambda: tuple(self.relay_loggers)
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
         self._current.close()
         self._failures.close()
         _future.default_sink = lambda: printed
+        views.future = None
+        relaying.default_loggers = lambda: ()
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
             ending.callback(self._connection.end)

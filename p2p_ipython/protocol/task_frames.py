@@ -233,7 +233,7 @@ class Started(Frame):
     attempt: int = ruled(ATTEMPT)
 
 
-OUTPUTS = ("stream", "display_data", "update_display_data", "clear_output", "warning")
+OUTPUTS = ("stream", "display_data", "update_display_data", "clear_output", "warning", "log")
 
 
 @dataclass(frozen=True, slots=True)

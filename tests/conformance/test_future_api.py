@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -439,3 +440,56 @@ def test_warnings_that_were_not_shown_are_shown_with_the_value(
         assert future.result(PATIENCE) == 6
         future.result()
         assert capfd.readouterr().err.count("UserWarning: unseen") == 1
+
+
+LOGS = """
+import logging
+def logs(error=None):
+    logger = logging.getLogger("p2p_test")
+    logger.debug("too low")
+    logger.info("a %s of %d", "record", 3)
+    logging.getLogger("p2p_test.below").warning("100 % of it")
+    logging.getLogger("p2p_else").warning("elsewhere")
+    try:
+        raise KeyError(error)
+    except KeyError:
+        logger.exception("caught")
+"""
+
+
+class Kept(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[Any] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.format(record)
+        self.records.append(record)
+
+
+def test_records_of_chosen_loggers_are_handled_here(cluster: Cluster, home: dict[str, Any]) -> None:
+    exec(LOGS, home)
+    handler, logger = Kept(), logging.getLogger("p2p_test")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        future = cluster._core.submit_call(home["logs"], (), {}, log=["p2p_test"])
+        future.result(PATIENCE)
+        assert [(each.name, each.levelname, each.getMessage()) for each in handler.records] == [
+            ("p2p_test", "INFO", "a record of 3"),
+            ("p2p_test.below", "WARNING", "100 % of it"),
+            ("p2p_test", "ERROR", "caught"),
+        ]
+        assert (handler.records[0].lineno, handler.records[0].funcName) == (6, "logs")
+        assert "KeyError: None" in handler.records[2].exc_text
+        if not at_once(cluster):
+            assert {each.p2p_worker for each in handler.records} == {"bob" if cluster.shared else future.worker}
+            assert "caught" not in future.stderr
+        again = future.again()
+        again.result(PATIENCE)
+        assert len(handler.records) == 6
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)

@@ -167,11 +167,11 @@ class Outlet:
                 frame = Output(self._task.id, self._task.attempt, kind, more=start + MAX_BODY < len(body))
                 self._channel.send(frame, body[start : start + MAX_BODY])
 
-    def warn(self, content: dict[str, Any]) -> bool:
-        """Send a warning; return whether that can be."""
+    def tell(self, kind: str, content: dict[str, Any]) -> bool:
+        """Send a warning, or a record of a logger; return whether that can be."""
         if self._forked or self._task is None:
             return False
-        self.display("warning", content)
+        self.display(kind, content)
         return True
 
     def flush_soon(self) -> None:
