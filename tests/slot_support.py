@@ -53,7 +53,14 @@ class Outcome:
         return self.result.failure
 
     def text(self, name: str = "stdout") -> str:
-        return b"".join(body for frame, body in self.outputs if frame.stream == name).decode()
+        """The text of a stream; warnings are in that of stderr, as they are shown."""
+        texts = []
+        for frame, body in self.outputs:
+            if frame.what == "warning" and name == "stderr":
+                texts.append(str(json.loads(body)["text"]))
+            elif frame.stream == name:
+                texts.append(body.decode())
+        return "".join(texts)
 
     def displays(self) -> list[tuple[str, dict[str, Any]]]:
         found, body = [], b""

@@ -33,6 +33,8 @@ How it works::
 What people see::
 
     display      what a stranger's output may show
+    relaying     records of tasks' loggers, for the loggers here
+    shown        when output is shown: as it comes, at the end, or not
     printing     prints the output of tasks
     status       a cluster's state as text and HTML
     table        the journal as a table

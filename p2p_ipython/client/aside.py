@@ -42,6 +42,11 @@ class Aside:
             self._waiting += 1
             self._queue.put(make)
 
+    @property
+    def waiting(self) -> int:
+        """How many calls are still to be made."""
+        return self._waiting
+
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until all calls so far are over, at most ``timeout`` seconds; return whether they are.
 

@@ -53,6 +53,7 @@ from p2p_ipython.protocol.placement import TaskSpec
 from p2p_ipython.protocol.task_frames import Output, Pass, Progress, Result, WorkerFrame
 from p2p_ipython.protocol.task_frames import Task as TaskFrame
 from p2p_ipython.protocol.tracing import traced
+from p2p_ipython.task import warned
 from p2p_ipython.task.safe import BUDGET
 from p2p_ipython.task.task import Task
 from p2p_ipython.tracing import trace_file
@@ -482,6 +483,7 @@ class Bridge:
             return
         self._store.unpin(submitted.task.large)
         self._forget(submitted.task.id)
+        submitted.future._relayed.over()
         if action.error is not None:
             submitted.future._promise.failed(action.error)
         elif action.result is not None and submitted.result is not None:
@@ -506,6 +508,16 @@ class Bridge:
         if message["kind"] == "display_data" and is_value(message):
             submitted.future._shown_value = message
             return
+        if message["kind"] == "log":
+            name = self.membership.machine.name_of(worker.certificate.signer) or worker.name
+            submitted.future._relayed.take(message["content"], name)
+            return
+        if message["kind"] == "warning":
+            found = warned.read(message["content"])
+            if found is None:
+                return
+            submitted.future._promise.warned(found[0])
+            message = {"kind": "stream", "name": "stderr", "text": found[1]}
         if message["kind"] == "stream":
             unfinished = submitted.output.line
             submitted.output.line = self.records.printed(output.id, message["text"], unfinished)

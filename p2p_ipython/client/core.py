@@ -123,7 +123,8 @@ class ClusterCore:
         ``seed`` and ``files``, which have been read, are used in place of those of ``options``.
         """
         self.check_open()
-        noted = partial(self.surroundings.noted, seed=seed, files=files)
+        options = options.with_loggers()
+        noted = partial(self.surroundings.noted, seed=seed, files=files, loggers=options.log or ())
         return self.submitted.call(fn, args, kwargs, label=label, options=options, noted=noted)
 
     def submit_task(
@@ -141,13 +142,14 @@ class ClusterCore:
 
         ``sink`` shows its output. Without one it is shown as if it had been printed here; in a notebook, under the cell
         that submits. ``files`` go with it, and unless ``modules`` is false the notebook's own modules that it needs.
-        ``seed`` and ``env`` are as in ``Surroundings.parts``; ``seed`` and ``files``
-        count in place of those of ``options``.
+        ``seed`` and ``env`` are as in ``Surroundings.parts``; ``seed`` and ``files`` count in place of those of
+        ``options``.
         """
         try:
             if options.timeout:
                 task = replace(task, timeout=options.timeout)
-            task = self.surroundings.noted(task, seed=seed, env=env, files=files)
+            options = options.with_loggers()
+            task = self.surroundings.noted(task, seed=seed, env=env, files=files, loggers=options.log or ())
             task = self.surroundings.around(task, self.store, modules=modules)
             return self.submitted.take(Frozen(task), sink, options)
         except BaseException:

@@ -17,6 +17,7 @@ from typing import Any
 
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.images import MAX_SIZE, BadImage, check_jpeg, check_png
+from p2p_ipython.task.relayed import FIELDS
 
 Message = dict[str, Any]
 """As ``client.future.OutputMessage``."""
@@ -51,6 +52,9 @@ _KINDS = {
     "image/jpeg": "a JPEG image",
 }
 
+_FIELDS = {"warning": ("category", "message", "filename", "line", "module", "text"), "log": FIELDS}
+"""The parts of messages that are no displays."""
+
 _BARE = re.compile(r"<IPython\.(core|lib)\.display\.\w+ object>")
 """The text of what has no text: its source says more."""
 
@@ -75,6 +79,8 @@ def harmless(message: Mapping[str, Any], worker: str) -> Message | None:
         return None
     if kind == "clear_output":
         return {"kind": kind, "content": {"wait": content.get("wait") is True}}
+    if kind in _FIELDS:
+        return {"kind": kind, "content": {name: _part(content.get(name)) for name in _FIELDS[kind] if name in content}}
     if kind not in ("display_data", "update_display_data"):
         return None
     transient = _transient(content.get("transient"), name)
@@ -97,6 +103,11 @@ def clean(text: object) -> str:
     if not isinstance(text, str):
         return ""
     return _CONTROL.sub(lambda found: found["colour"] or "", text)
+
+
+def _part(value: object) -> object:
+    """Return a part of a warning or a record; numbers are checked where it is read."""
+    return clean(value) if isinstance(value, str) else value if type(value) in (int, float) else None
 
 
 def _data(data: object, metadata: object, name: str) -> tuple[dict[str, str], dict[str, Any]]:

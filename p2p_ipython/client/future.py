@@ -13,21 +13,25 @@ import logging
 import re
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from p2p_ipython.client import views
 from p2p_ipython.client.arrived import Arrived, value_of
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.left_files import TaskFiles
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.progress import Progress
+from p2p_ipython.client.relaying import Relayed, relays
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.errors import NotTrusted, UsageError, WorkerLost
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.client_actions import ASKED
 from p2p_ipython.protocol.plain import plain
+from p2p_ipython.task.warned import MOST, Warned
 
 if TYPE_CHECKING:
     from p2p_ipython.task.task import Task
@@ -38,6 +42,9 @@ T = TypeVar("T")
 
 SAID_WITHIN = 2.0
 """Seconds that a value waits for the line that says how its task ended; usually it takes less than a millisecond."""
+
+RELAYED_WITHIN = 2.0
+"""Seconds that a value waits for the records of its task's loggers."""
 
 NOTICE = 10.0
 """Seconds after which the waiting caller hears that nobody can run their task."""
@@ -134,6 +141,10 @@ class Future(concurrent.futures.Future[T]):
         self._ask: Callable[[], None] | None = None
         """Has a lazy task run."""
         self._said: threading.Event | None = None
+        self._relayed = Relayed((), label)
+        self._warned: deque[Warned] = deque()
+        """The warnings of the task that are still to be raised again."""
+
         self._deliver: Callable[[], None] | None = None
         self._shown_value: OutputMessage | None = None
         self._decode = decode
@@ -380,6 +391,9 @@ class Future(concurrent.futures.Future[T]):
     def __repr__(self) -> str:
         return f"<Future {plain(self.label, 40)}: {self.state_text}>"
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any] | None:
+        return views.future(self) if views.future is not None else None
+
     # -- inside --
 
     def _get_snapshot(self) -> Any:
@@ -417,11 +431,13 @@ class Future(concurrent.futures.Future[T]):
             raise instead from None
         self._asked = True
         if not background().is_current():
+            relays.drain(RELAYED_WITHIN)
             printed.drain()  # the task's output comes before its value
             if self._deliver is not None:
                 self._deliver()
             if self._said is not None:  # what comes after the last cell of a notebook is lost where it is executed
                 self._said.wait(SAID_WITHIN)
+            self._warn()
         with self._decoding:
             kept: Any = self._exception.result if isinstance(self._exception, _Undecoded) else self._result
             if not isinstance(kept, Arrived):
@@ -439,6 +455,15 @@ class Future(concurrent.futures.Future[T]):
                 if hint := self._advice(raised):
                     with_hint(raised, hint)
             self._result, self._exception = value, error
+
+    def _warn(self) -> None:
+        """Raise the task's warnings again, each once. Raises the first that a filter makes an error."""
+        while self._warned:
+            try:
+                warned = self._warned.popleft()
+            except IndexError:  # another thread has it
+                break
+            warned.raise_again()
 
     def _wait_aloud(self, timeout: float | None) -> None:
         """Wait until the task is over; once, when that takes long because nobody can run it, say so."""
@@ -542,6 +567,14 @@ class Promise:
     def is_at(self, progress: Progress | None) -> None:
         """Note how far the task is, as it says itself."""
         self.future._progress = progress
+
+    def warned(self, warned: Warned) -> None:
+        """Keep a warning of the task until somebody asks how it ended."""
+        future = self.future
+        if future._options.stdout == "off":
+            warned = replace(warned, shown=False)
+        if len(future._warned) < MOST:
+            future._warned.append(warned)
 
     def arrived(self, result: Arrived) -> None:
         """Take the outcome of a task that is over; it is unpickled when the user asks for it."""

@@ -48,6 +48,8 @@ class TakesOptions(concurrent.futures.Executor):
         memory: int | str | None = None,
         gpus: int | None = None,
         files: Names | None = None,
+        stdout: Literal["live", "end", "off"] | None = None,
+        log: Names | None = None,
         lazy: bool | None = None,
     ) -> Options:
         """Return an executor for this cluster for whose tasks these options hold; of a view, besides its own.
@@ -60,7 +62,9 @@ class TakesOptions(concurrent.futures.Executor):
         A task waits until a worker is there that has what it needs: ``on`` names members (of a cluster of friends) or
         workers, ``tags`` words that the worker has, ``memory`` bytes for the task (or "2G"), ``gpus`` graphics cards.
         ``state_text`` of its future says what is missing. ``files``: names of files beside the notebook that go with
-        each task. ``lazy``: a task is frozen, and runs only once its value is asked for.
+        each task. ``stdout``: when its output is shown: "live", at the "end", or not ("off"); the future keeps it.
+        ``log``: names of loggers whose records in the task are handled by the same ones here. ``lazy``: a task is
+        frozen, and runs only once its value is asked for.
 
         Texts with commas, or lists, name several. Raises ``ConfigError`` for a value that can't be, and for a member
         that the cluster doesn't have.

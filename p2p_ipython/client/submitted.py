@@ -18,6 +18,8 @@ from p2p_ipython.client.frozen import FrozenTasks
 from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.inputs import Waiting, aside
 from p2p_ipython.client.lazy import WORDS, LazyTasks
+from p2p_ipython.client.relaying import Relayed
+from p2p_ipython.client.shown import sink_of
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
@@ -122,9 +124,9 @@ class Submitted:
         Returns its future. ``sink`` shows its output.
         """
         task = frozen.task
-        future = self._future(task.id, task.label)
-        future._frozen, future._options = frozen, options
-        sink = sink or future_module.default_sink()
+        future = self._future(task.id, task.label, options)
+        future._frozen = frozen
+        sink = sink_of(options.stdout, sink or future_module.default_sink(), future)
         future._promise.shown_by(sink)
         with self.lock:
             self._check_open()
@@ -143,8 +145,7 @@ class Submitted:
 
     def promised(self, task_id: str, label: str, options: TaskOptions = USUAL) -> Future[Any]:
         """Return the future of a task that begins later; until then it can be cancelled."""
-        future = self._future(task_id, label)
-        future._options = options
+        future = self._future(task_id, label, options)
         with self.lock:
             self._check_open()
             self._futures[task_id] = future
@@ -163,8 +164,9 @@ class Submitted:
                 return
         self._store.unpin(task.large)
 
-    def _future(self, task_id: str, label: str) -> Future[Any]:
+    def _future(self, task_id: str, label: str, options: TaskOptions) -> Future[Any]:
         future: Future[Any] = Future(task_id, label, self, self._decode)
+        future._options, future._relayed = options, Relayed(options.log or (), label)
         future._promise.when_done(self._frozen.over)
         return future
 
@@ -227,7 +229,7 @@ class Submitted:
             future._promise.failed(error)
             return
         if not future.done():  # else less of it is kept
-            future._frozen = Frozen(task)
+            future._frozen = replace(future._frozen or Frozen(task), task=task, inputs=())
         with self.lock:
             bridge = self._bridge()
             if not self._ended and bridge is not None:

@@ -18,6 +18,7 @@ from p2p_ipython.task.environment import Environment, EnvironmentChanges, named
 from p2p_ipython.task.files import MAX_FILE_BYTES, MAX_FILES, Files
 from p2p_ipython.task.local_modules import LocalModules
 from p2p_ipython.task.payload import IN_BAND, Packed, in_pieces, pack_task
+from p2p_ipython.task.relayed import Relay
 from p2p_ipython.task.settings import Collector
 from p2p_ipython.task.setup import Setup
 from p2p_ipython.task.task import PYTHON, Task
@@ -40,15 +41,18 @@ class Surroundings:
         self._setup_needs: tuple[frozenset[str], bool] = frozenset(), False
         self._last: tuple[list[Part], Packed] | None = None
 
-    def parts(self, *, seed: Part | None = None, env: Iterable[str] = ()) -> tuple[Part, ...]:
+    def parts(
+        self, *, seed: Part | None = None, env: Iterable[str] = (), loggers: tuple[str, ...] = ()
+    ) -> tuple[Part, ...]:
         """Return the notebook's settings as they are now, for a task that is submitted now.
 
-        ``seed``: of its random numbers. ``env``: names of environment entries to send wherever it runs. Raises
-        ``CaptureError``.
+        ``seed``: of its random numbers. ``env``: names of environment entries to send wherever it runs. ``loggers``:
+        those whose records are relayed. Raises ``CaptureError``.
         """
         with self._lock:
             changes = self._environment.collect() if self._environment is not None else None
             found: tuple[Part | None, ...] = (changes, named(env), self._setup, self._settings.collect(), seed)
+            found = (*found, Relay(loggers)) if loggers else found
         return tuple(part for part in found if part is not None)
 
     def noted(
@@ -58,10 +62,11 @@ class Surroundings:
         seed: Part | None = None,
         env: Iterable[str] = (),
         files: Mapping[str, bytes] | None = None,
+        loggers: tuple[str, ...] = (),
     ) -> Task:
         """Return a task that is submitted now with ``files``, the ``parts`` of now, and what its set-up cell needs."""
         with self._lock:
-            parts = self.parts(seed=seed, env=env)
+            parts = self.parts(seed=seed, env=env, loggers=loggers)
             if files:  # first: a set-up cell may read them
                 parts = (Files(tuple(files), tuple(files.values())), *parts)
             modules, needs_python = self._setup_needs

@@ -415,7 +415,8 @@ def _submitted(
     """Put around the tasks what they need, all of them the same but for their seeds, and submit them."""
     pinned, seed = pins(tasks), options.seed
     try:
-        first = core.surroundings.noted(tasks[0], env=env, files=files)
+        options = options.with_loggers()
+        first = core.surroundings.noted(tasks[0], env=env, files=files, loggers=options.log or ())
         around: Packed | None = None
         for number, task in enumerate(tasks):
             if number == 0 or seed is not None:

@@ -25,6 +25,9 @@ MAX_MEMORY = 1 << 50
 MAX_NAMES = 100
 """Members, workers or files that one option names."""
 
+usual_loggers: Callable[[], tuple[str, ...]] = lambda: ()  # noqa: E731 - a setting; the magics put theirs here
+"""Returns the loggers whose records are relayed where none are named."""
+
 _CLASS = re.compile(r"[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))*")
 
 
@@ -37,7 +40,9 @@ class TaskOptions:
     seconds that it may run; None: any number. ``once``: never start it a second time. ``priority``: tasks that wait
     here go in its order, the highest first. ``on``: names of members or workers, one of which runs it. ``tags``: words
     that its worker has. ``seed``: of its random numbers. ``memory``: bytes that it may use; ``gpus``: graphics cards
-    that it has. ``files``: names of files that go with it. ``stdout``: when its output is shown. ``lazy``: it runs only
+    that it has. ``files``: names of files that go with it. ``stdout``: when its output is shown: "live", at the
+    "end", or not ("off"). ``log``: the loggers whose records in the task are handled here, None for the usual ones.
+    ``lazy``: it runs only
     when its value is asked for.
 
     They may be given in the forms that people write, as ``memory="2G"``, ``on="bob"`` and ``retry_on=ValueError``.
@@ -56,6 +61,7 @@ class TaskOptions:
     gpus: int = 0
     files: tuple[str, ...] = ()
     stdout: str = "live"
+    log: tuple[str, ...] | None = None
     lazy: bool = False
 
     def __post_init__(self) -> None:
@@ -72,6 +78,11 @@ class TaskOptions:
     def changed(self, given: Mapping[str, Any]) -> TaskOptions:
         """Return them with some replaced; a value of None replaces nothing. Raises ``ConfigError``."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def with_loggers(self) -> TaskOptions:
+        """Return them with the usual loggers named, if none are."""
+        usual = usual_loggers() if self.log is None else ()
+        return replace(self, log=usual) if usual else self
 
     def attempts_after_errors(self, usual: int) -> int:
         """Return how often the task runs again after errors, if ``usual`` is the setting."""
@@ -156,6 +167,15 @@ def _stdout(value: object) -> str:
     return str(value)
 
 
+def _loggers(value: object) -> tuple[str, ...]:
+    from p2p_ipython.task.relayed import MAX_LOGGERS
+
+    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
+    if len(names) > MAX_LOGGERS or not all(isinstance(name, str) and len(name) <= 200 for name in names):
+        raise _wrong("log", value, f'Give at most {MAX_LOGGERS} names of loggers; "" is the root.')
+    return tuple(dict.fromkeys("" if name == "root" else str(name) for name in names))
+
+
 def _classes(value: object) -> tuple[str, ...]:
     """Return names of classes, given as classes or by name: that of a built-in one, or ``module.Class``."""
     each = value.split(",") if isinstance(value, str) else value if isinstance(value, tuple | list) else [value]
@@ -210,6 +230,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "gpus": _whole("gpus", 0, MAX_GPUS),
     "files": _names("files", "'data.csv'"),
     "stdout": _stdout,
+    "log": _loggers,
     "lazy": _flag("lazy"),
 }
 

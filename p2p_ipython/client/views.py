@@ -23,5 +23,8 @@ class Views(Protocol):
 views: Views | None = None
 """Set by the notebook's extension when it is loaded."""
 
+future: Callable[[Any], dict[str, Any] | None] | None = None
+"""Set by the notebook's extension: returns what a cell shows whose value is a future; None for its text."""
+
 opened: list[Callable[[Any], None]] = []
 """Called with each cluster when it begins to connect, and again when it has been joined, by the thread that does it."""

@@ -18,6 +18,7 @@
 ``shell_words``           which magics of a cell mean the worker's shell
 ``status_line``           the line under that cell: what it says, and when it is updated
 ``card``, ``card_widget``  the card that replaces the line of a task that takes a while
+``future_view``           what a cell shows whose value is a future
 ``notice``                a text under a cell, with buttons to answer guests
 ``comms``                 comms and widgets that a front end can reach while a cell computes
 ``panel``                 the panel's half in the kernel

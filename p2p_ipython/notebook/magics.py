@@ -22,9 +22,9 @@ from IPython.core.error import UsageError as MagicUsage
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import publish_display_data
-from traitlets import Bool, Float
+from traitlets import Bool, Float, List, Unicode
 
-from p2p_ipython.client import ending
+from p2p_ipython.client import ending, task_options, views
 from p2p_ipython.client import future as _future
 from p2p_ipython.client import groups as _groups
 from p2p_ipython.client.asking import NOTHING, Asked, asked_for, asking, takes_packages
@@ -40,6 +40,7 @@ from p2p_ipython.notebook.connection import Connect, Connection, join_aloud, whe
 from p2p_ipython.notebook.dry_run import dry_environment, show_names
 from p2p_ipython.notebook.failures import Failures
 from p2p_ipython.notebook.friends import FriendsMagics
+from p2p_ipython.notebook.future_view import FutureViews
 from p2p_ipython.notebook.futures import FuturesMagics, until_over
 from p2p_ipython.notebook.group_line import add_group
 from p2p_ipython.notebook.interrupts import goes_on, stopped
@@ -135,6 +136,10 @@ class P2PMagics(TaskDefaults, Magics):
         "Jupyter ends a kernel by force after 2.5 s, unless shutdown_wait_time says otherwise.",
     ).tag(config=True)
 
+    relay_loggers = List(
+        Unicode(), help="Loggers whose records in tasks are handled here, by their handlers here; '' is the root."
+    ).tag(config=True)
+
     def __init__(self, shell: InteractiveShell, connect: Connect | None = None) -> None:
         super().__init__(shell, parent=shell)
         self._ip = shell
@@ -144,10 +149,12 @@ class P2PMagics(TaskDefaults, Magics):
         self._cards = Cards()
         self._status_lines = StatusLines(self._cards, stable=lambda: bool(self.stable))
         self._failures = Failures(shell)
+        views.future = FutureViews(self.output, self._status_lines, lambda: self.cluster, lambda: bool(self.stable))
         # Tasks of `cluster.submit` show their output under the cell that submits them, too.
         _future.default_sink = self.output
         _groups.default_line = self._line_of_map
         _future.interrupted = goes_on
+        task_options.usual_loggers = lambda: tuple(self.relay_loggers)
 
     def end(self) -> None:
         """Close the cluster and stop listening to the shell."""
@@ -156,6 +163,8 @@ class P2PMagics(TaskDefaults, Magics):
         _future.default_sink = lambda: printed
         _groups.default_line = lambda: lambda _group: None
         _future.interrupted = lambda _future: None
+        views.future = None
+        task_options.usual_loggers = lambda: ()
         with ExitStack() as ending:  # the last first, and each whatever becomes of the others
             ending.callback(self._cards.close)
             ending.callback(self._connection.end)
@@ -298,8 +307,8 @@ class P2PMagics(TaskDefaults, Magics):
             captured = self._captured(line, GlobalsOption(True, (), ()))
             if not is_expression(line, self._ip.transform_cell):
                 raise MagicUsage("%p2p wants one expression; for statements, write %%p2p on top of a cell")
-            task_options = self.default_options(self._ip.user_ns)
-            return self._submit(captured, line.strip(), self.output(), options=task_options, line=False)
+            chosen_options = self.default_options(self._ip.user_ns)
+            return self._submit(captured, line.strip(), self.output(), options=chosen_options, line=False)
         rest, travelling = split_globals(line)
         if "--help" in rest.split():
             raise MagicUsage("for help, type %%p2p? in a cell of its own")
@@ -322,13 +331,13 @@ class P2PMagics(TaskDefaults, Magics):
             return None
         files = files_named(separated(options.file))
         env = separated(options.env)
-        task_options = options_in(options, self.default_options(self._ip.user_ns), self._ip.user_ns)
-        cluster._core.check_places(task_options.on)
-        seed = None if task_options.seed is None else seed_of(task_options.seed, 0)
+        chosen_options = options_in(options, self.default_options(self._ip.user_ns), self._ip.user_ns)
+        cluster._core.check_places(chosen_options.on)
+        seed = None if chosen_options.seed is None else seed_of(chosen_options.seed, 0)
         captured = self._captured(cell, travelling, many.given if many is not None else {})
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
-        label = task_options.label or name or f"In[{self._ip.displayhook.prompt_count}]"
+        label = chosen_options.label or name or f"In[{self._ip.displayhook.prompt_count}]"
         output = self.output()
         if many is not None:
             advise_on_seeds(captured, self._ip, seeded=seed is not None)
@@ -336,7 +345,7 @@ class P2PMagics(TaskDefaults, Magics):
             sweep = many.submit(
                 cluster,
                 captured,
-                task_options,
+                chosen_options,
                 asked,
                 called=label,
                 cell=cell_id,
@@ -357,7 +366,7 @@ class P2PMagics(TaskDefaults, Magics):
             captured,
             label,
             output,
-            options=task_options,
+            options=chosen_options,
             line=True,
             waits=options.wait,
             binding=binding,

@@ -232,12 +232,18 @@ class StatusLines:
         more: More = lambda _future: "",
         *,
         waits: bool = False,
+        submitted: float = 0.0,
     ) -> threading.Event:
-        """Keep the line of a task that is submitted now up to date until the task ends; ``waits``: its cell does.
+        """Keep the line of a task up to date until the task ends; ``waits``: its cell does.
+
+        It is submitted now, or was at the Unix time ``submitted``.
 
         The event is set when the line says how it ended.
         """
         line = _TaskLine(future, status, record, self._clock(), more, stable=self._stable(), waits=waits)
+        if submitted:
+            line.since -= line.submitted - submitted
+            line.submitted = submitted
         future._promise.ends_with(line.said)
         ended = self.follow(line)
         future._promise.when_done(lambda _future: ended())

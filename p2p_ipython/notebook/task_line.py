@@ -33,6 +33,7 @@ _ARGUMENTS = (
     argument("--memory", metavar="SIZE", help="run it where a task may use so much memory, as 2G"),
     argument("--gpus", type=int, metavar="N", help="run it where a task has so many graphics cards"),
     argument("--seed", type=int, metavar="N", help="begin its random numbers with this seed (default: nobody's)"),
+    argument("--stdout", choices=["live", "end", "off"], help="show output as it comes, at the end, or not"),
     argument("--lazy", action="store_true", help="freeze it now, and run it only when its value is asked for"),
 )
 
@@ -81,7 +82,7 @@ class TaskDefaults(Configurable):
 
 def given_in(line: Any) -> dict[str, Any]:
     """Return the options of a task that a parsed line gives, by name."""
-    given = {name: getattr(line, name) for name in (*_DEFAULTS, "label", "timeout", "seed", "lazy")}
+    given = {name: getattr(line, name) for name in (*_DEFAULTS, "label", "timeout", "seed", "stdout", "lazy")}
     return {name: value for name, value in given.items() if value is not None and value is not False}
 
 

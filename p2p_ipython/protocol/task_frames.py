@@ -259,7 +259,7 @@ class Started(Frame):
     detail: str = ruled(WORD, default="")
 
 
-OUTPUTS = ("stream", "display_data", "update_display_data", "clear_output")
+OUTPUTS = ("stream", "display_data", "update_display_data", "clear_output", "warning", "log")
 
 
 @dataclass(frozen=True, slots=True)

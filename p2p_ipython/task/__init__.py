@@ -20,6 +20,7 @@ Map:
 * ``classes.py``, ``objects.py``: classes of the notebook and their objects, made anew without running their code
 * ``sources.py``: the text of the cells where code that travels is defined
 * ``leaving.py``, ``blame.py``: attributes that stay behind, and which part of a value is to blame if it can't travel
+* ``relayed.py``: records of its loggers; ``warned.py``: its warnings; ``running.py``: whether this is a task
 * ``settings.py``, ``shell_settings.py``, ``log_settings.py``: the notebook's settings that hold in its tasks
 * ``seeds.py``: random numbers of a task, of a seed or of nobody's; ``seed_sequence.py``: its words, without numpy
 * ``settled.py``: a finished future inside a task

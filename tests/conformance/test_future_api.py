@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +20,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.future import Future
+from p2p_ipython.errors import UsageError
 from p2p_ipython.task.task import make_cell
 from tests.friends.friends_support import village
 
@@ -338,3 +342,154 @@ def test_after_its_end_it_takes_nothing() -> None:
         with pytest.raises(RuntimeError, match="closed"):
             cluster.submit(abs, 1)
         assert cluster.status().board_state == "closed"
+
+
+def test_output_that_is_not_shown_is_kept(cluster: Cluster, home: dict[str, Any], capfd: Any) -> None:
+    source = "print('one')\nprint('two', file=sys.stderr)\nprint('three')"
+    for way, shown in (("off", ""), ("end", "one\nthree\n"), ("live", "one\nthree\n")):
+        future = run(cluster, source, home, stdout=way)
+        assert future.result(PATIENCE) is None
+        seen = capfd.readouterr()
+        assert (seen.out, seen.err) == (shown, "two\n" if shown else "")
+        assert (future.stdout, future.stderr) == ("one\nthree\n", "two\n")
+        future.replay()
+        assert capfd.readouterr().out == "one\nthree\n"
+    again = run(cluster, source, home, stdout="off")
+    assert again.again().result(PATIENCE) is None
+    assert capfd.readouterr().out == ""
+    called = cluster.options(stdout="off").submit(print, "called")
+    assert called.result(PATIENCE) is None
+    assert (called.stdout, capfd.readouterr().out) == ("called\n", "")
+    with pytest.raises(UsageError, match="stdout is 'loud'"):
+        cluster.options(stdout="loud")
+
+
+WARNS = """
+import warnings
+class Own(UserWarning):
+    pass
+def warns():
+    warnings.warn("first", UserWarning)
+    print("between")
+    warnings.warn("second", RuntimeWarning)
+    warnings.warn("third", Own)
+    return 5
+"""
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are shown, as in a program: pytest records them."""
+
+    def _showwarnmsg_impl(message: Any) -> None:
+        sys.stderr.write(warnings._formatwarnmsg(message))  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(warnings, "_showwarnmsg_impl", _showwarnmsg_impl)
+
+
+@pytest.mark.usefixtures("plainly")
+def test_warnings_are_raised_again_when_the_value_is_asked_for(
+    cluster: Cluster, home: dict[str, Any], capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exec(WARNS, home)
+    monkeypatch.setitem(vars(sys.modules["__main__"]), "Own", home["Own"])  # a notebook is __main__
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        futures = [cluster.submit(home["warns"]) for _ in range(2)]
+        unasked = cluster.submit(home["warns"])
+        with warnings.catch_warnings(record=True) as caught:
+            assert [future.result(PATIENCE) for future in futures] == [5, 5]
+        assert [(each.category, str(each.message)) for each in caught[:3]] == [
+            (UserWarning, "first"),
+            (RuntimeWarning, "second"),
+            (home["Own"], "third"),
+        ]
+        assert (len(caught), caught[0].lineno, caught[0].filename) == (6, 6, "<string>")
+        with warnings.catch_warnings(record=True) as caught:
+            assert futures[0].result() == 5
+        assert not caught
+        until(unasked.done)
+        unasked.exception()
+        seen = capfd.readouterr()
+        assert seen.err.count("UserWarning: first") == 3  # once each, as it came
+        assert futures[0].stderr.count("second") == 1
+        assert futures[0].stdout == "between\n"
+
+
+def test_a_filter_makes_a_warning_of_a_task_an_error(cluster: Cluster, home: dict[str, Any]) -> None:
+    exec(WARNS, home)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        future = cluster.submit(home["warns"])
+        until(future.done)
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.raises(RuntimeWarning, match="second"):
+            future.result(PATIENCE)
+        assert future.result() == 5  # each once
+
+
+@pytest.mark.usefixtures("plainly")
+def test_warnings_that_were_not_shown_are_shown_with_the_value(
+    cluster: Cluster, home: dict[str, Any], capfd: Any
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        future = run(cluster, "import warnings\nwarnings.warn('unseen')\n6", home, stdout="off")
+        until(future.done)
+        assert capfd.readouterr().err == ""
+        assert future.result(PATIENCE) == 6
+        future.result()
+        assert capfd.readouterr().err.count("UserWarning: unseen") == 1
+
+
+LOGS = """
+import logging
+def logs(error=None):
+    logger = logging.getLogger("p2p_test")
+    logger.debug("too low")
+    logger.info("a %s of %d", "record", 3)
+    logging.getLogger("p2p_test.below").warning("100 % of it")
+    logging.getLogger("p2p_else").warning("elsewhere")
+    try:
+        raise KeyError(error)
+    except KeyError:
+        logger.exception("caught")
+"""
+
+
+class Kept(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[Any] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.format(record)
+        self.records.append(record)
+
+
+def test_records_of_chosen_loggers_are_handled_here(cluster: Cluster, home: dict[str, Any]) -> None:
+    exec(LOGS, home)
+    handler, logger = Kept(), logging.getLogger("p2p_test")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        future = cluster.options(log=["p2p_test"]).submit(home["logs"])
+        future.result(PATIENCE)
+        assert [(each.name, each.levelname, each.getMessage()) for each in handler.records] == [
+            ("p2p_test", "INFO", "a record of 3"),
+            ("p2p_test.below", "WARNING", "100 % of it"),
+            ("p2p_test", "ERROR", "caught"),
+        ]
+        assert (handler.records[0].lineno, handler.records[0].funcName) == (6, "logs")
+        assert "KeyError: None" in handler.records[2].exc_text
+        if not at_once(cluster):
+            assert {each.p2p_worker for each in handler.records} == {"bob" if cluster.shared else future.worker}
+            assert "caught" not in future.stderr
+        again = future.again()
+        again.result(PATIENCE)
+        assert len(handler.records) == 6
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)

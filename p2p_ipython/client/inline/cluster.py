@@ -194,7 +194,9 @@ class _Submitted(Submitted):
 class _Surroundings(Surroundings):
     """What goes around a task here: the notebook's settings, modules and files are there already."""
 
-    def parts(self, *, seed: Part | None = None, env: Iterable[str] = ()) -> tuple[Part, ...]:
+    def parts(
+        self, *, seed: Part | None = None, env: Iterable[str] = (), loggers: tuple[str, ...] = ()
+    ) -> tuple[Part, ...]:
         return tuple(part for part in (named(env), self._setup, seed) if part is not None)
 
     def around(

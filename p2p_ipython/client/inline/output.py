@@ -21,13 +21,17 @@ _EACH = 200
 
 
 class Recorder:
-    """Keeps the messages of a task, of ``limit`` bytes about, in ``messages``. ``said`` gets the text of streams."""
+    """Keeps the messages of a task, of ``limit`` bytes about, in ``messages``. ``said`` gets the text of streams.
 
-    def __init__(self, messages: list[Message], limit: int, said: Callable[[str], object]) -> None:
+    ``silent``: nothing is shown meanwhile.
+    """
+
+    def __init__(self, messages: list[Message], limit: int, said: Callable[[str], object], silent: bool) -> None:
         self._messages = messages
         self._room = limit
         self._said = said
         self._above = _recorder.get()
+        self.silent: bool = silent or (self._above is not None and self._above.silent)
 
     def take(self, message: Message, size: int) -> None:
         """Keep a message, here and for the task that runs this one."""
@@ -59,8 +63,8 @@ class _Tee:
         self._name = name
 
     def write(self, text: str) -> Any:
-        written = self._stream.write(text)
         recorder = _recorder.get() or (_running[-1] if _running else None)
+        written = len(text) if recorder is not None and recorder.silent else self._stream.write(text)
         if recorder is not None and text:
             recorder.take({"kind": "stream", "name": self._name, "text": str(text)}, len(text))
         return written
@@ -77,9 +81,9 @@ class _Tee:
 
 
 @contextmanager
-def noted(messages: list[Message], limit: int, said: Callable[[str], object]) -> Iterator[None]:
+def noted(messages: list[Message], limit: int, said: Callable[[str], object], *, silent: bool) -> Iterator[None]:
     """Note the output of the task that runs in the block, as ``Recorder`` does."""
-    recorder = Recorder(messages, limit, said)
+    recorder = Recorder(messages, limit, said, silent)
     token = _recorder.set(recorder)
     _running.append(recorder)
     try:
@@ -117,20 +121,21 @@ def _displays() -> Iterator[None]:
         return
     publish, clear = publisher.publish, publisher.clear_output
 
-    def take(message: Message, size: int) -> None:
+    def take(message: Message, size: int) -> bool:
+        """Note a message; return whether it is shown."""
         recorder = _recorder.get() or (_running[-1] if _running else None)
         if recorder is not None:
             recorder.take(message, size)
+        return recorder is None or not recorder.silent
 
     def noting(data: Any, metadata: Any = None, *args: Any, **given: Any) -> Any:
         kind = "update_display_data" if given.get("update") else "display_data"
         content = {"data": data, "metadata": metadata or {}, "transient": dict(given.get("transient") or {})}
-        take({"kind": kind, "content": content}, sum(len(str(each)) for each in data.values()))
-        return publish(data, metadata, *args, **given)
+        size = sum(len(str(each)) for each in data.values())
+        return publish(data, metadata, *args, **given) if take({"kind": kind, "content": content}, size) else None
 
     def clearing(wait: bool = False) -> Any:
-        take({"kind": "clear_output", "content": {"wait": bool(wait)}}, 0)
-        return clear(wait)
+        return clear(wait) if take({"kind": "clear_output", "content": {"wait": bool(wait)}}, 0) else None
 
     noting._p2p = True  # type: ignore[attr-defined]
     publisher.publish, publisher.clear_output = noting, clearing

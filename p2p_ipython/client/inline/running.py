@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import CoroutineType, SimpleNamespace
@@ -27,6 +27,7 @@ from p2p_ipython.client.inline import cells
 from p2p_ipython.client.inline.kept import Classes, classes_of, put_back
 from p2p_ipython.client.inline.output import noted
 from p2p_ipython.client.records import Records, error_line
+from p2p_ipython.client.shown import Silent
 from p2p_ipython.config import Settings
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.client_machine import TaskState
@@ -36,7 +37,7 @@ from p2p_ipython.protocol.task_frames import MAX_ATTACHED, Result
 from p2p_ipython.sandbox.inside.attach import names_of
 from p2p_ipython.sandbox.inside.describe_error import describe
 from p2p_ipython.sandbox.inside.main_module import enter_main
-from p2p_ipython.task import many, running, setup
+from p2p_ipython.task import many, running, setup, warned
 from p2p_ipython.task.around import Around, Folder
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.classes import travels_by_value
@@ -92,7 +93,7 @@ class Here:
         ended = TaskState.CANCELLED, 0.0, 0, ""
         try:
             if future._promise.sent():
-                ended = self._run(task, future)
+                ended = self._run(task, future, silent=isinstance(sink, Silent))
         finally:
             self._store.unpin(task.large)
             future._promise.withdrawn("it was interrupted")  # unless it is over, or cancelled
@@ -116,12 +117,16 @@ class Here:
 
     # -- inside --
 
-    def _run(self, task: Task, future: Future[Any]) -> tuple[TaskState, float, int, str]:
+    def _run(self, task: Task, future: Future[Any], *, silent: bool) -> tuple[TaskState, float, int, str]:
         future._promise.started()
         options = future._options
         most, retried = options.attempts_after_errors(self._retries), 0
         try:
-            with self._interruptible(task.id), noted(future.outputs, self._limit, self._said(task.id)):
+            with (
+                self._interruptible(task.id),
+                self._noted(task, future, silent),
+                warned.noted(future._promise.warned),
+            ):
                 while True:
                     made = contextvars.copy_context().run(_attempt, task, self._store)
                     failed = made.result.failure
@@ -163,6 +168,9 @@ class Here:
                     time.sleep(_SETTLES)
         if sent:
             raise _Stopped
+
+    def _noted(self, task: Task, future: Future[Any], silent: bool) -> AbstractContextManager[None]:
+        return noted(future.outputs, self._limit, self._said(task.id), silent=silent)
 
     def _said(self, task_id: str) -> Callable[[str], None]:
         """Return what notes the text that a task prints, a few times a second."""

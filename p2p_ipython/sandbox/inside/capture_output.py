@@ -167,6 +167,13 @@ class Outlet:
                 frame = Output(self._task.id, self._task.attempt, kind, more=start + MAX_BODY < len(body))
                 self._channel.send(frame, body[start : start + MAX_BODY])
 
+    def tell(self, kind: str, content: dict[str, Any]) -> bool:
+        """Send a warning, or a record of a logger; return whether that can be."""
+        if self._forked or self._task is None:
+            return False
+        self.display(kind, content)
+        return True
+
     def flush_soon(self) -> None:
         """Send what has been gathered, unless much was sent a moment ago: then it is sent in a moment."""
         with self._lock:

@@ -22,6 +22,7 @@ import stat
 import sys
 import threading
 import warnings
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -33,7 +34,7 @@ from p2p_ipython.sandbox.inside import limits, packages, wall, warden
 from p2p_ipython.sandbox.inside.buffers import Buffers
 from p2p_ipython.sandbox.inside.interrupts import Interrupts
 from p2p_ipython.sandbox.pipes import FrameInput, enlarge
-from p2p_ipython.task import modules, running
+from p2p_ipython.task import modules, relayed, running, warned
 
 Queue = SimpleQueue[tuple[Task, Buffer]]
 
@@ -103,6 +104,8 @@ def main(options: dict[str, Any]) -> None:
     os.register_at_fork(after_in_child=in_child)
     cells = Cells(outlet)
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice on SystemExit
+    warned.hook(partial(outlet.tell, "warning"))
+    relayed.runner.send = partial(outlet.tell, "log")
     memory, disk, processes = (options[name] for name in ("memory", "disk", "processes"))
     used = limits.data_now()
     limits.limit_memory(memory)
