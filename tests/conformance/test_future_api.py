@@ -112,7 +112,7 @@ def home() -> dict[str, Any]:
 def run(cluster: Cluster, source: str, home: dict[str, Any], **options: Any) -> Future[Any]:
     """Submit a cell."""
     task = make_cell(source, home, cluster._core.store, transform=TransformerManager().transform_cell, label="cell")
-    return cluster._core.submit_task(task, **options)
+    return cluster._core.submit_task(task, options=TaskOptions(**options))
 
 
 def at_once(cluster: Cluster) -> bool:
