@@ -1,8 +1,9 @@
 """The lender's own index of packages: the variables of a worker's environment that say where it is.
 
-uv's variables win over pip's. No task gets any of them: an address may have a password in it.
+uv's variables win over pip's. No task gets any of them: an address, or that of a proxy, may have a password in it. So a
+worker takes them out of its environment in its first moment (hardening.py), and only uv gets them.
 
-Standard library only: a worker reads the names in its first moment (hardening.py).
+Standard library only.
 """
 
 from __future__ import annotations
@@ -28,25 +29,35 @@ _OF_PIP = {
 _ALONE = "PIP_NO_INDEX"
 _PLACES = ("UV_FIND_LINKS", "PIP_FIND_LINKS", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
-VARIABLES = frozenset({*_UV, *_WAY, *_OF_PIP, _ALONE})
-"""All of them."""
+_remembered: dict[str, str] = {}
+
+
+def remember() -> None:
+    """Keep the variables that the environment is about to lose."""
+    for name in (*_UV, *_WAY, *_OF_PIP, _ALONE):
+        if (value := os.environ.get(name)) is not None:
+            _remembered[name] = value
+
+
+def _value(name: str) -> str | None:
+    return os.environ.get(name, _remembered.get(name))
 
 
 def index_variables() -> dict[str, str]:
     """Return the variables for uv."""
-    env = {name: value for name in (*_UV, *_WAY) if (value := os.environ.get(name)) is not None}
+    env = {name: value for name in (*_UV, *_WAY) if (value := _value(name)) is not None}
     for theirs, ours in _OF_PIP.items():
-        if (value := os.environ.get(theirs)) and not set(ours) & env.keys():
+        if (value := _value(theirs)) and not set(ours) & env.keys():
             env[ours[0]] = value
     return env
 
 
 def without_index() -> bool:
     """Return whether packages come from the places that are named, and from no index; uv has no variable for it."""
-    return os.environ.get(_ALONE, "0").lower() not in ("", "0", "false", "no", "off")
+    return (_value(_ALONE) or "").lower() not in ("", "0", "false", "no", "off")
 
 
 def index_places() -> list[str]:
     """Return the places on this machine that the variables name."""
-    words = [word for name in _PLACES for word in re.split(r"[\s:,]+", os.environ.get(name, ""))]
+    words = [word for name in _PLACES for word in re.split(r"[\s:,]+", _value(name) or "")]
     return [os.path.realpath(word) for word in words if word.startswith("/") and not word.startswith("//")]
