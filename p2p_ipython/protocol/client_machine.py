@@ -700,10 +700,9 @@ class ClientMachine:
 
     def _mismatch(self, python: str) -> PythonMismatch:
         return PythonMismatch(
-            f"no worker has python {python}, which the functions of this task need"
-            f" (here: {pythons(self.workers.values())})",
-            hint="Start a worker with that version, or write the work as a %%p2p cell without functions of"
-            " the notebook: a cell travels as source and runs on any version.",
+            f"no worker has python {python}, which this task needs (here: {pythons(self.workers.values())})",
+            hint="Start a worker with that version. If functions need it, write the work as a %%p2p cell without"
+            " functions of the notebook: a cell travels as source and runs on any version.",
         )
 
     def _next(self, now: float) -> list[Action]:

@@ -12,6 +12,7 @@
 ``cache``        large buffers that clients have sent
 ``slot_base``    a slot as its worker sees it
 ``slots``        a slot: gives tasks to a runner, and always has one
+``environments`` packages that tasks ask for, installed once a member and list; ``installer``: by uv, from ``index``
 ``runner_life``  one life of a runner
 ``feeding``      the large buffers that a runner holds, and how it gets them
 ``pipe``         frames to and from a runner on the event loop

@@ -10,6 +10,7 @@ import os
 import sys
 
 from p2p_ipython.sandbox.mechanisms.environment import is_passed
+from p2p_ipython.worker import index
 
 _PR_SET_DUMPABLE = 4
 _ENV_START = 47
@@ -27,6 +28,7 @@ def harden() -> None:
     Call it first of all in a worker's process, before secrets come and before there is a thread. A process of root's
     can still look inside; it finds nothing in the environment that a worker doesn't need.
     """
+    index.remember()
     for name in set(os.environ):
         if not (is_passed(name) or name in _KEPT or name.startswith(_KEPT_PREFIXES)):
             del os.environ[name]

@@ -2,7 +2,7 @@
 
 It runs without the worker's keys and home, with few variables, and with bounds on seconds and bytes. It builds nothing
 (wheels only), reads no file of settings, and takes packages from the lender's own index: the one that the variables of
-uv name, or pip's PIP_INDEX_URL and their like. It is told packages on its input, and no other word comes from a task.
+uv or pip name (index.py). It is told packages on its input, and no other word comes from a task.
 
 POSIX only. Belongs to the worker's loop, and doesn't block it.
 """
@@ -29,6 +29,7 @@ from p2p_ipython.protocol.plain import count, plain, size_words
 from p2p_ipython.sandbox.mechanisms.installer import behind_bubblewrap, bounded
 from p2p_ipython.sandbox.mechanisms.python_files import links_of
 from p2p_ipython.sandbox.scratch import occupied
+from p2p_ipython.worker.index import index_places, index_variables, without_index
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +50,6 @@ _LOOK = 0.5
 _SAID = 64 << 10
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})==([A-Za-z0-9][A-Za-z0-9.!+*_-]{0,99})")
-
-_PASSED = (
-    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
-    *("UV_INDEX_STRATEGY", "UV_EXCLUDE_NEWER", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_INSECURE_HOST"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-)
-"""The variables of ours that say where packages come from, and how to get there."""
-
-_OF_PIP = {
-    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
-    "PIP_EXTRA_INDEX_URL": ("UV_EXTRA_INDEX_URL", "UV_INDEX"),
-    "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
-}
-"""pip's variables, each with that of uv which says the same, and others that win."""
-
-_PLACES = ("UV_FIND_LINKS", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Of these, those that may name a place on this machine."""
 
 
 class NoPackages(P2PError):
@@ -133,7 +116,7 @@ class Installer:
         return target
 
     def _usual(self) -> list[str]:
-        alone = ["--no-index"] if os.environ.get("PIP_NO_INDEX", "0").lower() not in ("", "0", "false", "no") else []
+        alone = ["--no-index"] if without_index() else []
         return [*alone, "--no-config", "--only-binary", ":all:", "--python", sys.executable, "--color", "never"]
 
     async def _run(self, folder: Path, words: list[str], told: Sequence[str]) -> str:
@@ -186,19 +169,12 @@ class Installer:
     def _shown(self) -> list[Path]:
         """Return what it has to read that a wall would hide: uv itself, and what variables name."""
         places = [*links_of(Path(self._uv)), Path(self._uv).resolve()]
-        for name in (*_PLACES, "PIP_FIND_LINKS"):
-            places += [
-                Path(each).resolve() for each in re.split(r"[\s:]+", os.environ.get(name, "")) if each[:1] == "/"
-            ]
+        places += map(Path, index_places())
         return [place for place in dict.fromkeys(places) if place.exists() and place != Path("/")]
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    env = {name: value for name in _PASSED if (value := os.environ.get(name)) is not None}
-    for theirs, ours in _OF_PIP.items():
-        if (value := os.environ.get(theirs)) and not set(ours) & env.keys():
-            env[ours[0]] = value
-    return env | {
+    return index_variables() | {
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "HOME": str(folder / "home"),

@@ -474,7 +474,8 @@ class Slot:
         job.drop()
         self._job = None
         bases = (f"builtins.{exception}", "builtins.BaseException")
-        failure = TaskFailure(kind, bases[0], bases, message, f"{exception}: {message}")
+        shown = "" if kind == "packages" else f"{exception}: {message}"  # nothing of the task's was executed
+        failure = TaskFailure(kind, bases[0], bases, message, shown)
         self._tell(self._listener.on_result, Result(job.task.id, job.task.attempt, False, (), failure=failure), b"")
 
     def _on_frame(self, runner: RunnerLife, header: Header, body: Buffer) -> None:

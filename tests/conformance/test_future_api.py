@@ -20,6 +20,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
 from p2p_ipython.client.future import Future
+from p2p_ipython.client.task_options import TaskOptions
 from p2p_ipython.errors import UsageError
 from p2p_ipython.task.task import make_cell
 from tests.friends.friends_support import village
