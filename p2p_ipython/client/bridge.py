@@ -425,6 +425,7 @@ class Bridge:
             task.bind,
             task.around.segments if task.around is not None else (),
             task.data.segments if task.data is not None else (),
+            task.once,
         )
         link.send(frame.header(), task.inline)
         if action.missing:

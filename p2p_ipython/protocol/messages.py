@@ -53,6 +53,7 @@ NO_WALL = "process"
 """The sandbox that protects from nothing. An offer that names none, as those of earlier versions, has this one."""
 
 _WHY = re.compile(r"(?:[a-z-]{1,16})?")
+_ENGINE = re.compile(rf"(?:{TAG.pattern})?")
 
 _PRINT = "SHA256:"
 _DIGEST = re.compile(r"[A-Za-z0-9+/]{43}")
@@ -92,6 +93,7 @@ WHY: Mapping[str, str] = {
     "asking": "its lender is asked",
     "no": "its lender has said no",
     "packages": "it installs no such packages",
+    "engine": "its engine is away",
 }
 """A lender's reasons to take nothing for now, or not this task: word on the wire → for people."""
 
@@ -112,7 +114,8 @@ class Terms:
     tasks may use, whole ones for each slot. ``not_for``: fingerprints of keys that it is not for. ``input``: the most
     bytes that one task may bring; 0: any number. ``why`` it is paused, in a word (``WHY``); "": by hand.
     ``edition`` rises when the lender has changed conditions or answered a question: a task that was refused under
-    another one may be sent again.
+    another one may be sent again. ``engine``: what runs the tasks in place of this machine, in a word; "": nothing
+    does. Memory and processors are the engine's own, and what tasks print comes at their end.
     """
 
     slots: int
@@ -131,11 +134,19 @@ class Terms:
     input: int = 0
     why: str = ""
     edition: int = 0
+    engine: str = ""
 
     @property
     def walled(self) -> bool:
         """Whether tasks run in a sandbox."""
         return self.sandbox != NO_WALL
+
+    @property
+    def machine(self) -> str:
+        """Its platform; and the engine, if one runs the tasks, with what is different there."""
+        if not self.engine:
+            return self.platform
+        return f"{self.platform} (engine {self.engine}: memory and cores are its own; output comes at the end)"
 
     @property
     def pause(self) -> str:
@@ -387,6 +398,7 @@ def _terms(fields: Any) -> Terms:
         input=_whole(fields, "input") if "input" in fields else 0,
         why=_word(fields, "why", _WHY, ""),
         edition=_whole(fields, "edition") if "edition" in fields else 0,
+        engine=_word(fields, "engine", _ENGINE, ""),
     )
 
 
@@ -417,7 +429,7 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition")
+_CONDITIONS = ("only", "tags", "paused", "cards", "not_for", "input", "why", "edition", "engine")
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -171,6 +171,7 @@ class Task(Frame):
     values are to come with the result if they are small and plain data, those of ``bind`` in any case. ``around`` are
     the pieces of a payload that is read before the other: modules, files and settings. ``data`` are the pieces of plain
     values, which the payload refers to. In the body are the inline segments of the payload, ``data`` and ``around``.
+    ``once``: no second run is to begin, also where the worker's engine begins lost ones again by itself.
     """
 
     kind: ClassVar[str] = "task"
@@ -186,6 +187,7 @@ class Task(Frame):
     bind: tuple[str, ...] = ruled(NAMES, default=())
     around: tuple[Segment, ...] = ruled(SEGMENTS, default=())
     data: tuple[Segment, ...] = ruled(SEGMENTS, default=())
+    once: bool = ruled(FLAG, default=False)
 
     @property
     def all_segments(self) -> tuple[Segment, ...]:

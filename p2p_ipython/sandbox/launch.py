@@ -76,10 +76,10 @@ class Death:
     system killed it when memory ran out, or it used more than it may), "disk" (it wrote more than it may), "processes"
     (it had more than it may), "time" (it ran longer than it may),
     "cancelled" (it didn't heed an interrupt, so we killed it), "protocol" (it broke the protocol, so we killed it)
-    or "start" (it never became ready).
+    "start" (it never became ready) or "engine" (the engine that ran it has lost it; see worker/engines/).
     """
 
-    kind: Literal["exit", "signal", "memory", "disk", "processes", "time", "cancelled", "protocol", "start"]
+    kind: Literal["exit", "signal", "memory", "disk", "processes", "time", "cancelled", "protocol", "start", "engine"]
     code: int
     detail: str
 
