@@ -20,7 +20,8 @@ from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.worker.engines.engine import Engine
 
 POOL = """
-import concurrent.futures, os
+import concurrent.futures, os, pickle, subprocess, sys, tempfile
+import p2p_ipython
 
 def pool():
     return concurrent.futures.ProcessPoolExecutor(2)
@@ -42,6 +43,22 @@ class Silent(concurrent.futures.Executor):
 
 def silent():
     return Silent()
+
+class Blind(concurrent.futures.ThreadPoolExecutor):
+    "Runs each function in a Python that sees no temporary folder but its own."
+    def submit(self, function, *arguments):
+        return super().submit(self.apart, pickle.dumps((function, arguments)))
+
+    def apart(self, call):
+        wall = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", tempfile.gettempdir(), "--chdir", "/"]
+        for folder in (os.path.dirname(os.path.dirname(p2p_ipython.__file__)), sys.prefix):
+            wall += ["--ro-bind", folder, folder]  # it may be a temporary one
+        code = "import pickle, sys; f, a = pickle.load(sys.stdin.buffer); sys.stdout.buffer.write(pickle.dumps(f(*a)))"
+        done = subprocess.run([*wall, sys.executable, "-c", code], input=call, capture_output=True, check=True)
+        return pickle.loads(done.stdout)
+
+def blind():
+    return Blind(1)
 """
 
 
@@ -81,13 +98,13 @@ class Cluster:
         self._programs: list[subprocess.Popen[bytes]] = []
         self.port = 0
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         """Start the scheduler, at the port that it had before, if it had one."""
         file = self._folder / "scheduler.json"
         file.unlink(missing_ok=True)
         port = str(self.port or 0)
         options = ("--host", "127.0.0.1", "--port", port, "--no-dashboard", "--scheduler-file", str(file))
-        self.scheduler = self._program("dask_scheduler", *options)
+        self.scheduler = self._program("dask_scheduler", *options, **environment)
         end = time.monotonic() + DEADLINE
         while not file.exists() or '"address"' not in file.read_text():
             assert time.monotonic() < end, "the scheduler has not started"
@@ -127,12 +144,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster of dask's without a worker."""
+def dask_cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
+    """A cluster of dask's without a worker; ``environment`` is its scheduler's."""
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
     made = Cluster(folder)
     try:
-        made.start()
+        made.start(**environment)
         yield made
     finally:
         made.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from engine_support import POOL, Cluster, EngineWorker, below, dask_cluster, engine
-from slot_support import until
+from slot_support import needs, until
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
@@ -229,6 +232,20 @@ async def test_the_number_of_slots_may_be_given(factories: Path) -> None:
         assert (await it.cell("1")).value == 1
 
 
+async def test_a_task_out_of_reach_keeps_its_slot_until_it_ends_and_that_is_said(
+    factories: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    needs("bubblewrap")
+    async with engine("lab:blind") as (_, [it, _]):
+        task = it.begin({}, run="cell", source="import time\ntime.sleep(4)\n7")
+        await until(lambda: it.slot._job.sent, "the task in the engine")  # type: ignore[union-attr]
+        await until(lambda: below(the_host().pid), "the task")
+        it.slot.cancel(task)
+        await until(lambda: "can't be reached" in caplog.text, "the words")
+        assert it.slot.busy
+        assert (await it.over()).value == 7
+
+
 # -- dask ----------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +353,55 @@ async def test_workers_of_dask_without_this_package_are_named_at_once(dask: Clus
     async with engine(dask.choice) as (made, [it, _]):
         assert made.condition.slots == 1
         assert (await it.cell("1")).value == 1
+
+
+async def test_a_task_that_kills_its_workers_of_dask_is_given_up(tmp_path: Path) -> None:
+    with dask_cluster(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as dask:
+        dask.worker(1)
+        async with engine(dask.choice) as (_, [it, _]):
+            await it.wait_ready()
+            it.begin({}, run="cell", source="import psutil\npsutil.Process().parent().parent().kill()")
+            assert "KilledWorker" in await lost(it)
+
+
+LOCAL = """
+import sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "host": "127.0.0.1"}
+    with LocalCluster(n_workers=1, **options) as cluster:
+        print(cluster.scheduler_address.rpartition(":")[2], flush=True)
+        for line in sys.stdin:
+            cluster.scale(int(line))
+"""
+
+
+async def test_a_local_cluster_of_dasks_is_scaled_and_its_nanny_replaces_workers(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    (tmp_path / "local.py").write_text(LOCAL)
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, str(tmp_path / "local.py"), cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert program.stdin is not None
+    assert program.stdout is not None
+    try:
+        port = (await program.stdout.readline()).decode().strip()
+        async with engine(f"dask://127.0.0.1:{port}") as (made, [it, other]):
+            await until(lambda: made.condition.slots == 1, "one worker")
+            program.stdin.write(b"2\n")
+            await until(lambda: other.ready.is_set() and it.ready.is_set(), "two workers")
+            program.stdin.write(b"1\n")
+            await until(lambda: made.condition.slots == 1, "one worker")
+            note = tmp_path / "note"
+            source = (
+                f"import os, psutil\nfirst = not os.path.exists({str(note)!r})\nopen({str(note)!r}, 'w').close()\n"
+                "if first: psutil.Process().parent().parent().kill()\n'done'"
+            )
+            it.begin({}, run="cell", source=source)  # its worker dies once; the nanny starts another one
+            assert (await it.over()).value == "done"
+    finally:
+        program.stdin.close()
+        await program.wait()
 
 
 async def test_no_scheduler_at_all_is_an_error_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ class Engine:
         self._failed, self._notes, self._nonce = None, launch.notes, secrets.token_hex(8)
         runner = self._runner = RunnerLife(launch, self._on_frame, room=0, on_dropped=lambda _refs: None)
         self._heard = loop.time()
-        self._say(Open(self._engine, self._given))
+        self._say(Open(self._engine, self.most if self._given else 0))
         watch = loop.create_task(self._watch(runner), name="p2p-watch")
         death = Death("start", 0, "")
         try:
@@ -324,4 +324,9 @@ class Engine:
 
 def conditions(condition: Condition) -> dict[str, Any]:
     """Return what an offer says of an engine, by the names of ``Terms``."""
-    return {"memory": condition.memory, "python": condition.python, "platform": condition.platform}
+    return {
+        "memory": condition.memory,
+        "cores": condition.slots,
+        "python": condition.python,
+        "platform": condition.platform,
+    }

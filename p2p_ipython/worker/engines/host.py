@@ -175,13 +175,18 @@ class _Host:
             self.say(Stays(job))
 
     async def close(self) -> None:
-        """Leave the engine."""
+        """Leave the engine, within a bounded time."""
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._leave(self._client), CLOSING)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._client.close(), CLOSING)
+
+    async def _leave(self, client: Client) -> None:
+        for key in list(self._keys.values()):
+            await client.stop(key)
+        await client.close()
 
 
 def _words(error: BaseException) -> str:

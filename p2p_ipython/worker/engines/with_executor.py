@@ -105,9 +105,7 @@ class ExecutorClient:
         return self._sees
 
     async def close(self) -> None:
-        """See ``client.Client``: stop what runs, and wait until it has ended."""
-        for key in self._futures:
-            (self._folder / key).touch()
+        """See ``client.Client``: wait until what runs has ended."""
         loop, closed = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
