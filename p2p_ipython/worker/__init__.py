@@ -14,5 +14,6 @@
 ``slots``        a slot: gives tasks to a runner, and always has one
 ``runner_life``  one life of a runner
 ``feeding``      the large buffers that a runner holds, and how it gets them
+``engines/``     slots whose tasks a cluster of another kind runs, as dask's
 ``pipe``         frames to and from a runner on the event loop
 """

@@ -148,6 +148,14 @@ async def test_what_is_too_large_for_an_engine_is_refused_in_words(
         assert (await it.call(len, b"small")).value == 5
 
 
+async def test_a_result_too_large_for_an_engine_ends_its_task_in_words(factories: Path) -> None:
+    async with engine("lab:pool") as (_, [it, _]):
+        outcome = await it.call(bytes, frames.MOST + 1)
+        assert outcome.death is not None
+        assert "more than 256 MiB, which is all that an engine carries" in outcome.death.detail
+        assert (await it.call(abs, -1)).value == 1
+
+
 async def test_a_task_whose_buffer_does_not_come_is_given_up(factories: Path) -> None:
     async with engine("lab:pool") as (_, [it, _]):
         from p2p_ipython.task.payload import pack_task

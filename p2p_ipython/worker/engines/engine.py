@@ -141,7 +141,7 @@ class Engine:
 
     def slot(self, listener: SlotListener) -> EngineSlot:
         """Return one more slot, for a listener."""
-        slot = EngineSlot(self, listener, self._settings.output_limit)
+        slot = EngineSlot(self, len(self._slots), listener, self._settings.output_limit)
         self._slots.append(slot)
         return slot
 
@@ -178,8 +178,8 @@ class Engine:
         return self._count
 
     def _key(self, job: int) -> str:
-        """Return a job's name in the engine, which no other host's job has."""
-        return f"p2p-{self._nonce}-{job}"
+        """Return a job's name in the engine, which no other host's job has. It begins with that of its slot."""
+        return f"p2p-{self._nonce}-{self._jobs[job].place}-{job}"
 
     def asked(self, job: int, task: Task, owner: str, refs: Sequence[str]) -> Asked:
         """Return how a job is to be run."""

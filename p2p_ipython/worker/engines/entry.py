@@ -115,10 +115,10 @@ def _is_first(key: str) -> bool:
         return True
     from distributed.utils import sync
 
-    names = ["p2p", key]
-    if sync(worker.loop, worker.scheduler.get_metadata, keys=names, default=False):
+    names = ["p2p", key.rpartition("-")[0]]  # its slot's: so there is one note a slot, and no more
+    if sync(worker.loop, worker.scheduler.get_metadata, keys=names, default=None) == key:
         return False
-    sync(worker.loop, worker.scheduler.set_metadata, keys=names, value=True)
+    sync(worker.loop, worker.scheduler.set_metadata, keys=names, value=key)
     return True
 
 

@@ -153,7 +153,7 @@ class _Host:
         assert self._client is not None
         try:
             result = await self._client.result(data, key)
-            if len(result) > 2 * MOST:
+            if len(result) > MOST + (2 << 20):  # a frame more, and words
                 raise JobLost(f"its result is more than {MOST >> 20} MiB")
         except JobLost as error:
             self.say(Over(job, str(error)[:MAX_DETAIL], error.never))
@@ -202,7 +202,6 @@ def main(scratch: str) -> None:
         for number in range(3):  # what a factory prints is nobody's frame
             os.dup2(null.fileno(), number)
     logging.disable(logging.CRITICAL)
-    sys.path.append(os.getcwd())  # a factory is usually there
     asyncio.run(serve(frames_in, frames_out, scratch))
     os._exit(0)  # threads of a factory's must not keep it
 

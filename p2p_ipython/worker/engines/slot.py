@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
+_MOST = MOST + (4 << 20)
+"""Bytes of a job that may come: those of its task, the last frame over the bound, and words about its end."""
+
 
 @dataclass
 class _Job:
@@ -46,6 +49,7 @@ class _Job:
     reader: FrameReader = field(default_factory=FrameReader)
     waiting: deque[Buffer] = field(default_factory=deque)  # what came while the slot was paused
     parts: ResultParts = field(default_factory=ResultParts)
+    came: int = 0  # bytes
     printed: int = 0
     sent: bool = False
     complete: bool = False
@@ -84,7 +88,9 @@ class Behind(Protocol):
 class EngineSlot:
     """See the module; implements ``slot_base.TaskSlot``. Only its engine makes it."""
 
-    def __init__(self, engine: Behind, listener: SlotListener, output_limit: int) -> None:
+    def __init__(self, engine: Behind, place: int, listener: SlotListener, output_limit: int) -> None:
+        self.place = place
+        """Its number among the slots."""
         self._engine = engine
         self._listener = listener
         self._output_limit = output_limit
@@ -137,8 +143,8 @@ class EngineSlot:
     def resume(self) -> None:
         """See ``TaskSlot``."""
         self._paused = False
-        if self._job is not None:
-            self._pass_on(self._job)
+        if self._job is not None:  # soon: what is passed on may have made room
+            asyncio.get_running_loop().call_soon(self._pass_on, self._job)
 
     async def close(self) -> None:
         """See ``TaskSlot``. What runs ends with the engine's host."""
@@ -163,6 +169,7 @@ class EngineSlot:
     def part(self, body: Buffer) -> None:
         """Take the next bytes that the engine has of the job."""
         if (job := self._job) is not None:
+            job.came += len(body)
             job.waiting.append(body)
             self._pass_on(job)
 
@@ -204,7 +211,11 @@ class EngineSlot:
 
     def _pass_on(self, job: _Job) -> None:
         """Pass on what has come of the job, unless the slot is paused; then end it, if that was all."""
+        if job is not self._job:
+            return
         try:
+            if job.came > _MOST:
+                raise RemoteProtocolError("more bytes of a task than an engine may have")
             while job.waiting and not self._paused:
                 for header, body in job.reader.feed(job.waiting.popleft()):
                     self._on_frame(job, header, body)

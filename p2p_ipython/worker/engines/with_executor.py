@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ START = 120.0
 async def opened(choice: Factory, slots: int, folder: str) -> ExecutorClient:
     """Have the factory make its executor. Raises ``EngineFailed``."""
     name = f"{choice.module}:{choice.name}"
+    sys.path.append(os.getcwd())  # the factory is usually there
     try:
         executor = getattr(import_module(choice.module), choice.name)()
     except Exception as error:
