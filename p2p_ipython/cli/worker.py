@@ -76,6 +76,15 @@ def add(commands: Commands) -> None:
         " files in reach (default: auto, the first that works here; process for the cluster of your own key)",
     )
     parser.add_argument(
+        "--engine",
+        default="",
+        metavar="ENGINE",
+        help="run tasks on a cluster instead of this machine, whose slots are lent as this worker's: dask://HOST:PORT,"
+        " a scheduler of dask's, or module:factory, a function that returns an Executor of concurrent.futures. It is no"
+        " sandbox, so friends need --sandbox process. Memory and processors are its own. Without --slots, it has as"
+        " many as the cluster has threads",
+    )
+    parser.add_argument(
         "--mount",
         action="append",
         default=[],
@@ -163,6 +172,7 @@ def _packages(text: str | None) -> object:
 def _given(options: argparse.Namespace) -> Given:
     """Return the policy: its file, and the options, which win. Raises ``PolicyError``."""
     from p2p_ipython.lending.policy_file import default_path
+    from p2p_ipython.worker.engines.frames import MOST
     from p2p_ipython.worker.keeper import Given
 
     file = options.policy
@@ -193,6 +203,7 @@ def _given(options: argparse.Namespace) -> Given:
             "limits.processes": options.processes,
             "limits.time": options.task_time,
         },
+        most=MOST if options.engine else 0,
     )
 
 
@@ -213,7 +224,7 @@ def _worker(options: argparse.Namespace) -> int:
 
     def ready(name: str, _session: bytes, sandbox: str) -> None:
         walls.append(sandbox)
-        say(f"{name} lends {slots} to {options.cluster}{whom}, in {sandbox}{shared}; Ctrl-C ends it")
+        say(f"{name} lends {slots} to {options.cluster}{whom}, {place.format(sandbox=sandbox)}{shared}; Ctrl-C ends it")
         if sandbox == NO_WALL and options.sandbox:
             say("warning: process is no protection: tasks run as you, with your files in reach")
         elif sandbox != NO_WALL and (closed := left_out()):
@@ -229,14 +240,15 @@ def _worker(options: argparse.Namespace) -> int:
     shares = [text for text in also if text]
     shared = f", with {' and '.join(shares)}" if shares else ""
     whom = f", for {' and '.join(options.only)} only" if options.only else ""
-    slots = plural(policy.slots or 1, "slot")
+    slots = plural(policy.slots or 1, "slot") if policy.slots or not options.engine else "all slots"
+    place = f"by the engine {options.engine}" if options.engine else "in {sandbox}"
     return run(
         run_worker(
             WorkerOptions(
                 board=options.board,
                 cluster=options.cluster,
                 name=options.name,
-                slots=policy.slots or 1,
+                slots=policy.slots or (0 if options.engine else 1),
                 duration=options.duration,
                 identity=options.identity,
                 accept_host_key=options.accept_host_key,
@@ -248,6 +260,7 @@ def _worker(options: argparse.Namespace) -> int:
                 mounts=mounts,
                 network=policy.network,
                 gpu=policy.gpu,
+                engine=options.engine,
                 listen=options.listen,
                 mailbox=options.mailbox,
                 relay=options.relay,

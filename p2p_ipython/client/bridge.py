@@ -457,6 +457,7 @@ class Bridge:
             task.data.segments if task.data is not None else (),
             task.timeout,
             task.packages,
+            task.once,
         )
         link.send(frame.header(), task.inline)
         if action.missing:

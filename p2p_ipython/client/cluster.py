@@ -117,6 +117,11 @@ class Cluster(TakesOptions):
         """
         return self._core.slots
 
+    @property
+    def _max_workers(self) -> int:
+        """How many tasks libraries that use any executor keep under way, as dask does; workers may still come."""
+        return max(self._core.slots, os.cpu_count() or 1)
+
     def wait_for_workers(self, count: int = 1, timeout: float | None = None) -> None:
         """Return once ``count`` workers are here. Raises ``TimeoutError`` when they aren't after ``timeout`` seconds.
 

@@ -330,7 +330,7 @@ class ClusterCore:
                     slots=worker.terms.slots,
                     busy=min(len(worker.tasks), worker.terms.slots),
                     python=worker.terms.python,
-                    platform=worker.terms.platform,
+                    platform=worker.terms.machine,
                     link=link.kind if link is not None else "",
                     rtt=link.rtt if link is not None else None,
                     done=worker.done,

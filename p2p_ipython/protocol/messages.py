@@ -53,6 +53,7 @@ NO_WALL = "process"
 """The sandbox that protects from nothing. An offer that names none, as those of earlier versions, has this one."""
 
 _WHY = re.compile(r"(?:[a-z-]{1,16})?")
+_ENGINE = re.compile(rf"(?:{TAG.pattern})?")
 
 _PRINT = "SHA256:"
 _DIGEST = re.compile(r"[A-Za-z0-9+/]{43}")
@@ -92,6 +93,7 @@ WHY: Mapping[str, str] = {
     "asking": "its lender is asked",
     "no": "its lender has said no",
     "packages": "it installs no such packages",
+    "engine": "its engine is away",
 }
 """A lender's reasons to take nothing for now, or not this task: word on the wire → for people."""
 
@@ -114,7 +116,8 @@ class Terms:
     ``edition`` rises when the lender has changed conditions or answered a question: a task that was refused under
     another one may be sent again. ``task_memory``: the most bytes of memory that one task may use; 0 if unknown.
     ``packages``: whose tasks may have packages installed, in a word of packages.py; "": nobody's, as those of earlier
-    versions.
+    versions. ``engine``: what runs the tasks in place of this machine, in a word; "": nothing does. Memory and
+    processors are the engine's own, and what tasks print comes at their end.
     """
 
     slots: int
@@ -135,6 +138,7 @@ class Terms:
     edition: int = 0
     task_memory: int = 0
     packages: str = ""
+    engine: str = ""
 
     @property
     def cards_each(self) -> int:
@@ -145,6 +149,13 @@ class Terms:
     def walled(self) -> bool:
         """Whether tasks run in a sandbox."""
         return self.sandbox != NO_WALL
+
+    @property
+    def machine(self) -> str:
+        """Its platform; and the engine, if one runs the tasks, with what is different there."""
+        if not self.engine:
+            return self.platform
+        return f"{self.platform} (engine {self.engine}: memory and cores are its own; output comes at the end)"
 
     @property
     def pause(self) -> str:
@@ -405,6 +416,7 @@ def _terms(fields: Any) -> Terms:
         edition=_whole(fields, "edition") if "edition" in fields else 0,
         task_memory=_whole(fields, "task_memory") if "task_memory" in fields else 0,
         packages=_word(fields, "packages", _WHY, ""),
+        engine=_word(fields, "engine", _ENGINE, ""),
     )
 
 
@@ -435,7 +447,10 @@ def _offer(terms: Terms) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _CONDITIONS}
 
 
-_CONDITIONS = (*("only", "tags", "paused", "cards", "not_for", "input", "why", "edition", "task_memory", "packages"),)
+_CONDITIONS = (
+    *("only", "tags", "paused", "cards", "not_for", "input", "why", "edition"),
+    *("task_memory", "packages", "engine"),
+)
 
 
 def _object(text: bytes) -> dict[str, Any]:

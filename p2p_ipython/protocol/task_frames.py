@@ -190,6 +190,7 @@ class Task(Frame):
     values, which the payload refers to. In the body are the inline segments of the payload, ``data`` and ``around``.
     ``timeout``: seconds from its start after which the worker ends it; 0: never.
     ``packages``: requirements of what is to be installed for it (packages.py).
+    ``once``: no second run is to begin, also where the worker's engine begins lost ones again by itself.
     """
 
     kind: ClassVar[str] = "task"
@@ -207,6 +208,7 @@ class Task(Frame):
     data: tuple[Segment, ...] = ruled(SEGMENTS, default=())
     timeout: float = ruled(SECONDS, default=0.0)
     packages: tuple[str, ...] = ruled(REQUIREMENTS, default=())
+    once: bool = ruled(FLAG, default=False)
 
     @property
     def all_segments(self) -> tuple[Segment, ...]:

@@ -78,10 +78,12 @@ class Death:
     system killed it when memory ran out, or it used more than it may), "disk" (it wrote more than it may), "processes"
     (it had more than it may), "time" (it ran longer than its lender lets it), "timeout" (it ran longer than its client
     lets it), "cancelled" (it didn't heed an interrupt, so we killed it), "protocol" (it broke the protocol, so we
-    killed it) or "start" (it never became ready).
+    killed it), "start" (it never became ready) or "engine" (the engine that ran it has lost it; see worker/engines/).
     """
 
-    kind: Literal["exit", "signal", "memory", "disk", "processes", "time", "timeout", "cancelled", "protocol", "start"]
+    kind: Literal[
+        "exit", "signal", "memory", "disk", "processes", "time", "timeout", "cancelled", "protocol", "start", "engine"
+    ]
     code: int
     detail: str
 

@@ -15,5 +15,6 @@
 ``environments`` packages that tasks ask for, installed once a member and list; ``installer``: by uv, from ``index``
 ``runner_life``  one life of a runner
 ``feeding``      the large buffers that a runner holds, and how it gets them
+``engines/``     slots whose tasks a cluster of another kind runs, as dask's
 ``pipe``         frames to and from a runner on the event loop
 """

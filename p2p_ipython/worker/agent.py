@@ -121,6 +121,8 @@ class Agent:
         self._closed = False
         self._on_expelled = on_expelled
         self._keeper = keeper or NoLender()
+        self._lender_pauses: str | None = None  # why; None: nothing does
+        self._engine_pauses: str | None = None
 
     # -- the beginning and the end --
 
@@ -137,11 +139,24 @@ class Agent:
 
     def pause(self, why: str = "") -> None:
         """Take no task until ``resume``; what runs goes on. The others hear of it, and of the reason, at once."""
-        self._act(self.machine.pause(self._loop.time(), why))
+        self._lender_pauses = why
+        self._pause_or_resume()
 
     def resume(self) -> None:
-        """Take tasks again."""
-        self._act(self.machine.resume(self._loop.time()))
+        """Take tasks again, unless the engine can't."""
+        self._lender_pauses = None
+        self._pause_or_resume()
+
+    def engine_changed(self, slots: int, **conditions: Any) -> None:
+        """Note how many slots the engine behind this worker has now; 0: it can take nothing."""
+        self._engine_pauses = "engine" if not slots else None
+        self.amend(slots=max(1, slots), **conditions)
+        self._pause_or_resume()
+
+    def _pause_or_resume(self) -> None:
+        why = self._lender_pauses if self._lender_pauses is not None else self._engine_pauses
+        now = self._loop.time()
+        self._act(self.machine.pause(now, why) if why is not None else self.machine.resume(now))
 
     def amend(self, **conditions: Any) -> None:
         """Change conditions of the offer, and cut the links of clients whom it is no longer for."""
@@ -262,7 +277,9 @@ class Agent:
             self.complaints.about(whose, "a runner ended while it ran a task: %s", death.detail)
         # Signal 9 comes from outside the task, and a runner that broke the protocol or never started is ours to
         # answer for: another worker may do better. What the task does by itself, it would do there, too.
-        killed = death.kind in ("protocol", "start") or (death.kind == "signal" and death.code == signal.SIGKILL)
+        killed = death.kind in ("protocol", "start", "engine") or (
+            death.kind == "signal" and death.code == signal.SIGKILL
+        )
         self._keeper.over(self._numbers[slot], "lost" if killed else "died")
         number, now, what = self._numbers[slot], self._loop.time(), _TIME_IS_UP.get(death.kind, "died")
         self._act(self.machine.slot_died(number, killed=killed, detail=death.detail, now=now, what=what))

@@ -64,19 +64,26 @@ _AT_START = ("slots", "network", "gpu", "mounts", "limits")
 
 @dataclass(frozen=True)
 class Given:
-    """A policy, its file (None: there is none), and the options that win over it."""
+    """A policy, its file (None: there is none), and the options that win over it.
+
+    ``most``: bytes that one task may bring at most, whatever the two say; 0 for any number.
+    """
 
     policy: Policy = field(default_factory=Policy)
     file: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    most: int = 0
 
     @classmethod
-    def read(cls, file: Path | None, options: Mapping[str, Any]) -> Given:
+    def read(cls, file: Path | None, options: Mapping[str, Any], most: int = 0) -> Given:
         """Read the file, if one is given, and apply the options. Raises ``PolicyError``."""
         base = load(file) if file is not None else Policy()
         if options.get("ask") and base.who == "all":
             base = replace(base, who="known")  # unless the file names members, or an option says more
-        return cls(amended(base, options), file, options)
+        policy = amended(base, options)
+        if most:
+            policy = replace(policy, input=min(policy.input or most, most))
+        return cls(policy, file, options, most)
 
 
 class Lent(Protocol):
@@ -252,7 +259,7 @@ class Keeper(NoLender):
         seen.stamps = self._look_at_files()
         if seen.stamps[0] != stamps[0]:
             try:
-                seen.policy = Given.read(self._given.file, self._given.options).policy
+                seen.policy = Given.read(self._given.file, self._given.options, self._given.most).policy
             except PolicyError as error:
                 seen.words.append(f"the policy is not read anew: {error.message} (the last good one stays)")
         if seen.stamps[1] != stamps[1] and self._known_file is not None:

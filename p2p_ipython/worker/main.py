@@ -26,6 +26,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError, NotAdmitted
 from p2p_ipython.lending.control import Control
 from p2p_ipython.lending.known import KnownMembers
+from p2p_ipython.lending.policy import Policy
 from p2p_ipython.lending.record import LendingLog
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.loop import adopt, disown
@@ -34,11 +35,14 @@ from p2p_ipython.members.operations import find_title
 from p2p_ipython.members.profiles import Profiles
 from p2p_ipython.members.way import Way
 from p2p_ipython.protocol.messages import MAX_ONLY, MAX_TAGS, NO_WALL, TAG, Terms
+from p2p_ipython.protocol.plain import count
 from p2p_ipython.protocol.roster import is_fingerprint, is_title
 from p2p_ipython.sandbox.graphics import find, kinds
 from p2p_ipython.sandbox.launch import WITH_MOUNTS, LaunchOptions, Mount
 from p2p_ipython.worker.agent import Agent
 from p2p_ipython.worker.consent import Ask
+from p2p_ipython.worker.engines.choice import check, read_choice
+from p2p_ipython.worker.engines.engine import Condition, Engine, conditions
 from p2p_ipython.worker.environments import Environments
 from p2p_ipython.worker.hand import Hand
 from p2p_ipython.worker.installer import Installer, find_uv, missing_words
@@ -77,6 +81,7 @@ class WorkerOptions:
     ``given``: the lender's policy, whose who and tags win over ``only`` and ``tags``. None is for a worker that another
     program has started for itself: it keeps no log, and hears no commands.
     ``mounts``: see ``mounts.py``.
+    ``engine``: what runs tasks in place of this machine, see ``engines/choice.py``; "" for nothing.
     ``network``: whether tasks have the internet. ``gpu``: whether they have this machine's graphics cards.
     """
 
@@ -102,6 +107,7 @@ class WorkerOptions:
     mounts: tuple[Mount, ...] = ()
     network: bool = False
     gpu: bool = False
+    engine: str = ""
     given: Given | None = None
 
 
@@ -141,19 +147,33 @@ async def run_worker(
 
     access = (await _access(options)).reached_at(options.mailbox, options.relay)
     membership = access.membership(await asyncio.to_thread(access.session, "worker"))
-    launches = await asyncio.to_thread(_launches, options, membership.standing)
-    sandbox = await choose(
-        options.sandbox, lends_to_others=membership.standing.shared, options=launches[0], settings=options.settings
-    )
-    if sandbox == NO_WALL and not membership.standing.shared:
-        launches = [_of_ones_own(each) for each in launches]
-    environments = _environments(membership, sandbox)
+    engine = await _engine(options, membership.standing)
+    environments: Environments | None = None
+    if engine is not None:
+        sandbox, launches = NO_WALL, []
+    else:
+        launches = await asyncio.to_thread(_launches, options, membership.standing)
+        sandbox = await choose(
+            options.sandbox, lends_to_others=membership.standing.shared, options=launches[0], settings=options.settings
+        )
+        if sandbox == NO_WALL and not membership.standing.shared:
+            launches = [_of_ones_own(each) for each in launches]
+        environments = _environments(membership, sandbox)
     installs: Literal["none", "own", "all"] = "none"
     if environments is not None:
         installs = "own" if sandbox == NO_WALL else "all"
     keeper = await _keeper(options, membership, told, ask, installs)
     worker = _Worker(
-        options, access, membership, launches, sandbox, environments=environments, expelled=expelled, keeper=keeper
+        options,
+        access,
+        membership,
+        launches,
+        sandbox,
+        environments=environments,
+        expelled=expelled,
+        keeper=keeper,
+        engine=engine,
+        told=told,
     )
     hand = _hand(options, worker, keeper, told)
     control = Control(hand.heed) if hand is not None else None
@@ -194,6 +214,8 @@ async def run_worker(
                 await control.close()
             await worker.agent.close(farewell=options.farewell)
     finally:
+        if engine is not None:
+            await engine.close()
         disown()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
@@ -237,6 +259,17 @@ async def _keeper(
         told(f"no packages are installed for tasks: {missing_words()}")
     await asyncio.to_thread(keeper.prepare, standing.roster)
     return keeper
+
+
+async def _engine(options: WorkerOptions, standing: Standing) -> Engine | None:
+    """Start the engine's host, if there is to be one. Raises ``ConfigError``."""
+    if not options.engine:
+        return None
+    given = options.given.policy if options.given is not None else Policy()
+    check(read_choice(options.engine), given, sandbox=options.sandbox, lends_to_others=standing.shared)
+    engine = Engine(options.engine, options.slots, options.settings)
+    await engine.open()
+    return engine
 
 
 def _hand(options: WorkerOptions, worker: _Worker, keeper: Keeper | None, told: Callable[[str], None]) -> Hand | None:
@@ -365,13 +398,15 @@ class _Worker:
         environments: Environments | None,
         expelled: Callable[[str], None],
         keeper: Keeper | None,
+        engine: Engine | None = None,
+        told: Callable[[str], None],
     ) -> None:
         settings = options.settings
         only, tags = for_whom(options.only, membership.standing), check_tags(options.tags)
         self.membership = membership
         self.name = membership.standing.name
         terms = Terms(
-            slots=options.slots,
+            slots=engine.most if engine is not None else options.slots,
             free=0,
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             platform=f"{platform.system()} {platform.machine()}",
@@ -381,7 +416,8 @@ class _Worker:
             only=only,
             tags=tags,
             sandbox=sandbox,
-            task_memory=min(launch.memory for launch in launches),
+            task_memory=min((launch.memory for launch in launches), default=0),
+            engine=read_choice(options.engine).word if engine is not None else "",
             cards=kinds(card for launch in launches if launch.graphics is not None for card in launch.graphics.cards),
             packages="any" if environments is not None else "",  # a keeper knows better
         )
@@ -398,14 +434,30 @@ class _Worker:
                 board=lambda: machine_of(membership.board),
                 own=lambda: own_places(access, membership.board),
             ),
-            make_slot=lambda agent: Slot(next(slots), agent, settings, mechanism=sandbox, environments=environments),
+            make_slot=lambda agent: (
+                engine.slot(agent)
+                if engine is not None
+                else Slot(next(slots), agent, settings, mechanism=sandbox, environments=environments)
+            ),
             on_expelled=expelled,
             keeper=keeper or NoLender(),
         )
+        self._engine, self._told, self._words = engine, told, ""
 
     async def join(self) -> None:
         await self.membership.join()
+        if self._engine is not None:
+            self._engine.on_change = self._engine_changed
+            self._engine_changed(self._engine.condition)
         self.agent.begin()
+
+    def _engine_changed(self, condition: Condition) -> None:
+        """Have the offer, and the lender, know how the engine stands."""
+        self.agent.engine_changed(condition.slots, **conditions(condition))
+        if condition.words != self._words:
+            self._words = condition.words
+            words = f"the engine is lost: {condition.words}; it is tried again" if self._words else ""
+            self._told(words or f"the engine is there again, with {count(condition.slots, 'slot')}")
 
 
 def _of_ones_own(launch: LaunchOptions) -> LaunchOptions:

@@ -66,6 +66,11 @@ class PipeWriter:
             finally:
                 self._waiting = None
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the pipe has not taken yet."""
+        return self._size
+
     def close(self) -> None:
         """Drop what wasn't written and close the descriptor. Idempotent."""
         if not self.closed:
