@@ -194,6 +194,47 @@ def test_joblib_knows_the_cluster_and_an_interrupt_ends_its_calls(nb: Notebook) 
     assert nb.run("%%p2p --wait\n1").value == "1"
 
 
+def test_a_second_interrupt_of_a_wait_returns_at_once_and_the_task_is_stopped_all_the_same(nb: Notebook) -> None:
+    stubborn = (
+        "import time\nprint('it runs')\nwhile True:\n    try: time.sleep(600)\n    except BaseException: print('no')"
+    )
+    cell = nb.start(f"%%p2p --wait --label slow\n{stubborn}")
+    nb.until(lambda: "it runs" in cell.text)
+    nb.manager.interrupt_kernel()
+    nb.until(lambda: "stopping on worker-" in (cell.status_line or ""))
+    assert not cell.idle
+    nb.manager.interrupt_kernel()
+    nb.until(lambda: cell.idle)
+    assert cell.error is not None
+    last = cell.error["traceback"][-1]
+    assert last.endswith(("the task was cancelled", ", and cancelled once it has ended there"))
+    assert nb.run("import concurrent.futures\nconcurrent.futures.wait([_p2p], 60)\n_p2p.cancelled()").value == "True"
+
+
+def test_interrupting_a_result_ends_the_wait_only_and_says_how_to_stop_the_task(nb: Notebook) -> None:
+    started = nb.run("%%p2p slow\nimport time\nprint('it runs')\ntime.sleep(600)")
+    nb.until(lambda: "it runs" in started.text)
+    cell = nb.start("print('here')\nslow.result()")
+    nb.until(lambda: "here" in cell.text)
+    nb.manager.interrupt_kernel()
+    nb.until(lambda: cell.idle)
+    assert cell.error is not None
+    assert cell.error["ename"] in ("Interrupted", "KeyboardInterrupt")
+    assert "slow goes on (on worker-" in cell.error["traceback"][-1]
+    assert cell.error["traceback"][-1].endswith("; its cancel() stops it")
+    assert nb.run("slow.done(), slow.cancel()").value == "(False, True)"
+
+
+def test_a_timeout_is_an_option_of_a_cell(nb: Notebook) -> None:
+    error = nb.run("%%p2p --wait --timeout 2s\nimport time\ntime.sleep(600)").error
+    assert error is not None
+    assert error["ename"] == "TaskTimeout"
+    assert "it ran for 2 s, which is its timeout" in error["traceback"][0]
+    wrong = nb.run("%%p2p --timeout soon\n1").error
+    assert wrong is not None
+    assert "'soon' is not a duration such as 90s, 30m, 2h or 14d" in wrong["evalue"]
+
+
 def test_what_can_not_travel_is_said_before_anything_is_sent(nb: Notebook) -> None:
     nb.run("import threading\nlock = threading.Lock()\nn = len(cluster._core.store)\n_p2p = None")
     expected = {

@@ -194,6 +194,32 @@ def test_closing_cancels_what_waits() -> None:
     assert all(future.cancelled() for future in futures)
 
 
+def test_a_task_that_is_cancelled_in_the_moment_in_which_it_is_to_be_sent_never_leaves() -> None:
+    async def work() -> None:
+        async with Rehearsal(workers=1) as cluster:
+            assert await cluster.submit(pow, 2, 2) == 4
+            whole, ran = cluster.client._send, list[int]()
+
+            def cancelled_just_before(action: Any) -> None:
+                assert future.cancel()
+                whole(action)
+
+            cluster.client._send = cancelled_just_before  # type: ignore[method-assign]
+            future = cluster.submit(ran.append, 1)
+            with pytest.raises(asyncio.CancelledError):
+                await future
+            await asyncio.sleep(0)
+            cluster.client._send = whole  # type: ignore[method-assign]
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            assert await cluster.submit(pow, 2, 3) == 8
+            assert loop.time() - begun < 1, "no slot waits for the end of what never began"
+            assert set(cluster.client.machine.counts().values()) == {0}
+            assert ran == []
+
+    run(work())
+
+
 def test_leaving_hands_waiting_tasks_to_others() -> None:
     async def work() -> None:
         async with Rehearsal(workers=2) as cluster:
