@@ -15,11 +15,13 @@ import pytest
 
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.inflow import FULL, TaskOutput
 from p2p_ipython.client.lazy import WORDS
 from p2p_ipython.client.options import Options
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import CaptureError, ConfigError, TaskDied
+from p2p_ipython.protocol.task_frames import Output
 from tests.client.test_personal_cluster import PATIENCE, until
 
 
@@ -346,3 +348,16 @@ def test_a_cluster_that_is_shut_down_waits_for_no_lazy_task() -> None:
         future = cluster.options(lazy=True).submit(abs, -3)
     with pytest.raises(concurrent.futures.CancelledError, match="before its value was asked for"):
         future.result(PATIENCE)
+
+
+def test_output_of_many_attempts_is_bounded_and_its_end_is_said_once() -> None:
+    output = TaskOutput(limit=1000)
+    frame = Output("t", 1, "stream", "stdout")
+    shown = []
+    for _attempt in range(10_000):
+        shown.append(output.take(frame, b"x" * 1000))
+        output.restart()
+    texts = [message["text"] for message in shown if message is not None]
+    assert texts[-1] == FULL
+    assert sum(text == FULL for text in texts) == 1
+    assert sum(map(len, texts)) < 2000 + (2 << 20)
