@@ -142,8 +142,8 @@ class ClusterCore:
         ``options``.
         """
         try:
-            task = self.surroundings.noted(task, seed=seed, env=env, files=files)
-            task = self.surroundings.around(task, self.store, modules=modules)
+            task = self.surroundings.noted(task, seed=seed, env=env)
+            task = self.surroundings.around(task, self.store, files=files, modules=modules)
             return self.submitted.take(Frozen(task), sink, options)
         except BaseException:
             self.store.unpin(task.large)
