@@ -287,7 +287,6 @@ class P2PMagics(TaskDefaults, Magics):
         files = files_named(separated(options.file))
         env = separated(options.env)
         task_options = options_in(options, self.default_options(self._ip.user_ns), self._ip.user_ns)
-        cluster._core.check_places(task_options.on)
         seed = None if task_options.seed is None else seed_of(task_options.seed, 0)
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
@@ -395,6 +394,7 @@ class P2PMagics(TaskDefaults, Magics):
         from p2p_ipython.task.task import task_of
 
         cluster = self._connected()
+        cluster._core.check_places(options.on)
         task = task_of(
             captured,
             cluster._core.store,

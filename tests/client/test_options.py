@@ -234,6 +234,21 @@ def test_other_errors_are_raised_at_once(cluster: Cluster, tmp_path: Path) -> No
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(("retry_on", "runs"), [(Exception, 1), (TaskDied, 2)])
+def test_a_task_that_ends_its_process_is_tried_again_if_that_is_asked_for(
+    cluster: Cluster, tmp_path: Path, retry_on: type[Exception], runs: int
+) -> None:
+    def dies() -> None:
+        import os
+
+        (tmp_path / str(len(list(tmp_path.iterdir())))).touch()
+        os._exit(3)
+
+    with pytest.raises(TaskDied):
+        cluster.options(retries=1, retry_on=retry_on).submit(dies).result(PATIENCE)
+    assert len(list(tmp_path.iterdir())) == runs
+
+
 def test_an_element_of_a_map_that_raises_is_tried_again_alone(cluster: Cluster, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / str(number)).mkdir()
