@@ -27,6 +27,7 @@ from p2p_ipython.client.opening import join
 from p2p_ipython.client.options import Options, TakesOptions
 from p2p_ipython.client.printing import DRAIN, printed
 from p2p_ipython.client.status import ClusterStatus
+from p2p_ipython.client.task_options import checked
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import UsageError
 from p2p_ipython.loop import background
@@ -171,7 +172,7 @@ class Cluster(TakesOptions):
         >>> once == again
         True
         """
-        return self.options(seed=seed)
+        return self.options(seed=checked(seed))
 
     def map(
         self,

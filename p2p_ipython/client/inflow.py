@@ -44,6 +44,9 @@ MESSAGES, EACH = 1000, 64
 """Messages of output of one task: so many, and one more for each ``EACH`` bytes of the limit. A runner sends half."""
 
 
+FULL = "\n[What the task prints from here on is too much to be kept.]\n"
+
+
 class Receiver(Protocol):
     """Takes what workers have sent: the bridge."""
 
@@ -216,13 +219,15 @@ def _over(size: int, most: int) -> TaskFailure:
 class TaskOutput:
     """The output of one task while it comes: frames become messages, as long as they are within ``limit`` bytes.
 
-    The runner stops at the limit and says so. Only a worker that misbehaves sends much more, which is dropped.
+    The runner stops at the limit and says so. Only a worker that misbehaves sends much more of one attempt. What comes
+    of all attempts together beyond twice the limit is dropped, and a line says so.
     """
 
     def __init__(self, limit: int) -> None:
         self._most = 2 * limit + MAX_BODY
         self._most_messages = MESSAGES + limit // EACH
         self._size = self._count = 0
+        self._full = False
         self._partial = bytearray()
         self.line = ""
         """The last line of it, if that is unfinished."""
@@ -236,7 +241,8 @@ class TaskOutput:
         self._size += len(body)
         self._count += 1
         if self._size > self._most or self._count > self._most_messages:
-            return None
+            first, self._full = not self._full, True
+            return {"kind": "stream", "name": "stderr", "text": FULL} if first else None
         if output.more:
             self._partial += body
             return None

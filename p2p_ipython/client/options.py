@@ -55,9 +55,10 @@ class TakesOptions(concurrent.futures.Executor):
         """Return an executor for this cluster for whose tasks these options hold; of a view, besides its own.
 
         ``label``: their name in lists. ``retries``: a task that raises runs again up to so many times, on any worker;
-        ``retry_on``: only after errors of these classes (default: ``Exception``). ``timeout``: seconds that a task may
-        run, or a text as "5m". ``once``: a task is never started a second time, even if its worker is lost.
-        ``priority``: a whole number; of the tasks that wait here, the highest go first. ``seed``: as in ``seeded``.
+        ``retry_on``: only after errors of these classes (default: ``Exception``). A task that ends its process is tried
+        again only if ``TaskDied`` of ``p2p_ipython.errors`` is named. ``timeout``: seconds that a task may run, or a
+        text as "5m". ``once``: a task is never started a second time, even if its worker is lost. ``priority``: a whole
+        number; of the tasks that wait here, the highest go first. ``seed``: as in ``seeded``.
 
         A task waits until a worker is there that has what it needs: ``on`` names members (of a cluster of friends) or
         workers, ``tags`` words that the worker has, ``memory`` bytes for the task (or "2G"), ``gpus`` graphics cards.

@@ -332,9 +332,7 @@ class P2PMagics(TaskDefaults, Magics):
         files = files_named(separated(options.file))
         env = separated(options.env)
         chosen_options = options_in(options, self.default_options(self._ip.user_ns), self._ip.user_ns)
-        cluster._core.check_places(chosen_options.on)
         seed = None if chosen_options.seed is None else seed_of(chosen_options.seed, 0)
-        captured = self._captured(cell, travelling, many.given if many is not None else {})
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
         label = chosen_options.label or name or f"In[{self._ip.displayhook.prompt_count}]"
@@ -459,6 +457,7 @@ class P2PMagics(TaskDefaults, Magics):
         from p2p_ipython.task.task import task_of
 
         cluster = self._connected()
+        cluster._core.check_places(options.on)
         task = task_of(
             captured,
             cluster._core.store,

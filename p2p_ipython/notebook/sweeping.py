@@ -66,6 +66,7 @@ class Many:
         more: dict[str, Any] = {"options": options, "asked": asked, "names": names, "files": files}
         more |= {"modules": modules, "env": tuple(env), "cell": cell}
         core = cluster._core
+        core.check_places(options.on)
         if self._settings is not None:
             return sweep_of(core, captured, self._settings, label=called, word=label, **more)
         if core.local is not None:

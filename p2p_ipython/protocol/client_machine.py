@@ -614,7 +614,8 @@ class ClientMachine:
             self._placement.took(task.spec.kind, result.seconds)
         worker.done += 1
         failure, spec = result.failure, task.spec
-        if failure is not None and task.retried < spec.retries and is_among(failure, spec.retry_on):
+        wanted = task.state in (TaskState.SENT, TaskState.RUNNING) and task.retried < spec.retries
+        if failure is not None and wanted and is_among(failure, spec.retry_on):
             self._retry(task, error_words(failure))
             return
         state = TaskState.DONE if result.ok else TaskState.FAILED

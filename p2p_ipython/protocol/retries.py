@@ -17,16 +17,16 @@ ANY_ERROR = ("builtins.Exception",)
 """The class, in the form of its name in failures, of the errors after which a task runs again unless it says more."""
 
 _OURS = {
-    "died": "p2p_ipython.errors.TaskDied",
-    "interrupted": "p2p_ipython.errors.TaskDied",
-    "missing": "p2p_ipython.errors.NameMissing",
-    "packages": "p2p_ipython.errors.NotInstalled",
-    "timeout": "p2p_ipython.errors.TaskTimeout",
-    "task_time": "p2p_ipython.errors.TaskTimeout",
-    "stopped": "p2p_ipython.errors.StoppedByLender",
-    "unpicklable": "p2p_ipython.errors.ResultNotPicklable",
+    "died": ("p2p_ipython.errors.TaskDied",),
+    "interrupted": ("p2p_ipython.errors.TaskDied",),
+    "missing": ("p2p_ipython.errors.NameMissing",),
+    "packages": ("p2p_ipython.errors.NotInstalled",),
+    "stopped": ("p2p_ipython.errors.StoppedByLender",),
+    "timeout": ("p2p_ipython.errors.TaskTimeout", "builtins.TimeoutError"),
+    "task_time": ("p2p_ipython.errors.TaskTimeout", "builtins.TimeoutError"),
+    "unpicklable": ("p2p_ipython.errors.ResultNotPicklable",),
 }
-"""The class of the error that ``result()`` raises for each other kind of failure."""
+"""The classes of the error that ``result()`` raises for each other kind of failure."""
 
 
 def is_among(failure: TaskFailure, classes: Collection[str]) -> bool:
@@ -35,7 +35,7 @@ def is_among(failure: TaskFailure, classes: Collection[str]) -> bool:
     A kind of failure that no exception of the task's is counts only under its own class, never as an ``Exception``.
     """
     if failure.what != "exception":
-        return _OURS.get(failure.what, "p2p_ipython.errors.TaskError") in classes
+        return any(name in classes for name in (*_OURS.get(failure.what, ()), "p2p_ipython.errors.TaskError"))
     return failure.class_name in classes or any(base in classes for base in failure.bases)
 
 

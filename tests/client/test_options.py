@@ -15,11 +15,13 @@ import pytest
 
 import p2p_ipython
 from p2p_ipython.client.cluster import Cluster
+from p2p_ipython.client.inflow import FULL, TaskOutput
 from p2p_ipython.client.lazy import WORDS
 from p2p_ipython.client.options import Options
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import CaptureError, ConfigError, TaskDied
+from p2p_ipython.protocol.task_frames import Output
 from tests.client.test_personal_cluster import PATIENCE, until
 
 
@@ -232,6 +234,21 @@ def test_other_errors_are_raised_at_once(cluster: Cluster, tmp_path: Path) -> No
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(("retry_on", "runs"), [(Exception, 1), (TaskDied, 2)])
+def test_a_task_that_ends_its_process_is_tried_again_if_that_is_asked_for(
+    cluster: Cluster, tmp_path: Path, retry_on: type[Exception], runs: int
+) -> None:
+    def dies() -> None:
+        import os
+
+        (tmp_path / str(len(list(tmp_path.iterdir())))).touch()
+        os._exit(3)
+
+    with pytest.raises(TaskDied):
+        cluster.options(retries=1, retry_on=retry_on).submit(dies).result(PATIENCE)
+    assert len(list(tmp_path.iterdir())) == runs
+
+
 def test_an_element_of_a_map_that_raises_is_tried_again_alone(cluster: Cluster, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / str(number)).mkdir()
@@ -346,3 +363,16 @@ def test_a_cluster_that_is_shut_down_waits_for_no_lazy_task() -> None:
         future = cluster.options(lazy=True).submit(abs, -3)
     with pytest.raises(concurrent.futures.CancelledError, match="before its value was asked for"):
         future.result(PATIENCE)
+
+
+def test_output_of_many_attempts_is_bounded_and_its_end_is_said_once() -> None:
+    output = TaskOutput(limit=1000)
+    frame = Output("t", 1, "stream", "stdout")
+    shown = []
+    for _attempt in range(10_000):
+        shown.append(output.take(frame, b"x" * 1000))
+        output.restart()
+    texts = [message["text"] for message in shown if message is not None]
+    assert texts[-1] == FULL
+    assert sum(text == FULL for text in texts) == 1
+    assert sum(map(len, texts)) < 2000 + (2 << 20)

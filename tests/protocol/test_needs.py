@@ -294,6 +294,9 @@ def test_a_late_result_of_an_attempt_before_costs_no_retry() -> None:
         ("died", "", ("builtins.Exception",), False),
         ("died", "", ("p2p_ipython.errors.TaskDied",), True),
         ("stopped", "p2p_ipython.errors.StoppedByLender", ("builtins.Exception",), False),
+        ("died", "", ("p2p_ipython.errors.TaskError",), True),
+        ("timeout", "", ("builtins.TimeoutError",), True),
+        ("timeout", "", ("builtins.Exception",), False),
         ("something of a later version", "", ("builtins.Exception",), False),
     ],
 )
