@@ -86,7 +86,7 @@ def test_many_futures_give_lists_tables_and_bars(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     executed = cells(tmp_path / "to" / "05-futures.ipynb")
     assert errors(executed) == []
-    assert "scores: 40 of 40 done in" in shown(executed, "values = await scores")
+    assert "scores: 40 of 40 done in" in shown(executed, "%%p2p scores")
     assert "(40, {'wrong':" in shown(executed, "values = await scores")
     assert "degree 2 alpha 0.01" in shown(executed, "scores[7].replay()")
     assert "best: {'degree':" in shown(executed, "async for setting, value in scores")
@@ -95,7 +95,7 @@ def test_many_futures_give_lists_tables_and_bars(tmp_path: Path) -> None:
     assert "['A', 'B', 'C']" in shown(executed, "texts.again_failed()")
     assert "[True, True]" in shown(executed, "places --all --wait")
     assert "(1999, 2000.0, 2000.0, 'walking')" in shown(executed, "walk.progress.done")
-    assert "(278, 17647)" in shown(executed, "max(zip(")
+    assert "(278, 17673)" in shown(executed, "max(zip(")
     assert "([1, 2, 4, 8, 16], [1, 2, 4, 8, 16])" in shown(executed, "as_completed(futures)")
     nothing_is_left(tmp_path, "tmp*")
 

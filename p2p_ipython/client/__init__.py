@@ -13,6 +13,9 @@ How it works::
     submitted    the futures of what was submitted, between their users and the bridge
     inputs       tasks that wait for futures among their arguments
     frozen       tasks that are kept, to run again
+    sweep        the futures of a cell that runs for many settings, or on each worker
+    mapping      calls for many elements, in tasks that take long enough
+    groups       tasks that belong together: counts and an estimate
     opening      the ways into a cluster: this machine, your own board, friends
     local        a personal cluster: a board and workers as child processes
     knocking     asks to join a shared cluster
@@ -29,6 +32,9 @@ What people see::
 
     display      what a stranger's output may show
     printing     prints the output of tasks
+    progress     how far a task is, as it says
+    completing   futures and values as they are ready, also for ``async for``
+    bars         bars for programs and terminals
     status       a cluster's state as text and HTML
     table        the journal as a table
     timeline     a picture of where time went

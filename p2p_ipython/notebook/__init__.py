@@ -14,6 +14,8 @@
 ``output``                puts the output of a task under the cell that submitted it, in each kind of front end
 ``shell_words``           which magics of a cell mean the worker's shell
 ``status_line``           the line under that cell: what it says, and when it is updated
+``group_line``            the line of tasks that belong together: a bar, counts, an estimate
+``sweeping``, ``each``    ``%%p2p --each`` and ``--all``: many tasks of one cell
 ``card``, ``card_widget``  the card that replaces the line of a task that takes a while
 ``notice``                a text under a cell, with buttons to answer guests
 ``comms``                 comms and widgets that a front end can reach while a cell computes
