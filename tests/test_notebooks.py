@@ -100,6 +100,27 @@ def test_scikit_learn_finds_on_workers_what_it_finds_here(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_many_futures_give_lists_tables_and_bars(tmp_path: Path) -> None:
+    done = execute(NOTEBOOKS / "05-futures.ipynb", tmp_path / "to", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    executed = cells(tmp_path / "to" / "05-futures.ipynb")
+    assert errors(executed) == []
+    assert "scores: 40 of 40 done in" in shown(executed, "%%p2p scores")
+    assert "(40, {'wrong':" in shown(executed, "values = await scores")
+    assert "degree 2 alpha 0.01" in shown(executed, "scores[7].replay()")
+    assert "best: {'degree':" in shown(executed, "async for setting, value in scores")
+    assert "['A', 'C']" in shown(executed, 'gather(texts, errors="skip")')
+    assert "name='b': FileNotFoundError" in shown(executed, "texts.errors()")
+    assert "['A', 'B', 'C']" in shown(executed, "texts.again_failed()")
+    assert "[True, True]" in shown(executed, "places --all --wait")
+    assert "(1999, 2000.0, 2000.0, 'walking')" in shown(executed, "walk.progress.done")
+    assert "(278, 17673)" in shown(executed, "max(zip(")
+    assert "([1, 2, 4, 8, 16], [1, 2, 4, 8, 16])" in shown(executed, "as_completed(futures)")
+    nothing_is_left(tmp_path, "tmp*")
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_friends_share_a_cluster_over_a_board_of_their_own(tmp_path: Path) -> None:
     done = execute(NOTEBOOKS / "03-friends.ipynb", tmp_path / "to", TMPDIR=str(tmp_path))

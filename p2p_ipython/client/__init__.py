@@ -16,6 +16,9 @@ How it works::
     lazy         tasks that run when their value is asked for
     inputs       tasks that wait for futures among their arguments
     frozen       tasks that are kept, to run again
+    sweep        the futures of a cell that runs for many settings, or on each worker
+    mapping      calls for many elements, in tasks that take long enough
+    groups       tasks that belong together: counts and an estimate
     opening      the ways into a cluster: this machine, your own board, friends
     local        a personal cluster: a board and workers as child processes
     inline       the same in this process: no board, no workers
@@ -36,6 +39,9 @@ What people see::
     relaying     records of tasks' loggers, for the loggers here
     shown        when output is shown: as it comes, at the end, or not
     printing     prints the output of tasks
+    progress     how far a task is, as it says
+    completing   futures and values as they are ready, also for ``async for``
+    bars         bars for programs and terminals
     status       a cluster's state as text and HTML
     table        the journal as a table
     timeline     a picture of where time went

@@ -76,7 +76,7 @@ def remaining(left: int, over: int, each: float | None, slots: int, elapsed: flo
     """Estimate how many seconds ``left`` elements take; None while there is nothing to estimate it by.
 
     ``over`` elements came back in ``elapsed`` seconds. Each ran for ``each`` seconds (None: not known), on ``slots``.
-    What the tasks took says it from the first one on. How fast they come back says more once each slot has had two:
+    What the tasks took says it from the first one on. How fast they come back says more once each slot has had one:
     it counts what travels, and what others have the workers do.
     """
     if not left:
@@ -85,7 +85,7 @@ def remaining(left: int, over: int, each: float | None, slots: int, elapsed: flo
         return None
     slots = max(1, slots)
     by_work = each * left / min(slots, left)
-    return max(by_work, elapsed / over * left) if over >= 2 * slots else by_work
+    return max(by_work, elapsed / over * left) if over >= slots else by_work
 
 
 def rough(seconds: float) -> str:

@@ -11,6 +11,7 @@ import concurrent.futures
 import functools
 import threading
 import uuid
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -88,6 +89,7 @@ class Sweep(Sequence[Future[Any]]):
             core.store.unpin(pinned)
             raise
         self.group: Group = core.groups.new(label, len(tasks), cancel=self.cancel, again=self.again_failed)
+        weakref.finalize(self, core.groups.touched, self.group).atexit = False  # nothing can run again any more
         self._start(range(len(tasks)))
 
     # -- its futures --

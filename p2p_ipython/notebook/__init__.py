@@ -17,6 +17,8 @@
 ``output``                puts the output of a task under the cell that submitted it, in each kind of front end
 ``shell_words``           which magics of a cell mean the worker's shell
 ``status_line``           the line under that cell: what it says, and when it is updated
+``group_line``            the line of tasks that belong together: a bar, counts, an estimate
+``sweeping``, ``each``    ``%%p2p --each`` and ``--all``: many tasks of one cell
 ``card``, ``card_widget``  the card that replaces the line of a task that takes a while
 ``future_view``           what a cell shows whose value is a future
 ``notice``                a text under a cell, with buttons to answer guests

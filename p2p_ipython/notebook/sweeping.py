@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
@@ -83,7 +84,7 @@ class Many:
         if output.has_status:
             words = f"{plain(sweep.label, 80)}: {sweep.group.standing.words}"
             output.show(words, html=line_html("waiting", words))  # now: it stands above what the cell prints
-            said = add_group(lines, sweep.group, output, sweep.errors, waits=self._waits)
+            said = add_group(lines, sweep.group, output, _errors_of(sweep), waits=self._waits)
             sweep.shown_by(said)
         elif self._waits:
             from p2p_ipython.client.bars import Bar  # heavy, for terminals
@@ -106,6 +107,16 @@ class Many:
             else:
                 said.wait(_SHOWN_WITHIN)
         return sweep.result()
+
+
+def _errors_of(sweep: Sweep) -> Callable[[], Sequence[str]]:
+    """Return what gives the errors of a sweep as long as somebody has it: a line keeps no values."""
+    there = weakref.WeakMethod(sweep.errors)
+
+    def errors() -> Sequence[str]:
+        return look() if (look := there()) is not None else ()
+
+    return errors
 
 
 def _print_end(sweep: Sweep) -> None:

@@ -16,6 +16,7 @@ Map:
 * ``by_value.py``: how cached functions, cached properties, dispatching functions and new types are pickled
 * ``bindings.py``: the names that a cell binds; ``small.py``: what is small and plain
 * ``around.py``: what goes around a task: ``modules.py``, found by ``local_modules.py``, and ``files.py``
+* ``each.py``: a cell that runs for many settings, frozen once; ``progress.py``: how far a loop is
 * ``inputs.py``: futures among a call's arguments, whose values come after it was frozen
 * ``classes.py``, ``objects.py``: classes of the notebook and their objects, made anew without running their code
 * ``sources.py``: the text of the cells where code that travels is defined

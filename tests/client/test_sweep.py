@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any
@@ -231,6 +233,17 @@ def _wait() -> None:
     import time
 
     time.sleep(600)
+
+
+def test_a_sweep_that_nobody_has_any_more_is_not_kept(cluster: Cluster) -> None:
+    made = sweep(cluster, "1 // n", numbers(2))
+    made.over.result(PATIENCE)
+    group, there = made.group, weakref.ref(made)
+    assert group.may_again
+    del made
+    gc.collect()
+    assert there() is None
+    assert not group.may_again
 
 
 def test_what_has_not_begun_is_cancelled_when_its_cluster_is_closed() -> None:

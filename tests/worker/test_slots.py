@@ -16,13 +16,14 @@ import pytest
 from slot_support import Worker, arrived, until, worker
 
 from p2p_ipython.config import Settings
+from p2p_ipython.errors import RemoteProtocolError
 from p2p_ipython.protocol.frames import MAX_HEADER, FrameError
 from p2p_ipython.protocol.task_frames import Output, Task
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
 from p2p_ipython.task.payload import pack_task
 from p2p_ipython.worker.cache import Inbound
-from p2p_ipython.worker.slots import Slot, SlotState
+from p2p_ipython.worker.slots import Reports, Slot, SlotState
 
 
 async def test_a_slot_goes_from_starting_to_idle_to_busy_to_closed() -> None:
@@ -529,3 +530,13 @@ async def test_closing_while_a_task_runs_ends_it() -> None:
         await it.slot.close()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_task_that_says_all_the_time_how_far_it_is_breaks_the_protocol() -> None:
+    reports = Reports()
+    for _ in range(Reports.AT_ONCE):
+        reports.came(now=10)
+    reports.came(now=10.1)  # as often as an honest one may
+    with pytest.raises(RemoteProtocolError, match="too often"):
+        for _ in range(Reports.A_SECOND):
+            reports.came(now=10.2)

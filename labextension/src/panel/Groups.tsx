@@ -20,11 +20,11 @@ export function Groups() {
 
 function Line({ group }: { group: Group }) {
   const { control, t } = useEnvironment();
-  const { id, label, state, words, total, over, failed } = group;
+  const { id, label, state, words, total, over } = group;
   const [busy, setBusy] = useState(false);
   const alive = useAlive();
   const ended = group.ended > 0;
-  const again = async (): Promise<void> => {
+  const runAgain = async (): Promise<void> => {
     setBusy(true);
     await control.perform("again", { group: id }, true);
     if (alive.current) {
@@ -48,9 +48,9 @@ function Line({ group }: { group: Group }) {
           {t("Cancel …")}
         </Confirmed>
       ) : null}
-      {group.again && control.can("again") ? (
-        <Button disabled={busy} name={t("Run those of %1 again that have failed", label)} onClick={() => void again()}>
-          {failed > 0 ? t("Run %1 failed again", failed) : t("Run cancelled again")}
+      {group.again > 0 && control.can("again") ? (
+        <Button disabled={busy} name={t("Run %1 of %2 again, which failed or were cancelled", group.again, label)} onClick={() => void runAgain()}>
+          {t("Run %1 again", group.again)}
         </Button>
       ) : null}
     </li>

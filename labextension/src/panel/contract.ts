@@ -146,8 +146,8 @@ export interface GroupRow {
   failed: number;
   began: number;
   ended: number;
-  /** Those that have failed can run again. */
-  again: boolean;
+  /** How many of them can run again: those that have failed or were cancelled; 0 while others run. */
+  again: number;
 }
 
 /** The standing offer of a worker; its id is the worker's in the table of members. */

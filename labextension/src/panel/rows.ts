@@ -27,7 +27,7 @@ export const DEFAULTS: Readonly<Tables> = {
     label: "", kind: "", state: "waiting", words: "", needs: "", worker: "", attempt: 0, tried: [], submitted: 0, sent: 0,
     started: 0, ended: 0, ran: 0, sizeIn: 0, sizeOut: 0, said: "", error: "", cell: "", part: 0, at: ""
   },
-  groups: { label: "", state: "running", words: "", total: 0, over: 0, failed: 0, began: 0, ended: 0, again: false },
+  groups: { label: "", state: "running", words: "", total: 0, over: 0, failed: 0, began: 0, ended: 0, again: 0 },
   offers: {
     name: "", own: false, state: "", slots: 0, free: 0, cores: 0, memory: 0, tags: [], until: 0, python: "",
     platform: "", only: "", paused: false, mine: false, sandbox: "", cards: ""

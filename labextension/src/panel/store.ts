@@ -92,7 +92,7 @@ export class Store {
   /** In the order in which they ended. */
   readonly over = new Ordered<Task>((a, b) => a.ended - b.ended);
   /** Those that run, or can run again; the newest first. */
-  readonly groups = new Ordered<Group>((a, b) => b.began - a.began, (group) => group.ended === 0 || group.again);
+  readonly groups = new Ordered<Group>((a, b) => b.began - a.began, (group) => group.ended === 0 || group.again > 0);
   readonly forMe = new Ordered<Offer>(byName);
   readonly forOthers = new Ordered<Offer>(byName);
   readonly visitors = new Ordered<Visitor>(byName);

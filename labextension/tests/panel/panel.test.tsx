@@ -322,10 +322,10 @@ describe("tasks that belong together", () => {
   });
 
   test("can run again where they have failed, and are gone once all is well", async () => {
-    await mount(snapshot({ put: { groups: { g: { ...scores, state: "failed", over: 20, ended: NOW, again: true } } } }));
-    await click(`Run those of ${HOSTILE} again that have failed`);
+    await mount(snapshot({ put: { groups: { g: { ...scores, state: "failed", over: 20, ended: NOW, again: 2 } } } }));
+    await click(`Run 2 of ${HOSTILE} again, which failed or were cancelled`);
     expect(transport.acts).toEqual([{ action: "again", args: { group: "g" } }]);
-    transport.say(delta({ put: { groups: { g: { state: "done", failed: 0, again: false } } } }));
+    transport.say(delta({ put: { groups: { g: { state: "done", failed: 0, again: 0 } } } }));
     await settle();
     expect(element.querySelector(".p2p-together")).toBeNull();
   });

@@ -120,7 +120,7 @@ class GroupRow(TypedDict, total=False):
     failed: int
     began: float
     ended: float
-    again: bool
+    again: int
 
 
 class OfferRow(TypedDict, total=False):

@@ -111,7 +111,7 @@ def group(group: Group) -> GroupRow:
         failed=now.failed,
         began=round(now.began, 3),
         ended=round(now.ended, 3),
-        again=group.may_again,
+        again=now.failed + now.cancelled if group.may_again else 0,
     )
     return row(made)
 

@@ -15,7 +15,8 @@
 ``call_line``       the call of a task, as the first line of its traceback
 ``interrupts``      interrupts the task that is meant, and never the machinery
 ``limits``          resource limits
-``text_bars``       tqdm's bar for notebooks, as text
+``report_progress``  how far a task is, as it says
+``text_bars``       tqdm's bars: those for notebooks as text, all of them reported
 ``threads``         which threads are amid the work of a task that is over
 ``tidy``            puts the process back as it was before a task
 ``process_state``   its state that a call can change: signals, locale, time zone, built-ins, …
