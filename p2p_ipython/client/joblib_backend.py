@@ -29,8 +29,9 @@ from joblib.parallel import (
 
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.cluster import Cluster, open_clusters
-from p2p_ipython.errors import NotConnected, UsageError, WorkerLost
-from p2p_ipython.task.batches import call_batch
+from p2p_ipython.errors import CaptureError, NotConnected, UsageError, WorkerLost
+from p2p_ipython.task.batches import call_batch, taken_apart
+from p2p_ipython.task.task import make_call
 
 log = logging.getLogger(__name__)
 
@@ -150,19 +151,30 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
 
     def _send(self, way: _Way, batch: Any, callback: Callback) -> None:
         label = _label(batch.items)
-        calls = (batch.items, (self.nesting_level or 0) + 1, self.inner_max_num_threads)
+        functions, plan, values = taken_apart(batch.items)
+        arguments = (functions, plan, (self.nesting_level or 0) + 1, self.inner_max_num_threads, *values)
         future: concurrent.futures.Future[Any]
         try:
-            future = self.cluster._core.submit_call(call_batch, calls, {}, label=label)
+            future = self.cluster._core.submit_call(call_batch, arguments, {}, label=label)
         except Exception as error:  # joblib would lose it in a thread of ours
             future = concurrent.futures.Future()
-            future.set_exception(error)
+            future.set_exception(self._blamed(batch.items, error))
         with self._lock:
             way.flying.add(future)
         if getattr(getattr(callback, "parallel", None), "_aborting", False):  # meanwhile
             future.cancel()
         over = partial(_aside.call, partial(self._over, way, future, callback))
         concurrent.futures.Future.add_done_callback(future, lambda _future: over())
+
+    def _blamed(self, calls: Any, error: Exception) -> Exception:
+        """Return the error of the one of ``calls`` that can't travel: it says which of its arguments is to blame."""
+        store = self.cluster._core.store
+        for function, arguments, keywords in calls if isinstance(error, CaptureError) else ():
+            try:
+                store.unpin(make_call(function, arguments, keywords, store).large)
+            except CaptureError as own:
+                return own
+        return error
 
     def _over(self, way: _Way, future: concurrent.futures.Future[Any], callback: Callback) -> None:
         """Send the next batch, and let joblib have the values of this one; aside."""
