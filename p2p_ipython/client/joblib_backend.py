@@ -49,8 +49,17 @@ class _Way:
 
     jobs: int
     """As its user gave them: how many at a time, or less than 0 for so many less than all."""
+    busy: int = 0
+    """Batches that are on their way, or about to be."""
     flying: set[concurrent.futures.Future[Any]] = field(default_factory=set)
     held: deque[tuple[Any, Callback]] = field(default_factory=deque)
+
+    def next(self, slots: int) -> list[tuple[Any, Callback]]:
+        """Return the batches to send now. Where all slots may be used, some wait at the workers, as other tasks do."""
+        most = _at_a_time(self.jobs, slots)
+        room = len(self.held) if most >= slots else max(0, min(len(self.held), most - self.busy))
+        self.busy += room
+        return [self.held.popleft() for _ in range(room)]
 
 
 class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -117,14 +126,12 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     def submit(self, func: Any, callback: Callback | None = None) -> None:
         """Send a batch, or hold it until one of its ``Parallel`` is over. ``callback`` hears of its end."""
         assert callback is not None
-        way = self._ways.setdefault(getattr(callback, "parallel", self.parallel), _Way(-1))
-        slots = self.cluster._core.slots
         with self._lock:
-            most = _at_a_time(way.jobs, slots)
-            if most < slots and len(way.flying) >= most:
-                way.held.append((func, callback))
-                return
-        self._send(way, func, callback)
+            way = self._ways.setdefault(getattr(callback, "parallel", self.parallel), _Way(-1))
+            way.held.append((func, callback))
+            ready = way.next(self.cluster._core.slots)
+        for each in ready:
+            self._send(way, *each)
 
     apply_async = submit  # joblib before 1.5
 
@@ -180,10 +187,11 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         """Send the next batch, and let joblib have the values of this one; aside."""
         with self._lock:
             way.flying.discard(future)
-            held = way.held.popleft() if way.held else None
+            way.busy -= 1
+            ready = way.next(self.cluster._core.slots)
         try:
-            if held is not None:
-                self._send(way, *held)
+            for each in ready:
+                self._send(way, *each)
             callback(future)
             self._follow_slots(way, getattr(callback, "parallel", None))
         except Exception:
