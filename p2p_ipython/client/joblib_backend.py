@@ -29,8 +29,9 @@ from joblib.parallel import (
 
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.cluster import Cluster, open_clusters
-from p2p_ipython.errors import NotConnected, UsageError, WorkerLost
-from p2p_ipython.task.batches import call_batch
+from p2p_ipython.errors import CaptureError, NotConnected, UsageError, WorkerLost
+from p2p_ipython.task.batches import call_batch, taken_apart
+from p2p_ipython.task.task import make_call
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,17 @@ class _Way:
 
     jobs: int
     """As its user gave them: how many at a time, or less than 0 for so many less than all."""
+    busy: int = 0
+    """Batches that are on their way, or about to be."""
     flying: set[concurrent.futures.Future[Any]] = field(default_factory=set)
     held: deque[tuple[Any, Callback]] = field(default_factory=deque)
+
+    def next(self, slots: int) -> list[tuple[Any, Callback]]:
+        """Return the batches to send now. Where all slots may be used, some wait at the workers, as other tasks do."""
+        most = _at_a_time(self.jobs, slots)
+        room = len(self.held) if most >= slots else max(0, min(len(self.held), most - self.busy))
+        self.busy += room
+        return [self.held.popleft() for _ in range(room)]
 
 
 class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -116,14 +126,12 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     def submit(self, func: Any, callback: Callback | None = None) -> None:
         """Send a batch, or hold it until one of its ``Parallel`` is over. ``callback`` hears of its end."""
         assert callback is not None
-        way = self._ways.setdefault(getattr(callback, "parallel", self.parallel), _Way(-1))
-        slots = self.cluster._core.slots
         with self._lock:
-            most = _at_a_time(way.jobs, slots)
-            if most < slots and len(way.flying) >= most:
-                way.held.append((func, callback))
-                return
-        self._send(way, func, callback)
+            way = self._ways.setdefault(getattr(callback, "parallel", self.parallel), _Way(-1))
+            way.held.append((func, callback))
+            ready = way.next(self.cluster._core.slots)
+        for each in ready:
+            self._send(way, *each)
 
     apply_async = submit  # joblib before 1.5
 
@@ -150,13 +158,14 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
 
     def _send(self, way: _Way, batch: Any, callback: Callback) -> None:
         label = _label(batch.items)
-        calls = (batch.items, (self.nesting_level or 0) + 1, self.inner_max_num_threads)
+        functions, plan, values = taken_apart(batch.items)
+        arguments = (functions, plan, (self.nesting_level or 0) + 1, self.inner_max_num_threads, *values)
         future: concurrent.futures.Future[Any]
         try:
-            future = self.cluster._core.submit_call(call_batch, calls, {}, label=label)
+            future = self.cluster._core.submit_call(call_batch, arguments, {}, label=label)
         except Exception as error:  # joblib would lose it in a thread of ours
             future = concurrent.futures.Future()
-            future.set_exception(error)
+            future.set_exception(self._blamed(batch.items, error))
         with self._lock:
             way.flying.add(future)
         if getattr(getattr(callback, "parallel", None), "_aborting", False):  # meanwhile
@@ -164,14 +173,25 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         over = partial(_aside.call, partial(self._over, way, future, callback))
         concurrent.futures.Future.add_done_callback(future, lambda _future: over())
 
+    def _blamed(self, calls: Any, error: Exception) -> Exception:
+        """Return the error of the one of ``calls`` that can't travel: it says which of its arguments is to blame."""
+        store = self.cluster._core.store
+        for function, arguments, keywords in calls if isinstance(error, CaptureError) else ():
+            try:
+                store.unpin(make_call(function, arguments, keywords, store).large)
+            except CaptureError as own:
+                return own
+        return error
+
     def _over(self, way: _Way, future: concurrent.futures.Future[Any], callback: Callback) -> None:
         """Send the next batch, and let joblib have the values of this one; aside."""
         with self._lock:
             way.flying.discard(future)
-            held = way.held.popleft() if way.held else None
+            way.busy -= 1
+            ready = way.next(self.cluster._core.slots)
         try:
-            if held is not None:
-                self._send(way, *held)
+            for each in ready:
+                self._send(way, *each)
             callback(future)
             self._follow_slots(way, getattr(callback, "parallel", None))
         except Exception:

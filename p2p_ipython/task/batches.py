@@ -21,20 +21,57 @@ _made: list[Call] = []
 """The call that is made now."""
 
 
-def call_batch(calls: Sequence[Call], level: int, threads: int | None) -> list[Any]:
-    """Make the calls, one after the other; return their values.
+Plan = Sequence[tuple[int, Sequence[int], Mapping[str, int]]]
+
+
+def taken_apart(calls: Sequence[Call]) -> tuple[tuple[Callable[..., Any], ...], Plan, tuple[Any, ...]]:
+    """Return the functions of ``calls``, each once, what to call with what, and the values, each once.
+
+    A value is an argument of the task then. So plain ones can travel beside the code, and a lender knows this again.
+    """
+    functions, values = _Once(), _Once()
+    plan = [
+        (
+            functions.place(function),
+            [values.place(each) for each in arguments],
+            {name: values.place(each) for name, each in keywords.items()},
+        )
+        for function, arguments, keywords in calls
+    ]
+    return tuple(functions.items), plan, tuple(values.items)
+
+
+class _Once:
+    """Objects in order, the same one once."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._places: dict[int, int] = {}
+
+    def place(self, item: Any) -> int:
+        """Return where it is."""
+        place = self._places.setdefault(id(item), len(self.items))
+        if place == len(self.items):
+            self.items.append(item)
+        return place
+
+
+def call_batch(
+    functions: Sequence[Callable[..., Any]], plan: Plan, level: int, threads: int | None, *values: Any
+) -> list[Any]:
+    """Make the calls that ``taken_apart`` has taken apart, one after the other; return their values.
 
     ``level``: how many of joblib's calls this one is inside of. ``threads``: how many threads libraries such as BLAS
     may have meanwhile; None for those that a task has.
     """
-    values = []
+    made = []
     with _nested(level), _limited(threads):
-        for call in calls:
+        for number, places, named in plan:
+            call = functions[number], [values[each] for each in places], {key: values[n] for key, n in named.items()}
             _made[:] = [call]
-            function, arguments, keywords = call
-            values.append(function(*arguments, **keywords))
+            made.append(call[0](*call[1], **call[2]))
     _made.clear()
-    return values
+    return made
 
 
 def failed_call(function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Call:

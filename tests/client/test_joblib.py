@@ -23,7 +23,7 @@ from joblib import Parallel, delayed, parallel_config
 import p2p_ipython
 import p2p_ipython.joblib
 from p2p_ipython.client.cluster import Cluster
-from p2p_ipython.errors import ClusterClosed, NotConnected, UsageError
+from p2p_ipython.errors import ClusterClosed, NotConnected, NotPicklable, UsageError
 
 PATIENCE = 60.0
 
@@ -138,19 +138,29 @@ def test_a_cluster_of_one_slot_is_used(connected: Cluster) -> None:
             assert os.getpid() not in managed(delayed(pid)() for _ in range(3))
 
 
-def alone(folder: str) -> int:
-    """Return how many calls run now."""
-    mark = Path(folder, str(os.getpid()))
-    mark.touch()
-    time.sleep(0.02)  # so that others would be seen
-    there = len(os.listdir(folder))
-    mark.unlink()
-    return there
+def noted(log: str) -> int:
+    """Write down when the call begins and ends."""
+    for word in ("begins", "ends"):
+        with open(log, "a") as file:
+            print(word, file=file)
+    return 0
+
+
+def meets_another(folder: str, n: int) -> bool:
+    """Return whether another call runs at the same time; wait for it."""
+    Path(folder, str(n)).touch()
+    end = time.monotonic() + PATIENCE
+    while len(os.listdir(folder)) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    return len(os.listdir(folder)) == 2
 
 
 def test_fewer_jobs_than_slots_run_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
-    assert set(Parallel(n_jobs=-2, batch_size=1)(delayed(alone)(str(tmp_path)) for _ in range(12))) == {1}
-    assert 2 in Parallel(n_jobs=2, batch_size=1)(delayed(alone)(str(tmp_path)) for _ in range(40))
+    log, folder = tmp_path / "log", tmp_path / "folder"
+    folder.mkdir()
+    Parallel(n_jobs=-2, batch_size=1)(delayed(noted)(str(log)) for _ in range(12))
+    assert log.read_text().split() == ["begins", "ends"] * 12
+    assert all(Parallel(n_jobs=2, batch_size=1)(delayed(meets_another)(str(folder), n) for n in range(2)))
 
 
 # --- values and errors ------------------------------------------------------------------------------------------------
@@ -167,8 +177,8 @@ def test_an_error_is_the_calls_own_with_the_call_that_raised_it(cluster: Cluster
 def test_an_argument_that_cannot_travel_ends_the_call_whenever_it_comes(cluster: Cluster) -> None:
     for at in (0, 15):
         calls = [delayed(id)(threading.Lock() if n == at else n) for n in range(20)]
-        with pytest.raises(p2p_ipython.P2PError):
-            Parallel(batch_size=1, pre_dispatch=3)(calls)
+        with pytest.raises(NotPicklable, match=r"^argument 1 \("):
+            Parallel(batch_size=2, pre_dispatch=3)(calls)
 
 
 def test_values_come_one_by_one_of_two_generators_at_a_time(cluster: Cluster) -> None:

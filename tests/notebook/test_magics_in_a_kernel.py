@@ -179,12 +179,13 @@ def test_interrupting_a_wait_cancels_the_task(nb: Notebook) -> None:
 
 
 def test_joblib_knows_the_cluster_and_an_interrupt_ends_its_calls(nb: Notebook) -> None:
-    nb.run("import joblib, time\ndef square(n): return n * n\ndef slow(n): print('it runs'); time.sleep(600)")
-    within = "with joblib.parallel_config('p2p'):\n    joblib.Parallel()(joblib.delayed({})(n) for n in range(6))"
-    assert nb.run(f"{within.format('square').replace('    joblib', '    found = joblib')}\nfound").value == (
-        "[0, 1, 4, 9, 16, 25]"
-    )
-    cell = nb.start(within.format("slow"))
+    nb.run("import joblib, time\ndef square(n): print('seen'); return n * n")
+    nb.run("def slow(n): print('it runs'); time.sleep(600)")
+    within = "with joblib.parallel_config('p2p'):\n    {}joblib.Parallel()(joblib.delayed({})(n) for n in range(6))"
+    cell = nb.run(f"{within.format('found = ', 'square')}\nfound")
+    assert cell.value == "[0, 1, 4, 9, 16, 25]"
+    nb.until(lambda: cell.text.count("seen\n") == 6)  # also of those that were sent later, in another thread
+    cell = nb.start(within.format("", "slow"))
     nb.until(lambda: "it runs" in cell.text)
     nb.manager.interrupt_kernel()
     nb.until(lambda: cell.idle)
