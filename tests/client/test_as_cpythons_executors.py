@@ -57,7 +57,6 @@ EXCEPTIONS = {
     "ProcessPoolShutdownTest.test_shutdown_no_wait": _POOL,
     "ThreadPoolExecutorTest.test_default_workers": _POOL,
     "ThreadPoolExecutorTest.test_executor_map_current_future_cancel": _LOCK,
-    "ThreadPoolExecutorTest.test_hang_global_shutdown_lock": "gives its executor to a task; a cluster can't travel",
     "ThreadPoolExecutorTest.test_idle_thread_reuse": _POOL,
     "ThreadPoolExecutorTest.test_map_submits_without_iteration": _LOCK,
     "ThreadPoolExecutorTest.test_saturation": _POOL,

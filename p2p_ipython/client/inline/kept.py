@@ -1,7 +1,8 @@
 """What a task that runs in this process finds as it was when it began, and what is put back when it is over.
 
 Its folder, the environment, ``__main__``, the random generators, warnings' filters and the options of pandas and
-matplotlib are the notebook's again afterwards. Context variables are, too: a task runs in a copy of the context.
+matplotlib are the notebook's again afterwards. Context variables are, too: a task runs in a copy of the context. A
+module that the task was the first to import stays as it was left.
 """
 
 from __future__ import annotations
