@@ -492,7 +492,8 @@ class P2PMagics(TaskDefaults, Magics):
         try:
             until_over([future])
         except KeyboardInterrupt:
-            raise stopped(future, self._connected().settings.cancel_grace) from None
+            grace = self.cluster.settings.cancel_grace if self.cluster is not None else 0.0
+            raise stopped(future, grace) from None
         finally:  # what comes after the cell has ended is lost if no other cell follows
             if future.done():
                 shown.wait(_SHOWN_WITHIN)

@@ -47,7 +47,8 @@ export function TaskDetails({ task, onClose }: { task: Task; onClose: () => void
   }, [mayShow, task.state, task.said]);
 
   const now = control.clock.now();
-  const why = task.state === "waiting" || task.state === "cancelled" ? taskWords(task, control.store.cluster.reasons, t) : "";
+  const told = task.state === "waiting" || task.state === "stopping" || task.state === "cancelled";
+  const why = told ? taskWords(task, control.store.cluster.reasons, t) : "";
   const began = task.started || task.sent;
   return (
     <Details
