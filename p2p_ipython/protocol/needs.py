@@ -8,12 +8,16 @@ Pure.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from p2p_ipython.protocol.messages import Terms
+
+MAX_KEY = 100
+"""Characters of the key of needs; panels have it in each row."""
 
 
 class Needs(NamedTuple):
@@ -30,10 +34,11 @@ class Needs(NamedTuple):
     gpus: int = 0
 
     def key(self) -> str:
-        """Return a text that differs where needs do: a Python's version alone is itself, "" needs nothing."""
+        """Return a short text that differs where needs do: a Python's version alone is itself, "" needs nothing."""
         if self == Needs(self.python):
             return self.python
-        return "; ".join(map(str, (self.python, ",".join(self.on), ",".join(self.tags), self.memory, self.gpus)))
+        text = "; ".join(map(str, (self.python, ",".join(self.on), ",".join(self.tags), self.memory, self.gpus)))
+        return text if len(text) <= MAX_KEY else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
     def met(self, terms: Terms) -> bool:
         """Return whether an offer has all that is needed, whosever it is."""

@@ -90,8 +90,9 @@ def _whose(needs: Needs, by_member: bool) -> str:
     """Name the workers that are asked for: "a worker", "bob's worker", "worker-1 or worker-2"."""
     if not needs.on:
         return "a worker"
-    each = (f"{name}'s worker" if by_member and not name.endswith(")") else name for name in needs.on)
-    return " or ".join(each)
+    each = [f"{name}'s worker" if by_member and not name.endswith(")") else name for name in needs.on[:MAX_NAMED]]
+    more = len(needs.on) - len(each)
+    return " or ".join([*each, *([f"{more} others"] if more else [])])
 
 
 def _lacking(workers: Sequence[WorkerView], needs: Needs) -> str:

@@ -153,6 +153,14 @@ def test_in_a_personal_cluster_workers_have_names_of_their_own() -> None:
     assert made.why("t") == "waiting for worker-1 or worker-2: none is here"
 
 
+def test_few_of_many_names_are_said() -> None:
+    made = machine()
+    made.submit(TaskSpec("t", on=tuple("abcdef")), 0)
+    assert made.why("t") == (
+        "waiting for a's worker or b's worker or c's worker or d's worker or 2 others: none is here"
+    )
+
+
 def test_few_of_many_workers_are_named() -> None:
     made = ClientMachine(Settings(), now=0)
     for number in range(10):
@@ -173,6 +181,9 @@ def test_what_is_needed_has_a_key_of_its_own() -> None:
         ANY, Needs("3.11"), Needs(on=("a",)), Needs(tags=("a",)), Needs(memory=1), Needs(gpus=1), Needs("3.11", ("a",)),
     ]  # fmt: skip
     assert len({needs.key() for needs in each}) == len(each)
+    long = [Needs(on=tuple(f"{'x' * 900}{number}" for number in range(some))) for some in (50, 60)]
+    assert len({needs.key() for needs in long}) == 2
+    assert all(len(needs.key()) <= 100 for needs in long)
     assert (ANY.key(), Needs("3.11").key()) == ("", "3.11")
 
 
