@@ -5,6 +5,7 @@ A thread of its own draws it: printing may block, and the loop that serves the l
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -90,12 +91,30 @@ def _tqdm(stream: Any) -> Drawing:
     from tqdm import tqdm
 
     now = yield
-    with tqdm(total=now.total, desc=now.label, file=stream, initial=0) as bar:
+    with tqdm(total=now.total, desc=now.label, file=_Gone(stream)) as bar:
         while True:
             if now.failed or now.cancelled:
                 bar.set_postfix(failed=now.failed, cancelled=now.cancelled, refresh=False)
             bar.update(now.over - bar.n)
             now = yield
+
+
+class _Gone:
+    """A stream for tqdm, which keeps its lock, and with it all its bars, if writing raises something."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None)
+
+    def write(self, text: str) -> None:
+        """Write, if somebody reads it."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if somebody reads it."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _text(stream: Any) -> Drawing:
