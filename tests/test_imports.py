@@ -59,6 +59,13 @@ def test_loading_the_extension_loads_neither_clusters_nor_panels() -> None:
     loaded_after(f"{shell}shell.run_line_magic('load_ext', 'p2p_ipython')\n{look}")
 
 
+def test_joblib_hears_of_the_cluster_once_it_is_imported_and_without_one_no_cluster_is_loaded() -> None:
+    shell = "from IPython.core.interactiveshell import InteractiveShell as S\nshell = S.instance()\n"
+    load = f"{shell}shell.run_line_magic('load_ext', 'p2p_ipython')\n"
+    look = "import sys\nassert 'joblib' not in sys.modules\nimport joblib\nassert 'p2p' in joblib.parallel.BACKENDS\n"
+    loaded_after(f"{load}{look}assert 'p2p_ipython.client.cluster' not in sys.modules")
+
+
 def test_loading_the_extension_loads_nothing_heavy(tmp_path: Path) -> None:
     plain = "from IPython.core.interactiveshell import InteractiveShell\nshell = InteractiveShell.instance()\n"
     before = loaded_after(plain, tmp_path)
