@@ -197,7 +197,7 @@ async def test_a_host_that_is_killed_takes_all_along_and_comes_again(factories: 
         started = below(warden.pid)
         assert len(started) >= 5  # host, two of the pool, the runner and its warden
         os.kill(warden.children()[0].pid, signal.SIGKILL)
-        assert "The engine is lost" in await lost(it)
+        assert "The engine is lost: its client has ended (signal 9)" in await lost(it)
         await until(lambda: not any(each.is_running() for each in started), "their end")
         await it.wait_ready()
         assert (await it.cell("1")).value == 1

@@ -95,6 +95,11 @@ class HostLaunch(ProcessLaunch):
         }
         self.folder = Path.cwd()
 
+    def death(self, code: int, words: str) -> Death:
+        """Say how the host has ended, which has no task of its own."""
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        return Death("engine", code, f"its client has ended ({how}) {words}".strip())
+
     @property
     def notes(self) -> str:
         """The folder in which running jobs look whether they are to stop."""
@@ -257,7 +262,8 @@ class Engine:
                 raise
             finally:
                 self._runner = None
-        self._lost(self._failed.words if self._failed is not None else death.detail)
+        words = death.detail.replace("The runner", "its client", 1)  # of one that was never ready
+        self._lost(self._failed.words if self._failed is not None else words)
 
     async def _watch(self, runner: RunnerLife) -> None:
         """Give up a host that says nothing."""
