@@ -196,7 +196,8 @@ class Engine:
             owner,
             settings.cancel_grace,
             settings.output_limit,
-            settings.task_time or 0.0,
+            settings.task_time,
+            getattr(task, "timeout", 0.0),  # its client's, where a task frame has one
             task.once,
             tuple(refs),
             self._notes,
