@@ -231,14 +231,15 @@ async def test_an_executor_that_breaks_is_lost_and_made_anew(factories: Path) ->
         assert (await it.cell("1")).value == 1
 
 
-async def test_a_host_that_is_killed_takes_all_along_and_comes_again(factories: Path) -> None:
+@pytest.mark.parametrize("victim", ["host", "warden"])
+async def test_a_host_that_is_killed_takes_all_along_and_comes_again(factories: Path, victim: str) -> None:
     async with engine("lab:pool") as (_, [it, _]):
         it.begin({}, run="cell", source=f"open({str(factories / 'note')!r}, 'w').close()\nimport time\ntime.sleep(600)")
         await until((factories / "note").exists, "the task")
         warden = the_host()
         started = below(warden.pid)
         assert len(started) >= 5  # host, two of the pool, the runner and its warden
-        os.kill(warden.children()[0].pid, signal.SIGKILL)
+        os.kill(warden.pid if victim == "warden" else warden.children()[0].pid, signal.SIGKILL)
         assert "The engine is lost: its client has ended (signal 9)" in await lost(it)
         await until(lambda: not any(each.is_running() for each in started), "their end")
         await it.wait_ready()

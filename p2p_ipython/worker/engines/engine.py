@@ -93,6 +93,8 @@ class HostLaunch(ProcessLaunch):
             for name, value in os.environ.items()
             if is_passed(name) or name in _PASSED or name.startswith(_PASSED_PREFIXES)
         }
+        # By it ``clean`` finds what a factory has started, also when the warden was killed.
+        self.env["TMPDIR"] = str(self._scratch.path / "tmp")
         self.folder = Path.cwd()
 
     def death(self, code: int, words: str) -> Death:
