@@ -60,7 +60,8 @@ class Blind(concurrent.futures.ThreadPoolExecutor):
         return super().submit(self.apart, pickle.dumps((function, arguments)))
 
     def apart(self, call):
-        wall = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", str(pathlib.Path(tempfile.gettempdir()).parents[1]), "--chdir", "/"]
+        hidden = str(pathlib.Path(tempfile.gettempdir()).parents[1])
+        wall = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", hidden, "--chdir", "/"]
         for folder in (os.path.dirname(os.path.dirname(p2p_ipython.__file__)), sys.prefix):
             wall += ["--ro-bind", folder, folder]  # it may be a temporary one
         code = "import pickle, sys; f, a = pickle.load(sys.stdin.buffer); sys.stdout.buffer.write(pickle.dumps(f(*a)))"
