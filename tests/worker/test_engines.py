@@ -18,8 +18,12 @@ from slot_support import needs, until
 
 from p2p_ipython.config import Settings
 from p2p_ipython.errors import ConfigError
+from p2p_ipython.protocol.frames import FrameReader, encode
+from p2p_ipython.protocol.task_frames import Task
+from p2p_ipython.task.buffer_store import BufferStore
+from p2p_ipython.task.payload import pack_task
 from p2p_ipython.worker.cache import Inbound
-from p2p_ipython.worker.engines import frames
+from p2p_ipython.worker.engines import entry, frames
 
 LOOP = "import time\nprint('begun', flush=True)\nopen(note, 'w').close()\nwhile True: time.sleep(0.01)"
 
@@ -129,6 +133,46 @@ async def test_a_task_that_ignores_interrupts_is_killed_and_one_that_takes_too_l
         assert "3 s" in outcome.death.detail
 
 
+def test_the_shorter_time_of_a_client_and_its_lender_holds() -> None:
+    packed = pack_task({}, BufferStore(1 << 20))
+    task = Task("t", 1, "cell", packed.segments, source="while True: pass")
+    ends = []
+    for number, (lenders, clients) in enumerate(((0.0, 0.5), (0.5, 0.0), (600.0, 0.5))):
+        asked = frames.Asked(f"k-{number}", "t", 1, "me", 1.0, 1 << 20, lenders, clients)
+        job = encode(asked.header()) + encode(task.header(), len(packed.inline)) + packed.inline
+        ((header, _),) = FrameReader().feed(entry.run(job))
+        ends.append(frames.Ran.read(header))
+    assert [end.death for end in ends] == ["timeout", "time", "timeout"]
+    assert [end.detail.split(" which is ")[1] for end in ends] == [
+        "its timeout",
+        "as long as its lender lets a task run",
+        "its timeout",
+    ]
+
+
+async def test_an_engine_that_lies_is_found_out_and_its_task_lost(factories: Path) -> None:
+    async with engine("lab:liar", slots=1) as (_, [it, _]):
+        it.begin((abs, (-1,), {}))
+        outcome = await it.over()
+        assert outcome.death is not None
+        assert outcome.death.kind == "protocol"
+        await it.wait_ready()
+
+
+async def test_nothing_is_passed_on_while_a_slot_is_paused_and_all_of_it_afterwards(factories: Path) -> None:
+    async with engine("lab:pool") as (_, [it, other]):
+        it.slot.pause()
+        it.begin({}, run="cell", source="print('x' * (1 << 20))\nbytes(4 << 20)")
+        await until(lambda: it.slot._job.complete, "the end of the task")  # type: ignore[union-attr]
+        assert (await other.call(abs, -1)).value == 1  # others aren't held up
+        assert it.slot.busy
+        assert not it._outputs
+        it.slot.resume()
+        outcome = await it.over()
+        assert len(outcome.value) == 4 << 20
+        assert len(outcome.text()) == (1 << 20) + 1
+
+
 async def test_a_task_whose_runner_dies_takes_nothing_along(factories: Path) -> None:
     async with engine("lab:pool") as (_, [it, _]):
         outcome = await it.cell("import os\nos._exit(3)")
@@ -158,8 +202,6 @@ async def test_a_result_too_large_for_an_engine_ends_its_task_in_words(factories
 
 async def test_a_task_whose_buffer_does_not_come_is_given_up(factories: Path) -> None:
     async with engine("lab:pool") as (_, [it, _]):
-        from p2p_ipython.task.payload import pack_task
-
         packed = pack_task((len, (bytes(2 << 20),), {}), it.store)
         ((ref, view),) = packed.large.items()
         source = Inbound(ref, view.nbytes)
@@ -189,15 +231,16 @@ async def test_an_executor_that_breaks_is_lost_and_made_anew(factories: Path) ->
         assert (await it.cell("1")).value == 1
 
 
-async def test_a_host_that_is_killed_takes_all_along_and_comes_again(factories: Path) -> None:
+@pytest.mark.parametrize("victim", ["host", "warden"])
+async def test_a_host_that_is_killed_takes_all_along_and_comes_again(factories: Path, victim: str) -> None:
     async with engine("lab:pool") as (_, [it, _]):
         it.begin({}, run="cell", source=f"open({str(factories / 'note')!r}, 'w').close()\nimport time\ntime.sleep(600)")
         await until((factories / "note").exists, "the task")
         warden = the_host()
         started = below(warden.pid)
         assert len(started) >= 5  # host, two of the pool, the runner and its warden
-        os.kill(warden.children()[0].pid, signal.SIGKILL)
-        assert "The engine is lost" in await lost(it)
+        os.kill(warden.pid if victim == "warden" else warden.children()[0].pid, signal.SIGKILL)
+        assert "The engine is lost: its client has ended (signal 9)" in await lost(it)
         await until(lambda: not any(each.is_running() for each in started), "their end")
         await it.wait_ready()
         assert (await it.cell("1")).value == 1

@@ -93,7 +93,14 @@ class HostLaunch(ProcessLaunch):
             for name, value in os.environ.items()
             if is_passed(name) or name in _PASSED or name.startswith(_PASSED_PREFIXES)
         }
+        # By it ``clean`` finds what a factory has started, also when the warden was killed.
+        self.env["TMPDIR"] = str(self._scratch.path / "tmp")
         self.folder = Path.cwd()
+
+    def death(self, code: int, words: str) -> Death:
+        """Say how the host has ended, which has no task of its own."""
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        return Death("engine", code, f"its client has ended ({how}) {words}".strip())
 
     @property
     def notes(self) -> str:
@@ -191,7 +198,8 @@ class Engine:
             owner,
             settings.cancel_grace,
             settings.output_limit,
-            settings.task_time or 0.0,
+            settings.task_time,
+            getattr(task, "timeout", 0.0),  # its client's, where a task frame has one
             task.once,
             tuple(refs),
             self._notes,
@@ -257,7 +265,8 @@ class Engine:
                 raise
             finally:
                 self._runner = None
-        self._lost(self._failed.words if self._failed is not None else death.detail)
+        words = death.detail.replace("The runner", "its client", 1)  # of one that was never ready
+        self._lost(self._failed.words if self._failed is not None else words)
 
     async def _watch(self, runner: RunnerLife) -> None:
         """Give up a host that says nothing."""

@@ -20,9 +20,8 @@ from importlib.metadata import version
 from typing import Any
 
 from p2p_ipython.protocol.frames import PREFIX, decode_header, encode, sizes
-from p2p_ipython.sandbox.launch import Death
 from p2p_ipython.worker.engines.frames import Asked, Ran
-from p2p_ipython.worker.engines.inner import Runners
+from p2p_ipython.worker.engines.inner import End, Runners
 
 _runners = Runners()
 _running: dict[str, threading.Event] = {}
@@ -37,7 +36,7 @@ def run(job: bytes) -> bytes:
     stopped = _running[asked.key] = threading.Event()
     try:
         if asked.once and not _is_first(asked.key):
-            return _told(Death("engine", 0, AGAIN))
+            return _told(End("engine", 0, AGAIN))
         given_up = _given_up(asked)
         frames = memoryview(job)[PREFIX + header_size :]
         outcome = _runners.perform(asked, frames, lambda: stopped.is_set() or given_up(), _memory())
@@ -66,7 +65,7 @@ def about(dask_worker: Any = None) -> dict[str, Any]:
     }
 
 
-def _told(death: Death) -> bytes:
+def _told(death: End) -> bytes:
     return encode(Ran(death.kind, min(abs(death.code), 255), death.detail).header())
 
 

@@ -28,7 +28,10 @@ KEY = text(128)
 PATH = text(4096)
 BYTES = whole(0, 1 << 53)
 SECONDS = number(MAX_SECONDS)
-DEATHS = ("exit", "signal", "memory", "disk", "processes", "time", "cancelled", "protocol", "start", "engine")
+DEATHS = (
+    *("exit", "signal", "memory", "disk", "processes", "time", "timeout"),
+    *("cancelled", "protocol", "start", "engine"),
+)
 """Those of ``launch.Death``."""
 
 
@@ -142,10 +145,10 @@ class Asked(Frame):
     """A job, and how it is to be run; what a runner is told follows.
 
     ``key`` names it in the engine. ``owner``: whose it is; runners aren't shared by owners. ``seconds``: the most that
-    its task may take, 0 for any. ``grace``: what it may take to end when it is interrupted. ``output_limit``: bytes.
-    ``refs``: its large buffers. ``once``: it must not begin a second time, as when the engine has lost the worker that
-    had it. ``folder``: it is to stop when that is gone, or has a file by the name of ``key``; a folder that isn't seen
-    says nothing.
+    its task may take, by its lender, ``timeout`` by its client; 0 for any. ``grace``: what it may take to end when it
+    is interrupted. ``output_limit``: bytes. ``refs``: its large buffers. ``once``: it must not begin a second time, as
+    when the engine has lost the worker that had it. ``folder``: it is to stop when that is gone, or has a file by the
+    name of ``key``; a folder that isn't seen says nothing.
     """
 
     kind: ClassVar[str] = "asked"
@@ -156,6 +159,7 @@ class Asked(Frame):
     grace: float = ruled(SECONDS)
     output_limit: int = ruled(BYTES)
     seconds: float = ruled(SECONDS, default=0.0)
+    timeout: float = ruled(SECONDS, default=0.0)
     once: bool = ruled(flag(), default=False)
     refs: tuple[str, ...] = ruled(REFS, default=())
     folder: str = ruled(PATH, default="")

@@ -16,11 +16,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import NamedTuple
 
 from p2p_ipython.protocol.frames import Buffer, FrameError, encode
 from p2p_ipython.protocol.task_frames import Cancel, Cleared, Drop, Output, Ready, Result, Warm
-from p2p_ipython.sandbox.launch import Death, LaunchOptions, prepare
+from p2p_ipython.sandbox.launch import LaunchOptions, prepare
 from p2p_ipython.sandbox.mechanisms.accounts import spent_below
 from p2p_ipython.sandbox.pipes import FrameInput, enlarge
 from p2p_ipython.sandbox.scratch import sweep
@@ -38,15 +39,25 @@ END_DEADLINE = 5.0
 
 _AGAIN = 0.1  # as slots.py has them
 _LAST_WORDS = 4096
-_REPLACED = Death("signal", signal.SIGKILL, "")
+
+
+class End(NamedTuple):
+    """How a runner has ended, as a ``launch.Death`` says it."""
+
+    kind: str
+    code: int = 0
+    detail: str = ""
 
 
 class Outcome(NamedTuple):
     """What a runner has written about its task, and how it has ended if that is no result."""
 
     pieces: list[Buffer]
-    death: Death | None = None
+    death: End | None = None
     cpu: float | None = None
+
+
+_REPLACED = End("signal", signal.SIGKILL)
 
 
 class Inner:
@@ -93,7 +104,7 @@ class Inner:
     def perform(self, asked: Asked, frames: Buffer, given_up: Callable[[], bool]) -> Outcome:
         """Have it run a job; ``given_up`` says whether the job is to stop. It has ended if ``usable`` is False then."""
         run = _Run(asked, self._warm)
-        death: Death | None = None
+        death: End | None = None
         try:
             self._write(frames)
             while not run.over and death is None:
@@ -105,12 +116,12 @@ class Inner:
         except BrokenPipeError:  # it has ended by itself
             pass
         except (OSError, FrameError) as error:
-            death = Death("protocol", 0, f"The task's process broke the worker's protocol: {error}.")
+            death = End("protocol", 0, f"The task's process broke the worker's protocol: {error}.")
         self.usable = False
         ended = self._end(death or (_REPLACED if run.over else None))
         return Outcome(run.pieces) if run.has_result else Outcome([], ended)
 
-    def _step(self, run: _Run, given_up: Callable[[], bool]) -> Death | None:
+    def _step(self, run: _Run, given_up: Callable[[], bool]) -> End | None:
         """Read what there is, and look at the clock. Returns the death that the runner is to have."""
         if self._poll.poll(LOOK * 1000):
             count = os.readv(self._out.fileno(), self._frames.room())
@@ -131,7 +142,7 @@ class Inner:
                         if (death := run.take(kind, encode(header, len(body)), body)) is not None:
                             return death
         if not self._ready and run.lasted() > START_DEADLINE:
-            return Death("start", 0, f"The runner wasn't ready within {START_DEADLINE:g} s.")
+            return End("start", 0, f"The runner wasn't ready within {START_DEADLINE:g} s.")
         if given_up() and run.is_due():
             self._write(encode(Cancel(run.asked.id).header()))
         return run.late()
@@ -141,7 +152,7 @@ class Inner:
         while rest:
             rest = rest[os.write(self._in.fileno(), rest) :]
 
-    def _end(self, doom: Death | None) -> Death:
+    def _end(self, doom: End | None) -> End:
         """End it and all it has started; return what it has died of, unless that is known."""
         if doom is not None:
             self._launch.end(self._process)
@@ -154,9 +165,9 @@ class Inner:
         words = ""
         with contextlib.suppress(BlockingIOError):
             words = os.read(self._errors, 16 * _LAST_WORDS)[-_LAST_WORDS:].decode("utf-8", "replace").strip()
-        death = doom or self._launch.death(code, words)
+        death = doom or End(*astuple(self._launch.death(code, words)))
         if doom is None and not self._ready:
-            death = Death("start", code, f"The runner ended before it was ready (exit code {code}).\n{words}")
+            death = End("start", code, f"The runner ended before it was ready (exit code {code}).\n{words}")
         self._out.close()
         os.close(self._errors)
         self._launch.clean()
@@ -188,7 +199,7 @@ class _Run:
     def lasted(self) -> float:
         return time.monotonic() - self._born
 
-    def take(self, kind: str, head: bytes, body: Buffer) -> Death | None:
+    def take(self, kind: str, head: bytes, body: Buffer) -> End | None:
         """Keep a frame, within the bounds of what an engine carries."""
         self.pieces.append(head)
         if len(body):
@@ -198,14 +209,14 @@ class _Run:
             self._printed += len(body)
         if self._size > MOST:
             most = f"{MOST >> 20} MiB"
-            return Death(
+            return End(
                 "exit",
                 0,
                 f"The task was ended: its outputs and its result are more than {most}, which is all"
                 " that an engine carries.",
             )
         if self._printed > 2 * self.asked.output_limit:
-            return Death("protocol", 0, "The task's process broke the worker's protocol: more output than it may have.")
+            return End("protocol", 0, "The task's process broke the worker's protocol: more output than it may have.")
         if kind == Result.kind:
             self.has_result, self._ended = True, time.monotonic()
         return None
@@ -222,18 +233,20 @@ class _Run:
         self._next = now + self._pause
         return True
 
-    def late(self) -> Death | None:
+    def late(self) -> End | None:
         """Return how a task ends whose time is up."""
         now, asked = time.monotonic(), self.asked
         if self.has_result:
             words = f"The runner cleared up for more than {CLEAR_DEADLINE:g} s."
-            return Death("exit", 0, words) if now > self._ended + CLEAR_DEADLINE else None
-        if asked.seconds and now > self._begun + asked.seconds:
-            words = f"The task ran for {asked.seconds:g} s, which is as long as it may: it was ended."
-            return Death("time", 0, words)
+            return End("exit", 0, words) if now > self._ended + CLEAR_DEADLINE else None
+        most = min(filter(None, (asked.seconds, asked.timeout)), default=0.0)
+        if most and now > self._begun + most:
+            if most == asked.seconds:
+                return End("time", 0, f"it ran for {most:g} s, which is as long as its lender lets a task run")
+            return End("timeout", 0, f"it ran for {most:g} s, which is its timeout")
         if self._stopped and now > self._stopped + asked.grace:
             words = f"The task was interrupted, went on for {asked.grace:g} s, and was killed."
-            return Death("cancelled", 0, words)
+            return End("cancelled", 0, words)
         return None
 
 
@@ -259,7 +272,7 @@ class Runners:
         try:
             runner = self._taken(kind) or _started(kind)
         except OSError as error:
-            return Outcome([], Death("start", 0, f"The runner can't be started: {error}"))
+            return Outcome([], End("start", 0, f"The runner can't be started: {error}"))
         outcome = runner.perform(asked, frames, given_up)
         if runner.usable:
             self._give(kind, runner)
