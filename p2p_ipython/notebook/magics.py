@@ -59,6 +59,7 @@ from p2p_ipython.notebook.seed_advice import seed_advice, seeded_draws, states_o
 from p2p_ipython.notebook.shell_words import shell_words
 from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_as_ever
 from p2p_ipython.notebook.status_line import StatusLines, first_text
+from p2p_ipython.protocol.packages import packages_words
 from p2p_ipython.protocol.plain import plain
 from p2p_ipython.task.reads import parsed
 
@@ -279,13 +280,15 @@ class P2PMagics(Magics):
             raise MagicUsage("for help, type %%p2p? in a cell of its own")
         options = parsed_line(self.p2p, rest)
         name = _name(options.name)
+        asked = asked_for(cell, unquoted(options.packages or []), unquoted(options.python))
         if options.dry_run:
+            if asked.packages:
+                say(f"Installed first: {packages_words(asked.packages)}")
             captured = self._captured(cell, travelling)
             env = dry_environment(self.cluster, separated(options.env))
             show_names(captured, *([] if options.no_modules else [self._modules(captured)]), env=env)
             return None
         cluster = self._connected()
-        asked = asked_for(cell, unquoted(options.packages or []), unquoted(options.python))
         if options.setup:
             if options.packages or options.python:
                 raise MagicUsage("%%p2p --setup takes no packages: give them to the cells")
