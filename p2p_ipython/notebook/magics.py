@@ -66,6 +66,7 @@ from p2p_ipython.notebook.shown_errors import as_at_home, show_as_at_home, show_
 from p2p_ipython.notebook.status_line import StatusLines, first_text
 from p2p_ipython.notebook.sweeping import advise_on_seeds, many_of
 from p2p_ipython.notebook.task_line import TaskDefaults, files_named, given_in, options_in, task_arguments
+from p2p_ipython.protocol.packages import packages_words
 from p2p_ipython.protocol.plain import plain
 
 if TYPE_CHECKING:
@@ -315,13 +316,15 @@ class P2PMagics(TaskDefaults, Magics):
         options = parsed_line(self.p2p, rest)
         name = name_in(options.name)
         many = many_of(options, self._ip.user_ns)
+        asked = asked_for(cell, unquoted(options.packages or []), unquoted(options.python))
         if options.dry_run:
+            if asked.packages:
+                say(f"Installed first: {packages_words(asked.packages)}")
             captured = self._captured(cell, travelling, many.given if many is not None else {})
             env = dry_environment(self.cluster, separated(options.env))
             show_names(captured, *([] if options.no_modules else [self._modules(captured)]), env=env)
             return None
         cluster = self._connected()
-        asked = asked_for(cell, unquoted(options.packages or []), unquoted(options.python))
         if options.setup:
             if options.packages or options.python:
                 raise MagicUsage("%%p2p --setup takes no packages: give them to the cells")

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from p2p_ipython.errors import P2PError
 from p2p_ipython.protocol.packages import canonical_name, packages_words
-from p2p_ipython.protocol.plain import count, plain, size_words
+from p2p_ipython.protocol.plain import plain, size_words
 from p2p_ipython.sandbox.mechanisms.installer import behind_bubblewrap, bounded
 from p2p_ipython.sandbox.mechanisms.python_files import links_of
 from p2p_ipython.sandbox.scratch import occupied
@@ -112,6 +112,7 @@ class Installer:
         """Unpack packages, and return the folder that they are in. Raises ``NoPackages``."""
         target = folder / "packages"
         words = ["pip", "install", *self._usual(), "--no-deps", "--quiet", "--target", str(target), "--requirements"]
+        # Not compiled: with pandas' own tests that took eight times as long as the rest, on a busy machine.
         await self._run(folder, [*words, "-"], [f"{name}=={version}" for name, version in pins])
         return target
 
@@ -239,8 +240,3 @@ def _without_places(text: str) -> str:
 def missing_words() -> str:
     """Return what a lender without uv can do."""
     return "install uv (pip install 'p2p-ipython[packages]') to have packages installed for tasks"
-
-
-def many(pins: Sequence[Pin]) -> str:
-    """Return "3 packages"."""
-    return count(len(pins), "package")

@@ -33,6 +33,7 @@ def test_a_cell_has_the_packages_that_it_asks_for_and_an_error_says_how(nb: Note
         nb.run("%%p2p --with 'tiny < 2, pyyaml' --wait\nimport tiny, yaml9\ntiny.version, yaml9.version").value
         == "('1.0', 9)"
     )
+    assert "Installed first: tiny<2" in nb.run("%%p2p --dry-run --with tiny<2\n1").text
     # It takes no name for the future's, and none of these for its own.
     nb.done("%%p2p --with tiny>=2 later\nimport tiny\ntiny.version")
     assert nb.run("later.result(60)").value == "'2.0'"

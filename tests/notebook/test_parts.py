@@ -409,7 +409,7 @@ def test_options_are_completed(ip: InteractiveShell) -> None:
         with provisionalcompleter():
             return {c.text for c in ip.Completer.completions(line, len(line))}
 
-    assert completed("%%p2p --w") == {"--wait"}
+    assert completed("%%p2p --wa") == {"--wait"}
     assert completed("%p2p_connect --") >= {"--cluster", "--workers", "--accept-host-key"}
     assert not {c for c in completed("x --w") if c.startswith("--")}
 
