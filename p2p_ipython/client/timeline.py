@@ -338,7 +338,8 @@ class _Drawing:
         return y + 14
 
     def _has(self, outcome: str) -> bool:
-        return any(bar.outcome == outcome for band in self._plan.bands for bar in band.bars)
+        drawn = (outcome, "stopping") if outcome == "running" else (outcome,)
+        return any(bar.outcome in drawn for band in self._plan.bands for bar in band.bars)
 
     def _draw_queue(self, y: float, peak: int) -> float:
         """Draw the number of tasks that wait, as an area."""
@@ -382,7 +383,7 @@ class _Drawing:
             )
             if (end - begin) * self._scale >= 0.5
         ]
-        kind = bar.outcome if bar.outcome in MARKED else "ran"
+        kind = "running" if bar.outcome == "stopping" else bar.outcome if bar.outcome in MARKED else "ran"
         left = self._x(bar.started)
         shapes.append(self._shape(kind, left, max(left + 1.2, self._x(bar.ran)), y))
         self._out.append(f"<g><title>{escape(bar.text)}</title>{''.join(shapes)}</g>")

@@ -96,6 +96,12 @@ def test_how_busy_a_worker_was_counts_from_when_the_first_task_was_sent() -> Non
     assert {band.name: band.busy for band in plan.bands} == {"ann": pytest.approx(1.0), "bob": pytest.approx(0.5)}
 
 
+def test_what_is_being_stopped_still_runs() -> None:
+    svg = made(task(1, 2, 3, state=TaskState.STOPPING)).svg
+    assert svg.count('fill-opacity=".3"') == made(task(1, 2, 3)).svg.count('fill-opacity=".3"') > 0
+    assert "runs" in texts(svg)
+
+
 def test_what_still_runs_is_drawn_until_now() -> None:
     plan = arrange([task(1, 2, 3)], now=11)
     assert plan.length == 10
