@@ -14,7 +14,7 @@ import pytest
 
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
-from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task, TaskFailure
+from p2p_ipython.protocol.task_frames import Output, Progress, Result, ResultChunk, Task, TaskFailure
 from p2p_ipython.sandbox.launch import START_DEADLINES, LaunchOptions, mechanism
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.payload import Packed, pack_task, unpack
@@ -109,8 +109,9 @@ class Worker:
 
     # What the slot calls
 
-    def on_output(self, slot: Slot, output: Output, body: Buffer) -> None:
-        self._outputs.append((output, bytes(body)))
+    def on_output(self, slot: Slot, output: Output | Progress, body: Buffer) -> None:
+        if isinstance(output, Output):
+            self._outputs.append((output, bytes(body)))
         self._more.set()
 
     def on_chunk(self, slot: Slot, chunk: ResultChunk, body: Buffer) -> None:

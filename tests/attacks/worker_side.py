@@ -22,7 +22,7 @@ from p2p_ipython.config import Settings
 from p2p_ipython.errors import P2PError
 from p2p_ipython.protocol.frames import Buffer
 from p2p_ipython.protocol.messages import NO_WALL
-from p2p_ipython.protocol.task_frames import Output, Result, ResultChunk, Task
+from p2p_ipython.protocol.task_frames import Output, Progress, Result, ResultChunk, Task
 from p2p_ipython.sandbox.launch import Death, LaunchOptions, mechanism
 from p2p_ipython.sandbox.mechanisms import internet
 from p2p_ipython.task.buffer_store import BufferStore
@@ -66,7 +66,7 @@ class Agent:
 
     # What the slots call
 
-    def on_output(self, slot: Slot, output: Output, body: Buffer) -> None:
+    def on_output(self, slot: Slot, output: Output | Progress, body: Buffer) -> None:
         came = self._came[self.slots.index(slot)]
         came["output"] += len(body)
         if came["output"] <= KEPT:

@@ -20,7 +20,7 @@ from strange_frames import Said, each_way
 from p2p_ipython import loop as loops
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.frames import Buffer
-from p2p_ipython.protocol.task_frames import FRAMES, Cleared, Output, Ready, Result, ResultChunk, Task
+from p2p_ipython.protocol.task_frames import FRAMES, Cleared, Output, Progress, Ready, Result, ResultChunk, Task
 from p2p_ipython.sandbox import launch
 from p2p_ipython.sandbox.launch import LaunchOptions
 from p2p_ipython.sandbox.mechanisms.process import ProcessLaunch
@@ -45,10 +45,10 @@ class Listener:
     """What a slot has told, in order, until its task was over."""
 
     def __init__(self) -> None:
-        self.told: list[Output | ResultChunk | Result | Death] = []
+        self.told: list[Output | Progress | ResultChunk | Result | Death] = []
         self.over = asyncio.Event()
 
-    def on_output(self, _slot: Slot, output: Output, _body: Buffer) -> None:
+    def on_output(self, _slot: Slot, output: Output | Progress, _body: Buffer) -> None:
         self.told.append(output)
 
     def on_chunk(self, _slot: Slot, chunk: ResultChunk, _body: Buffer) -> None:
