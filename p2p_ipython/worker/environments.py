@@ -151,7 +151,7 @@ class Environments:
                 os.close(lock)
                 raise
             os.close(lock)
-            said(f"waiting for {packages_words(asked, 120)}, which another task has installed")
+            said(f"waiting until {packages_words(asked, 120)} is there, for another task, too")
             await asyncio.sleep(_AGAIN)
 
     async def _make(self, folder: Path, asked: Sequence[str], said: Said, lock: int) -> None:
