@@ -32,6 +32,7 @@ from p2p_ipython.client import ending, relaying, views
 from p2p_ipython.client import future as _future
 from p2p_ipython.client.printing import printed
 from p2p_ipython.client.seeded import checked, seed_of
+from p2p_ipython.client.shown import checked as checked_way
 from p2p_ipython.errors import NotAdmitted, NotConnected, NotTrusted, ResultNotPicklable
 from p2p_ipython.notebook import completion
 from p2p_ipython.notebook.binding import Binding, bind, chosen, left_words, script_of
@@ -250,9 +251,7 @@ class P2PMagics(Magics):
     @argument("--env", action="append", metavar="NAMES", help="environment entries to send, to others' machines, too")
     @argument("--setup", action="store_true", help="run this cell in each new runner before your first task there")
     @argument("--no-modules", action="store_true", help="leave the modules beside the notebook at home")
-    @argument(
-        "--stdout", choices=["live", "end", "off"], default="live", help="show output as it comes, at the end, or not"
-    )
+    @argument("--stdout", default="live", metavar="live|end|off", help="show output as it comes, at the end, or not")
     @argument("--globals", metavar="auto|none|+NAME|-NAME", help="names that travel, if not just those it uses")
     @no_var_expand
     @line_cell_magic
@@ -300,6 +299,7 @@ class P2PMagics(Magics):
             return None
         files = _files(separated(options.file))
         env = separated(options.env)
+        stdout = checked_way(unquoted(options.stdout))
         seed = None if options.seed is None else seed_of(checked(options.seed), 0)
         captured = self._captured(cell, travelling)
         binding = self._binding(captured, unquoted(options.bind))
@@ -325,7 +325,7 @@ class P2PMagics(Magics):
             modules=not options.no_modules,
             seed=seed or states,
             env=env,
-            stdout=options.stdout,
+            stdout=stdout,
         )
         if states is None and (words := seed_advice(seeded)):
             say(words)
