@@ -336,6 +336,7 @@ class P2PMagics(TaskDefaults, Magics):
         env = separated(options.env)
         chosen_options = options_in(options, self.default_options(self._ip.user_ns), self._ip.user_ns)
         seed = None if chosen_options.seed is None else seed_of(chosen_options.seed, 0)
+        captured = self._captured(cell, travelling, many.given if many is not None else {})
         binding = self._binding(captured, unquoted(options.bind))
         # IPython's own counter is one ahead while a cell runs, in recent versions. The hook knows.
         label = chosen_options.label or name or f"In[{self._ip.displayhook.prompt_count}]"

@@ -33,12 +33,12 @@ _ARGUMENTS = (
     argument("--memory", metavar="SIZE", help="run it where a task may use so much memory, as 2G"),
     argument("--gpus", type=int, metavar="N", help="run it where a task has so many graphics cards"),
     argument("--seed", type=int, metavar="N", help="begin its random numbers with this seed (default: nobody's)"),
-    argument("--stdout", choices=["live", "end", "off"], help="show output as it comes, at the end, or not"),
+    argument("--stdout", metavar="live|end|off", help="show output as it comes, at the end, or not"),
     argument("--lazy", action="store_true", help="freeze it now, and run it only when its value is asked for"),
 )
 
 _NAMES = ("retry_on", "on", "tags")
-_WORDS = (*_NAMES, "label", "memory", "timeout")
+_WORDS = (*_NAMES, "label", "memory", "timeout", "stdout")
 _DEFAULTS = ("retries", "retry_on", "once", "priority", "on", "tags", "memory", "gpus")
 
 

@@ -51,7 +51,7 @@ def test_output_is_shown_when_the_cell_says_so(nb: Notebook) -> None:
         assert cell.value == "3"
         assert [each["text"] for each in cell.of("stream")] == pieces
         assert nb.done("f.replay()").text == "one\ntwo\n"
-    assert "--stdout: invalid choice: 'loud'" in str(nb.run(f"%%p2p --stdout loud\n{source}").shown)
+    assert "stdout is 'loud'\nSay live" in nb.run(f"%%p2p --stdout loud\n{source}").traceback
 
 
 def test_a_warning_is_shown_once_under_its_cell_and_recorded_with_the_value(nb: Notebook) -> None:
