@@ -15,6 +15,7 @@ A reader who wants to follow one link, from its meeting to its end, reads in thi
     half            one end of a link, without the way to the other end: state, waiting frames, calls of the handler
     tls_link        one link over its connections: what happens when one comes, breaks, or brings a frame
     session         pure: the frames to send again, when to probe, when a link is lost
+    pace            pure: how much bulk to write ahead, by the time that it takes
     outflow         how waiting frames are written
     transport       one TCP connection: plain lines, TLS, frames
     intake          pure: a stream cut into frames

@@ -113,7 +113,8 @@ class Link(Protocol):
     def send(self, header: Header, body: Buffer = b"", *, bulk: bool = False) -> None:
         """Queue a frame; returns at once. ``body`` must not change until it has been delivered.
 
-        Frames of one class (``bulk`` or not) keep their order; those that aren't bulk overtake those that are.
+        Frames of one class (``bulk`` or not) keep their order; those that aren't bulk overtake those that are. A bulk
+        frame with an ``offset`` may arrive as several, each with its own.
         However much waits, no frame is refused. But with more than ``MOST_WAITING`` bytes the link is lost soon after,
         and after ``PATIENCE`` seconds in which the peer takes none.
         Raises ``LinkLost`` when the link is closed or lost, ``FrameError`` when over the bounds, and

@@ -1,10 +1,10 @@
-"""How an outbox's frames are written: small ones in batches and first, bulk only as far as the connection takes it."""
+"""How an outbox's frames are written: small ones in batches and first, bulk as far as it leaves soon."""
 
 from __future__ import annotations
 
 from p2p_ipython.link.base import LANDING
 from p2p_ipython.link.session import Outbox
-from p2p_ipython.link.transport import WRITE_HIGH, Connection
+from p2p_ipython.link.transport import Connection
 from p2p_ipython.protocol.frames import Buffer
 
 _BATCH = 256 << 10  # bytes of small frames in one write
@@ -17,12 +17,15 @@ def write_frames(outbox: Outbox, connection: Connection) -> bool:
     while outbox.small and outbox.is_open and connection.unsent < _SMALL_HIGH:
         connection.write(_batch(outbox))
     budget = _TURN
-    while outbox.bulk and outbox.is_open and connection.writable and connection.unsent < WRITE_HIGH:
+    if outbox.bulk:
+        connection.look()
+    while outbox.bulk and outbox.is_open and connection.has_room():
         if budget <= 0:
             return True
-        frame = outbox.take(bulk=True)
+        frame = outbox.take(bulk=True, most=connection.limit)
         assert frame is not None
         connection.write([frame.head, frame.body])
+        connection.look()
         budget -= frame.size
     return False
 

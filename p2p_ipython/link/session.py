@@ -42,12 +42,16 @@ merely unreachable doesn't refuse; it is silent."""
 
 @dataclass(slots=True, eq=False)
 class Frame:
-    """A frame on its way out: the bytes before its body, its body, and what both take while they wait."""
+    """A frame on its way out: the bytes before its body, its body, and what both take while they wait.
+
+    ``header`` is there for those that may be cut in two: bulk that says at which ``offset`` its body belongs.
+    """
 
     head: bytes
     body: Buffer
     size: int
     bulk: bool
+    header: Header | None = None
 
     @classmethod
     def of(cls, header: Header, body: Buffer, *, bulk: bool) -> Frame:
@@ -57,7 +61,16 @@ class Frame:
         if isinstance(body, memoryview) and (body.itemsize != 1 or body.ndim != 1):
             body = body.cast("B")
         head = encode(header, len(body))
-        return cls(head, body, len(head) + len(body) + FRAME_COST, bulk)
+        size = len(head) + len(body) + FRAME_COST
+        return cls(head, body, size, bulk, header if bulk and "offset" in header else None)
+
+    def cut(self, most: int) -> tuple[Frame, Frame] | None:
+        """Return two frames for this one, the first with ``most`` bytes of body; None if it can't or needn't be cut."""
+        if self.header is None or len(self.body) <= most:
+            return None
+        body, rest = memoryview(self.body)[:most], memoryview(self.body)[most:]
+        later = {**self.header, "offset": self.header["offset"] + most}
+        return Frame.of(self.header, body, bulk=True), Frame.of(later, rest, bulk=True)
 
 
 class Outbox:
@@ -93,15 +106,20 @@ class Outbox:
         if self.pending > HIGH_WATER:
             self._above = True
 
-    def take(self, *, bulk: bool) -> Frame | None:
+    def take(self, *, bulk: bool, most: int | None = None) -> Frame | None:
         """Take the next frame of a class, which then counts as written; return None when there is none.
 
-        Nor is there one for a peer that has not acknowledged what it was sent.
+        Nor is there one for a peer that has not acknowledged what it was sent. One with a longer body than ``most`` is
+        cut, if it may be.
         """
         queue = self.bulk if bulk else self.small
         if not queue or self._unacknowledged >= WINDOW:
             return None
         frame = queue.popleft()
+        if most is not None and (parts := frame.cut(most)) is not None:
+            self.pending += sum(part.size for part in parts) - frame.size
+            frame, rest = parts
+            queue.appendleft(rest)
         self._kept.append(frame)
         self.pending -= frame.size
         self._waiting -= 0 if bulk else frame.size

@@ -23,19 +23,15 @@ from typing import Any, Protocol, cast
 
 from p2p_ipython.errors import LinkError, RemoteProtocolError, WrongPeer
 from p2p_ipython.link.intake import Intake
+from p2p_ipython.link.pace import MOST, Pace, kept_by_kernel
 from p2p_ipython.protocol.frames import Buffer, FrameError, Header
 
 logger = logging.getLogger(__name__)
 
-WRITE_HIGH = 1 << 20
-"""Unsent bytes above which bulk waits. A small frame may have to wait for as many, besides the kernel's buffer."""
-
-WRITE_LOW = 256 << 10
-"""Unsent bytes at which bulk continues."""
-
 _READ = 256 << 10
-_KERNEL = 512 << 10  # bytes not yet on the wire that the kernel takes; measured not to slow a fast network
 _HELD = 1 << 20  # encrypted bytes taken while nobody reads
+_LEAST_IN_KERNEL = 4 << 10
+_AGAIN = 0.005  # seconds between two looks whether the kernel has sent what it keeps
 _LINE = 256  # bytes of a plain line, far above ours and the relay's
 _PLAIN = 64 << 10  # bytes taken before TLS is started; a peer's first flight has some 2 KiB
 
@@ -53,7 +49,7 @@ class Sink(Protocol):
         """Learn that some bytes have come."""
 
     def on_writable(self) -> None:
-        """Learn that the unsent bytes have fallen to ``WRITE_LOW`` after having been above ``WRITE_HIGH``."""
+        """Learn that the unsent bytes have fallen to a quarter of the limit after having been above it."""
 
     def on_gone(self, reason: Exception) -> None:
         """Learn that the connection has ended, and that no more comes from it. Not called after ``abort``."""
@@ -81,6 +77,9 @@ class Connection(asyncio.BufferedProtocol):
         self._intake: Intake | None = None
         self._sink: Sink | None = None
         self._paused = False
+        self._pace = Pace()
+        self._given = 0  # bytes, to the transport
+        self._later: asyncio.TimerHandle | None = None
 
     # For the owner
 
@@ -181,6 +180,28 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes that the kernel has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    @property
+    def limit(self) -> int:
+        """Unsent bytes above which bulk waits, and the longest piece of it. See ``pace.py``."""
+        return self._pace.limit
+
+    def look(self) -> None:
+        """Look how quickly what is written goes onto the wire, and set the limit by that."""
+        waits = self._waits()
+        if self._pace.look(self._given - waits, asyncio.get_running_loop().time(), waits=waits > 0):
+            self._set_limit()
+
+    def has_room(self) -> bool:
+        """Return whether bulk may be written; if not, the sink learns when that may have changed."""
+        if not self.writable or self.unsent >= self.limit:
+            return False
+        if self.limit < MOST and self._waits() >= self.limit:
+            # The kernel reports room in its own measure, which is far above ours on a slow network.
+            if self._later is None:
+                self._later = asyncio.get_running_loop().call_later(_AGAIN, self._look_again)
+            return False
+        return True
+
     def info(self, name: str) -> Any:
         """Return the transport's extra info of that name, such as its ``peername``."""
         return None if self._transport is None else self._transport.get_extra_info(name)
@@ -202,14 +223,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         options = self._transport.get_extra_info("socket")
         # asyncio sets this only on sockets that were made with an explicit protocol number. Without it a
         # handshake takes 40 ms longer, and so does each small answer.
         options.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # On a slow network the kernel would take megabytes of bulk that no small frame could overtake.
-            options.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL)
+        self._set_limit()
         if self._gone is not None:
             self._transport.abort()
 
@@ -251,10 +269,34 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writable = True
+        self.look()
         # Not at once: asyncio's transport breaks when it is aborted in here, which the sink may do.
         asyncio.get_running_loop().call_soon(self._tell_writable)
 
     # Helpers, in order of use
+
+    def _set_limit(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        limit = self._pace.limit
+        self._transport.set_write_buffer_limits(limit, limit // 4)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # On a slow network the kernel would take megabytes of bulk that no small frame could overtake. Half a MiB,
+            # the most, was measured not to slow a fast network.
+            self._transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, max(limit // 2, _LEAST_IN_KERNEL)
+            )
+
+    def _waits(self) -> int:
+        """Return how many bytes are not on the wire: those that the kernel hasn't taken, and those that it keeps."""
+        return self.unsent + (
+            0 if self._transport is None else kept_by_kernel(self._transport.get_extra_info("socket"))
+        )
+
+    def _look_again(self) -> None:
+        self._later = None
+        self.look()
+        self._tell_writable()
 
     def _tell_writable(self) -> None:
         if self._sink is not None and self.writable:
@@ -282,6 +324,7 @@ class Connection(asyncio.BufferedProtocol):
             return  # a transport whose socket has failed would log each further write
         if self._outgoing.pending:
             # A view, since the transport slices the bytes that it could not send at once.
+            self._given += self._outgoing.pending
             self._transport.write(memoryview(self._outgoing.read()))
 
     def _hold(self) -> None:
@@ -361,6 +404,8 @@ class Connection(asyncio.BufferedProtocol):
             return False
         self._gone = reason
         self._sink = None
+        if self._later is not None:
+            self._later.cancel()
         if self._intake is not None:
             self._intake.drop()
         if self._waiter is not None and not self._waiter.done():

@@ -50,7 +50,7 @@ class Handler:
             case "ping":
                 self.link.send({"t": "pong"}, body)
             case "count" | "chunk":
-                self.count += 1
+                self.count += len(body) if header["t"] == "chunk" else 1
                 if self.count == header["of"]:
                     self.count = 0
                     self.link.send({"t": "pong", "cpu": time.process_time()})
@@ -58,7 +58,7 @@ class Handler:
                 self.answer.set_result(header)
 
     def buffer_for(self, header: dict[str, Any], size: int) -> memoryview | None:
-        return self.memory[header["at"] : header["at"] + size] if "at" in header else None
+        return self.memory[header["offset"] : header["offset"] + size] if "offset" in header else None
 
     def on_link(self, state: LinkState, detail: str) -> None:
         if state in (LinkState.CLOSED, LinkState.LOST):
@@ -114,7 +114,7 @@ async def client(pipe: Any, force: Any, mailbox: str, relay: str) -> dict[str, f
         start = time.perf_counter()
         for number in range(BULK):
             at = number * MIB
-            link.send({"t": "chunk", "of": BULK, "at": at}, data[at : at + MIB], bulk=True)
+            link.send({"t": "chunk", "of": BULK * MIB, "offset": at}, data[at : at + MIB], bulk=True)
         await handler.ask()
         figures["bulk_MB_per_s"] = BULK * MIB / 1e6 / (time.perf_counter() - start)
     link.cut()

@@ -33,10 +33,10 @@ from p2p_ipython.link.base import LinkState, Meeting
 from p2p_ipython.link.certificate import Certificate
 from p2p_ipython.link.handshake import Terms
 from p2p_ipython.link.hints import Hint
+from p2p_ipython.link.pace import MOST
 from p2p_ipython.link.rendezvous import AT_ONCE, AT_ONCE_WITH_ONE, Rendezvous, new_code
 from p2p_ipython.link.tls import TLSLinker
 from p2p_ipython.link.tls_link import TLSLink
-from p2p_ipython.link.transport import WRITE_HIGH
 from p2p_ipython.protocol.frames import Buffer, Header, encode
 
 
@@ -279,7 +279,7 @@ async def test_a_peer_that_pings_and_does_not_read_makes_nobody_grow(monkeypatch
         ends.client.send({"t": "last"})
         await ends.worker_hears.until(lambda heard: heard.frames)
         assert not ends.worker._connection.writable
-        assert ends.worker._connection.unsent < WRITE_HIGH + 1000
+        assert ends.worker._connection.unsent < 2 * MOST + 1000
         connection._transport.resume_reading()
         ends.worker.send({"t": "still here"})
         await ends.client_hears.until(lambda heard: heard.frames)
