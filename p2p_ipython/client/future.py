@@ -27,7 +27,8 @@ from p2p_ipython.client.printing import printed
 from p2p_ipython.client.progress import Progress
 from p2p_ipython.client.relaying import Relayed, relays
 from p2p_ipython.client.task_options import USUAL, TaskOptions
-from p2p_ipython.errors import NotTrusted, UsageError, WorkerLost
+from p2p_ipython.client.words import ERROR, as_line, error_line, failed_word
+from p2p_ipython.errors import NotTrusted, UsageError
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.client_actions import ASKED
 from p2p_ipython.protocol.plain import plain
@@ -520,8 +521,6 @@ class Promise:
     @property
     def error_line(self) -> str:
         """The error that it failed with as one line of plain text, as "ValueError: no such thing"; "" for none."""
-        from p2p_ipython.client.records import ERROR, as_line, error_line  # heavy, and there once a task has failed
-
         failed = self.future._exception if self.failure and not self.future.cancelled() else None
         if failed is None:
             return ""
@@ -623,11 +622,6 @@ def _call_and_log(fn: Callable[[concurrent.futures.Future[T]], object], future: 
         fn(future)
     except BaseException:  # SystemExit, too, is nobody's here
         logging.getLogger("concurrent.futures").exception("exception calling callback for %r", future)
-
-
-def failed_word(error: BaseException | None) -> str:
-    """Return the word for the state of a task that has failed with ``error``."""
-    return "failed (maybe ran)" if isinstance(error, WorkerLost) and error.maybe_ran else "failed"
 
 
 class Cancelled(concurrent.futures.CancelledError):

@@ -7,32 +7,21 @@ bounded length.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Mapping
 
 from p2p_ipython.client.follow import Feed
-from p2p_ipython.client.future import failed_word
 from p2p_ipython.client.journal import Journal, last_line
 from p2p_ipython.client.progress import Progress
 from p2p_ipython.client.status import WHOLE
+from p2p_ipython.client.words import ERROR, LINE, as_line, error_line, failed_word
 from p2p_ipython.config import Settings
 from p2p_ipython.loop import background
 from p2p_ipython.protocol.client_machine import Action, Changed, ClientMachine, Meet, Note, Send, Settle, TaskState
 from p2p_ipython.protocol.identity import Certificate
 from p2p_ipython.protocol.messages import Message
-from p2p_ipython.protocol.plain import plain
 from p2p_ipython.protocol.presence import Presence
-from p2p_ipython.protocol.task_frames import TaskFailure
 from p2p_ipython.task.task import Task
-
-LINE = 100
-"""Characters of a line of output that are kept."""
-
-ERROR = 300
-"""Characters of an error that are kept."""
-
-_COLOUR = re.compile(r"\x1b\[[0-9;:]{0,60}[A-Za-z]")
 
 
 class Records:
@@ -191,19 +180,3 @@ class Records:
         if state != self._state:
             self._state, self.since = state, time.time()
         self.feed.facts()
-
-
-def as_line(text: str, limit: int) -> str:
-    """Return the first line of a stranger's text, plain and at most ``limit`` characters; an ellipsis tells of more."""
-    line = text[: 4 * limit]
-    if not line.isprintable():
-        line = _COLOUR.sub("", line).strip().partition("\n")[0]
-        line = plain(line.replace("\t", " "), 4 * limit)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def error_line(failure: TaskFailure) -> str:
-    """Return ``ValueError: no such thing``, from what a worker says of an error."""
-    message = failure.message[: 4 * ERROR]
-    name = failure.class_name[: 4 * ERROR].rpartition(".")[2]
-    return as_line(f"{name}: {message.strip()}" if message.strip() else name, ERROR)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from p2p_ipython.board.client.eyeballs import DELAY
+from p2p_ipython.eyeballs import DELAY
 from p2p_ipython.loop import in_thread
 
 AGENT_WITHIN = 3.0

@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from p2p_ipython import loop as loops
-from p2p_ipython.board.client.eyeballs import DELAY
 from p2p_ipython.config import Settings
 from p2p_ipython.doctor.checks import Result, failed, ok, unknown
 from p2p_ipython.errors import LinkError, P2PError, WrongPeer
+from p2p_ipython.eyeballs import DELAY
 from p2p_ipython.link.base import LinkHandler, LinkState, Meeting
 from p2p_ipython.link.hints import parse_relay
 from p2p_ipython.link.mailbox_client import endpoint

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from p2p_ipython.board.client.eyeballs import DELAY
 from p2p_ipython.errors import LinkError, LinkLost, RelayUnreachable
+from p2p_ipython.eyeballs import DELAY
 from p2p_ipython.link.handshake import Tokens, greet, greet_relay
 from p2p_ipython.link.hints import Hint
 from p2p_ipython.link.session import Refusals

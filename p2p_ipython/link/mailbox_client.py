@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from p2p_ipython import loop as loops
-from p2p_ipython.board.client.eyeballs import DELAY
 from p2p_ipython.errors import LinkError, MailboxUnreachable, WrongPeer
+from p2p_ipython.eyeballs import DELAY
 from p2p_ipython.link.base import Secret
 from p2p_ipython.protocol.plain import plain
 

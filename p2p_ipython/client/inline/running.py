@@ -26,8 +26,9 @@ from p2p_ipython.client.future import Future, OutputSink
 from p2p_ipython.client.inline import cells
 from p2p_ipython.client.inline.kept import Classes, classes_of, put_back
 from p2p_ipython.client.inline.output import noted
-from p2p_ipython.client.records import Records, error_line
+from p2p_ipython.client.records import Records
 from p2p_ipython.client.shown import Silent
+from p2p_ipython.client.words import error_line
 from p2p_ipython.config import Settings
 from p2p_ipython.memory import fresh
 from p2p_ipython.protocol.client_machine import TaskState
