@@ -6,6 +6,7 @@ import concurrent.futures
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _SHOWN_WITHIN = 2.0
 """Seconds that ``--wait`` gives the line under the cell to say how the tasks ended."""
 
-_WORKERS_WITHIN = 30.0
+_WORKERS_WITHIN = 10.0
 """Seconds that ``--all`` waits for the workers that this notebook has started itself."""
 
 
@@ -71,7 +72,8 @@ class Many:
         if self._settings is not None:
             return sweep_of(core, captured, self._settings, label=called, word=label, **more)
         if core.local is not None:
-            cluster.wait_for_workers(core.workers, timeout=_WORKERS_WITHIN)
+            with suppress(TimeoutError):  # one that has died is none that is here
+                cluster.wait_for_workers(core.workers, timeout=_WORKERS_WITHIN)
         return sweep_of_workers(core, captured, label=called, **more)
 
     def shown(self, sweep: Sweep, output: CellOutput, ip: Any, name: str | None, lines: StatusLines) -> Any:

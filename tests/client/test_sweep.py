@@ -86,6 +86,19 @@ def test_each_pin_of_the_store_is_named(apart: bool) -> None:
     assert not store._entries
 
 
+def test_for_lenders_all_tasks_of_a_sweep_have_the_same_code_and_plain_values_beside_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster._core, "shared", True)
+    home = {"k": [3, 4], "rows": {"a": 1}}
+    made = sweep(cluster, "n, m, k, rows", [{"n": n, "m": {"x": n}} for n in range(3)], home=home)
+    assert made.result(PATIENCE) == [(n, {"x": n}, [3, 4], {"a": 1}) for n in range(3)]
+    codes = {(task.packed.inline, task.packed.segments) for task in made._tasks}
+    assert len(codes) == 1
+    assert all(ref is None for _, segments in codes for _, ref in segments)  # a lender sees it before saying yes
+    monkeypatch.undo()
+
+
 def test_values_that_are_no_plain_data_are_set_with_what_they_refer_to(cluster: Cluster) -> None:
     home: dict[str, Any] = {"k": 10, "__name__": "__main__"}
     exec("def tenfold(v): return k * v\nclass Box:\n def __init__(self, n): self.n = n", home)
