@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+ADDRESS_DELAY = 0.25
+"""Between the attempts on two addresses of a name, s, unless the earlier one fails before."""
+
 _ABOUT_PEERS = "board", "client.bridge", "jobs", "link", "loop", "protocol", "rehearsal"
 """Parts whose loggers say what peers have provoked. Others warn the user, who hears it even without a handler."""
 

@@ -27,7 +27,7 @@ import p2p_ipython
 
 PACKAGE = Path(p2p_ipython.__file__).parent
 
-BASE = {"eyeballs", "tracing", "errors", "jobs", "config", "loop", "lifeline", "memory", "private_files"}
+BASE = {"tracing", "errors", "jobs", "config", "loop", "lifeline", "memory", "private_files"}
 MAY_IMPORT = {
     "protocol": BASE,
     "task": BASE | {"protocol"},
@@ -54,7 +54,6 @@ MAY_IMPORT = {
     "jobs": set(),
     "tracing": {"errors"},
     "private_files": set(),
-    "eyeballs": set(),
 }
 
 # The names by which the package itself gives access to the layers above (see its __init__).

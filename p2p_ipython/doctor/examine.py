@@ -20,6 +20,7 @@ from pathlib import Path
 
 from p2p_ipython.board.base import BoardReport
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, parse_ssh_options, route
+from p2p_ipython.board.client.eyeballs import connect
 from p2p_ipython.board.client.keys import KeyChoice, choose_key
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.board.client.login import remember_accepted
@@ -29,7 +30,6 @@ from p2p_ipython.doctor import ssh, wormhole
 from p2p_ipython.doctor.checks import CHECKS, WITHIN, Check, Report, Result, failed, obstacle, ok, skipped, unknown
 from p2p_ipython.doctor.network import Web, ask_agent, explain_silence, look_around
 from p2p_ipython.errors import BoardRefused, BoardUnreachable, P2PError
-from p2p_ipython.eyeballs import connect
 from p2p_ipython.loop import in_thread
 from p2p_ipython.protocol.identity import BadIdentity, sign, verify
 

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from p2p_ipython.eyeballs import DELAY
-from p2p_ipython.loop import in_thread
+from p2p_ipython.loop import ADDRESS_DELAY, in_thread
 
 AGENT_WITHIN = 3.0
 """How long the agent may take to say how many keys it holds, s."""
@@ -98,7 +97,7 @@ def proxy_of(proxies: Mapping[str, str]) -> str:
 async def _opens(host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(_LOOK):
-            _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=DELAY)
+            _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=ADDRESS_DELAY)
     except (OSError, TimeoutError):
         return False
     writer.close()
@@ -110,7 +109,9 @@ async def _portal(host: str, port: int) -> str:
     writer = None
     try:
         async with asyncio.timeout(_LOOK):
-            reader, writer = await asyncio.open_connection(host, port, limit=_MAX_HEAD, happy_eyeballs_delay=DELAY)
+            reader, writer = await asyncio.open_connection(
+                host, port, limit=_MAX_HEAD, happy_eyeballs_delay=ADDRESS_DELAY
+            )
             writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -19,10 +19,10 @@ import paramiko
 
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, route
 from p2p_ipython.board.client.dial import close_transport, key_refused, new_transport, no_ssh, seconds_left
+from p2p_ipython.board.client.eyeballs import connect
 from p2p_ipython.board.client.keys import KeyChoice
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.errors import BoardUnreachable, HostKeyUnknown
-from p2p_ipython.eyeballs import connect
 
 MAX_ANSWER = 16 << 10
 

@@ -22,12 +22,12 @@ from p2p_ipython import loop as loops
 from p2p_ipython.config import Settings
 from p2p_ipython.doctor.checks import Result, failed, ok, unknown
 from p2p_ipython.errors import LinkError, P2PError, WrongPeer
-from p2p_ipython.eyeballs import DELAY
 from p2p_ipython.link.base import LinkHandler, LinkState, Meeting
 from p2p_ipython.link.hints import parse_relay
 from p2p_ipython.link.mailbox_client import endpoint
 from p2p_ipython.link.rendezvous import new_code
 from p2p_ipython.link.tls import TLSLinker
+from p2p_ipython.loop import ADDRESS_DELAY
 from p2p_ipython.protocol.frames import Buffer, Header
 from p2p_ipython.protocol.identity import CLOCK_SLACK
 
@@ -74,7 +74,7 @@ async def check_mailbox(mailbox: str) -> Result:
     try:
         # By ourselves first, since a plain connection's errors say more.
         async with asyncio.timeout(5):
-            _, writer = await asyncio.open_connection(url.host, url.port, happy_eyeballs_delay=DELAY)
+            _, writer = await asyncio.open_connection(url.host, url.port, happy_eyeballs_delay=ADDRESS_DELAY)
         writer.close()
         welcome = await _first_message(mailbox, url)
     except (OSError, TimeoutError) as error:
@@ -168,7 +168,7 @@ async def _date(url: _Url) -> float | None:
     """Read a web server's ``Date``, as Unix time."""
     context = ssl.create_default_context() if url.tls else None
     reader, writer = await asyncio.open_connection(
-        url.host, url.port, ssl=context, limit=_MAX_HEAD, happy_eyeballs_delay=DELAY
+        url.host, url.port, ssl=context, limit=_MAX_HEAD, happy_eyeballs_delay=ADDRESS_DELAY
     )
     try:
         host = f"[{url.host}]" if ":" in url.host else url.host
@@ -221,7 +221,7 @@ async def check_relay(relay: str) -> Result:
 
 
 async def _greet(host: str, port: int, token: str) -> bytes:
-    reader, writer = await asyncio.open_connection(host, port, limit=_MAX_HEAD, happy_eyeballs_delay=DELAY)
+    reader, writer = await asyncio.open_connection(host, port, limit=_MAX_HEAD, happy_eyeballs_delay=ADDRESS_DELAY)
     try:
         writer.write(f"please relay {token} for side {secrets.token_hex(8)}\n".encode())
         return await reader.readuntil(b"\n")

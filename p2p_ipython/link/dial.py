@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from p2p_ipython.errors import LinkError, LinkLost, RelayUnreachable
-from p2p_ipython.eyeballs import DELAY
 from p2p_ipython.link.handshake import Tokens, greet, greet_relay
 from p2p_ipython.link.hints import Hint
 from p2p_ipython.link.session import Refusals
 from p2p_ipython.link.transport import Connection, ConnectionGone
+from p2p_ipython.loop import ADDRESS_DELAY
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ async def _connect(
     """Connect and greet. Raises ``OSError``, ``TimeoutError``, ``ConnectionGone``."""
     async with asyncio.timeout(_CONNECT_LIMIT):
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, host, port, happy_eyeballs_delay=DELAY)
+        _, connection = await loop.create_connection(Connection, host, port, happy_eyeballs_delay=ADDRESS_DELAY)
     try:
         async with asyncio.timeout(greeting_limit):
             await greeting(connection)

@@ -18,8 +18,8 @@ from typing import Any
 
 from p2p_ipython import loop as loops
 from p2p_ipython.errors import LinkError, MailboxUnreachable, WrongPeer
-from p2p_ipython.eyeballs import DELAY
 from p2p_ipython.link.base import Secret
+from p2p_ipython.loop import ADDRESS_DELAY
 from p2p_ipython.protocol.plain import plain
 
 _CLOSE_LIMIT = 5.0  # seconds for a wormhole to say goodbye to its mailbox
@@ -233,7 +233,7 @@ def endpoint(host: str, port: int, *, tls: bool, below: Callable[[Any], Any] = l
     from twisted.internet import reactor
     from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
-    inner = below(HostnameEndpoint(reactor, host, port, attemptDelay=DELAY))
+    inner = below(HostnameEndpoint(reactor, host, port, attemptDelay=ADDRESS_DELAY))
     if not tls:
         return inner
     from twisted.internet.ssl import optionsForClientTLS  # late: pyOpenSSL is slow to load

@@ -147,9 +147,8 @@ async def run_worker(
 
     access = (await _access(options)).reached_at(options.mailbox, options.relay)
     membership = access.membership(await asyncio.to_thread(access.session, "worker"))
-    engine = await _engine(options, membership.standing)
     environments: Environments | None = None
-    if engine is not None:
+    if options.engine:
         sandbox, launches = NO_WALL, []
     else:
         launches = await asyncio.to_thread(_launches, options, membership.standing)
@@ -163,6 +162,7 @@ async def run_worker(
     if environments is not None:
         installs = "own" if sandbox == NO_WALL else "all"
     keeper = await _keeper(options, membership, told, ask, installs)
+    engine = await _engine(options, membership.standing)
     worker = _Worker(
         options,
         access,

@@ -13,9 +13,9 @@ import pytest
 from board_support import PATIENCE, Recorder, joined, make_key, running, ssh_files
 
 from p2p_ipython.board.client.address import BoardAddress
+from p2p_ipython.board.client.eyeballs import alternate, connect
 from p2p_ipython.board.client.ssh import SSHBoard
 from p2p_ipython.doctor.wormhole import check_mailbox, check_relay
-from p2p_ipython.eyeballs import alternate, connect
 from p2p_ipython.loop import in_thread
 
 SIX, FOUR = socket.AF_INET6, socket.AF_INET

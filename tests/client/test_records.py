@@ -12,8 +12,8 @@ import pytest
 from p2p_ipython.board.base import BoardReport, BoardState
 from p2p_ipython.client.follow import Changes
 from p2p_ipython.client.records import Records
-from p2p_ipython.client.words import ERROR, LINE, as_line, error_line
 from p2p_ipython.client.status import standing
+from p2p_ipython.client.words import ERROR, LINE, as_line, error_line
 from p2p_ipython.config import Settings
 from p2p_ipython.protocol.client_machine import Changed, ClientMachine, TaskState
 from p2p_ipython.protocol.placement import WorkerState

@@ -5,6 +5,7 @@
     login         for a user: the key to show to a board, and the host keys that have been accepted
     ssh           the session with a topic: made again when it is lost (``SSHBoard``)
     connection    one SSH connection, in threads of its own
+    eyeballs      connecting to a name's addresses, side by side
     dial          the way to a board: socket, jump hosts, log-in
     tunnel        a jump host's channel as the next connection's socket
     services      where a board's mailbox and relay are, as this end reaches them (pure)

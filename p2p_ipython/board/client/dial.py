@@ -13,11 +13,11 @@ from typing import Any
 import paramiko
 
 from p2p_ipython.board.client.address import BoardAddress, Route, SSHFiles, SSHOptions, route
+from p2p_ipython.board.client.eyeballs import connect
 from p2p_ipython.board.client.keys import KeyChoice, Passphrase, choose_among
 from p2p_ipython.board.client.known_hosts import HostKeyCheck
 from p2p_ipython.board.client.tunnel import Tunnel
 from p2p_ipython.errors import BoardError, BoardUnreachable, KeyRefused
-from p2p_ipython.eyeballs import connect
 from p2p_ipython.protocol.plain import plain
 
 _LOG = "p2p_ipython.board.paramiko"

@@ -199,7 +199,7 @@ class Engine:
             settings.cancel_grace,
             settings.output_limit,
             settings.task_time,
-            getattr(task, "timeout", 0.0),  # its client's, where a task frame has one
+            task.timeout,  # its client's, where a task frame has one
             task.once,
             tuple(refs),
             self._notes,

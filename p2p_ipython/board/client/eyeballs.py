@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-DELAY = 0.25
-"""Between the attempts on two addresses, s, unless the earlier one fails before."""
+from p2p_ipython.loop import ADDRESS_DELAY
 
 _Address = tuple[int, Any]
 """A family, and what sockets of it connect to."""
@@ -38,7 +37,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
                 if now >= deadline:
                     raise TimeoutError("timed out")
                 if waiting and now >= begin_at:
-                    begin_at = now + DELAY
+                    begin_at = now + ADDRESS_DELAY
                     try:
                         trying.register(_begin(waiting.pop(0)), selectors.EVENT_WRITE)
                     except OSError as failure:
