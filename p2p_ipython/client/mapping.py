@@ -205,6 +205,7 @@ class Calls:
         self._taking = threading.RLock()  # for long: elements are frozen
         self._lock = threading.Lock()  # for moments: the loop's thread wants it, too
         self._way: deque[_Sent] = deque()
+        self._awaited: _Sent | None = None
         self._over: queue.SimpleQueue[_Sent] | None = None if ordered else queue.SimpleQueue()
         self._ended = self._closed = False
         self._trouble: BaseException | None = None
@@ -330,6 +331,7 @@ class Calls:
                     outcomes = sent.future.result(_until(end))
                 finally:
                     sent.future.cancel()
+                    self._awaited = None
                 try:
                     yield from _values_of(sent, ([outcomes], {}) if sent.alone else outcomes)
                 except Exception:
@@ -350,7 +352,8 @@ class Calls:
             if not self._way:
                 return None
             if self._over is None:
-                return self._way.popleft()
+                self._awaited = self._way.popleft()
+                return self._awaited
         try:
             sent = self._over.get(timeout=_until(end))
         except queue.Empty:
@@ -364,6 +367,8 @@ class Calls:
         self._ended = self._closed = True
         with self._lock:
             way = list(self._way)
+            if self._awaited is not None:  # in another thread
+                way.append(self._awaited)
         for sent in way:
             sent.future.cancel()
 
