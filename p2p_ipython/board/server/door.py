@@ -30,6 +30,7 @@ class Door:
         self._proxy = None if options.proxy is None else neighbourhood(options.proxy)
         self._seldom = Seldom(options.say_every)
         self._servers: list[asyncio.Server] = []
+        self.closed = False
 
     async def open(self, host: str, port: int, offered: Collection[Speaks]) -> int:
         """Listen on a port for some protocols; return the port. Raises ``OSError``."""
@@ -40,6 +41,7 @@ class Door:
 
     def close(self) -> None:
         """Listen no longer, and drop the newcomers that haven't said what they speak. Idempotent."""
+        self.closed = True
         for server in self._servers:
             server.close()
         for newcomer in self.undecided.all():
@@ -74,7 +76,7 @@ class _Newcomer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        if peer is None:  # it has gone already
+        if peer is None or self._door.closed:  # it has gone already, or was accepted in the last moment
             self.drop()
             return
         # The most that the loop reads from this socket in its turn.
