@@ -22,11 +22,12 @@ from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.asking import NOTHING, Asked, asking
 from p2p_ipython.client.completing import as_completed
 from p2p_ipython.client.frozen import with_buffers, without_buffers
-from p2p_ipython.client.future import SAID_WITHIN, Future, OutputMessage
+from p2p_ipython.client.future import SAID_WITHIN, Future
 from p2p_ipython.client.gathering import gather
 from p2p_ipython.client.groups import Group, rough
 from p2p_ipython.client.options import seed_of
 from p2p_ipython.client.progress import Progress
+from p2p_ipython.client.shown import Silent
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.errors import TaskForgotten, UsageError
 from p2p_ipython.protocol.needs import Needs
@@ -81,6 +82,7 @@ class Sweep(Sequence[Future[Any]]):
         self._turns: deque[int] = deque()
         self._on_way: set[str] = set()  # ids
         self._left = 0
+        self._pumping = False
         self._all: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._said: threading.Event | None = None
         try:
@@ -282,12 +284,27 @@ class Sweep(Sequence[Future[Any]]):
         self._pump()
 
     def _pump(self) -> None:
-        """Send as many as may be on their way now."""
+        """Send as many as may be on their way now, unless that is being done: inline each of them runs meanwhile."""
         most = max(AT_LEAST, AHEAD * self._core.slots)
+        with self._lock:
+            if self._pumping:
+                return
+            self._pumping = True
+        try:
+            while self._send_next(most):
+                pass
+        except BaseException:
+            with self._lock:
+                self._pumping = False
+            raise
+
+    def _send_next(self, most: int) -> bool:
+        """Send the next one; return False if none is to be sent now, and then ``_pump`` may run again."""
         while True:
             with self._lock:
                 if not self._turns or len(self._on_way) >= most:
-                    return
+                    self._pumping = False
+                    return False
                 number = self._turns.popleft()
                 future = self._futures[number]
                 if future.done():
@@ -295,6 +312,7 @@ class Sweep(Sequence[Future[Any]]):
                 self._on_way.add(future.task_id)
                 task = with_buffers(self._tasks[number], self._core.store, future.task_id)
             self._core.submitted.begin(task, future, self._quiet)
+            return True
 
     def _over(self, number: int, future: Future[Any]) -> None:
         """Note that one is over; on the loop's thread, or that of the caller who cancels."""
@@ -373,14 +391,16 @@ def sweep_of_workers(
     core.check_open()
     (task,) = made = _frozen(core, captured, [{}], word=lambda _: label, options=options, asked=asked, names=names)
     needs = Needs(task.needs_python or "", options.on, options.tags, options.memory, options.gpus)
-    assert core.bridge is not None
-    workers = [worker for worker in list(core.bridge.machine.workers.values()) if fits(worker, needs)]
-    if not workers:
-        core.store.unpin(pins(made))
-        raise UsageError("no worker is here that takes this cell", hint="%p2p_status shows who is here, and why.")
-    workers.sort(key=lambda worker: worker.name)
-    tasks = [replace(task, label=plain(worker.name, 80), pin=worker.sid) for worker in workers]
-    settings = [{"worker": plain(worker.name, 80)} for worker in workers]
+    if core.bridge is None:  # it is inline
+        tasks, settings = [task], [{"worker": core.called()}]
+    else:
+        workers = [worker for worker in list(core.bridge.machine.workers.values()) if fits(worker, needs)]
+        if not workers:
+            core.store.unpin(pins(made))
+            raise UsageError("no worker is here that takes this cell", hint="%p2p_status shows who is here, and why.")
+        workers.sort(key=lambda worker: worker.name)
+        tasks = [replace(task, label=plain(worker.name, 80), pin=worker.sid) for worker in workers]
+        settings = [{"worker": plain(worker.name, 80)} for worker in workers]
     return _submitted(core, label, settings, tasks, options=options, files=files, modules=modules, env=env, cell=cell)
 
 
@@ -434,11 +454,8 @@ def _submitted(
     return Sweep(core, label, settings, tasks, pinned, options=options, cell=cell)
 
 
-class _Quiet:
+class _Quiet(Silent):
     """The sink of its tasks: nothing of theirs is shown unasked. ``cell``: the front end's id of the cell."""
 
     def __init__(self, cell: str) -> None:
         self.cell = cell
-
-    def __call__(self, message: OutputMessage) -> None:
-        """Show nothing: the future has it."""

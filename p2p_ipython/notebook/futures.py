@@ -50,13 +50,15 @@ def until_over(futures: Sequence[Future[Any]], end: float | None = None) -> bool
 
 def named_futures(namespace: dict[str, Any]) -> dict[str, Future[Any]]:
     """Return the futures that have a name in a notebook, also those in lists: ``tiles[3]``; but none with "_" first."""
+    from p2p_ipython.client.sweep import Sweep  # heavy
+
     found: dict[str, Future[Any]] = {}
     for name, value in list(namespace.items()):
         if name.startswith("_"):
             continue
         if isinstance(value, _future.Future):
             found[name] = value
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple | Sweep):
             each = enumerate(value)
             found |= {f"{name}[{number}]": one for number, one in each if isinstance(one, _future.Future)}
     return found
