@@ -117,6 +117,13 @@ def test_many_futures_give_lists_tables_and_bars(tmp_path: Path) -> None:
     assert "(1999, 2000.0, 2000.0, 'walking')" in shown(executed, "walk.progress.done")
     assert "(278, 17673)" in shown(executed, "max(zip(")
     assert "([1, 2, 4, 8, 16], [1, 2, 4, 8, 16])" in shown(executed, "as_completed(futures)")
+    assert "FileNotFoundError(2, 'No such file or directory'), 2)" in shown(executed, "retry_on=OSError")
+    assert "TaskTimeout(" in shown(executed, "endless.exception()")
+    assert "waiting for a worker with tag gpu; here: worker-" in shown(executed, "waiting.state_text")
+    assert "True" in shown(executed, "drawn[0] == drawn[1]")
+    assert "lazy: runs when its value is asked for" in shown(executed, "print(later)")
+    assert "42" in shown(executed, "print(later)")
+    assert "endless" in shown(executed, "%p2p_futures")
     nothing_is_left(tmp_path, "tmp*")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import concurrent.futures
 import difflib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicUsage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from p2p_ipython.client.future import Future
+    from p2p_ipython.client.sweep import Sweep
     from p2p_ipython.notebook.connection import Notebook
 
 MOST = 50
@@ -85,6 +87,7 @@ class FuturesMagics(Magics):
     def p2p_futures(self, line: str) -> None:
         """List this notebook's futures: their names, labels, states, workers and times.
 
+        A sweep has one line; ``%p2p_futures scores`` lists those in it.
         ``%p2p_futures --cancel tile`` withdraws that task, ``%p2p_futures --cancel all`` each that isn't over.
         ``%p2p_futures --wait --timeout 5m`` waits for all but the lazy ones, ``%p2p_futures --wait tile`` for one; an
         interrupt ends the wait, and the tasks go on.
@@ -108,7 +111,10 @@ class FuturesMagics(Magics):
             if not over:
                 left = sum(not future.done() for future in asked)
                 say(f"{left} of {count(len(asked), 'task')} are not over yet.")
-        self._show(self._chosen(names) if names else self._all())
+        if names:
+            self._show(self._chosen(names))
+        else:
+            self._show(self._all(), self._sweeps())
 
     @magic_arguments()
     @argument("names", nargs="*", help="names that a cell on the cluster has bound: score model, or score,model")
@@ -167,21 +173,31 @@ class FuturesMagics(Magics):
         return chosen
 
     def _cancel(self, futures: Sequence[Future[Any]]) -> None:
-        cancelled = sum(future.cancel() for future in {id(one): one for one in futures}.values() if not future.done())
-        say(f"{count(cancelled, 'task')} cancelled." if cancelled else "Nothing to cancel: they are over.")
+        each = {id(one): one for one in futures if not (one.done() or one._promise.cancelled())}
+        cancelled = sum(future.cancel() for future in each.values())
+        nothing = "Nothing to cancel: they are over, or being stopped."
+        say(f"{count(cancelled, 'task')} cancelled." if cancelled else nothing)
 
-    def _show(self, futures: dict[str, Future[Any]]) -> None:
+    def _sweeps(self) -> dict[str, Sweep]:
+        from p2p_ipython.client.sweep import Sweep
+
+        named = list(self._ip.user_ns.items())
+        return {name: value for name, value in named if isinstance(value, Sweep) and not name.startswith("_")}
+
+    def _show(self, futures: dict[str, Future[Any]], sweeps: Mapping[str, Sweep] = MappingProxyType({})) -> None:
         if not futures:
             say("There are no futures here. %%p2p NAME on top of a cell makes one.")
             return
-        rows = [self._row(name, future) for name, future in list(futures.items())[:MOST]]
+        lines = [(name, plain(each.label, 80), each.group.standing.words, "", "") for name, each in sweeps.items()]
+        single = [(name, one) for name, one in futures.items() if name.partition("[")[0] not in sweeps]
+        rows = [*lines, *(self._row(name, future) for name, future in single[: max(0, MOST - len(lines))])]
         over = sum(future.done() for future in futures.values())
         failed = sum(future._promise.failure for future in futures.values())
         caption = f"{over} of {count(len(futures), 'future')} over" + (
             f", {failed} failed or cancelled" if failed else ""
         )
-        if len(futures) > MOST:
-            caption += f"; the first {MOST} are shown"
+        if len(rows) < len(lines) + len(single):
+            caption += f"; the first {len(rows)} are shown"
         publish_display_data(table(("name", "label", "state", "worker", "time"), rows, f"{caption}."))
 
     def _row(self, name: str, future: Future[Any]) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ def test_futures_are_cancelled_by_name_or_all(nb: Notebook) -> None:
     assert "Nothing to cancel" in listed(nb, "--cancel all")
     assert "did you mean tile?" in nb.run("%p2p_futures --cancel til").text
     assert "wants names of futures, or all" in nb.run("%p2p_futures --cancel").text
+    nb.done("import concurrent.futures\nconcurrent.futures.wait([tile, *many], 60)")
 
 
 def test_waiting_is_asked_for_bounded_and_interruptible(nb: Notebook, tmp_path: Path) -> None:
@@ -131,3 +132,10 @@ def test_a_lazy_cell_runs_once_its_value_is_asked_for(nb: Notebook) -> None:
     assert nb.run("await late").value == "10"
     nb.until(lambda: "now\n" in cell.text)
     nb.until(lambda: (cell.status_line or "").startswith("late: done"))
+
+
+def test_a_sweep_has_one_line_and_its_futures_have_theirs(nb: Notebook) -> None:
+    nb.done("%%p2p many --wait --each 'n in range(60)'\nn * n")
+    (line,) = (each for each in listed(nb).splitlines() if each.startswith("many"))
+    assert line.split() == ["many", "many", "60", "of", "60", "done"]
+    assert "many[7]" in listed(nb, "many")
