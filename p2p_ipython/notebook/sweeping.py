@@ -77,6 +77,16 @@ class Many:
         return sweep_of_workers(core, captured, label=called, **more)
 
     def shown(self, sweep: Sweep, output: CellOutput, ip: Any, name: str | None, lines: StatusLines) -> Any:
+        """Do what ``_shown`` does; an interrupt of a cell that waits cancels the tasks, whenever it comes."""
+        try:
+            return self._shown(sweep, output, ip, name, lines)
+        except KeyboardInterrupt:
+            if not self._waits:
+                raise
+            sweep.cancel()
+            raise Interrupted("the tasks were cancelled") from None
+
+    def _shown(self, sweep: Sweep, output: CellOutput, ip: Any, name: str | None, lines: StatusLines) -> Any:
         """Show how far they are under the cell, bind the list, and wait for the values if that is asked for."""
         ip.push({"_p2p": sweep}, interactive=False)
         if name is not None:
@@ -101,8 +111,8 @@ class Many:
             while not sweep.done():  # in steps: on Windows an endless wait can't be interrupted
                 concurrent.futures.wait([sweep.over], timeout=0.5)
         except KeyboardInterrupt:
-            sweep.cancel()
-            raise Interrupted("the tasks were cancelled") from None
+            sweep.cancel()  # before the line is waited for
+            raise
         finally:
             if bar is not None:
                 bar.close()

@@ -98,6 +98,7 @@ def test_a_map_that_takes_long_has_a_line_and_a_quick_one_has_none(nb: Notebook,
     nb.done("def f(n):\n import pathlib, time\n while not pathlib.Path(path).exists(): time.sleep(0.01)\n return n")
     go = tmp_path / "go"
     nb.done(f"path = {str(go)!r}")
+    nb.done("list(cluster.map(abs, range(10)))")  # the workers may still be starting
     assert nb.done("quick = list(cluster.map(abs, range(10)))").status_line is None
     cell = nb.start("list(cluster.map(f, range(6)))")
     nb.until(lambda: "f: 0 of 6 done" in (cell.status_line or ""))
