@@ -132,7 +132,7 @@ def test_the_largest_crowd_makes_room_for_a_newcomer():
 async def board(**options: Any) -> AsyncIterator[tuple[BoardServer, int]]:
     async with asyncio.timeout(PATIENCE), running(**options) as server:
         yield server, server.addresses.port
-    assert not server._door.undecided.all()
+    assert not server._ports.undecided.all()
 
 
 async def dial(port: int, said: bytes = b"", source: str = "127.0.0.1") -> tuple[StreamReader, StreamWriter]:
@@ -154,7 +154,7 @@ async def test_a_board_listens_on_one_port_and_its_addresses_say_so():
         assert set(server.ports.values()) == {port}
         assert server.addresses.mailbox == f"ws://127.0.0.1:{port}/v1"
         assert server.addresses.relay == f"tcp:127.0.0.1:{port}"
-        assert len(server._door._servers) == 1
+        assert len(server._ports._servers) == 1
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH is not installed")
@@ -219,7 +219,7 @@ async def test_garbage_is_cut_at_once_and_half_a_request_is_the_mailboxs_alone()
         _, writer = await dial(port, b"GET /v1 HTTP/1.1\r\nHost:")
         from_mailbox = server._services._factories[Speaks.MAILBOX].protocols  # type: ignore[union-attr]
         await until(lambda: len(from_mailbox) == 1)
-        assert not server._door.undecided.all()
+        assert not server._ports.undecided.all()
         writer.close()
         await until(lambda: not from_mailbox)
 
@@ -227,7 +227,7 @@ async def test_garbage_is_cut_at_once_and_half_a_request_is_the_mailboxs_alone()
 async def test_a_crowd_that_says_nothing_loses_its_oldest_and_others_get_in(tmp_path):
     async with board(undecided_each=5, connections=8, opening=PATIENCE) as (server, port):
         crowds = [await dial(port, b"S", source) for source in ("127.0.0.2", "127.0.0.3") for _ in range(7)]
-        await until(lambda: len(server._door.undecided) == 8)
+        await until(lambda: len(server._ports.undecided) == 8)
         for reader, _ in crowds[:2]:
             assert await ended(reader)
         talk = await AsyncsshTalk.start(port, make_key(tmp_path), "user")
@@ -237,7 +237,7 @@ async def test_a_crowd_that_says_nothing_loses_its_oldest_and_others_get_in(tmp_
         assert (await reader.readline()).startswith(ANSWERS[Speaks.RELAY])
         for each in (writer, *(writer for _, writer in crowds)):
             each.close()
-        await until(lambda: not server._door.undecided.all())
+        await until(lambda: not server._ports.undecided.all())
 
 
 async def test_a_client_that_resets_before_it_is_served_leaves_nothing():
@@ -249,14 +249,14 @@ async def test_a_client_that_resets_before_it_is_served_leaves_nothing():
         reader, writer = await dial(port, HELLOS[Speaks.SSH])
         assert (await reader.readline()).startswith(b"SSH-2.0-")
         writer.close()
-        await until(lambda: not server._door.undecided.all() and not server.connections)
+        await until(lambda: not server._ports.undecided.all() and not server.connections)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 async def test_all_addresses_are_those_of_ipv4_and_ipv6_and_none_looks_like_another(tmp_path):
     key = make_key(tmp_path)
     async with board(host="::", users_inline={"alice": key.line}) as (server, port):
-        assert len(server._door._servers) == 2
+        assert len(server._ports._servers) == 2
         talk = await AsyncsshTalk.start(port, key, "pipe t -r")
         await until(lambda: server.is_here("127.0.0.1"))
         await talk.hang_up()

@@ -10,7 +10,7 @@
     bounds           all that strangers can make a board keep or do: one table (pure)
     limits           buckets, shares and counts by which it keeps to its bounds (pure)
     arrivals         which connections may stay, and which make room (pure)
-    door             the ports: who comes in at them, and to which protocol
+    ports            the ports: who comes in at them, and to which protocol
     opening          which protocol a connection's first bytes are of (pure)
     proxy            the header by which a proxy says for whom it has connected (pure)
     guard            what one connection may make the board do and keep

@@ -27,12 +27,12 @@ import asyncssh
 from asyncssh.kex import get_kex_algs
 
 from p2p_ipython.board.server.arrivals import Arrivals
-from p2p_ipython.board.server.door import Door
 from p2p_ipython.board.server.fanout import Fanout
 from p2p_ipython.board.server.guard import Guard
 from p2p_ipython.board.server.limits import Bucket, Seldom, Unread, neighbourhood
 from p2p_ipython.board.server.opening import Opened, Speaks
 from p2p_ipython.board.server.options import Addresses, ServerOptions, outward_address, split_place
+from p2p_ipython.board.server.ports import Ports
 from p2p_ipython.board.server.services import Services
 from p2p_ipython.board.server.session import KeyInUse, Session
 from p2p_ipython.board.server.users import Users
@@ -89,7 +89,7 @@ class BoardServer:
         self._most_keys = options.keys
         self._warned: defaultdict[str, Seldom] = defaultdict(lambda: Seldom(options.say_every))
         self._looking: asyncio.TimerHandle | None = None
-        self._door = Door(options, self._take)
+        self._ports = Ports(options, self._take)
         self._for: dict[asyncssh.SSHServerConnection, str] = {}
         self._ssh: asyncssh.SSHServerConnectionOptions
         self.ports: dict[Speaks, int] = {}
@@ -117,9 +117,9 @@ class BoardServer:
         )
         for port, offered in self._offers():
             try:
-                there = await self._door.open(self._host, port, offered)
+                there = await self._ports.open(self._host, port, offered)
             except BaseException:
-                self._door.close()
+                self._ports.close()
                 raise
             self.ports.update(dict.fromkeys(offered, there))
         self._look_around()
@@ -151,7 +151,7 @@ class BoardServer:
 
     async def close(self) -> None:
         """Stop listening, end every session, and the mailbox and the relay with them. Idempotent."""
-        self._door.close()
+        self._ports.close()
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
@@ -159,7 +159,7 @@ class BoardServer:
         if ending:
             await asyncio.wait(ending)
         self.fanout.close()
-        await self._door.wait_closed()
+        await self._ports.wait_closed()
         if self._services is not None:
             await self._services.close()
 

@@ -20,7 +20,7 @@ Take = Callable[[Opened, asyncio.Transport], None]
 """Takes a connection over: its protocol or its socket, at once."""
 
 
-class Door:
+class Ports:
     """The ports of a board. ``take`` gets each connection whose protocol is known."""
 
     def __init__(self, options: ServerOptions, take: Take) -> None:
@@ -61,8 +61,8 @@ class Door:
 class _Newcomer(asyncio.Protocol):
     """A connection until its protocol is known."""
 
-    def __init__(self, door: Door, offered: Collection[Speaks]) -> None:
-        self._door = door
+    def __init__(self, ports: Ports, offered: Collection[Speaks]) -> None:
+        self._ports = ports
         self._offered = offered
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -76,12 +76,12 @@ class _Newcomer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        if peer is None or self._door.closed:  # it has gone already, or was accepted in the last moment
+        if peer is None or self._ports.closed:  # it has gone already, or was accepted in the last moment
             self.drop()
             return
         # The most that the loop reads from this socket in its turn.
-        vars(transport)["max_size"] = self._door.options.slice
-        self._opening = self._door.opening(peer[0], self._offered)
+        vars(transport)["max_size"] = self._ports.options.slice
+        self._opening = self._ports.opening(peer[0], self._offered)
         self._count(peer[0])
         self.data_received(b"")
 
@@ -90,7 +90,7 @@ class _Newcomer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._door.undecided.go(self)
+        self._ports.undecided.go(self)
 
     def _decide(self, ask: Callable[[], Opened | None]) -> None:
         self._stop_timer()
@@ -106,12 +106,12 @@ class _Newcomer(asyncio.Protocol):
                 self._count(self._opening.address)
             self._timer = self._loop.call_at(self._opening.deadline, self._late)
             return
-        self._door.take(opened, self._transport)
+        self._ports.take(opened, self._transport)
         if self._transport.get_protocol() is not self:
-            self._door.undecided.go(self)  # else its descriptor is still ours, for a moment
+            self._ports.undecided.go(self)  # else its descriptor is still ours, for a moment
 
     def _count(self, host: str) -> None:
-        leaves = self._door.undecided.come(self, neighbourhood(host))
+        leaves = self._ports.undecided.come(self, neighbourhood(host))
         if leaves is not None:
             leaves.drop()
 
