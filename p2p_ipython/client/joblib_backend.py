@@ -29,6 +29,9 @@ from joblib.parallel import (
 
 from p2p_ipython.client.aside import Aside
 from p2p_ipython.client.cluster import Cluster, open_clusters
+from p2p_ipython.client.future import Future
+from p2p_ipython.client.groups import Group
+from p2p_ipython.client.mapping import show_later
 from p2p_ipython.errors import CaptureError, NotConnected, UsageError, WorkerLost
 from p2p_ipython.task.batches import call_batch, taken_apart
 from p2p_ipython.task.task import make_call
@@ -53,6 +56,13 @@ class _Way:
     """Batches that are on their way, or about to be."""
     flying: set[concurrent.futures.Future[Any]] = field(default_factory=set)
     held: deque[tuple[Any, Callback]] = field(default_factory=deque)
+    group: Group | None = None
+
+    def cancel(self) -> None:
+        """Cancel what is on its way; joblib then ends with that."""
+        self.held.clear()
+        for future in list(self.flying):
+            future.cancel()
 
     def next(self, slots: int) -> list[tuple[Any, Callback]]:
         """Return the batches to send now. Where all slots may be used, some wait at the workers, as other tasks do."""
@@ -152,6 +162,10 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     def terminate(self) -> None:
         """End to serve: the next call is measured anew."""
         self._runs = False
+        with self._lock:
+            groups = [way.group for way in self._ways.values() if way.group is not None and not way.flying]
+        for group in groups:
+            group.end()
         self.reset_batch_stats()
 
     # -- inside --
@@ -168,9 +182,15 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             future.set_exception(self._blamed(batch.items, error))
         with self._lock:
             way.flying.add(future)
+            first = way.group is None
+            way.group = group = way.group or self.cluster._core.groups.new(
+                label.partition(" ×")[0], None, cancel=way.cancel, shown=False
+            )
+        if first:
+            show_later(self.cluster._core.groups, group)
         if getattr(getattr(callback, "parallel", None), "_aborting", False):  # meanwhile
             future.cancel()
-        over = partial(_aside.call, partial(self._over, way, future, callback))
+        over = partial(_aside.call, partial(self._over, way, future, callback, len(batch.items)))
         concurrent.futures.Future.add_done_callback(future, lambda _future: over())
 
     def _blamed(self, calls: Any, error: Exception) -> Exception:
@@ -183,8 +203,14 @@ class P2PBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
                 return own
         return error
 
-    def _over(self, way: _Way, future: concurrent.futures.Future[Any], callback: Callback) -> None:
+    def _over(self, way: _Way, future: concurrent.futures.Future[Any], callback: Callback, calls: int) -> None:
         """Send the next batch, and let joblib have the values of this one; aside."""
+        cancelled = future.cancelled()
+        failed = not cancelled and isinstance(future, Future) and future._promise.failure
+        seconds, _ = future._took if isinstance(future, Future) else (None, 0)
+        if way.group is not None:  # the first call that raises ends its batch
+            rest = calls if cancelled else calls - 1 if failed else 0
+            way.group.over(calls, failed=failed, cancelled=rest, seconds=seconds)
         with self._lock:
             way.flying.discard(future)
             way.busy -= 1

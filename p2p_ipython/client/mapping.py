@@ -309,17 +309,7 @@ class Calls:
 
     def follow(self, progress: bool | None) -> None:
         """Show how far it is to people, once it takes long. ``progress``: whether by a bar; None: as is usual here."""
-        line: Callable[[Group], object] = groups_module.default_line() if progress is None else Bar
-        group, groups = self.group, self._core.groups
-
-        def show() -> None:
-            if not group.ended:
-                groups.show(group)
-                if progress is not False:
-                    line(group)
-
-        loop = background().loop
-        loop.call_soon_threadsafe(lambda: loop.call_later(SHOWN_AFTER, show))
+        show_later(self._core.groups, self.group, progress)
 
     # -- for the caller --
 
@@ -380,6 +370,20 @@ class Calls:
                     self._end(Cancelled(self._label, "the cluster was shut down"))
         elif self._left is not None:
             self.pump(all_of_them=True)
+
+
+def show_later(groups: Groups, group: Group, progress: bool | None = None) -> None:
+    """Show a group to people, if it takes long. ``progress``: whether by a bar, too; None: as is usual here."""
+    line: Callable[[Group], object] = groups_module.default_line() if progress is None else Bar
+
+    def show() -> None:
+        if not group.ended:
+            groups.show(group)
+            if progress is not False:
+                line(group)
+
+    loop = background().loop
+    loop.call_soon_threadsafe(lambda: loop.call_later(SHOWN_AFTER, show))
 
 
 def _values_of(sent: _Sent, outcomes: Any) -> Iterator[Any]:

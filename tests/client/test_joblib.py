@@ -356,3 +356,23 @@ def test_where_its_folder_is_not_a_remembered_function_computes_each_time(cluste
     assert cluster.submit(within, 4).result(PATIENCE) == (16, True)
     assert log.read_text().split() == ["3", "3", "4"]
     assert not (tmp_path / "memory").exists()
+
+
+def test_calls_are_a_group_that_counts_what_is_over(cluster: Cluster) -> None:
+    groups, begun = cluster._core.groups, list[Any]()
+    new = groups.new
+
+    def noted(*args: Any, **keywords: Any) -> Any:
+        begun.append(new(*args, **keywords))
+        return begun[-1]
+
+    groups.new = noted  # type: ignore[method-assign]
+    try:
+        with parallel_config("p2p", cluster=cluster):
+            assert Parallel()(delayed(abs)(-n) for n in range(50)) == list(range(50))
+            with pytest.raises(ZeroDivisionError):
+                Parallel(batch_size=1)(delayed(divmod)(1, n) for n in (1, 0))
+    finally:
+        groups.new = new  # type: ignore[method-assign]
+    assert [(each.label, each.standing.state) for each in begun] == [("abs", "done"), ("divmod", "failed")]
+    assert (begun[0].standing.done, begun[1].standing.failed) == (50, 1)
