@@ -7,6 +7,7 @@ the peer is handed over at once, and from then on attempts.py has to close it.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -134,13 +135,26 @@ def _pauses() -> Iterator[float]:
     return itertools.chain(_BACK_OFF, itertools.repeat(_BACK_OFF[-1]))
 
 
+def _delay(host: str) -> float | None:
+    """Return the delay between a name's addresses; None for an address.
+
+    asyncio would race it all the same, and forgets the socket of a race that is cancelled as it is won (Python 3.11 to
+    3.13). A search is cancelled as soon as one way is used, so that happens where all ways are short.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return ADDRESS_DELAY
+    return None
+
+
 async def _connect(
     host: str, port: int, greeting: Callable[[Connection], Awaitable[None]], *, greeting_limit: float = _CONNECT_LIMIT
 ) -> Connection:
     """Connect and greet. Raises ``OSError``, ``TimeoutError``, ``ConnectionGone``."""
     async with asyncio.timeout(_CONNECT_LIMIT):
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, host, port, happy_eyeballs_delay=ADDRESS_DELAY)
+        _, connection = await loop.create_connection(Connection, host, port, happy_eyeballs_delay=_delay(host))
     try:
         async with asyncio.timeout(greeting_limit):
             await greeting(connection)

@@ -33,7 +33,10 @@ def parsed_line(magic: Any, line: str) -> Any:
     except MagicUsage as error:
         wrong = re.search(r"unrecognized arguments: .*?(--?[\w-]+)", str(error))
         known = [name for name in magic.parser._option_string_actions if name not in _NOT_OFFERED]
-        meant = difflib.get_close_matches(wrong[1], known, 1) if wrong else []
+        like = difflib.get_close_matches(wrong[1], known) if wrong else []
+        meant = sorted(
+            like, key=lambda name: wrong is None or sorted(name) != sorted(wrong[1])
+        )  # letters in a mess first
         raise MagicUsage(f"{error} (did you mean {meant[0]}?)" if meant else str(error)) from None
 
 

@@ -372,7 +372,7 @@ async def test_p2p_says_where_mailbox_and_relay_are_as_the_client_reaches_them(b
     async with bench() as board:
         where = board.server.addresses
         answer = await board.ask("alice", "p2p")
-        assert json.loads(answer.out) == {"mailbox": where.mailbox, "relay": where.relay}
+        assert json.loads(answer.out) == {"mailbox": where.mailbox, "relay": where.relay, "port": where.port}
         assert answer.out.count(b"\n") == 1
 
 

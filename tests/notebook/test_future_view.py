@@ -51,7 +51,8 @@ def test_output_is_shown_when_the_cell_says_so(nb: Notebook) -> None:
         assert cell.value == "3"
         assert [each["text"] for each in cell.of("stream")] == pieces
         assert nb.done("f.replay()").text == "one\ntwo\n"
-    assert "stdout is 'loud'\nSay live" in nb.run(f"%%p2p --stdout loud\n{source}").traceback
+    wrong = nb.run(f"%%p2p --stdout loud\n{source}")
+    assert "stdout is 'loud', which can't be\nGive 'live', 'end' or 'off'" in wrong.traceback
 
 
 def test_a_warning_is_shown_once_under_its_cell_and_recorded_with_the_value(nb: Notebook) -> None:
