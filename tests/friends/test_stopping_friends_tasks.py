@@ -57,7 +57,7 @@ def test_a_friends_worker_that_is_lost_while_it_stops_a_task_ends_the_wait(here:
 def test_a_timeout_ends_a_task_at_a_friends_who_would_give_it_longer(here: Village, tmp_path: Path) -> None:
     here.person("bob").worker(TITLE, "--name", "desk")
     friend = here.person("carol").notebook(CONNECTED)
-    friend.run("import time; f = c._core.submit_call(time.sleep, (600,), {}, timeout=1)")
+    friend.run("import time; f = c.options(timeout=1).submit(time.sleep, 600)")
     said = friend.fails("f.result(60)")
     assert said.startswith("TaskTimeout: the task was ended on bob: it ran for 1 s, which is its timeout")
     assert friend.run("answer = c.submit(pow, 2, 10).result(60)") == "1024"
