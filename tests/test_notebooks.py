@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from p2p_ipython.board.server.door import Door
+from p2p_ipython.board.server.ports import Ports
 from p2p_ipython.board.server.opening import Speaks
 from p2p_ipython.board.server.options import ServerOptions
 from p2p_ipython.board.server.services import Services
@@ -140,7 +140,7 @@ def test_friends_share_a_cluster_over_a_board_of_their_own(tmp_path: Path) -> No
 async def test_friends_share_a_cluster_over_a_board_with_the_weaknesses_of_the_public_one(tmp_path: Path) -> None:
     async with pico_board() as server:
         services = Services(ServerOptions())  # such a board has none
-        door = Door(ServerOptions(), services.take)
+        door = Ports(ServerOptions(), services.take)
         port = await door.open("127.0.0.1", 0, {Speaks.MAILBOX, Speaks.RELAY})
         try:
             board = {

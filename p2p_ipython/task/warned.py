@@ -48,7 +48,10 @@ class Warned:
         """Give it to ``warnings``. Raises it if a filter says so."""
         warning = _made(self.category, self.text)
         if not (self.shown and is_plain()):
-            warnings.warn_explicit(warning, None, self.filename, self.line, self.module or None)
+            if self.module:
+                warnings.warn_explicit(warning, None, self.filename, self.line, self.module)
+            else:  # for a module of None it would say nothing
+                warnings.warn_explicit(warning, None, self.filename, self.line)
         elif _action(self.text, type(warning), self.module, self.line) == "error":
             raise warning
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_ipython.client.display import harmless
-from p2p_ipython.client.relaying import MOST, Relayed, checked, relays
+from p2p_ipython.client.relaying import MOST, Relayed, relays
+from p2p_ipython.client.task_options import TaskOptions
 from p2p_ipython.errors import UsageError
 from p2p_ipython.task import relayed
 from p2p_ipython.task.relayed import Relay, read
@@ -95,8 +96,8 @@ def test_in_a_task_a_logger_only_sends() -> None:
 
 
 def test_names_of_loggers_are_checked() -> None:
-    assert checked(["a", "root", "a"]) == ("a", "")
-    assert checked("a") == ("a",)
-    assert checked(None) == ()
-    with pytest.raises(UsageError, match="are no loggers"):
-        checked([5])
+    assert TaskOptions(log=["a", "root", "a"]).log == ("a", "")
+    assert TaskOptions(log="a").log == ("a",)
+    assert TaskOptions().with_loggers().log is None
+    with pytest.raises(UsageError, match="names of loggers"):
+        TaskOptions(log=[5])

@@ -55,7 +55,7 @@ NONE = [
     "tiny[../x]",
     "t\u0456ny",  # a letter that looks like one
     "x" * 101,
-    "tiny" + ",".join([">=1"] * 60),
+    "tiny" + ",".join(f">={number}" for number in range(60)),
 ]
 
 

@@ -94,6 +94,12 @@ def test_a_strangers_warning_cannot_move_a_cursor() -> None:
     assert message["content"] == content(message="ab")
 
 
+def test_a_warning_of_no_module_is_one_all_the_same() -> None:
+    found = warned.read(content(module=""))
+    assert found is not None
+    assert recorded(found[0]).category is UserWarning
+
+
 @given(
     st.dictionaries(st.sampled_from([*content(), "more"]), st.none() | st.integers() | st.text() | st.lists(st.text()))
 )
