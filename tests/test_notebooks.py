@@ -13,9 +13,9 @@ import nbformat
 import psutil
 import pytest
 
-from p2p_ipython.board.server.ports import Ports
 from p2p_ipython.board.server.opening import Speaks
 from p2p_ipython.board.server.options import ServerOptions
+from p2p_ipython.board.server.ports import Ports
 from p2p_ipython.board.server.services import Services
 from tests.board_support import pico_board
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from board_support import PATIENCE, Recorder, joined, make_key, running, ssh_files
 
+from p2p_ipython import loop
 from p2p_ipython.board.client.address import BoardAddress
 from p2p_ipython.board.client.eyeballs import alternate, connect
 from p2p_ipython.board.client.ssh import SSHBoard
@@ -85,8 +86,13 @@ def test_where_none_answers_the_time_is_over_in_time_and_where_all_refuse_it_is_
         connect("nowhere.invalid", port, 1000)
 
 
-async def test_board_mailbox_and_relay_are_reached_by_the_address_that_is_not_dead(names, tmp_path):
+async def test_board_mailbox_and_relay_are_reached_by_the_address_that_is_not_dead(names, tmp_path, monkeypatch):
     key = make_key(tmp_path)
+    loop.adopt()
+    from twisted.internet import reactor
+
+    # Its own resolver has the function of the time at which Twisted was loaded.
+    monkeypatch.setattr(reactor.nameResolver, "_getaddrinfo", socket.getaddrinfo)  # type: ignore[attr-defined]
     async with asyncio.timeout(PATIENCE), running() as server:
         port = server.addresses.port
         with dead(port) as (there, _):
@@ -96,5 +102,6 @@ async def test_board_mailbox_and_relay_are_reached_by_the_address_that_is_not_de
             async with joined(board):
                 found = await board.services()
             assert found == {"mailbox": f"ws://board.test:{port}/v1", "relay": f"tcp:board.test:{port}"}
-            assert (await check_mailbox(found["mailbox"])).outcome.value == "ok"
+            told = await check_mailbox(found["mailbox"])
+            assert told.outcome.value == "ok", told
             assert (await check_relay(found["relay"])).outcome.value == "ok"
