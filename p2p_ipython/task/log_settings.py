@@ -51,8 +51,10 @@ def _all_facts(handlers: list[logging.Handler]) -> tuple[_Facts, ...]:
 
 def _facts(handler: logging.Handler) -> _Facts | None:
     """Return a handler's stream, level, format, format of dates, and style; None for one that stays here."""
+    if type(handler) is not logging.StreamHandler or handler.filters:  # most say nothing, and there are dozens
+        return None
     shape = handler.formatter or logging.Formatter()
-    if type(handler) is not logging.StreamHandler or type(shape) is not logging.Formatter or handler.filters:
+    if type(shape) is not logging.Formatter:
         return None
     stream = str(getattr(handler.stream, "name", "")).strip("<>")  # a kernel's has no angles around it
     styles: Any = logging._STYLES
