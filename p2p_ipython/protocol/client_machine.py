@@ -37,6 +37,7 @@ Pure: ``now`` is any clock that doesn't go back, seconds. Each event returns the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -135,6 +136,7 @@ class _Tracked:
     """A task that isn't over."""
 
     spec: TaskSpec
+    number: int  # of its submission
     state: TaskState = TaskState.WAITING
     attempt: int = 0
     losses: int = 0
@@ -188,6 +190,7 @@ class ClientMachine:
         self._walled = walled
         self._named = named
         self._tasks: dict[str, _Tracked] = {}
+        self._numbers = itertools.count()
         self._queues: dict[Needs, Queue] = {}
         self._unfit_since: dict[Needs, float] = {}  # queues that only workers of other Pythons are here for
         self.workers: dict[bytes, WorkerView] = {}
@@ -195,7 +198,6 @@ class ClientMachine:
         self._closed = False
         self._hopeless: Callable[[str], P2PError] | None = None
         self._actions: list[Action] = []
-        self._pinned: dict[str, None] = {}  # tasks that may run on one worker only
         self._placement = Placement(settings)
         self._meetings = Meetings(own)
         self._patience = Patience(settings)
@@ -206,14 +208,12 @@ class ClientMachine:
         """Take a new task. After ``close`` it is cancelled at once, after ``give_up`` it fails at once."""
         if spec.id in self._tasks:
             raise ValueError(f"task {spec.id} was submitted before")
-        self._tasks[spec.id] = _Tracked(spec)
-        self._queue(spec.needs).add(spec.id, spec.priority)
-        if spec.pin is not None:
-            self._pinned[spec.id] = None
+        task = self._tasks[spec.id] = _Tracked(spec, next(self._numbers))
+        self._queue(spec.needs).add(spec.id, spec.priority, task.number)
         if self._closed:
-            self._end(self._tasks[spec.id], "close", state=TaskState.CANCELLED)
+            self._end(task, "close", state=TaskState.CANCELLED)
         elif self._hopeless is not None:
-            self._end(self._tasks[spec.id], "hopeless", error=self._hopeless(spec.id))
+            self._end(task, "hopeless", error=self._hopeless(spec.id))
         return self._next(now)
 
     def cancel(self, task_id: str, now: float, *, unsent: bool = False) -> list[Action]:
@@ -475,12 +475,9 @@ class ClientMachine:
             return f"{where}{f': {task.detail}' if task.detail else ''}"
         again = f", after {task.last_loss}" if task.last_loss else ""
         workers = list(self.workers.values())
-        if task.spec.pin is not None and (pinned := self.workers.get(task.spec.pin)) is not None:
-            return f"waiting for {pinned.name}{again}"
         if refused(workers, task.spec, task.refused):
             return f"{task.asked or 'waiting for another worker'}{again}"
-        lacks = too_large(workers, task.spec) or without_packages(workers, task.spec)
-        return f"{lacks or self.reason(task.spec.needs)}{again}"
+        return f"{too_large(workers, task.spec) or self.reason(task.spec.needs)}{again}"
 
     def peculiar(self, task_id: str) -> str:
         """Say of a waiting task what is peculiar to it; the whole reason if no worker here takes this very task."""
@@ -492,7 +489,7 @@ class ClientMachine:
             return self.why(task_id)
         if any(worker.terms.input for worker in workers) and too_large(workers, task.spec):
             return self.why(task_id)
-        if without_packages(workers, task.spec):
+        if without_packages(workers, task.spec.needs):
             return self.why(task_id)
         return f"after {task.last_loss}" if task.last_loss else ""
 
@@ -586,7 +583,6 @@ class ClientMachine:
         """Settle a task, wherever it is."""
         spec = task.spec
         del self._tasks[spec.id]
-        self._pinned.pop(spec.id, None)
         if task.state is TaskState.WAITING:
             self._queue(spec.needs).remove(spec.id, spec.priority)
         elif result is None and task.sid is not None and task.state is not TaskState.STOPPING and event != "unsent":
@@ -696,7 +692,7 @@ class ClientMachine:
             self._requeue(task, "lost")
 
     def _requeue(self, task: _Tracked, event: str, *, retry: str = "") -> None:
-        self._queue(task.spec.needs).add(task.spec.id, task.spec.priority, first=True)
+        self._queue(task.spec.needs).add(task.spec.id, task.spec.priority, task.number, first=True)
         self._enter(task, event, TaskState.WAITING, task.last_loss, retry)
 
     def _mismatch(self, python: str) -> PythonMismatch:
@@ -708,13 +704,7 @@ class ClientMachine:
 
     def _next(self, now: float) -> list[Action]:
         """Give out what can be given out, and return all actions of this event."""
-        for task_id in tuple(self._pinned):
-            task = self._tasks[task_id]
-            worker = self.workers.get(task.spec.pin or b"")
-            if task.sid is None and (worker is None or not stays(worker)):
-                self._end(task, "hopeless", error=_pinned_lost("went away before it began"))
-            elif worker is not None and worker.state is WorkerState.KNOWN and now >= worker.meet_after:
-                self._meet(worker)
+        self._look_after_pinned(now)
         self._give_out(now)
         if self._waiting():
             self._widen(now)
@@ -726,12 +716,25 @@ class ClientMachine:
         actions, self._actions = self._actions, []
         return actions
 
+    def _look_after_pinned(self, now: float) -> None:
+        """Meet workers that tasks wait for and no other may run; end those tasks if such a worker is gone."""
+        for needs, queue in [(needs, queue) for needs, queue in self._queues.items() if queue and needs.pin]:
+            worker = self.workers.get(needs.pin or b"")
+            if worker is None or not stays(worker):
+                for task_id in list(queue):
+                    self._end(self._tasks[task_id], "hopeless", error=_pinned_lost("went away before it began"))
+            elif worker.state is WorkerState.KNOWN and now >= worker.meet_after:
+                self._meet(worker)
+
     def _give_out(self, now: float) -> None:
-        """Give out what can be given out: of several queues, the one whose first task has the highest priority."""
+        """Give out what can be given out: of several queues, the one whose first task has the highest priority.
+
+        Among those it is the one whose first task came first.
+        """
         waiting = [queue for queue in self._queues.values() if queue]
-        passed_over: list[TaskSpec] = []
+        passed_over: list[_Tracked] = []
         while waiting:
-            queue = waiting[0] if len(waiting) == 1 else max(waiting, key=Queue.top)
+            queue = waiting[0] if len(waiting) == 1 else max(waiting, key=Queue.turn)
             task = self._tasks[queue.first()]
             spec = task.spec
             worker = self._placement.choose(self.workers.values(), spec, now, task.refused)
@@ -740,22 +743,20 @@ class ClientMachine:
                 self._give(task, worker, now)
             elif len(passed_over) < MAX_PASSED_OVER and len(queue) > 1 and self._is_turned_away(task, now):
                 queue.remove(spec.id, spec.priority)  # the room that there is may be right for the next one
-                passed_over.append(spec)
+                passed_over.append(task)
             else:
                 waiting.remove(queue)
                 continue
             if not queue:
                 waiting.remove(queue)
-        for spec in passed_over:
-            self._queue(spec.needs).add(spec.id, spec.priority)
+        for task in passed_over:
+            self._queue(task.spec.needs).add(task.spec.id, task.spec.priority, task.number)
 
     def _is_turned_away(self, task: _Tracked, now: float) -> bool:
-        """Return whether there is room, but not for this task: by what it is or asks for."""
-        spec, workers = task.spec, self.workers.values()
-        large = any(0 < w.terms.input < spec.size for w in workers)
-        if not (task.refused or spec.packages or spec.pin is not None or large):
+        """Return whether there is room, but not for this task: it is too large, or was refused."""
+        if not task.refused and not any(0 < w.terms.input < task.spec.size for w in self.workers.values()):
             return False
-        return self._placement.choose(workers, replace(spec, size=0, packages=(), pin=None), now) is not None
+        return self._placement.choose(self.workers.values(), replace(task.spec, size=0), now) is not None
 
     def _give(self, task: _Tracked, worker: WorkerView, now: float) -> None:
         spec = task.spec

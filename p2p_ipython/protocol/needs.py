@@ -24,7 +24,8 @@ class Needs(NamedTuple):
     """The needs of a task: ``python`` is a minor version, ``on`` names of members or of workers, one of which runs it.
 
     ``tags`` are words that the offer has, all of them. ``memory``: bytes that the task may use. ``gpus``: graphics
-    cards. "", () and 0 need nothing.
+    cards. ``packages`` are to be installed for it. ``pin``: the only worker that may run it, by its session. "", (), 0
+    and None need nothing.
     """
 
     python: str = ""
@@ -32,16 +33,20 @@ class Needs(NamedTuple):
     tags: tuple[str, ...] = ()
     memory: int = 0
     gpus: int = 0
+    packages: tuple[str, ...] = ()
+    pin: bytes | None = None
 
     def key(self) -> str:
         """Return a short text that differs where needs do: a Python's version alone is itself, "" needs nothing."""
         if self == Needs(self.python):
             return self.python
-        text = "; ".join(map(str, (self.python, ",".join(self.on), ",".join(self.tags), self.memory, self.gpus)))
+        pin = self.pin.hex() if self.pin is not None else ""
+        named = map(",".join, (self.on, self.tags, self.packages))
+        text = "; ".join(map(str, (self.python, *named, self.memory, self.gpus, pin)))
         return text if len(text) <= MAX_KEY else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
     def met(self, terms: Terms) -> bool:
-        """Return whether an offer has all that is needed, whosever it is."""
+        """Return whether an offer has all that is needed, whosever it is. Packages depend on that: ``fits``."""
         return (
             (not self.python or terms.python == self.python)
             and all(tag in terms.tags for tag in self.tags)
@@ -61,16 +66,16 @@ class Queue:
     """
 
     def __init__(self) -> None:
-        self._levels: dict[int, OrderedDict[str, None]] = {}
+        self._levels: dict[int, OrderedDict[str, int]] = {}
         self._priorities: list[int] = []  # the lowest first
 
-    def add(self, task: str, priority: int = 0, *, first: bool = False) -> None:
-        """Add a task behind those of its priority, or before them."""
+    def add(self, task: str, priority: int = 0, number: int = 0, *, first: bool = False) -> None:
+        """Add a task behind those of its priority, or before them. ``number``: its place among those of all needs."""
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = OrderedDict()
             insort(self._priorities, priority)
-        level[task] = None
+        level[task] = number
         level.move_to_end(task, last=not first)
 
     def remove(self, task: str, priority: int = 0) -> None:
@@ -89,6 +94,15 @@ class Queue:
     def top(self) -> int:
         """Return the highest priority. Raises ``IndexError`` if none waits."""
         return self._priorities[-1]
+
+    def turn(self) -> tuple[int, int]:
+        """Return what is greatest for the queue whose turn it is: the first task's priority, and how early it came.
+
+        Raises ``IndexError`` if none waits.
+        """
+        priority = self._priorities[-1]
+        level = self._levels[priority]
+        return priority, -level[next(iter(level))]
 
     def __bool__(self) -> bool:
         return bool(self._priorities)

@@ -64,10 +64,10 @@ class TaskSpec:
     ``python`` is the minor version it needs ("" for any), ``refs`` its large buffers by size in bytes,
     ``once``: never start it a second time. ``kind`` says which function or cell it runs: what took little time
     is likely to take little time again. ``size``: bytes that it brings, small ones and large ones. ``on``, ``tags``,
-    ``memory`` and ``gpus`` are as in ``Needs``. Of the tasks that wait, those of a higher ``priority`` come first. A
-    task that raises one of the classes ``retry_on`` (their names) runs again, ``retries`` times at most. ``timeout``:
-    seconds after which its worker is to end it, 0 for never. ``packages``: what is to be installed for it. ``pin``: the
-    only worker that may run it, by its session; without that worker it is lost.
+    ``memory``, ``gpus``, ``packages`` and ``pin`` are as in ``Needs``; without the worker of its ``pin`` it is lost. Of
+    the tasks that wait, those of a higher ``priority`` come first. A task that raises one of the classes ``retry_on``
+    (their names) runs again, ``retries`` times at most. ``timeout``: seconds after which its worker is to end it, 0 for
+    never.
     """
 
     id: str
@@ -90,7 +90,7 @@ class TaskSpec:
     @cached_property
     def needs(self) -> Needs:
         """What it needs of its worker."""
-        needs = Needs(self.python, self.on, self.tags, self.memory, self.gpus)
+        needs = Needs(self.python, self.on, self.tags, self.memory, self.gpus, self.packages, self.pin)
         return needs if needs != ANY else ANY  # which is met without a look
 
 
@@ -202,11 +202,9 @@ class Placement:
         for worker in workers:
             if worker.state is not WorkerState.UP or not fits(worker, needs):
                 continue
-            if spec.pin is not None and spec.pin != worker.sid:
-                continue
             if refused and (no := refused.get(worker.sid)) and (no.edition == worker.terms.edition or now < no.until):
                 continue
-            if 0 < worker.terms.input < spec.size or not installs(worker, spec.packages):
+            if 0 < worker.terms.input < spec.size:
                 continue
             load = len(worker.tasks)
             busy = load >= worker.terms.slots
@@ -243,13 +241,14 @@ def fits(worker: WorkerView, needs: Needs) -> bool:
         and worker.for_us
         and not worker.too_bare
         and not terms.paused
-        and (needs is ANY or (is_chosen(worker, needs) and needs.met(terms)))
+        and (needs is ANY or (is_chosen(worker, needs) and needs.met(terms) and installs(worker, needs.packages)))
     )
 
 
 def is_chosen(worker: WorkerView, needs: Needs) -> bool:
-    """Return whether the worker is one of those, or of those members, that are named."""
-    return not needs.on or worker.member in needs.on or worker.name in needs.on
+    """Return whether the worker is one of those, or of those members, that are named; or the one that is."""
+    named = not needs.on or worker.member in needs.on or worker.name in needs.on
+    return named and needs.pin in (None, worker.sid)
 
 
 def installs(worker: WorkerView, packages: tuple[str, ...]) -> bool:

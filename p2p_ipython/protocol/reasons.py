@@ -40,12 +40,14 @@ def too_large(known: Sequence[WorkerView], spec: TaskSpec) -> str:
     return f"waiting for a worker that takes {size_words(spec.size)}: those that are here take at most {most} a task"
 
 
-def without_packages(known: Sequence[WorkerView], spec: TaskSpec) -> str:
-    """Say that no worker here installs packages for a task that asks for some; "" if that isn't so."""
-    workers = [worker for worker in known if fits(worker, spec.needs)]
-    if not spec.packages or not workers or any(installs(worker, spec.packages) for worker in workers):
+def without_packages(known: Sequence[WorkerView], needs: Needs) -> str:
+    """Say that no worker here installs packages for tasks that ask for some; "" if that isn't so."""
+    if not needs.packages:
         return ""
-    return f"waiting for a worker that installs {packages_words(spec.packages)}: those that are here install nothing"
+    workers = [worker for worker in known if fits(worker, needs._replace(packages=()))]
+    if not workers or any(installs(worker, needs.packages) for worker in workers):
+        return ""
+    return f"waiting for a worker that installs {packages_words(needs.packages)}: those that are here install nothing"
 
 
 def reason(known: Sequence[WorkerView], needs: Needs, *, by_member: bool = False) -> str:
@@ -53,6 +55,10 @@ def reason(known: Sequence[WorkerView], needs: Needs, *, by_member: bool = False
 
     ``known`` are all workers that the client knows. ``by_member``: workers are asked for by their members' names.
     """
+    if (pinned := next((worker for worker in known if worker.sid == needs.pin), None)) is not None:
+        return f"waiting for {pinned.name}"
+    if lacking := without_packages(known, needs):
+        return lacking
     ours = [worker for worker in known if worker.for_us]
     workers = [worker for worker in ours if not worker.too_bare]
     wanted = _whose(needs, by_member)

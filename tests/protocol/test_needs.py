@@ -72,7 +72,7 @@ def test_a_worker_may_be_named_as_the_status_shows_it() -> None:
 
 
 def test_a_name_that_a_worker_gives_itself_is_no_members() -> None:
-    """Who calls his worker bob gets none of the tasks for bob."""
+    """A stranger whose worker is called bob gets none of the tasks for bob."""
     made = machine(alice={})
     made.heard(ALICE, Hello("alice (bob)", 0, Terms(1, 1, "3.11")), 0)
     made.submit(TaskSpec("t", on=("bob",)), 0)
@@ -208,6 +208,27 @@ def test_a_priority_counts_among_tasks_of_other_needs() -> None:
     made.submit(TaskSpec("a"), 0)
     made.submit(TaskSpec("b", tags=("gpu",), priority=1), 0)
     assert sent(made.frame(BOB.sid, Result("first", 1, True, ()), 1)) == {"b": BOB.sid}
+
+
+def test_of_equal_priority_the_one_that_came_first_goes_whatever_others_need() -> None:
+    made = machine(bob={"tags": ("gpu",), "packages": "any"})
+    made.submit(TaskSpec("a"), 0)
+    needs: list[dict[str, Any]] = [{"tags": ("gpu",)}, {}, {"packages": ("six",)}, {"pin": BOB.sid}, {}]
+    for name, each in zip("bcdef", needs, strict=True):
+        made.submit(TaskSpec(name, **each), 0)
+    order, last = "", "a"
+    for _ in range(5):
+        (last,) = sent(made.frame(BOB.sid, Result(last, 1, True, ()), 1))
+        order += last
+    assert order == "bcdef"
+
+
+def test_the_board_is_asked_for_a_worker_that_installs_while_those_that_are_met_do_not() -> None:
+    made = machine(bob={})
+    asked = made.submit(TaskSpec("t", packages=("six",)), 0) + made.tick(60)
+    assert Say(Request("")) in asked
+    room = made.frame(BOB.sid, Room(1), 61)
+    assert [type(action).__name__ for action in room] == ["Tell"], "and its slot is kept for nothing"
 
 
 def test_an_important_task_that_is_too_large_for_the_room_keeps_no_other_back() -> None:
