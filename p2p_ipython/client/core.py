@@ -149,8 +149,8 @@ class ClusterCore:
             if options.timeout:
                 task = replace(task, timeout=options.timeout)
             options = options.with_loggers()
-            task = self.surroundings.noted(task, seed=seed, env=env, loggers=options.log or ())
-            task = self.surroundings.around(task, self.store, files=files, modules=modules)
+            task = self.surroundings.noted(task, seed=seed, env=env, files=files, loggers=options.log or ())
+            task = self.surroundings.around(task, self.store, modules=modules)
             return self.submitted.take(Frozen(task), sink, options)
         except BaseException:
             self.store.unpin(task.large)

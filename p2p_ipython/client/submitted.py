@@ -229,7 +229,7 @@ class Submitted:
             future._promise.failed(error)
             return
         if not future.done():  # else less of it is kept
-            future._frozen = replace(future._frozen or Frozen(task), task=task, inputs=())
+            future._frozen = Frozen(task)
         with self.lock:
             bridge = self._bridge()
             if not self._ended and bridge is not None:

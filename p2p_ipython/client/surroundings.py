@@ -67,7 +67,8 @@ class Surroundings:
         """Return a task that is submitted now with ``files``, the ``parts`` of now, and what its set-up cell needs."""
         with self._lock:
             parts = self.parts(seed=seed, env=env, loggers=loggers)
-            parts = (*_files(files), *parts)  # first: a set-up cell may read them
+            if files:  # first: a set-up cell may read them
+                parts = (Files(tuple(files), tuple(files.values())), *parts)
             modules, needs_python = self._setup_needs
         python = PYTHON if needs_python else task.needs_python
         return replace(task, parts=parts, modules=task.modules | modules, needs_python=python)
@@ -93,9 +94,7 @@ class Surroundings:
             self._setup = Setup(digest.hexdigest(), captured.source, names)
             self._setup_needs = captured.modules | packed.modules, packed.needs_python
 
-    def around(
-        self, task: Task, store: BufferStore, *, files: Mapping[str, bytes] | None = None, modules: bool = True
-    ) -> Task:
+    def around(self, task: Task, store: BufferStore, *, modules: bool = True) -> Task:
         """Return a noted task with what goes around it, whose buffers are pinned, too. Raises ``CaptureError``."""
         parts: list[Part] = [part for part in task.parts if isinstance(part, Environment)]
         folder = os.getcwd() if self._folder or (modules and task.modules) else ""  # once: it takes 20 µs
@@ -103,7 +102,6 @@ class Surroundings:
             parts.append(Folder(folder))
         if modules and task.modules and (needed := self._modules.needed(task.modules, folder)) is not None:
             parts.append(needed)
-        parts += _files(files)
         parts += (part for part in task.parts if not isinstance(part, Environment))
         if not parts:
             return task
@@ -122,10 +120,6 @@ class Surroundings:
         if not any(isinstance(part, Files) for part in parts):  # these may take much memory
             self._last = parts, packed
         return packed
-
-
-def _files(given: Mapping[str, bytes] | None) -> tuple[Part, ...]:
-    return (Files(tuple(given), tuple(given.values())),) if given else ()
 
 
 def read_files(names: list[str], folder: str) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from p2p_ipython.errors import CaptureError
 from p2p_ipython.task.buffer_store import BufferStore
 from p2p_ipython.task.capture import capture_cell
 from p2p_ipython.task.environment import Environment
+from p2p_ipython.task.files import Files
 from p2p_ipython.task.task import make_call
 
 
@@ -67,7 +68,8 @@ def test_a_buffer_of_a_task_and_of_what_goes_around_it_is_pinned_once() -> None:
     store = BufferStore(1 << 30)
     array = np.zeros(2 << 20, np.uint8)
     task = make_call(np.sum, (array,), {}, store)
-    whole = Surroundings("").around(task, store, files={"zeros": array.tobytes()})
+    files = Files(("zeros",), (array.tobytes(),))
+    whole = Surroundings("").around(replace(task, parts=(files,)), store)
     assert whole.around is not None
     assert set(whole.around.large) & set(task.large)
     store.unpin(whole.large)

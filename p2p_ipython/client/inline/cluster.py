@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from p2p_ipython.client.arrived import Arrived
@@ -199,9 +199,7 @@ class _Surroundings(Surroundings):
     ) -> tuple[Part, ...]:
         return tuple(part for part in (named(env), self._setup, seed) if part is not None)
 
-    def around(
-        self, task: Task, store: BufferStore, *, files: Mapping[str, bytes] | None = None, modules: bool = True
-    ) -> Task:
+    def around(self, task: Task, store: BufferStore, *, modules: bool = True) -> Task:
         return super().around(task, store, modules=False)
 
 
