@@ -14,13 +14,12 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2p_ipython.client import ending
 from p2p_ipython.client import views as views_module
-from p2p_ipython.client.completing import Values
 from p2p_ipython.client.ending import Turn, at_end, in_kernel, was_interrupted
 from p2p_ipython.client.future import NOTICE, Future, callbacks
 from p2p_ipython.client.opening import join
@@ -173,46 +172,6 @@ class Cluster(TakesOptions):
         True
         """
         return self.options(seed=checked(seed))
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | Literal["auto"] = "auto",
-        buffersize: int | None = None,
-        ordered: bool = True,
-        progress: bool | None = None,
-    ) -> Values[T]:
-        """Call ``fn`` for the elements of ``iterables`` on the workers; yield the values.
-
-        As of any executor: in order, the first error ends it, and what is left is cancelled when the iterator is
-        closed. ``timeout`` is in seconds from now, for all of them together. Unless ``ordered`` values come as they are
-        ready. ``async for`` takes them, too. A map that takes more than a second shows a bar under its cell, with
-        ``progress=True`` also in programs, with ``progress=False`` nowhere.
-
-        Elements travel in tasks of ``chunksize``. "auto" measures how long calls take: long ones travel alone, short
-        ones by the thousand. An element that fails fails alone. A generator may be of any length: its elements are
-        taken as workers and the caller keep up, at most ``buffersize`` of them before their values are wanted.
-
-        Raises ``ClusterClosed``, and ``NotPicklable`` for one of the first elements; for later ones the iterator does.
-
-        >>> list(cluster.map(pow, [2, 3], [10, 2]))
-        [1024, 9]
-        >>> import itertools
-        >>> next(cluster.map(abs, itertools.count(-5)))
-        5
-        """
-        usual = Options(self._core, self._options)
-        return usual.map(
-            fn,
-            *iterables,
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            ordered=ordered,
-            progress=progress,
-        )
 
     # -- what has become of them --
 

@@ -79,35 +79,6 @@ class TakesOptions(concurrent.futures.Executor):
         self._core.check_places(made.on)
         return Options(self._core, made, itertools.count() if "seed" in given else self._numbers)
 
-
-_NAMES = frozenset(each.name for each in fields(TaskOptions))
-
-
-class Options(TakesOptions):
-    """See ``Cluster.options``. With a seed, its tasks are counted from 0, in the order in which they are submitted."""
-
-    def __init__(self, core: ClusterCore, options: TaskOptions, numbers: Iterator[int] = iter(())) -> None:  # noqa: B008
-        """Make it for ``Cluster.options``. ``numbers``: the places of its tasks in the stream of random numbers."""
-        self._core = core
-        self._options = options
-        self._numbers = numbers
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Do what ``Cluster.submit`` does, with these options."""
-        return self._submit(fn, args, kwargs, self._options)
-
-    def _submit(
-        self,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: TaskOptions,
-        files: Mapping[str, bytes] | None = None,
-    ) -> Future[T]:
-        seed = None if options.seed is None else seed_of(options.seed, next(self._numbers))
-        files = self._core.files_of(options) if files is None else files
-        return self._core.submit_call(fn, args, kwargs, seed=seed, options=options, files=files)
-
     def map(
         self,
         fn: Callable[..., T],
@@ -118,9 +89,27 @@ class Options(TakesOptions):
         ordered: bool = True,
         progress: bool | None = None,
     ) -> Values[T]:
-        """Do what ``Cluster.map`` does, with these options for each task of several elements.
+        """Call ``fn`` for the elements of ``iterables`` on the workers; yield the values.
 
-        With a seed each element has random numbers of its own, and travels alone. ``timeout`` is that of ``map``.
+        As of any executor: in order, the first error ends it, and what is left is cancelled when the iterator is
+        closed. ``timeout`` is in seconds from now, for all of them together. Unless ``ordered`` values come as they are
+        ready. ``async for`` takes them, too. A map that takes more than a second shows a bar under its cell, with
+        ``progress=True`` also in programs, with ``progress=False`` nowhere.
+
+        Elements travel in tasks of ``chunksize``. "auto" measures how long calls take: long ones travel alone, short
+        ones by the thousand. An element that fails fails alone. A generator may be of any length: its elements are
+        taken as workers and the caller keep up, at most ``buffersize`` of them before their values are wanted.
+
+        In a view its options hold for each task of several elements. With a seed each element has random numbers of its
+        own, and travels alone.
+
+        Raises ``ClusterClosed``, and ``NotPicklable`` for one of the first elements; for later ones the iterator does.
+
+        >>> list(cluster.map(pow, [2, 3], [10, 2]))
+        [1024, 9]
+        >>> import itertools
+        >>> next(cluster.map(abs, itertools.count(-5)))
+        5
         """
         from p2p_ipython.client.mapping import mapped
 
@@ -138,6 +127,35 @@ class Options(TakesOptions):
             progress=progress,
         )
 
+    def _submit(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: TaskOptions,
+        files: Mapping[str, bytes] | None = None,
+    ) -> Future[T]:
+        seed = None if options.seed is None else seed_of(options.seed, next(self._numbers))
+        files = self._core.files_of(options) if files is None else files
+        return self._core.submit_call(fn, args, kwargs, seed=seed, options=options, files=files)
+
+
+_NAMES = frozenset(each.name for each in fields(TaskOptions))
+
+
+class Options(TakesOptions):
+    """See ``Cluster.options``. With a seed, its tasks are counted from 0, in the order in which they are submitted."""
+
+    def __init__(self, core: ClusterCore, options: TaskOptions, numbers: Iterator[int] = iter(())) -> None:  # noqa: B008
+        """Make it for ``Cluster.options``. ``numbers``: the places of its tasks in the stream of random numbers."""
+        self._core = core
+        self._options = options
+        self._numbers = numbers
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Do what ``Cluster.submit`` does, with these options."""
+        return self._submit(fn, args, kwargs, self._options)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: the cluster belongs to somebody else."""
 
@@ -153,7 +171,7 @@ class Options(TakesOptions):
 class _Mapped:
     """A view as mapping.py sees it: the cluster for the tasks of one ``map``."""
 
-    def __init__(self, view: Options, files: Mapping[str, bytes] | None) -> None:
+    def __init__(self, view: TakesOptions, files: Mapping[str, bytes] | None) -> None:
         from p2p_ipython.protocol.needs import Needs
 
         self._view = view

@@ -61,6 +61,7 @@ def documented() -> list[Any]:
         for owner, name in sorted(whole, key=str)
         if name in vars(owner)
     ] + [
+        pytest.param(Cluster.map, id="Cluster.map"),
         pytest.param(Cluster.options, id="Cluster.options"),
         pytest.param(Future, id="Future"),
         pytest.param(as_completed, id="as_completed"),
