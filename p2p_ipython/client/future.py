@@ -125,7 +125,9 @@ class Future(concurrent.futures.Future[T]):
     ``NotTrusted``.
     """
 
-    def __init__(self, task_id: str, label: str, owner: Owner, decode: Callable[[Arrived], T]) -> None:
+    def __init__(
+        self, task_id: str, label: str, owner: Owner, decode: Callable[[Arrived], T], options: TaskOptions = USUAL
+    ) -> None:
         super().__init__()
         self.task_id = task_id
         self.label = label
@@ -138,11 +140,11 @@ class Future(concurrent.futures.Future[T]):
         """Seconds that the task ran, and the bytes of its result."""
         self._owner = owner
         self._frozen: Frozen | None = None
-        self._options: TaskOptions = USUAL
+        self._options = options
         self._ask: Callable[[], None] | None = None
         """Has a lazy task run."""
         self._said: threading.Event | None = None
-        self._relayed = Relayed((), label)
+        self._relayed = Relayed(options.log or (), label)
         self._warned: deque[Warned] = deque()
         """The warnings of the task that are still to be raised again."""
 

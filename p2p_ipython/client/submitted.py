@@ -18,7 +18,6 @@ from p2p_ipython.client.frozen import FrozenTasks
 from p2p_ipython.client.future import Frozen, Future, OutputSink
 from p2p_ipython.client.inputs import Waiting, aside
 from p2p_ipython.client.lazy import WORDS, LazyTasks
-from p2p_ipython.client.relaying import Relayed
 from p2p_ipython.client.shown import sink_of
 from p2p_ipython.client.task_options import USUAL, TaskOptions
 from p2p_ipython.config import Settings
@@ -165,8 +164,7 @@ class Submitted:
         self._store.unpin(task.large)
 
     def _future(self, task_id: str, label: str, options: TaskOptions) -> Future[Any]:
-        future: Future[Any] = Future(task_id, label, self, self._decode)
-        future._options, future._relayed = options, Relayed(options.log or (), label)
+        future: Future[Any] = Future(task_id, label, self, self._decode, options)
         future._promise.when_done(self._frozen.over)
         return future
 
