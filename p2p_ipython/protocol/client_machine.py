@@ -419,7 +419,7 @@ class ClientMachine:
         times = [w.heard + 3 * self._settings.presence for w in known]
         if (overdue := self._patience.deadline(self._is_away)) is not None:
             times.append(overdue)
-        if self._waiting():
+        if any(self._queues.values()):
             times.append(self._request_at)
             times += [w.meet_after for w in known if w.meet_after]
             times += [w.full_until for w in self.workers.values() if w.full_until]
@@ -522,9 +522,6 @@ class ClientMachine:
                 self._queues = {needs: queue for needs, queue in self._queues.items() if queue}
             queue = self._queues[needs] = Queue()
         return queue
-
-    def _waiting(self) -> bool:
-        return any(self._queues.values())
 
     def _nobody_fits(self, python: str) -> bool:
         """Return whether workers are here, and all of them have the wrong Python.
@@ -706,19 +703,17 @@ class ClientMachine:
         """Give out what can be given out, and return all actions of this event."""
         self._look_after_pinned(now)
         self._give_out(now)
-        if self._waiting():
-            self._widen(now)
-        self._unfit_since = {
-            needs: self._unfit_since.get(needs, now)
-            for needs, queue in self._queues.items()
-            if queue and self._nobody_fits(needs.python)
-        }
+        wanted = self.wanted()
+        if wanted:
+            self._widen(wanted, now)
+        unfit = (needs for needs in wanted if self._nobody_fits(needs.python))
+        self._unfit_since = {needs: self._unfit_since.get(needs, now) for needs in unfit}
         actions, self._actions = self._actions, []
         return actions
 
     def _look_after_pinned(self, now: float) -> None:
         """Meet workers that tasks wait for and no other may run; end those tasks if such a worker is gone."""
-        for needs, queue in [(needs, queue) for needs, queue in self._queues.items() if queue and needs.pin]:
+        for needs, queue in [each for each in self._queues.items() if each[0].pin is not None and each[1]]:
             worker = self.workers.get(needs.pin or b"")
             if worker is None or not stays(worker):
                 for task_id in list(queue):
@@ -772,9 +767,8 @@ class ClientMachine:
             self._patience.begins(spec.id, spec.timeout, spec.size, now)
         self._enter(task, "room", TaskState.SENT, f"on {worker.name}")
 
-    def _widen(self, now: float) -> None:
+    def _widen(self, wanted: list[Needs], now: float) -> None:
         """There is more work than the linked workers take: meet another known one, or ask the board for some."""
-        wanted = self.wanted()
         while (worker := self._meetings.next(self.workers.values(), wanted, now)) is not None:
             self._meet(worker)
         if now < self._request_at:

@@ -62,8 +62,10 @@ class Patience:
 
     def deadline(self, is_away: Callable[[str], bool]) -> float | None:
         """Return when the first wait ends; ``is_away`` says whether the link to a task's worker reconnects."""
+        if not self._waits:  # it is asked for at each event
+            return None
         times = (wait.latest if is_away(task) else wait.until for task, wait in self._waits.items())
-        return min(times, default=None)
+        return min(times)
 
     def due(self, now: float, is_away: Callable[[str], bool]) -> list[str]:
         """Return the tasks whose worker has kept their client waiting for too long."""
